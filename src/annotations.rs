@@ -1,0 +1,572 @@
+//! Pod annotations become a [`Bundle`] and [`Options`]. Every key stands here, and only here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::{Bundle, FileMode, Item, Target, VolumePath, suggestion};
+use crate::reference::{Reference, is_provider_name};
+
+/// Any annotation under this prefix opts a pod in.
+pub const PREFIX: &str = "hushpod.dev/";
+
+/// One annotation key (without [`PREFIX`]), for documentation and for parsing.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// The key; a family of keys ends in `.`, and a name follows.
+    pub name: &'static str,
+    /// What it means, in one line.
+    pub meaning: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// Whether the operator may set a default for it.
+    pub has_operator_default: bool,
+}
+
+macro_rules! keys {
+    ($($constant:ident = $name:literal, $default:literal, $operator:literal, $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub const $constant: &str = $name;
+        )*
+        /// Every key, in the order of the README's table.
+        pub const KEYS: &[Key] = &[$(Key { name: $name, meaning: $meaning, default: $default, has_operator_default: $operator }),*];
+    };
+}
+
+keys! {
+    INJECT = "inject", "`true`", false, "`false` opts the pod out, whatever else is annotated";
+    FILE = "file.", "–", false, "`file.<name>: <reference>` delivers one value as the file `<name>`";
+    DIR = "dir.", "–", false, "`dir.<name>: <reference>` delivers one file per key into the directory `<name>` (`.` is the volume itself)";
+    SECRETS = "secrets", "–", false, "a YAML list of files and directories: the full form";
+    PROVIDER = "provider", "the operator's", false, "provider of references that name none";
+    ROLE = "role.", "the operator's template", false, "`role.<provider>: <role>` is the role, identity or ARN to log in as";
+    MODE = "mode", "`sidecar`", true, "`sidecar`, `init+sidecar` or `init`: see Modes";
+    MOUNT_PATH = "mount-path", "`/secrets`", true, "where the containers find the files";
+    CONTAINERS = "containers", "all but injected ones", false, "comma-separated names of the containers that get the mount";
+    INIT_ORDER = "init-order", "`first`", true, "the agent's place among init containers: `first`, `last` or `after:<container>`";
+    REFRESH = "refresh", "the provider's", true, "poll interval, such as `30s` or `5m`, where the store cannot push";
+    NOTIFY = "notify", "none", false, "after a change, space-separated: `signal:<SIGNAL>:<process>`, `http:<url on localhost>`";
+    FILE_MODE = "file-mode", "`0400`, `0440` or `0444`: see Who can read the files", true, "permission bits of every file";
+    RUN_AS_USER = "run-as-user", "the containers' common uid", true, "uid of the agent";
+    RUN_AS_GROUP = "run-as-group", "the containers' common gid", true, "gid of the agent";
+    SIZE_LIMIT = "size-limit", "`1Mi`", true, "most bytes of all files together; the tmpfs is sized for three generations of it";
+    CPU_REQUEST = "resources.cpu-request", "`5m`", true, "CPU request of each injected container";
+    CPU_LIMIT = "resources.cpu-limit", "none", true, "CPU limit of each injected container";
+    MEMORY_REQUEST = "resources.memory-request", "`8Mi` and the files", true, "memory request of each injected container";
+    MEMORY_LIMIT = "resources.memory-limit", "`32Mi` and the files", true, "memory limit of each injected container";
+    HOLD = "hold", "`false`", false, "live: `true` freezes the present generation";
+    PIN = "pin", "none", false, "live: a generation id to return to and stay at";
+    REFRESH_NOW = "refresh-now", "–", false, "live: any new text fetches at once";
+}
+
+/// How a bundle is delivered; what is `None` is left to the operator's defaults, then to ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Default provider for references.
+    pub provider: Option<String>,
+    /// Roles by provider.
+    pub roles: BTreeMap<String, String>,
+    /// Which containers are injected.
+    pub mode: Option<Mode>,
+    /// Absolute mount path.
+    pub mount_path: Option<String>,
+    /// Names of the containers that get the mount; `None` is all but injected ones.
+    pub containers: Option<Vec<String>>,
+    /// Place among init containers.
+    pub init_order: Option<InitOrder>,
+    /// Poll interval.
+    pub refresh: Option<Duration>,
+    /// Whom to tell after a change.
+    pub notify: Vec<Notify>,
+    /// Permission bits of every file without its own.
+    pub file_mode: Option<FileMode>,
+    /// Uid of the agent.
+    pub run_as_user: Option<i64>,
+    /// Gid of the agent.
+    pub run_as_group: Option<i64>,
+    /// Most bytes of one generation.
+    pub size_limit: Option<u64>,
+    /// Resources of each injected container.
+    pub resources: Resources,
+}
+
+/// Resource quantities, checked for form, kept as written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// CPU request.
+    pub cpu_request: Option<String>,
+    /// CPU limit.
+    pub cpu_limit: Option<String>,
+    /// Memory request.
+    pub memory_request: Option<String>,
+    /// Memory limit.
+    pub memory_limit: Option<String>,
+}
+
+/// Which containers are injected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// One native sidecar that is init container and sidecar in one.
+    Sidecar,
+    /// An init container, then a sidecar.
+    InitAndSidecar,
+    /// An init container alone.
+    Init,
+}
+
+/// The agent's place among init containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitOrder {
+    /// Before all others.
+    First,
+    /// After all others.
+    Last,
+    /// Right after the named one.
+    After(String),
+}
+
+/// Whom to tell after a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Notify {
+    /// Send a signal to every process of this name (as in `/proc/<pid>/comm`).
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// At most 15 bytes, as the kernel keeps names.
+        process: String,
+    },
+    /// POST to a server in the same pod.
+    Http {
+        /// An `http://` URL whose host is localhost, 127.0.0.1 or [::1].
+        url: String,
+    },
+}
+
+/// Signals that make a program read its files again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGHUP
+    Hup,
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+    /// SIGWINCH
+    Winch,
+    /// SIGINT
+    Int,
+    /// SIGTERM
+    Term,
+    /// SIGQUIT
+    Quit,
+}
+
+/// An annotation that cannot be understood: which, and what would be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("annotation {key}{problem}")]
+pub struct AnnotationError {
+    key: String,
+    problem: String,
+}
+
+impl AnnotationError {
+    fn new(name: &str, problem: impl fmt::Display) -> Self {
+        Self { key: format!("{PREFIX}{name}"), problem: format!(": {problem}") }
+    }
+}
+
+/// Whether the annotations ask for injection: any key under our prefix does, unless `inject` is `false`.
+#[must_use]
+pub fn opts_in(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.keys().any(|key| key.starts_with(PREFIX))
+        && annotations.get(&format!("{PREFIX}{INJECT}")).is_none_or(|value| value != "false")
+}
+
+/// Parses the annotations of a pod that opted in; keys of others are passed over.
+///
+/// # Errors
+/// [`AnnotationError`] names the key and what it accepts.
+pub fn parse(annotations: &BTreeMap<String, String>) -> Result<(Bundle, Options), AnnotationError> {
+    let mut bundle = Bundle::default();
+    let mut options = Options::default();
+    let ours = annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())));
+    for (name, value) in ours {
+        if !bundle_key(&mut bundle, name, value)? && !control_key(name, value)? {
+            options.set(name, value).map_err(|problem| AnnotationError::new(name, problem))?;
+        }
+    }
+    if bundle.items.is_empty() {
+        return Err(AnnotationError::new(
+            SECRETS,
+            format!("nothing to deliver: add {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name> or {PREFIX}{SECRETS}"),
+        ));
+    }
+    Ok((bundle, options))
+}
+
+/// Keys that say what to deliver. `false` if `name` is none of them.
+fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, AnnotationError> {
+    let error = |problem: String| AnnotationError::new(name, problem);
+    let reference = || value.trim().parse::<Reference>().map_err(|problem| error(format!("{value:?}: {problem}")));
+    let target = if let Some(file) = name.strip_prefix(FILE) {
+        Target::File(file.parse::<VolumePath>().map_err(error)?)
+    } else if let Some(dir) = name.strip_prefix(DIR) {
+        Target::Dir(VolumePath::try_from(dir.to_owned()).map_err(error)?)
+    } else if name == SECRETS {
+        let listed = Bundle::from_yaml(value)
+            .map_err(|problem| AnnotationError { key: format!("{PREFIX}{name}"), problem: problem.to_string() })?;
+        for item in listed.items {
+            bundle.push(item).map_err(error)?;
+        }
+        return Ok(true);
+    } else {
+        return Ok(false);
+    };
+    bundle.push(Item::short(target, reference()?)).map_err(error)?;
+    Ok(true)
+}
+
+/// Live controls, checked here only for what is certainly a mistake: the agent reads them. `false` if `name` is none.
+fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
+    match name {
+        HOLD => parse_bool(value).map(drop).map_err(|problem| AnnotationError::new(name, problem)).map(|()| true),
+        PIN | REFRESH_NOW => Ok(true),
+        INJECT if value == "true" => Ok(true),
+        INJECT => Err(AnnotationError::new(name, format!("{value:?} is neither \"true\" nor \"false\""))),
+        _ => Ok(false),
+    }
+}
+
+/// `true` or `false`, as YAML writes them.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is neither \"true\" nor \"false\""))
+}
+
+/// A positive whole number with a unit: `500ms`, `30s`, `5m`, `1h`, `1d`.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0,
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
+        Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+        _ => {
+            Err(format!("{text:?} is no duration: write a number above zero and a unit, such as 500ms, 30s, 5m or 1h"))
+        }
+    }
+}
+
+/// Bytes from a Kubernetes quantity without fraction: `65536`, `512Ki`, `1Mi`, `1M`.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1000 * 1000,
+        "G" => 1000 * 1000 * 1000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => 0,
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err(format!("{text:?} is no size: write bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
+    }
+}
+
+/// Thousandths of a CPU from a Kubernetes quantity: `50m`, `1`, `0.5`.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_cpu(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no CPU quantity: write thousandths such as 50m, or CPUs such as 1 or 0.5");
+    let millis = match text.strip_suffix('m') {
+        Some(millis) => millis.parse().map_err(|_| bad())?,
+        None => {
+            let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+            let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+            if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+                return Err(bad());
+            }
+            let whole: u64 = whole.parse().map_err(|_| bad())?;
+            let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| bad())?;
+            whole.checked_mul(1000).and_then(|millis| millis.checked_add(thousandths)).ok_or_else(bad)?
+        }
+    };
+    if millis == 0 { Err(bad()) } else { Ok(millis) }
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Sets one option from its annotation; the operator's defaults come this way too.
+    ///
+    /// # Errors
+    /// One sentence that says what the key accepts, or which key was meant.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let text = || Some(value.to_owned());
+        if let Some(provider) = name.strip_prefix(ROLE) {
+            if !is_provider_name(provider) || value.is_empty() {
+                return Err(format!("write {PREFIX}{ROLE}<provider>: <role>, with neither of them empty"));
+            }
+            self.roles.insert(provider.to_owned(), value.to_owned());
+            return Ok(());
+        }
+        match name {
+            PROVIDER if is_provider_name(value) => self.provider = text(),
+            PROVIDER => return Err(format!("{value:?} is no provider name (lower-case letters, digits and '-')")),
+            MODE => self.mode = Some(value.parse()?),
+            MOUNT_PATH => self.mount_path = Some(parse_mount_path(value)?),
+            CONTAINERS => self.containers = Some(parse_containers(value)?),
+            INIT_ORDER => self.init_order = Some(value.parse()?),
+            REFRESH => self.refresh = Some(parse_refresh(value)?),
+            NOTIFY => self.notify = value.split_whitespace().map(str::parse).collect::<Result<_, _>>()?,
+            FILE_MODE => self.file_mode = Some(value.parse()?),
+            RUN_AS_USER => self.run_as_user = Some(parse_id(value)?),
+            RUN_AS_GROUP => self.run_as_group = Some(parse_id(value)?),
+            SIZE_LIMIT => self.size_limit = Some(parse_bytes(value)?),
+            CPU_REQUEST => self.resources.cpu_request = parse_cpu(value).map(|_| text())?,
+            CPU_LIMIT => self.resources.cpu_limit = parse_cpu(value).map(|_| text())?,
+            MEMORY_REQUEST => self.resources.memory_request = parse_bytes(value).map(|_| text())?,
+            MEMORY_LIMIT => self.resources.memory_limit = parse_bytes(value).map(|_| text())?,
+            unknown => {
+                let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+                return Err(format!("unknown key{}", suggestion(unknown, &known)));
+            }
+        }
+        Ok(())
+    }
+
+    /// These options, and `defaults` where they say nothing.
+    #[must_use]
+    pub fn or(self, defaults: &Self) -> Self {
+        let Self { provider, roles, mode, mount_path, containers, init_order, refresh, notify, file_mode, .. } = self;
+        Self {
+            provider: provider.or_else(|| defaults.provider.clone()),
+            roles,
+            mode: mode.or(defaults.mode),
+            mount_path: mount_path.or_else(|| defaults.mount_path.clone()),
+            containers,
+            init_order: init_order.or_else(|| defaults.init_order.clone()),
+            refresh: refresh.or(defaults.refresh),
+            notify,
+            file_mode: file_mode.or(defaults.file_mode),
+            run_as_user: self.run_as_user.or(defaults.run_as_user),
+            run_as_group: self.run_as_group.or(defaults.run_as_group),
+            size_limit: self.size_limit.or(defaults.size_limit),
+            resources: self.resources.or(&defaults.resources),
+        }
+    }
+}
+
+impl Resources {
+    fn or(self, defaults: &Self) -> Self {
+        let or = |mine: Option<String>, theirs: &Option<String>| mine.or_else(|| theirs.clone());
+        Self {
+            cpu_request: or(self.cpu_request, &defaults.cpu_request),
+            cpu_limit: or(self.cpu_limit, &defaults.cpu_limit),
+            memory_request: or(self.memory_request, &defaults.memory_request),
+            memory_limit: or(self.memory_limit, &defaults.memory_limit),
+        }
+    }
+}
+
+fn parse_mount_path(text: &str) -> Result<String, String> {
+    let trimmed = text.trim_end_matches('/');
+    let plain =
+        |name: &str| !matches!(name, "" | "." | "..") && !name.contains([':', ',']) && !name.contains(char::is_control);
+    match trimmed.strip_prefix('/') {
+        Some(rest) if !rest.is_empty() && rest.split('/').all(plain) => Ok(trimmed.to_owned()),
+        _ => Err(format!("{text:?} is no mount path: write an absolute path below / without '.', '..' or ':'")),
+    }
+}
+
+fn parse_containers(text: &str) -> Result<Vec<String>, String> {
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    match names.iter().find(|name| name.is_empty()) {
+        Some(_) => Err(format!("{text:?} has an empty name: write container names with commas between them")),
+        None => Ok(names),
+    }
+}
+
+fn parse_refresh(text: &str) -> Result<Duration, String> {
+    let refresh = parse_duration(text)?;
+    if refresh < Duration::from_secs(1) {
+        return Err(format!("{text:?} is too often: a second is the least (stores that push need no polling)"));
+    }
+    Ok(refresh)
+}
+
+fn parse_id(text: &str) -> Result<i64, String> {
+    match text.parse::<u32>() {
+        Ok(id) if id > 0 && i32::try_from(id).is_ok() => Ok(i64::from(id)),
+        Ok(0) => Err("0 is root, and the agent never runs as root: leave it out, or write another id".to_owned()),
+        _ => Err(format!("{text:?} is no user or group id: write a number from 1 to 2147483647")),
+    }
+}
+
+// === impl Mode ===
+
+impl Mode {
+    /// As the annotation writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::InitAndSidecar => "init+sidecar",
+            Self::Init => "init",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sidecar" => Ok(Self::Sidecar),
+            "init+sidecar" => Ok(Self::InitAndSidecar),
+            "init" => Ok(Self::Init),
+            "csi" => Err("csi is not available in this version: write sidecar, init+sidecar or init".to_owned()),
+            _ => Err(format!("{text:?} is no mode: write sidecar, init+sidecar or init")),
+        }
+    }
+}
+
+// === impl InitOrder ===
+
+impl FromStr for InitOrder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("after:")) {
+            ("first", _) => Ok(Self::First),
+            ("last", _) => Ok(Self::Last),
+            (_, Some(name)) if !name.is_empty() => Ok(Self::After(name.to_owned())),
+            _ => Err(format!("{text:?} is no order: write first, last or after:<init container>")),
+        }
+    }
+}
+
+// === impl Signal ===
+
+impl Signal {
+    const NAMES: [(&'static str, Self); 7] = [
+        ("HUP", Self::Hup),
+        ("USR1", Self::Usr1),
+        ("USR2", Self::Usr2),
+        ("WINCH", Self::Winch),
+        ("INT", Self::Int),
+        ("TERM", Self::Term),
+        ("QUIT", Self::Quit),
+    ];
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(_, signal)| signal == self).map_or("?", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Signal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix("SIG").unwrap_or(text);
+        match Self::NAMES.iter().find(|(name, _)| *name == bare) {
+            Some((_, signal)) => Ok(*signal),
+            None => {
+                let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+                Err(format!("{text:?} is no signal: write one of {}", names.join(", ")))
+            }
+        }
+    }
+}
+
+// === impl Notify ===
+
+impl FromStr for Notify {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write signal:<SIGNAL>:<process> or http:<url on localhost>";
+        match text.split_once(':') {
+            Some(("signal", rest)) => {
+                let (signal, process) =
+                    rest.split_once(':').ok_or_else(|| format!("{text:?} names no process: {form}"))?;
+                if process.is_empty() || process.len() > 15 || process.contains('/') {
+                    return Err(format!(
+                        "{process:?} is no process name: write 1 to 15 bytes, as `ps -o comm` shows it"
+                    ));
+                }
+                Ok(Self::Signal { signal: signal.parse()?, process: process.to_owned() })
+            }
+            Some(("http", rest)) => parse_notify_url(if rest.starts_with("//") { text } else { rest }),
+            Some(("exec", _)) => Err(format!("there is no shell to exec in: {form}")),
+            _ => Err(format!("{text:?} is no notification: {form}")),
+        }
+    }
+}
+
+fn parse_notify_url(url: &str) -> Result<Notify, String> {
+    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?} does not begin with http://"))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
+    if !matches!(host, "localhost" | "127.0.0.1" | "::1") || !port_is_good {
+        return Err(format!("{url:?} is not on localhost: write http://localhost:<port>/<path>"));
+    }
+    Ok(Notify::Http { url: url.to_owned() })
+}
+
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal { signal, process } => write!(f, "signal:{signal}:{process}"),
+            Self::Http { url } => write!(f, "http:{url}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Notify {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Notify> for String {
+    fn from(notify: Notify) -> Self {
+        notify.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;

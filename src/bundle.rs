@@ -1,0 +1,511 @@
+//! The bundle: what a tenant wants delivered, and its YAML grammar (annotations, `hushpod.yaml`, CSI attributes).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::reference::Reference;
+
+/// Everything a pod asks for, in the order it was written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bundle {
+    /// Files and directories; no two of them share a path.
+    pub items: Vec<Item>,
+}
+
+/// One file, or one directory with a file per key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Where it goes, relative to the volume.
+    pub target: Target,
+    /// What goes in.
+    pub from: From,
+    /// How values become bytes.
+    pub format: Format,
+    /// Permission bits of the file; `None` leaves it to the plan.
+    pub file_mode: Option<FileMode>,
+    /// Applied to the single value of a raw file, or to each file of a directory.
+    pub decode: Option<Decode>,
+    /// A minijinja template that makes the whole file.
+    pub template: Option<String>,
+    /// A missing secret leaves the file out instead of failing.
+    pub optional: bool,
+}
+
+/// Where an item is written, relative to the volume.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// One file.
+    File(VolumePath),
+    /// One file per key, in this directory; `.` is the volume itself.
+    Dir(VolumePath),
+}
+
+/// References an item is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// One reference.
+    One(Reference),
+    /// Merged; a key that two of them bring is an error.
+    Merge(Vec<Reference>),
+    /// Names for the template, or the top-level keys of a document.
+    Named(BTreeMap<String, Reference>),
+}
+
+/// How values become bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The bytes of one value.
+    #[default]
+    Raw,
+    /// A JSON document.
+    Json,
+    /// A YAML document.
+    Yaml,
+    /// `KEY='value'` lines that a POSIX shell can source.
+    Dotenv,
+    /// Java properties.
+    Properties,
+}
+
+/// A transformation of one value's text into bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decode {
+    /// Standard base64 (RFC 4648 §4), padding optional, line breaks ignored.
+    Base64,
+}
+
+/// A relative path of plain components: never empty, never leaving the volume, at most 4096 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VolumePath(String);
+
+/// Permission bits of a file, at most `0777`; written as an octal string such as `"0440"`.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct FileMode(u32);
+
+/// A field that cannot be understood: where, and what would be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct BundleError {
+    /// Path to the field, for example `[2].format`.
+    pub place: String,
+    /// One sentence that says what to write instead.
+    pub problem: String,
+}
+
+impl BundleError {
+    fn new(place: impl Into<String>, problem: impl fmt::Display) -> Self {
+        Self { place: place.into(), problem: problem.to_string() }
+    }
+}
+
+/// `; did you mean X?` for the known word nearest to `word`, else the list of all.
+#[must_use]
+pub fn suggestion(word: &str, known: &[&str]) -> String {
+    let nearest = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3));
+    match nearest {
+        Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
+        None => format!("; known are: {}", known.join(", ")),
+    }
+}
+
+// === impl VolumePath ===
+
+impl VolumePath {
+    /// The path as text, components separated by `/`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// `.`: the volume's own directory.
+    #[must_use]
+    pub fn root() -> Self {
+        Self(".".to_owned())
+    }
+
+    /// This directory's file `name`.
+    ///
+    /// # Errors
+    /// A sentence that says why `name` is no file name, or that the path is too long.
+    pub fn join(&self, name: &str) -> Result<Self, String> {
+        if name.contains('/') {
+            return Err(format!("{name:?} has a '/', which no file name has"));
+        }
+        if self.0 == "." { name.parse() } else { format!("{}/{name}", self.0).parse() }
+    }
+}
+
+impl FromStr for VolumePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.starts_with('/') {
+            return Err(format!("{text:?} is not a relative path inside the volume"));
+        }
+        if text.len() > 4096 {
+            return Err("a path has at most 4096 bytes".to_owned());
+        }
+        for name in text.split('/') {
+            let problem = match name {
+                "" => "has an empty component",
+                "." => "has a component '.'",
+                // The volume's own names (`..data` and generations) begin with two dots.
+                name if name.starts_with("..") => "leaves the volume or begins with '..', which the volume needs",
+                name if name.len() > 255 => "has a component of more than 255 bytes",
+                name if name.chars().any(char::is_control) => "has a control character",
+                _ => continue,
+            };
+            return Err(format!("{text:?} {problem}"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for VolumePath {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "." { Ok(Self::root()) } else { text.parse() }
+    }
+}
+
+impl std::convert::From<VolumePath> for String {
+    fn from(path: VolumePath) -> Self {
+        path.0
+    }
+}
+
+impl fmt::Display for VolumePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl FileMode ===
+
+impl FileMode {
+    /// Readable by its owner only.
+    pub const OWNER: Self = Self(0o400);
+    /// Readable by owner and group.
+    pub const GROUP: Self = Self(0o440);
+    /// Readable by everyone who has the volume mounted.
+    pub const ALL: Self = Self(0o444);
+
+    /// The bits for chmod(2).
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for FileMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let octal = text.strip_prefix("0o").unwrap_or(text);
+        let digits = (3..=4).contains(&octal.len()) && octal.bytes().all(|b| b.is_ascii_digit());
+        match u32::from_str_radix(octal, 8) {
+            Ok(bits) if digits && bits <= 0o777 && bits & 0o400 != 0 => Ok(Self(bits)),
+            _ => Err(format!("{text:?} is no file mode: write octal digits that let the owner read, such as \"0440\"")),
+        }
+    }
+}
+
+impl TryFrom<String> for FileMode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl std::convert::From<FileMode> for String {
+    fn from(mode: FileMode) -> Self {
+        mode.to_string()
+    }
+}
+
+impl fmt::Display for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04o}", self.0)
+    }
+}
+
+impl fmt::Debug for FileMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+// === impl From ===
+
+impl From {
+    /// Every reference, in a fixed order.
+    pub fn references(&self) -> impl Iterator<Item = &Reference> {
+        let (list, map) = match self {
+            Self::One(one) => (std::slice::from_ref(one), None),
+            Self::Merge(list) => (list.as_slice(), None),
+            Self::Named(map) => (&[][..], Some(map)),
+        };
+        list.iter().chain(map.into_iter().flat_map(BTreeMap::values))
+    }
+}
+
+// === impl Format ===
+
+impl Format {
+    const NAMES: [(&'static str, Self); 5] = [
+        ("raw", Self::Raw),
+        ("json", Self::Json),
+        ("yaml", Self::Yaml),
+        ("dotenv", Self::Dotenv),
+        ("properties", Self::Properties),
+    ];
+}
+
+// === impl Bundle ===
+
+impl Bundle {
+    /// Parses the YAML list of the `secrets` annotation.
+    ///
+    /// # Errors
+    /// [`BundleError`] names the field and what would be accepted.
+    pub fn from_yaml(text: &str) -> Result<Self, BundleError> {
+        let value: Value =
+            serde_saphyr::from_str(text).map_err(|error| BundleError::new("", yaml_problem(&error.to_string())))?;
+        let Value::Array(entries) = value else {
+            return Err(BundleError::new("", "is no list: write \"- {file: NAME, from: REFERENCE}\" lines"));
+        };
+        let mut bundle = Self::default();
+        for (index, entry) in entries.into_iter().enumerate() {
+            bundle
+                .push(Item::parse(&format!("[{index}]"), entry)?)
+                .map_err(|p| BundleError::new(format!("[{index}]"), p))?;
+        }
+        Ok(bundle)
+    }
+
+    /// Adds an item.
+    ///
+    /// # Errors
+    /// One sentence, if its path is taken or lies below a file.
+    pub fn push(&mut self, item: Item) -> Result<(), String> {
+        for other in &self.items {
+            if let Some(problem) = item.target.clash(&other.target) {
+                return Err(problem);
+            }
+        }
+        self.items.push(item);
+        Ok(())
+    }
+}
+
+/// The parser's first line: the rest is a picture of the source, too long for a sentence.
+fn yaml_problem(message: &str) -> String {
+    let first = message.lines().next().unwrap_or_default();
+    format!("is no YAML: {}", first.trim_start_matches("error: "))
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &VolumePath {
+        match self {
+            Self::File(path) | Self::Dir(path) => path,
+        }
+    }
+
+    fn clash(&self, other: &Self) -> Option<String> {
+        let (mine, theirs) = (self.path().as_str(), other.path().as_str());
+        let below = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+        match (self, other) {
+            _ if mine == theirs => Some(format!("{mine:?} is delivered twice")),
+            (_, Self::File(_)) if below(mine, theirs) => Some(format!("{mine:?} lies below the file {theirs:?}")),
+            (Self::File(_), _) if below(theirs, mine) => Some(format!("{theirs:?} lies below the file {mine:?}")),
+            _ => None,
+        }
+    }
+}
+
+// === impl Item ===
+
+impl Item {
+    const FIELDS: [&'static str; 8] = ["file", "dir", "from", "format", "file-mode", "decode", "template", "optional"];
+
+    /// The short form: one reference into one target, defaults for the rest.
+    #[must_use]
+    pub fn short(target: Target, reference: Reference) -> Self {
+        Self {
+            target,
+            from: From::One(reference),
+            format: Format::default(),
+            file_mode: None,
+            decode: None,
+            template: None,
+            optional: false,
+        }
+    }
+
+    fn parse(place: &str, entry: Value) -> Result<Self, BundleError> {
+        let Value::Object(fields) = entry else {
+            return Err(BundleError::new(place, "is no {file: NAME, from: REFERENCE}"));
+        };
+        if let Some(unknown) = fields.keys().find(|key| !Self::FIELDS.contains(&key.as_str())) {
+            return Err(BundleError::new(
+                format!("{place}.{unknown}"),
+                format!("unknown field{}", suggestion(unknown, &Self::FIELDS)),
+            ));
+        }
+        let fields = Fields { place, fields };
+        let item = Self {
+            target: fields.target()?,
+            from: fields.from()?,
+            format: fields.word("format", &Format::NAMES)?.unwrap_or_default(),
+            file_mode: fields.text("file-mode")?.map(|text| fields.parsed("file-mode", &text)).transpose()?,
+            decode: fields.word("decode", &[("base64", Decode::Base64)])?,
+            template: fields.text("template")?,
+            optional: fields.flag("optional")?,
+        };
+        item.check().map_err(|(field, problem)| BundleError::new(format!("{place}.{field}"), problem))?;
+        Ok(item)
+    }
+
+    /// Fields that contradict each other.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let is_dir = matches!(self.target, Target::Dir(_));
+        if let Some(template) = &self.template {
+            if is_dir {
+                return Err(("template", "a template makes one file: write file instead of dir".to_owned()));
+            }
+            if self.format != Format::Raw || self.decode.is_some() {
+                return Err(("template", "a template makes the bytes itself: leave format and decode out".to_owned()));
+            }
+            if matches!(self.from, From::Merge(_)) {
+                return Err(("from", "a template needs names: write from: {name: REFERENCE}".to_owned()));
+            }
+            check_template(template).map_err(|problem| ("template", problem))?;
+            return Ok(());
+        }
+        if is_dir && self.format != Format::Raw {
+            return Err(("format", "a dir writes each key raw: write file instead, or leave format out".to_owned()));
+        }
+        if is_dir && matches!(self.from, From::Named(_)) {
+            return Err((
+                "from",
+                "a dir takes its names from the store's keys: write one reference or a list".to_owned(),
+            ));
+        }
+        if !is_dir && self.format == Format::Raw && !matches!(self.from, From::One(_)) {
+            return Err((
+                "format",
+                "raw needs one value, but from has several: write json, yaml, dotenv or properties".to_owned(),
+            ));
+        }
+        if self.decode.is_some() && self.format != Format::Raw {
+            return Err(("decode", "decode applies to raw files: leave format out".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// A template that cannot be compiled is refused here, where its author sees it.
+fn check_template(template: &str) -> Result<(), String> {
+    minijinja::Environment::new().template_from_str(template).map(drop).map_err(|error| {
+        let line = error.line().map_or_else(String::new, |line| format!("line {line}: "));
+        format!("{line}{}", error.detail().unwrap_or("is no template"))
+    })
+}
+
+/// One entry's fields, with the place that errors name.
+struct Fields<'a> {
+    place: &'a str,
+    fields: Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn error(&self, field: &str, problem: impl fmt::Display) -> BundleError {
+        BundleError::new(format!("{}.{field}", self.place), problem)
+    }
+
+    fn text(&self, field: &str) -> Result<Option<String>, BundleError> {
+        match self.fields.get(field) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            // YAML reads 0440 as the number 440 or 288, depending on its version: only a string is safe.
+            Some(_) => Err(self.error(field, "is no text: put it in quotes")),
+        }
+    }
+
+    fn parsed<T: FromStr<Err: fmt::Display>>(&self, field: &str, text: &str) -> Result<T, BundleError> {
+        text.parse().map_err(|problem| self.error(field, problem))
+    }
+
+    fn word<T: Copy>(&self, field: &str, known: &[(&'static str, T)]) -> Result<Option<T>, BundleError> {
+        let Some(text) = self.text(field)? else { return Ok(None) };
+        match known.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => Ok(Some(*value)),
+            None => {
+                let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+                Err(self.error(field, format!("{text:?} is unknown{}", suggestion(&text, &names))))
+            }
+        }
+    }
+
+    fn flag(&self, field: &str) -> Result<bool, BundleError> {
+        match self.fields.get(field) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.error(field, "is neither true nor false")),
+        }
+    }
+
+    fn target(&self) -> Result<Target, BundleError> {
+        match (self.text("file")?, self.text("dir")?) {
+            (Some(file), None) => Ok(Target::File(self.parsed("file", &file)?)),
+            (None, Some(dir)) => VolumePath::try_from(dir).map(Target::Dir).map_err(|p| self.error("dir", p)),
+            (None, None) => Err(BundleError::new(self.place, "has neither file nor dir")),
+            (Some(_), Some(_)) => Err(BundleError::new(self.place, "has both file and dir: write two entries")),
+        }
+    }
+
+    fn from(&self) -> Result<From, BundleError> {
+        let reference = |place: &str, value: &Value| match value {
+            Value::String(text) => {
+                text.parse::<Reference>().map_err(|problem| self.error(place, format!("{text:?}: {problem}")))
+            }
+            _ => Err(self.error(place, "is no reference: write \"[provider:]path[#key]\"")),
+        };
+        match self.fields.get("from") {
+            Some(value @ Value::String(_)) => reference("from", value).map(From::One),
+            Some(Value::Array(list)) if !list.is_empty() => {
+                let each = list.iter().enumerate().map(|(index, value)| reference(&format!("from[{index}]"), value));
+                each.collect::<Result<_, _>>().map(From::Merge)
+            }
+            Some(Value::Object(map)) if !map.is_empty() => {
+                let each =
+                    map.iter().map(|(name, value)| Ok((name.clone(), reference(&format!("from.{name}"), value)?)));
+                each.collect::<Result<_, _>>().map(From::Named)
+            }
+            Some(_) => Err(self.error("from", "write one reference, a list of them, or a map of names to them")),
+            None => Err(BundleError::new(self.place, "has no from: write from: \"[provider:]path[#key]\"")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,25 @@
+//! hushpod: secrets for Kubernetes pods that never touch etcd.
+//!
+//! Data flows one way: pod annotations become a [`bundle::Bundle`] and [`annotations::Options`]; with the
+//! operator's [`config::Config`] they become a [`plan::Plan`]; a [`source::Source`] asks the providers and yields
+//! generations; [`deliver`] renders a generation and writes the volume.
+
+pub mod agent;
+pub mod annotations;
+pub mod bundle;
+pub mod cli;
+pub mod config;
+pub mod deliver;
+pub mod plan;
+pub mod process;
+pub mod provider;
+pub mod reference;
+pub mod secret;
+pub mod source;
+
+#[cfg(feature = "cluster")]
+pub mod demo;
+#[cfg(feature = "cluster")]
+pub mod serve;
+#[cfg(feature = "cluster")]
+pub mod webhook;

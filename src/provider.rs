@@ -1,0 +1,283 @@
+//! Stores that secrets are read from. The trait knows no vendor; the only `match` on a provider's type is here.
+//!
+//! A provider answers requests; *when* to ask again, renew or replace is the [`crate::source`]'s business.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::reference::{Reference, Request};
+use crate::secret::{SecretTree, SecretValue};
+
+pub mod auth;
+pub mod file;
+pub mod http;
+pub mod vault;
+
+/// A boxed future, so that a source can hold providers of several types.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Versions that the caller already holds: a request whose version is still this one is answered `NotModified`.
+pub type Known = BTreeMap<Request, Version>;
+
+/// One store, as one pod identity sees it.
+pub trait Provider: Send {
+    /// Reads a batch; the answers stand in the order of the requests. Logs in first if there is no session; a
+    /// `Denied` logs in again once before it is reported.
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>>;
+
+    /// Extends a lease; the answer replaces it (its id and life may differ).
+    fn renew<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>>;
+
+    /// Ends a lease before its time.
+    fn revoke<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>>;
+
+    /// Completes when the store says that something may have changed; pends for ever on stores that cannot push.
+    /// Cancel safe.
+    fn changed(&mut self) -> Pending<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    /// The login held now, for the hand-over to another process, and how long it lives.
+    fn session(&self) -> Option<Session> {
+        None
+    }
+
+    /// Takes over a login that another process made.
+    fn resume(&mut self, _session: Session) {}
+
+    /// Extends the login before it ends: renews it, or logs in anew where it cannot be renewed.
+    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
+        Box::pin(std::future::ready(Ok(Extended::Renewed)))
+    }
+}
+
+/// What one request of a batch came to.
+pub type ReadResult = Result<Reading, ProviderError>;
+
+/// A store's answer to one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// The version that the caller knows is still the present one.
+    NotModified,
+    /// Values.
+    Fresh(Answer),
+}
+
+/// Values and their life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The values: a document, or a single value.
+    pub tree: SecretTree,
+    /// The store's version, if it has versions.
+    pub version: Option<Version>,
+    /// When the values stop being valid, if the store says so and there is no lease.
+    pub expires_in: Option<Duration>,
+    /// The lease that keeps the values valid, if there is one.
+    pub lease: Option<Lease>,
+}
+
+/// A store's own name for a state of one secret. Not a secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub String);
+
+/// A credential's life at the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The store's handle. Kept out of logs, since whoever has it may be able to revoke it.
+    pub id: SecretValue,
+    /// How long it lives from now on.
+    pub ttl: Duration,
+    /// Whether the store lets it be renewed.
+    pub renewable: bool,
+}
+
+/// A login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The store's token.
+    pub token: SecretValue,
+    /// How long it lives from now on; `None` for ever.
+    pub ttl: Option<Duration>,
+    /// Whether it can be renewed instead of replaced.
+    pub renewable: bool,
+}
+
+/// How a session was extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extended {
+    /// The same login lives on, and its leases with it.
+    Renewed,
+    /// A new login: leases of the old one end with it and must be replaced before.
+    Replaced,
+}
+
+/// Why a store did not answer with values. The message is in our own words: never a store's, which might show a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ProviderError {
+    /// What to do about it.
+    pub kind: ErrorKind,
+    /// One sentence: what failed, and what to check.
+    pub message: String,
+}
+
+/// Kinds of failure, by what the caller does about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// There is no such secret or version. Permanent.
+    NotFound,
+    /// The identity may not read it, or may not log in. Permanent until an administrator acts.
+    Denied,
+    /// The store asks for patience.
+    Throttled {
+        /// How long, if it says.
+        retry_after: Option<Duration>,
+    },
+    /// Unreachable, sealed, failing, too slow or answering garbage. Temporary.
+    Unavailable,
+    /// The request makes no sense to this store. Permanent.
+    Invalid,
+}
+
+/// The operator's settings of one store, by type; the plan carries them to the agent. No secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum ProviderSettings {
+    /// HashiCorp Vault (and what speaks its API).
+    Vault(vault::VaultSettings),
+    /// A directory of files, or one YAML, JSON or dotenv file.
+    File(file::FileSettings),
+}
+
+/// Who logs in, for [`ProviderSettings::connect`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The provider's name in the operator's configuration, for messages.
+    pub provider: String,
+    /// Role or identity at the store, where its auth method needs one.
+    pub role: Option<String>,
+    /// The pod's projected token for this provider; read again at each login, since kubelet rotates it.
+    pub token_file: PathBuf,
+}
+
+// === impl ErrorKind ===
+
+impl ErrorKind {
+    /// Whether trying again without anyone's action is of no use.
+    #[must_use]
+    pub fn is_permanent(self) -> bool {
+        matches!(self, Self::NotFound | Self::Denied | Self::Invalid)
+    }
+
+    /// A word for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Denied => "denied",
+            Self::Throttled { .. } => "throttled",
+            Self::Unavailable => "unavailable",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+// === impl ProviderError ===
+
+impl ProviderError {
+    /// An error of the given kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+// === impl Version ===
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+// === impl ProviderSettings ===
+
+impl ProviderSettings {
+    /// Every type's name.
+    pub const TYPES: [&'static str; 2] = ["vault", "file"];
+
+    /// The one form of `reference` that this store knows, so that policy cannot be bypassed by an alias.
+    ///
+    /// # Errors
+    /// One sentence that says what this store cannot mean by it.
+    pub fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+        match self {
+            Self::Vault(settings) => settings.resolve(provider, reference),
+            Self::File(settings) => settings.resolve(provider, reference),
+        }
+    }
+
+    /// Whether answers to this request always carry a lease, as far as its path tells.
+    #[must_use]
+    pub fn is_leased(&self, request: &Request) -> bool {
+        match self {
+            Self::Vault(settings) => settings.is_leased(request),
+            Self::File(_) => false,
+        }
+    }
+
+    /// Audience of the projected token if the operator names none; `None` if the store needs no token.
+    #[must_use]
+    pub fn default_audience(&self) -> Option<&'static str> {
+        match self {
+            Self::Vault(settings) => settings.default_audience(),
+            Self::File(_) => None,
+        }
+    }
+
+    /// Whether a login needs a role.
+    #[must_use]
+    pub fn needs_role(&self) -> bool {
+        match self {
+            Self::Vault(settings) => settings.needs_role(),
+            Self::File(_) => false,
+        }
+    }
+
+    /// How often to ask if something changed, where neither tenant nor operator says.
+    #[must_use]
+    pub fn default_refresh(&self) -> Duration {
+        match self {
+            // A re-read in case an event was lost; events are what this store lives by.
+            Self::File(_) | Self::Vault(_) => Duration::from_secs(60),
+        }
+    }
+
+    /// Checks what the type system could not.
+    ///
+    /// # Errors
+    /// One sentence that names the field.
+    pub fn validate(&self) -> Result<(), String> {
+        match self {
+            Self::Vault(settings) => settings.validate(),
+            Self::File(settings) => settings.validate(),
+        }
+    }
+
+    /// Makes a client. Does no I/O beyond reading local files: the first read logs in.
+    ///
+    /// # Errors
+    /// `Invalid` if settings such as the CA bundle cannot be used.
+    pub fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
+        match self {
+            Self::Vault(settings) => vault::Vault::connect(settings, login).map(|vault| Box::new(vault) as _),
+            Self::File(settings) => file::Files::connect(settings, login).map(|files| Box::new(files) as _),
+        }
+    }
+}

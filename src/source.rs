@@ -1,0 +1,32 @@
+//! Requests become generations: polls, renews, replaces, backs off. A relay would be another way to the same.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::provider::Version;
+use crate::reference::Request;
+use crate::secret::SecretTree;
+
+/// Name of a generation: a digest of (canonical request, version) pairs, never of values, which could be guessed from
+/// it. The same versions have the same id on every replica. A `-N` at its end is a counter: some request has neither
+/// version nor lease that would name its state, so only this pod knows what the id means.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GenerationId(pub String);
+
+/// A complete and consistent set of answers.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// Its name.
+    pub id: GenerationId,
+    /// The answer to each request of the plan; absent are those that only optional items wanted and no store has.
+    pub answers: BTreeMap<Request, Arc<SecretTree>>,
+    /// The versions it is made of, for the way back (`pin`); absent for stores without versions.
+    pub versions: BTreeMap<Request, Version>,
+}
+
+impl fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -18,6 +18,7 @@ BRIDGE=hushpod0
 ADDRESS=10.88.0.1
 POD_SUBNET=10.88.0.0/16
 SERVICE_SUBNET=10.96.0.0/16
+KUBERNETES_SERVICE=10.96.0.1
 CONTAINERD=$STATE/containerd.sock
 
 export PATH=$BIN:$PATH:/usr/sbin:/sbin
@@ -67,7 +68,7 @@ started_at() {
 # process NAME: its pid, if it is still the one that we started
 process() {
   local pid start
-  read -r pid start <"$STATE/run/$1.pid" 2>/dev/null || return 1
+  read -r pid start 2>/dev/null <"$STATE/run/$1.pid" || return 1
   [[ $(started_at "$pid") == "$start" ]] && printf '%s\n' "$pid"
 }
 

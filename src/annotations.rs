@@ -220,14 +220,15 @@ fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, Anno
     } else if name == SECRETS {
         let listed = Bundle::from_yaml(value)
             .map_err(|problem| AnnotationError { key: format!("{PREFIX}{name}"), problem: problem.to_string() })?;
-        for item in listed.items {
+        for mut item in listed.items {
+            item.place.insert_str(0, &format!("{PREFIX}{SECRETS}"));
             bundle.push(item).map_err(error)?;
         }
         return Ok(true);
     } else {
         return Ok(false);
     };
-    bundle.push(Item::short(target, reference()?)).map_err(error)?;
+    bundle.push(Item::short(format!("{PREFIX}{name}"), target, reference()?)).map_err(error)?;
     Ok(true)
 }
 

@@ -19,6 +19,8 @@ pub struct Bundle {
 /// One file, or one directory with a file per key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
+    /// Where it was written, for errors: an annotation's key, with `[2]` for the third entry of a list.
+    pub place: String,
     /// Where it goes, relative to the volume.
     pub target: Target,
     /// What goes in.
@@ -114,7 +116,7 @@ pub fn suggestion(word: &str, known: &[&str]) -> String {
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .min()
-        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3));
+        .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3));
     match nearest {
         Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
         None => format!("; known are: {}", known.join(", ")),
@@ -349,8 +351,9 @@ impl Item {
 
     /// The short form: one reference into one target, defaults for the rest.
     #[must_use]
-    pub fn short(target: Target, reference: Reference) -> Self {
+    pub fn short(place: impl Into<String>, target: Target, reference: Reference) -> Self {
         Self {
+            place: place.into(),
             target,
             from: From::One(reference),
             format: Format::default(),
@@ -373,6 +376,7 @@ impl Item {
         }
         let fields = Fields { place, fields };
         let item = Self {
+            place: place.to_owned(),
             target: fields.target()?,
             from: fields.from()?,
             format: fields.word("format", &Format::NAMES)?.unwrap_or_default(),

@@ -1,1 +1,3 @@
+//! Everything that is tested through public seams, in one binary.
 
+mod webhook;

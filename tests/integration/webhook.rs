@@ -42,7 +42,7 @@ fn with(mut pod: Value, pointer: &str, value: Value) -> Value {
     let (parent, field) = pointer.rsplit_once('/').unwrap();
     match pod.pointer_mut(parent).unwrap() {
         Value::Array(items) => items.insert(field.parse().unwrap(), value),
-        object => object[field] = value,
+        object => object[field.replace("~1", "/")] = value,
     }
     pod
 }

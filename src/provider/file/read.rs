@@ -23,8 +23,16 @@ pub(super) const MAX_BYTES: u64 = 1 << 20;
 const MAX_FILES: usize = 1024;
 /// A file that was written this recently may be half of what it will be.
 const FRESH: Duration = Duration::from_millis(10);
-/// Where kubelet's symbolic link to the present generation is (AtomicWriter, k8s.io/kubernetes/pkg/volume/util).
+/// Where kubelet's symbolic link to the present generation is (`AtomicWriter`, k8s.io/kubernetes/pkg/volume/util).
 const DATA: &str = "..data";
+
+/// Formats of documents.
+#[derive(Clone, Copy)]
+enum Format {
+    Json,
+    Yaml,
+    Dotenv,
+}
 
 /// Answers to a batch.
 #[derive(Default)]
@@ -87,7 +95,11 @@ fn single_document(file: &Path, paths: &[String]) -> Batch {
         Ok(read) => read,
         Err(error) => return failed_batch(paths, &error),
     };
-    match document(name, &bytes) {
+    let Some(format) = format_of(name) else {
+        let problem = "the store's path is neither a directory nor a file that ends in .json, .yaml, .yml or .env";
+        return failed_batch(paths, &ProviderError::new(ErrorKind::Invalid, problem));
+    };
+    match document(name, format, &bytes) {
         Ok(tree) => Batch { answers: paths.iter().map(|path| lookup(&tree, path)).collect(), unsettled },
         Err(error) => Batch { unsettled, ..failed_batch(paths, &error) },
     }
@@ -119,7 +131,10 @@ impl Store {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let bytes = self.bytes(fd, &stat, path)?;
-                if is_document(path) { document(path, &bytes) } else { Ok(value(bytes)) }
+                match format_of(path) {
+                    Some(format) => document(path, format, &bytes),
+                    None => Ok(value(bytes)),
+                }
             }
             FileType::Directory => self.directory(&fd, &place, path),
             _ => Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: is neither a file nor a directory"))),
@@ -280,39 +295,41 @@ fn is_fresh(stat: &Stat) -> bool {
     SystemTime::now().duration_since(written).is_ok_and(|age| age < FRESH)
 }
 
-/// Whether files of this name are read as documents.
-pub(super) fn is_document(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    [".json", ".yaml", ".yml", ".env"].iter().any(|end| name.ends_with(end))
+/// By what a file's name ends in.
+fn format_of(path: &str) -> Option<Format> {
+    match path.rsplit('/').next()?.rsplit_once('.')?.1 {
+        "json" => Some(Format::Json),
+        "yaml" | "yml" => Some(Format::Yaml),
+        "env" => Some(Format::Dotenv),
+        _ => None,
+    }
 }
 
 fn value(bytes: SecretValue) -> SecretTree {
     if bytes.expose_str().is_some() { SecretTree::Text(bytes) } else { SecretTree::Binary(bytes) }
 }
 
-/// Parses by the name's end. What cannot be parsed is unavailable and not invalid: it may be half of a write, and is
-/// put right by the next one. Parsers' own messages may quote the text, so only their positions are told.
-fn document(path: &str, bytes: &SecretValue) -> Result<SecretTree, ProviderError> {
+/// What cannot be parsed is unavailable and not invalid: it may be half of a write, and is put right by the next one.
+/// Parsers' own messages may quote the text, so only their positions are told.
+fn document(path: &str, format: Format, bytes: &SecretValue) -> Result<SecretTree, ProviderError> {
     let bad = |problem: String| ProviderError::new(ErrorKind::Unavailable, format!("{path}: {problem}"));
     let text = bytes.expose_str().ok_or_else(|| bad("is not UTF-8".to_owned()))?;
-    if path.ends_with(".env") {
-        return dotenv::parse(text).map_err(|error| bad(error.to_string()));
-    }
-    let tree: SecretTree = if path.ends_with(".json") {
-        let position =
-            |error: &serde_json::Error| format!("is no JSON at line {}, column {}", error.line(), error.column());
-        serde_json::from_str(text).map_err(|error| bad(position(&error)))?
-    } else {
-        // YAML 1.2: "no" is a word, also as a password.
-        let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
-            Some(at) => bad(format!("is no YAML at line {}, column {}", at.line(), at.column())),
-            None => bad("is no YAML".to_owned()),
-        })?
+    let tree = match format {
+        Format::Dotenv => dotenv::parse(text).map_err(|error| error.to_string()),
+        Format::Json => serde_json::from_str(text)
+            .map_err(|error| format!("is no JSON at line {}, column {}", error.line(), error.column())),
+        Format::Yaml => {
+            // YAML 1.2: "no" is a word, also as a password.
+            let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
+                Some(at) => format!("is no YAML at line {}, column {}", at.line(), at.column()),
+                None => "is no YAML".to_owned(),
+            })
+        }
     };
     // Half of a YAML document often is one, of a single word or none.
-    match tree {
-        SecretTree::Map(_) | SecretTree::List(_) => Ok(tree),
+    match tree.map_err(bad)? {
+        tree @ (SecretTree::Map(_) | SecretTree::List(_)) => Ok(tree),
         _ => Err(bad("is a single value, not a document with keys".to_owned())),
     }
 }

@@ -230,7 +230,9 @@ async fn a_missing_store_is_unavailable_and_a_forbidden_file_denied() {
     let fixture = Fixture::new(&[("secret", "x")]);
     let error = read(&mut fixture.connect("nowhere"), "x").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    fs::set_permissions(fixture.path("secret"), fs::Permissions::from_mode(0)).unwrap();
+    let error = read(&mut fixture.connect("secret"), "x").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    fs::set_permissions(fixture.path("secret"), fs::Permissions::from_mode(0o000)).unwrap();
     // Nothing is forbidden to root.
     if fs::read(fixture.path("secret")).is_err() {
         assert_eq!(read(&mut fixture.connect(""), "secret").await.unwrap_err().kind, ErrorKind::Denied);

@@ -74,6 +74,8 @@ class Bench:
         self.directory = directory
         self.report = report
         self.processes = []
+        # What to do at the end, last first.
+        self.closers = []
         self.started = time.monotonic()
         self.printing = threading.Lock()
         self.api = None
@@ -84,6 +86,11 @@ class Bench:
             print(f"[{time.monotonic() - self.started:4.0f} s] {text}", file=sys.stderr, flush=True)
 
     def close(self):
+        for closer in reversed(self.closers):
+            try:
+                closer()
+            except Failed as problem:
+                self.say(f"left behind: {problem}")
         for process in reversed(self.processes):
             process.end()
         if self.api:
@@ -102,10 +109,10 @@ class Bench:
         # As in deploy/build, so that both take the same dependencies from one target directory.
         flags += f" --remap-path-prefix={cargo}=/cargo --remap-path-prefix={ROOT}=/hushpod"
         command = ["cargo", "build", "--manifest-path", ROOT / "Cargo.toml", "--release", "--locked", "--target", TARGET]
-        command += ["--bench", "tools", "--message-format=json"]
+        command += ["--features", "bench", "--bin", "hushpod-bench", "--message-format=json"]
         for line in run(*command, seconds=3600, env={**os.environ, "RUSTFLAGS": flags}).splitlines():
             message = json.loads(line)
-            if message.get("executable") and message["target"]["name"] == "tools":
+            if message.get("executable"):
                 self.tools = message["executable"]
         check(self.tools, "cargo made no tools")
 

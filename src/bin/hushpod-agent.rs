@@ -1,1 +1,8 @@
-fn main() {}
+//! The agent that lives in pods.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hushpod::agent::install_crypto();
+    hushpod::agent::cli::main()
+}

@@ -118,6 +118,8 @@ pub fn main() -> ExitCode {
     };
     telemetry::init(options.log_format, options.log_level);
     harden::harden();
+    // An error says that one is installed already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     match run(mode, &options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

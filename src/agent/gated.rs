@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use tracing::warn;
+
 use super::gate::{Gate, GateError, GateState};
 use crate::deliver::RenderedFile;
 use crate::deliver::volume::{AtomicVolume, VolumeError, Written};
@@ -75,10 +77,22 @@ impl GatedVolume {
                 Written::Unchanged => Outcome::Unchanged,
             });
         }
-        AtomicVolume::open(self.gate.stage()?, self.grace)?.write(id, files).await?;
+        let mut volume = AtomicVolume::open(self.gate.stage()?, self.grace)?;
+        volume.write(id, files).await?;
         self.gate.open()?;
-        self.volume = Some(AtomicVolume::open(self.gate.live(), self.grace)?);
+        self.volume = Some(volume);
         Ok(Outcome::Opened)
+    }
+
+    /// Removes a replaced generation once no reader is left in it; pends for ever if there is none. Cancel safe.
+    pub(super) async fn settle(&mut self) {
+        if let Some(volume) = self.volume.as_mut().filter(|volume| volume.is_settling()) {
+            match volume.settle().await {
+                Ok(()) => return,
+                Err(error) => warn!(%error, "a replaced generation could not be removed: the next write tries again"),
+            }
+        }
+        std::future::pending().await
     }
 
     /// Whether a generation other than the present one is still there.

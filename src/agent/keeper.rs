@@ -37,7 +37,9 @@ pub(super) struct Keeper {
     newest: Option<Generation>,
     /// The last one that is known to be in place.
     delivered: Option<GenerationId>,
-    /// The last one that the application was told of (or came too late to be told of).
+    /// The one whose files became visible last.
+    swapped: Option<GenerationId>,
+    /// The last one that the application was told of, or that came before the application.
     told: Option<GenerationId>,
     /// One that cannot be made into files: tried again only when the stores have another.
     unusable: Option<GenerationId>,
@@ -58,6 +60,7 @@ enum Woken {
     Source(Event),
     Controls(Vec<Control>),
     Retry,
+    Settled,
     Stop,
 }
 
@@ -95,6 +98,7 @@ impl Keeper {
             status: Status::default(),
             newest: None,
             delivered: None,
+            swapped: None,
             told: None,
             unusable: None,
             pending_pin: None,
@@ -125,10 +129,11 @@ impl Keeper {
         if let Some(present) = self.volume.current() {
             self.status.since = self.volume.since();
             self.status.generation = Some(present.clone());
+            self.swapped = Some(present.clone());
             self.status.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
             if self.told.as_ref().is_some_and(|told| *told != present) {
                 // The earlier process died between the swap and the notification's end.
-                self.notifier.announce(&present);
+                self.announce(&present);
             }
         } else {
             self.status.info("waiting", "fetching the first time: containers after this one wait for the files");
@@ -144,6 +149,7 @@ impl Keeper {
             match self.wait(shutdown).await {
                 Woken::Stop if self.mode == Mode::Init && !self.volume.is_open() => return Err(AgentError::Interrupted),
                 Woken::Stop => break,
+                Woken::Settled => continue,
                 Woken::Source(event) => self.heard(event)?,
                 Woken::Controls(changes) => {
                     for change in changes {
@@ -170,12 +176,13 @@ impl Keeper {
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Woken {
-        let Self { source, controls, retry, .. } = self;
+        let Self { source, controls, retry, volume, .. } = self;
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Woken::Stop,
             changes = controls.changed() => Woken::Controls(changes),
             () = retry.due() => Woken::Retry,
+            () = volume.settle() => Woken::Settled,
             event = source.next() => Woken::Source(event),
         }
     }
@@ -286,14 +293,22 @@ impl Keeper {
         drop(files);
         self.in_place(&generation.id);
         match outcome {
-            Outcome::Opened => self.status.info("delivered", "the first files are in place, and the gate is open"),
+            Outcome::Opened => {
+                self.swapped = Some(generation.id.clone());
+                self.status.info("delivered", "the first files are in place, and the gate is open");
+            }
             Outcome::Unchanged => self.status.info("unchanged", "the files are the same as before, byte by byte"),
             Outcome::Swapped => {
                 self.status.info("delivered", "new files are in place");
-                self.notifier.announce(&generation.id);
+                self.announce(&generation.id);
             }
         }
         Ok(())
+    }
+
+    fn announce(&mut self, id: &GenerationId) {
+        self.swapped = Some(id.clone());
+        self.notifier.announce(id);
     }
 
     fn in_place(&mut self, id: &GenerationId) {
@@ -346,7 +361,7 @@ impl Keeper {
             self.in_place(id);
             (self.status.files, self.status.bytes, self.delivered) = (None, None, None);
             self.status.info("rolled_back", "the files of an earlier generation, still in the volume, are back");
-            self.notifier.announce(id);
+            self.announce(id);
             return Ok(());
         }
         let generation = match &self.newest {
@@ -371,7 +386,7 @@ impl Keeper {
 
     fn save(&mut self) {
         if self.notifier.is_idle() {
-            self.told = self.volume.current();
+            self.told.clone_from(&self.swapped);
         }
         let estate = Estate { hand_over: self.source.hand_over(), told: self.told.clone() };
         if let Err(error) = self.hand_over.save(estate) {

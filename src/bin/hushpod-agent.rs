@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hushpod::agent::install_crypto();
     hushpod::agent::cli::main()
 }

@@ -1,4 +1,5 @@
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,11 +12,11 @@ fn id(text: &str) -> GenerationId {
     GenerationId(text.to_owned())
 }
 
-/// A child process with a name of its own: a copy of `sleep`.
+/// A child process with a name of its own: the kernel takes it from the path that is executed.
 fn sleeper(dir: &Path, name: &str) -> Child {
     let program = dir.join(name);
-    fs::copy("/bin/sleep", &program).unwrap();
-    Command::new(program).arg("60").spawn().unwrap()
+    drop(symlink("/bin/sleep", &program));
+    Command::new(program).arg0("sleep").arg("60").spawn().unwrap()
 }
 
 /// A server on 127.0.0.1 that answers each connection with the next of `statuses` (and hangs up when they run out);

@@ -31,7 +31,7 @@ mod history;
 mod lease;
 mod poll;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use handover::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, Seen};
 pub use history::{Origin, PastGeneration, PinError};

@@ -10,7 +10,7 @@ use crate::agent::gate;
 use crate::agent::handover::FILE;
 use crate::annotations::Notify;
 use crate::provider::ErrorKind;
-use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_clock};
+use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
 /// A pod's volumes, its store, and what is asked of it.
 struct Pod {
@@ -20,6 +20,7 @@ struct Pod {
     clock: FakeClock,
     notify: Vec<Notify>,
     revoke_on_exit: bool,
+    refresh_seconds: u64,
 }
 
 /// An agent at work.
@@ -38,7 +39,15 @@ impl Pod {
         }
         fs::set_permissions(dir.path().join("volume"), fs::Permissions::from_mode(0o1777)).unwrap();
         let (store, clock) = (Store::default(), FakeClock::new());
-        Self { dir, requests: requests.to_vec(), store, clock, notify: Vec::new(), revoke_on_exit: false }
+        Self {
+            dir,
+            requests: requests.to_vec(),
+            store,
+            clock,
+            notify: Vec::new(),
+            revoke_on_exit: false,
+            refresh_seconds: 60,
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -50,8 +59,9 @@ impl Pod {
         plan.notify.clone_from(&self.notify);
         for provider in plan.providers.values_mut() {
             provider.revoke_on_exit = self.revoke_on_exit;
+            provider.refresh_seconds = self.refresh_seconds;
         }
-        let source = with_clock(&self.requests, &[("a", &self.store)], &self.clock);
+        let source = with_plan(&plan, &[("a", &self.store)], &self.clock);
         let paths = AgentPaths {
             volume: self.path("volume"),
             state: self.path("state"),
@@ -408,13 +418,15 @@ async fn pins_to_replaced_leases_are_refused_even_while_their_files_are_there() 
 
 #[tokio::test(start_paused = true)]
 async fn refresh_now_reads_at_each_new_text() {
-    let pod = Pod::new(&["a:x"]);
+    let mut pod = Pod::new(&["a:x"]);
+    pod.refresh_seconds = 10_000_000;
     pod.put("1");
     pod.annotate(&["hushpod.dev/refresh-now=\"at creation\""]);
     let agent = pod.start(Mode::Sidecar);
     pod.until_file("f0", "x1").await;
-    // Nobody tells the agent: without the annotation it would take an hour.
-    pod.store.state().slow = Duration::from_millis(1);
+    a_while().await;
+    assert_eq!(pod.calls("read").len(), 1, "what stands there at the start counts as seen");
+    // The store does not tell: without the annotation it would take months.
     for version in ["2", "3"] {
         pod.store.put("x", version, &format!("{{\"k\":\"x{version}\"}}"));
         pod.annotate(&[&format!("hushpod.dev/refresh-now=\"{version}\"")]);

@@ -250,6 +250,11 @@ impl Source {
         }
     }
 
+    /// Providers whose last answer to some request, or to a login, was an error.
+    pub fn failing(&self) -> impl Iterator<Item = &str> {
+        self.lanes.values().filter(|lane| lane.is_failing()).map(|lane| lane.name.as_str())
+    }
+
     /// Everything that is read by polling is due now, and so are leases whose renewal or replacement failed.
     ///
     /// A healthy lease is left alone: reading it would make another credential.

@@ -9,9 +9,9 @@ use tracing::Level;
 
 use super::{AgentError, AgentPaths, Mode, Settings};
 use crate::annotations::parse_duration;
+use crate::process::harden;
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
-use crate::process::harden;
 
 const AFTER_HELP: &str = "\
 The plan (which secrets, from which stores, into which files) is JSON in the environment variable HUSHPOD_PLAN;

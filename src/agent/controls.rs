@@ -52,7 +52,9 @@ impl Controls {
     pub fn open(dir: &Path) -> Self {
         // Watched before it is read, so that no change falls between.
         let watch = Watch::directory(dir)
-            .map_err(|error| warn!(%error, path = %dir.display(), "live controls are off: the directory cannot be watched"))
+            .map_err(
+                |error| warn!(%error, path = %dir.display(), "live controls are off: the directory cannot be watched"),
+            )
             .ok();
         let mut controls = Self { file: dir.join(ANNOTATIONS), watch, wanted: Wanted::default() };
         controls.read();

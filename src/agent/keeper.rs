@@ -1,5 +1,6 @@
 //! The loop: wait for the source, a control, a retry or the end; deliver; notify; hand over; report.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -147,7 +148,9 @@ impl Keeper {
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
         while !self.is_done() {
             match self.wait(shutdown).await {
-                Woken::Stop if self.mode == Mode::Init && !self.volume.is_open() => return Err(AgentError::Interrupted),
+                Woken::Stop if self.mode == Mode::Init && !self.volume.is_open() => {
+                    return Err(AgentError::Interrupted);
+                }
                 Woken::Stop => break,
                 Woken::Settled => continue,
                 Woken::Source(event) => self.heard(event)?,
@@ -188,6 +191,7 @@ impl Keeper {
     }
 
     fn heard(&mut self, event: Event) -> Result<(), AgentError> {
+        self.note_failing();
         match event {
             Event::Changed(generation) => {
                 // Another generation may well fit where the last did not.
@@ -201,10 +205,20 @@ impl Keeper {
         Ok(())
     }
 
+    fn note_failing(&mut self) {
+        let failing: BTreeSet<&str> = self.source.failing().collect();
+        let since = &mut self.status.failing;
+        since.retain(|provider, _| failing.contains(provider.as_str()));
+        for provider in failing {
+            since.entry(provider.to_owned()).or_insert_with(SystemTime::now);
+        }
+    }
+
     fn failed(&mut self, failures: Vec<Failure>) -> Result<(), AgentError> {
         self.has_failed = true;
         if !self.volume.is_open() {
-            let refused: Vec<_> = failures.iter().filter(|failure| failure.error.kind.is_permanent()).cloned().collect();
+            let refused: Vec<_> =
+                failures.iter().filter(|failure| failure.error.kind.is_permanent()).cloned().collect();
             if !refused.is_empty() {
                 return Err(AgentError::Refused(refused));
             }
@@ -276,7 +290,8 @@ impl Keeper {
             }
             Err(PutError::Delivery(error)) => {
                 let pause = self.retry.later();
-                let sentence = format!("the files could not be written and stay as they are; trying again in {pause:?}");
+                let sentence =
+                    format!("the files could not be written and stay as they are; trying again in {pause:?}");
                 self.status.warn("not_delivered", &error.to_string(), &sentence);
             }
         }

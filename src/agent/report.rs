@@ -66,7 +66,8 @@ impl Status {
 }
 
 fn failing_since(failing: &BTreeMap<String, SystemTime>) -> Option<String> {
-    let each: Vec<_> = failing.iter().map(|(provider, since)| format!("{provider} since {}", rfc3339(*since))).collect();
+    let each: Vec<_> =
+        failing.iter().map(|(provider, since)| format!("{provider} since {}", rfc3339(*since))).collect();
     (!each.is_empty()).then(|| each.join(", "))
 }
 

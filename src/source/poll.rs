@@ -154,6 +154,12 @@ impl Lane {
         self.login.is_some() || self.slots.values().any(|slot| slot.life().is_some())
     }
 
+    /// Whether the last attempt at some request, or at the login, failed.
+    pub(super) fn is_failing(&self) -> bool {
+        let login = self.login.as_ref().is_some_and(|login| login.failures > 0);
+        login || self.slots.values().any(|slot| slot.failures > 0)
+    }
+
     /// Sends what is most urgent among what is due: login, renewals, reads, revocations.
     pub(super) fn start(&mut self, now: Instant) {
         if !self.landed.is_empty() || self.next_due().is_none_or(|due| due > now) {
@@ -455,9 +461,7 @@ impl Lane {
 
     fn report(&mut self, now: Instant, failures: &[Failure]) {
         let Some(first) = failures.first() else {
-            let well = self.slots.values().all(|slot| slot.failures == 0);
-            let extended = self.login.as_ref().is_none_or(|login| login.failures == 0);
-            if well && extended {
+            if !self.is_failing() {
                 let failed = self.budget.recovered();
                 if failed > 0 {
                     info!(provider = self.name, attempts_failed = failed, "provider answers again");

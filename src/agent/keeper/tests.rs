@@ -420,7 +420,7 @@ async fn pins_to_replaced_leases_are_refused_even_while_their_files_are_there() 
 async fn refresh_now_reads_at_each_new_text() {
     let mut pod = Pod::new(&["a:x"]);
     pod.refresh_seconds = 10_000_000;
-    pod.put("1");
+    pod.store.put("x", "1", "{\"k\":\"x1\"}");
     pod.annotate(&["hushpod.dev/refresh-now=\"at creation\""]);
     let agent = pod.start(Mode::Sidecar);
     pod.until_file("f0", "x1").await;

@@ -92,7 +92,7 @@ impl GatedVolume {
                 Err(error) => warn!(%error, "a replaced generation could not be removed: the next write tries again"),
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Whether a generation other than the present one is still there.

@@ -21,7 +21,7 @@ use crate::source::{Event, Failure, Generation, GenerationId, Origin, PinError, 
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Pauses between attempts to write or to pin.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Keeps the files of one pod fresh.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ impl Keeper {
                 self.compare_newest();
             }
             Event::Unchanged => {}
-            Event::Failed(failures) => return self.failed(failures),
+            Event::Failed(failures) => return self.failed(&failures),
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ impl Keeper {
         }
     }
 
-    fn failed(&mut self, failures: Vec<Failure>) -> Result<(), AgentError> {
+    fn failed(&mut self, failures: &[Failure]) -> Result<(), AgentError> {
         self.has_failed = true;
         if !self.volume.is_open() {
             let refused: Vec<_> =
@@ -260,10 +260,12 @@ impl Keeper {
         self.newest = Some(newest);
         self.compare_newest();
         // Before the first generation nothing could be said about a pin.
-        if result.is_ok() && self.volume.is_open() && self.retry.at.is_none() {
-            if let Some(pin) = self.pending_pin.take() {
-                self.pin(pin, shutdown).await;
-            }
+        if result.is_ok()
+            && self.volume.is_open()
+            && self.retry.at.is_none()
+            && let Some(pin) = self.pending_pin.take()
+        {
+            self.pin(pin, shutdown).await;
         }
         result
     }

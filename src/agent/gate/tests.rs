@@ -10,7 +10,7 @@ fn volume() -> tempfile::TempDir {
     dir
 }
 
-/// What AtomicVolume leaves when a generation is complete.
+/// What `AtomicVolume` leaves when a generation is complete.
 async fn complete(dir: &Path) {
     use crate::bundle::FileMode;
     use crate::deliver::RenderedFile;
@@ -92,8 +92,8 @@ fn p7_what_the_agent_did_not_make_is_refused() {
         // What kubelet makes of a missing subPath when a container before us mounts it.
         (|live| fs::create_dir(live).unwrap(), "is a directory without a complete generation"),
         (|live| fs::write(live, "").unwrap(), "is no directory"),
-        (|live| symlink("/tmp", live).unwrap(), "to \"/tmp\", where ours"),
-        (|live| symlink("elsewhere", live).unwrap(), "to \"elsewhere\", where ours"),
+        (|live| symlink("/tmp", live).unwrap(), "to /tmp, where ours"),
+        (|live| symlink("elsewhere", live).unwrap(), "to elsewhere, where ours"),
     ];
     for (make, says) in cases {
         let dir = volume();

@@ -29,7 +29,7 @@ pub(super) struct Document {
     sessions: Vec<Session>,
     leased: Vec<Answer>,
     draining: Vec<Drained>,
-    seen: Vec<Fingerprint>,
+    seen: Vec<Remembered>,
     history: Vec<PastGeneration>,
 }
 
@@ -68,7 +68,7 @@ struct Drained {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Fingerprint {
+struct Remembered {
     request: Request,
     fingerprint: Sealed,
     had_entries: bool,
@@ -102,7 +102,7 @@ impl Document {
             sessions: sessions.into_iter().map(Session::from).collect(),
             leased: leased.into_iter().map(Answer::from).collect(),
             draining: draining.into_iter().map(Drained::from).collect(),
-            seen: seen.into_iter().map(Fingerprint::from).collect(),
+            seen: seen.into_iter().map(Remembered::from).collect(),
             history,
         }
     }
@@ -226,18 +226,18 @@ impl From<Drained> for Draining {
     }
 }
 
-// === impl Fingerprint ===
+// === impl Remembered ===
 
-impl From<Seen> for Fingerprint {
+impl From<Seen> for Remembered {
     fn from(seen: Seen) -> Self {
         let Seen { request, fingerprint, had_entries } = seen;
         Self { request, fingerprint: Sealed(fingerprint), had_entries }
     }
 }
 
-impl From<Fingerprint> for Seen {
-    fn from(fingerprint: Fingerprint) -> Self {
-        let Fingerprint { request, fingerprint: Sealed(fingerprint), had_entries } = fingerprint;
+impl From<Remembered> for Seen {
+    fn from(remembered: Remembered) -> Self {
+        let Remembered { request, fingerprint: Sealed(fingerprint), had_entries } = remembered;
         Self { request, fingerprint, had_entries }
     }
 }

@@ -42,7 +42,7 @@ fn estate(padding: usize) -> Estate {
             request: request(),
             tree,
             ends: at(2_000_000_100),
-            life: Duration::from_secs(3600),
+            life: Duration::from_hours(1),
             lease: Some(HandedLease { id: "canary-lease".into(), renewable: true }),
             delivered: true,
         }],
@@ -69,7 +69,7 @@ fn exposed(estate: &Estate) -> String {
     fn leaves(tree: &SecretTree) -> String {
         match tree {
             SecretTree::List(items) => items.iter().map(leaves).collect(),
-            SecretTree::Map(entries) => entries.iter().map(|(key, tree)| format!("{key}={}", leaves(tree))).collect(),
+            SecretTree::Map(entries) => entries.iter().flat_map(|(key, tree)| [key.clone(), leaves(tree)]).collect(),
             tree => format!("{:?};", tree.as_value().map(SecretValue::expose)),
         }
     }

@@ -101,7 +101,7 @@ pub struct Source {
 /// Clocks that part by this much were parted by a suspended machine.
 const SUSPENDED: Duration = Duration::from_secs(5);
 /// How long a suspended machine may go unnoticed after it woke up, where something can end.
-const COMPARE_CLOCKS: Duration = Duration::from_secs(60);
+const COMPARE_CLOCKS: Duration = Duration::from_mins(1);
 
 // === impl Source ===
 

@@ -18,14 +18,14 @@ pub(super) struct LogBudget {
 }
 
 const LOUD_FAILURES: u32 = 3;
-const WARN_EVERY: Duration = Duration::from_secs(600);
+const WARN_EVERY: Duration = Duration::from_mins(10);
 
 /// A store that is down is tried again within a minute.
-const UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// Without a first generation a pod waits, and kubelet's own retry of the gate (10 s) comes on top.
 const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 /// What an administrator has to put right is not put right within a second.
-const PERMANENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(300));
+const PERMANENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
 /// Full jitter may draw nothing; no store wants to be asked again that soon.
 const SHORTEST: Duration = Duration::from_millis(250);
 
@@ -36,9 +36,8 @@ const SHORTEST: Duration = Duration::from_millis(250);
 pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64) -> Duration {
     let (base, cap) = match kind {
         ErrorKind::Throttled { retry_after: Some(wish) } => return wish + wish.mul_f64(chance / 10.0) + SHORTEST,
-        ErrorKind::Throttled { retry_after: None } => UNAVAILABLE,
         ErrorKind::Unavailable if starting => UNAVAILABLE_AT_START,
-        ErrorKind::Unavailable => UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } => UNAVAILABLE,
         // Nobody waits for these in a crowd: half jitter, so that "slow" is a promise.
         ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Invalid => {
             let (base, cap) = PERMANENT;
@@ -151,7 +150,7 @@ mod tests {
         let mut warned = 0;
         for _ in 0..24 * 60 {
             warned += u32::from(budget.failed(Instant::now()));
-            tokio::time::advance(Duration::from_secs(60)).await;
+            tokio::time::advance(Duration::from_mins(1)).await;
         }
         assert_eq!(warned, 3 + 143, "three at once, then one in ten minutes");
         assert_eq!(budget.recovered(), 24 * 60);

@@ -229,7 +229,7 @@ impl Lane {
         match self.slots.get_mut(&request) {
             Some(slot) if !orphaned => {
                 slot.due = act_before(ends, life, jitter);
-                let life = Life { ends, granted: life, lease, login: 0, delivered };
+                let life = Life { ends, granted: life, lease, login: 0, delivered, worn_out: false };
                 slot.held = Some(Held { tree: Arc::new(tree), version: None, life: Some(life) });
                 true
             }

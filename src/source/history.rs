@@ -1,6 +1,7 @@
 //! Names of generations, and the way back to them.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 
 use aws_lc_rs::{digest, hmac, rand};
 use serde::{Deserialize, Serialize};
@@ -140,7 +141,11 @@ fn digest_of(origins: &[(Request, Origin)]) -> String {
             Origin::Absent => field("absent"),
         }
     }
-    context.finish().as_ref().iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    context.finish().as_ref().iter().take(ID_BYTES).fold(String::with_capacity(2 * ID_BYTES), |mut hex, byte| {
+        // Writing into a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 // === impl Fingerprints ===
@@ -182,7 +187,9 @@ fn feed_tree(context: &mut hmac::Context, tree: &SecretTree) {
         SecretTree::Binary(value) => feed(context, b'b', value.expose()),
         SecretTree::List(items) => {
             feed(context, b'[', &(items.len() as u64).to_be_bytes());
-            items.iter().for_each(|item| feed_tree(context, item));
+            for item in items {
+                feed_tree(context, item);
+            }
         }
         SecretTree::Map(entries) => {
             feed(context, b'{', &(entries.len() as u64).to_be_bytes());

@@ -25,8 +25,6 @@ pub(super) struct Slot {
     pub(super) due: Instant,
     /// Failures in a row.
     pub(super) failures: u32,
-    /// The lease is not worth renewing: read anew.
-    pub(super) replace: bool,
     /// The store once gave other content under the same version: its versions name nothing.
     pub(super) untrusted: bool,
 }
@@ -48,6 +46,8 @@ pub(super) struct Life {
     pub(super) login: u64,
     /// Applications may be using it.
     pub(super) delivered: bool,
+    /// It is not worth renewing: read anew.
+    pub(super) worn_out: bool,
 }
 
 /// What is remembered of an answer without its values.
@@ -65,7 +65,7 @@ pub(super) enum Action {
 }
 
 /// No life is longer, so that points in time can be added up.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// `now` and then `wait`, however long that is.
 pub(super) fn after(now: Instant, wait: Duration) -> Instant {
@@ -83,16 +83,7 @@ pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) 
 
 impl Slot {
     pub(super) fn new(optional: bool, now: Instant) -> Self {
-        Self {
-            optional,
-            held: None,
-            absent: false,
-            seen: None,
-            due: now,
-            failures: 0,
-            replace: false,
-            untrusted: false,
-        }
+        Self { optional, held: None, absent: false, seen: None, due: now, failures: 0, untrusted: false }
     }
 
     /// Whether a generation can be made of it.
@@ -128,11 +119,11 @@ impl Slot {
     }
 
     pub(super) fn action(&self, now: Instant) -> Action {
-        let Some(Life { ends, granted, lease: Some(lease), .. }) = self.life() else { return Action::Read };
+        let Some(Life { ends, granted, lease: Some(lease), worn_out, .. }) = self.life() else { return Action::Read };
         let left = ends.saturating_duration_since(now);
         // If renewing keeps failing, another read may still get through before the end.
         let too_late = left.is_zero() || (self.failures > 0 && left < *granted / 6);
-        if self.replace || !lease.renewable || too_late {
+        if *worn_out || !lease.renewable || too_late {
             return Action::Read;
         }
         Action::Renew(Lease { id: lease.id.clone(), ttl: left, renewable: true })
@@ -141,7 +132,6 @@ impl Slot {
     /// When to look at an answer again that just came.
     pub(super) fn settle(&mut self, now: Instant, interval: Duration, jitter: &mut Jitter, chance: f64) {
         self.failures = 0;
-        self.replace = false;
         let poll = after(now, interval.mul_f64(0.9 + chance / 5.0));
         self.due = match self.life() {
             None => poll,
@@ -160,17 +150,19 @@ impl Slot {
         let ends = after(started, lease.ttl);
         let gained = ends.saturating_duration_since(life.ends);
         self.due = act_before(ends, life.granted, jitter);
-        self.replace = gained < life.granted / 20 || self.due <= started + life.shortest();
+        life.worn_out = gained < life.granted / 20 || self.due <= started + life.shortest();
         life.ends = ends;
         life.lease = Some(HandedLease { id: lease.id, renewable: lease.renewable });
-        if self.replace {
+        if life.worn_out {
             self.due = started;
         }
     }
 
     /// The lease is gone, or will be: replaces it now.
     pub(super) fn replace_now(&mut self, now: Instant) {
-        self.replace = true;
+        if let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) {
+            life.worn_out = true;
+        }
         self.due = now;
     }
 
@@ -216,6 +208,7 @@ impl Held {
             lease: lease.map(|Lease { id, renewable, .. }| HandedLease { id, renewable }),
             login,
             delivered: false,
+            worn_out: false,
         });
         Self { tree: Arc::new(tree), version, life }
     }
@@ -261,7 +254,7 @@ mod tests {
             let mut slot = leased(ttl, true);
             let renewed = Lease { id: "id2".into(), ttl: seconds(granted), renewable: true };
             slot.renewed(renewed, Instant::now() + seconds(at), &mut Jitter::seeded(1));
-            assert_eq!(slot.replace, replaced, "{ttl} at {at} for {granted}");
+            assert_eq!(slot.life().unwrap().worn_out, replaced, "{ttl} at {at} for {granted}");
         }
     }
 

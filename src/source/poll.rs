@@ -125,7 +125,7 @@ impl Lane {
             provider.changed().await;
             self.pushed = true;
         } else {
-            pending().await
+            pending::<()>().await;
         }
     }
 

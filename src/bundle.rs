@@ -19,6 +19,8 @@ pub struct Bundle {
 /// One file, or one directory with a file per key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
+    /// Where it was written, for errors: an annotation's key, with `[2]` for the third entry of a list.
+    pub place: String,
     /// Where it goes, relative to the volume.
     pub target: Target,
     /// What goes in.
@@ -114,7 +116,7 @@ pub fn suggestion(word: &str, known: &[&str]) -> String {
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .min()
-        .filter(|(distance, candidate)| *distance <= 2.max(candidate.len() / 3));
+        .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3));
     match nearest {
         Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
         None => format!("; known are: {}", known.join(", ")),
@@ -284,8 +286,7 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] names the field and what would be accepted.
     pub fn from_yaml(text: &str) -> Result<Self, BundleError> {
-        let value: Value =
-            serde_saphyr::from_str(text).map_err(|error| BundleError::new("", yaml_problem(&error.to_string())))?;
+        let value = parse_yaml(text).map_err(|problem| BundleError::new("", problem))?;
         let Value::Array(entries) = value else {
             return Err(BundleError::new("", "is no list: write \"- {file: NAME, from: REFERENCE}\" lines"));
         };
@@ -313,10 +314,15 @@ impl Bundle {
     }
 }
 
-/// The parser's first line: the rest is a picture of the source, too long for a sentence.
-fn yaml_problem(message: &str) -> String {
-    let first = message.lines().next().unwrap_or_default();
-    format!("is no YAML: {}", first.trim_start_matches("error: "))
+/// Reads one YAML document. `y` and `no` are text, as in YAML 1.2: a file may be called so.
+///
+/// # Errors
+/// One sentence; of the parser's message its first line, since the rest is a picture of the source.
+pub fn parse_yaml(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true }).map_err(|error| {
+        let message = error.to_string();
+        format!("is no YAML: {}", message.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    })
 }
 
 // === impl Target ===
@@ -349,8 +355,9 @@ impl Item {
 
     /// The short form: one reference into one target, defaults for the rest.
     #[must_use]
-    pub fn short(target: Target, reference: Reference) -> Self {
+    pub fn short(place: impl Into<String>, target: Target, reference: Reference) -> Self {
         Self {
+            place: place.into(),
             target,
             from: From::One(reference),
             format: Format::default(),
@@ -373,6 +380,7 @@ impl Item {
         }
         let fields = Fields { place, fields };
         let item = Self {
+            place: place.to_owned(),
             target: fields.target()?,
             from: fields.from()?,
             format: fields.word("format", &Format::NAMES)?.unwrap_or_default(),

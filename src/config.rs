@@ -1,5 +1,339 @@
-//! The operator's configuration.
+//! The operator's configuration: where stores are, who may use what, and defaults for every annotation.
 
-/// Operator configuration (placeholder while the tree is laid out).
-#[derive(Debug, Clone, Default)]
-pub struct Config {}
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::annotations::{KEYS, Options, parse_duration};
+use crate::bundle::{parse_yaml, suggestion};
+use crate::plan::Identity;
+use crate::provider::ProviderSettings;
+use crate::reference::is_provider_name;
+
+/// Everything the operator decides; validated when it is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Image of the injected containers.
+    pub image: String,
+    /// Their `imagePullPolicy`; `None` leaves it to Kubernetes.
+    pub image_pull_policy: Option<String>,
+    /// Names of Secrets of type `kubernetes.io/dockerconfigjson` that pods add for our image.
+    pub image_pull_secrets: Vec<String>,
+    /// Whether the cluster runs native sidecars (Kubernetes ≥ 1.29).
+    pub native_sidecars: bool,
+    /// Provider of references that name none.
+    pub default_provider: Option<String>,
+    /// Stores by name.
+    pub providers: BTreeMap<String, ProviderConfig>,
+    /// Options of pods that say nothing.
+    pub defaults: Options,
+    /// `runtimeClassName`s whose pods share the node's memory volumes, so that the gate holds.
+    pub runtime_classes: Vec<String>,
+}
+
+/// One store, and who may use it how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderConfig {
+    /// Type, address and the like.
+    pub settings: ProviderSettings,
+    /// Audience of the projected token; `None` if the store takes none.
+    pub audience: Option<String>,
+    /// Life of the projected token, 600 to 3600 s.
+    pub token_seconds: i64,
+    /// Template of the role that pods log in as.
+    pub role: Option<String>,
+    /// Poll interval.
+    pub refresh: Option<Duration>,
+    /// Whether leases and login are revoked when an agent ends.
+    pub revoke_on_exit: bool,
+    /// Who may ask for what; `None` is everyone for everything.
+    pub allow: Option<Vec<Allow>>,
+}
+
+/// One rule: these namespaces may make these requests.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Allow {
+    /// Globs of namespace names.
+    pub namespaces: Vec<String>,
+    /// Globs of canonical requests, `{{namespace}}` and `{{service_account}}` filled in; all of them if left out.
+    #[serde(default = "everything")]
+    pub requests: Vec<String>,
+}
+
+fn everything() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// A configuration that cannot be used: where, and what would be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("configuration{place}: {problem}")]
+pub struct ConfigError {
+    place: String,
+    problem: String,
+}
+
+impl ConfigError {
+    fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { place: place.into(), problem: problem.into() }
+    }
+}
+
+/// The file's top level, before its parts are checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawConfig {
+    image: String,
+    image_pull_policy: Option<String>,
+    #[serde(default)]
+    image_pull_secrets: Vec<String>,
+    #[serde(default = "yes")]
+    native_sidecars: bool,
+    default_provider: Option<String>,
+    #[serde(default)]
+    providers: BTreeMap<String, Value>,
+    #[serde(default)]
+    defaults: BTreeMap<String, Value>,
+    #[serde(default)]
+    runtime_classes: Vec<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What every provider has beside its own settings.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawProvider {
+    audience: Option<String>,
+    token_seconds: Option<i64>,
+    role: Option<String>,
+    refresh: Option<String>,
+    #[serde(default)]
+    revoke_on_exit: bool,
+    allow: Option<Vec<Allow>>,
+}
+
+impl RawProvider {
+    const FIELDS: [&'static str; 6] = ["audience", "tokenSeconds", "role", "refresh", "revokeOnExit", "allow"];
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Parses and checks the file's text.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field and what it accepts.
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        let value = parse_yaml(text).map_err(|problem| ConfigError::new("", problem))?;
+        let raw: RawConfig = serde_json::from_value(value).map_err(|error| ConfigError::new("", error.to_string()))?;
+        let RawConfig {
+            image,
+            image_pull_policy,
+            image_pull_secrets,
+            native_sidecars,
+            default_provider,
+            providers,
+            defaults,
+            runtime_classes,
+        } = raw;
+        if image.is_empty() || image.contains(char::is_whitespace) {
+            return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
+        }
+        if let Some(policy) = &image_pull_policy
+            && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
+        {
+            let problem = format!("{policy:?} is unknown; known are: Always, IfNotPresent, Never");
+            return Err(ConfigError::new(".imagePullPolicy", problem));
+        }
+        let providers = providers
+            .into_iter()
+            .map(|(name, value)| Ok((name.clone(), ProviderConfig::parse(&name, value)?)))
+            .collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
+        if let Some(name) = &default_provider
+            && !providers.contains_key(name)
+        {
+            let known: Vec<_> = providers.keys().map(String::as_str).collect();
+            let problem = format!("there is no provider {name:?}{}", suggestion(name, &known));
+            return Err(ConfigError::new(".defaultProvider", problem));
+        }
+        let defaults = parse_defaults(&defaults)?;
+        Ok(Self {
+            image,
+            image_pull_policy,
+            image_pull_secrets,
+            native_sidecars,
+            default_provider,
+            providers,
+            defaults,
+            runtime_classes,
+        })
+    }
+}
+
+fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigError> {
+    let known: Vec<_> = KEYS.iter().filter(|key| key.has_operator_default).map(|key| key.name).collect();
+    let mut options = Options::default();
+    for (name, value) in entries {
+        let place = format!(".defaults.{name}");
+        if !known.contains(&name.as_str()) {
+            let problem = format!("no annotation that can have a default{}", suggestion(name, &known));
+            return Err(ConfigError::new(place, problem));
+        }
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) if name != crate::annotations::FILE_MODE => number.to_string(),
+            _ => return Err(ConfigError::new(place, "is no text: put it in quotes, as in an annotation")),
+        };
+        options.set(name, &text).map_err(|problem| ConfigError::new(place, problem))?;
+    }
+    Ok(options)
+}
+
+// === impl ProviderConfig ===
+
+impl ProviderConfig {
+    fn parse(name: &str, value: Value) -> Result<Self, ConfigError> {
+        let place = format!(".providers.{name}");
+        let error = |field: &str, problem: String| ConfigError::new(format!("{place}{field}"), problem);
+        if !is_provider_name(name) {
+            return Err(error("", "a provider's name has at most 40 lower-case letters, digits and '-'".to_owned()));
+        }
+        let Value::Object(mut fields) = value else {
+            return Err(error("", "write {type: …, address: …}".to_owned()));
+        };
+        let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+        if !ProviderSettings::TYPES.contains(&kind) {
+            return Err(error(
+                ".type",
+                format!("{kind:?} is no provider type{}", suggestion(kind, &ProviderSettings::TYPES)),
+            ));
+        }
+        let common = RawProvider::FIELDS
+            .iter()
+            .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
+            .collect();
+        let settings: ProviderSettings =
+            serde_json::from_value(Value::Object(fields)).map_err(|problem| error("", problem.to_string()))?;
+        settings.validate().map_err(|problem| error("", problem))?;
+        let raw: RawProvider =
+            serde_json::from_value(Value::Object(common)).map_err(|problem| error("", problem.to_string()))?;
+        Self::from_parts(settings, raw).map_err(|(field, problem)| error(field, problem))
+    }
+
+    fn from_parts(settings: ProviderSettings, raw: RawProvider) -> Result<Self, (&'static str, String)> {
+        let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, allow } = raw;
+        let token_seconds = token_seconds.unwrap_or(600);
+        if !(600..=3600).contains(&token_seconds) {
+            return Err((".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
+        }
+        if audience.as_deref() == Some("") {
+            return Err((".audience", "an empty audience is the API server's own: name the store's".to_owned()));
+        }
+        if audience.is_some() && settings.default_audience().is_none() {
+            return Err((
+                ".audience",
+                "this provider takes no projected token with these settings: leave it out".to_owned(),
+            ));
+        }
+        let default_audience = settings.default_audience().map(str::to_owned);
+        let refresh = refresh.map(|text| parse_duration(&text)).transpose().map_err(|problem| (".refresh", problem))?;
+        if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
+            return Err((".refresh", "a second is the least".to_owned()));
+        }
+        let templates = role.iter().chain(allow.iter().flatten().flat_map(|rule| &rule.requests));
+        for template in templates {
+            expand(template, &Identity { namespace: "n".to_owned(), service_account: "s".to_owned() })
+                .map_err(|problem| (".role or .allow", problem))?;
+        }
+        Ok(Self {
+            settings,
+            audience: audience.or(default_audience),
+            token_seconds,
+            role,
+            refresh,
+            revoke_on_exit,
+            allow,
+        })
+    }
+}
+
+/// Fills `{{namespace}}` and `{{service_account}}` in.
+///
+/// # Errors
+/// One sentence, if another name stands between the braces.
+pub fn expand(template: &str, identity: &Identity) -> Result<String, String> {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, tail) = after.split_once("}}").ok_or_else(|| format!("{template:?} has a {{{{ without its }}}}"))?;
+        text.push_str(before);
+        text.push_str(match name.trim() {
+            "namespace" => &identity.namespace,
+            "service_account" => &identity.service_account,
+            other => return Err(format!("{template:?} asks for {other:?}: known are namespace and service_account")),
+        });
+        rest = tail;
+    }
+    text.push_str(rest);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+image: registry/hushpod:0.1.0
+defaultProvider: files
+providers:
+  files: {type: file, path: /srv/secrets, role: "{{namespace}}-{{ service_account }}", refresh: 30s,
+          allow: [{namespaces: ["team-*"]}]}
+defaults: {mount-path: /run/secrets-of-mine, mode: init+sidecar, size-limit: 65536}
+runtimeClasses: [runc]
+"#;
+
+    #[test]
+    fn a_full_configuration_is_understood() {
+        let config = Config::from_yaml(GOOD).unwrap();
+        assert_eq!(config.defaults.mount_path.as_deref(), Some("/run/secrets-of-mine"));
+        assert_eq!(config.defaults.size_limit, Some(65536));
+        let files = &config.providers["files"];
+        assert_eq!(files.refresh, Some(Duration::from_secs(30)));
+        assert_eq!(files.allow.as_ref().unwrap()[0].requests, ["*"]);
+        let identity = Identity { namespace: "team-a".to_owned(), service_account: "web".to_owned() };
+        assert_eq!(expand(files.role.as_ref().unwrap(), &identity).unwrap(), "team-a-web");
+    }
+
+    #[test]
+    fn p9_a_bad_configuration_names_the_field() {
+        for (from, to, parts) in [
+            ("image: registry/hushpod:0.1.0", "image: ''", &[".image", "registry"][..]),
+            ("image: registry/hushpod:0.1.0", "imge: x", &["imge"]),
+            ("defaultProvider: files", "defaultProvider: file", &[".defaultProvider", "\"files\""]),
+            ("type: file", "type: fil", &[".providers.files.type", "\"file\""]),
+            ("type: file, path: /srv/secrets", "type: file, path: /srv/secrets, pth: x", &[".providers.files", "pth"]),
+            ("refresh: 30s", "refresh: soon", &[".providers.files.refresh", "30s"]),
+            ("refresh: 30s", "refresh: 10ms", &[".providers.files.refresh", "second"]),
+            ("refresh: 30s", "audience: x", &[".providers.files.audience", "leave it out"]),
+            ("refresh: 30s", "tokenSeconds: 60", &[".providers.files.tokenSeconds", "600"]),
+            ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "known are namespace"]),
+            ("{{namespace}}-", "{{namespace-", &["}}"]),
+            ("mode: init+sidecar", "mode: both", &[".defaults.mode", "init+sidecar"]),
+            ("mode: init+sidecar", "pin: x", &[".defaults.pin", "default"]),
+            ("mode: init+sidecar", "file-mode: 0440", &[".defaults.file-mode", "quotes"]),
+            ("  files:", "  Files:", &[".providers.Files", "lower-case"]),
+        ] {
+            let text = GOOD.replace(from, to);
+            assert_ne!(text, GOOD, "{from}");
+            let message = Config::from_yaml(&text).unwrap_err().to_string();
+            for part in parts {
+                assert!(message.contains(part), "{to}: {message:?} lacks {part:?}");
+            }
+        }
+    }
+}

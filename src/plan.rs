@@ -5,13 +5,12 @@
 //! [`policy`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::annotations::{Notify, Options};
-use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target};
-use crate::config::Config;
+use crate::annotations::{Mode, Notify, Options, PREFIX, ROLE, SECRETS};
+use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, suggestion};
+use crate::config::{Config, ProviderConfig, expand};
 use crate::provider::ProviderSettings;
 use crate::reference::{Key, Reference, Request};
 
@@ -22,6 +21,9 @@ pub const PLAN_VERSION: u32 = 1;
 
 /// Linux refuses one environment string above 128 KiB; this leaves room for its name and for growth by other webhooks.
 pub const MAX_PLAN_BYTES: usize = 96 * 1024;
+
+/// Most bytes of one generation, where nobody says.
+pub const DEFAULT_SIZE_LIMIT: u64 = 1 << 20;
 
 /// Who asks: the pod's namespace and service account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,6 +120,22 @@ pub struct Take {
     pub key: Option<Key>,
 }
 
+/// A bundle that cannot be planned: the annotation or field, and what would be accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct PlanError {
+    /// An annotation's key, with the place in its value.
+    pub place: String,
+    /// One sentence that says what to write instead.
+    pub problem: String,
+}
+
+impl PlanError {
+    fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { place: place.into(), problem: problem.into() }
+    }
+}
+
 // === impl PlannedFrom ===
 
 impl PlannedFrom {
@@ -135,6 +153,66 @@ impl PlannedFrom {
 // === impl Plan ===
 
 impl Plan {
+    /// Plans a bundle. `options` are complete already: the tenant's, with the operator's defaults where they were
+    /// silent ([`Options::or`]).
+    ///
+    /// # Errors
+    /// [`PlanError`] names the annotation and what would be accepted.
+    pub fn build(identity: Identity, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, PlanError> {
+        let mut planner = Planner { identity: &identity, options, config, providers: BTreeMap::new() };
+        let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>()?;
+        let known: Vec<_> = config.providers.keys().map(String::as_str).collect();
+        if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
+            let problem = format!("there is no provider {unknown:?}{}", suggestion(unknown, &known));
+            return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
+        }
+        let providers = planner.providers;
+        let plan = Self {
+            version: PLAN_VERSION,
+            identity,
+            providers,
+            items,
+            notify: options.notify.clone(),
+            size_limit: options.size_limit.unwrap_or(DEFAULT_SIZE_LIMIT),
+        };
+        plan.to_json().map(|_| plan)
+    }
+
+    /// The form that the agent reads.
+    ///
+    /// # Errors
+    /// [`PlanError`] if it is larger than [`MAX_PLAN_BYTES`].
+    pub fn to_json(&self) -> Result<String, PlanError> {
+        let json = serde_json::to_string(self).map_err(|error| PlanError::new("plan", error.to_string()))?;
+        if json.len() <= MAX_PLAN_BYTES {
+            return Ok(json);
+        }
+        let problem = format!(
+            "the plan has {} bytes, over the limit of {MAX_PLAN_BYTES}: take directories instead of many files, or shorter templates",
+            json.len()
+        );
+        Err(PlanError::new(format!("{PREFIX}{SECRETS}"), problem))
+    }
+
+    /// Reads what [`Plan::to_json`] wrote.
+    ///
+    /// # Errors
+    /// [`PlanError`] if it is no plan, or one of another version.
+    pub fn from_json(json: &str) -> Result<Self, PlanError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let error = |problem: String| PlanError::new("plan", problem);
+        let Versioned { version } = serde_json::from_str(json).map_err(|e| error(format!("no plan: {e}")))?;
+        if version != PLAN_VERSION {
+            return Err(error(format!(
+                "has version {version}, and this agent reads {PLAN_VERSION}: re-create the pod"
+            )));
+        }
+        serde_json::from_str(json).map_err(|e| error(format!("no plan: {e}")))
+    }
+
     /// Each distinct request once, in order.
     #[must_use]
     pub fn requests(&self) -> BTreeSet<&Request> {
@@ -150,3 +228,86 @@ impl Plan {
             .all(|item| item.optional)
     }
 }
+
+/// What one call of [`Plan::build`] knows and gathers.
+struct Planner<'a> {
+    identity: &'a Identity,
+    options: &'a Options,
+    config: &'a Config,
+    providers: BTreeMap<String, PlannedProvider>,
+}
+
+impl Planner<'_> {
+    fn item(&mut self, item: &Item) -> Result<PlannedItem, PlanError> {
+        let mut take = |reference: &Reference| {
+            self.take(reference).map_err(|problem| PlanError::new(&item.place, format!("\"{reference}\": {problem}")))
+        };
+        let from = match &item.from {
+            From::One(one) => PlannedFrom::One(take(one)?),
+            From::Merge(list) => PlannedFrom::Merge(list.iter().map(take).collect::<Result<_, _>>()?),
+            From::Named(map) => PlannedFrom::Named(
+                map.iter().map(|(name, reference)| Ok((name.clone(), take(reference)?))).collect::<Result<_, _>>()?,
+            ),
+        };
+        Ok(PlannedItem {
+            target: item.target.clone(),
+            from,
+            format: item.format,
+            mode: item.file_mode.or(self.options.file_mode).unwrap_or(FileMode::OWNER),
+            decode: item.decode,
+            template: item.template.clone(),
+            optional: item.optional,
+        })
+    }
+
+    fn take(&mut self, reference: &Reference) -> Result<Take, String> {
+        let known: Vec<_> = self.config.providers.keys().map(String::as_str).collect();
+        let chosen =
+            reference.provider.as_ref().or(self.options.provider.as_ref()).or(self.config.default_provider.as_ref());
+        let name = chosen.ok_or_else(|| {
+            format!(
+                "names no provider and there is no default one: write <provider>:<path>; known are: {}",
+                known.join(", ")
+            )
+        })?;
+        let provider = self
+            .config
+            .providers
+            .get(name)
+            .ok_or_else(|| format!("there is no provider {name:?}{}", suggestion(name, &known)))?;
+        let request = provider.settings.resolve(name, reference)?;
+        policy::check(provider.allow.as_deref(), self.identity, &request)?;
+        if self.options.mode == Some(Mode::Init) && provider.settings.is_leased(&request) {
+            return Err(
+                "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar".to_owned()
+            );
+        }
+        if !self.providers.contains_key(name) {
+            let planned = self.provider(name, provider)?;
+            self.providers.insert(name.clone(), planned);
+        }
+        Ok(Take { request, key: reference.key.clone() })
+    }
+
+    fn provider(&self, name: &str, provider: &ProviderConfig) -> Result<PlannedProvider, String> {
+        let role = match (self.options.roles.get(name), &provider.role) {
+            (Some(role), _) => Some(role.clone()),
+            (None, Some(template)) => Some(expand(template, self.identity)?),
+            (None, None) => None,
+        };
+        if role.is_none() && provider.settings.needs_role() {
+            return Err(format!("provider {name:?} needs a role: add the annotation {PREFIX}{ROLE}{name}"));
+        }
+        let refresh = self.options.refresh.or(provider.refresh).unwrap_or_else(|| provider.settings.default_refresh());
+        Ok(PlannedProvider {
+            settings: provider.settings.clone(),
+            role,
+            audience: provider.audience.clone(),
+            refresh_seconds: refresh.as_secs().max(1),
+            revoke_on_exit: provider.revoke_on_exit,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -37,11 +37,12 @@ need_root() {
   ((${#STATE} <= 50)) || die "HUSHPOD_CLUSTER_DIR is too long for the sockets in it: $STATE"
 }
 
-# Two commands at once would each see half of the other's work.
+# Two commands at once would each see half of the other's work. The lock is on
+# the directory above: our own comes and goes.
 one_at_a_time() {
   mkdir -p "$(dirname "$STATE")"
-  exec 9>"$STATE.lock"
-  flock -w 900 9 || die "another command has held $STATE.lock for 15 minutes"
+  exec 9<"$(dirname "$STATE")"
+  flock -w 1800 9 || die "another command has worked on the cluster for half an hour"
 }
 
 # wait_for SECONDS WHAT COMMAND...
@@ -80,7 +81,7 @@ start() {
   shift
   running "$name" && return
   mkdir -p "$STATE/run" "$LOG"
-  setsid "$@" </dev/null >>"$LOG/$name.log" 2>&1 9>&- &
+  setsid "$@" </dev/null >>"$LOG/$name.log" 2>&1 9<&- &
   printf '%s %s\n' $! "$(started_at $!)" >"$STATE/run/$name.pid"
 }
 
@@ -125,12 +126,10 @@ key() {
 
 # use NAME...: builds what the cache lacks, and puts the programs on the PATH
 use() {
-  local name program
-  "$HERE/build" "$@"
+  local directory built
+  built=$("$HERE/build" "$@")
   mkdir -p "$BIN"
-  for name; do
-    for program in "$CACHE/$(key "$name")"/*; do
-      ln -sfn "$program" "$BIN/"
-    done
+  for directory in $built; do
+    ln -sfn "$directory"/* "$BIN/"
   done
 }

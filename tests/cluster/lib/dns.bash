@@ -23,14 +23,18 @@ EOF
   # The world ends at the cluster's edge: a test that needs a name from outside
   # should fail at once, and everywhere. No cache: tests make names and use them.
   cat >"$STATE/Corefile" <<EOF
-.:53 {
+cluster.local in-addr.arpa {
   bind $ADDRESS
   errors
   ready $ADDRESS:8181
-  kubernetes cluster.local in-addr.arpa {
+  kubernetes {
     kubeconfig $PKI/coredns.kubeconfig hushpod
   }
-  template ANY ANY . {
+}
+. {
+  bind $ADDRESS
+  errors
+  template ANY ANY {
     rcode NXDOMAIN
   }
 }

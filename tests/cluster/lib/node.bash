@@ -96,7 +96,9 @@ node_down() {
   local task container namespace shim hierarchy
   stop kubelet KILL
   stop kube-proxy
-  if running containerd; then
+  if [[ -e $STATE/containerd.toml ]]; then
+    # Only it can tell which processes are its containers'.
+    containerd_up
     for task in $(ctr tasks ls -q); do
       ctr tasks kill --signal KILL --all "$task" &>/dev/null || true
     done

@@ -60,12 +60,22 @@ pub struct AgentPaths {
 pub struct Settings {
     /// init or sidecar.
     pub mode: Mode,
-    /// What to deliver, from where.
-    pub plan: Plan,
+    /// What to deliver, from where: a [`Plan`] in JSON.
+    pub plan: Option<String>,
     /// Where things are.
     pub paths: AgentPaths,
     /// Least time between two swaps, and the time for which readers of a replaced generation are left in peace.
     pub grace: Duration,
+}
+
+/// An agent that has its gate and its plan, and has yet to ask a store.
+#[derive(Debug)]
+pub struct Agent {
+    mode: Mode,
+    paths: AgentPaths,
+    plan: Plan,
+    source: Source,
+    volume: GatedVolume,
 }
 
 /// Why the agent ends without having done its work. None of these passes by waiting. The text goes into the
@@ -98,18 +108,6 @@ pub enum AgentError {
     /// Signals cannot be listened for, or there is no runtime.
     #[error("the process cannot be set up: {0}")]
     Process(#[from] io::Error),
-}
-
-/// Runs an agent until its work is done or `shutdown` is cancelled.
-///
-/// # Errors
-/// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), AgentError> {
-    let Settings { mode, plan, paths, grace } = settings;
-    // First of all, since nothing else holds the containers back that come after this one.
-    let volume = GatedVolume::claim(&paths.volume, grace)?;
-    let source = Source::new(&plan, connect(&plan, &paths.tokens)?);
-    Keeper::new(mode, plan, source, volume, &paths).run(&shutdown).await
 }
 
 /// Waits until the gate of the volume at `root` is open, at most `wait`; says whether it is.
@@ -185,6 +183,32 @@ pub fn read_plan(json: Option<&str>) -> Result<Plan, AgentError> {
         )));
     }
     serde_json::from_str(json).map_err(damaged)
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Closes the gate (or adopts an open one), then looks at the plan. In this order: whatever fails afterwards,
+    /// nothing else holds back the containers that come after this one.
+    ///
+    /// # Errors
+    /// [`AgentError`] if volume or plan cannot be used.
+    pub fn prepare(settings: Settings) -> Result<Self, AgentError> {
+        let Settings { mode, plan, paths, grace } = settings;
+        let volume = GatedVolume::claim(&paths.volume, grace)?;
+        let plan = read_plan(plan.as_deref())?;
+        let source = Source::new(&plan, connect(&plan, &paths.tokens)?);
+        Ok(Self { mode, paths, plan, source, volume })
+    }
+
+    /// Works until the work is done or `shutdown` is cancelled.
+    ///
+    /// # Errors
+    /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
+    pub async fn run(self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+        let Self { mode, paths, plan, source, volume } = self;
+        Keeper::new(mode, plan, source, volume, &paths).run(shutdown).await
+    }
 }
 
 // === impl AgentError ===

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tracing::Level;
 
-use super::{AgentError, AgentPaths, Mode, Settings};
+use super::{Agent, AgentError, AgentPaths, Mode, Settings};
 use crate::annotations::parse_duration;
-use crate::process::harden;
 use crate::process::shutdown::Shutdown;
+use crate::process::{harden, reap};
 use crate::process::telemetry::{self, LogFormat};
 
 const AFTER_HELP: &str = "\
@@ -97,7 +97,7 @@ struct Options {
     /// error, warn, info, debug or trace
     #[arg(long, global = true, env = "HUSHPOD_LOG", value_name = "LEVEL", default_value = "info")]
     log_level: Level,
-    /// text or json, to standard error
+    /// How log lines look, on standard error
     #[arg(long, global = true, env = "HUSHPOD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
 }
@@ -131,10 +131,9 @@ pub fn main() -> ExitCode {
 
 fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
     let Options { volume, state, controls, tokens, grace, termination_log: _, log_level: _, log_format: _ } = options;
-    let json = std::env::var("HUSHPOD_PLAN").ok();
     let settings = Settings {
         mode,
-        plan: super::read_plan(json.as_deref())?,
+        plan: std::env::var("HUSHPOD_PLAN").ok(),
         paths: AgentPaths {
             volume: volume.clone(),
             state: state.clone(),
@@ -143,6 +142,7 @@ fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
         },
         grace: *grace,
     };
+    let agent = Agent::prepare(settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Blocking threads do file work now and then; none stays to hold memory.
@@ -150,7 +150,8 @@ fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
         .build()?;
     runtime.block_on(async {
         let shutdown = Shutdown::listen()?;
-        super::run(settings, shutdown.token().clone()).await
+        tokio::spawn(reap::reap_orphans());
+        agent.run(&shutdown.token()).await
     })
 }
 

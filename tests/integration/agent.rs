@@ -104,8 +104,11 @@ fn p9_what_cannot_work_is_refused_with_an_exit_code_and_a_sentence() {
     assert_eq!(pod.command("sidecar").env("HUSHPOD_PLAN", "{}").run().wait(), Some(2));
     let message = fs::read_to_string(pod.termination_log()).unwrap();
     assert!(message.contains("HUSHPOD_PLAN is damaged"), "{message}");
+    assert!(fs::metadata(pod.live()).is_err(), "the gate is closed before anything can fail");
+    assert!(fs::symlink_metadata(pod.live()).is_ok());
 
     // What kubelet makes for a container that runs before the agent and mounts the files.
+    fs::remove_file(pod.live()).unwrap();
     fs::create_dir(pod.live()).unwrap();
     assert_eq!(pod.start("sidecar").wait(), Some(3));
     let message = fs::read_to_string(pod.termination_log()).unwrap();

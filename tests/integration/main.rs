@@ -1,4 +1,5 @@
 //! Everything that is tested through public seams, in one binary.
 
+mod agent;
 mod readme;
 mod webhook;

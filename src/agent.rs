@@ -131,13 +131,13 @@ pub fn ready(root: &Path, wait: Duration) -> bool {
 
 /// Writes a termination message where kubelet looks for it: `kubectl describe pod` shows it.
 ///
-/// A file below `/dev` is not created: without a container there is nobody to read it.
+/// A file in `/dev` is not created: without a container there is nobody to read it.
 pub fn terminate(path: &Path, problem: &AgentError) {
     error!(event = "ended", exit_code = problem.exit_code(), problem = %problem, "the agent ends: waiting would not help");
     let text = problem.to_string();
     let end = text.floor_char_boundary(MAX_TERMINATION_MESSAGE);
     let message = text.get(..end).unwrap_or_default();
-    let file = OpenOptions::new().write(true).truncate(true).create(!path.starts_with("/dev")).open(path);
+    let file = OpenOptions::new().write(true).truncate(true).create(path.parent() != Some(Path::new("/dev"))).open(path);
     if let Err(error) = file.and_then(|mut file| file.write_all(message.as_bytes())) {
         debug!(%error, path = %path.display(), "no termination message was written");
     }

@@ -55,7 +55,6 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Options")]
 struct Options {
     /// Root of the secrets volume
     #[arg(long, global = true, env = "HUSHPOD_VOLUME", value_name = "DIR", default_value = "/hushpod/volume")]

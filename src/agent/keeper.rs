@@ -422,7 +422,9 @@ impl Keeper {
             }
         }
         self.save();
-        self.status.info("stopped", "the agent ends; the files stay as long as the pod");
+        let has_files = self.volume.is_open();
+        let sentence = if has_files { "the agent ends; the files stay as long as the pod" } else { "the agent ends" };
+        self.status.info("stopped", sentence);
     }
 }
 

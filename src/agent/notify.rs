@@ -120,15 +120,15 @@ async fn tell(target: Notify, id: GenerationId) {
     let mut attempts = 1_u32;
     loop {
         let Err(error) = tell_once(&target, &id).await else {
-            info!(event = "notified", generation = %id, %target, attempts, "the application was told");
+            info!(event = "notified", generation = id.0, %target, attempts, "the application was told");
             return;
         };
         let Some(pause) = pauses.next() else {
-            warn!(event = "notify_failed", generation = %id, %target, attempts, %error,
+            warn!(event = "notify_failed", generation = id.0, %target, attempts, %error,
                 "the application could not be told, and will hear of the next change: its files are in place");
             return;
         };
-        warn!(event = "notify_failed", generation = %id, %target, attempts, %error, retry_in = ?pause,
+        warn!(event = "notify_failed", generation = id.0, %target, attempts, %error, retry_in = ?pause,
             "the application was not told yet: its files are in place");
         tokio::time::sleep(*pause).await;
         attempts += 1;

@@ -132,6 +132,12 @@ impl Lane {
         self.login.is_some() || self.slots.values().any(|slot| slot.life().is_some())
     }
 
+    /// Whether the last attempt at some request, or at the login, failed.
+    pub(super) fn is_failing(&self) -> bool {
+        let login = self.login.as_ref().is_some_and(|login| login.failures > 0);
+        login || self.slots.values().any(|slot| slot.failures > 0)
+    }
+
     /// Sends what is most urgent among what is due: login, renewals, reads, revocations.
     pub(super) fn start(&mut self, now: Instant) {
         if !self.landed.is_empty() || self.next_due().is_none_or(|due| due > now) {

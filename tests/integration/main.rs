@@ -1,5 +1,6 @@
 //! Everything that is tested through public seams, in one binary.
 
+mod agent;
 mod contract;
 mod readme;
 mod webhook;

@@ -135,10 +135,14 @@ impl Slot {
         let poll = after(now, interval.mul_f64(0.9 + chance / 5.0));
         self.due = match self.life() {
             None => poll,
-            Some(life) => {
-                let act = act_before(life.ends, life.granted, jitter).max(now + life.shortest());
-                if self.is_minted() { act } else { act.min(poll) }
-            }
+            Some(life) if self.is_minted() => act_before(life.ends, life.granted, jitter).max(now + life.shortest()),
+            // Once before its end and once at it; what the store then still gives is polled as ever.
+            Some(life) => [act_before(life.ends, life.granted, jitter), life.ends]
+                .into_iter()
+                .filter(|at| *at > now + life.shortest())
+                .chain([poll])
+                .min()
+                .unwrap_or(poll),
         };
     }
 

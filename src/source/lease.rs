@@ -146,15 +146,14 @@ impl Slot {
         };
     }
 
-    /// Takes a renewal in. One that hardly extends has met the store's maximum: the next read makes a new credential
-    /// while this one still lives.
+    /// Takes a renewal in. One that leaves no more than the last third of the first life has met the store's maximum: a
+    /// read makes a new credential at once, while this one still lives.
     pub(super) fn renewed(&mut self, lease: Lease, started: Instant, jitter: &mut Jitter) {
         self.failures = 0;
         let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) else { return };
         let ends = after(started, lease.ttl);
-        let gained = ends.saturating_duration_since(life.ends);
         self.due = act_before(ends, life.granted, jitter);
-        life.worn_out = gained < life.granted / 20 || self.due <= started + life.shortest();
+        life.worn_out = self.due <= started + life.shortest();
         life.ends = ends;
         life.lease = Some(HandedLease { id: lease.id, renewable: lease.renewable });
         if life.worn_out {

@@ -1,8 +1,18 @@
 //! Everything that is tested through public seams, in one binary.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test ends with a panic, says on stderr why it was skipped, and takes literals as they are"
+)]
+
 mod contract;
 
 /// Stores, in process.
 mod fakes {
-    pub mod vault;
+    pub(crate) mod vault;
 }

@@ -11,6 +11,8 @@
 )]
 
 mod contract;
+mod readme;
+mod webhook;
 
 /// Stores, in process.
 mod fakes {

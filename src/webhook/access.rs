@@ -1,0 +1,144 @@
+//! Who can read the files, and as whom the agent runs: decided from the containers that get the mount.
+
+use serde_json::{Value, json};
+
+use super::containers::PLAN_VARIABLE;
+use crate::annotations::{Notify, Options};
+use crate::bundle::{Bundle, FileMode};
+use crate::plan::Plan;
+
+/// Uid and gid of the image's own user; containers that agree on nothing run as it.
+pub const IMAGE_USER: i64 = 65532;
+
+/// The agent's identity in the kernel, and the files' permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// `runAsUser` of the agent; `None` leaves it to the image, or to the range that OpenShift assigns.
+    pub user: Option<i64>,
+    /// `runAsGroup` of the agent.
+    pub group: Option<i64>,
+    /// Permission bits of files that have none of their own.
+    pub file_mode: FileMode,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Decides for a pod's `spec`, of whose containers `selected` get the mount.
+    ///
+    /// One agreed non-root uid: the agent runs as it, and only it can read. Else `fsGroup`: its group can. Else everyone
+    /// who has the volume mounted can, which only the selected containers have.
+    ///
+    /// # Errors
+    /// One sentence, if a signal could not be delivered.
+    pub fn decide(spec: &Value, selected: &[&Value], options: &Options) -> Result<Self, String> {
+        let pod = spec.get("securityContext");
+        let agreed_user = agreed(pod, selected, "runAsUser").filter(|uid| *uid != 0);
+        let agreed_group = agreed(pod, selected, "runAsGroup").filter(|gid| *gid != 0);
+        let pod_says_root = pod.and_then(|context| context.get("runAsUser")).and_then(Value::as_i64) == Some(0);
+        let user = options.run_as_user.or(agreed_user).or(pod_says_root.then_some(IMAGE_USER));
+        // With a uid that no image knows the runtime would take gid 0.
+        let group = options.run_as_group.or(agreed_group).or(user.map(|_| IMAGE_USER));
+        let has_fs_group = pod.and_then(|context| context.get("fsGroup")).is_some_and(Value::is_number);
+        let file_mode = match options.file_mode {
+            Some(mode) => mode,
+            None if agreed_user.is_some() && user == agreed_user => FileMode::OWNER,
+            None if has_fs_group => FileMode::GROUP,
+            None => FileMode::ALL,
+        };
+        if let Some(Notify::Signal { process, .. }) = options.notify.iter().find(|n| matches!(n, Notify::Signal { .. }))
+        {
+            check_signal(spec, agreed_user, user, process)?;
+        }
+        Ok(Self { user, group, file_mode })
+    }
+
+    /// What an earlier pass decided, read back from our container: a container that another webhook added since then
+    /// gets the mount, but changes neither the agent's uid nor who else can read.
+    #[must_use]
+    pub fn kept(container: &Value, bundle: &Bundle) -> Option<Self> {
+        let variables = container.get("env")?.as_array()?;
+        let plan = variables.iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
+        let plan = Plan::from_json(plan.get("value")?.as_str()?).ok()?;
+        let unset = bundle.items.iter().find(|item| item.file_mode.is_none())?;
+        let file_mode = plan.items.iter().find(|item| item.target == unset.target)?.mode;
+        let id = |field: &str| container.get("securityContext")?.get(field)?.as_i64();
+        Some(Self { user: id("runAsUser"), group: id("runAsGroup"), file_mode })
+    }
+}
+
+/// The value that all containers have, if they do and it is known.
+fn agreed(pod: Option<&Value>, selected: &[&Value], field: &str) -> Option<i64> {
+    let of = |context: Option<&Value>| context.and_then(|context| context.get(field)).and_then(Value::as_i64);
+    let mut values = selected.iter().map(|container| of(container.get("securityContext")).or_else(|| of(pod)));
+    let first = values.next()??;
+    values.all(|value| value == Some(first)).then_some(first)
+}
+
+fn check_signal(spec: &Value, agreed: Option<i64>, user: Option<i64>, process: &str) -> Result<(), String> {
+    let is = |field: &str, flag: bool| spec.get(field).and_then(Value::as_bool) == Some(flag);
+    if is("shareProcessNamespace", false) {
+        return Err(
+            "a signal needs a shared process namespace, but the pod sets shareProcessNamespace: false".to_owned()
+        );
+    }
+    if is("hostPID", true) {
+        return Err("with hostPID a signal would reach processes of other pods: use http: instead".to_owned());
+    }
+    match agreed {
+        None => Err(format!(
+            "to signal {process:?} the agent must run as its uid, but the containers' runAsUser is unknown, root or not \
+             the same: set one non-root securityContext.runAsUser, or use http: instead"
+        )),
+        Some(uid) if user != Some(uid) => {
+            Err(format!("to signal {process:?} the agent must run as its uid {uid}: leave run-as-user out"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_readable_by_as_few_as_possible() {
+        let none = Value::Null;
+        let uid = |uid: i64| json!({"securityContext": {"runAsUser": uid}});
+        let both = json!({"securityContext": {"runAsUser": 1000, "runAsGroup": 3000}});
+        for (name, pod, containers, expected) in [
+            ("one agreed uid", none.clone(), vec![uid(1000), uid(1000)], (Some(1000), Some(65532), "0400")),
+            ("uid and gid", none.clone(), vec![both], (Some(1000), Some(3000), "0400")),
+            ("pod's uid", json!({"runAsUser": 7}), vec![json!({}), uid(7)], (Some(7), Some(65532), "0400")),
+            ("two uids", none.clone(), vec![uid(1), uid(2)], (None, None, "0444")),
+            ("two uids, fsGroup", json!({"fsGroup": 9}), vec![uid(1), uid(2)], (None, None, "0440")),
+            ("unknown", none.clone(), vec![json!({})], (None, None, "0444")),
+            ("root", none.clone(), vec![uid(0)], (None, None, "0444")),
+            ("pod says root", json!({"runAsUser": 0}), vec![json!({})], (Some(65532), Some(65532), "0444")),
+        ] {
+            let spec = json!({"securityContext": pod});
+            let selected: Vec<_> = containers.iter().collect();
+            let access = Access::decide(&spec, &selected, &Options::default()).unwrap();
+            assert_eq!((access.user, access.group, access.file_mode.to_string().as_str()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_signal_needs_one_known_uid_that_is_not_root() {
+        let options = Options { notify: vec!["signal:HUP:nginx".parse().unwrap()], ..Options::default() };
+        for (spec, uid, part) in [
+            (json!({}), Some(1000), None),
+            (json!({}), Some(0), Some("non-root")),
+            (json!({}), None, Some("unknown")),
+            (json!({"shareProcessNamespace": false}), Some(1000), Some("shareProcessNamespace")),
+            (json!({"hostPID": true}), Some(1000), Some("other pods")),
+        ] {
+            let container = json!({"securityContext": {"runAsUser": uid}});
+            let outcome = Access::decide(&spec, &[&container], &options);
+            match part {
+                None => assert_eq!(outcome.unwrap().user, uid),
+                Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{outcome:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The mutation: pod in, patch out. A pure function of the pod and the operator's configuration.
+//!
+//! It says what must hold and converges the pod to it, so that a second pass, a reinvocation after another webhook, and
+//! a pod copied from a running one all come to the same. What the pod holds is what counts, not a note that we left.
+
+use std::collections::BTreeMap;
+
+use json_patch::Patch;
+use serde_json::{Value, json};
+
+use super::access::Access;
+use super::containers::{
+    Blueprint, INIT, Injected, LIVE, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours,
+};
+use super::mounts;
+use super::patch::{Patched, Step, at};
+use crate::annotations::{self, AnnotationError, InitOrder, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
+use crate::config::Config;
+use crate::plan::{Identity, Plan, PlanError};
+
+/// What to do with a pod that is admitted.
+#[derive(Debug, Default)]
+pub struct Mutation {
+    /// The patch; empty if the pod did not ask, or holds all of it already.
+    pub patch: Patch,
+    /// What its author should know.
+    pub warnings: Vec<String>,
+    /// Whether the pod asked for secrets.
+    pub opted_in: bool,
+}
+
+/// Why a pod is denied, in one sentence for its author.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// An annotation cannot be understood.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// The bundle cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The pod itself stands in the way.
+    #[error("{0}")]
+    Pod(String),
+}
+
+impl From<String> for Refusal {
+    fn from(problem: String) -> Self {
+        Self::Pod(problem)
+    }
+}
+
+/// Where containers stand in a pod's `spec`.
+pub(super) const LISTS: [&str; 2] = ["initContainers", "containers"];
+
+/// Mutates a pod that is being created in `namespace`.
+///
+/// # Errors
+/// [`Refusal`], whose sentence names the annotation, field, container or volume.
+pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, Refusal> {
+    let annotations = annotations_of(&pod);
+    if !annotations::opts_in(&annotations) {
+        return Ok(Mutation::default());
+    }
+    let (bundle, options) = annotations::parse(&annotations)?;
+    let mut options = options.or(&config.defaults);
+    let spec = pod.get("spec").cloned().unwrap_or_default();
+    screen(&spec, &annotations, config)?;
+    let mut warnings = Vec::new();
+    let mode = choose_mode(&spec, options.mode, config, &mut warnings)?;
+    options.mode = Some(mode);
+    let selection = mounts::Selection::of(&spec, &options)?;
+    let earlier = LISTS.iter().flat_map(|list| containers(&spec, list)).find(|container| is_ours(container));
+    let access = match earlier.and_then(|container| Access::kept(container, &bundle)) {
+        Some(kept) => kept,
+        None => Access::decide(&spec, &selection.containers(&spec), &options)
+            .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
+    };
+    options.file_mode = Some(access.file_mode);
+    let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
+    let identity =
+        Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
+    let plan = Plan::build(identity, &bundle, &options, config)?;
+    let others = LISTS.iter().flat_map(|list| containers(&spec, list)).filter(|container| !is_ours(container));
+    let blueprint =
+        Blueprint { config, options: &options, mode, plan: &plan, access, guaranteed: is_guaranteed(others) };
+    let injected = blueprint
+        .containers()
+        .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
+
+    let mut patched = Patched::new(pod);
+    converge_volumes(&mut patched, &blueprint.volumes())?;
+    place(&mut patched, &injected, &options, &mut warnings)?;
+    mounts::converge(&mut patched, &selection, &options, &mut warnings)?;
+    if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
+        patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
+    }
+    for secret in &config.image_pull_secrets {
+        patched.converge(&at!["spec", "imagePullSecrets"], &json!([{"name": secret}]));
+    }
+    if spec.get("hostNetwork") == Some(&json!(true)) && options.notify.iter().any(|n| matches!(n, Notify::Http { .. }))
+    {
+        warnings.push(format!("{PREFIX}{NOTIFY}: with hostNetwork, http: reaches the node's localhost, not the pod's"));
+    }
+    Ok(Mutation { patch: patched.into_patch(), warnings, opted_in: true })
+}
+
+/// A subresource that adds ephemeral containers: they may not mount our volumes, where they would see what only the
+/// agent may, or open the gate.
+///
+/// # Errors
+/// [`Refusal`] names the container and volume.
+pub fn check_ephemeral(pod: &Value) -> Result<(), Refusal> {
+    for container in pod.pointer("/spec").map_or(&[][..], |spec| containers(spec, "ephemeralContainers")) {
+        let mut volumes = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
+        if let Some(mount) = volumes.find(|mount| name_of(mount).starts_with(VOLUME_PREFIX)) {
+            return Err(Refusal::Pod(format!(
+                "ephemeral container {:?} mounts the volume {:?}, which is hushpod's own: look at the files through an \
+                 application container",
+                name_of(container),
+                name_of(mount)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Pods that cannot be injected safely, whatever they ask for.
+fn screen(spec: &Value, annotations: &BTreeMap<String, String>, config: &Config) -> Result<(), Refusal> {
+    let is_windows = spec.pointer("/os/name") == Some(&json!("windows"))
+        || spec.pointer("/nodeSelector/kubernetes.io~1os") == Some(&json!("windows"));
+    if is_windows {
+        return Err(Refusal::Pod("Windows pods have no memory volumes: hushpod cannot inject them".to_owned()));
+    }
+    if annotations.contains_key("kubernetes.io/config.mirror") {
+        return Err(Refusal::Pod(
+            "static pods start before any webhook is asked and have no service account: hushpod cannot inject them"
+                .to_owned(),
+        ));
+    }
+    match spec.get("runtimeClassName").and_then(Value::as_str) {
+        Some(class) if !config.runtime_classes.iter().any(|known| known == class) => Err(Refusal::Pod(format!(
+            "runtimeClassName {class:?} is not in the operator's runtimeClasses: sandboxed runtimes keep memory volumes \
+             to themselves, and the application would start without its secrets"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The pod's mode: what it says, else what fits its restart policy and the cluster.
+fn choose_mode(
+    spec: &Value,
+    asked: Option<Mode>,
+    config: &Config,
+    warnings: &mut Vec<String>,
+) -> Result<Mode, Refusal> {
+    let restart = spec.get("restartPolicy").and_then(Value::as_str).unwrap_or("Always");
+    if !config.native_sidecars && restart != "Always" && asked.is_none_or(|mode| mode != Mode::Init) {
+        return Err(Refusal::Pod(format!(
+            "annotation {PREFIX}{MODE}: this cluster has no native sidecars, so that a pod with restartPolicy {restart} \
+             would never end: write {PREFIX}{MODE}: init"
+        )));
+    }
+    match asked {
+        // A native sidecar restarts for ever whatever the pod's policy, and a Job that is refused would never fail.
+        None if restart == "Never" => Ok(Mode::InitAndSidecar),
+        None => Ok(Mode::Sidecar),
+        Some(Mode::Sidecar) if restart == "Never" => {
+            warnings.push(format!(
+                "{PREFIX}{MODE}: sidecar with restartPolicy Never: if the secrets are refused, the pod waits instead of failing"
+            ));
+            Ok(Mode::Sidecar)
+        }
+        Some(mode) => Ok(mode),
+    }
+}
+
+/// Our volumes, added or converged; one of our names on anything else is refused.
+fn converge_volumes(patched: &mut Patched, wanted: &[Value]) -> Result<(), Refusal> {
+    let list = at!["spec", "volumes"];
+    for volume in wanted {
+        let name = name_of(volume);
+        let Some(index) = patched.list(&list).iter().position(|present| name_of(present) == name) else {
+            patched.insert(&list, usize::MAX, volume.clone());
+            continue;
+        };
+        let kinds = |volume: &Value| -> Vec<String> {
+            volume.as_object().map(|v| v.keys().filter(|key| *key != "name").cloned().collect()).unwrap_or_default()
+        };
+        if patched.list(&list).get(index).is_none_or(|present| kinds(present) != kinds(volume)) {
+            return Err(Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume")));
+        }
+        patched.converge(&at!["spec", "volumes", index], volume);
+    }
+    let known = |name: &str| wanted.iter().any(|volume| name_of(volume) == name);
+    let stranger = patched.list(&list).iter().map(name_of).find(|name| name.starts_with(VOLUME_PREFIX) && !known(name));
+    match stranger {
+        Some(name) => Err(Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume"))),
+        None => Ok(()),
+    }
+}
+
+/// Our containers, added or converged, at the place that `init-order` names.
+fn place(
+    patched: &mut Patched,
+    injected: &[Injected],
+    options: &Options,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    remove_unwanted(patched, injected)?;
+    let order = options.init_order.clone().unwrap_or(InitOrder::First);
+    let mut next = first_place(patched, &order, warnings)?;
+    for Injected { name, is_init, container } in injected {
+        let list = at!["spec", if *is_init { "initContainers" } else { "containers" }];
+        let present = patched.list(&list).iter().position(|present| name_of(present) == *name);
+        let index = match present {
+            // Behind the container that it must follow is enough: others that were put between do no harm.
+            Some(index) if *is_init && index < next && matches!(order, InitOrder::After(_)) => {
+                next = move_behind(patched, &list, index, next);
+                next
+            }
+            Some(index) => index,
+            None => {
+                let index = if *is_init { next } else { patched.list(&list).len() };
+                patched.insert(&list, index, container.clone());
+                index
+            }
+        };
+        if present.is_some() {
+            // Resources may have been another webhook's to change since: they say nothing about what is delivered.
+            let mut lasting = container.clone();
+            lasting.as_object_mut().and_then(|fields| fields.remove("resources"));
+            let [spec, field] = list;
+            patched.converge(&[spec, field, Step::Index(index)], &lasting);
+        }
+        if *is_init {
+            next = index + 1;
+        }
+    }
+    Ok(())
+}
+
+/// Moves an item of a list behind the one before `next`; gives its new index.
+fn move_behind(patched: &mut Patched, list: &[Step], index: usize, next: usize) -> usize {
+    let moved = patched.list(list).get(index).cloned().unwrap_or_default();
+    let mut place = list.to_vec();
+    place.push(Step::Index(index));
+    patched.remove(&place);
+    // What stood behind it has moved up by one.
+    let next = next.saturating_sub(1);
+    patched.insert(list, next, moved);
+    next
+}
+
+/// The index among init containers where our first one belongs.
+fn first_place(patched: &Patched, order: &InitOrder, warnings: &mut Vec<String>) -> Result<usize, Refusal> {
+    let present = patched.list(&at!["spec", "initContainers"]);
+    match order {
+        InitOrder::First => Ok(0),
+        // Once placed we stay: what others add behind us later gets the files.
+        InitOrder::Last => Ok(present.iter().position(is_ours).unwrap_or(present.len())),
+        InitOrder::After(name) => {
+            if let Some(index) = present.iter().position(|container| name_of(container) == name) {
+                return Ok(index + 1);
+            }
+            if patched.list(&at!["spec", "containers"]).iter().any(|container| name_of(container) == name) {
+                return Err(Refusal::Pod(format!(
+                    "annotation {PREFIX}init-order: {name:?} is an application container: name an init container"
+                )));
+            }
+            warnings.push(format!(
+                "{PREFIX}init-order: no init container {name:?} yet; placed first until another webhook adds it"
+            ));
+            Ok(0)
+        }
+    }
+}
+
+/// Our containers of a mode that the pod no longer has; and our names on containers that are not ours.
+fn remove_unwanted(patched: &mut Patched, injected: &[Injected]) -> Result<(), Refusal> {
+    for list in LISTS {
+        let mut index = 0;
+        while let Some(container) = patched.list(&at!["spec", list]).get(index) {
+            let name = name_of(container);
+            if (name == SIDECAR || name == INIT) && !is_ours(container) {
+                return Err(Refusal::Pod(format!(
+                    "container name {name:?} is hushpod's own: rename the pod's container"
+                )));
+            }
+            let wanted = injected.iter().any(|i| i.name == name && i.is_init == (list == "initContainers"));
+            if is_ours(container) && !wanted {
+                patched.remove(&at!["spec", list, index]);
+            } else {
+                index += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The containers of one list of a pod's `spec`.
+pub(super) fn containers<'a>(spec: &'a Value, list: &str) -> &'a [Value] {
+    spec.get(list).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// An object's `name`; empty if it has none.
+pub(super) fn name_of(object: &Value) -> &str {
+    object.get("name").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Whether a mount is the one that we give to applications.
+pub(super) fn is_live_mount(mount: &Value, mount_path: &str) -> bool {
+    let text = |field: &str| mount.get(field).and_then(Value::as_str);
+    name_of(mount) == SECRETS_VOLUME
+        && text("mountPath") == Some(mount_path)
+        && text("subPath") == Some(LIVE)
+        && mount.get("readOnly") == Some(&json!(true))
+}
+
+fn annotations_of(pod: &Value) -> BTreeMap<String, String> {
+    let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
+    annotations
+        .into_iter()
+        .flatten()
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
+}

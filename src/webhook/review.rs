@@ -1,0 +1,131 @@
+//! AdmissionReview in, AdmissionReview out: whatever comes in.
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>)
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::mutate::{Mutation, check_ephemeral, mutate};
+use super::{Answer, Outcome};
+use crate::config::Config;
+
+/// The one version that is spoken.
+const API_VERSION: &str = "admission.k8s.io/v1";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review {
+    #[serde(default)]
+    api_version: String,
+    request: Option<Request>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Request {
+    uid: String,
+    #[serde(default)]
+    operation: String,
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    sub_resource: String,
+    #[serde(default)]
+    resource: Resource,
+    object: Option<Value>,
+}
+
+#[derive(Deserialize, Default)]
+struct Resource {
+    #[serde(default)]
+    group: String,
+    #[serde(default)]
+    resource: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answered {
+    api_version: &'static str,
+    kind: &'static str,
+    response: Response,
+}
+
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    uid: String,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Status {
+    code: u16,
+    reason: &'static str,
+    message: String,
+}
+
+/// Answers one request body. Never fails: what cannot be understood is denied with the reason.
+#[must_use]
+pub fn answer(body: &[u8], config: &Config) -> Answer {
+    let (response, outcome) = match serde_json::from_slice::<Review>(body) {
+        Ok(Review { api_version, .. }) if api_version != API_VERSION => {
+            malformed(format!("apiVersion {api_version:?} is not spoken: send {API_VERSION}"))
+        }
+        Ok(Review { request: Some(request), .. }) => decide(request, config),
+        Ok(Review { request: None, .. }) => malformed("the AdmissionReview has no request".to_owned()),
+        Err(error) => malformed(format!("no AdmissionReview: {error}")),
+    };
+    let answered = Answered { api_version: API_VERSION, kind: "AdmissionReview", response };
+    Answer { body: serde_json::to_vec(&answered).unwrap_or_default(), outcome }
+}
+
+fn malformed(message: String) -> (Response, Outcome) {
+    let status = Status { code: 400, reason: "BadRequest", message };
+    (Response { status: Some(status), ..Response::default() }, Outcome::Error)
+}
+
+fn decide(request: Request, config: &Config) -> (Response, Outcome) {
+    let Request { uid, operation, namespace, name, sub_resource, resource, object } = request;
+    let is_pod = resource.group.is_empty() && resource.resource == "pods";
+    let decision = match (object, sub_resource.as_str()) {
+        (Some(pod), "") if is_pod && operation == "CREATE" => mutate(pod, &namespace, config),
+        (Some(pod), "ephemeralcontainers") if is_pod => check_ephemeral(&pod).map(|()| Mutation::default()),
+        // Nothing that injection sets can be changed later.
+        _ => Ok(Mutation::default()),
+    };
+    match decision {
+        Ok(Mutation { patch, warnings, .. }) if patch.0.is_empty() => {
+            (Response { uid, allowed: true, warnings, ..Response::default() }, Outcome::Unchanged)
+        }
+        Ok(Mutation { patch, warnings, .. }) => {
+            tracing::info!(%namespace, pod = %name, operations = patch.0.len(), "injected");
+            let patch = serde_json::to_vec(&patch).map(|json| STANDARD.encode(json)).unwrap_or_default();
+            let response = Response {
+                uid,
+                allowed: true,
+                patch_type: Some("JSONPatch"),
+                patch: Some(patch),
+                status: None,
+                warnings,
+            };
+            (response, Outcome::Injected)
+        }
+        Err(refusal) => {
+            tracing::info!(%namespace, pod = %name, %refusal, "denied");
+            let status = Status { code: 422, reason: "Invalid", message: refusal.to_string() };
+            (Response { uid, status: Some(status), ..Response::default() }, Outcome::Denied)
+        }
+    }
+}

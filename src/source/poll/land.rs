@@ -216,9 +216,7 @@ impl Lane {
 
     fn report(&mut self, now: Instant, failures: &[Failure]) {
         let Some(first) = failures.first() else {
-            let well = self.slots.values().all(|slot| slot.failures == 0);
-            let extended = self.login.as_ref().is_none_or(|login| login.failures == 0);
-            if well && extended {
+            if !self.is_failing() {
                 let failed = self.budget.recovered();
                 if failed > 0 {
                     info!(provider = self.name, attempts_failed = failed, "provider answers again");

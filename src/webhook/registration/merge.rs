@@ -131,4 +131,4 @@ impl Own<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -277,6 +277,18 @@ fn a_second_pass_changes_nothing_and_new_containers_get_the_mount() {
 }
 
 #[test]
+fn containers_that_come_later_change_nothing_but_their_mount() {
+    let uid = with(pod(), "/spec/securityContext", json!({"runAsUser": 1000}));
+    let equal = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
+    let pod = injected(&annotated(with(uid, "/spec/containers/0/resources", equal), &[("notify", "signal:HUP:x")]));
+    let proxy = json!({"name": "proxy", "image": "x", "securityContext": {"runAsUser": 1337}});
+    let grown = with(pod, "/spec/containers/1", proxy);
+    let expected = json!({"op": "add", "path": "/spec/containers/1/volumeMounts", "value": [live_mount("/secrets")]});
+    assert_eq!(decide(&grown).patch, [expected], "neither uid, nor modes, nor resources");
+    assert!(decide(&injected(&grown)).patch.is_empty());
+}
+
+#[test]
 fn after_a_container_that_comes_later_we_move_behind_it() {
     let base = annotated(
         with(pod(), "/spec/initContainers", json!([{"name": "a", "image": "x"}])),
@@ -290,6 +302,10 @@ fn after_a_container_that_comes_later_we_move_behind_it() {
     assert_eq!(names(&moved, "initContainers"), ["a", "mesh", "hushpod"]);
     assert!(!has_mount(named(&moved, "initContainers", "a"), &live_mount("/secrets")), "it would open the gate");
     assert!(decide(&moved).patch.is_empty());
+
+    let pair = injected(&annotated(base, &[("mode", "init+sidecar")]));
+    let grown = with(pair, "/spec/initContainers/3", json!({"name": "mesh", "image": "x"}));
+    assert_eq!(names(&injected(&grown), "initContainers"), ["a", "mesh", "hushpod-init", "hushpod"]);
 }
 
 #[test]

@@ -11,8 +11,10 @@
 )]
 
 mod agent;
+mod arrows;
 mod contract;
 mod readme;
+mod tree;
 mod webhook;
 
 /// Stores, in process.

@@ -32,7 +32,7 @@ mod history;
 mod lease;
 mod poll;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use handover::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, Seen};
 pub use history::{Origin, PastGeneration, PinError};
@@ -249,6 +249,11 @@ impl Source {
             tracing::info!(seconds = gap.as_secs(), "the machine was suspended");
             self.lanes.values_mut().for_each(|lane| lane.slept(gap));
         }
+    }
+
+    /// Providers whose last answer to some request, or to a login, was an error.
+    pub fn failing(&self) -> impl Iterator<Item = &str> {
+        self.lanes.values().filter(|lane| lane.is_failing()).map(|lane| lane.name.as_str())
     }
 
     /// Everything that is read by polling is due now, and so are leases whose renewal or replacement failed.

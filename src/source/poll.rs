@@ -132,6 +132,12 @@ impl Lane {
         self.login.is_some() || self.slots.values().any(|slot| slot.life().is_some())
     }
 
+    /// Whether the last attempt at some request, or at the login, failed.
+    pub(super) fn is_failing(&self) -> bool {
+        let login = self.login.as_ref().is_some_and(|login| login.failures > 0);
+        login || self.slots.values().any(|slot| slot.failures > 0)
+    }
+
     /// Sends what is most urgent among what is due: login, renewals, reads, revocations.
     pub(super) fn start(&mut self, now: Instant) {
         if !self.landed.is_empty() || self.next_due().is_none_or(|due| due > now) {
@@ -212,14 +218,17 @@ impl Lane {
         self.land(desk);
     }
 
-    /// Everything that is polled is due, and what is failing.
-    pub(super) fn refresh(&mut self) {
+    /// Everything that is polled is due now.
+    fn poll_now(&mut self) {
         let now = Instant::now();
-        for slot in self.slots.values_mut() {
-            if !slot.is_minted() || slot.failures > 0 {
-                slot.due = now;
-            }
-        }
+        self.slots.values_mut().filter(|slot| !slot.is_minted()).for_each(|slot| slot.due = now);
+    }
+
+    /// Everything that is polled is due now, and every credential that failed to be renewed or replaced.
+    pub(super) fn refresh(&mut self) {
+        self.poll_now();
+        let now = Instant::now();
+        self.slots.values_mut().filter(|slot| slot.failures > 0).for_each(|slot| slot.due = now);
         self.again = self.running.is_some();
     }
 

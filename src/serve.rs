@@ -216,7 +216,10 @@ fn report(ended: Result<(), JoinError>) {
 }
 
 /// Waits for a free slot, then for a client. Errors of `accept` end here: whatever they are, later clients want in.
-async fn next_connection<F, Accepted>(slots: &Arc<Semaphore>, mut accept: F) -> (Option<OwnedSemaphorePermit>, TcpStream)
+async fn next_connection<F, Accepted>(
+    slots: &Arc<Semaphore>,
+    mut accept: F,
+) -> (Option<OwnedSemaphorePermit>, TcpStream)
 where
     F: FnMut() -> Accepted,
     Accepted: Future<Output = io::Result<(TcpStream, SocketAddr)>>,

@@ -258,7 +258,11 @@ impl SelfManaged {
         }
     }
 
-    async fn write(&self, api: &Api<MutatingWebhookConfiguration>, rotation: &Rotation) -> Result<(), RegistrationError> {
+    async fn write(
+        &self,
+        api: &Api<MutatingWebhookConfiguration>,
+        rotation: &Rotation,
+    ) -> Result<(), RegistrationError> {
         let name = &self.configuration;
         match timeout(WRITE_TIMEOUT, self.try_write(api, rotation)).await {
             Ok(Ok(())) => Ok(()),
@@ -370,7 +374,8 @@ impl Rotation {
     fn wake(&self, write_at: Option<Instant>) -> Instant {
         let now = Instant::now();
         let stands = [Some(&self.serving), self.next.as_ref()];
-        let settled = stands.into_iter().flatten().filter_map(|stand| Some(stand.seen? + SETTLE)).filter(|at| *at > now);
+        let settled =
+            stands.into_iter().flatten().filter_map(|stand| Some(stand.seen? + SETTLE)).filter(|at| *at > now);
         settled.chain(write_at).chain([now + TICK]).min().unwrap_or(now)
     }
 }

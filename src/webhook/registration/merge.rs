@@ -80,9 +80,9 @@ fn certificates(bundle: &[u8]) -> (Vec<CertificateDer<'static>>, bool) {
     let text = String::from_utf8_lossy(bundle);
     let (mut found, mut is_clean) = (Vec::new(), true);
     for block in text.split(BEGIN).skip(1) {
-        let certificate = block.split_once(END).and_then(|(body, _)| {
-            CertificateDer::from_pem_slice(format!("{BEGIN}{body}{END}\n").as_bytes()).ok()
-        });
+        let certificate = block
+            .split_once(END)
+            .and_then(|(body, _)| CertificateDer::from_pem_slice(format!("{BEGIN}{body}{END}\n").as_bytes()).ok());
         match certificate {
             Some(certificate) => found.push(certificate),
             None => is_clean = false,
@@ -101,7 +101,8 @@ fn limit(certificates: &mut Vec<CertificateDer<'static>>, wanted: &[CertificateD
         if ours.len() <= MAX_OURS {
             return;
         }
-        let others = ours.into_iter().filter(|(index, _)| certificates.get(*index).is_some_and(|c| !wanted.contains(c)));
+        let others =
+            ours.into_iter().filter(|(index, _)| certificates.get(*index).is_some_and(|c| !wanted.contains(c)));
         let Some((first, _)) = others.min_by_key(|(_, not_after)| *not_after) else { return };
         certificates.remove(first);
     }

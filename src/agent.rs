@@ -137,7 +137,8 @@ pub fn terminate(path: &Path, problem: &AgentError) {
     let text = problem.to_string();
     let end = text.floor_char_boundary(MAX_TERMINATION_MESSAGE);
     let message = text.get(..end).unwrap_or_default();
-    let file = OpenOptions::new().write(true).truncate(true).create(path.parent() != Some(Path::new("/dev"))).open(path);
+    let file =
+        OpenOptions::new().write(true).truncate(true).create(path.parent() != Some(Path::new("/dev"))).open(path);
     if let Err(error) = file.and_then(|mut file| file.write_all(message.as_bytes())) {
         debug!(%error, path = %path.display(), "no termination message was written");
     }

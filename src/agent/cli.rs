@@ -10,8 +10,8 @@ use tracing::Level;
 use super::{Agent, AgentError, AgentPaths, Mode, Settings};
 use crate::annotations::parse_duration;
 use crate::process::shutdown::Shutdown;
-use crate::process::{harden, reap};
 use crate::process::telemetry::{self, LogFormat};
+use crate::process::{harden, reap};
 
 const AFTER_HELP: &str = "\
 The plan (which secrets, from which stores, into which files) is JSON in the environment variable HUSHPOD_PLAN;

@@ -148,7 +148,12 @@ fn adopt_link(live: &Path, found: &Metadata) -> Result<GateState, GateError> {
     }
     Err(GateError::Foreign {
         path: live.to_owned(),
-        found: format!("a link of uid {} to {}, where ours (uid {}) would be", found.uid(), target.display(), our_uid()),
+        found: format!(
+            "a link of uid {} to {}, where ours (uid {}) would be",
+            found.uid(),
+            target.display(),
+            our_uid()
+        ),
     })
 }
 

@@ -31,7 +31,9 @@ pub struct FileSettings {
 #[derive(Debug)]
 pub struct Files {
     path: PathBuf,
-    /// Every directory on the way to what was asked for.
+    /// Every path that was asked for …
+    asked: BTreeSet<String>,
+    /// … and every directory on the way to them.
     watches: BTreeMap<PathBuf, Watch>,
 }
 
@@ -93,15 +95,16 @@ impl Files {
     /// `Invalid` if the settings make no sense.
     pub fn connect(settings: &FileSettings, _: Login) -> Result<Self, ProviderError> {
         settings.validate().map_err(|problem| ProviderError::new(ErrorKind::Invalid, problem))?;
-        Ok(Self { path: PathBuf::from(&settings.path), watches: BTreeMap::new() })
+        Ok(Self { path: PathBuf::from(&settings.path), asked: BTreeSet::new(), watches: BTreeMap::new() })
     }
 
     /// Watches what is not watched yet. What cannot be, because it is not there, is tried with the next read.
     fn watch(&mut self, requests: &[Request]) {
+        self.asked.extend(requests.iter().map(|request| request.path.clone()));
         let mut directories = BTreeSet::new();
         if self.path.is_dir() {
-            for request in requests {
-                let ancestors = Path::new(&request.path).ancestors().map(|path| self.path.join(path));
+            for path in &self.asked {
+                let ancestors = Path::new(path).ancestors().map(|path| self.path.join(path));
                 directories.extend(ancestors.filter(|path| path.is_dir()));
             }
         } else {

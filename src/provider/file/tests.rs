@@ -278,7 +278,7 @@ async fn p2_a_batch_is_of_one_of_kubelets_generations() {
     let mut whole = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            (1..500).for_each(write);
+            (1..200).for_each(write);
             done.store(true, Ordering::Relaxed);
         });
         let values = |answers: Vec<SecretTree>| {

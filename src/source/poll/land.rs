@@ -41,7 +41,7 @@ impl Lane {
     pub(in crate::source) fn land(&mut self, desk: &mut Desk<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         if std::mem::take(&mut self.pushed) {
-            self.refresh();
+            self.poll_now();
         }
         let now = Instant::now();
         for landed in std::mem::take(&mut self.landed) {
@@ -60,7 +60,7 @@ impl Lane {
                 Landed::ReadAgain(_) => {}
             }
             if std::mem::take(&mut self.again) {
-                self.refresh();
+                self.poll_now();
             }
         }
         if outcome.any {

@@ -1,6 +1,7 @@
 //! Everything that is tested through public seams, in one binary.
 
 mod arrows;
+mod chart;
 mod readme;
 mod tree;
 mod webhook;

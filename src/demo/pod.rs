@@ -18,7 +18,7 @@ use crate::annotations::{Mode, PREFIX};
 use crate::deliver::volume::read_set;
 
 /// Nothing in the demo takes this long, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A pod of the demo.
 #[derive(Debug)]
@@ -295,17 +295,24 @@ impl Watcher {
     }
 
     /// Reads, and how many of them saw a mixture.
-    pub(super) async fn stop(self) -> (u64, u64) {
+    pub(super) async fn stop(mut self) -> (u64, u64) {
         self.stop.cancel();
-        self.task.await.unwrap_or_default()
+        (&mut self.task).await.unwrap_or_default()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // A demo that breaks off must not wait for a thread that reads for ever.
+        self.stop.cancel();
     }
 }
 
 /// Whether all files of one look at the volume carry one value.
 fn is_whole(live: &Path) -> bool {
     let Ok(files) = read_set(live) else { return false };
-    let mut values = files.iter().filter_map(|(_, bytes)| {
-        let text = String::from_utf8_lossy(bytes);
+    let mut values = files.iter().filter_map(|(_, value)| {
+        let text = value.expose_str()?;
         let begin = text.find("demo-")?;
         Some(text.get(begin..)?.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>())
     });

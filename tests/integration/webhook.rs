@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hushpod::config::Config;
 use hushpod::plan::Plan;
-use hushpod::webhook::review::{Outcome, answer};
+use hushpod::webhook::Outcome;
+use hushpod::webhook::review::answer;
 use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
@@ -467,12 +468,12 @@ fn whatever_comes_in_a_review_goes_out() {
         (br#"{"apiVersion":"admission.k8s.io/v1","request":{"uid":"1","object":"#, "no AdmissionReview"),
     ] {
         let answer = answer(body, &config);
-        assert_eq!(answer.outcome, Outcome::Malformed);
+        assert_eq!(answer.outcome, Outcome::Error);
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["response"]["allowed"], false);
         assert!(body["response"]["status"]["message"].as_str().unwrap().contains(part), "{body}");
     }
     // A pod whose parts have the wrong types was refused by the API server; we must not panic all the same.
     let odd = json!({"metadata": {"annotations": {"hushpod.dev/file.db": "secret/data/db#k"}}, "spec": {"containers": [1, null, {"volumeMounts": 3}]}});
-    assert_ne!(decide(&odd).outcome, Outcome::Malformed);
+    assert_ne!(decide(&odd).outcome, Outcome::Error);
 }

@@ -14,7 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("serve", &[]),
     ("annotations", &[]),
-    ("provider", &[]),
+    ("provider", &["process"]),
     ("config", &["annotations", "provider"]),
     ("plan", &["annotations", "config", "provider"]),
     ("source", &["plan", "provider"]),

@@ -4,6 +4,7 @@ delivered must not be found either."""
 import base64
 import re
 
+from suite import keys
 from suite.base import check, equal, run, wait
 from suite.cluster import kubectl
 from suite.runner import LAST, test
@@ -43,13 +44,13 @@ def deliver(t):
 
 
 def private_keys(t, needles):
-    """The webhooks' private keys, from the memory of their processes; and the marks of any private key."""
+    """The private keys of the webhooks, from their processes' memory; and the mark of any private key."""
     for each in t.suite.product.pods():
-        pid = t.node.pid(each["status"]["containerStatuses"][0])
-        keys = t.node.private_keys(pid)
-        check(keys, f"no private key in the memory of {each['metadata']['name']}: this looks for the wrong thing")
-        for number, key in enumerate(keys):
-            needles.add(key, f"private key {number} of {each['metadata']['name']}")
+        name = each["metadata"]["name"]
+        held = keys.in_memory_of(t.node.pid(each["status"]["containerStatuses"][0]))
+        check(keys.shown_by(each["status"]["podIP"], 8443) in held, f"the key of {name} is not found in its own memory")
+        for key in held.values():
+            needles.add(key, f"private key of {name}")
     needles.add("PRIVATE KEY-----", "a PEM private key")
 
 

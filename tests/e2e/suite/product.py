@@ -151,7 +151,7 @@ class Product:
     def reviews(self):
         """How many pods the replicas have been asked about since they started."""
         sums, _ = self.metrics()
-        found = [number for name, number in sums.items() if name.startswith("hushpod_admission")]
+        found = [number for name, number in sums.items() if name.startswith("hushpod_admission_requests_total")]
         check(found, f"no counter of requests among {sorted(sums)}")
         return sum(found)
 

@@ -352,10 +352,7 @@ impl Options {
             CPU_LIMIT => self.resources.cpu_limit = parse_cpu(value).map(|_| text())?,
             MEMORY_REQUEST => self.resources.memory_request = parse_bytes(value).map(|_| text())?,
             MEMORY_LIMIT => self.resources.memory_limit = parse_bytes(value).map(|_| text())?,
-            unknown => {
-                let known: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-                return Err(format!("unknown key{}", suggestion(unknown, &known)));
-            }
+            unknown => return Err(format!("unknown key{}", key_suggestion(unknown))),
         }
         Ok(())
     }
@@ -392,6 +389,14 @@ impl Resources {
             memory_limit: or(self.memory_limit, &defaults.memory_limit),
         }
     }
+}
+
+/// The nearest known key; a family of keys is compared with the name that was written.
+fn key_suggestion(unknown: &str) -> String {
+    let tail = unknown.split_once('.').map_or("<name>", |(_, tail)| tail);
+    let family = |name: &str| if name.ends_with('.') { format!("{name}{tail}") } else { name.to_owned() };
+    let known: Vec<_> = KEYS.iter().map(|key| family(key.name)).collect();
+    suggestion(unknown, &known.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn parse_mount_path(text: &str) -> Result<String, String> {

@@ -286,8 +286,7 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] names the field and what would be accepted.
     pub fn from_yaml(text: &str) -> Result<Self, BundleError> {
-        let value: Value =
-            serde_saphyr::from_str(text).map_err(|error| BundleError::new("", yaml_problem(&error.to_string())))?;
+        let value = parse_yaml(text).map_err(|problem| BundleError::new("", problem))?;
         let Value::Array(entries) = value else {
             return Err(BundleError::new("", "is no list: write \"- {file: NAME, from: REFERENCE}\" lines"));
         };
@@ -315,10 +314,15 @@ impl Bundle {
     }
 }
 
-/// The parser's first line: the rest is a picture of the source, too long for a sentence.
-fn yaml_problem(message: &str) -> String {
-    let first = message.lines().next().unwrap_or_default();
-    format!("is no YAML: {}", first.trim_start_matches("error: "))
+/// Reads one YAML document. `y` and `no` are text, as in YAML 1.2: a file may be called so.
+///
+/// # Errors
+/// One sentence; of the parser's message its first line, since the rest is a picture of the source.
+pub fn parse_yaml(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true }).map_err(|error| {
+        let message = error.to_string();
+        format!("is no YAML: {}", message.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    })
 }
 
 // === impl Target ===

@@ -1,1 +1,180 @@
+//! The `hushpod` command line: what was typed becomes settings, and nothing later reads arguments or environment.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+
+use crate::annotations::parse_duration;
+use crate::demo::{self, DemoSettings, application};
+use crate::process::shutdown::Shutdown;
+use crate::process::telemetry::{self, LogFormat};
+use crate::serve::metrics::Registry;
+use crate::serve::readiness::Readiness;
+use crate::webhook::certificate::Names;
+use crate::webhook::reload::Reloading;
+use crate::webhook::{self, Metrics, WebhookSettings};
+
+/// Secrets for Kubernetes pods that never touch etcd: fetched into memory, refreshed in place, no restart.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start with `hushpod demo`: the whole chain on this machine, in under a minute.\n\n\
+                  Exit codes: 0 all is well · 1 it failed, and said why · 2 the command line is wrong"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Answer the API server: patch pods that ask for secrets by annotation.
+    Webhook(WebhookArgs),
+    /// Show the whole chain on this machine: webhook, agent, application, rotation. No cluster, no root.
+    Demo(DemoArgs),
+    /// The demo's application.
+    #[command(hide = true)]
+    DemoApplication(ApplicationArgs),
+}
+
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// Least severe level that is logged: error, warn, info, debug or trace.
+    #[arg(long, env = "HUSHPOD_LOG", default_value = "info", global = true)]
+    log_level: tracing::Level,
+    /// How log lines look: text or json.
+    #[arg(long, env = "HUSHPOD_LOG_FORMAT", default_value = "text", global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Without --tls-dir the webhook makes its own certificate, keeps the key in memory, and puts its \
+                        authority into the MutatingWebhookConfiguration.\n\n\
+                        A changed configuration file is in force at once; a bad one is refused with a log line, and the \
+                        last good one stays.")]
+struct WebhookArgs {
+    /// The operator's configuration (YAML): providers, who may use them, defaults.
+    #[arg(long, env = "HUSHPOD_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// Directory with tls.crt and tls.key, as cert-manager mounts it; followed when they change.
+    #[arg(long, env = "HUSHPOD_TLS_DIR", value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
+    /// Where the API server calls.
+    #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
+    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    admin_listen: SocketAddr,
+    /// The Service in front of the webhook: its own certificate is for this name.
+    #[arg(long, env = "HUSHPOD_SERVICE", value_name = "NAME", default_value = "hushpod")]
+    service: String,
+    /// The MutatingWebhookConfiguration that has to trust it.
+    #[arg(long, env = "HUSHPOD_WEBHOOK_CONFIGURATION", value_name = "NAME", default_value = "hushpod")]
+    webhook_configuration: String,
+    /// How long to go on serving after SIGTERM; 5s is the least.
+    #[arg(long, env = "HUSHPOD_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    drain: Duration,
+    /// This pod's name (downward API).
+    #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "hushpod")]
+    pod_name: String,
+    /// This pod's namespace (downward API).
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "hushpod")]
+    pod_namespace: String,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 0 if every claim held, 1 if one did not or the chain broke.")]
+struct DemoArgs {
+    /// One JSON document for scripts, instead of lines for people.
+    #[arg(long)]
+    json: bool,
+    /// How often the secret is rotated in each mode that refreshes.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rotations: u32,
+    /// The hushpod-agent program; the one beside this program if left out.
+    #[arg(long, value_name = "FILE")]
+    agent: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ApplicationArgs {
+    #[arg(long)]
+    file: PathBuf,
+    #[arg(long)]
+    port: u16,
+}
+
+/// Runs what the command line asks for.
+pub async fn run(cli: Cli) -> ExitCode {
+    let Cli { command, log: LogArgs { log_level, log_format } } = cli;
+    telemetry::init(log_format, log_level);
+    let outcome = match command {
+        Command::Webhook(args) => run_webhook(args).await,
+        Command::Demo(args) => return run_demo(args).await,
+        Command::DemoApplication(ApplicationArgs { file, port }) => {
+            application::serve(file, port).await.map_err(|error| error.to_string())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            tracing::error!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_webhook(args: WebhookArgs) -> Result<(), String> {
+    let WebhookArgs {
+        config,
+        tls_dir,
+        listen,
+        admin_listen,
+        service,
+        webhook_configuration,
+        drain,
+        pod_name,
+        pod_namespace,
+    } = args;
+    let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let reloading = Reloading::open(&config).map_err(|error| error.to_string())?;
+    let metrics = Metrics::new(Registry::default());
+    let review = reloading.review();
+    let settings = WebhookSettings {
+        listen,
+        admin: admin_listen,
+        tls_dir,
+        names: Names { pod: pod_name, service, namespace: pod_namespace },
+        configuration: webhook_configuration,
+        drain_delay: drain,
+    };
+    let token: CancellationToken = shutdown.token();
+    tokio::select! {
+        outcome = webhook::run(settings, review, metrics.clone(), Readiness::default(), token) => {
+            outcome.map_err(|error| error.to_string())
+        }
+        () = reloading.follow(metrics) => Ok(()),
+    }
+}
+
+async fn run_demo(args: DemoArgs) -> ExitCode {
+    let DemoArgs { json, rotations, agent } = args;
+    let beside = || std::env::current_exe().unwrap_or_default().with_file_name("hushpod-agent");
+    let settings = DemoSettings { json, rotations, agent: agent.unwrap_or_else(beside) };
+    match demo::run(settings, &mut std::io::stdout()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}

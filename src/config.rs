@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::annotations::{KEYS, Options, parse_duration};
-use crate::bundle::suggestion;
+use crate::bundle::{parse_yaml, suggestion};
 use crate::plan::Identity;
 use crate::provider::ProviderSettings;
 use crate::reference::is_provider_name;
@@ -129,9 +129,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] names the field and what it accepts.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        let value: Value = serde_saphyr::from_str(text).map_err(|error| {
-            ConfigError::new("", format!("no YAML: {}", error.to_string().lines().next().unwrap_or_default()))
-        })?;
+        let value = parse_yaml(text).map_err(|problem| ConfigError::new("", problem))?;
         let raw: RawConfig = serde_json::from_value(value).map_err(|error| ConfigError::new("", error.to_string()))?;
         let RawConfig {
             image,

@@ -55,6 +55,12 @@ pub trait Provider: Send {
     fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
         Box::pin(std::future::ready(Ok(Extended::Renewed)))
     }
+
+    /// Ends the login held, and every lease that hangs on it; `Ok` if there is none, or none of our own making. Most
+    /// stores let a login end itself where they do not let it end single leases.
+    fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// What one request of a batch came to.

@@ -1,17 +1,46 @@
 //! Requests become generations: polls, renews, replaces, backs off. A relay would be another way to the same.
+//!
+//! A [`Source`] owns the providers and what they answered. Each provider works in a lane of its own, so that a slow or
+//! failing store never holds back what another one has to say. The last good answers stay whatever fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::provider::Version;
-use crate::reference::Request;
+use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until};
+
+use self::backoff::Jitter;
+use self::clock::{Clock, MachineClock};
+use self::history::{Fingerprints, Ledger};
+use self::lease::Slot;
+use self::poll::{Desk, Lane};
+use crate::plan::Plan;
+use crate::provider::{ErrorKind, Provider, ProviderError, Reading, Version};
+use crate::reference::{Request, VERSION_PARAM};
 use crate::secret::SecretTree;
+
+mod backoff;
+mod clock;
+mod handover;
+mod history;
+mod lease;
+mod poll;
+#[cfg(test)]
+mod tests;
+
+pub use handover::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, Seen};
+pub use history::{Origin, PastGeneration, PinError};
 
 /// Name of a generation: a digest of (canonical request, version) pairs, never of values, which could be guessed from
 /// it. The same versions have the same id on every replica. A `-N` at its end is a counter: some request has neither
 /// version nor lease that would name its state, so only this pod knows what the id means.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct GenerationId(pub String);
 
 /// A complete and consistent set of answers.
@@ -24,6 +53,301 @@ pub struct Generation {
     /// The versions it is made of, for the way back (`pin`); absent for stores without versions.
     pub versions: BTreeMap<Request, Version>,
 }
+
+/// What [`Source::next`] has to say. After any of them the [`HandOver`] may be another one: a login was made or a lease
+/// renewed.
+#[derive(Debug)]
+pub enum Event {
+    /// There is a new generation. The first complete set of a process is always one, also after [`Source::resume`]:
+    /// whether its bytes are new is the volume's to say.
+    Changed(Generation),
+    /// Something was read or renewed, and no generation came of it. Also while the first one is still incomplete.
+    Unchanged,
+    /// Something failed; it is tried again by itself. Already logged.
+    Failed(Vec<Failure>),
+}
+
+/// One thing that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The provider's name.
+    pub provider: String,
+    /// The request; `None` if the login failed to be extended.
+    pub request: Option<Request>,
+    /// Why. Until the first generation, [`crate::provider::ErrorKind::is_permanent`] means that waiting is of no use.
+    pub error: ProviderError,
+    /// When it is tried again.
+    pub retry_in: Option<Duration>,
+}
+
+/// Providers, what they answered, and when to ask again.
+pub struct Source {
+    lanes: BTreeMap<String, Lane>,
+    events: VecDeque<Event>,
+    ledger: Ledger,
+    fingerprints: Fingerprints,
+    jitter: Jitter,
+    clock: Box<dyn Clock>,
+    /// Both clocks, when they were last compared.
+    compared: (Instant, Duration),
+    /// No generation of this process yet.
+    starting: bool,
+    /// Some answer is not in the last generation …
+    changed: bool,
+    /// … and has no version that says so.
+    uncounted: bool,
+}
+
+/// Clocks that part by this much were parted by a suspended machine.
+const SUSPENDED: Duration = Duration::from_secs(5);
+/// How long a suspended machine may go unnoticed after it woke up, where something can end.
+const COMPARE_CLOCKS: Duration = Duration::from_mins(1);
+
+// === impl Source ===
+
+impl Source {
+    /// A source for the plan's requests. Asks nothing before [`Source::next`].
+    #[must_use]
+    pub fn new(plan: &Plan, providers: BTreeMap<String, Box<dyn Provider>>) -> Self {
+        Self::with(plan, providers, Box::new(MachineClock), Jitter::random())
+    }
+
+    fn with(
+        plan: &Plan,
+        providers: BTreeMap<String, Box<dyn Provider>>,
+        clock: Box<dyn Clock>,
+        jitter: Jitter,
+    ) -> Self {
+        let now = Instant::now();
+        let mut lanes: BTreeMap<String, Lane> = providers
+            .into_iter()
+            .map(|(name, provider)| {
+                let planned = plan.providers.get(&name);
+                let interval = Duration::from_secs(planned.map_or(60, |planned| planned.refresh_seconds.max(1)));
+                let revoke_on_exit = planned.is_some_and(|planned| planned.revoke_on_exit);
+                (name.clone(), Lane::new(name, provider, interval, revoke_on_exit))
+            })
+            .collect();
+        let mut unknown = Vec::new();
+        for request in plan.requests() {
+            if let Some(lane) = lanes.get_mut(&request.provider) {
+                lane.slots.insert(request.clone(), Slot::new(plan.is_optional(request), now));
+            } else {
+                let error = ProviderError::new(
+                    ErrorKind::Invalid,
+                    "the plan has a request for a provider that it does not have",
+                );
+                let provider = request.provider.clone();
+                unknown.push(Failure { provider, request: Some(request.clone()), error, retry_in: None });
+            }
+        }
+        Self {
+            lanes,
+            events: if unknown.is_empty() { VecDeque::new() } else { [Event::Failed(unknown)].into() },
+            ledger: Ledger::default(),
+            fingerprints: Fingerprints::random(),
+            jitter,
+            compared: (now, clock.since_boot()),
+            clock,
+            starting: true,
+            changed: false,
+            uncounted: false,
+        }
+    }
+
+    /// Waits until something is due or pushed, asks, renews and replaces, and says what came of it.
+    ///
+    /// Cancel safe: what is in flight goes on with the next call.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            self.land();
+            if let Some(event) = self.events.pop_front() {
+                return event;
+            }
+            self.compare_clocks();
+            let now = Instant::now();
+            for lane in self.lanes.values_mut() {
+                lane.start(now);
+            }
+            self.wait(now).await;
+        }
+    }
+
+    /// Waits for the first lane with news, or for the next due time.
+    async fn wait(&mut self, now: Instant) {
+        let due = self.lanes.values().filter_map(Lane::next_due).min();
+        let compare = self.lanes.values().any(Lane::has_ends).then(|| now + COMPARE_CLOCKS);
+        let until = due.into_iter().chain(compare).min();
+        let mut signals: FuturesUnordered<_> = self.lanes.values_mut().map(Lane::signal).collect();
+        let alarm = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(()) = signals.next() => {
+                // What came at the same moment belongs into the same generation.
+                while let Some(Some(())) = signals.next().now_or_never() {}
+            }
+            () = alarm => {}
+        }
+    }
+
+    /// Takes in what came, and queues the events that it makes.
+    fn land(&mut self) {
+        let mut any = false;
+        let mut failures = Vec::new();
+        let mut desk = Desk { jitter: &mut self.jitter, fingerprints: &self.fingerprints, starting: self.starting };
+        for lane in self.lanes.values_mut() {
+            let outcome = lane.land(&mut desk);
+            any |= outcome.any;
+            self.changed |= outcome.changed;
+            self.uncounted |= outcome.uncounted;
+            failures.extend(outcome.failures);
+        }
+        if let Some(generation) = self.compose() {
+            self.events.push_back(Event::Changed(generation));
+        } else if any && failures.is_empty() {
+            self.events.push_back(Event::Unchanged);
+        }
+        if !failures.is_empty() {
+            self.events.push_back(Event::Failed(failures));
+        }
+    }
+
+    /// A new generation, if every request is settled and some answer changed.
+    fn compose(&mut self) -> Option<Generation> {
+        let mut slots = self.lanes.values().flat_map(|lane| &lane.slots);
+        if !self.changed || !slots.all(|(_, slot)| slot.is_settled()) {
+            return None;
+        }
+        let slots = || self.lanes.values().flat_map(|lane| &lane.slots);
+        // The map puts them into the requests' order, whatever the lanes' order is.
+        let origins: BTreeMap<_, _> = slots().map(|(request, slot)| (request.clone(), slot.origin())).collect();
+        let versions = origins.iter().filter_map(|(request, origin)| match origin {
+            Origin::Version(version) => Some((request.clone(), version.clone())),
+            _ => None,
+        });
+        let versions = versions.collect();
+        let answers = slots()
+            .filter_map(|(request, slot)| Some((request.clone(), Arc::clone(&slot.held.as_ref()?.tree))))
+            .collect();
+        let id = self.ledger.enter(origins.into_iter().collect(), self.uncounted);
+        (self.starting, self.changed, self.uncounted) = (false, false, false);
+        Some(Generation { id, answers, versions })
+    }
+
+    /// Notices that the machine was suspended: leases ended meanwhile, though no timer ran.
+    fn compare_clocks(&mut self) {
+        let (instant, boot) = (Instant::now(), self.clock.since_boot());
+        let ran = instant.saturating_duration_since(self.compared.0);
+        let gap = boot.saturating_sub(self.compared.1).saturating_sub(ran);
+        self.compared = (instant, boot);
+        if gap > SUSPENDED {
+            tracing::info!(seconds = gap.as_secs(), "the machine was suspended");
+            self.lanes.values_mut().for_each(|lane| lane.slept(gap));
+        }
+    }
+
+    /// Everything that is read by polling is due now, and so are leases whose renewal or replacement failed.
+    ///
+    /// A healthy lease is left alone: reading it would make another credential.
+    pub fn refresh_now(&mut self) {
+        self.lanes.values_mut().for_each(Lane::refresh);
+    }
+
+    /// Tells that the files of this generation are in place. Credentials that it replaced are revoked a drain time
+    /// (10 s) after this call, and not before: applications under `hold`, or whose volume is full, still use them. Call
+    /// it after each write that succeeded, also if no byte changed.
+    pub fn delivered(&mut self, id: &GenerationId) {
+        if self.ledger.last.as_ref() == Some(id) {
+            let now = Instant::now();
+            self.lanes.values_mut().for_each(|lane| lane.delivered(now));
+        }
+    }
+
+    /// The answers of an earlier generation, read by their versions. Does not change what [`Source::next`] holds.
+    ///
+    /// # Errors
+    /// [`PinError`] if the id is not known (any more), a store has no versions, a lease is involved, or a read fails.
+    pub async fn read_again(&mut self, id: &GenerationId) -> Result<Generation, PinError> {
+        let mut generation = Generation { id: id.clone(), answers: BTreeMap::new(), versions: BTreeMap::new() };
+        let mut missing: BTreeMap<String, Vec<(Request, Version)>> = BTreeMap::new();
+        for (request, version) in self.ledger.versions(id)? {
+            let Some(version) = version else { continue };
+            let slot = self.lanes.get(&request.provider).and_then(|lane| lane.slots.get(&request));
+            match slot.and_then(|slot| slot.held.as_ref()) {
+                Some(held) if held.version.as_ref() == Some(&version) => {
+                    generation.answers.insert(request.clone(), Arc::clone(&held.tree));
+                }
+                _ => missing.entry(request.provider.clone()).or_default().push((request.clone(), version.clone())),
+            }
+            generation.versions.insert(request, version);
+        }
+        let reads = self.lanes.values_mut().filter_map(|lane| {
+            let wanted = missing.remove(&lane.name)?;
+            Some(read_versions(lane, wanted))
+        });
+        for answers in join_all(reads).await {
+            generation.answers.extend(answers?);
+        }
+        // What the present plan's providers do not answer for would be missing in silence.
+        match missing.into_values().flatten().next() {
+            Some((request, _)) => Err(PinError::Unversioned(request)),
+            None => Ok(generation),
+        }
+    }
+
+    /// Revokes every lease of the providers whose plan says `revokeOnExit`. Best effort, and unbounded in time: the
+    /// caller bounds it.
+    pub async fn revoke_all(&mut self) {
+        let fingerprints = &self.fingerprints;
+        let starting = self.starting;
+        let lanes = self.lanes.values_mut().filter(|lane| lane.revoke_on_exit);
+        join_all(lanes.map(|lane| async move {
+            let mut jitter = Jitter::random();
+            lane.revoke_all(&mut Desk { jitter: &mut jitter, fingerprints, starting }).await;
+        }))
+        .await;
+    }
+}
+
+async fn read_versions(
+    lane: &mut Lane,
+    wanted: Vec<(Request, Version)>,
+) -> Result<Vec<(Request, Arc<SecretTree>)>, PinError> {
+    let pinned = wanted.iter().map(|(request, version)| {
+        let mut pinned = request.clone();
+        pinned.params.insert(VERSION_PARAM.to_owned(), version.0.clone());
+        pinned
+    });
+    let results = lane.read_again(pinned.collect()).await.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let mut answers = Vec::with_capacity(wanted.len());
+    for ((request, version), result) in wanted.into_iter().zip(results) {
+        let error = match result {
+            Some(Ok(Reading::Fresh(answer))) => {
+                answers.push((request, Arc::new(answer.tree)));
+                continue;
+            }
+            Some(Err(error)) => error,
+            _ => ProviderError::new(ErrorKind::Unavailable, format!("version {version} was not answered")),
+        };
+        return Err(PinError::Read { request, error });
+    }
+    Ok(answers)
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("providers", &self.lanes.keys())
+            .field("last", &self.ledger.last)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl GenerationId ===
 
 impl fmt::Display for GenerationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

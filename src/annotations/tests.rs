@@ -1,1 +1,135 @@
+use super::*;
 
+fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|&(key, value)| (format!("{PREFIX}{key}"), value.to_owned())).collect()
+}
+
+fn parsed(pairs: &[(&str, &str)]) -> (Bundle, Options) {
+    parse(&annotations(pairs)).unwrap()
+}
+
+const FILE_X: (&str, &str) = ("file.x", "vault:a#b");
+
+#[test]
+fn any_key_of_ours_opts_in_unless_inject_is_false() {
+    for (pairs, expected) in [
+        (&[][..], false),
+        (&[FILE_X][..], true),
+        (&[("fiel.x", "typo")], true),
+        (&[("inject", "false")], false),
+        (&[FILE_X, ("inject", "false")], false),
+        (&[FILE_X, ("inject", "no")], true),
+    ] {
+        assert_eq!(opts_in(&annotations(pairs)), expected, "{pairs:?}");
+    }
+    assert!(!opts_in(&BTreeMap::from([("hushpod.device/x".to_owned(), String::new())])));
+}
+
+#[test]
+fn short_forms_and_options() {
+    let (bundle, options) = parsed(&[
+        ("file.hf-token", "infisical:/inference#HF_TOKEN"),
+        ("dir.app", "infisical:/backend"),
+        ("role.infisical", "id-1"),
+        ("provider", "vault"),
+        ("mode", "init+sidecar"),
+        ("mount-path", "/etc/creds/"),
+        ("containers", "app, worker"),
+        ("init-order", "after:istio-init"),
+        ("refresh", "5m"),
+        ("notify", "signal:SIGHUP:nginx http:http://localhost:8080/-/reload"),
+        ("file-mode", "0440"),
+        ("run-as-user", "1000"),
+        ("size-limit", "64Ki"),
+        ("resources.cpu-request", "0.5"),
+        ("hold", "true"),
+        ("pin", "abc"),
+        ("refresh-now", "1"),
+    ]);
+    assert_eq!(bundle.items.len(), 2);
+    assert_eq!(bundle.items[1].place, "hushpod.dev/file.hf-token");
+    assert_eq!(options.roles["infisical"], "id-1");
+    assert_eq!(options.mode, Some(Mode::InitAndSidecar));
+    assert_eq!(options.mount_path.as_deref(), Some("/etc/creds"));
+    assert_eq!(options.containers.unwrap(), ["app", "worker"]);
+    assert_eq!(options.init_order, Some(InitOrder::After("istio-init".to_owned())));
+    assert_eq!(options.refresh, Some(Duration::from_secs(300)));
+    let notify: Vec<_> = options.notify.iter().map(ToString::to_string).collect();
+    assert_eq!(notify, ["signal:HUP:nginx", "http:http://localhost:8080/-/reload"]);
+    assert_eq!(options.size_limit, Some(65536));
+}
+
+#[test]
+fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
+    for (key, value, part) in [
+        ("fiel.x", "a#b", "did you mean \"file.x\"?"),
+        ("moed", "x", "did you mean \"mode\"?"),
+        ("zzzzzz", "x", "known are: inject, file.<name>, "),
+        ("inject", "yes", "neither \"true\" nor \"false\""),
+        ("hold", "yes", "neither \"true\" nor \"false\""),
+        ("file.x", "a b", "white space"),
+        ("file...", "a", "begins with '..'"),
+        ("dir.x", "arn:aws:x", "aws:arn:"),
+        ("secrets", "a: b", "no list"),
+        ("secrets", "- {file: y, from: x, format: tmol}", "[0].format"),
+        ("provider", "Vault", "no provider name"),
+        ("role.", "x", "role.<provider>"),
+        ("mode", "csi", "not available in this version"),
+        ("mode", "side", "sidecar, init+sidecar or init"),
+        ("mount-path", "secrets", "absolute path"),
+        ("mount-path", "/a/../b", "without '.', '..'"),
+        ("mount-path", "/", "below /"),
+        ("containers", "a,,b", "empty name"),
+        ("init-order", "before:x", "after:<init container>"),
+        ("refresh", "5 minutes", "30s, 5m"),
+        ("refresh", "10", "30s, 5m"),
+        ("refresh", "100ms", "a second is the least"),
+        ("notify", "kill:x", "signal:<SIGNAL>:<process>"),
+        ("notify", "signal:HUP", "names no process"),
+        ("notify", "signal:KILL:x", "HUP, USR1"),
+        ("notify", "http:http://example.com/", "not on localhost"),
+        ("notify", "http:http://localhost@example.com/", "not on localhost"),
+        ("notify", "http:https://localhost/", "http://"),
+        ("notify", "exec:reload", "no shell"),
+        ("file-mode", "777x", "octal"),
+        ("run-as-user", "0", "never runs as root"),
+        ("run-as-user", "-1", "1 to 2147483647"),
+        ("size-limit", "1 MB", "1Mi"),
+        ("size-limit", "0", "1Mi"),
+        ("resources.cpu-limit", "1 core", "50m"),
+        ("resources.memory-limit", "1.5Gi", "1Mi"),
+        ("resources.memory-limits", "1Gi", "did you mean \"resources.memory-limit\"?"),
+    ] {
+        let message = parse(&annotations(&[("file.other", "vault:a#b"), (key, value)])).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("annotation {PREFIX}{key}")), "{message}");
+        assert!(message.contains(part), "{key}={value}: {message}");
+        assert!(!message.contains('\n'), "one sentence: {message}");
+    }
+    let message = parse(&annotations(&[("refresh-now", "1")])).unwrap_err().to_string();
+    assert!(message.contains("nothing to deliver"), "{message}");
+    let twice = parse(&annotations(&[FILE_X, ("secrets", "- {file: x, from: c}")])).unwrap_err().to_string();
+    assert!(twice.contains("delivered twice"), "{twice}");
+}
+
+#[test]
+fn options_fall_back_to_the_operators_defaults() {
+    let mut defaults = Options::default();
+    defaults.set(MOUNT_PATH, "/run/creds").unwrap();
+    defaults.set(MEMORY_LIMIT, "64Mi").unwrap();
+    let (_, options) = parsed(&[FILE_X, ("mount-path", "/mine")]);
+    let options = options.or(&defaults);
+    assert_eq!(options.mount_path.as_deref(), Some("/mine"));
+    assert_eq!(options.resources.memory_limit.as_deref(), Some("64Mi"));
+}
+
+#[test]
+fn every_key_is_understood() {
+    for key in KEYS {
+        let known = match key.name {
+            FILE | DIR | ROLE => format!("{}x", key.name),
+            name => name.to_owned(),
+        };
+        let message = parse(&annotations(&[FILE_X, (&known, "?")])).err().map(|error| error.to_string());
+        assert!(!message.is_some_and(|message| message.contains("unknown key")), "{known}");
+    }
+}

@@ -1,1 +1,354 @@
+//! Planned items and a generation become files: values are looked up, merged, decoded and formatted.
+//!
+//! Pure. Errors name the item, the reference and the key, never a value; buffers on the way are wiped.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
+
+use crate::annotations::{PREFIX, SIZE_LIMIT};
+use crate::bundle::{Decode, Format, Target, VolumePath};
+use crate::deliver::RenderedFile;
+use crate::plan::{PlannedFrom, PlannedItem, Take};
+use crate::reference::{Key, Reference};
+use crate::secret::{LookupError, SecretTree, SecretValue};
+use crate::source::Generation;
+
+mod buffer;
+mod format;
+mod template;
+
+use buffer::Buffer;
+use format::Problem;
+
+/// Keys shown in an error before the rest is an ellipsis.
+const SHOWN_KEYS: usize = 8;
+
+/// A generation that cannot become files: the item, the place in it, and what to do. Never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{item}: {problem}")]
+pub struct RenderError {
+    item: String,
+    problem: String,
+}
+
+/// One part of an answer, with the words that errors name it by.
+struct Part<'a> {
+    take: &'a Take,
+    tree: SecretTree,
+}
+
+/// What an item's references came to.
+enum Parts<'a> {
+    One(Part<'a>),
+    Merge(Vec<Part<'a>>),
+    Named(BTreeMap<&'a str, Part<'a>>),
+}
+
+/// A document's top level.
+type Entries = BTreeMap<String, SecretTree>;
+
+/// Makes every file of the generation, in the order of the items.
+///
+/// Optional items are left out if one of their requests has no answer, or the answer lacks the key.
+///
+/// # Errors
+/// [`RenderError`] if a needed answer or key is missing, a value does not fit its format, two items write the same
+/// path, or all files together have more than `size_limit` bytes.
+pub fn render(
+    items: &[PlannedItem],
+    generation: &Generation,
+    size_limit: u64,
+) -> Result<Vec<RenderedFile>, RenderError> {
+    let mut files = Vec::with_capacity(items.len());
+    let mut paths = BTreeSet::new();
+    for item in items {
+        let made =
+            render_item(item, generation, size_limit).map_err(|problem| RenderError::new(&item.target, problem))?;
+        for (path, bytes) in made {
+            claim(&mut paths, &path).map_err(|problem| RenderError::new(&item.target, problem))?;
+            files.push(RenderedFile { path, bytes, mode: item.mode });
+        }
+    }
+    let total = files.iter().map(|file| file.bytes.len() as u64).sum::<u64>();
+    if total > size_limit {
+        let problem = format!("{total} bytes, over the limit of {size_limit}: raise {PREFIX}{SIZE_LIMIT}");
+        return Err(RenderError { item: "all files together".to_owned(), problem });
+    }
+    Ok(files)
+}
+
+/// Keys of a store can collide with other items only now: the plan did not know them.
+fn claim(paths: &mut BTreeSet<String>, path: &VolumePath) -> Result<(), String> {
+    let path = path.as_str();
+    if !paths.insert(path.to_owned()) {
+        return Err(format!("another item writes {path:?} too"));
+    }
+    let above = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
+    if let Some(file) = above.clone().find(|dir| paths.contains(*dir)) {
+        return Err(format!("{path:?} would lie below the file {file:?}"));
+    }
+    let below = format!("{path}/");
+    match paths.range(below.clone()..).next() {
+        Some(other) if other.starts_with(&below) => Err(format!("the file {path:?} would lie above {other:?}")),
+        _ => Ok(()),
+    }
+}
+
+fn render_item(
+    item: &PlannedItem,
+    generation: &Generation,
+    size_limit: u64,
+) -> Result<Vec<(VolumePath, SecretValue)>, String> {
+    let Some(parts) = Parts::look_up(item, generation)? else { return Ok(Vec::new()) };
+    match &item.target {
+        Target::Dir(dir) => render_dir(item, dir, parts),
+        Target::File(path) => {
+            let bytes = match &item.template {
+                Some(text) => template::render(text, parts.context()?, size_limit)?,
+                None => render_file(item, parts)?,
+            };
+            Ok(vec![(path.clone(), bytes)])
+        }
+    }
+}
+
+fn render_dir(
+    item: &PlannedItem,
+    dir: &VolumePath,
+    parts: Parts<'_>,
+) -> Result<Vec<(VolumePath, SecretValue)>, String> {
+    let entries = parts.entries()?;
+    if entries.is_empty() && !item.optional {
+        // An empty directory would let the application start, or go on, without its secrets.
+        return Err("the answer has no keys, so there is no file to write (optional: true allows that)".to_owned());
+    }
+    let file = |(key, tree): (String, SecretTree)| {
+        let path = dir.join(&key).map_err(|problem| format!("key {key:?} is no file name: {problem}"))?;
+        let inside = |problem: Problem| problem.inside(&key).to_string();
+        let value = match item.decode {
+            Some(decode) => decoded(decode, &tree).map_err(|what| inside(Problem::new(what)))?,
+            None => format::plain(&tree).map_err(inside)?,
+        };
+        Ok((path, value))
+    };
+    entries.into_iter().map(file).collect()
+}
+
+fn render_file(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, String> {
+    let mut out = Buffer::default();
+    match item.format {
+        Format::Raw => return render_raw(item, parts),
+        Format::Json => {
+            format::json(&mut out, &parts.whole()?).map_err(|problem| problem.to_string())?;
+            out.push(b"\n");
+        }
+        Format::Yaml => format::yaml(&mut out, &parts.whole()?).map_err(|problem| problem.to_string())?,
+        Format::Dotenv => format::dotenv(&mut out, &parts.entries()?).map_err(|problem| problem.to_string())?,
+        Format::Properties => format::properties(&mut out, &parts.entries()?).map_err(|problem| problem.to_string())?,
+    }
+    Ok(out.into_value())
+}
+
+fn render_raw(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, String> {
+    let Parts::One(part) = parts else {
+        return Err("raw needs one value, but from has several: write format: json".to_owned());
+    };
+    let shown = || part.take.shown();
+    match (&part.tree, item.decode) {
+        (SecretTree::Map(entries), _) => Err(format!(
+            "{} is a document with the keys {} where one value is needed: write #key or format: json",
+            shown(),
+            shown_keys(entries.keys().map(String::as_str))
+        )),
+        (SecretTree::List(_), _) => {
+            Err(format!("{} is a list where one value is needed: write #/0 or format: json", shown()))
+        }
+        (tree, Some(decode)) => decoded(decode, tree).map_err(|problem| format!("{} {problem}", shown())),
+        (tree, None) if format::is_null(tree) => Err(format!("{} is null where a value is needed", shown())),
+        (tree, None) => format::plain(tree).map_err(|problem| format!("{} {problem}", shown())),
+    }
+}
+
+/// Base64 as people paste it: RFC 4648 §4, white space anywhere, padding or none.
+fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, String> {
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    let text = match tree {
+        SecretTree::Literal(text) | SecretTree::Text(text) => text.expose(),
+        SecretTree::Binary(_) => return Err("is no base64: the store holds bytes, so leave decode out".to_owned()),
+        SecretTree::List(_) | SecretTree::Map(_) => {
+            return Err("is a document or list where base64 text is needed: write #key".to_owned());
+        }
+    };
+    let mut dense = Zeroizing::new(Vec::with_capacity(text.len()));
+    dense.extend(text.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    // The library's own message shows the byte that it stumbled over, which is part of the secret.
+    ENGINE.decode(&*dense).map(SecretValue::new).map_err(|error| match error {
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+            format!("is no base64 at character {} (white space not counted)", at + 1)
+        }
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+            "is no base64: its length or padding is wrong".to_owned()
+        }
+    })
+}
+
+fn shown_keys<'a>(keys: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let more = if keys.len() > SHOWN_KEYS { ", …" } else { "" };
+    format!("{}{more}", keys.take(SHOWN_KEYS).collect::<Vec<_>>().join(", "))
+}
+
+// === impl RenderError ===
+
+impl RenderError {
+    fn new(target: &Target, problem: impl fmt::Display) -> Self {
+        let item = match target {
+            Target::File(path) => format!("file {path}"),
+            Target::Dir(path) => format!("dir {path}"),
+        };
+        Self { item, problem: problem.to_string() }
+    }
+}
+
+// === impl Take ===
+
+impl Take {
+    /// The reference as a person would write it, with the canonical request.
+    fn shown(&self) -> String {
+        let reference = Reference {
+            provider: Some(self.request.provider.clone()),
+            path: self.request.path.clone(),
+            params: self.request.params.clone(),
+            key: self.key.clone(),
+        };
+        reference.to_string()
+    }
+
+    /// The last name in the key: what a single value is called where names are needed.
+    fn name(&self) -> Option<&str> {
+        match self.key.as_ref()? {
+            Key::Literal(key) => Some(key),
+            Key::Pointer(tokens) => tokens.last().map(String::as_str),
+        }
+    }
+}
+
+// === impl Part ===
+
+impl<'a> Part<'a> {
+    /// `None` if the secret is missing and the item can do without.
+    fn look_up(take: &'a Take, generation: &Generation, optional: bool) -> Result<Option<Self>, String> {
+        let Some(answer) = generation.answers.get(&take.request) else {
+            return if optional { Ok(None) } else { Err(format!("{} has no answer", take.shown())) };
+        };
+        let found = match &take.key {
+            None => Ok((**answer).clone()),
+            Some(Key::Literal(key)) => answer.key(key),
+            Some(Key::Pointer(tokens)) => answer.pointer(tokens),
+        };
+        match found {
+            Ok(tree) => Ok(Some(Self { take, tree })),
+            Err(LookupError::NoKey { .. }) if optional => Ok(None),
+            Err(problem) => Err(format!("{}: {problem}", take.shown())),
+        }
+    }
+
+    /// The tree; a whole answer whose text is itself a document is that document, since stores keep them so.
+    fn whole(self) -> SecretTree {
+        match &self.tree {
+            SecretTree::Text(text) if self.take.key.is_none() => match serde_json::from_slice(text.expose()) {
+                Ok(parsed @ (SecretTree::Map(_) | SecretTree::List(_))) => parsed,
+                _ => self.tree,
+            },
+            _ => self.tree,
+        }
+    }
+
+    /// A document's entries; a single value is one entry, named by its key.
+    fn entries(self) -> Result<Entries, String> {
+        let take = self.take;
+        match (self.whole(), take.name()) {
+            (SecretTree::Map(entries), _) => Ok(entries),
+            (tree, Some(name)) => Ok(Entries::from([(name.to_owned(), tree)])),
+            (SecretTree::List(_), None) => {
+                Err(format!("{} is a list where a document is needed: write #/0 or format: json", take.shown()))
+            }
+            (_, None) => Err(format!(
+                "{} is a single value where a document is needed: write from: {{name: reference}} to name it",
+                take.shown()
+            )),
+        }
+    }
+}
+
+// === impl Parts ===
+
+impl<'a> Parts<'a> {
+    /// `None` if something is missing that an optional item can do without.
+    fn look_up(item: &'a PlannedItem, generation: &Generation) -> Result<Option<Self>, String> {
+        let look_up = |take: &'a Take| Part::look_up(take, generation, item.optional);
+        Ok(match &item.from {
+            PlannedFrom::One(take) => look_up(take)?.map(Self::One),
+            PlannedFrom::Merge(takes) => takes.iter().map(look_up).collect::<Result<Option<_>, _>>()?.map(Self::Merge),
+            PlannedFrom::Named(takes) => takes
+                .iter()
+                .map(|(name, take)| Ok(look_up(take)?.map(|part| (name.as_str(), part))))
+                .collect::<Result<Option<_>, String>>()?
+                .map(Self::Named),
+        })
+    }
+
+    /// The top level of the merged or named document.
+    fn entries(self) -> Result<Entries, String> {
+        match self {
+            Self::One(part) => part.entries(),
+            Self::Merge(parts) => merge(parts),
+            Self::Named(parts) => Ok(parts.into_iter().map(|(name, part)| (name.to_owned(), part.whole())).collect()),
+        }
+    }
+
+    /// The whole document; a single value stays one.
+    fn whole(self) -> Result<SecretTree, String> {
+        match self {
+            Self::One(part) => Ok(part.whole()),
+            several => several.entries().map(SecretTree::Map),
+        }
+    }
+
+    /// What a template sees: names, or the keys of the one document, or `value`.
+    fn context(self) -> Result<Entries, String> {
+        match self {
+            Self::One(part) => match part.whole() {
+                SecretTree::Map(entries) => Ok(entries),
+                tree => Ok(Entries::from([("value".to_owned(), tree)])),
+            },
+            several => several.entries(),
+        }
+    }
+}
+
+fn merge(parts: Vec<Part<'_>>) -> Result<Entries, String> {
+    let mut merged = Entries::new();
+    let mut origins: BTreeMap<String, &Take> = BTreeMap::new();
+    for part in parts {
+        let take = part.take;
+        for (key, tree) in part.entries()? {
+            if let Some(first) = origins.insert(key.clone(), take) {
+                let (first, second) = (first.shown(), take.shown());
+                return Err(format!("key {key:?} comes from both {first} and {second}: take it from one of them"));
+            }
+            merged.insert(key, tree);
+        }
+    }
+    Ok(merged)
+}
+
+#[cfg(test)]
+mod tests;

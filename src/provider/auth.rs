@@ -1,1 +1,104 @@
+//! What providers share about logging in: where the proof of identity comes from.
 
+use std::io;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{ErrorKind, ProviderError};
+use crate::secret::SecretValue;
+
+/// No token or key is longer; a file that is was meant for something else.
+const MAX_BYTES: u64 = 64 * 1024;
+
+/// The pod's projected service-account token. Read it at each login: kubelet replaces it long before it expires.
+///
+/// # Errors
+/// `Invalid` if there is none, `Unavailable` if it cannot be read now. The message names the file.
+pub fn projected_token(file: &Path) -> Result<SecretValue, ProviderError> {
+    read(file, "service-account token", "is the token volume mounted?")
+}
+
+/// A secret that lies in a file on a person's machine or in a CI job; `what` says which.
+///
+/// # Errors
+/// As [`projected_token`].
+pub fn secret_file(file: &Path, what: &str) -> Result<SecretValue, ProviderError> {
+    read(file, what, "check the path in the provider's auth")
+}
+
+/// A file below the home directory that command-line tools leave their token in, if it exists and is not empty.
+///
+/// # Errors
+/// `Unavailable` if it exists and cannot be read.
+pub fn home_file(name: &str, what: &str) -> Result<Option<SecretValue>, ProviderError> {
+    let Some(file) = std::env::home_dir().map(|home| home.join(name)) else { return Ok(None) };
+    match read(&file, what, "") {
+        Ok(secret) => Ok(Some(secret)),
+        Err(error) if error.kind == ErrorKind::Invalid => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A secret in an environment variable, if it is set and not empty.
+#[must_use]
+pub fn environment(name: &str) -> Option<SecretValue> {
+    let value = Zeroizing::new(std::env::var(name).ok()?);
+    let trimmed = value.trim();
+    (!trimmed.is_empty()).then(|| trimmed.into())
+}
+
+fn read(file: &Path, what: &str, hint: &str) -> Result<SecretValue, ProviderError> {
+    let invalid =
+        |problem: &str| ProviderError::new(ErrorKind::Invalid, format!("{what}: {} {problem}: {hint}", file.display()));
+    let unavailable = |error: &io::Error| {
+        let problem = error.kind();
+        ProviderError::new(ErrorKind::Unavailable, format!("{what}: {} cannot be read: {problem}", file.display()))
+    };
+    let size = match std::fs::metadata(file) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
+        Ok(_) => return Err(invalid("is no file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(invalid("does not exist")),
+        Err(error) => return Err(unavailable(&error)),
+    };
+    if size > MAX_BYTES {
+        return Err(invalid("is too large to be one"));
+    }
+    let bytes = Zeroizing::new(std::fs::read(file).map_err(|error| unavailable(&error))?);
+    match bytes.trim_ascii() {
+        [] => Err(invalid("is empty")),
+        trimmed => Ok(SecretValue::new(trimmed.to_vec())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_trimmed_and_missing_ones_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, "  canary\n").unwrap();
+        assert_eq!(projected_token(&file).unwrap(), "canary".into());
+        for (content, part) in [(Some(" \n"), "is empty"), (None, "does not exist")] {
+            match content {
+                Some(text) => std::fs::write(&file, text).unwrap(),
+                None => std::fs::remove_file(&file).unwrap(),
+            }
+            let error = projected_token(&file).unwrap_err();
+            assert_eq!(error.kind, ErrorKind::Invalid);
+            assert!(error.message.contains(part) && error.message.contains("token volume"), "{error}");
+        }
+        let error = secret_file(dir.path(), "role id").unwrap_err();
+        assert!(error.message.starts_with("role id: ") && error.message.contains("is no file"), "{error}");
+    }
+
+    #[test]
+    fn a_huge_file_is_no_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("token");
+        std::fs::write(&file, vec![b'x'; 70_000]).unwrap();
+        assert!(projected_token(&file).unwrap_err().message.contains("too large"));
+    }
+}

@@ -1,1 +1,288 @@
+//! The one HTTP client of all providers: HTTP/1.1 over rustls, bounded in time and size, and silent about what it
+//! carries.
+//!
+//! What goes out and what comes in are secrets. So bodies and secret headers are wiped after use, and a failure is told
+//! in our own words with the address of the store, never with what the store wrote.
 
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+use hyper_util::client::legacy;
+use hyper_util::client::proxy::matcher::Matcher;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
+
+use super::{ErrorKind, ProviderError};
+use crate::secret::SecretValue;
+
+mod address;
+mod connect;
+
+pub use address::Address;
+use connect::Connector;
+pub use connect::check_ca;
+
+/// How many redirects within one address are followed.
+const MAX_REDIRECTS: u8 = 2;
+
+/// A connection is kept for the next request of the same batch, not for the next poll: its buffers are memory in
+/// every pod.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What hyper may hold of one answer's head; bodies are handed on in pieces.
+const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Bounds of one exchange.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For name resolution, TCP, a proxy's tunnel and TLS together.
+    pub connect: Duration,
+    /// For the whole exchange: connecting, redirects and the last byte of the body.
+    pub exchange: Duration,
+    /// Most bytes of an answer's body.
+    pub body_bytes: usize,
+}
+
+/// A client of one store.
+pub struct Client {
+    address: Address,
+    limits: Limits,
+    inner: legacy::Client<Connector, Full<Bytes>>,
+}
+
+/// One request.
+#[derive(Clone)]
+pub struct Call {
+    method: Method,
+    path: String,
+    query: Vec<(String, String)>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+/// What the store answered, whatever its status. The body is wiped when dropped.
+pub struct Response {
+    /// The status.
+    pub status: StatusCode,
+    /// `Retry-After` in seconds (RFC 9110, 10.2.3); its form with a date is passed over.
+    pub retry_after: Option<Duration>,
+    /// The body.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// Why there is no complete answer: always `Unavailable`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}")]
+pub struct SendError {
+    /// Whether there was a connection. If not, other requests will fare no better.
+    pub is_connected: bool,
+    /// What to tell.
+    pub error: ProviderError,
+}
+
+/// A header value that is wiped after use and marked sensitive.
+///
+/// # Errors
+/// `Invalid` if the secret has bytes that no header can carry, such as a line's end; `what` names it.
+pub fn secret_header(secret: &SecretValue, what: &str) -> Result<HeaderValue, ProviderError> {
+    let bytes = Bytes::from_owner(Zeroizing::new(secret.expose().to_vec()));
+    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| {
+        ProviderError::new(ErrorKind::Invalid, format!("{what} has characters that no HTTP header can carry"))
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(5), exchange: Duration::from_secs(15), body_bytes: 1024 * 1024 }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// A request for `path` below the store's address; it is percent-encoded on its way.
+    #[must_use]
+    pub fn new(method: Method, path: impl Into<String>) -> Self {
+        Self { method, path: path.into(), query: Vec::new(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// Adds a query parameter.
+    #[must_use]
+    pub fn query(mut self, name: &str, value: &str) -> Self {
+        self.query.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Sets a JSON body, wiped after use.
+    #[must_use]
+    pub fn json(mut self, body: Zeroizing<Vec<u8>>) -> Self {
+        self.body = Bytes::from_owner(body);
+        self.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+// === impl Response ===
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+// === impl Client ===
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// A client for the store at `address`. `ca` are PEM certificates that replace the public authorities; `proxy`
+    /// says which addresses are reached through an HTTP proxy.
+    ///
+    /// # Errors
+    /// `Invalid` if the CA bundle or the proxy cannot be used.
+    pub fn new(address: Address, ca: Option<&str>, limits: Limits, proxy: &Matcher) -> Result<Self, ProviderError> {
+        let invalid = |problem| ProviderError::new(ErrorKind::Invalid, problem);
+        let connector = Connector::new(&address, ca, limits.connect, proxy).map_err(invalid)?;
+        let inner = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(1)
+            .http1_max_buf_size(READ_BUFFER_BYTES)
+            .build(connector);
+        Ok(Self { address, limits, inner })
+    }
+
+    /// Where the store is.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Sends a request and waits for the whole answer. An answer of any status is no error here.
+    ///
+    /// # Errors
+    /// [`SendError`] if there is no complete answer in time, or one beyond the limits.
+    pub async fn send(&self, call: Call) -> Result<Response, SendError> {
+        let started = Instant::now();
+        let answer = match timeout(self.limits.exchange, self.exchange(&call)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.failed(format!("did not answer within {:?}", self.limits.exchange))),
+        };
+        let outcome = answer.as_ref().map_or("failed", |response| response.status.as_str());
+        let ms = started.elapsed().as_millis();
+        // Parameters may be private, so that only their being there is told.
+        let more = if call.query.is_empty() { "" } else { "?…" };
+        tracing::debug!(method = %call.method, host = %self.address.host(), path = %format_args!("{}{more}", call.path),
+            status = outcome, ms, "request to store");
+        answer
+    }
+
+    async fn exchange(&self, call: &Call) -> Result<Response, SendError> {
+        let mut uri = self.address.uri(&call.path, &call.query).map_err(|problem| self.failed(problem))?;
+        for _ in 0..=MAX_REDIRECTS {
+            let response = self.inner.request(request(call, uri.clone())).await.map_err(|error| SendError {
+                is_connected: !error.is_connect(),
+                ..self.failed(connect::explain(&error, self.limits.connect))
+            })?;
+            match redirect_target(&response, &uri) {
+                None => return self.collect(response).await,
+                Some(next) if self.address.is_same_origin(&next) => uri = next,
+                Some(_) => {
+                    return Err(self.failed(
+                        "redirects to another host, which is not followed: set an address that reaches the active \
+                         node, or let this one forward requests",
+                    ));
+                }
+            }
+        }
+        Err(self.failed(format!("redirects more than {MAX_REDIRECTS} times")))
+    }
+
+    async fn collect(&self, response: hyper::Response<Incoming>) -> Result<Response, SendError> {
+        let limit = self.limits.body_bytes;
+        let too_large = || self.failed(format!("answers more than {limit} bytes to one request"));
+        let (head, mut incoming) = response.into_parts();
+        let announced = usize::try_from(hyper::body::Body::size_hint(&incoming).lower()).unwrap_or(usize::MAX);
+        if announced > limit {
+            return Err(too_large());
+        }
+        let mut body = Zeroizing::new(Vec::with_capacity(announced));
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|_| self.failed("broke off in the middle of its answer"))?;
+            let Some(bytes) = frame.data_ref() else { continue };
+            if body.len() + bytes.len() > limit {
+                return Err(too_large());
+            }
+            append(&mut body, bytes);
+        }
+        let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+        Ok(Response { status: head.status, retry_after, body })
+    }
+
+    fn failed(&self, what: impl fmt::Display) -> SendError {
+        let error = ProviderError::new(ErrorKind::Unavailable, format!("{} {what}", self.address));
+        SendError { is_connected: true, error }
+    }
+}
+
+fn request(call: &Call, uri: Uri) -> hyper::Request<Full<Bytes>> {
+    let mut request = hyper::Request::new(Full::new(call.body.clone()));
+    *request.method_mut() = call.method.clone();
+    *request.uri_mut() = uri;
+    let headers = request.headers_mut();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("hushpod/", env!("CARGO_PKG_VERSION"))));
+    headers.extend(call.headers.iter().cloned());
+    request
+}
+
+/// Appends without leaving an unwiped copy behind, as a growing `Vec` would.
+fn append(body: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
+    if body.capacity() - body.len() < bytes.len() {
+        let mut larger = Zeroizing::new(Vec::with_capacity((body.len() + bytes.len()) * 2));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(bytes);
+}
+
+/// Where a redirect leads that keeps method and body (RFC 9110, 15.4): 307 and 308; or any, if it is a plain read.
+fn redirect_target(response: &hyper::Response<Incoming>, from: &Uri) -> Option<Uri> {
+    if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let next: Uri = location.parse().ok()?;
+    if next.authority().is_some() {
+        return Some(next);
+    }
+    let mut parts = from.clone().into_parts();
+    parts.path_and_query = next.into_parts().path_and_query;
+    Uri::from_parts(parts).ok()
+}

@@ -1,53 +1,202 @@
-//! Vault.
-use super::{Known, Lease, Login, Pending, Provider, ProviderError, ReadResult};
-use crate::reference::{Reference, Request};
+//! HashiCorp Vault, and what speaks its API: what the operator sets, and what a reference means there.
+//!
+//! [API](https://developer.hashicorp.com/vault/api-docs); where it is silent, Vault 1.19.5 was asked.
+
+use std::path::PathBuf;
+
+use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
-/// Settings.
+
+use super::http;
+use crate::reference::{Reference, Request, VERSION_PARAM};
+
+mod answer;
+mod client;
+mod complaint;
+mod kv;
+mod session;
+
+pub use client::Vault;
+
+/// Where Vault is and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct VaultSettings {
-    /// Address.
+    /// `https://host:port`; plain `http://` only on this machine.
     pub address: String,
+    /// PEM certificates of the authorities that may sign Vault's; without them, the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Namespace (Vault Enterprise, `OpenBao`), sent as `X-Vault-Namespace`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// How to log in.
+    #[serde(default)]
+    pub auth: VaultAuth,
 }
+
+/// An auth method and where its proof comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct VaultAuth {
+    /// The method.
+    #[serde(default)]
+    pub method: Method,
+    /// Where it is mounted, without `auth/`; the method's own name if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mount: Option<String>,
+    /// `token`: a file with a Vault token. `kubernetes`, `jwt`: a JWT to show instead of the pod's projected token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// `approle`: a file with the role id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_id_file: Option<PathBuf>,
+    /// `approle`: a file with the secret id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_id_file: Option<PathBuf>,
+}
+
+/// Vault's auth methods that fit a pod, a laptop or a CI job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// A service-account token, which Vault lets the cluster review.
+    #[default]
+    Kubernetes,
+    /// A JWT, which Vault verifies with its issuer's keys.
+    Jwt,
+    /// A token made elsewhere: `tokenFile`, else `VAULT_TOKEN`, else `~/.vault-token`.
+    Token,
+    /// A role id and a secret id.
+    Approle,
+}
+
+/// First components of paths that hold no secrets but Vault's own affairs.
+const NOT_SECRETS: [(&str, &str); 3] = [
+    ("sys", "Vault's administration"),
+    ("auth", "logins, which hushpod does itself"),
+    ("cubbyhole", "private to each login, so that nothing can be there"),
+];
+
+// === impl Method ===
+
+impl Method {
+    /// As configuration and Vault write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Jwt => "jwt",
+            Self::Token => "token",
+            Self::Approle => "approle",
+        }
+    }
+}
+
+// === impl VaultAuth ===
+
+impl VaultAuth {
+    /// Where the method is mounted, without `auth/`.
+    fn mount(&self) -> &str {
+        self.mount.as_deref().unwrap_or(self.method.as_str())
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let method = self.method.as_str();
+        if let Some(mount) = &self.mount {
+            let is_plain = mount.split('/').all(is_plain_component);
+            if self.method == Method::Token || !is_plain || mount.starts_with("auth/") {
+                return Err(format!(
+                    "auth.mount {mount:?} is no mount of method {method}: write what stands between auth/ and /login, \
+                     and nothing for method token"
+                ));
+            }
+        }
+        let is_approle = self.method == Method::Approle;
+        for (field, file) in [("roleIdFile", &self.role_id_file), ("secretIdFile", &self.secret_id_file)] {
+            match file {
+                Some(_) if !is_approle => return Err(format!("auth.{field} is of no use to method {method}")),
+                None if is_approle => return Err(format!("auth.{field} is missing: method approle needs it")),
+                _ => {}
+            }
+        }
+        if is_approle && self.token_file.is_some() {
+            return Err("auth.tokenFile is of no use to method approle".to_owned());
+        }
+        Ok(())
+    }
+}
+
+// === impl VaultSettings ===
+
 impl VaultSettings {
-    #[allow(missing_docs, clippy::all)]
-    pub fn resolve(&self, _: &str, _: &Reference) -> Result<Request, String> {
-        todo!()
+    /// The canonical request of a reference: the API path without `v1/`, `version` as a plain number.
+    ///
+    /// # Errors
+    /// One sentence that says what Vault cannot mean by it.
+    pub fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+        let given = &reference.path;
+        let rooted = given.trim_start_matches('/');
+        let components: Vec<_> =
+            rooted.strip_prefix("v1/").unwrap_or(rooted).split('/').filter(|component| !component.is_empty()).collect();
+        let Some(first) = components.first() else {
+            return Err(format!("{given:?} is no Vault path: write the API path, such as secret/data/db"));
+        };
+        if components.iter().any(|component| !is_plain_component(component)) {
+            return Err(format!("{given:?} has a '.', '..' or control character in its path, which Vault refuses"));
+        }
+        if let Some((name, what)) = NOT_SECRETS.iter().find(|(name, _)| name == first) {
+            return Err(format!("{given:?} is no secret: {name}/ is {what}"));
+        }
+        let mut params = reference.params.clone();
+        if let Some(version) = params.get_mut(VERSION_PARAM) {
+            match version.parse::<u32>() {
+                Ok(number) if number > 0 && !version.starts_with('+') => *version = number.to_string(),
+                _ => return Err(format!("version {version:?} is no version: write a whole number above zero")),
+            }
+        }
+        Ok(Request { provider: provider.to_owned(), path: components.join("/"), params })
     }
-    #[allow(missing_docs, clippy::all)]
-    pub fn is_leased(&self, _: &Request) -> bool {
-        todo!()
+
+    /// Whether the path has the form `<mount>/creds/<role>` that engines with leases share. Not every one does, and an
+    /// old KV engine may have such a path too: what an answer says at read time counts.
+    #[must_use]
+    pub fn is_leased(&self, request: &Request) -> bool {
+        let mut components = request.path.split('/').rev().skip(1);
+        components.next() == Some("creds") && components.next().is_some() && !request.path.contains("/data/")
     }
-    #[allow(missing_docs, clippy::all)]
+
+    /// Audience of the projected token: `vault`, where the method shows one.
+    #[must_use]
     pub fn default_audience(&self) -> Option<&'static str> {
-        todo!()
+        self.needs_role().then_some("vault")
     }
-    #[allow(missing_docs, clippy::all)]
+
+    /// Whether the method logs in as a role.
+    #[must_use]
     pub fn needs_role(&self) -> bool {
-        todo!()
+        matches!(self.auth.method, Method::Kubernetes | Method::Jwt)
     }
-    #[allow(missing_docs, clippy::all)]
+
+    /// Checks what the type system could not.
+    ///
+    /// # Errors
+    /// One sentence that names the field.
     pub fn validate(&self) -> Result<(), String> {
-        todo!()
+        http::Address::parse(&self.address)?;
+        self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
+        if let Some(namespace) = &self.namespace
+            && (namespace.trim_matches('/').is_empty() || HeaderValue::from_str(namespace).is_err())
+        {
+            return Err(format!("namespace {namespace:?} is none: write its path, such as admin/team"));
+        }
+        self.auth.validate()
     }
 }
-/// Vault client.
-#[derive(Debug)]
-pub struct Vault;
-impl Vault {
-    #[allow(missing_docs)]
-    pub fn connect(_: &VaultSettings, _: Login) -> Result<Self, ProviderError> {
-        todo!()
-    }
+
+fn is_plain_component(component: &str) -> bool {
+    !matches!(component, "" | "." | "..") && !component.contains(char::is_control)
 }
-impl Provider for Vault {
-    fn read<'a>(&'a mut self, _: &'a [Request], _: &'a Known) -> Pending<'a, Vec<ReadResult>> {
-        todo!()
-    }
-    fn renew<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
-        todo!()
-    }
-    fn revoke<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
-        todo!()
-    }
-}
+
+#[cfg(test)]
+mod tests;

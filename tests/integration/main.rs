@@ -1,1 +1,4 @@
+//! Everything that is tested through public seams, in one binary.
 
+mod readme;
+mod webhook;

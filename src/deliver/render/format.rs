@@ -1,0 +1,238 @@
+//! One function per format. Written by hand, since a serializer would need values in types that nobody wipes.
+
+use std::fmt;
+
+use super::{Buffer, Entries};
+use crate::secret::{SecretTree, SecretValue};
+
+/// What is wrong, and below which keys. Never a value.
+#[derive(Debug)]
+pub(super) struct Problem {
+    /// Innermost key first.
+    keys: Vec<String>,
+    what: String,
+}
+
+impl Problem {
+    pub(super) fn new(what: impl Into<String>) -> Self {
+        Self { keys: Vec::new(), what: what.into() }
+    }
+
+    fn binary() -> Self {
+        Self::new("is binary, which only raw and dir deliver: use one of them, or leave this key out")
+    }
+
+    pub(super) fn inside(mut self, key: &str) -> Self {
+        self.keys.push(key.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.keys.is_empty() {
+            let path: Vec<_> = self.keys.iter().rev().map(String::as_str).collect();
+            write!(f, "key {:?} ", path.join("/"))?;
+        }
+        f.write_str(&self.what)
+    }
+}
+
+pub(super) fn is_null(tree: &SecretTree) -> bool {
+    matches!(tree, SecretTree::Literal(text) if text.expose() == b"null")
+}
+
+/// One value as a file or a shell has it: text and bytes as they are, `null` as nothing, documents as compact JSON.
+pub(super) fn plain(tree: &SecretTree) -> Result<SecretValue, Problem> {
+    match tree {
+        tree if is_null(tree) => Ok(SecretValue::new(Vec::new())),
+        SecretTree::Literal(value) | SecretTree::Text(value) | SecretTree::Binary(value) => Ok(value.clone()),
+        SecretTree::List(_) | SecretTree::Map(_) => {
+            let mut out = Buffer::default();
+            json(&mut out, tree)?;
+            Ok(out.into_value())
+        }
+    }
+}
+
+/// [`plain`], for formats that are text.
+fn plain_text(tree: &SecretTree) -> Result<SecretValue, Problem> {
+    if matches!(tree, SecretTree::Binary(_)) { Err(Problem::binary()) } else { plain(tree) }
+}
+
+/// Refuses binary values anywhere in the tree.
+pub(super) fn check_text(tree: &SecretTree) -> Result<(), Problem> {
+    match tree {
+        SecretTree::Literal(_) => Ok(()),
+        SecretTree::Text(value) => utf8(value).map(drop),
+        SecretTree::Binary(_) => Err(Problem::binary()),
+        SecretTree::List(items) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, item)| check_text(item).map_err(|problem| problem.inside(&index.to_string()))),
+        SecretTree::Map(entries) => {
+            entries.iter().try_for_each(|(key, value)| check_text(value).map_err(|problem| problem.inside(key)))
+        }
+    }
+}
+
+fn utf8(value: &SecretValue) -> Result<&str, Problem> {
+    value.expose_str().ok_or_else(Problem::binary)
+}
+
+/// Compact JSON (RFC 8259), keys in byte order, no newline. Numbers and booleans keep their type and their digits.
+pub(super) fn json(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
+    match tree {
+        SecretTree::Literal(value) => out.push(value.expose()),
+        SecretTree::Text(value) => quote(out, utf8(value)?),
+        SecretTree::Binary(_) => return Err(Problem::binary()),
+        SecretTree::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                out.push(if index == 0 { b"[" } else { b"," });
+                json(out, item).map_err(|problem| problem.inside(&index.to_string()))?;
+            }
+            out.push_str(if items.is_empty() { "[]" } else { "]" });
+        }
+        SecretTree::Map(entries) => {
+            for (index, (key, value)) in entries.iter().enumerate() {
+                out.push(if index == 0 { b"{" } else { b"," });
+                quote(out, key);
+                out.push(b":");
+                json(out, value).map_err(|problem| problem.inside(key))?;
+            }
+            out.push_str(if entries.is_empty() { "{}" } else { "}" });
+        }
+    }
+    Ok(())
+}
+
+/// A JSON string that is a YAML 1.2 double-quoted scalar too: YAML wants more characters escaped (§5.1), and JSON
+/// allows that.
+fn quote(out: &mut Buffer, text: &str) {
+    out.push(b"\"");
+    for char in text.chars() {
+        match char {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0'..='\x1f' | '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                push_unicode(out, u32::from(char));
+            }
+            char => out.push_char(char),
+        }
+    }
+    out.push(b"\"");
+}
+
+/// `\uXXXX`; only for numbers of at most 16 bits.
+fn push_unicode(out: &mut Buffer, number: u32) {
+    out.push_str("\\u");
+    for shift in [12, 8, 4, 0] {
+        out.push_char(char::from_digit(number >> shift & 0xf, 16).unwrap_or('0').to_ascii_uppercase());
+    }
+}
+
+/// Block-style YAML 1.2. Every string and key is double-quoted, so that none is taken for a number, a boolean (`no`)
+/// or a date by any reader.
+pub(super) fn yaml(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
+    if tree.as_value().is_some() || tree.is_empty() {
+        json(out, tree)?;
+        out.push(b"\n");
+        return Ok(());
+    }
+    yaml_block(out, tree, 0)
+}
+
+fn yaml_block(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), Problem> {
+    let indent = |out: &mut Buffer| (0..depth).for_each(|_| out.push(b"  "));
+    match tree {
+        SecretTree::Map(entries) => entries.iter().try_for_each(|(key, value)| {
+            indent(out);
+            quote(out, key);
+            out.push(b":");
+            yaml_node(out, value, depth + 1).map_err(|problem| problem.inside(key))
+        }),
+        SecretTree::List(items) => items.iter().enumerate().try_for_each(|(index, item)| {
+            indent(out);
+            out.push(b"-");
+            yaml_node(out, item, depth + 1).map_err(|problem| problem.inside(&index.to_string()))
+        }),
+        _ => json(out, tree),
+    }
+}
+
+fn yaml_node(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), Problem> {
+    if tree.as_value().is_some() || tree.is_empty() {
+        out.push(b" ");
+        json(out, tree)?;
+        out.push(b"\n");
+        return Ok(());
+    }
+    out.push(b"\n");
+    yaml_block(out, tree, depth)
+}
+
+/// `KEY='value'` lines that a POSIX shell can source (XCU 2.2.2: nothing is special between single quotes but the
+/// quote itself). `null` is empty, documents are compact JSON.
+pub(super) fn dotenv(out: &mut Buffer, entries: &Entries) -> Result<(), Problem> {
+    entries.iter().try_for_each(|(key, tree)| dotenv_line(out, key, tree).map_err(|problem| problem.inside(key)))
+}
+
+fn dotenv_line(out: &mut Buffer, key: &str, tree: &SecretTree) -> Result<(), Problem> {
+    let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let bytes = key.as_bytes();
+    if !bytes.first().copied().is_some_and(letter) || !bytes.iter().all(|&byte| letter(byte) || byte.is_ascii_digit()) {
+        return Err(Problem::new(
+            "is no shell variable's name (letters, digits and '_', no digit first): rename it, or use json",
+        ));
+    }
+    let value = plain_text(tree)?;
+    if value.expose().contains(&0) {
+        return Err(Problem::new("has a NUL byte, which no environment variable can hold: use raw or json"));
+    }
+    out.push_str(key);
+    out.push(b"='");
+    for (index, piece) in value.expose().split(|&byte| byte == b'\'').enumerate() {
+        if index > 0 {
+            out.push(br"'\''");
+        }
+        out.push(piece);
+    }
+    out.push(b"'\n");
+    Ok(())
+}
+
+/// Java properties, in the form that `java.util.Properties.store` writes: ASCII only, so that it does not matter
+/// whether a reader takes the file for ISO 8859-1 or UTF-8. `null` is empty, documents are compact JSON.
+pub(super) fn properties(out: &mut Buffer, entries: &Entries) -> Result<(), Problem> {
+    for (key, tree) in entries {
+        let value = plain_text(tree).map_err(|problem| problem.inside(key))?;
+        java_escape(out, key, true);
+        out.push(b"=");
+        java_escape(out, utf8(&value).map_err(|problem| problem.inside(key))?, false);
+        out.push(b"\n");
+    }
+    Ok(())
+}
+
+fn java_escape(out: &mut Buffer, text: &str, is_key: bool) {
+    let mut leading = true;
+    for char in text.chars() {
+        leading &= char == ' ';
+        match char {
+            ' ' if is_key || leading => out.push_str("\\ "),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x0c' => out.push_str("\\f"),
+            '\\' | '=' | ':' | '#' | '!' => {
+                out.push(b"\\");
+                out.push_char(char);
+            }
+            ' '..='~' => out.push_char(char),
+            char => char.encode_utf16(&mut [0; 2]).iter().for_each(|&unit| push_unicode(out, u32::from(unit))),
+        }
+    }
+}

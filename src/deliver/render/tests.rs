@@ -1,0 +1,395 @@
+use std::io::Write as _;
+use std::process::Command;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::bundle::FileMode;
+use crate::reference::Request;
+use crate::source::GenerationId;
+
+const LIMIT: u64 = 1 << 20;
+
+fn request(reference: &str) -> Take {
+    let parsed: Reference = reference.parse().unwrap();
+    let provider = parsed.provider.unwrap_or_else(|| "vault".to_owned());
+    Take { request: Request { provider, path: parsed.path, params: parsed.params }, key: parsed.key }
+}
+
+fn tree(document: &serde_json::Value) -> SecretTree {
+    serde_json::from_str(&document.to_string()).unwrap()
+}
+
+fn generation(answers: &[(&str, SecretTree)]) -> Generation {
+    Generation {
+        id: GenerationId("id".to_owned()),
+        answers: answers.iter().map(|(path, tree)| (request(path).request, Arc::new(tree.clone()))).collect(),
+        versions: BTreeMap::new(),
+    }
+}
+
+/// A planned item, written as in the plan's JSON, with references in short.
+fn item(fields: &serde_json::Value) -> PlannedItem {
+    let take = |reference: &serde_json::Value| request(reference.as_str().unwrap());
+    let from = match &fields["from"] {
+        serde_json::Value::Array(list) => PlannedFrom::Merge(list.iter().map(take).collect()),
+        serde_json::Value::Object(map) => {
+            PlannedFrom::Named(map.iter().map(|(name, reference)| (name.clone(), take(reference))).collect())
+        }
+        one => PlannedFrom::One(take(one)),
+    };
+    let path = |field: &str| fields[field].as_str().map(|path| VolumePath::try_from(path.to_owned()).unwrap());
+    PlannedItem {
+        target: path("file").map(Target::File).or_else(|| path("dir").map(Target::Dir)).unwrap(),
+        from,
+        format: serde_json::from_value(fields["format"].clone()).unwrap_or_default(),
+        mode: FileMode::OWNER,
+        decode: fields["decode"].as_str().map(|_| Decode::Base64),
+        template: fields["template"].as_str().map(str::to_owned),
+        optional: fields["optional"].as_bool().unwrap_or_default(),
+    }
+}
+
+fn render_one(fields: &serde_json::Value, answers: &[(&str, SecretTree)]) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let files = render(&[item(fields)], &generation(answers), LIMIT).map_err(|error| error.to_string())?;
+    Ok(files.iter().map(|file| (file.path.to_string(), file.bytes.expose().to_vec())).collect())
+}
+
+/// The one file's text.
+fn text(fields: &serde_json::Value, answers: &[(&str, SecretTree)]) -> String {
+    let files = render_one(fields, answers).unwrap();
+    assert_eq!(files.len(), 1, "{fields}");
+    String::from_utf8(files[0].1.clone()).unwrap()
+}
+
+fn binary() -> SecretTree {
+    SecretTree::from_bytes(b"\xff\x00canary\xfe".to_vec())
+}
+
+#[test]
+fn raw_is_the_bytes_of_one_value() {
+    let db = tree(&json!({"user": "u", "port": 5432, "deep": {"key": "d"}, "text": "{\"a\": 1}"}));
+    for (from, want) in [
+        ("db#user", "u"),
+        ("db#port", "5432"),
+        ("db#/deep/key", "d"),
+        ("db#/text/a", "1"),
+        ("db#text", "{\"a\": 1}"),
+        ("plain", "line\n"),
+    ] {
+        let answers = [("db", db.clone()), ("plain", SecretTree::Text("line\n".into()))];
+        assert_eq!(text(&json!({"file": "f", "from": from}), &answers), want, "{from}");
+    }
+    let files = render_one(&json!({"file": "f", "from": "b"}), &[("b", binary())]).unwrap();
+    assert_eq!(files, [("f".to_owned(), b"\xff\x00canary\xfe".to_vec())]);
+}
+
+#[test]
+fn each_format_keeps_types_and_quotes_text() {
+    let db = tree(&json!({
+        "no": "no", "one": "1", "port": 5432, "tls": true, "none": null, "list": ["a", {"b": 2}], "empty": {},
+        "lines": "a\nb", "unicode": "ä\u{85}😀",
+    }));
+    for (format, want) in [
+        (
+            "json",
+            concat!(
+                r#"{"empty":{},"lines":"a\nb","list":["a",{"b":2}],"no":"no","none":null,"one":"1","port":5432,"#,
+                r#""tls":true,"unicode":"ä\u0085😀"}"#,
+                "\n"
+            ),
+        ),
+        (
+            "yaml",
+            concat!(
+                "\"empty\": {}\n\"lines\": \"a\\nb\"\n\"list\":\n  - \"a\"\n  -\n    \"b\": 2\n\"no\": \"no\"\n",
+                "\"none\": null\n\"one\": \"1\"\n\"port\": 5432\n\"tls\": true\n\"unicode\": \"ä\\u0085😀\"\n"
+            ),
+        ),
+        (
+            "dotenv",
+            concat!(
+                "empty='{}'\nlines='a\nb'\nlist='[\"a\",{\"b\":2}]'\nno='no'\nnone=''\none='1'\nport='5432'\n",
+                "tls='true'\nunicode='ä\u{85}😀'\n"
+            ),
+        ),
+        (
+            "properties",
+            concat!(
+                "empty={}\nlines=a\\nb\nlist=[\"a\",{\"b\"\\:2}]\nno=no\nnone=\none=1\nport=5432\ntls=true\n",
+                "unicode=\\u00E4\\u0085\\uD83D\\uDE00\n"
+            ),
+        ),
+    ] {
+        let answers = [("db", db.clone())];
+        assert_eq!(text(&json!({"file": "f", "from": "db", "format": format}), &answers), want, "{format}");
+    }
+}
+
+#[test]
+fn json_and_yaml_are_read_back_as_they_were() {
+    let nasty = json!({
+        "": "empty key", "yes": "off", "date": "2024-01-01", "null": "~", "colon: #": "- a: b # c", "tab\t": "\t",
+        "control": "\u{0}\u{1b}\u{7f}\u{9f}\u{feff}\u{2028}", "quotes": "\"'\\", "crlf": "a\r\nb\n", "lead": "  x  ",
+        "nested": {"list": [[], [1, [2, "3"]], {"a": {"b": []}}], "f": 0.5, "big": 18_446_744_073_709_551_615_u64},
+    });
+    for format in ["json", "yaml"] {
+        let written = text(&json!({"file": "f", "from": "x", "format": format}), &[("x", tree(&nasty))]);
+        let read: SecretTree = if format == "json" {
+            serde_json::from_str(&written).unwrap()
+        } else {
+            serde_saphyr::from_str(&written).unwrap()
+        };
+        assert!(read == tree(&nasty), "{format}:\n{written}");
+    }
+}
+
+#[test]
+fn dotenv_survives_a_posix_shell() {
+    let nasty = [
+        "plain",
+        "",
+        " lead and trail ",
+        "it's",
+        "''",
+        "a\nb\n",
+        "$(exit 9)`exit 9`$HOME",
+        "\\n\\\\'\\",
+        "\"x\"",
+        "ä😀",
+        "#no comment",
+        "a=b;c&d|e>f",
+        "\t\r",
+        "-e -n",
+        "%s%d",
+    ];
+    let entries: serde_json::Map<_, _> =
+        nasty.iter().enumerate().map(|(index, value)| (format!("K_{index}"), json!(value))).collect();
+    let written = text(
+        &json!({"file": "f", "from": "x", "format": "dotenv"}),
+        &[("x", tree(&serde_json::Value::Object(entries)))],
+    );
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(written.as_bytes()).unwrap();
+    for (index, value) in nasty.iter().enumerate() {
+        let script = format!(". \"$1\" && printf %s \"$K_{index}\"");
+        let shell = Command::new("sh").args(["-c", &script, "sh"]).arg(file.path()).output().unwrap();
+        assert!(shell.status.success(), "{value:?}: {shell:?}");
+        assert_eq!(String::from_utf8(shell.stdout).unwrap(), *value);
+    }
+}
+
+#[test]
+fn properties_escape_what_java_would_read_otherwise() {
+    for (key, value, want) in [
+        ("a b", "c", r"a\ b=c"),
+        ("a=b:c", "#d!e=f:g", r"a\=b\:c=\#d\!e\=f\:g"),
+        ("#k", "  two spaces", r"\#k=\ \ two spaces"),
+        ("k", r"C:\dir", r"k=C\:\\dir"),
+        ("k", "\t\r\n\x0c\x01", r"k=\t\r\n\f\u0001"),
+        ("ключ", "é", r"\u043A\u043B\u044E\u0447=\u00E9"),
+    ] {
+        let fields = json!({"file": "f", "from": "x", "format": "properties"});
+        assert_eq!(text(&fields, &[("x", tree(&json!({key: value})))]), format!("{want}\n"), "{key} {value}");
+    }
+}
+
+#[test]
+fn references_are_merged_or_named() {
+    let answers = [
+        ("a", tree(&json!({"user": "u", "nested": {"x": 1}}))),
+        ("b", tree(&json!({"token": "t"}))),
+        ("text", SecretTree::Text(r#"{"inner":"i"}"#.into())),
+        ("plain", SecretTree::Text("p".into())),
+    ];
+    for (from, want) in [
+        (json!(["a#user", "b"]), r#"{"token":"t","user":"u"}"#),
+        (json!(["a#/nested", "b"]), r#"{"token":"t","x":1}"#),
+        (json!(["text", "b"]), r#"{"inner":"i","token":"t"}"#),
+        (json!({"one": "a#user", "two": "b", "three": "text", "four": "plain"}), {
+            r#"{"four":"p","one":"u","three":{"inner":"i"},"two":{"token":"t"}}"#
+        }),
+        (json!("plain"), r#""p""#),
+        (json!("text"), r#"{"inner":"i"}"#),
+        (json!("a#user"), r#""u""#),
+    ] {
+        let fields = json!({"file": "f", "from": from, "format": "json"});
+        assert_eq!(text(&fields, &answers), format!("{want}\n"), "{from}");
+    }
+}
+
+#[test]
+fn a_directory_has_a_file_per_key() {
+    let answers = [(
+        "a",
+        SecretTree::Map(BTreeMap::from([
+            ("bin".to_owned(), binary()),
+            ("doc".to_owned(), tree(&json!({"x": [1]}))),
+            ("none".to_owned(), tree(&json!(null))),
+            ("text.txt".to_owned(), SecretTree::Text("t".into())),
+        ])),
+    )];
+    for (dir, prefix) in [("cfg", "cfg/"), (".", ""), ("a/b", "a/b/")] {
+        let files = render_one(&json!({"dir": dir, "from": "a"}), &answers).unwrap();
+        let want = [
+            (format!("{prefix}bin"), b"\xff\x00canary\xfe".to_vec()),
+            (format!("{prefix}doc"), br#"{"x":[1]}"#.to_vec()),
+            (format!("{prefix}none"), Vec::new()),
+            (format!("{prefix}text.txt"), b"t".to_vec()),
+        ];
+        assert_eq!(files, want);
+    }
+    let decoded =
+        render_one(&json!({"dir": ".", "from": "d", "decode": "base64"}), &[("d", tree(&json!({"k": "aGk="})))]);
+    assert_eq!(decoded.unwrap(), [("k".to_owned(), b"hi".to_vec())]);
+}
+
+#[test]
+fn base64_is_taken_as_people_paste_it() {
+    for (encoded, want) in [("aGVsbG8=", "hello"), ("aGVsbG8", "hello"), (" aGVs\r\n\tbG8=\n", "hello"), ("", "")] {
+        let fields = json!({"file": "f", "from": "x", "decode": "base64"});
+        assert_eq!(text(&fields, &[("x", SecretTree::Text(encoded.into()))]), want, "{encoded:?}");
+    }
+}
+
+#[test]
+fn templates_see_documents_names_and_single_values() {
+    let db = tree(
+        &json!({"user": "u<&>", "port": 5432, "tls": true, "hosts": ["a", "b"], "deep": {"x": "y"}, "none": null}),
+    );
+    let plain = SecretTree::Text("p".into());
+    for (from, template, want) in [
+        (json!("db"), "{{ user }}:{{ port + 1 }}\n", "u<&>:5433\n"),
+        (json!("db#/deep"), "{{ x }}", "y"),
+        (json!("plain"), "{{ value | upper }}", "P"),
+        (json!("db#user"), "{{ value }}", "u<&>"),
+        (json!({"d": "db", "p": "plain"}), "{% if d.tls %}{{ p }}{{ d.deep.x }}{% endif %}", "py"),
+        (json!({"d": "db"}), "{% for h in d.hosts %}{{ h }};{% endfor %}{{ d.hosts[1] }}", "a;b;b"),
+        (json!({"d": "db"}), "{% for k, v in d.deep | items %}{{ k }}={{ v }}{% endfor %}", "x=y"),
+        (
+            json!({"d": "db"}),
+            "{{ d.tls }} {{ d.none }} {{ d.deep }} {{ d.hosts ~ '' }}",
+            r#"true  {"x":"y"} ["a","b"]"#,
+        ),
+        (json!({"d": "db"}), "{{ d.missing | default('-') }}{{ d.user == 'u<&>' }}", "-true"),
+    ] {
+        let fields = json!({"file": "f", "from": from, "template": template});
+        let answers = [("db", db.clone()), ("plain", plain.clone())];
+        assert_eq!(text(&fields, &answers), want, "{template}");
+    }
+}
+
+#[test]
+fn optional_items_are_left_out_when_something_is_missing() {
+    let answers = [("a", tree(&json!({"k": "v"}))), ("empty", tree(&json!({})))];
+    for from in [json!("gone"), json!("a#gone"), json!(["a", "gone"]), json!({"x": "gone"}), json!("a#/gone/deep")] {
+        let fields = json!({"file": "f", "from": from, "format": "json", "optional": true});
+        assert_eq!(render_one(&fields, &answers), Ok(Vec::new()), "{from}");
+        let needed = json!({"file": "f", "from": from, "format": "json"});
+        assert!(render_one(&needed, &answers).unwrap_err().contains("gone"), "{from}");
+    }
+    assert_eq!(render_one(&json!({"dir": "d", "from": "empty", "optional": true}), &answers), Ok(Vec::new()));
+}
+
+#[test]
+fn p3_an_answer_without_keys_is_no_empty_directory() {
+    let error = render_one(&json!({"dir": "d", "from": "x"}), &[("x", tree(&json!({})))]).unwrap_err();
+    assert_eq!(error, "dir d: the answer has no keys, so there is no file to write (optional: true allows that)");
+}
+
+#[test]
+fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
+    let db = tree(&json!({
+        "user": "canary-user", "port": 424_242, "bad key": "canary", "none": null, "nul": "canary\0", "no64": "canary!",
+        "last64": "canaryx",
+    }));
+    let answers = [
+        ("db", db),
+        ("other", tree(&json!({"user": "canary-other"}))),
+        ("bin", SecretTree::Map(BTreeMap::from([("blob".to_owned(), SecretTree::List(vec![binary()]))]))),
+        ("list", tree(&json!(["canary"]))),
+        ("plain", SecretTree::Text("canary".into())),
+        ("slash", tree(&json!({"a/b": "canary"}))),
+        ("dots", tree(&json!({"..data": "canary"}))),
+    ];
+    for (fields, part) in [
+        (json!({"file": "f", "from": "db"}), "vault:db is a document with the keys bad key, last64, no64, none"),
+        (json!({"file": "f", "from": "db"}), "write #key or format: json"),
+        (json!({"file": "f", "from": "list"}), "vault:list is a list where one value is needed"),
+        (json!({"file": "f", "from": "db#none"}), "vault:db#none is null"),
+        (json!({"file": "f", "from": "db#passwd"}), "vault:db#passwd: no key \"passwd\""),
+        (json!({"file": "f", "from": "gone"}), "file f: vault:gone has no answer"),
+        (json!({"file": "f", "from": ["db", "other"], "format": "json"}), {
+            "key \"user\" comes from both vault:db and vault:other"
+        }),
+        (json!({"file": "f", "from": ["plain", "db"], "format": "json"}), "vault:plain is a single value"),
+        (json!({"file": "f", "from": ["list", "db"], "format": "json"}), "vault:list is a list where a document"),
+        (json!({"file": "f", "from": "bin", "format": "json"}), "key \"blob/0\" is binary"),
+        (json!({"file": "f", "from": "bin", "format": "yaml"}), "key \"blob/0\" is binary"),
+        (json!({"file": "f", "from": "bin#/blob/0", "format": "dotenv"}), "key \"0\" is no shell variable's name"),
+        (json!({"file": "f", "from": {"b": "bin#/blob/0"}, "format": "dotenv"}), "key \"b\" is binary"),
+        (json!({"file": "f", "from": {"b": "bin#/blob/0"}, "format": "properties"}), "key \"b\" is binary"),
+        (json!({"file": "f", "from": "db", "format": "dotenv"}), "key \"bad key\" is no shell variable's name"),
+        (json!({"file": "f", "from": "db#nul", "format": "dotenv"}), "key \"nul\" has a NUL byte"),
+        (json!({"dir": "d", "from": "slash"}), "dir d: key \"a/b\" is no file name"),
+        (json!({"dir": ".", "from": "dots"}), "key \"..data\" is no file name"),
+        (json!({"file": "f", "from": "db#no64", "decode": "base64"}), "is no base64 at character 7"),
+        (json!({"file": "f", "from": "db#last64", "decode": "base64"}), "is no base64"),
+        (json!({"file": "f", "from": "bin#/blob/0", "decode": "base64"}), "the store holds bytes"),
+        (json!({"dir": "d", "from": "other", "decode": "base64"}), "key \"user\" is no base64 at character 7"),
+        (json!({"file": "f", "from": {"d": "db"}, "template": "\n{{ d.usr }}"}), "template, line 2: a name is not"),
+        (json!({"file": "f", "from": {"d": "db"}, "template": "{{ x }}"}), "at the top there are: d"),
+        (json!({"file": "f", "from": {"d": "db"}, "template": "{{ d.user + 1 }}"}), "template, line 1: invalid oper"),
+        (json!({"file": "f", "from": {"d": "db"}, "template": "{{ d.user | int }}"}), "template, line 1: invalid oper"),
+        (json!({"file": "f", "from": {"d": "db"}, "template": "{{ d.user() }}"}), "template, line 1"),
+        (json!({"file": "f", "from": "bin", "template": "{{ blob[0] }}"}), "file f: key \"blob/0\" is binary"),
+        (json!({"file": "f", "from": {"b": "bin"}, "template": "{{ b }}"}), "key \"b/blob/0\" is binary"),
+        (
+            json!({"file": "f", "from": "db", "template":
+                "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"}),
+            "runs too long",
+        ),
+        (
+            json!({"file": "f", "from": "db", "template": "{% for i in range(99999) %}{{ user }} {{ user }}{% endfor %}"}),
+            "the output grows over the limit of 1048576 bytes: raise hushpod.dev/size-limit",
+        ),
+    ] {
+        let error = render_one(&fields, &answers).expect_err(&fields.to_string());
+        assert!(error.contains(part), "{fields}: {error}");
+        assert!(!error.contains("canary") && !error.contains("424242"), "{fields}: {error}");
+    }
+}
+
+#[test]
+fn p9_two_items_cannot_write_one_path() {
+    let answers = generation(&[("x", tree(&json!({"a": "1", "b": "2"})))]);
+    let dir = json!({"dir": ".", "from": "x"});
+    for (other, part) in [
+        (json!({"file": "a", "from": "x#b"}), "another item writes \"a\" too"),
+        (json!({"file": "a/c", "from": "x#b"}), "\"a/c\" would lie below the file \"a\""),
+    ] {
+        let error = render(&[item(&dir), item(&other)], &answers, LIMIT).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        assert!(render(&[item(&other), item(&dir)], &answers, LIMIT).is_err(), "in the other order too");
+    }
+    let beside = json!({"file": "a-b/c", "from": "x#b"});
+    assert_eq!(render(&[item(&beside), item(&dir)], &answers, LIMIT).unwrap().len(), 3);
+}
+
+#[test]
+fn p9_the_size_limit_counts_all_files() {
+    let answers = generation(&[("x", SecretTree::Text("12345678".into()))]);
+    let items = [item(&json!({"file": "a", "from": "x"})), item(&json!({"file": "b", "from": "x"}))];
+    assert_eq!(render(&items, &answers, 16).unwrap().len(), 2);
+    let error = render(&items, &answers, 15).unwrap_err().to_string();
+    assert_eq!(error, "all files together: 16 bytes, over the limit of 15: raise hushpod.dev/size-limit");
+}
+
+#[test]
+fn raw_values_are_shared_not_copied() {
+    let value = SecretValue::from("shared");
+    let answers = generation(&[("x", SecretTree::Text(value.clone()))]);
+    let files = render(&[item(&json!({"file": "a", "from": "x"}))], &answers, LIMIT).unwrap();
+    assert_eq!(files[0].bytes.expose().as_ptr(), value.expose().as_ptr());
+}

@@ -1,0 +1,308 @@
+//! A patched pod without kubelet: its injected containers and its application as processes of this user.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::application::Served;
+use super::exchange::exchange;
+use super::stage::Stage;
+use super::{DemoError, pointer};
+use crate::annotations::{Mode, PREFIX};
+use crate::deliver::volume::read_set;
+
+/// Nothing in the demo takes this long, unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A pod of the demo.
+#[derive(Debug)]
+pub(super) struct Pod {
+    mode: Mode,
+    directory: PathBuf,
+    manifest: Value,
+    port: u16,
+    processes: Vec<Child>,
+}
+
+/// What stood in the volume before the first fetch, and when the first generation was there.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// Nothing could be mounted before the files were there.
+    pub(super) gate: bool,
+    /// From the first agent's start to the files.
+    pub(super) first: Duration,
+}
+
+/// Reads the whole set over and over, as many replicas of an application would.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<(u64, u64)>,
+}
+
+// === impl Start ===
+
+impl Start {
+    pub(super) fn words(&self) -> &'static str {
+        if self.gate { "gate closed" } else { "gate OPEN" }
+    }
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// Lays out what kubelet would mount, and picks the application's port.
+    pub(super) async fn prepare(stage: &Stage, mode: Mode) -> Result<Self, DemoError> {
+        let name = mode.as_str();
+        for volume in ["volume", "state", "controls", "tokens"] {
+            stage.directory(&format!("{name}/{volume}"))?;
+        }
+        let directory = stage.directory(name)?;
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(DemoError::io("find a free port"))?;
+        let port = listener.local_addr().map_err(DemoError::io("find a free port"))?.port();
+        let mut annotations = json!({
+            "hushpod.dev/file.token": "store:app#token",
+            "hushpod.dev/secrets": "- {file: app.env, from: \"store:app\", format: dotenv}\n- {dir: app, from: \"store:app\"}\n",
+            "hushpod.dev/mode": name,
+        });
+        if mode != Mode::Init {
+            annotations["hushpod.dev/notify"] = json!(format!("http:http://127.0.0.1:{port}/reload"));
+        }
+        let manifest = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"generateName": "demo-", "annotations": annotations},
+            "spec": {"serviceAccountName": "demo", "containers": [{"name": "app", "image": "demo"}]},
+        });
+        let pod = Self { mode, directory, manifest, port, processes: Vec::new() };
+        pod.set_control("hold", None)?;
+        Ok(pod)
+    }
+
+    pub(super) fn manifest(&self) -> &Value {
+        &self.manifest
+    }
+
+    pub(super) fn annotations(&self) -> Vec<(String, String)> {
+        let annotations = self.manifest.pointer("/metadata/annotations").and_then(Value::as_object);
+        let pairs = annotations.into_iter().flatten();
+        pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+    }
+
+    /// What the application has mounted.
+    pub(super) fn live(&self) -> PathBuf {
+        self.directory.join("volume/live")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.directory.join("agent.log")
+    }
+
+    /// Everything the agents have logged.
+    pub(super) fn logs(&self) -> Result<String, DemoError> {
+        fs::read_to_string(self.log_file()).map_err(DemoError::io("read the agent's log"))
+    }
+
+    /// Runs the injected containers as kubelet would: in order, init containers to their end, the sidecar until the
+    /// pod ends, and the application after the files are there.
+    pub(super) async fn start_agents(&mut self, agent: &Path, patched: &Value) -> Result<Start, DemoError> {
+        let gate = !self.live().exists();
+        let begun = Instant::now();
+        let containers = patched.pointer("/spec/initContainers").and_then(Value::as_array).cloned().unwrap_or_default();
+        for container in &containers {
+            let mut child = self.spawn_agent(agent, container)?;
+            if container.get("restartPolicy").is_some() {
+                self.processes.push(child);
+                self.until("the first files", || self.live().join("token").exists()).await?;
+                continue;
+            }
+            let deadline = Instant::now() + PATIENCE;
+            let status = loop {
+                match child.try_wait().map_err(DemoError::io("wait for the init container"))? {
+                    Some(status) => break status,
+                    None if Instant::now() > deadline => {
+                        let _ = child.kill();
+                        return Err(self.broken("the init container did not end"));
+                    }
+                    None => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            };
+            if !status.success() {
+                return Err(self.broken(&format!("the init container ended with {status}")));
+            }
+        }
+        Ok(Start { gate, first: begun.elapsed() })
+    }
+
+    /// The container's command, with the directories in place of its mounts.
+    fn spawn_agent(&self, agent: &Path, container: &Value) -> Result<Child, DemoError> {
+        let log = File::options().create(true).append(true).open(self.log_file()).map_err(DemoError::io("open the agent's log"))?;
+        let arguments = container.get("args").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let variables = container.get("env").and_then(Value::as_array).into_iter().flatten();
+        let mut command = Command::new(agent);
+        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.envs(variables.map(|variable| (pointer(variable, "/name"), pointer(variable, "/value"))));
+        for mount in ["volume", "state", "controls", "tokens"] {
+            command.arg(format!("--{mount}")).arg(self.directory.join(mount));
+        }
+        command.arg("--termination-log").arg(self.directory.join("termination-log"));
+        command.spawn().map_err(DemoError::io(format!("start {}", agent.display())))
+    }
+
+    /// Starts the application and waits for its first answer; gives its process id back.
+    pub(super) async fn start_application(&mut self, live: &Path) -> Result<u32, DemoError> {
+        let program = std::env::current_exe().map_err(DemoError::io("find this program"))?;
+        let child = Command::new(program)
+            .arg("demo-application")
+            .arg("--file")
+            .arg(live.join("token"))
+            .args(["--port", &self.port.to_string()])
+            .stdin(Stdio::null())
+            .spawn()
+            .map_err(DemoError::io("start the application"))?;
+        self.processes.push(child);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.application_reads().await {
+                Ok(served) => return Ok(served.pid),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// Asks the application.
+    pub(super) async fn application_reads(&self) -> Result<Served, DemoError> {
+        let address = format!("127.0.0.1:{}", self.port);
+        let stream = TcpStream::connect(&address).await.map_err(DemoError::io("connect to the application"))?;
+        let body = exchange(stream, &address, "/", None).await?;
+        serde_json::from_slice(&body).map_err(|_| DemoError::Broken("the application's answer is no JSON".to_owned()))
+    }
+
+    /// How long until the application reads `value`, from now.
+    pub(super) async fn until_visible(&self, value: &str) -> Result<Duration, DemoError> {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if self.application_reads().await?.token == value {
+                return Ok(begun.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Err(self.broken("a rotation did not reach the application"))
+    }
+
+    /// Waits until the agent has logged an event.
+    pub(super) async fn until_logged(&self, event: &str) -> Result<(), DemoError> {
+        self.until(&format!("the agent's log of {event:?}"), || self.logs().is_ok_and(|logs| logs.contains(event))).await
+    }
+
+    async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), DemoError> {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            if Instant::now() > deadline {
+                return Err(self.broken(&format!("waited in vain for {what}")));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// Sets or clears a live control, the way kubelet carries annotations in: a new directory, swapped by rename.
+    pub(super) fn set_control(&self, name: &str, value: Option<&str>) -> Result<(), DemoError> {
+        let directory = self.directory.join("controls");
+        let mut annotations: BTreeMap<_, _> = self.annotations().into_iter().collect();
+        if let Some(value) = value {
+            annotations.insert(format!("{PREFIX}{name}"), value.to_owned());
+        }
+        // Go's quoting and JSON's agree on what stands here.
+        let lines: String = annotations.iter().map(|(key, value)| format!("{key}={}\n", json!(value))).collect();
+        let stamp = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
+        let version = format!("..{stamp}");
+        let swap = || {
+            fs::create_dir(directory.join(&version))?;
+            fs::write(directory.join(&version).join("annotations"), lines)?;
+            std::os::unix::fs::symlink(&version, directory.join("..data_tmp"))?;
+            fs::rename(directory.join("..data_tmp"), directory.join("..data"))?;
+            match std::os::unix::fs::symlink("..data/annotations", directory.join("annotations")) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                other => other,
+            }
+        };
+        swap().map_err(DemoError::io("write the live controls"))
+    }
+
+    /// An error, with what the agent had to say.
+    fn broken(&self, what: &str) -> DemoError {
+        let log = self.logs().unwrap_or_default();
+        let tail: Vec<_> = log.lines().rev().take(5).collect();
+        let tail: Vec<_> = tail.into_iter().rev().collect();
+        DemoError::Broken(format!("mode {}: {what}; the agent's last words:\n{}", self.mode.as_str(), tail.join("\n")))
+    }
+
+    /// Ends the processes: the application, then the agents, as kubelet does.
+    pub(super) async fn stop(&mut self) {
+        for mut child in self.processes.drain(..).rev() {
+            let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+            if let Some(pid) = pid {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            }
+            let deadline = Instant::now() + Duration::from_secs(3);
+            while child.try_wait().is_ok_and(|status| status.is_none()) {
+                if Instant::now() > deadline {
+                    let _ = child.kill();
+                }
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        for child in &mut self.processes {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    pub(super) fn start(live: PathBuf) -> Self {
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let (mut reads, mut torn) = (0, 0);
+            while !stopped.is_cancelled() {
+                reads += 1;
+                torn += u64::from(!is_whole(&live));
+            }
+            (reads, torn)
+        });
+        Self { stop, task }
+    }
+
+    /// Reads, and how many of them saw a mixture.
+    pub(super) async fn stop(self) -> (u64, u64) {
+        self.stop.cancel();
+        self.task.await.unwrap_or_default()
+    }
+}
+
+/// Whether all files of one look at the volume carry one value.
+fn is_whole(live: &Path) -> bool {
+    let Ok(files) = read_set(live) else { return false };
+    let mut values = files.iter().filter_map(|(_, bytes)| {
+        let text = String::from_utf8_lossy(bytes);
+        let begin = text.find("demo-")?;
+        Some(text.get(begin..)?.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>())
+    });
+    let first = values.next();
+    first.is_some() && values.all(|value| Some(value) == first)
+}

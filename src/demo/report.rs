@@ -1,0 +1,157 @@
+//! What the demo shows: lines for people as things happen, or one JSON document for scripts.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::time::Duration;
+
+use json_patch::{Patch, PatchOperation};
+use serde_json::{Value, json};
+
+use super::{Claim, DemoError, pointer};
+
+/// How to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    /// One document at the end.
+    Json,
+    /// Lines.
+    Plain,
+    /// Lines with colours.
+    Colour,
+}
+
+/// Claims and figures, and where they are written.
+pub(super) struct Report<'a> {
+    out: &'a mut (dyn Write + Send),
+    style: Style,
+    claims: Vec<Claim>,
+    measured: Vec<Value>,
+}
+
+// === impl Style ===
+
+impl Style {
+    /// Colours on a terminal only (<https://no-color.org>).
+    pub(super) fn of_stdout() -> Self {
+        if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() { Self::Colour } else { Self::Plain }
+    }
+}
+
+// === impl Report ===
+
+impl<'a> Report<'a> {
+    pub(super) fn new(out: &'a mut (dyn Write + Send), style: Style) -> Self {
+        Self { out, style, claims: Vec::new(), measured: Vec::new() }
+    }
+
+    /// A line for people.
+    pub(super) fn line(&mut self, text: &str) -> Result<(), DemoError> {
+        if self.style == Style::Json {
+            return Ok(());
+        }
+        writeln!(self.out, "{text}").and_then(|()| self.out.flush()).map_err(DemoError::io("write the report"))
+    }
+
+    pub(super) fn heading(&mut self, text: &str) -> Result<(), DemoError> {
+        let text = if self.style == Style::Colour { format!("\n\x1b[1m{text}\x1b[0m") } else { format!("\n{text}") };
+        self.line(&text)
+    }
+
+    pub(super) fn step(&mut self, what: &str, text: &str) -> Result<(), DemoError> {
+        self.line(&format!("  {what:<15} {text}"))
+    }
+
+    pub(super) fn claim(&mut self, claim: impl Into<String>, holds: bool, seen: impl Into<String>) {
+        self.claims.push(Claim { claim: claim.into(), holds, seen: seen.into() });
+    }
+
+    /// The figures of one mode.
+    pub(super) fn measured(&mut self, mode: &str, delays: &[Duration], reads: u64, torn: u64) {
+        let visible: Vec<_> = delays.iter().map(|delay| delay.as_secs_f64() * 1000.0).collect();
+        self.measured.push(json!({"mode": mode, "visible_ms": visible, "reads": reads, "torn_reads": torn}));
+    }
+
+    /// Writes the claims; `true` if all of them hold.
+    pub(super) fn finish(mut self) -> Result<bool, DemoError> {
+        let holds = self.claims.iter().all(|claim| claim.holds);
+        if self.style == Style::Json {
+            let document = json!({"holds": holds, "claims": self.claims, "modes": self.measured});
+            writeln!(self.out, "{document:#}").map_err(DemoError::io("write the report"))?;
+            return Ok(holds);
+        }
+        self.heading("claims")?;
+        for Claim { claim, holds, seen } in self.claims.clone() {
+            let word = match (self.style, holds) {
+                (Style::Colour, true) => "\x1b[32mok\x1b[0m    ",
+                (Style::Colour, false) => "\x1b[31mFAILED\x1b[0m",
+                (_, true) => "ok    ",
+                (_, false) => "FAILED",
+            };
+            self.line(&format!("  {word}  {claim} ({seen})"))?;
+        }
+        let failed = self.claims.iter().filter(|claim| !claim.holds).count();
+        let summary = if holds { "every claim holds".to_owned() } else { format!("{failed} claims do not hold") };
+        self.line(&format!("\n{summary}"))?;
+        Ok(holds)
+    }
+}
+
+/// Milliseconds, as people read them.
+pub(super) fn millis(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+/// The patch as a person would want to see it: what was added where, not how.
+pub(super) fn describe_patch(patch: &Patch) -> Vec<String> {
+    patch.0.iter().flat_map(describe_operation).collect()
+}
+
+fn describe_operation(operation: &PatchOperation) -> Vec<String> {
+    let PatchOperation::Add(add) = operation else { return vec![format!("~ {}", operation.path())] };
+    let path = add.path.to_string();
+    let items = match &add.value {
+        Value::Array(items) => items.as_slice(),
+        item => std::slice::from_ref(item),
+    };
+    let describe: fn(&Value, &str) -> String = match path.trim_start_matches("/spec/").split('/').collect::<Vec<_>>().as_slice() {
+        ["volumes", ..] => describe_volume,
+        ["initContainers" | "containers", _, "volumeMounts", ..] => describe_mount,
+        ["initContainers", ..] => |item, _| describe_container(item, "init container"),
+        ["containers", ..] => |item, _| describe_container(item, "container"),
+        _ => |_, path| format!("+ {path}"),
+    };
+    items.iter().map(|item| describe(item, &path)).collect()
+}
+
+fn describe_volume(volume: &Value, _: &str) -> String {
+    let kind = if volume.get("emptyDir").is_some() {
+        format!("in memory, at most {}", pointer(volume, "/emptyDir/sizeLimit"))
+    } else if volume.get("projected").is_some() {
+        "one token per provider, for the agent alone".to_owned()
+    } else {
+        "the pod's annotations, for live controls".to_owned()
+    };
+    format!("+ volume {:<18} {kind}", pointer(volume, "/name"))
+}
+
+fn describe_container(container: &Value, kind: &str) -> String {
+    let kind = if container.get("restartPolicy").is_some() { "native sidecar" } else { kind };
+    let limits = pointer(container, "/resources/limits/memory");
+    let plan = container.pointer("/env/0/value").and_then(Value::as_str).map_or(0, str::len);
+    format!(
+        "+ {kind} {}: {} {}; non-root, no API token, memory ≤ {limits}, plan of {plan} bytes",
+        pointer(container, "/name"),
+        pointer(container, "/command/0"),
+        pointer(container, "/args/0"),
+    )
+}
+
+fn describe_mount(mount: &Value, path: &str) -> String {
+    let container = path.split('/').nth(3).unwrap_or_default();
+    let read_only = if mount.get("readOnly") == Some(&json!(true)) { "read-only" } else { "writable" };
+    format!(
+        "+ mount {} in container {container}: {read_only}, {} of {}",
+        pointer(mount, "/mountPath"),
+        pointer(mount, "/subPath"),
+        pointer(mount, "/name")
+    )
+}

@@ -1,0 +1,177 @@
+//! Where a store is.
+
+use std::fmt;
+
+use hyper::Uri;
+
+/// A store's address: `https://host[:port][/prefix]`, or `http://` on this machine alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    is_https: bool,
+    /// Without the brackets of an IPv6 address.
+    host: String,
+    port: u16,
+    authority: String,
+    /// Empty, or begins with `/` and does not end in one.
+    prefix: String,
+}
+
+// === impl Address ===
+
+impl Address {
+    /// Reads an address.
+    ///
+    /// # Errors
+    /// One sentence that says what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let bad = |problem: &str| format!("address {text:?} {problem}: write https://<host>[:<port>]");
+        let uri: Uri = text.parse().map_err(|_| bad("is no URL"))?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(bad("has no scheme or no host"));
+        };
+        if authority.as_str().contains('@') {
+            // Whoever put a password here must not find it in a log.
+            return Err("address has a user or password in it: leave it out, and set auth".to_owned());
+        }
+        if uri.query().is_some() || text.contains('#') {
+            return Err(bad("has a query or fragment"));
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let is_https = match scheme {
+            "https" => true,
+            "http" if is_loopback(&host) => false,
+            "http" => return Err(bad("is not encrypted, which is allowed only for localhost")),
+            _ => return Err(bad("has another scheme")),
+        };
+        if host.is_empty() || (authority.as_str().len() > authority.host().len() && authority.port_u16().is_none()) {
+            return Err(bad("has no host, or no port after ':'"));
+        }
+        let port = authority.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        let prefix = uri.path().trim_end_matches('/').to_owned();
+        Ok(Self { is_https, host, port, authority: authority.to_string(), prefix })
+    }
+
+    /// The host, for logs.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The whole URL of a path and its parameters, percent-encoded.
+    pub(super) fn uri(&self, path: &str, query: &[(String, String)]) -> Result<Uri, String> {
+        let mut text = format!("{}://{}{}/", self.scheme(), self.authority, self.prefix);
+        encode(&mut text, path, b"/:@!$&'()*+,;=");
+        for (index, (name, value)) in query.iter().enumerate() {
+            text.push(if index == 0 { '?' } else { '&' });
+            encode(&mut text, name, b"");
+            text.push('=');
+            encode(&mut text, value, b"");
+        }
+        text.parse().map_err(|_| "cannot be asked for a path this long".to_owned())
+    }
+
+    pub(super) fn is_same_origin(&self, other: &Uri) -> bool {
+        let default_port = if self.is_https { 443 } else { 80 };
+        other.scheme_str() == Some(self.scheme())
+            && other.host().is_some_and(|host| host.trim_matches(['[', ']']).eq_ignore_ascii_case(&self.host))
+            && other.port_u16().unwrap_or(default_port) == self.port
+    }
+
+    pub(super) fn is_https(&self) -> bool {
+        self.is_https
+    }
+
+    pub(super) fn is_loopback(&self) -> bool {
+        is_loopback(&self.host)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.is_https { "https" } else { "http" }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", self.scheme(), self.authority, self.prefix)
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// RFC 3986, 2.3: letters, digits and `-._~` stand for themselves, and what `also` allows.
+fn encode(into: &mut String, text: &str, also: &[u8]) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.contains(&byte) {
+            into.push(char::from(byte));
+        } else {
+            into.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_https_or_local() {
+        for (text, shown) in [
+            ("https://vault.vault.svc:8200", "https://vault.vault.svc:8200"),
+            ("https://vault.example/", "https://vault.example"),
+            ("https://[fd00::1]:8200/team/vault/", "https://[fd00::1]:8200/team/vault"),
+            ("http://127.0.0.1:8200", "http://127.0.0.1:8200"),
+            ("http://[::1]", "http://[::1]"),
+            ("http://localhost:1", "http://localhost:1"),
+        ] {
+            assert_eq!(Address::parse(text).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn p9_bad_addresses_say_what_to_write() {
+        for (text, part) in [
+            ("", "is no URL"),
+            ("vault:8200", "has no scheme"),
+            ("vault.vault.svc", "has no scheme"),
+            ("http://vault.vault.svc:8200", "only for localhost"),
+            ("http://127.0.0.1.evil.example", "only for localhost"),
+            ("ftp://vault", "another scheme"),
+            ("https://vault:", "no port"),
+            ("https://vault:99999", "no port"),
+            ("https://vault?x=y", "query"),
+            ("https://vault/#x", "query or fragment"),
+        ] {
+            let message = Address::parse(text).unwrap_err();
+            assert!(message.contains(part) && message.contains("https://<host>"), "{text}: {message}");
+        }
+    }
+
+    #[test]
+    fn p5_a_password_in_an_address_is_not_repeated() {
+        let message = Address::parse("https://me:canary@vault").unwrap_err();
+        assert!(!message.contains("canary"), "{message}");
+    }
+
+    #[test]
+    fn paths_and_parameters_are_encoded() {
+        let address = Address::parse("https://vault/prefix").unwrap();
+        let uri = address.uri("v1/secret/a b%?#/ü", &[("cn".to_owned(), "a&b=c d".to_owned())]).unwrap();
+        assert_eq!(uri, "https://vault/prefix/v1/secret/a%20b%25%3F%23/%C3%BC?cn=a%26b%3Dc%20d");
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let address = Address::parse("https://vault:443/x").unwrap();
+        for (uri, is_same) in [
+            ("https://vault/y", true),
+            ("https://VAULT:443/y", true),
+            ("https://vault:8200/y", false),
+            ("http://vault:443/y", false),
+            ("https://vault.evil/y", false),
+        ] {
+            assert_eq!(address.is_same_origin(&uri.parse().unwrap()), is_same, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What Vault's JSON says, read straight into the types that keep secrets.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+
+use crate::provider::{Answer, Lease, Version};
+use crate::secret::{SecretTree, SecretValue};
+
+/// Every answer's frame.
+#[derive(Deserialize)]
+pub(super) struct Envelope {
+    #[serde(default)]
+    pub(super) lease_id: Option<SecretValue>,
+    #[serde(default)]
+    pub(super) renewable: bool,
+    /// Seconds. Without a lease id it is KV version 1's hint about how often to look.
+    #[serde(default)]
+    pub(super) lease_duration: u64,
+    #[serde(default)]
+    pub(super) data: Option<SecretTree>,
+    #[serde(default)]
+    pub(super) auth: Option<Auth>,
+    /// The engine's type; older servers do not say.
+    #[serde(default)]
+    mount_type: Option<String>,
+}
+
+/// What a login answers.
+#[derive(Deserialize)]
+pub(super) struct Auth {
+    pub(super) client_token: SecretValue,
+    /// Seconds; 0 for ever.
+    #[serde(default)]
+    pub(super) lease_duration: u64,
+    #[serde(default)]
+    pub(super) renewable: bool,
+}
+
+/// A 404's frame: KV version 2 tells of deleted versions there.
+#[derive(Deserialize)]
+struct Absence {
+    data: Option<AbsentData>,
+}
+
+#[derive(Deserialize)]
+struct AbsentData {
+    metadata: VersionState,
+}
+
+/// What KV version 2 knows of one version.
+#[derive(Deserialize)]
+pub(super) struct VersionState {
+    #[serde(default)]
+    version: u64,
+    #[serde(default)]
+    deletion_time: String,
+    #[serde(default)]
+    destroyed: bool,
+}
+
+/// How an engine without leases says until when its answer is good.
+enum Expiry {
+    /// A point in seconds since 1970.
+    At(&'static str),
+    /// Seconds from now.
+    In(&'static str),
+}
+
+/// By the field that tells the engine: certificates (PKI), tokens (GCP, identity) and rotated passwords (static roles).
+const EXPIRIES: [(&str, Expiry); 4] = [
+    ("serial_number", Expiry::At("expiration")),
+    ("last_vault_rotation", Expiry::In("ttl")),
+    ("token", Expiry::At("expires_at_seconds")),
+    ("client_id", Expiry::In("ttl")),
+];
+
+// === impl Envelope ===
+
+impl Envelope {
+    /// The values in this answer, if there are any. `path` is what was read.
+    pub(super) fn into_answer(self, path: &str) -> Option<Answer> {
+        let tree = self.data?;
+        if let Some(id) = self.lease_id.filter(|id| !id.is_empty()) {
+            let lease = Lease { id, ttl: Duration::from_secs(self.lease_duration), renewable: self.renewable };
+            return Some(Answer { tree, version: None, expires_in: None, lease: Some(lease) });
+        }
+        let (tree, version) = match versioned(tree, path) {
+            Ok((tree, version)) => (tree, Some(version)),
+            Err(tree) => (tree, None),
+        };
+        let is_kv = version.is_some() || self.mount_type.as_deref() == Some("kv");
+        let expires_in = if is_kv { None } else { expiry(&tree) };
+        Some(Answer { tree, version, expires_in, lease: None })
+    }
+}
+
+/// KV version 2's values and version, or the tree again if it is of another engine.
+fn versioned(tree: SecretTree, path: &str) -> Result<(SecretTree, Version), SecretTree> {
+    let is_kv2 = path.contains("/data/")
+        && ["created_time", "deletion_time", "destroyed"]
+            .iter()
+            .all(|field| tree.pointer(&["metadata".to_owned(), (*field).to_owned()]).is_ok());
+    let version = tree.pointer(&["metadata".to_owned(), "version".to_owned()]).ok().as_ref().and_then(number);
+    match (tree.key("data"), version) {
+        (Ok(values @ SecretTree::Map(_)), Some(version)) if is_kv2 => Ok((values, Version(version.to_string()))),
+        _ => Err(tree),
+    }
+}
+
+fn expiry(tree: &SecretTree) -> Option<Duration> {
+    EXPIRIES.iter().find_map(|(marker, expiry)| {
+        tree.key(marker).ok()?;
+        match expiry {
+            Expiry::In(field) => Some(Duration::from_secs(number(&tree.key(field).ok()?)?.max(1))),
+            Expiry::At(field) => {
+                let at = UNIX_EPOCH + Duration::from_secs(number(&tree.key(field).ok()?)?);
+                Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+            }
+        }
+    })
+}
+
+/// A whole number, as itself or as text.
+pub(super) fn number(tree: &SecretTree) -> Option<u64> {
+    tree.as_value()?.expose_str()?.parse().ok()
+}
+
+/// What a 404 of KV version 2 tells about a version that once was: its number and what became of it.
+pub(super) fn former_version(body: &[u8]) -> Option<String> {
+    let state = serde_json::from_slice::<Absence>(body).ok()?.data?.metadata;
+    let VersionState { version, deletion_time, destroyed } = state;
+    if destroyed {
+        return Some(format!("version {version} was destroyed"));
+    }
+    // To the second; and nothing but a point in time, since this is Vault's text.
+    let when: String = deletion_time.chars().take(19).collect();
+    let is_time = when.len() == 19 && when.bytes().all(|b| b.is_ascii_digit() || b"-:T".contains(&b));
+    is_time.then(|| format!("version {version} was deleted at {when}Z"))
+}
+
+// === impl VersionState ===
+
+impl VersionState {
+    /// Neither deleted, nor destroyed, nor set to be deleted some time.
+    pub(super) fn is_there(&self) -> bool {
+        !self.destroyed && self.deletion_time.is_empty()
+    }
+}

@@ -1,0 +1,107 @@
+//! What Vault's refusals mean, in our own words.
+//!
+//! Vault's text may hold a value, so that it is only searched for words that tell cases apart, and never passed on.
+
+use hyper::StatusCode;
+
+use crate::provider::http::{Response, SendError};
+use crate::provider::{ErrorKind, ProviderError};
+
+/// A failed call, and what else it says about.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) scope: Scope,
+    pub(super) error: ProviderError,
+}
+
+/// What a failure says about other calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Nothing.
+    Call,
+    /// A new login might help (403).
+    Session,
+    /// Every other call would fail likewise.
+    Store,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { scope: Scope::Call, error: ProviderError::new(kind, message) }
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(failed: SendError) -> Self {
+        Self { scope: if failed.is_connected { Scope::Call } else { Scope::Store }, error: failed.error }
+    }
+}
+
+/// Whether Vault's text has these words; not even in an error does it leave this module.
+pub(super) fn says(response: &Response, words: &str) -> bool {
+    response.body.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
+}
+
+/// What a status means that has nothing to do with what was asked for; `address` and `what` name the call.
+///
+/// <https://developer.hashicorp.com/vault/api-docs#http-status-codes>
+pub(super) fn store_failure(response: &Response, address: &dyn std::fmt::Display, what: &str) -> Failure {
+    let sealed = says(response, "sealed");
+    let inactive = says(response, "not active") || says(response, "no active");
+    let (scope, problem) = match response.status.as_u16() {
+        429 => {
+            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
+            return Failure::new(kind, format!("{address} asks for patience (429) at {what}: a quota is used up"));
+        }
+        412 => (Scope::Call, "has not yet replicated what this login needs (412)"),
+        472 | 473 => (Scope::Store, "is a standby that does not answer reads: set an address of the active node"),
+        501 => (Scope::Store, "is not initialized"),
+        503 if sealed => (Scope::Store, "is sealed: unseal it"),
+        503 if inactive => (Scope::Store, "has no active node"),
+        503 => (Scope::Call, "is overloaded or in maintenance (503)"),
+        _ => (Scope::Call, ""),
+    };
+    let message = if problem.is_empty() {
+        format!("{address} fails at {what} with status {}: see Vault's log", response.status.as_u16())
+    } else {
+        format!("{address} {problem}")
+    };
+    Failure { scope, error: ProviderError::new(ErrorKind::Unavailable, message) }
+}
+
+/// Why a login was refused, told as what an administrator can check.
+pub(super) fn login_refused(response: &Response, mount: &str, role: Option<&str>) -> Failure {
+    let role = role.map_or_else(|| "the default role".to_owned(), |role| format!("role {role:?}"));
+    let says = |words| says(response, words);
+    let hint = if says("invalid role name") || says("could not be found") {
+        "there is no such role there".to_owned()
+    } else if says("service account name not authorized") {
+        "the role is not bound to this pod's service account".to_owned()
+    } else if says("namespace not authorized") {
+        "the role is not bound to this pod's namespace".to_owned()
+    } else if says("audience") {
+        "the token has another audience than the role wants: make the role's audience and the provider's the same"
+            .to_owned()
+    } else if says("token is expired") || says("(exp)") {
+        "the token has expired: check the clocks".to_owned()
+    } else if says("(sub)") || says("error validating claims") {
+        "the role is not bound to this pod's service account (subject or claims)".to_owned()
+    } else if says("could not load") {
+        format!("auth/{mount} is not configured")
+    } else if says("invalid role or secret id") {
+        "the role id or the secret id is wrong, or used up".to_owned()
+    } else {
+        format!(
+            "check that auth/{mount} exists and can review tokens, that the role is bound to this pod's service \
+             account and namespace, and that it wants this provider's audience"
+        )
+    };
+    Failure::new(ErrorKind::Denied, format!("login at auth/{mount} as {role} is refused: {hint}"))
+}
+
+/// Whether a login with this status was refused, rather than not dealt with.
+pub(super) fn is_refusal(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 401 | 403 | 404)
+}

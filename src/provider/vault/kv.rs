@@ -1,0 +1,148 @@
+//! Which engine a path belongs to, and KV version 2's cheap look at the present version.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hyper::Method;
+use serde::Deserialize;
+
+use super::answer::VersionState;
+use super::client::Vault;
+use super::complaint::Failure;
+use crate::provider::Version;
+
+/// What was learnt about engines. Mounts change too seldom to ask twice.
+#[derive(Debug, Default)]
+pub(super) struct Engines {
+    mounts: Vec<Mount>,
+    /// Paths whose mount this login may not be told.
+    hidden: BTreeSet<String>,
+    /// Paths that this login may read, but not their metadata.
+    pub(super) unconditional: BTreeSet<String>,
+}
+
+/// An engine's place.
+#[derive(Debug, Clone)]
+pub(super) struct Mount {
+    /// Ends in `/`.
+    path: String,
+    pub(super) is_kv: bool,
+}
+
+#[derive(Deserialize)]
+struct MountAnswer {
+    data: MountData,
+}
+
+#[derive(Deserialize)]
+struct MountData {
+    path: String,
+    r#type: String,
+}
+
+#[derive(Deserialize)]
+struct MetadataAnswer {
+    data: Metadata,
+}
+
+/// The parts of a KV version 2 secret's metadata that are of use here.
+#[derive(Deserialize)]
+struct Metadata {
+    current_version: u64,
+    #[serde(default)]
+    versions: BTreeMap<String, VersionState>,
+}
+
+// === impl Engines ===
+
+impl Engines {
+    /// Another login may be told more.
+    pub(super) fn forget_denials(&mut self) {
+        self.hidden.clear();
+        self.unconditional.clear();
+    }
+
+    fn find(&self, path: &str) -> Option<&Mount> {
+        self.mounts.iter().find(|mount| path.starts_with(&mount.path))
+    }
+}
+
+// === impl Vault ===
+
+impl Vault {
+    /// The mount of a path, if this login may know. It needs no right but one to something below the mount.
+    pub(super) async fn mount(&mut self, path: &str) -> Result<Option<Mount>, Failure> {
+        if let Some(mount) = self.engines.find(path) {
+            return Ok(Some(mount.clone()));
+        }
+        if self.engines.hidden.contains(path) {
+            return Ok(None);
+        }
+        let call = self.call(Method::GET, &format!("sys/internal/ui/mounts/{path}"))?;
+        let response = self.client.send(call).await?;
+        let found = match response.status.as_u16() {
+            200 => serde_json::from_slice::<MountAnswer>(&response.body).ok().map(|answer| answer.data),
+            403 | 404 => None,
+            _ => return Err(self.store_failure(&response, "the look-up of a mount")),
+        };
+        // In a namespace that is part of the path, Vault leaves the namespace out.
+        let Some(data) = found.filter(|data| data.path.ends_with('/') && path.starts_with(&data.path)) else {
+            self.engines.hidden.insert(path.to_owned());
+            return Ok(None);
+        };
+        let mount = Mount { path: data.path, is_kv: matches!(data.r#type.as_str(), "kv" | "generic") };
+        self.engines.mounts.push(mount.clone());
+        Ok(Some(mount))
+    }
+
+    /// The present version of a KV version 2 secret without its values. `None` if only a full read can tell: metadata
+    /// are out of this login's reach, or the version is deleted.
+    pub(super) async fn current_version(&mut self, path: &str) -> Result<Option<Version>, Failure> {
+        if self.engines.unconditional.contains(path) {
+            return Ok(None);
+        }
+        let mount = self.mount(path).await?.map(|mount| mount.path);
+        let Some(metadata_path) = metadata_path(path, mount.as_deref()) else { return Ok(None) };
+        let response = match self.client.send(self.call(Method::GET, &metadata_path)?).await {
+            Ok(response) => response,
+            // Metadata of thousands of versions may be too large, where one version is not.
+            Err(failed) if failed.is_connected => return Ok(None),
+            Err(failed) => return Err(failed.into()),
+        };
+        match response.status.as_u16() {
+            200 => {}
+            403 | 404 => return Ok(None),
+            _ => return Err(self.store_failure(&response, &metadata_path)),
+        }
+        let Ok(MetadataAnswer { data }) = serde_json::from_slice(&response.body) else { return Ok(None) };
+        let current = data.current_version.to_string();
+        let is_there = data.versions.get(&current).is_some_and(VersionState::is_there);
+        Ok(is_there.then_some(Version(current)))
+    }
+}
+
+/// `<mount>/data/<path>` to `<mount>/metadata/<path>`. Where the mount is unknown, the first `data` ends it.
+fn metadata_path(path: &str, mount: Option<&str>) -> Option<String> {
+    let (mount, rest) = match mount {
+        Some(mount) => (mount.trim_end_matches('/'), path.strip_prefix(mount)?.strip_prefix("data/")?),
+        None => path.split_once("/data/")?,
+    };
+    Some(format!("{mount}/metadata/{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_lie_beside_data() {
+        for (path, mount, metadata) in [
+            ("secret/data/db", Some("secret/"), Some("secret/metadata/db")),
+            ("team/data/data/a/data/b", Some("team/data/"), Some("team/data/metadata/a/data/b")),
+            ("secret/data/a/data/b", None, Some("secret/metadata/a/data/b")),
+            ("secret/db", Some("secret/"), None),
+            ("secret/db", None, None),
+        ] {
+            assert_eq!(metadata_path(path, mount).as_deref(), metadata, "{path} at {mount:?}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! One request's answer and its life: when to read it again, renew it or replace it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::backoff::{self, Jitter};
+use super::handover::HandedLease;
+use super::history::Origin;
+use crate::provider::{Answer, ErrorKind, Lease, Version};
+use crate::secret::{SecretTree, SecretValue};
+
+/// What is known of one request.
+pub(super) struct Slot {
+    /// Only optional items want it.
+    pub(super) optional: bool,
+    /// The last good answer.
+    pub(super) held: Option<Held>,
+    /// The store has no such secret, and none is needed.
+    pub(super) absent: bool,
+    /// What an earlier process knew of it.
+    pub(super) seen: Option<Memory>,
+    /// When something is to be done about it.
+    pub(super) due: Instant,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// The store once gave other content under the same version: its versions name nothing.
+    pub(super) untrusted: bool,
+}
+
+/// An answer.
+pub(super) struct Held {
+    pub(super) tree: Arc<SecretTree>,
+    pub(super) version: Option<Version>,
+    pub(super) life: Option<Life>,
+}
+
+/// How long an answer is valid.
+pub(super) struct Life {
+    pub(super) ends: Instant,
+    /// What was granted at first; renewals that grant much less are near the store's maximum.
+    pub(super) granted: Duration,
+    pub(super) lease: Option<HandedLease>,
+    /// The login that it hangs on.
+    pub(super) login: u64,
+    /// Applications may be using it.
+    pub(super) delivered: bool,
+    /// It is not worth renewing: read anew.
+    pub(super) worn_out: bool,
+}
+
+/// What is remembered of an answer without its values.
+#[derive(Clone)]
+pub(super) struct Memory {
+    pub(super) fingerprint: SecretValue,
+    pub(super) had_entries: bool,
+}
+
+/// What to do about a request that is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Read,
+    Renew(Lease),
+}
+
+/// No life is longer, so that points in time can be added up.
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
+
+/// `now` and then `wait`, however long that is.
+pub(super) fn after(now: Instant, wait: Duration) -> Instant {
+    now + wait.min(LONGEST)
+}
+
+/// When to act on something that was granted for `granted` and ends at `ends`: while a third of its life is left, or up
+/// to four tenths, so that replicas that began together part.
+pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) -> Instant {
+    let margin = granted.min(LONGEST).mul_f64(1.0 / 3.0 + jitter.chance() / 15.0);
+    ends.checked_sub(margin).unwrap_or(ends)
+}
+
+// === impl Slot ===
+
+impl Slot {
+    pub(super) fn new(optional: bool, now: Instant) -> Self {
+        Self { optional, held: None, absent: false, seen: None, due: now, failures: 0, untrusted: false }
+    }
+
+    /// Whether a generation can be made of it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.held.is_some() || self.absent
+    }
+
+    pub(super) fn life(&self) -> Option<&Life> {
+        self.held.as_ref()?.life.as_ref()
+    }
+
+    /// Whether each read makes a new credential: then it is not read just to see what is new.
+    ///
+    /// An answer with an end and a version (a key vault's entry with an expiry date) can be polled; one with an end and
+    /// no version (a certificate, an access token) was made for us.
+    pub(super) fn is_minted(&self) -> bool {
+        let Some(held) = &self.held else { return false };
+        held.life.as_ref().is_some_and(|life| life.lease.is_some() || held.version.is_none())
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        match &self.held {
+            None => Origin::Absent,
+            Some(_) if self.is_minted() => Origin::Lease,
+            Some(Held { version: Some(version), .. }) if !self.untrusted => Origin::Version(version.clone()),
+            Some(_) => Origin::Unversioned,
+        }
+    }
+
+    /// The version to ask the store for changes since.
+    pub(super) fn known(&self) -> Option<&Version> {
+        if self.is_minted() || self.untrusted { None } else { self.held.as_ref()?.version.as_ref() }
+    }
+
+    pub(super) fn action(&self, now: Instant) -> Action {
+        let Some(Life { ends, granted, lease: Some(lease), worn_out, .. }) = self.life() else { return Action::Read };
+        let left = ends.saturating_duration_since(now);
+        // If renewing keeps failing, another read may still get through before the end.
+        let too_late = left.is_zero() || (self.failures > 0 && left < *granted / 6);
+        if *worn_out || !lease.renewable || too_late {
+            return Action::Read;
+        }
+        Action::Renew(Lease { id: lease.id.clone(), ttl: left, renewable: true })
+    }
+
+    /// When to look at an answer again that just came.
+    pub(super) fn settle(&mut self, now: Instant, interval: Duration, jitter: &mut Jitter, chance: f64) {
+        self.failures = 0;
+        let poll = after(now, interval.mul_f64(0.9 + chance / 5.0));
+        self.due = match self.life() {
+            None => poll,
+            Some(life) => {
+                let act = act_before(life.ends, life.granted, jitter).max(now + life.shortest());
+                if self.is_minted() { act } else { act.min(poll) }
+            }
+        };
+    }
+
+    /// Takes a renewal in. One that hardly extends has met the store's maximum: the next read makes a new credential
+    /// while this one still lives.
+    pub(super) fn renewed(&mut self, lease: Lease, started: Instant, jitter: &mut Jitter) {
+        self.failures = 0;
+        let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) else { return };
+        let ends = after(started, lease.ttl);
+        let gained = ends.saturating_duration_since(life.ends);
+        self.due = act_before(ends, life.granted, jitter);
+        life.worn_out = gained < life.granted / 20 || self.due <= started + life.shortest();
+        life.ends = ends;
+        life.lease = Some(HandedLease { id: lease.id, renewable: lease.renewable });
+        if life.worn_out {
+            self.due = started;
+        }
+    }
+
+    /// The lease is gone, or will be: replaces it now.
+    pub(super) fn replace_now(&mut self, now: Instant) {
+        if let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) {
+            life.worn_out = true;
+        }
+        self.due = now;
+    }
+
+    /// Counts a failure; when to try again.
+    pub(super) fn failed(&mut self, kind: ErrorKind, now: Instant, starting: bool, chance: f64) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let mut wait = backoff::delay(kind, self.failures, starting, chance);
+        if let (Some(life), ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None }) = (self.life(), kind) {
+            wait = in_time(wait, life.ends, now);
+        }
+        self.due = after(now, wait);
+        wait
+    }
+}
+
+/// Leaves room for several more attempts before `ends`.
+pub(super) fn in_time(wait: Duration, ends: Instant, now: Instant) -> Duration {
+    let left = ends.saturating_duration_since(now);
+    if left.is_zero() { wait } else { wait.min((left / 4).max(Duration::from_secs(1))) }
+}
+
+// === impl Life ===
+
+impl Life {
+    /// However short the life, a store is not asked twice within a second, or within half of that life.
+    fn shortest(&self) -> Duration {
+        (self.granted / 2).min(Duration::from_secs(1))
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// An answer to what was asked at `started`: its life counts from then, since nobody knows how long it was on its way.
+    pub(super) fn new(answer: Answer, started: Instant, login: u64) -> Self {
+        let Answer { tree, version, expires_in, lease } = answer;
+        // A lease of no length is one without an end, as a token's is.
+        let leased = lease.as_ref().map(|lease| if lease.ttl.is_zero() { LONGEST } else { lease.ttl });
+        let granted = leased.or(expires_in.filter(|life| !life.is_zero()));
+        let life = granted.map(|granted| Life {
+            ends: after(started, granted),
+            granted,
+            lease: lease.map(|Lease { id, renewable, .. }| HandedLease { id, renewable }),
+            login,
+            delivered: false,
+            worn_out: false,
+        });
+        Self { tree: Arc::new(tree), version, life }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn leased(ttl: u64, renewable: bool) -> Slot {
+        let now = Instant::now();
+        let lease = Some(Lease { id: "id".into(), ttl: seconds(ttl), renewable });
+        let answer = Answer { tree: SecretTree::Text("v".into()), version: None, expires_in: None, lease };
+        let mut slot = Slot::new(false, now);
+        slot.held = Some(Held::new(answer, now, 0));
+        slot.settle(now, seconds(1), &mut Jitter::seeded(1), 0.5);
+        slot
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_acted_on_while_a_third_of_its_life_is_left() {
+        for (ttl, earliest, latest) in [(20, 12.0, 13.4), (3600, 2160.0, 2400.0), (1, 0.6, 0.67)] {
+            let wait = (leased(ttl, true).due - Instant::now()).as_secs_f64();
+            assert!((earliest..=latest).contains(&wait), "ttl {ttl}: {wait}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn renewals_are_worth_while_only_as_long_as_they_extend() {
+        // (TTL at first, when it was renewed, TTL granted then) → is it replaced at once?
+        for (ttl, at, granted, replaced) in [
+            (20, 13, 20, false),
+            (20, 13, 7, true),       // capped: ends when it would have ended anyway
+            (20, 13, 12, false),     // capped soon: lives on a little
+            (3600, 2400, 300, true), // the operator shortened the role's TTL
+            (3600, 2400, 3600, false),
+            (20, 13, 0, true),
+        ] {
+            let mut slot = leased(ttl, true);
+            let renewed = Lease { id: "id2".into(), ttl: seconds(granted), renewable: true };
+            slot.renewed(renewed, Instant::now() + seconds(at), &mut Jitter::seeded(1));
+            assert_eq!(slot.life().unwrap().worn_out, replaced, "{ttl} at {at} for {granted}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_due_is_renewed_or_else_read() {
+        let start = Instant::now();
+        let is_read = |slot: &Slot, at: u64| slot.action(start + seconds(at)) == Action::Read;
+        let mut slot = leased(60, true);
+        assert!(!is_read(&slot, 40) && is_read(&slot, 60), "renew while it lives");
+        slot.failures = 3;
+        assert!(!is_read(&slot, 49) && is_read(&slot, 51), "renewing fails: read before the end");
+        slot.replace_now(start);
+        assert!(is_read(&slot, 1));
+        assert!(is_read(&leased(60, false), 40), "not renewable");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_near_the_end_of_a_lease_leave_room_for_more_attempts() {
+        let start = Instant::now();
+        let mut slot = leased(60, true);
+        slot.failures = 10;
+        let wait = slot.failed(ErrorKind::Unavailable, start + seconds(40), false, 1.0);
+        assert_eq!(wait, seconds(5));
+        let wish = ErrorKind::Throttled { retry_after: Some(seconds(30)) };
+        assert!(slot.failed(wish, start + seconds(40), false, 0.0) >= seconds(30), "a store's wish is kept");
+    }
+}

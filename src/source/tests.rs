@@ -1,0 +1,362 @@
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::Instant;
+
+use self::fake::{
+    FakeClock, Secret, Store, events, failures, generation, generations, plan, request, source, text, with_clock,
+};
+use super::*;
+
+mod fake;
+mod leases;
+
+#[tokio::test(start_paused = true)]
+async fn the_first_generation_waits_for_all_and_asks_each_once() {
+    let (a, b) = (Store::default(), Store::default());
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    a.put("y", "1", r#"{"k":"y1"}"#);
+    b.put("z", "7", r#"{"k":"z7"}"#);
+    b.state().slow = Duration::from_secs(5);
+    let mut source = source(&["a:x", "a:y", "a:x", "b:z", "b:none?"], &[("a", &a), ("b", &b)]);
+    let start = Instant::now();
+    assert!(matches!(source.next().await, Event::Unchanged), "a's answers alone are no generation");
+    let first = generation(&mut source, 10).await;
+    assert_eq!(start.elapsed().as_secs(), 5);
+    assert_eq!(first.answers.len(), 3);
+    assert_eq!(text(&first, "b:z", "k"), "z7");
+    assert_eq!(first.versions[&request("b:z")], Version("7".to_owned()));
+    assert_eq!(a.state().take_calls(), ["read x y"]);
+    assert_eq!(b.state().take_calls(), ["read none z"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_change_makes_one_generation_and_no_change_none() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    a.put("y", "1", r#"{"k":"y1"}"#);
+    let mut source = source(&["a:x", "a:y"], &[("a", &a)]);
+    let first = generation(&mut source, 1).await;
+    let quiet = events(&mut source, 600).await;
+    assert!(quiet.iter().all(|event| matches!(event, Event::Unchanged)), "{quiet:?}");
+    assert!((9..=11).contains(&quiet.len()), "polled every 60 s ± 10 %: {}", quiet.len());
+    a.put("x", "2", r#"{"k":"x2"}"#);
+    a.put("y", "2", r#"{"k":"y2"}"#);
+    let changed = generations(events(&mut source, 200).await);
+    assert_eq!(changed.len(), 1, "both in one");
+    assert_eq!((text(&changed[0], "a:x", "k"), text(&changed[0], "a:y", "k")), ("x2".into(), "y2".into()));
+    assert_ne!(first.id, changed[0].id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_agree_on_the_id_of_the_same_versions() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    let (mut one, mut two) = (source(&["a:x", "a:n?"], &[("a", &a)]), source(&["a:x", "a:n?"], &[("a", &a)]));
+    let (one, two) = (generation(&mut one, 1).await, generation(&mut two, 1).await);
+    assert_eq!(one.id, two.id);
+    assert!(!one.id.0.contains('-'), "no counter: {}", one.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stores_without_versions_are_counted() {
+    let a = Store::default();
+    a.put_plain("x", r#"{"k":"1"}"#);
+    let mut source = source(&["a:x"], &[("a", &a)]);
+    let first = generation(&mut source, 1).await;
+    assert!(first.id.0.ends_with("-1"), "{}", first.id);
+    assert!(generations(events(&mut source, 200).await).is_empty());
+    a.put_plain("x", r#"{"k":"2"}"#);
+    let second = generation(&mut source, 100).await;
+    assert_eq!(second.id.0, first.id.0.replace("-1", "-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_content_under_the_same_version_is_a_change_with_a_name_of_its_own() {
+    let a = Store::default();
+    a.state().unconditional = true;
+    a.put("x", "1", r#"{"k":"1"}"#);
+    let mut source = source(&["a:x"], &[("a", &a)]);
+    let first = generation(&mut source, 1).await;
+    a.put("x", "1", r#"{"k":"2"}"#);
+    let second = generation(&mut source, 100).await;
+    assert_ne!(first.id, second.id);
+    assert!(second.id.0.ends_with("-1"), "a counter now: {}", second.id);
+    assert!(generations(events(&mut source, 100).await).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_a_slow_or_failing_store_does_not_hold_back_another() {
+    let (a, b) = (Store::default(), Store::default());
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    b.put("z", "1", r#"{"k":"z1"}"#);
+    let mut source = source(&["a:x", "b:z"], &[("a", &a), ("b", &b)]);
+    generation(&mut source, 1).await;
+    b.state().slow = Duration::from_secs(100_000);
+    a.put("x", "2", r#"{"k":"x2"}"#);
+    let second = generation(&mut source, 70).await;
+    assert_eq!((text(&second, "a:x", "k"), text(&second, "b:z", "k")), ("x2".into(), "z1".into()));
+    a.put("x", "3", r#"{"k":"x3"}"#);
+    assert_eq!(text(&generation(&mut source, 70).await, "a:x", "k"), "x3");
+    assert_eq!(b.state().take_calls().len(), 2, "one read is still in flight, and no other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_the_last_good_answers_stay_whatever_fails() {
+    for (kind, at_least, at_most) in [
+        (ErrorKind::Unavailable, 5, 200),
+        (ErrorKind::Throttled { retry_after: Some(Duration::from_mins(2)) }, 4, 5),
+        (ErrorKind::Denied, 2, 12),
+        (ErrorKind::NotFound, 2, 12),
+        (ErrorKind::Invalid, 2, 12),
+    ] {
+        let (a, b) = (Store::default(), Store::default());
+        a.put("x", "1", r#"{"k":"x1"}"#);
+        b.put("z", "1", r#"{"k":"z1"}"#);
+        let mut source = source(&["a:x?", "b:z"], &[("a", &a), ("b", &b)]);
+        generation(&mut source, 1).await;
+        a.state().failing = Some(kind);
+        let failed = failures(events(&mut source, 600).await);
+        assert!((at_least..=at_most).contains(&failed.len()), "{kind:?}: {} attempts", failed.len());
+        assert!(failed.iter().all(|failure| failure.error.kind == kind && failure.request == Some(request("a:x"))));
+        b.put("z", "2", r#"{"k":"z2"}"#);
+        let other = generation(&mut source, 70).await;
+        assert_eq!(text(&other, "a:x", "k"), "x1", "{kind:?}");
+        a.state().failing = None;
+        a.put("x", "2", r#"{"k":"x2"}"#);
+        assert_eq!(text(&generation(&mut source, 310).await, "a:x", "k"), "x2", "{kind:?}: recovers by itself");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_suddenly_empty_or_gone_is_a_failure_and_no_change() {
+    let a = Store::default();
+    a.put("doc", "1", r#"{"k":"1"}"#);
+    a.put("text", "1", r#""full""#);
+    a.put("gone", "1", r#"{"k":"1"}"#);
+    let mut source = source(&["a:doc", "a:text", "a:gone?"], &[("a", &a)]);
+    generation(&mut source, 1).await;
+    a.put("doc", "2", "{}");
+    a.put("text", "2", r#""""#);
+    a.state().secrets.remove("gone");
+    let mut came = events(&mut source, 70).await;
+    let Some(Event::Changed(second)) = came.pop_front() else { panic!("{came:?}") };
+    assert_eq!(text(&second, "a:doc", "k"), "1");
+    assert_eq!(text(&second, "a:gone", "k"), "1");
+    assert_eq!(second.answers[&request("a:text")].as_value().unwrap().len(), 0, "a single value may be empty");
+    let failed = failures(came);
+    assert!(failed[0].error.to_string().contains("suddenly empty"), "{failed:?}");
+    assert_eq!(failed[0].error.kind, ErrorKind::Unavailable);
+    assert_eq!(failed[1].error.kind, ErrorKind::NotFound);
+    a.put("doc", "3", r#"{"k":"3"}"#);
+    assert_eq!(text(&generation(&mut source, 130).await, "a:doc", "k"), "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_absent_optional_secret_may_appear() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    let mut source = source(&["a:x", "a:n?"], &[("a", &a)]);
+    let first = generation(&mut source, 1).await;
+    assert!(!first.answers.contains_key(&request("a:n")));
+    a.put("n", "1", r#"{"k":"n1"}"#);
+    let second = generation(&mut source, 70).await;
+    assert_eq!(text(&second, "a:n", "k"), "n1");
+    assert_ne!(first.id, second.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn until_the_first_generation_failures_say_whether_waiting_helps() {
+    for (kind, permanent, attempts) in [
+        (ErrorKind::NotFound, true, 1),
+        (ErrorKind::Denied, true, 1),
+        (ErrorKind::Unavailable, false, 6),
+        (ErrorKind::Throttled { retry_after: Some(Duration::from_secs(20)) }, false, 1),
+    ] {
+        let a = Store::default();
+        a.put("x", "1", r#"{"k":"x1"}"#);
+        a.state().failing_path.insert("x".to_owned(), kind);
+        let mut source = source(&["a:x"], &[("a", &a)]);
+        let failed = failures(events(&mut source, 20).await);
+        assert_eq!(failed[0].error.kind.is_permanent(), permanent, "{kind:?}");
+        assert!(failed.len() >= attempts, "{kind:?}: {} attempts", failed.len());
+        assert!(failed.iter().all(|failure| failure.retry_in.is_some()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_pod_starts_soon_after_its_store_is_back() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    a.state().failing = Some(ErrorKind::Unavailable);
+    let mut source = source(&["a:x"], &[("a", &a)]);
+    assert!(generations(events(&mut source, 3600).await).is_empty());
+    a.state().failing = None;
+    generation(&mut source, 4).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stores_wish_for_patience_holds_for_all_its_requests() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    a.put("y", "1", r#"{"k":"y1"}"#);
+    let mut source = source(&["a:x", "a:y"], &[("a", &a)]);
+    generation(&mut source, 1).await;
+    let wish = ErrorKind::Throttled { retry_after: Some(Duration::from_mins(5)) };
+    a.state().failing_path.insert("x".to_owned(), wish);
+    assert_eq!(failures(events(&mut source, 70).await).len(), 1);
+    a.state().take_calls();
+    source.refresh_now();
+    a.push.notify_one();
+    assert!(events(&mut source, 220).await.is_empty());
+    assert!(a.state().take_calls().is_empty(), "not even y, not even pushed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_and_refresh_now_read_at_once() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    let mut source = source(&["a:x"], &[("a", &a)]);
+    generation(&mut source, 1).await;
+    a.put("x", "2", r#"{"k":"x2"}"#);
+    a.push.notify_one();
+    assert_eq!(text(&source.next().now_or_never().map(changed).unwrap(), "a:x", "k"), "x2");
+    a.put("x", "3", r#"{"k":"x3"}"#);
+    source.refresh_now();
+    assert_eq!(text(&source.next().now_or_never().map(changed).unwrap(), "a:x", "k"), "x3");
+}
+
+fn changed(event: Event) -> Generation {
+    let Event::Changed(generation) = event else { panic!("{event:?}") };
+    generation
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_while_a_read_is_in_flight_reads_again() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    let mut source = source(&["a:x"], &[("a", &a)]);
+    generation(&mut source, 1).await;
+    a.state().slow = Duration::from_secs(1);
+    source.refresh_now();
+    assert!(tokio::time::timeout(Duration::from_millis(500), source.next()).await.is_err());
+    source.refresh_now();
+    a.state().take_calls();
+    events(&mut source, 3).await;
+    assert_eq!(a.state().take_calls(), ["read x"], "the second wish is not lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn next_can_be_dropped_at_any_moment() {
+    let a = Store::default();
+    a.put_leased("x", 3600, 7200, true);
+    a.state().slow = Duration::from_secs(1);
+    let mut source = source(&["a:x"], &[("a", &a)]);
+    let mut dropped = 0;
+    let first = loop {
+        match tokio::time::timeout(Duration::from_millis(7), source.next()).await {
+            Ok(Event::Changed(generation)) => break generation,
+            Ok(_) => {}
+            Err(_) => dropped += 1,
+        }
+    };
+    assert!(dropped > 100);
+    assert_eq!(text(&first, "a:x", "user"), "lease-1");
+    assert_eq!(a.state().take_calls(), ["read x"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_expires_is_read_before() {
+    let a = Store::default();
+    let secret = |json: &str, version: Option<&str>| Secret {
+        json: json.to_owned(),
+        version: version.map(str::to_owned),
+        expires_in: Some(30),
+        ..Secret::default()
+    };
+    a.set("versioned", secret(r#"{"k":"1"}"#, Some("1")));
+    let mut source = source(&["a:versioned"], &[("a", &a)]);
+    let start = Instant::now();
+    generation(&mut source, 1).await;
+    a.set("versioned", secret(r#"{"k":"2"}"#, Some("2")));
+    generation(&mut source, 60).await;
+    assert!((18..=20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_generation_is_read_again_by_its_versions() {
+    let (a, b) = (Store::default(), Store::default());
+    a.put("x", "1", r#"{"k":"x1"}"#);
+    b.put("z", "1", r#"{"k":"z1"}"#);
+    let mut source = source(&["a:x", "a:n?", "b:z"], &[("a", &a), ("b", &b)]);
+    let first = generation(&mut source, 1).await;
+    a.put("x", "2", r#"{"k":"x2"}"#);
+    let second = generation(&mut source, 70).await;
+    a.state().take_calls();
+    b.state().take_calls();
+
+    let again = source.read_again(&first.id).await.unwrap();
+    assert_eq!(again.id, first.id);
+    assert_eq!(again.answers, first.answers);
+    assert_eq!(again.versions, first.versions);
+    assert_eq!(a.state().take_calls(), ["read x"]);
+    assert!(b.state().take_calls().is_empty(), "what is still the same is not read");
+
+    assert_eq!(source.read_again(&second.id).await.unwrap().answers, second.answers);
+    assert!(matches!(source.read_again(&GenerationId("none".into())).await, Err(PinError::Unknown(_))));
+    a.state().past.clear();
+    let error = source.read_again(&first.id).await.unwrap_err().to_string();
+    assert_eq!(error, "a:x: no such version");
+    assert!(generations(events(&mut source, 200).await).is_empty(), "the source goes on where it was");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_versions_cannot_be_pinned() {
+    let a = Store::default();
+    a.put_plain("plain", r#"{"k":"1"}"#);
+    a.put_leased("leased", 3600, 7200, true);
+    for (path, sentence) in [
+        ("a:plain", "a:plain has no versions at its store"),
+        ("a:leased", "a:leased is a lease, which a store does not hand out twice"),
+    ] {
+        let mut source = source(&[path], &[("a", &a)]);
+        let first = generation(&mut source, 1).await;
+        let error = source.read_again(&first.id).await.unwrap_err().to_string();
+        assert!(error.starts_with(sentence), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p5_nothing_of_a_source_shows_a_value() {
+    let a = Store::default();
+    a.put_plain("plain", r#"{"k":"canary"}"#);
+    a.put_leased("leased", 3600, 7200, true);
+    a.state().logins = Some((3600, true));
+    let mut source = source(&["a:plain", "a:leased"], &[("a", &a)]);
+    let event = source.next().await;
+    let shown = format!("{source:?} {event:?} {:?}", source.hand_over());
+    for secret in ["canary", "lease-1", "token-1"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_without_the_provider_says_so() {
+    let mut source = Source::new(&plan(&["a:x"]), BTreeMap::new());
+    let failed = failures(events(&mut source, 10).await);
+    assert_eq!(failed[0].error.kind, ErrorKind::Invalid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_what_was_full_before_a_restart_is_suddenly_empty_after_it() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"1"}"#);
+    let clock = FakeClock::new();
+    let mut before = with_clock(&["a:x"], &[("a", &a)], &clock);
+    generation(&mut before, 1).await;
+    a.put("x", "2", "{}");
+    let mut after = with_clock(&["a:x"], &[("a", &a)], &clock);
+    after.resume(before.hand_over());
+    let came = events(&mut after, 10).await;
+    assert!(failures(came)[0].error.to_string().contains("suddenly empty"));
+}

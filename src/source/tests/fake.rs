@@ -1,0 +1,377 @@
+//! A store in memory that keeps virtual time, and what tests need to say of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::super::backoff::Jitter;
+use super::super::clock::Clock;
+use super::super::{Event, Failure, Generation, Source};
+use crate::bundle::{FileMode, Format, Target};
+use crate::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, Take};
+use crate::provider::file::FileSettings;
+use crate::provider::{
+    Answer, ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ProviderSettings, ReadResult, Reading,
+    Session, Version,
+};
+use crate::reference::Request;
+use crate::secret::{SecretTree, SecretValue};
+
+/// What a test may look at and turn.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) secrets: BTreeMap<String, Secret>,
+    pub(super) failing: Option<ErrorKind>,
+    pub(super) failing_path: BTreeMap<String, ErrorKind>,
+    pub(super) failing_renewals: Option<ErrorKind>,
+    pub(super) slow: Duration,
+    /// Answers in full even if nothing changed.
+    pub(super) unconditional: bool,
+    /// TTL and whether logins can be renewed; `None` for a store without logins.
+    pub(super) logins: Option<(u64, bool)>,
+    pub(super) calls: Vec<String>,
+    pub(super) leases: BTreeMap<String, Granted>,
+    /// Old versions, for pins.
+    pub(super) past: BTreeMap<(String, String), SecretTree>,
+    login_count: u32,
+    mutations: u32,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Secret {
+    pub(super) json: String,
+    pub(super) version: Option<String>,
+    pub(super) expires_in: Option<u64>,
+    /// TTL, maximum TTL, renewable.
+    pub(super) lease: Option<(u64, u64, bool)>,
+}
+
+pub(super) struct Granted {
+    pub(super) path: String,
+    pub(super) ends: Instant,
+    pub(super) latest: Instant,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Store {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) push: Arc<Notify>,
+}
+
+/// One connection to the store: its provider.
+struct Connection {
+    store: Store,
+    session: Option<(String, Instant)>,
+}
+
+/// Virtual time, with suspensions.
+#[derive(Clone)]
+pub(super) struct FakeClock {
+    origin: Instant,
+    slept: Arc<Mutex<Duration>>,
+}
+
+// === impl State ===
+
+impl State {
+    fn denied(&self, path: &str) -> Option<ProviderError> {
+        let kind = self.failing_path.get(path).copied().or(self.failing)?;
+        Some(ProviderError::new(kind, format!("{} failed", kind.as_str())))
+    }
+
+    pub(super) fn live(&self, path: &str) -> usize {
+        self.leases.values().filter(|lease| lease.path == path && lease.ends > Instant::now()).count()
+    }
+
+    pub(super) fn is_live(&self, id: &str) -> bool {
+        self.leases.get(id).is_some_and(|lease| lease.ends > Instant::now())
+    }
+
+    /// How often something was called since the last time this was asked.
+    pub(super) fn take_calls(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.calls)
+    }
+
+    fn answer(&mut self, path: &str, known: Option<&Version>) -> ReadResult {
+        let Some(secret) = self.secrets.get(path).cloned() else {
+            return Err(ProviderError::new(ErrorKind::NotFound, "no such secret"));
+        };
+        let version = secret.version.map(Version);
+        if !self.unconditional && version.is_some() && version.as_ref() == known {
+            return Ok(Reading::NotModified);
+        }
+        let mut json = secret.json;
+        let lease = secret.lease.map(|(ttl, max, renewable)| {
+            self.mutations += 1;
+            let id = format!("lease-{}", self.mutations);
+            json = json.replace("$ID", &id);
+            let now = Instant::now();
+            let (ttl, max) = (Duration::from_secs(ttl), Duration::from_secs(max));
+            self.leases.insert(id.clone(), Granted { path: path.to_owned(), ends: now + ttl, latest: now + max });
+            Lease { id: id.as_str().into(), ttl, renewable }
+        });
+        let tree: SecretTree = serde_json::from_str(&json).unwrap();
+        if let Some(Version(version)) = &version {
+            self.past.insert((path.to_owned(), version.clone()), tree.clone());
+        }
+        Ok(Reading::Fresh(Answer { tree, version, expires_in: secret.expires_in.map(Duration::from_secs), lease }))
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Puts a secret with a version.
+    pub(super) fn put(&self, path: &str, version: &str, json: &str) {
+        let version = Some(version.to_owned());
+        self.set(path, Secret { json: json.to_owned(), version, ..Secret::default() });
+    }
+
+    /// Puts a secret without one.
+    pub(super) fn put_plain(&self, path: &str, json: &str) {
+        self.set(path, Secret { json: json.to_owned(), ..Secret::default() });
+    }
+
+    /// Puts an engine that makes credentials.
+    pub(super) fn put_leased(&self, path: &str, ttl: u64, max: u64, renewable: bool) {
+        let json = r#"{"user":"$ID"}"#.to_owned();
+        self.set(path, Secret { json, lease: Some((ttl, max, renewable)), ..Secret::default() });
+    }
+
+    pub(super) fn set(&self, path: &str, secret: Secret) {
+        self.state().secrets.insert(path.to_owned(), secret);
+    }
+
+    pub(super) fn connect(&self) -> Box<dyn Provider> {
+        Box::new(Connection { store: self.clone(), session: None })
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    async fn enter(&mut self, call: String) -> Option<ProviderError> {
+        let slow = {
+            let mut state = self.store.state();
+            state.calls.push(call);
+            state.slow
+        };
+        tokio::time::sleep(slow).await;
+        let denied = self.store.state().denied("");
+        if denied.is_none() && self.session.as_ref().is_none_or(|(_, ends)| *ends <= Instant::now()) {
+            self.log_in();
+        }
+        denied
+    }
+
+    fn log_in(&mut self) {
+        let mut state = self.store.state();
+        if let Some((ttl, _)) = state.logins {
+            state.login_count += 1;
+            let token = format!("token-{}", state.login_count);
+            state.calls.push(format!("login {token}"));
+            self.session = Some((token, Instant::now() + Duration::from_secs(ttl)));
+        }
+    }
+}
+
+impl Provider for Connection {
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        Box::pin(async move {
+            let names: Vec<_> = requests.iter().map(|request| request.path.as_str()).collect();
+            if let Some(error) = self.enter(format!("read {}", names.join(" "))).await {
+                return requests.iter().map(|_| Err(error.clone())).collect();
+            }
+            let mut state = self.store.state();
+            let mut read = |request: &Request| match (state.denied(&request.path), request.version()) {
+                (Some(error), _) => Err(error),
+                (None, None) => state.answer(&request.path, known.get(request)),
+                (None, Some(version)) => {
+                    let tree = state.past.get(&(request.path.clone(), version.to_owned())).cloned();
+                    let tree = tree.ok_or_else(|| ProviderError::new(ErrorKind::NotFound, "no such version"))?;
+                    let version = Some(Version(version.to_owned()));
+                    Ok(Reading::Fresh(Answer { tree, version, expires_in: None, lease: None }))
+                }
+            };
+            requests.iter().map(&mut read).collect()
+        })
+    }
+
+    fn renew<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
+        Box::pin(async move {
+            let id = lease.id.expose_str().unwrap().to_owned();
+            if let Some(error) = self.enter(format!("renew {id}")).await {
+                return Err(error);
+            }
+            let mut state = self.store.state();
+            if let Some(kind) = state.failing_renewals {
+                return Err(ProviderError::new(kind, "renewals fail"));
+            }
+            if !state.is_live(&id) {
+                return Err(ProviderError::new(ErrorKind::Invalid, "lease not found"));
+            }
+            let now = Instant::now();
+            let ttl = state.secrets.get(&state.leases[&id].path).unwrap().lease.unwrap().0;
+            let granted = state.leases.get_mut(&id).unwrap();
+            granted.ends = (now + Duration::from_secs(ttl)).min(granted.latest);
+            Ok(Lease { id: lease.id.clone(), ttl: granted.ends - now, renewable: true })
+        })
+    }
+
+    fn revoke<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
+        Box::pin(async move {
+            let id = lease.id.expose_str().unwrap().to_owned();
+            if let Some(error) = self.enter(format!("revoke {id}")).await {
+                return Err(error);
+            }
+            if let Some(granted) = self.store.state().leases.get_mut(&id) {
+                granted.ends = Instant::now();
+            }
+            Ok(())
+        })
+    }
+
+    fn changed(&mut self) -> Pending<'_, ()> {
+        Box::pin(async { self.store.push.notified().await })
+    }
+
+    fn session(&self) -> Option<Session> {
+        let (token, ends) = self.session.as_ref()?;
+        let renewable = self.store.state().logins?.1;
+        Some(Session { token: token.as_str().into(), ttl: Some(*ends - Instant::now()), renewable })
+    }
+
+    fn resume(&mut self, session: Session) {
+        let token = session.token.expose_str().unwrap().to_owned();
+        self.session = Some((token, Instant::now() + session.ttl.unwrap()));
+    }
+
+    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
+        Box::pin(async {
+            if let Some(error) = self.enter("extend".to_owned()).await {
+                return Err(error);
+            }
+            let (ttl, renewable) = self.store.state().logins.unwrap();
+            if !renewable {
+                self.log_in();
+                return Ok(Extended::Replaced);
+            }
+            self.session.as_mut().unwrap().1 = Instant::now() + Duration::from_secs(ttl);
+            Ok(Extended::Renewed)
+        })
+    }
+}
+
+// === impl FakeClock ===
+
+impl FakeClock {
+    pub(super) fn new() -> Self {
+        Self { origin: Instant::now(), slept: Arc::default() }
+    }
+
+    /// What a suspended machine does: time goes on, timers do not.
+    pub(super) fn suspend(&self, seconds: u64) {
+        *self.slept.lock().unwrap() += Duration::from_secs(seconds);
+    }
+}
+
+impl Clock for FakeClock {
+    fn system(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + self.since_boot()
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.origin.elapsed() + *self.slept.lock().unwrap()
+    }
+}
+
+// Words of the tests.
+
+pub(super) fn request(text: &str) -> Request {
+    let (provider, path) = text.split_once(':').unwrap();
+    Request { provider: provider.to_owned(), path: path.to_owned(), params: BTreeMap::new() }
+}
+
+/// A plan that wants these requests, each in a file of its own; a `?` at the end makes one optional. Polled every 60 s.
+pub(super) fn plan(requests: &[&str]) -> Plan {
+    let item = |(index, text): (usize, &&str)| PlannedItem {
+        target: Target::File(format!("f{index}").parse().unwrap()),
+        from: PlannedFrom::One(Take { request: request(text.trim_end_matches('?')), key: None }),
+        format: Format::Json,
+        mode: FileMode::OWNER,
+        decode: None,
+        template: None,
+        optional: text.ends_with('?'),
+    };
+    let provider = |text: &&str| {
+        let planned = PlannedProvider {
+            settings: ProviderSettings::File(FileSettings { path: "/nowhere".to_owned() }),
+            role: None,
+            audience: None,
+            refresh_seconds: 60,
+            revoke_on_exit: true,
+        };
+        (request(text).provider, planned)
+    };
+    Plan {
+        version: PLAN_VERSION,
+        identity: Identity { namespace: "team".to_owned(), service_account: "web".to_owned() },
+        providers: requests.iter().map(provider).collect(),
+        items: requests.iter().enumerate().map(item).collect(),
+        notify: Vec::new(),
+        size_limit: 1 << 20,
+    }
+}
+
+pub(super) fn source(requests: &[&str], stores: &[(&str, &Store)]) -> Source {
+    with_clock(requests, stores, &FakeClock::new())
+}
+
+pub(super) fn with_clock(requests: &[&str], stores: &[(&str, &Store)], clock: &FakeClock) -> Source {
+    let providers = stores.iter().map(|(name, store)| ((*name).to_owned(), store.connect())).collect();
+    Source::with(&plan(requests), providers, Box::new(clock.clone()), Jitter::seeded(42))
+}
+
+/// What happens within `seconds`.
+pub(super) async fn events(source: &mut Source, seconds: u64) -> VecDeque<Event> {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut events = VecDeque::new();
+    while let Ok(event) = tokio::time::timeout_at(until, source.next()).await {
+        events.push_back(event);
+    }
+    events
+}
+
+pub(super) fn generations(events: VecDeque<Event>) -> Vec<Generation> {
+    let generation = |event| if let Event::Changed(generation) = event { Some(generation) } else { None };
+    events.into_iter().filter_map(generation).collect()
+}
+
+pub(super) fn failures(events: VecDeque<Event>) -> Vec<Failure> {
+    let failures = |event| if let Event::Failed(failures) = event { Some(failures) } else { None };
+    events.into_iter().filter_map(failures).flatten().collect()
+}
+
+/// The next generation, which must come within `seconds`.
+pub(super) async fn generation(source: &mut Source, seconds: u64) -> Generation {
+    let wait = async {
+        loop {
+            if let Event::Changed(generation) = source.next().await {
+                return generation;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(seconds), wait).await.expect("no generation in time")
+}
+
+pub(super) fn text(generation: &Generation, of: &str, key: &str) -> String {
+    let value = generation.answers[&request(of)].key(key).unwrap();
+    value.as_value().and_then(SecretValue::expose_str).unwrap().to_owned()
+}

@@ -1,0 +1,462 @@
+//! The webhook's decisions: AdmissionReview in, AdmissionReview out.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hushpod::config::Config;
+use hushpod::plan::Plan;
+use hushpod::webhook::review::{Outcome, answer};
+use serde_json::{Value, json};
+
+const CONFIG: &str = r#"
+image: registry/hushpod:0.1.0
+defaultProvider: vault
+providers:
+  vault: {type: vault, address: "https://vault.example:8200", role: "{{service_account}}", tokenSeconds: 900}
+  second: {type: vault, address: "https://second.example:8200", role: x, audience: second}
+  files: {type: file, path: /srv/secrets}
+runtimeClasses: [runc]
+"#;
+
+/// A pod with fields that no type of ours knows, in every object that injection touches.
+fn pod() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"generateName": "web-", "annotations": {"hushpod.dev/file.db": "secret/data/db#password", "other": "x"}, "madeUp": 1},
+        "spec": {
+            "madeUp": {"deep": [1, 2]},
+            "serviceAccountName": "web",
+            "containers": [{"name": "app", "image": "app", "madeUp": true, "volumeMounts": [{"name": "cache", "mountPath": "/cache", "madeUp": "m"}]}],
+            "volumes": [{"name": "cache", "emptyDir": {"madeUp": 3}}],
+        },
+    })
+}
+
+fn annotated(mut pod: Value, pairs: &[(&str, &str)]) -> Value {
+    for (key, value) in pairs {
+        pod["metadata"]["annotations"][format!("hushpod.dev/{key}")] = json!(value);
+    }
+    pod
+}
+
+fn with(mut pod: Value, pointer: &str, value: Value) -> Value {
+    let (parent, field) = pointer.rsplit_once('/').unwrap();
+    match pod.pointer_mut(parent).unwrap() {
+        Value::Array(items) => items.insert(field.parse().unwrap(), value),
+        object => object[field.replace("~1", "/")] = value,
+    }
+    pod
+}
+
+fn review(operation: &str, sub_resource: &str, pod: &Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "madeUp": 1,
+        "request": {
+            "uid": "uid-1", "operation": operation, "namespace": "team-a", "subResource": sub_resource, "dryRun": true,
+            "resource": {"group": "", "version": "v1", "resource": "pods"}, "object": pod, "madeUp": 2,
+        },
+    })
+}
+
+struct Decided {
+    outcome: Outcome,
+    response: Value,
+    patch: Vec<Value>,
+    pod: Value,
+}
+
+fn decide_with(config: &str, review: &Value) -> Decided {
+    let answer = answer(&serde_json::to_vec(review).unwrap(), &Config::from_yaml(config).unwrap());
+    let body: Value = serde_json::from_slice(&answer.body).unwrap();
+    assert_eq!(body["apiVersion"], "admission.k8s.io/v1");
+    assert_eq!(body["kind"], "AdmissionReview");
+    let response = body["response"].clone();
+    let mut pod = review["request"]["object"].clone();
+    let mut operations = Vec::new();
+    if let Some(patch) = response["patch"].as_str() {
+        assert_eq!(response["patchType"], "JSONPatch");
+        let patch: json_patch::Patch = serde_json::from_slice(&STANDARD.decode(patch).unwrap()).unwrap();
+        json_patch::patch(&mut pod, &patch).unwrap();
+        operations = serde_json::to_value(&patch).unwrap().as_array().unwrap().clone();
+    }
+    Decided { outcome: answer.outcome, response, patch: operations, pod }
+}
+
+fn decide(pod: &Value) -> Decided {
+    decide_with(CONFIG, &review("CREATE", "", pod))
+}
+
+/// The mutated pod; fails if it was denied.
+fn injected(pod: &Value) -> Value {
+    let decided = decide(pod);
+    assert_eq!(decided.outcome, Outcome::Injected, "{}", decided.response);
+    assert_eq!(decided.response["uid"], "uid-1");
+    decided.pod
+}
+
+fn denial(pod: &Value) -> String {
+    let decided = decide(pod);
+    assert_eq!(decided.outcome, Outcome::Denied, "{}", decided.response);
+    assert!(decided.patch.is_empty(), "nothing is half-applied");
+    let message = decided.response["status"]["message"].as_str().unwrap().to_owned();
+    assert!(!message.contains('\n'), "one sentence: {message}");
+    message
+}
+
+fn names(pod: &Value, list: &str) -> Vec<String> {
+    let items = pod["spec"][list].as_array().cloned().unwrap_or_default();
+    items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn named<'a>(pod: &'a Value, list: &str, name: &str) -> &'a Value {
+    pod["spec"][list].as_array().unwrap().iter().find(|item| item["name"] == name).unwrap()
+}
+
+fn live_mount(path: &str) -> Value {
+    json!({"name": "hushpod-secrets", "mountPath": path, "subPath": "live", "readOnly": true})
+}
+
+fn has_mount(container: &Value, mount: &Value) -> bool {
+    container["volumeMounts"].as_array().is_some_and(|mounts| mounts.contains(mount))
+}
+
+#[test]
+fn the_shape_of_an_injected_pod() {
+    let pod = injected(&pod());
+    assert_eq!(names(&pod, "initContainers"), ["hushpod"]);
+    let agent = named(&pod, "initContainers", "hushpod");
+    assert_eq!(agent["restartPolicy"], "Always");
+    assert_eq!(agent["command"], json!(["/hushpod-agent"]));
+    assert_eq!(agent["args"], json!(["sidecar"]));
+    let hook = json!({"postStart": {"exec": {"command": ["/hushpod-agent", "ready", "--wait", "2s"]}}});
+    assert_eq!(agent["lifecycle"], hook);
+    assert_eq!(
+        names(&pod, "volumes"),
+        ["cache", "hushpod-secrets", "hushpod-state", "hushpod-tokens", "hushpod-controls"]
+    );
+    assert!(has_mount(named(&pod, "containers", "app"), &live_mount("/secrets")));
+    let plan = Plan::from_json(agent["env"][0]["value"].as_str().unwrap()).unwrap();
+    assert_eq!(plan.identity.namespace, "team-a");
+    assert_eq!(plan.identity.service_account, "web");
+    assert_eq!(plan.providers["vault"].role.as_deref(), Some("web"));
+}
+
+#[test]
+fn made_up_fields_survive_everywhere() {
+    let pod = injected(&pod());
+    for pointer in [
+        "/metadata/madeUp",
+        "/spec/madeUp/deep/1",
+        "/spec/containers/0/madeUp",
+        "/spec/containers/0/volumeMounts/0/madeUp",
+        "/spec/volumes/0/emptyDir/madeUp",
+    ] {
+        assert!(pod.pointer(pointer).is_some(), "{pointer}");
+    }
+    let operations = decide(&self::pod()).patch;
+    assert!(operations.iter().all(|operation| operation["op"] == "add"), "{operations:?}");
+}
+
+#[test]
+fn p6_tokens_are_per_provider_and_for_the_agent_alone() {
+    let pod = injected(&annotated(pod(), &[("file.b", "second:a/b#c")]));
+    let tokens = &named(&pod, "volumes", "hushpod-tokens")["projected"]["sources"];
+    let token = |provider: &str, audience: &str, seconds: i64| json!({"serviceAccountToken": {"path": provider, "audience": audience, "expirationSeconds": seconds}});
+    assert_eq!(*tokens, json!([token("second", "second", 600), token("vault", "vault", 900)]));
+    let agent = named(&pod, "initContainers", "hushpod");
+    // The ServiceAccount admission plugin adds no API token where something is mounted at its path.
+    let path = "/var/run/secrets/kubernetes.io/serviceaccount";
+    assert!(has_mount(agent, &json!({"name": "hushpod-tokens", "mountPath": path, "readOnly": true})));
+    for mount in named(&pod, "containers", "app")["volumeMounts"].as_array().unwrap() {
+        assert!(mount["name"] == "cache" || *mount == live_mount("/secrets"), "{mount}");
+    }
+}
+
+#[test]
+fn p6_without_tokens_the_api_tokens_place_is_still_taken() {
+    let pod = with(pod(), "/metadata/annotations", json!({"hushpod.dev/file.a": "files:a"}));
+    let pod = with(pod, "/spec/automountServiceAccountToken", json!(false));
+    let tokens = named(&injected(&pod), "volumes", "hushpod-tokens")["projected"]["sources"].clone();
+    assert_eq!(tokens[0]["downwardAPI"]["items"][0]["path"], "namespace");
+    assert_eq!(tokens.as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn p8_injected_containers_satisfy_restricted() {
+    for mode in ["sidecar", "init+sidecar", "init"] {
+        let pod = injected(&annotated(pod(), &[("mode", mode)]));
+        for agent in pod["spec"]["initContainers"].as_array().unwrap() {
+            let context = &agent["securityContext"];
+            for (field, value) in [
+                ("allowPrivilegeEscalation", json!(false)),
+                ("runAsNonRoot", json!(true)),
+                ("readOnlyRootFilesystem", json!(true)),
+                ("capabilities", json!({"drop": ["ALL"]})),
+                ("seccompProfile", json!({"type": "RuntimeDefault"})),
+            ] {
+                assert_eq!(context[field], value, "{mode} {field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn p1_p5_the_mutated_pod_holds_references_and_no_values() {
+    // The webhook has nothing to read a value with: what it adds is made of the annotations and the configuration.
+    let text = injected(&pod()).to_string();
+    assert!(text.contains("secret/data/db"), "the reference is there");
+    for word in ["VAULT_TOKEN", "client_token", "PRIVATE KEY", "\"secretKeyRef\"", "\"secret\":{"] {
+        assert!(!text.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn modes_decide_the_containers() {
+    let job = with(pod(), "/spec/restartPolicy", json!("Never"));
+    for (name, pod, expected) in [
+        ("default", pod(), &["hushpod"][..]),
+        ("init+sidecar", annotated(pod(), &[("mode", "init+sidecar")]), &["hushpod-init", "hushpod"]),
+        ("init", annotated(pod(), &[("mode", "init")]), &["hushpod-init"]),
+        ("a Job must be able to fail", job.clone(), &["hushpod-init", "hushpod"]),
+        ("a Job that insists", annotated(job, &[("mode", "sidecar")]), &["hushpod"]),
+    ] {
+        assert_eq!(names(&injected(&pod), "initContainers"), expected, "{name}");
+    }
+}
+
+#[test]
+fn clusters_without_native_sidecars_get_the_classical_pair() {
+    let config = format!("{CONFIG}nativeSidecars: false\n");
+    let decided = decide_with(&config, &review("CREATE", "", &pod()));
+    assert_eq!(names(&decided.pod, "initContainers"), ["hushpod-init"]);
+    assert_eq!(names(&decided.pod, "containers"), ["app", "hushpod"]);
+    assert!(named(&decided.pod, "containers", "hushpod").get("restartPolicy").is_none());
+    let second = decide_with(&config, &review("CREATE", "", &decided.pod));
+    assert!(second.patch.is_empty(), "{:?}", second.patch);
+    let job = with(pod(), "/spec/restartPolicy", json!("OnFailure"));
+    let denied = decide_with(&config, &review("CREATE", "", &job));
+    assert!(denied.response["status"]["message"].as_str().unwrap().contains("mode: init"));
+}
+
+#[test]
+fn init_order_and_who_gets_the_mount() {
+    let inits = json!([{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]);
+    let base = with(pod(), "/spec/initContainers", inits);
+    for (order, expected, mounted) in [
+        ("first", &["hushpod", "a", "b"][..], &["a", "b"][..]),
+        ("last", &["a", "b", "hushpod"], &[]),
+        ("after:a", &["a", "hushpod", "b"], &["b"]),
+    ] {
+        let pod = injected(&annotated(base.clone(), &[("init-order", order)]));
+        assert_eq!(names(&pod, "initContainers"), expected, "{order}");
+        for name in ["a", "b"] {
+            let container = named(&pod, "initContainers", name);
+            assert_eq!(has_mount(container, &live_mount("/secrets")), mounted.contains(&name), "{order} {name}");
+        }
+        assert!(decide(&pod).patch.is_empty(), "{order}: a second pass is empty");
+    }
+}
+
+#[test]
+fn a_second_pass_changes_nothing_and_new_containers_get_the_mount() {
+    for mode in ["sidecar", "init+sidecar", "init"] {
+        let mut pod = injected(&annotated(pod(), &[("mode", mode)]));
+        // The API server fills these in between two webhooks.
+        for agent in pod["spec"]["initContainers"].as_array_mut().unwrap() {
+            agent["terminationMessagePath"] = json!("/dev/termination-log");
+            agent["imagePullPolicy"] = json!("IfNotPresent");
+        }
+        pod["spec"]["volumes"][3]["projected"]["defaultMode"] = json!(420);
+        let second = decide(&pod);
+        assert_eq!(second.outcome, Outcome::Unchanged, "{mode}: {:?}", second.patch);
+        let grown = with(pod, "/spec/containers/1", json!({"name": "late", "image": "x"}));
+        let third = decide(&grown);
+        let expected =
+            json!({"op": "add", "path": "/spec/containers/1/volumeMounts", "value": [live_mount("/secrets")]});
+        assert_eq!(third.patch, [expected], "{mode}");
+    }
+}
+
+#[test]
+fn after_a_container_that_comes_later_we_move_behind_it() {
+    let base = annotated(
+        with(pod(), "/spec/initContainers", json!([{"name": "a", "image": "x"}])),
+        &[("init-order", "after:mesh")],
+    );
+    let decided = decide(&base);
+    assert!(decided.response["warnings"][0].as_str().unwrap().contains("no init container \"mesh\" yet"));
+    assert_eq!(names(&decided.pod, "initContainers"), ["hushpod", "a"]);
+    let grown = with(decided.pod, "/spec/initContainers/2", json!({"name": "mesh", "image": "x"}));
+    let moved = injected(&grown);
+    assert_eq!(names(&moved, "initContainers"), ["a", "mesh", "hushpod"]);
+    assert!(!has_mount(named(&moved, "initContainers", "a"), &live_mount("/secrets")), "it would open the gate");
+    assert!(decide(&moved).patch.is_empty());
+}
+
+#[test]
+fn p7_pods_that_do_not_ask_are_untouched() {
+    let plain = with(pod(), "/metadata/annotations", json!({"other": "x"}));
+    let opted_out = annotated(pod(), &[("inject", "false")]);
+    for pod in [plain, opted_out] {
+        assert_eq!(decide(&pod).outcome, Outcome::Unchanged);
+    }
+    for operation in ["UPDATE", "DELETE", "CONNECT"] {
+        assert_eq!(decide_with(CONFIG, &review(operation, "", &pod())).outcome, Outcome::Unchanged, "{operation}");
+    }
+}
+
+#[test]
+fn who_can_read_decides_the_agents_uid() {
+    let uid = |uid: i64| json!({"runAsUser": uid});
+    for (context, user, mode) in
+        [(Some(uid(1000)), json!(1000), "0400"), (Some(uid(0)), Value::Null, "0444"), (None, Value::Null, "0444")]
+    {
+        let mut pod = pod();
+        if let Some(context) = context {
+            pod["spec"]["containers"][0]["securityContext"] = context;
+        }
+        let pod = injected(&pod);
+        let agent = named(&pod, "initContainers", "hushpod");
+        assert_eq!(agent["securityContext"].get("runAsUser").cloned().unwrap_or_default(), user);
+        let plan = Plan::from_json(agent["env"][0]["value"].as_str().unwrap()).unwrap();
+        assert_eq!(plan.items[0].mode.to_string(), mode);
+    }
+}
+
+#[test]
+fn a_guaranteed_pod_stays_guaranteed() {
+    let equal = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
+    let pod = injected(&with(pod(), "/spec/containers/0/resources", equal));
+    let resources = &named(&pod, "initContainers", "hushpod")["resources"];
+    assert_eq!(resources["requests"], resources["limits"]);
+    assert!(resources["limits"]["cpu"].is_string() && resources["limits"]["memory"].is_string());
+    let burstable = injected(&self::pod());
+    assert!(named(&burstable, "initContainers", "hushpod")["resources"]["limits"].get("cpu").is_none());
+}
+
+#[test]
+fn memory_reckons_three_generations() {
+    let pod = injected(&annotated(pod(), &[("size-limit", "2Mi")]));
+    // 3 × (2 MiB + one page for the one file).
+    assert_eq!(
+        named(&pod, "volumes", "hushpod-secrets")["emptyDir"],
+        json!({"medium": "Memory", "sizeLimit": "6156Ki"})
+    );
+    let resources = &named(&pod, "initContainers", "hushpod")["resources"];
+    assert_eq!(resources["limits"]["memory"], format!("{}Ki", 32 * 1024 + 6156));
+}
+
+#[test]
+fn signals_share_the_process_namespace_and_nothing_else_does() {
+    let uid = with(pod(), "/spec/securityContext", json!({"runAsUser": 1000}));
+    let pod = injected(&annotated(uid, &[("notify", "signal:HUP:nginx")]));
+    assert_eq!(pod["spec"]["shareProcessNamespace"], true);
+    assert!(injected(&self::pod())["spec"].get("shareProcessNamespace").is_none());
+}
+
+#[test]
+fn host_network_with_http_notification_is_warned_of() {
+    let pod = annotated(with(pod(), "/spec/hostNetwork", json!(true)), &[("notify", "http:http://localhost/x")]);
+    assert!(decide(&pod).response["warnings"][0].as_str().unwrap().contains("node's localhost"));
+}
+
+#[test]
+fn one_file_by_sub_path_is_allowed_with_a_warning() {
+    let mount = json!({"name": "hushpod-secrets", "mountPath": "/etc/app/db", "subPath": "live/db", "readOnly": true});
+    let decided = decide(&with(pod(), "/spec/containers/0/volumeMounts/1", mount));
+    assert!(decided.response["warnings"][0].as_str().unwrap().contains("never updates"));
+}
+
+#[test]
+fn p9_pods_that_stand_in_the_way_are_denied_by_name() {
+    let mount = |fields: Value| with(pod(), "/spec/containers/0/volumeMounts/1", fields);
+    let early = with(pod(), "/spec/initContainers", json!([{"name": "early", "image": "x"}]));
+    let two_uids = with(pod(), "/spec/containers/0/securityContext", json!({"runAsUser": 0}));
+    for (pod, parts) in [
+        (with(pod(), "/spec/os", json!({"name": "windows"})), &["Windows"][..]),
+        (with(pod(), "/spec/nodeSelector", json!({"kubernetes.io/os": "windows"})), &["Windows"]),
+        (with(pod(), "/spec/runtimeClassName", json!("kata")), &["runtimeClassName \"kata\"", "runtimeClasses"]),
+        (with(pod(), "/metadata/annotations/kubernetes.io~1config.mirror", json!("x")), &["static pods"]),
+        (
+            with(pod(), "/spec/volumes/1", json!({"name": "hushpod-secrets", "hostPath": {"path": "/"}})),
+            &["volume name \"hushpod-secrets\""],
+        ),
+        (
+            with(pod(), "/spec/volumes/1", json!({"name": "hushpod-mine", "emptyDir": {}})),
+            &["volume name \"hushpod-mine\""],
+        ),
+        (with(pod(), "/spec/containers/1", json!({"name": "hushpod", "image": "x"})), &["container name \"hushpod\""]),
+        (mount(json!({"name": "cache", "mountPath": "/secrets"})), &["container \"app\"", "\"cache\"", "mount-path"]),
+        (mount(json!({"name": "cache", "mountPath": "/secrets/db/"})), &["container \"app\"", "mount-path"]),
+        (mount(json!({"name": "hushpod-tokens", "mountPath": "/t"})), &["\"hushpod-tokens\"", "leave the mount out"]),
+        (
+            mount(json!({"name": "hushpod-state", "mountPath": "/t", "subPath": "live/x", "readOnly": true})),
+            &["\"hushpod-state\""],
+        ),
+        (
+            mount(json!({"name": "hushpod-secrets", "mountPath": "/t"})),
+            &["\"hushpod-secrets\"", "subPath: live/<file>"],
+        ),
+        (mount(json!({"name": "hushpod-secrets", "mountPath": "/t", "subPath": "live/x"})), &["read-only"]),
+        (
+            mount(json!({"name": "hushpod-secrets", "mountPath": "/t", "subPath": "live/../../x", "readOnly": true})),
+            &["hushpod's own"],
+        ),
+        (annotated(pod(), &[("containers", "ap")]), &["hushpod.dev/containers", "\"ap\"", "\"app\""]),
+        (
+            annotated(early.clone(), &[("containers", "early"), ("init-order", "last")]),
+            &["\"early\"", "before the agent"],
+        ),
+        (annotated(pod(), &[("init-order", "after:app")]), &["hushpod.dev/init-order", "application container"]),
+        (annotated(pod(), &[("notify", "signal:HUP:x")]), &["hushpod.dev/notify", "runAsUser"]),
+        (annotated(two_uids, &[("notify", "signal:HUP:x")]), &["hushpod.dev/notify", "root"]),
+        (
+            annotated(pod(), &[("resources.memory-request", "1Gi"), ("resources.memory-limit", "1Mi")]),
+            &["resources", "above"],
+        ),
+        (annotated(pod(), &[("fiel.x", "y")]), &["hushpod.dev/fiel.x", "\"file.x\""]),
+        (annotated(pod(), &[("file.x", "nope:y")]), &["hushpod.dev/file.x", "no provider \"nope\""]),
+        (annotated(pod(), &[("mode", "csi")]), &["hushpod.dev/mode", "not available in this version"]),
+    ] {
+        let message = denial(&pod);
+        for part in parts {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn ephemeral_containers_may_not_mount_our_volumes() {
+    let debug =
+        |mounts: Value| with(pod(), "/spec/ephemeralContainers", json!([{"name": "debug", "volumeMounts": mounts}]));
+    let plain = debug(json!([{"name": "cache", "mountPath": "/c"}]));
+    assert_eq!(decide_with(CONFIG, &review("UPDATE", "ephemeralcontainers", &plain)).outcome, Outcome::Unchanged);
+    let nosy = debug(json!([{"name": "hushpod-state", "mountPath": "/s"}]));
+    let decided = decide_with(CONFIG, &review("UPDATE", "ephemeralcontainers", &nosy));
+    assert!(
+        decided.response["status"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("\"debug\" mounts the volume \"hushpod-state\"")
+    );
+}
+
+#[test]
+fn whatever_comes_in_a_review_goes_out() {
+    let config = Config::from_yaml(CONFIG).unwrap();
+    for (body, part) in [
+        (&b"not json"[..], "no AdmissionReview"),
+        (b"{}", "admission.k8s.io/v1"),
+        (br#"{"apiVersion":"admission.k8s.io/v1beta1","request":{"uid":"1"}}"#, "admission.k8s.io/v1"),
+        (br#"{"apiVersion":"admission.k8s.io/v1"}"#, "no request"),
+        (br#"{"apiVersion":"admission.k8s.io/v1","request":{"uid":"1","object":"#, "no AdmissionReview"),
+    ] {
+        let answer = answer(body, &config);
+        assert_eq!(answer.outcome, Outcome::Malformed);
+        let body: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(body["response"]["allowed"], false);
+        assert!(body["response"]["status"]["message"].as_str().unwrap().contains(part), "{body}");
+    }
+    // A pod whose parts have the wrong types was refused by the API server; we must not panic all the same.
+    let odd = json!({"metadata": {"annotations": {"hushpod.dev/file.db": "secret/data/db#k"}}, "spec": {"containers": [1, null, {"volumeMounts": 3}]}});
+    assert_ne!(decide(&odd).outcome, Outcome::Malformed);
+}

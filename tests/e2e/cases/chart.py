@@ -1,7 +1,8 @@
 """The chart's life: upgrade and uninstall."""
 
 from suite.base import check, equal, wait
-from suite.product import remains
+from suite.cluster import kubectl
+from suite.product import NAMESPACE, remains
 from suite.runner import LAST, test
 from suite.space import canary, pod
 
@@ -26,6 +27,9 @@ def helm_upgrade_keeps_the_authorities(t):
     equal(lost, set(), "authorities that the upgrade took away")
     t.create(pod("app", wanted), dry_run=True)
     added = pod("app", {"file.x": f"added:secret/data/{t.namespace}/app#x"})
+    # Kubelet carries a ConfigMap into a running pod within two minutes, or as soon as the pod changes.
+    for each in product.pods():
+        kubectl("-n", NAMESPACE, "annotate", "pod", each["metadata"]["name"], "hushpod-e2e=look")
     wait("the new configuration to be in force", 120, lambda: t.create(added, dry_run=True))
     product.install()
 

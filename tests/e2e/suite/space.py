@@ -225,8 +225,10 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
         self.api.delete("Namespace", None, self.namespace)
         for path in (f"auth/kubernetes/role/{self.role}", f"sys/policies/acl/{self.namespace}"):
             self.vault.delete(path)
+        # Leases before the role that knows how to end them.
         for lease in self.vault.leases(f"database/creds/{self.namespace}"):
-            self.vault.write("sys/leases/revoke", lease_id=f"database/creds/{self.namespace}/{lease}")
+            self.vault.write("sys/leases/revoke", lease_id=f"database/creds/{self.namespace}/{lease}", sync=True)
+        self.vault.delete(f"database/roles/{self.namespace}")
 
     def diagnose(self):
         """What one would look at first, as text."""

@@ -62,18 +62,36 @@ CASES = {
         nothing,
         ["hushpod.dev/file.y", "aws:arn:"],
     ),
-    "path leaving the volume": ({"secrets": '[{file: ../y, from: "secret/data/app#x"}]'}, nothing,
-                                ["hushpod.dev/secrets[0].file", '"../y"', "leaves the volume"]),
-    "absolute path": ({"secrets": '[{file: /etc/y, from: "secret/data/app#x"}]'}, nothing,
-                      ["hushpod.dev/secrets[0].file", '"/etc/y"', "relative"]),
-    "duplicate file": ({"secrets": '[{file: x, from: "secret/data/app#x"}]'}, nothing,
-                       ["hushpod.dev/secrets", '"x"', "twice"]),
-    "file below a file": ({"secrets": '[{file: x/y, from: "secret/data/app#x"}]'}, nothing,
-                          ["hushpod.dev/secrets", '"x/y"', "below the file"]),
-    "several in raw": ({"secrets": '[{file: y, from: ["secret/data/a", "secret/data/b"]}]'}, nothing,
-                       ["hushpod.dev/secrets[0].format", "raw needs one value", "dotenv"]),
-    "unknown format": ({"secrets": '[{file: y, from: "secret/data/a", format: jsn}]'}, nothing,
-                       ["hushpod.dev/secrets[0].format", '"jsn"', '"json"']),
+    "path leaving the volume": (
+        {"secrets": '[{file: ../y, from: "secret/data/app#x"}]'},
+        nothing,
+        ["hushpod.dev/secrets[0].file", '"../y"', "leaves the volume"],
+    ),
+    "absolute path": (
+        {"secrets": '[{file: /etc/y, from: "secret/data/app#x"}]'},
+        nothing,
+        ["hushpod.dev/secrets[0].file", '"/etc/y"', "relative"],
+    ),
+    "duplicate file": (
+        {"secrets": '[{file: x, from: "secret/data/app#x"}]'},
+        nothing,
+        ["hushpod.dev/secrets", '"x"', "twice"],
+    ),
+    "file below a file": (
+        {"secrets": '[{file: x/y, from: "secret/data/app#x"}]'},
+        nothing,
+        ["hushpod.dev/secrets", '"x/y"', "below the file"],
+    ),
+    "several in raw": (
+        {"secrets": '[{file: y, from: ["secret/data/a", "secret/data/b"]}]'},
+        nothing,
+        ["hushpod.dev/secrets[0].format", "raw needs one value", "dotenv"],
+    ),
+    "unknown format": (
+        {"secrets": '[{file: y, from: "secret/data/a", format: jsn}]'},
+        nothing,
+        ["hushpod.dev/secrets[0].format", '"jsn"', '"json"'],
+    ),
     "template syntax": (
         {"secrets": '[{file: y, from: {a: "secret/data/a"}, template: "{{ a.b "}]'},
         nothing,
@@ -86,8 +104,11 @@ CASES = {
     "root": ({"run-as-user": "0"}, nothing, ["hushpod.dev/run-as-user", "root"]),
     "mount path": ({"mount-path": "secrets"}, nothing, ["hushpod.dev/mount-path", '"secrets"', "absolute"]),
     "unknown container": ({"containers": "ap"}, nothing, ["hushpod.dev/containers", '"ap"', '"app"']),
-    "too early a container": ({"containers": "app,early"}, early,
-                              ["hushpod.dev/containers", '"early"', "before the agent"]),
+    "too early a container": (
+        {"containers": "app,early"},
+        early,
+        ["hushpod.dev/containers", '"early"', "before the agent"],
+    ),
     "notify by exec": ({"notify": "exec:reload"}, nothing, ["hushpod.dev/notify", "exec", "signal:"]),
     "notify elsewhere": ({"notify": "http://example.com/"}, nothing, ["hushpod.dev/notify", "localhost"]),
     "oversize": (
@@ -95,12 +116,21 @@ CASES = {
         nothing,
         ["hushpod.dev/secrets", "the limit of 98304"],
     ),
-    "forbidden namespace": ({"file.y": "reserved:secret/data/app#x"}, nothing,
-                            ["hushpod.dev/file.y", "may not use provider", '"reserved"']),
-    "forbidden path": ({"file.y": "own:secret/data/another/app#x"}, nothing,
-                       ["hushpod.dev/file.y", "may not request", "own:secret/data/another/app"]),
-    "forbidden path by an alias": ({"file.y": "own:/v1/secret//data/another/app#x"}, nothing,
-                                   ["hushpod.dev/file.y", "may not request", "own:secret/data/another/app"]),
+    "forbidden namespace": (
+        {"file.y": "reserved:secret/data/app#x"},
+        nothing,
+        ["hushpod.dev/file.y", "may not use provider", '"reserved"'],
+    ),
+    "forbidden path": (
+        {"file.y": "own:secret/data/another/app#x"},
+        nothing,
+        ["hushpod.dev/file.y", "may not request", "own:secret/data/another/app"],
+    ),
+    "forbidden path by an alias": (
+        {"file.y": "own:/v1/secret//data/another/app#x"},
+        nothing,
+        ["hushpod.dev/file.y", "may not request", "own:secret/data/another/app"],
+    ),
     "colliding mount": ({}, colliding, ['"app"', '"mine"', '"/secrets"', "hushpod.dev/mount-path"]),
     "mount of ours": ({}, stealing, ['"app"', '"hushpod-tokens"', "hushpod's own"]),
     "volume name of ours": ({}, impostor, ['"hushpod-state"', "rename"]),
@@ -151,7 +181,7 @@ def dry_runs_and_opting_out(t):
 
 @test()
 def made_up_and_later_containers_are_kept(t):
-    """Init containers stay in order, `after:` and `last` are obeyed, and a pod copied from a running one is accepted."""
+    """Init containers stay in order, `after:` and `last` are obeyed, and a second pass changes nothing."""
     t.open()
     first, second = container("first", "true"), container("second", "true")
     wanted = {"file.x": t.secret(x=canary()) + "#x"}

@@ -27,7 +27,7 @@ def ours(thing):
 
 @test(each=MODES)
 def p7_files_are_there_before_the_first_instruction(t, mode):
-    """Two replicas: a later init container and the application's first instruction find the file, in tmpfs, read-only."""
+    """In two replicas later init containers and the first instruction find the file, in tmpfs, read-only."""
     t.open()
     value = canary()
     later = container("later", "sha256sum </secrets/password")
@@ -129,7 +129,10 @@ true"""
     equal(found, ["seen"], "what the application reaches of the agent")
     # The same look at a process without the guard, of the same uid: it must be able to see something.
     found = t.sh("app", look.replace("NAME", "sleep")).split()
-    check({"root/", "cwd/", "fd/", "environ", "maps", "mem"} <= set(found), f"the look at an unguarded process saw only {found}")
+    check(
+        {"root/", "cwd/", "fd/", "environ", "maps", "mem"} <= set(found),
+        f"the look at an unguarded process saw only {found}",
+    )
 
 
 @test(each={"on_failure_sidecar": ("OnFailure", "sidecar"), "never_by_default": ("Never", None)})
@@ -140,7 +143,9 @@ def a_job_completes(t, shape):
     value = canary()
     wanted = {"file.password": t.secret(password=value) + "#password", **({"mode": mode} if mode else {})}
     t.create(job(pod("once", wanted, "sha256sum </secrets/password", restartPolicy=restart)))
-    wait("the Job to complete", 90, lambda: t.api.get("Job", t.namespace, "once", "batch/v1")["status"].get("succeeded"))
+    wait(
+        "the Job to complete", 90, lambda: t.api.get("Job", t.namespace, "once", "batch/v1")["status"].get("succeeded")
+    )
     name = t.pods("once")[0]["metadata"]["name"]
     equal(t.log(name).split()[0], digest(value), "what the Job read")
 
@@ -150,12 +155,15 @@ def a_job_that_is_refused_its_secrets_fails(t):
     """With restartPolicy Never the default mode lets it fail, instead of trying for ever, and says why."""
     t.open()
     t.create(job(pod("once", {"file.x": f"secret/data/{t.namespace}/absent#x"}, "true", restartPolicy="Never")))
-    status = wait("the Job to fail", 90, lambda: t.api.get("Job", t.namespace, "once", "batch/v1").get("status", {})
-                  .get("failed"))
+    status = wait(
+        "the Job to fail", 90, lambda: t.api.get("Job", t.namespace, "once", "batch/v1").get("status", {}).get("failed")
+    )
     equal(status, 1, "failed pods")
     failed = t.pods("once")[0]
     contains(termination(failed, "hushpod-init"), f"secret/data/{t.namespace}/absent", "the termination message")
-    check("app" not in statuses(failed) or statuses(failed)["app"]["state"].get("waiting"), "the application has started")
+    check(
+        "app" not in statuses(failed) or statuses(failed)["app"]["state"].get("waiting"), "the application has started"
+    )
 
 
 @test(each=MODES)
@@ -217,8 +225,11 @@ def formats_and_templates(t):
     user={{{{ db.username }}}};password={{{{ db.password }}}}
 """
     t.start(pod("app", {"secrets": listed}))
-    equal(json.loads(t.file("app", "/secrets/db.json")), {"username": user, "password": password,
-          "nested": '{"deep": "value-in-json"}'}, "db.json")
+    equal(
+        json.loads(t.file("app", "/secrets/db.json")),
+        {"username": user, "password": password, "nested": '{"deep": "value-in-json"}'},
+        "db.json",
+    )
     equal(t.sh("app", "stat -L -c %a /secrets/db.json"), "440", "its mode")
     equal(t.sh("app", ". /secrets/env/db.env; echo $username $password"), f"{user} {password}", "the sourced file")
     equal(t.file("app", "/secrets/deep"), "value-in-json", "the pointer's file")

@@ -20,8 +20,10 @@ def deliver(t):
     wanted = {"refresh": "1s", "dir.db": t.database()}
     for name, mode in (("one", "sidecar"), ("two", "init+sidecar")):
         reference = t.secret(path=name, password=canary(), other=canary())
-        more = f'[{{file: all.json, from: "{reference}", format: json}}, {{file: all.env, from: "{reference}", format: dotenv}}]'
-        t.create(pod(name, {**wanted, "mode": mode, "file.password": f"{reference}#password", "secrets": more}, image=PSQL))
+        more = "\n".join(f'- {{file: all.{end}, from: "{reference}", format: {end}}}' for end in ("json", "dotenv"))
+        t.create(
+            pod(name, {**wanted, "mode": mode, "file.password": f"{reference}#password", "secrets": more}, image=PSQL)
+        )
     # One that is refused, with a value in the answer that refuses it.
     many = t.secret(path="many", one=canary(), two=canary())
     t.create(pod("refused", {"file.x": many}))
@@ -75,7 +77,12 @@ def p1_no_secret_in_etcd(t):
         name = f"form-{number}"
         single = Needles()
         single.names[form] = name
-        data = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": f"x{form.decode()}y"}}
+        data = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": name},
+            "data": {"key": f"x{form.decode()}y"},
+        }
         t.create(data)
         wait(f"form {number} of the control to be found", 20, lambda: single.found_in(etcd))
     for before in range(3):

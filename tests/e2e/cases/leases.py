@@ -1,4 +1,4 @@
-"""Credentials that end: renewed, replaced in time, never two where one will do. Vault's database engine on PostgreSQL."""
+"""Credentials that end: renewed, replaced in time, never two where one will do. Vault's database on PostgreSQL."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def p4_a_client_of_leased_credentials_never_fails(t):
     check(len(seen) <= duration / (longest - ttl) + 1, f"{len(seen)} leases in {duration} s: they are not renewed")
     check(len(seen) >= duration / longest, f"{len(seen)} leases in {duration} s, whose longest life is {longest} s")
     # During a drain: an old lease lives at most its TTL beside the new one.
-    drains = [newest for newest in sorted(seen.values())[1:]]
+    drains = sorted(seen.values())[1:]
     stray = [at for at in doubled if not any(0 <= at - newest <= ttl + 2 for newest in drains)]
     equal(stray, [], "moments with two leases outside of a drain")
 

@@ -120,12 +120,15 @@ def waiting_pods_are_deleted_and_drained_promptly(t):
             t.create(waiting(name, mode))
             t.create(deployment(waiting(f"d{name}", mode), replicas=1))
         running = lambda thing: any("running" in each["state"] for each in statuses(thing).values())  # noqa: E731
-        wait("all agents to wait", 60,
-             lambda: sum(running(thing) for thing in t.api.list("Pod", t.namespace)) == 2 * len(modes))
+        wait(
+            "all agents to wait",
+            60,
+            lambda: sum(running(thing) for thing in t.api.list("Pod", t.namespace)) == 2 * len(modes),
+        )
         kubectl("-n", t.namespace, "delete", "pod", *modes, "--timeout=12s")
         try:
             node = t.pods("da")[0]["spec"]["nodeName"]
-            kubectl("drain", node, f"--pod-selector=app in (da,db,dc)", "--delete-emptydir-data", "--timeout=12s")
+            kubectl("drain", node, "--pod-selector=app in (da,db,dc)", "--delete-emptydir-data", "--timeout=12s")
         finally:
             kubectl("uncordon", node)
 
@@ -161,7 +164,11 @@ def p3_files_stay_when_the_secret_is_deleted(t):
     value = canary()
     t.start(pod("app", {"file.password": t.secret(password=value) + "#password", "refresh": "1s"}))
     t.vault.delete(f"secret/data/{t.namespace}/app")
-    wait("the agent to say so", 20, lambda: "not_found" in t.log("app", "hushpod") or "no such" in t.log("app", "hushpod"))
+    wait(
+        "the agent to say so",
+        20,
+        lambda: "not_found" in t.log("app", "hushpod") or "no such" in t.log("app", "hushpod"),
+    )
     holds("the file", 3, lambda: t.file("app", "/secrets/password") == value)
     value = canary()
     t.secret(password=value)

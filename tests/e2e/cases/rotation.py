@@ -82,8 +82,11 @@ def pin_returns_to_an_earlier_generation(t):
     for value in values[1:3]:
         t.secret(password=value)
         t.sees("pinned", "/secrets/password", value)
-    wait("the first generation to be cleared away", 20,
-         lambda: generation not in t.sh("pinned", "ls -A /secrets").split())
+    wait(
+        "the first generation to be cleared away",
+        20,
+        lambda: generation not in t.sh("pinned", "ls -A /secrets").split(),
+    )
     t.annotate("pinned", f"pin={generation}")
     t.sees("pinned", "/secrets/password", values[0], seconds=15)
     equal(t.sh("pinned", "readlink /secrets/..data"), generation, "the pinned generation")
@@ -112,8 +115,13 @@ def http_notification_reaches_the_application(t):
     """`notify: http:` posts to a server in the pod after a change, and not before."""
     t.open()
     t.secret(password=canary())
-    server = "while :; do printf 'HTTP/1.1 204 x\\r\\nContent-Length: 0\\r\\n\\r\\n' | nc -l -p 8080 -s 127.0.0.1 >>/tmp/posts; done"
-    wanted = {"file.password": f"secret/data/{t.namespace}/app#password", "notify": "http://127.0.0.1:8080/reload", **FAST}
+    answer = r"printf 'HTTP/1.1 204 x\r\nContent-Length: 0\r\n\r\n'"
+    server = f"while :; do {answer} | nc -l -p 8080 -s 127.0.0.1 >>/tmp/posts; done"
+    wanted = {
+        "file.password": f"secret/data/{t.namespace}/app#password",
+        "notify": "http://127.0.0.1:8080/reload",
+        **FAST,
+    }
     t.start(pod("app", wanted, f"touch /tmp/posts; {server}"))
     posts = lambda: t.sh("app", "grep -c '^POST /reload ' /tmp/posts || true")  # noqa: E731
     equal(posts(), "0", "notifications before a change")

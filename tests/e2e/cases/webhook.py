@@ -106,8 +106,15 @@ class LateWebhook:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):  # noqa: N802
                 review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                response = {"uid": review["request"]["uid"], "allowed": True, "patchType": "JSONPatch", "patch": encoded}
-                body = json.dumps({**{key: review[key] for key in ("apiVersion", "kind")}, "response": response}).encode()
+                response = {
+                    "uid": review["request"]["uid"],
+                    "allowed": True,
+                    "patchType": "JSONPatch",
+                    "patch": encoded,
+                }
+                body = json.dumps(
+                    {**{key: review[key] for key in ("apiVersion", "kind")}, "response": response}
+                ).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -199,8 +206,9 @@ def p7_an_opt_in_after_our_turn_is_refused_by_the_policy(t):
         finally:
             for each in bindings:
                 again = copy.deepcopy(each)
-                again["metadata"] = {key: again["metadata"][key] for key in ("name", "labels", "annotations")
-                                     if key in again["metadata"]}
+                again["metadata"] = {
+                    key: again["metadata"][key] for key in ("name", "labels", "annotations") if key in again["metadata"]
+                }
                 t.api.create(again)
         wait("the pod to be refused again", 20, refused)
 
@@ -211,8 +219,14 @@ def p6_ephemeral_containers_cannot_mount_our_volumes(t):
     t.open()
     thing = t.start(pod("app", {"file.password": t.secret(password=canary()) + "#password"}))
     path = t.api.path("v1", "Pod", t.namespace, "app") + "/ephemeralcontainers"
-    debugger = {"name": "debug", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "1"],
-                "terminationMessagePolicy": "File", "securityContext": {"runAsUser": 1000}}
+    debugger = {
+        "name": "debug",
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sleep", "1"],
+        "terminationMessagePolicy": "File",
+        "securityContext": {"runAsUser": 1000},
+    }
 
     def attach(mounts):
         now = t.pod("app")

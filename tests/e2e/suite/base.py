@@ -56,5 +56,7 @@ def run(*command, stdin=None, ok=True, seconds=120, env=None):
         raise Failed(f"{' '.join(command)[:300]}: not done after {seconds} s") from None
     if not ok:
         return result
-    check(result.returncode == 0, f"{' '.join(command)[:300]}: exit {result.returncode}: {result.stderr.strip()[-2000:]}")
+    check(
+        result.returncode == 0, f"{' '.join(command)[:300]}: exit {result.returncode}: {result.stderr.strip()[-2000:]}"
+    )
     return result.stdout

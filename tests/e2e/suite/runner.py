@@ -241,4 +241,3 @@ def main():
         print(f"failed: {each.name}")
     print(f"{len(suite.passed)} passed, {len(suite.failed)} failed{skipped}, {time.monotonic() - suite.started:.0f} s")
     return 1 if suite.failed else 0
-

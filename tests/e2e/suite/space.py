@@ -340,6 +340,7 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
 
     def terminated(self, name, of, *parts, seconds=60):
         """Waits until the injected container `of` has ended, and returns its termination message."""
+
         def message():
             found = termination(self.pod(name), of)
             return [found] if found is not None else None
@@ -373,8 +374,10 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
         wait(
             f"the agent of {name} to say {event!r}",
             seconds,
-            lambda: sum(f"event={event}" in line.replace('"', "") for line in self.log(name, container).splitlines())
-            >= times,
+            lambda: (
+                sum(f"event={event}" in line.replace('"', "") for line in self.log(name, container).splitlines())
+                >= times
+            ),
         )
 
     def never_restarted(self, *pods):

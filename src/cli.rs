@@ -56,10 +56,12 @@ struct LogArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Without --tls-dir the webhook makes its own certificate, keeps the key in memory, and puts its \
+#[command(
+    after_help = "Without --tls-dir the webhook makes its own certificate, keeps the key in memory, and puts its \
                         authority into the MutatingWebhookConfiguration.\n\n\
                         A changed configuration file is in force at once; a bad one is refused with a log line, and the \
-                        last good one stays.")]
+                        last good one stays."
+)]
 struct WebhookArgs {
     /// The operator's configuration (YAML): providers, who may use them, defaults.
     #[arg(long, env = "HUSHPOD_CONFIG", value_name = "FILE")]

@@ -115,10 +115,14 @@ async fn show_mode(
         report.step("patch", &line)?;
     }
     let closed = pod.start_agents(agent, &patched).await?;
-    report.step("agent", &format!("{} before the first fetch; files there after {}", closed.words(), report::millis(closed.first)))?;
+    report.step(
+        "agent",
+        &format!("{} before the first fetch; files there after {}", closed.words(), report::millis(closed.first)),
+    )?;
     let live = pod.live();
     let first_pid = pod.start_application(&live).await?;
-    report.step("application", &format!("process {first_pid} reads {} at every request", live.join("token").display()))?;
+    report
+        .step("application", &format!("process {first_pid} reads {} at every request", live.join("token").display()))?;
 
     let watcher = Watcher::start(live);
     let mut delays = Vec::new();
@@ -128,11 +132,18 @@ async fn show_mode(
             tokio::time::sleep(Duration::from_millis(300)).await;
             let still = pod.application_reads().await?.token != value;
             report.step("rotation", "not followed: this mode fetches once, before the application starts")?;
-            report.claim("mode init: fetched once, never refreshed", still, "one rotation later the first value is still there");
+            report.claim(
+                "mode init: fetched once, never refreshed",
+                still,
+                "one rotation later the first value is still there",
+            );
             break;
         }
         let delay = pod.until_visible(&value).await?;
-        report.step("rotation", &format!("{round}: the application reads the new value after {}", report::millis(delay)))?;
+        report.step(
+            "rotation",
+            &format!("{round}: the application reads the new value after {}", report::millis(delay)),
+        )?;
         delays.push(delay);
     }
     if mode == Mode::Sidecar {
@@ -146,17 +157,29 @@ async fn show_mode(
     report.claim(format!("mode {name}: files before the application's first instruction"), closed.gate, closed.words());
     let seen = format!("process {first_pid} at the start, {} at the end", end.pid);
     report.claim(format!("mode {name}: no restart"), end.pid == first_pid, seen);
-    report.claim(format!("mode {name}: no torn read"), torn == 0 && reads > 0, format!("{torn} of {reads} reads of the whole set"));
+    report.claim(
+        format!("mode {name}: no torn read"),
+        torn == 0 && reads > 0,
+        format!("{torn} of {reads} reads of the whole set"),
+    );
     if !delays.is_empty() {
         let told = end.notified > 0;
         report.claim(format!("mode {name}: the application is told"), told, format!("{} notifications", end.notified));
     }
     let values = store.values();
     let in_pod = values.iter().filter(|value| patched.to_string().contains(value.as_str())).count();
-    report.claim(format!("mode {name}: the patched pod holds no value"), in_pod == 0, format!("{in_pod} of {} values found", values.len()));
+    report.claim(
+        format!("mode {name}: the patched pod holds no value"),
+        in_pod == 0,
+        format!("{in_pod} of {} values found", values.len()),
+    );
     let logs = pod.logs()?;
     let in_logs = values.iter().filter(|value| logs.contains(value.as_str())).count();
-    report.claim(format!("mode {name}: the agent's log shows no value"), in_logs == 0, format!("{in_logs} of {} values found", values.len()));
+    report.claim(
+        format!("mode {name}: the agent's log shows no value"),
+        in_logs == 0,
+        format!("{in_logs} of {} values found", values.len()),
+    );
     report.measured(name, &delays, reads, torn);
     Ok(())
 }
@@ -170,7 +193,10 @@ async fn show_hold(pod: &Pod, store: &mut Store, report: &mut Report<'_>) -> Res
     let frozen = pod.application_reads().await?.token != held;
     pod.set_control("hold", None)?;
     let delay = pod.until_visible(&held).await?;
-    report.step("hold", &format!("a rotation waited until the hold was taken off, then was there after {}", report::millis(delay)))?;
+    report.step(
+        "hold",
+        &format!("a rotation waited until the hold was taken off, then was there after {}", report::millis(delay)),
+    )?;
     report.claim("mode sidecar: hold freezes the files", frozen, "a rotation under hold did not reach the application");
     Ok(())
 }

@@ -1,8 +1,325 @@
-//! The admission webhook.
+//! The admission webhook: HTTP in front of a pure decision, TLS that it manages itself or reads from a directory.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use self::certificate::{CertificateError, Names};
+use self::registration::{Clock, SelfManaged};
+use crate::process::watch::{Watch, WatchError};
+use crate::serve::metrics::{Counter, Histogram, Registry};
+use crate::serve::readiness::{Guard, Readiness};
+use crate::serve::tls::{self, Served, TlsError};
+use crate::serve::{Drain, ServeError, Server, admin};
 
 pub mod access;
+pub mod certificate;
 pub mod containers;
 pub mod mounts;
 pub mod mutate;
 pub mod patch;
+pub mod registration;
+pub mod reload;
 pub mod review;
+
+/// Where kube-apiserver posts.
+pub const PATH: &str = "/mutate";
+
+/// How long requests in flight have when the drain's delay is over: longer than any `timeoutSeconds` of ours.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Upper bounds of the duration histogram in seconds.
+const BUCKETS: &[f64] = &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25];
+
+/// Decides on one `AdmissionReview`. Pure and short, so it runs where the request is: a hand-over to another thread
+/// would cost more.
+pub type Review = Arc<dyn Fn(&[u8]) -> Answer + Send + Sync>;
+
+/// What [`Review`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// An `AdmissionReview` with a response, in JSON.
+    pub body: Vec<u8>,
+    /// For the metrics.
+    pub outcome: Outcome,
+}
+
+/// What became of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Patched.
+    Injected,
+    /// Left as it was: it does not ask, or has all it needs.
+    Unchanged,
+    /// Refused, with a sentence.
+    Denied,
+    /// The request was not one that an API server sends.
+    Error,
+}
+
+/// What the webhook counts. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    injected: Arc<Counter>,
+    unchanged: Arc<Counter>,
+    denied: Arc<Counter>,
+    error: Arc<Counter>,
+    duration: Arc<Histogram>,
+    reloaded: Arc<Counter>,
+    reload_failed: Arc<Counter>,
+}
+
+/// How the webhook runs.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Where kube-apiserver calls.
+    pub listen: SocketAddr,
+    /// Where kubelet and Prometheus call.
+    pub admin: SocketAddr,
+    /// A directory with `tls.crt` and `tls.key`; `None` makes own certificates.
+    pub tls_dir: Option<PathBuf>,
+    /// Whom own certificates are for.
+    pub names: Names,
+    /// The `MutatingWebhookConfiguration` that has to trust them.
+    pub configuration: String,
+    /// How long to go on serving after SIGTERM while not ready: at least [`WebhookSettings::LEAST_DRAIN_DELAY`].
+    pub drain_delay: Duration,
+}
+
+/// Why the webhook ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// A port is not to be had.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The directory of `--tls-dir` cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// No certificate of our own.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// There is no way to the API server.
+    #[error("cannot find the Kubernetes API (without --tls-dir the webhook has to run in the cluster): {0}")]
+    Kubernetes(#[source] Box<kube::Error>),
+    /// A part that should run for ever did not.
+    #[error("a part of the webhook failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+struct Admission {
+    review: Review,
+    metrics: Metrics,
+}
+
+/// `POST /mutate`. Oversize bodies are refused by the server's limit ([`crate::serve::Limits::body`]).
+pub fn router(review: Review, metrics: Metrics) -> Router {
+    Router::new()
+        .route(PATH, post(mutate))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(Arc::new(Admission { review, metrics }))
+}
+
+async fn mutate(
+    State(admission): State<Arc<Admission>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response<Body> {
+    if !is_json(&headers) {
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json\n").into_response();
+    }
+    match body {
+        Ok(body) => admission.answer(&body),
+        Err(rejection) => rejection.into_response(),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = |value: &HeaderValue| {
+        let value = value.to_str().ok()?;
+        Some(value.split(';').next()?.trim().eq_ignore_ascii_case("application/json"))
+    };
+    headers.get(header::CONTENT_TYPE).and_then(essence).unwrap_or(false)
+}
+
+/// Runs the webhook until `shutdown` is cancelled and the drain is over.
+///
+/// `readiness` may be blocked by the caller too, until there is a configuration to decide by.
+pub async fn run(
+    settings: WebhookSettings,
+    review: Review,
+    metrics: Metrics,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), WebhookError> {
+    let WebhookSettings { listen, admin, tls_dir, names, configuration, drain_delay } = settings;
+    let served = Served::default();
+    metrics.show_expiry(served.clone());
+    let drain = Drain { delay: drain_delay.max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
+    let server = Server::bind(listen).await?.with_tls(tls::server_config(&served)?).with_drain(drain);
+    let admin = Server::bind(admin).await?;
+    info!(address = %server.address(), admin = %admin.address(), "webhook listens");
+
+    let mut tasks = JoinSet::new();
+    if let Some(directory) = tls_dir {
+        let watch = Watch::directory(&directory)?;
+        let waiting = readiness.block("certificate in the TLS directory");
+        tasks.spawn(async move { Ok(follow(&directory, watch, served, waiting).await) });
+    } else {
+        let client = kube::Client::try_default().await.map_err(|cause| WebhookError::Kubernetes(Box::new(cause)))?;
+        let own = SelfManaged::new(names, configuration, served, readiness.clone(), Clock::default());
+        tasks.spawn(async move { Ok(own.run(client).await?) });
+    }
+
+    // kubelet must be able to ask until the end.
+    let all_served = CancellationToken::new();
+    let admin = tokio::spawn(admin.run(admin::router(readiness.clone(), metrics.registry.clone()), all_served.clone()));
+    let leave = CancellationToken::new();
+    let begin_drain = async {
+        shutdown.cancelled().await;
+        readiness.begin_drain();
+        leave.cancel();
+    };
+    tokio::select! {
+        ((), ()) = async { tokio::join!(begin_drain, server.run(router(review, metrics), leave.clone())) } => {}
+        Some(ended) = tasks.join_next() => match ended? { Ok(never) => match never {}, Err(error) => return Err(error) },
+    }
+    all_served.cancel();
+    Ok(admin.await?)
+}
+
+/// Serves what the directory holds, now and whenever it changes. What cannot be used is logged, and the last good
+/// certificate stays.
+async fn follow(directory: &Path, mut watch: Watch, served: Served, waiting: Guard) -> Infallible {
+    let mut waiting = Some(waiting);
+    let mut last = None;
+    loop {
+        match tls::load(directory).await {
+            Ok(credentials) if last.as_ref() == Some(&credentials) => {}
+            Ok(credentials) => {
+                info!(directory = %directory.display(), ?credentials, "serving the certificate of the directory");
+                served.publish(credentials.clone());
+                last = Some(credentials);
+                waiting = None;
+            }
+            Err(error) if waiting.is_some() => warn!(%error, "no certificate to serve yet"),
+            Err(error) => warn!(%error, "cannot serve the new certificate, keeping the last one"),
+        }
+        watch.changed().await;
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// A word for logs and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Injected => "injected",
+            Self::Unchanged => "unchanged",
+            Self::Denied => "denied",
+            Self::Error => "error",
+        }
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Adds the webhook's series to `registry`.
+    #[must_use]
+    pub fn new(registry: Registry) -> Self {
+        let requests = |outcome: Outcome| {
+            let labels = [("outcome", outcome.as_str())];
+            registry.counter("hushpod_admission_requests_total", "Admission requests answered.", &labels)
+        };
+        let reloads = |outcome| {
+            let labels = [("outcome", outcome)];
+            registry.counter("hushpod_config_reload_total", "Readings of the operator's configuration.", &labels)
+        };
+        Self {
+            injected: requests(Outcome::Injected),
+            unchanged: requests(Outcome::Unchanged),
+            denied: requests(Outcome::Denied),
+            error: requests(Outcome::Error),
+            duration: registry.histogram(
+                "hushpod_admission_duration_seconds",
+                "Time from a request's last byte to its answer.",
+                BUCKETS,
+            ),
+            reloaded: reloads("ok"),
+            reload_failed: reloads("error"),
+            registry,
+        }
+    }
+
+    /// Counts one reading of the operator's configuration.
+    pub fn count_reload(&self, is_ok: bool) {
+        if is_ok { &self.reloaded } else { &self.reload_failed }.increment();
+    }
+
+    fn count(&self, outcome: Outcome, took: Duration) {
+        let counter = match outcome {
+            Outcome::Injected => &self.injected,
+            Outcome::Unchanged => &self.unchanged,
+            Outcome::Denied => &self.denied,
+            Outcome::Error => &self.error,
+        };
+        counter.increment();
+        self.duration.observe(took);
+    }
+
+    fn show_expiry(&self, served: Served) {
+        let expires = move || Some(served.expires()?.duration_since(UNIX_EPOCH).ok()?.as_secs_f64());
+        self.registry.gauge(
+            "hushpod_webhook_certificate_expiry_seconds",
+            "End of the served certificate, in seconds since 1970.",
+            expires,
+        );
+    }
+}
+
+// === impl WebhookSettings ===
+
+impl WebhookSettings {
+    /// Until every node has heard that this replica is not ready, requests still come.
+    pub const LEAST_DRAIN_DELAY: Duration = Duration::from_secs(5);
+}
+
+// === impl Admission ===
+
+impl Admission {
+    fn answer(&self, request: &[u8]) -> Response<Body> {
+        let start = Instant::now();
+        // A panic is a fault of ours: the API server denies the pod (fail closed), all other requests go on.
+        let answer = catch_unwind(AssertUnwindSafe(|| (self.review)(request)));
+        let outcome = answer.as_ref().map_or(Outcome::Error, |answer| answer.outcome);
+        self.metrics.count(outcome, start.elapsed());
+        let Ok(Answer { body, .. }) = answer else {
+            error!("the review of a request panicked");
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

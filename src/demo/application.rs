@@ -35,10 +35,12 @@ struct Application {
 /// # Errors
 /// If the file cannot be read or the port is taken.
 pub async fn serve(file: PathBuf, port: u16) -> Result<(), DemoError> {
-    std::fs::read(&file).map_err(DemoError::io(format!("the application's first instruction: read {}", file.display())))?;
+    std::fs::read(&file)
+        .map_err(DemoError::io(format!("the application's first instruction: read {}", file.display())))?;
     let state = Arc::new(Application { file, notified: AtomicU64::new(0) });
     let router = Router::new().route("/", get(answer)).route("/reload", post(reload)).with_state(state);
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.map_err(DemoError::io(format!("listen on port {port}")))?;
+    let listener =
+        TcpListener::bind(("127.0.0.1", port)).await.map_err(DemoError::io(format!("listen on port {port}")))?;
     axum::serve(listener, router).await.map_err(DemoError::io("serve the application"))
 }
 

@@ -64,7 +64,8 @@ impl Pod {
             stage.directory(&format!("{name}/{volume}"))?;
         }
         let directory = stage.directory(name)?;
-        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(DemoError::io("find a free port"))?;
+        let listener =
+            tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.map_err(DemoError::io("find a free port"))?;
         let port = listener.local_addr().map_err(DemoError::io("find a free port"))?.port();
         let mut annotations = json!({
             "hushpod.dev/file.token": "store:app#token",
@@ -141,7 +142,11 @@ impl Pod {
 
     /// The container's command, with the directories in place of its mounts.
     fn spawn_agent(&self, agent: &Path, container: &Value) -> Result<Child, DemoError> {
-        let log = File::options().create(true).append(true).open(self.log_file()).map_err(DemoError::io("open the agent's log"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file())
+            .map_err(DemoError::io("open the agent's log"))?;
         let arguments = container.get("args").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         let variables = container.get("env").and_then(Value::as_array).into_iter().flatten();
         let mut command = Command::new(agent);
@@ -198,7 +203,8 @@ impl Pod {
 
     /// Waits until the agent has logged an event.
     pub(super) async fn until_logged(&self, event: &str) -> Result<(), DemoError> {
-        self.until(&format!("the agent's log of {event:?}"), || self.logs().is_ok_and(|logs| logs.contains(event))).await
+        self.until(&format!("the agent's log of {event:?}"), || self.logs().is_ok_and(|logs| logs.contains(event)))
+            .await
     }
 
     async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), DemoError> {

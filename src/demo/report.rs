@@ -112,13 +112,14 @@ fn describe_operation(operation: &PatchOperation) -> Vec<String> {
         Value::Array(items) => items.as_slice(),
         item => std::slice::from_ref(item),
     };
-    let describe: fn(&Value, &str) -> String = match path.trim_start_matches("/spec/").split('/').collect::<Vec<_>>().as_slice() {
-        ["volumes", ..] => describe_volume,
-        ["initContainers" | "containers", _, "volumeMounts", ..] => describe_mount,
-        ["initContainers", ..] => |item, _| describe_container(item, "init container"),
-        ["containers", ..] => |item, _| describe_container(item, "container"),
-        _ => |_, path| format!("+ {path}"),
-    };
+    let describe: fn(&Value, &str) -> String =
+        match path.trim_start_matches("/spec/").split('/').collect::<Vec<_>>().as_slice() {
+            ["volumes", ..] => describe_volume,
+            ["initContainers" | "containers", _, "volumeMounts", ..] => describe_mount,
+            ["initContainers", ..] => |item, _| describe_container(item, "init container"),
+            ["containers", ..] => |item, _| describe_container(item, "container"),
+            _ => |_, path| format!("+ {path}"),
+        };
     items.iter().map(|item| describe(item, &path)).collect()
 }
 

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::DemoError;
 use super::exchange::exchange;
 use crate::config::Config;
+use crate::serve::metrics::Registry;
 use crate::serve::{Server, tls};
 use crate::webhook::certificate::{self, Names};
-use crate::webhook::{self, review};
+use crate::webhook::{self, Metrics, review};
 
 /// A directory that goes when the demo ends.
 #[derive(Debug)]
@@ -131,7 +132,8 @@ impl Webhook {
         let issued = certificate::issue(&names, SystemTime::now()).map_err(|error| broken(&error))?;
         let served = tls::Served::default();
         served.publish(issued.credentials);
-        let router = webhook::router(Arc::new(move |body: &[u8]| review::answer(body, &config)));
+        let decide = Arc::new(move |body: &[u8]| review::answer(body, &config));
+        let router = webhook::router(decide, Metrics::new(Registry::default()));
         let stop = CancellationToken::new();
         let server = Server::bind(([127, 0, 0, 1], 0).into())
             .await

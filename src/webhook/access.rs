@@ -1,9 +1,11 @@
 //! Who can read the files, and as whom the agent runs: decided from the containers that get the mount.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::containers::PLAN_VARIABLE;
 use crate::annotations::{Notify, Options};
-use crate::bundle::FileMode;
+use crate::bundle::{Bundle, FileMode};
+use crate::plan::Plan;
 
 /// Uid and gid of the image's own user; containers that agree on nothing run as it.
 pub const IMAGE_USER: i64 = 65532;
@@ -50,6 +52,19 @@ impl Access {
         }
         Ok(Self { user, group, file_mode })
     }
+
+    /// What an earlier pass decided, read back from our container: a container that another webhook added since then
+    /// gets the mount, but changes neither the agent's uid nor who else can read.
+    #[must_use]
+    pub fn kept(container: &Value, bundle: &Bundle) -> Option<Self> {
+        let variables = container.get("env")?.as_array()?;
+        let plan = variables.iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
+        let plan = Plan::from_json(plan.get("value")?.as_str()?).ok()?;
+        let unset = bundle.items.iter().find(|item| item.file_mode.is_none())?;
+        let file_mode = plan.items.iter().find(|item| item.target == unset.target)?.mode;
+        let id = |field: &str| container.get("securityContext")?.get(field)?.as_i64();
+        Some(Self { user: id("runAsUser"), group: id("runAsGroup"), file_mode })
+    }
 }
 
 /// The value that all containers have, if they do and it is known.
@@ -85,7 +100,6 @@ fn check_signal(spec: &Value, agreed: Option<i64>, user: Option<i64>, process: &
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn files_are_readable_by_as_few_as_possible() {

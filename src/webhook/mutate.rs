@@ -69,8 +69,12 @@ pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, 
     let mode = choose_mode(&spec, options.mode, config, &mut warnings)?;
     options.mode = Some(mode);
     let selection = mounts::Selection::of(&spec, &options)?;
-    let access = Access::decide(&spec, &selection.containers(&spec), &options)
-        .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?;
+    let earlier = LISTS.iter().flat_map(|list| containers(&spec, list)).find(|container| is_ours(container));
+    let access = match earlier.and_then(|container| Access::kept(container, &bundle)) {
+        Some(kept) => kept,
+        None => Access::decide(&spec, &selection.containers(&spec), &options)
+            .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
+    };
     options.file_mode = Some(access.file_mode);
     let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
     let identity =
@@ -209,34 +213,42 @@ fn place(
         let list = at!["spec", if *is_init { "initContainers" } else { "containers" }];
         let present = patched.list(&list).iter().position(|present| name_of(present) == *name);
         let index = match present {
-            // Behind the container that it must follow: others that were put between do no harm.
-            Some(index) if !*is_init || index >= next => index,
-            Some(index) if matches!(order, InitOrder::After(_)) => {
-                let moved = patched.list(&list).get(index).cloned().unwrap_or_default();
-                let [spec, field] = list.clone();
-                patched.remove(&[spec, field, Step::Index(index)]);
-                // Everything behind it moved up by one.
-                next = next.saturating_sub(1);
-                patched.insert(&list, next, moved);
+            // Behind the container that it must follow is enough: others that were put between do no harm.
+            Some(index) if *is_init && index < next && matches!(order, InitOrder::After(_)) => {
+                next = move_behind(patched, &list, index, next);
                 next
             }
             Some(index) => index,
-            None if *is_init => {
-                patched.insert(&list, next, container.clone());
-                next
-            }
             None => {
-                patched.insert(&list, usize::MAX, container.clone());
-                patched.list(&list).len().saturating_sub(1)
+                let index = if *is_init { next } else { patched.list(&list).len() };
+                patched.insert(&list, index, container.clone());
+                index
             }
         };
-        let [spec, field] = list;
-        patched.converge(&[spec, field, Step::Index(index)], container);
+        if present.is_some() {
+            // Resources may have been another webhook's to change since: they say nothing about what is delivered.
+            let mut lasting = container.clone();
+            lasting.as_object_mut().and_then(|fields| fields.remove("resources"));
+            let [spec, field] = list;
+            patched.converge(&[spec, field, Step::Index(index)], &lasting);
+        }
         if *is_init {
             next = index + 1;
         }
     }
     Ok(())
+}
+
+/// Moves an item of a list behind the one before `next`; gives its new index.
+fn move_behind(patched: &mut Patched, list: &[Step], index: usize, next: usize) -> usize {
+    let moved = patched.list(list).get(index).cloned().unwrap_or_default();
+    let mut place = list.to_vec();
+    place.push(Step::Index(index));
+    patched.remove(&place);
+    // What stood behind it has moved up by one.
+    let next = next.saturating_sub(1);
+    patched.insert(list, next, moved);
+    next
 }
 
 /// The index among init containers where our first one belongs.

@@ -91,7 +91,6 @@ impl Reloading {
 }
 
 fn read(path: &Path) -> Result<Config, ReloadError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
+    let text = std::fs::read_to_string(path).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
     Ok(Config::from_yaml(&text)?)
 }

@@ -7,32 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::mutate::{Mutation, check_ephemeral, mutate};
+use super::{Answer, Outcome};
 use crate::config::Config;
 
 /// The one version that is spoken.
 const API_VERSION: &str = "admission.k8s.io/v1";
-
-/// What was decided, for metrics and logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// The pod is patched.
-    Injected,
-    /// The pod is admitted as it is: it did not ask, or holds everything already.
-    Unchanged,
-    /// The pod is denied with a sentence for its author.
-    Denied,
-    /// The body was no review that we understand.
-    Malformed,
-}
-
-/// The answer and what it came to.
-#[derive(Debug)]
-pub struct Answer {
-    /// An AdmissionReview as JSON.
-    pub body: Vec<u8>,
-    /// What was decided.
-    pub outcome: Outcome,
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -114,7 +93,7 @@ pub fn answer(body: &[u8], config: &Config) -> Answer {
 
 fn malformed(message: String) -> (Response, Outcome) {
     let status = Status { code: 400, reason: "BadRequest", message };
-    (Response { status: Some(status), ..Response::default() }, Outcome::Malformed)
+    (Response { status: Some(status), ..Response::default() }, Outcome::Error)
 }
 
 fn decide(request: Request, config: &Config) -> (Response, Outcome) {

@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hushpod::config::Config;
 use hushpod::plan::Plan;
-use hushpod::webhook::review::{Outcome, answer};
+use hushpod::webhook::Outcome;
+use hushpod::webhook::review::answer;
 use serde_json::{Value, json};
 
 const CONFIG: &str = r#"
@@ -277,6 +278,18 @@ fn a_second_pass_changes_nothing_and_new_containers_get_the_mount() {
 }
 
 #[test]
+fn containers_that_come_later_change_nothing_but_their_mount() {
+    let uid = with(pod(), "/spec/securityContext", json!({"runAsUser": 1000}));
+    let equal = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
+    let pod = injected(&annotated(with(uid, "/spec/containers/0/resources", equal), &[("notify", "signal:HUP:x")]));
+    let proxy = json!({"name": "proxy", "image": "x", "securityContext": {"runAsUser": 1337}});
+    let grown = with(pod, "/spec/containers/1", proxy);
+    let expected = json!({"op": "add", "path": "/spec/containers/1/volumeMounts", "value": [live_mount("/secrets")]});
+    assert_eq!(decide(&grown).patch, [expected], "neither uid, nor modes, nor resources");
+    assert!(decide(&injected(&grown)).patch.is_empty());
+}
+
+#[test]
 fn after_a_container_that_comes_later_we_move_behind_it() {
     let base = annotated(
         with(pod(), "/spec/initContainers", json!([{"name": "a", "image": "x"}])),
@@ -290,6 +303,10 @@ fn after_a_container_that_comes_later_we_move_behind_it() {
     assert_eq!(names(&moved, "initContainers"), ["a", "mesh", "hushpod"]);
     assert!(!has_mount(named(&moved, "initContainers", "a"), &live_mount("/secrets")), "it would open the gate");
     assert!(decide(&moved).patch.is_empty());
+
+    let pair = injected(&annotated(base, &[("mode", "init+sidecar")]));
+    let grown = with(pair, "/spec/initContainers/3", json!({"name": "mesh", "image": "x"}));
+    assert_eq!(names(&injected(&grown), "initContainers"), ["a", "mesh", "hushpod-init", "hushpod"]);
 }
 
 #[test]
@@ -451,12 +468,12 @@ fn whatever_comes_in_a_review_goes_out() {
         (br#"{"apiVersion":"admission.k8s.io/v1","request":{"uid":"1","object":"#, "no AdmissionReview"),
     ] {
         let answer = answer(body, &config);
-        assert_eq!(answer.outcome, Outcome::Malformed);
+        assert_eq!(answer.outcome, Outcome::Error);
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["response"]["allowed"], false);
         assert!(body["response"]["status"]["message"].as_str().unwrap().contains(part), "{body}");
     }
     // A pod whose parts have the wrong types was refused by the API server; we must not panic all the same.
     let odd = json!({"metadata": {"annotations": {"hushpod.dev/file.db": "secret/data/db#k"}}, "spec": {"containers": [1, null, {"volumeMounts": 3}]}});
-    assert_ne!(decide(&odd).outcome, Outcome::Malformed);
+    assert_ne!(decide(&odd).outcome, Outcome::Error);
 }

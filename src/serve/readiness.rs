@@ -1,0 +1,91 @@
+//! Readiness: what still has to happen before this process can do its work. Not ready says who is missing.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Ready while nothing blocks it and no drain has begun. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<State>);
+
+/// Blocks readiness until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping the guard releases readiness"]
+pub struct Guard {
+    state: Arc<State>,
+    id: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Names by guard, since two guards may wait for things of one name.
+    pending: Mutex<BTreeMap<u64, &'static str>>,
+    next_id: AtomicU64,
+    draining: AtomicBool,
+}
+
+// === impl Readiness ===
+
+impl Readiness {
+    /// Not ready until the guard is dropped; `name` says to people what is waited for.
+    pub fn block(&self, name: &'static str) -> Guard {
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        self.0.pending().insert(id, name);
+        Guard { state: Arc::clone(&self.0), id }
+    }
+
+    /// Not ready any more, for good.
+    pub fn begin_drain(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// What is waited for, in the order in which it was blocked; empty means ready.
+    #[must_use]
+    pub fn pending(&self) -> Vec<&'static str> {
+        let draining = self.0.draining.load(Ordering::Relaxed).then_some("draining");
+        draining.into_iter().chain(self.0.pending().values().copied()).collect()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, &'static str>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Guard ===
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.state.pending().remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_who_is_missing_until_the_last_guard_is_gone() {
+        let readiness = Readiness::default();
+        assert!(readiness.pending().is_empty());
+        let first = readiness.block("configuration");
+        let second = readiness.block("certificate");
+        let third = readiness.block("certificate");
+        assert_eq!(readiness.pending(), ["configuration", "certificate", "certificate"]);
+        drop(second);
+        assert_eq!(readiness.pending(), ["configuration", "certificate"]);
+        drop((first, third));
+        assert!(readiness.pending().is_empty());
+    }
+
+    #[test]
+    fn a_drain_is_for_good() {
+        let readiness = Readiness::default();
+        readiness.begin_drain();
+        drop(readiness.block("certificate"));
+        assert_eq!(readiness.pending(), ["draining"]);
+    }
+}

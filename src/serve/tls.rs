@@ -1,0 +1,169 @@
+//! TLS for servers: which credentials are served now, and how they come from a mounted directory.
+//!
+//! Credentials are checked before they are published; handshakes take a snapshot and never wait.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+/// ALPN's name of HTTP/2 (RFC 9113 §3.2).
+pub const ALPN_HTTP2: &[u8] = b"h2";
+const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// File names as in a Secret of type `kubernetes.io/tls`
+/// (<https://kubernetes.io/docs/concepts/configuration/secret/#tls-secrets>).
+const CERTIFICATE_FILE: &str = "tls.crt";
+const KEY_FILE: &str = "tls.key";
+
+/// A certificate chain, leaf first, and the key that belongs to it.
+#[derive(Clone)]
+pub struct Credentials {
+    certified: Arc<CertifiedKey>,
+    not_after: ASN1Time,
+}
+
+/// The credentials that the next handshake gets. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Served(Arc<RwLock<Option<Credentials>>>);
+
+/// Why credentials cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file of the directory cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A file holds no usable PEM of the kind that is wanted.
+    #[error("{} {reason}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; never what it holds.
+        reason: &'static str,
+    },
+    /// The leaf is no X.509 certificate.
+    #[error("the first certificate is not an X.509 certificate")]
+    Leaf,
+    /// The parts do not go together, or rustls cannot work with them.
+    #[error("the certificate and the key cannot be used together: {0}")]
+    Unusable(#[source] rustls::Error),
+    /// The protocol settings do not go together.
+    #[error("TLS settings: {0}")]
+    Settings(#[source] rustls::Error),
+}
+
+/// The process's cryptography: aws-lc-rs, with X25519MLKEM768 before all other key exchanges (rustls feature
+/// `prefer-post-quantum`), so that what is recorded today stays unreadable.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Settings of a server: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificates.
+pub fn server_config(served: &Served) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(TlsError::Settings)?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(served.clone()));
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Reads `tls.crt` (a chain, leaf first) and `tls.key` (PKCS#8, SEC1 or PKCS#1), both PEM, and checks that they belong
+/// together.
+pub async fn load(directory: &Path) -> Result<Credentials, TlsError> {
+    let path = directory.join(CERTIFICATE_FILE);
+    let pem = read(&path).await?;
+    let chain = match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
+        Ok(chain) if chain.is_empty() => return Err(TlsError::Pem { path, reason: "holds no PEM certificate" }),
+        Ok(chain) => chain,
+        Err(_) => return Err(TlsError::Pem { path, reason: "is not valid PEM" }),
+    };
+    let path = directory.join(KEY_FILE);
+    let pem = read(&path).await?;
+    let key = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| TlsError::Pem { path, reason: "holds no PEM private key (PKCS#8, SEC1 or PKCS#1)" })?;
+    let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Unusable)?;
+    Credentials::new(certified)
+}
+
+async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    let read = tokio::fs::read(path).await;
+    read.map(Zeroizing::new).map_err(|cause| TlsError::Read { path: path.to_owned(), cause })
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// Checks that the leaf can be read and that the key is its own.
+    pub fn new(certified: CertifiedKey) -> Result<Self, TlsError> {
+        certified.keys_match().map_err(TlsError::Unusable)?;
+        let leaf = certified.end_entity_cert().map_err(TlsError::Unusable)?;
+        let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| TlsError::Leaf)?;
+        let not_after = leaf.validity().not_after;
+        Ok(Self { certified: Arc::new(certified), not_after })
+    }
+
+    /// When the leaf ends.
+    #[must_use]
+    pub fn expires(&self) -> SystemTime {
+        let seconds = u64::try_from(self.not_after.timestamp()).unwrap_or(0);
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+}
+
+impl PartialEq for Credentials {
+    fn eq(&self, other: &Self) -> bool {
+        // The leaf names its key, so equal chains have equal keys.
+        self.certified.cert == other.certified.cert
+    }
+}
+
+impl Eq for Credentials {}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+// === impl Served ===
+
+impl Served {
+    /// What new handshakes get from now on. Connections that stand keep what they have.
+    pub fn publish(&self, credentials: Credentials) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
+    }
+
+    /// Whether there are any, and when they end.
+    #[must_use]
+    pub fn expires(&self) -> Option<SystemTime> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Credentials::expires)
+    }
+}
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let served = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        served.as_ref().map(|credentials| Arc::clone(&credentials.certified))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! Keeps the API servers' trust in this replica: its authority's certificate in the webhook configuration's
+//! `caBundle`, and a leaf of a trusted authority in the TLS server.
+//!
+//! API servers read the configuration through informers, so a certificate is trusted a moment after it was written.
+//! Nothing here relies on the write: a certificate counts from the moment the watch shows it, plus [`SETTLE`].
+//!
+//! Needs `get`, `list`, `watch` and `patch` on the one named `mutatingwebhookconfigurations`; list and watch carry the
+//! field selector `metadata.name=…`, which RBAC's `resourceNames` lets through
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources>).
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::pending;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::StreamExt;
+use json_patch::{AddOperation, PatchOperation, TestOperation};
+use json_patch::jsonptr::PointerBuf;
+use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use kube::api::{Api, Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::watch_object;
+use rustls::pki_types::CertificateDer;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::{debug, info, warn};
+
+use self::merge::{Own, merge};
+use super::certificate::{CertificateError, Issued, Names, issue};
+use crate::serve::readiness::{Guard, Readiness};
+use crate::serve::tls::Served;
+
+pub mod merge;
+
+/// How long after the watch has shown a certificate every API server has it too: their informers watch the same
+/// object, and a second is already long for them.
+pub const SETTLE: Duration = Duration::from_secs(5);
+
+/// What `/readyz` shows meanwhile.
+const WAITS_FOR: &str = "certificate in the webhook configuration";
+
+/// Between looks at the clock, which may jump, and at what has expired.
+const TICK: Duration = Duration::from_secs(60);
+
+/// For one attempt to write, its retries included.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 8;
+
+/// Between failed attempts: the first and the longest pause.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Wall-clock time, which tests set.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+
+/// A replica that makes its own certificates.
+#[derive(Debug)]
+pub struct SelfManaged {
+    names: Names,
+    configuration: String,
+    served: Served,
+    readiness: Readiness,
+    /// Held while the API servers cannot trust what is served.
+    waiting: Option<Guard>,
+    clock: Clock,
+}
+
+/// Why the `caBundle` could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistrationError {
+    /// The API server refused, or is out of reach.
+    #[error("mutatingwebhookconfiguration {name:?}: {}", in_short(.cause))]
+    Api {
+        /// The configuration.
+        name: String,
+        /// What the client said.
+        #[source]
+        cause: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("mutatingwebhookconfiguration {name:?}: no answer within {} s", WRITE_TIMEOUT.as_secs())]
+    Timeout {
+        /// The configuration.
+        name: String,
+    },
+}
+
+/// The three generations of authorities of one process.
+#[derive(Debug)]
+struct Rotation {
+    serving: Stand,
+    next: Option<Stand>,
+    /// Stays in the bundle until it expires, for API servers that lag.
+    previous: Option<CertificateDer<'static>>,
+}
+
+/// An authority, and since when every webhook of the watched configuration trusts it.
+#[derive(Debug)]
+struct Stand {
+    issued: Issued,
+    seen: Option<Instant>,
+}
+
+/// When to write again, and how long to wait if that fails.
+#[derive(Debug)]
+struct Attempts {
+    not_before: Instant,
+    pause: Duration,
+}
+
+fn in_short(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        error => error.to_string(),
+    }
+}
+
+/// The operations that put this replica's certificates into every webhook of `object`; `None` if they are there.
+///
+/// The first one makes it an optimistic lock: the API server tests it against the object it is about to change.
+fn patch(object: &MutatingWebhookConfiguration, own: Own<'_>, now: SystemTime) -> Option<json_patch::Patch> {
+    let adds: Vec<_> = bundles(object)
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, bundle)| Some((index, merge(&bundle, own, now)?)))
+        .map(|(index, merged)| {
+            PatchOperation::Add(AddOperation {
+                path: PointerBuf::from_tokens(["webhooks", &index.to_string(), "clientConfig", "caBundle"]),
+                value: serde_json::json!(k8s_openapi::ByteString(merged.into_bytes())),
+            })
+        })
+        .collect();
+    let lock = PatchOperation::Test(TestOperation {
+        path: PointerBuf::from_tokens(["metadata", "resourceVersion"]),
+        value: object.metadata.resource_version.clone().into(),
+    });
+    (!adds.is_empty()).then(|| json_patch::Patch([lock].into_iter().chain(adds).collect()))
+}
+
+/// The `caBundle` of each webhook.
+fn bundles(object: &MutatingWebhookConfiguration) -> Vec<Vec<u8>> {
+    let webhooks = object.webhooks.iter().flatten();
+    webhooks.map(|webhook| webhook.client_config.ca_bundle.clone().unwrap_or_default().0).collect()
+}
+
+/// Up to half a second: replicas that collided must not collide again.
+fn jitter() -> Duration {
+    let mut random = [0];
+    // Without randomness there is still no harm in waiting for some time.
+    let _ = aws_lc_rs::rand::fill(&mut random);
+    let [random] = random;
+    Duration::from_millis(20 + 2 * u64::from(random))
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// A clock that tells what `now` says.
+    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now))
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> SystemTime {
+        (self.0)()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new(SystemTime::now)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+// === impl SelfManaged ===
+
+impl SelfManaged {
+    /// Blocks `readiness` until the API servers trust what [`SelfManaged::run`] has put into `served`.
+    /// `configuration` names the `MutatingWebhookConfiguration`.
+    #[must_use]
+    pub fn new(names: Names, configuration: String, served: Served, readiness: Readiness, clock: Clock) -> Self {
+        let waiting = Some(readiness.block(WAITS_FOR));
+        Self { names, configuration, served, readiness, waiting, clock }
+    }
+
+    /// Serves a certificate at once, gets it trusted, and renews both for as long as it is polled.
+    ///
+    /// # Errors
+    /// Only if the first certificate cannot be made: later failures are logged and tried again.
+    pub async fn run(mut self, client: kube::Client) -> Result<Infallible, CertificateError> {
+        let api: Api<MutatingWebhookConfiguration> = Api::all(client);
+        let mut watch = pin!(watch_object(api.clone(), &self.configuration).default_backoff());
+        let mut rotation = Rotation::new(issue(&self.names, self.clock.now())?);
+        self.served.publish(rotation.serving.issued.credentials.clone());
+        let mut watched: Vec<Vec<u8>> = Vec::new();
+        let mut attempts = Attempts::new();
+        loop {
+            rotation.look(&watched, Instant::now());
+            self.renew(&mut rotation);
+            self.tell(&rotation);
+            let wants_write = rotation.wants_write(&watched, &self.names, self.clock.now());
+            if wants_write && attempts.are_due() {
+                attempts.count(&self.write(&api, &rotation).await);
+            }
+            tokio::select! {
+                object = watch.next() => match object {
+                    Some(Ok(object)) => watched = self.watched(object.as_ref()),
+                    Some(Err(error)) => warn!(configuration = self.configuration, %error, "watch failed, trying again"),
+                    // The stream has no end; if it had one, what is known stays as it is.
+                    None => pending().await,
+                },
+                () = sleep_until(rotation.wake(wants_write.then_some(attempts.not_before))) => {}
+            }
+        }
+    }
+
+    fn watched(&self, object: Option<&MutatingWebhookConfiguration>) -> Vec<Vec<u8>> {
+        let bundles = object.map(bundles).unwrap_or_default();
+        if bundles.is_empty() {
+            warn!(configuration = self.configuration, "there is no such mutatingwebhookconfiguration with webhooks");
+        }
+        bundles
+    }
+
+    /// Makes the next authority when the newest is half way through its life, and serves it when it is trusted.
+    fn renew(&self, rotation: &mut Rotation) {
+        let now = self.clock.now();
+        if rotation.is_due(now) {
+            match issue(&self.names, now) {
+                Ok(issued) => rotation.next = Some(Stand { issued, seen: None }),
+                Err(error) => warn!(%error, "cannot renew the certificate, trying again"),
+            }
+        }
+        if rotation.advance(Instant::now(), now) {
+            info!("serving the renewed certificate");
+            self.served.publish(rotation.serving.issued.credentials.clone());
+        }
+    }
+
+    /// Blocks or releases readiness.
+    fn tell(&mut self, rotation: &Rotation) {
+        match (rotation.is_trusted(Instant::now(), self.clock.now()), &self.waiting) {
+            (true, Some(_)) => {
+                info!(configuration = self.configuration, "the API servers know this replica's certificate");
+                self.waiting = None;
+            }
+            (false, None) => self.waiting = Some(self.readiness.block(WAITS_FOR)),
+            _ => {}
+        }
+    }
+
+    async fn write(
+        &self,
+        api: &Api<MutatingWebhookConfiguration>,
+        rotation: &Rotation,
+    ) -> Result<(), RegistrationError> {
+        let name = &self.configuration;
+        match timeout(WRITE_TIMEOUT, self.try_write(api, rotation)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(cause)) => Err(RegistrationError::Api { name: name.clone(), cause: Box::new(cause) }),
+            Err(_) => Err(RegistrationError::Timeout { name: name.clone() }),
+        }
+    }
+
+    async fn try_write(&self, api: &Api<MutatingWebhookConfiguration>, rotation: &Rotation) -> kube::Result<()> {
+        let params = PatchParams { field_manager: Some("hushpod-webhook".to_owned()), ..PatchParams::default() };
+        let (wanted, kept) = (rotation.wanted(), rotation.previous.as_slice());
+        let own = Own { common_name: self.names.common_name(), wanted: &wanted, kept };
+        for attempt in 1.. {
+            let object = api.get(&self.configuration).await?;
+            let Some(patch) = patch(&object, own, self.clock.now()) else { break };
+            let written = api.patch(&self.configuration, &params, &Patch::<()>::Json(patch)).await;
+            match written {
+                Ok(_) => {
+                    info!(configuration = self.configuration, "wrote this replica's certificate to the caBundle");
+                    break;
+                }
+                // 409 if somebody wrote after the test, 422 if the test itself failed.
+                Err(kube::Error::Api(status)) if attempt < ATTEMPTS && matches!(status.code, 409 | 422) => {
+                    debug!(attempt, "another writer was first");
+                    sleep(jitter()).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    fn new() -> Self {
+        Self { not_before: Instant::now(), pause: FIRST_PAUSE }
+    }
+
+    fn are_due(&self) -> bool {
+        Instant::now() >= self.not_before
+    }
+
+    fn count(&mut self, outcome: &Result<(), RegistrationError>) {
+        if let Err(error) = outcome {
+            warn!(%error, retry_in = ?self.pause, "cannot write this replica's certificate to the caBundle");
+            self.not_before = Instant::now() + self.pause;
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        } else {
+            // The watch will show it; if it does not, something has taken it out again.
+            self.not_before = Instant::now() + FIRST_PAUSE;
+            self.pause = FIRST_PAUSE;
+        }
+    }
+}
+
+// === impl Rotation ===
+
+impl Rotation {
+    fn new(issued: Issued) -> Self {
+        Self { serving: Stand { issued, seen: None }, next: None, previous: None }
+    }
+
+    /// Takes note of what the watched webhooks trust.
+    fn look(&mut self, bundles: &[Vec<u8>], now: Instant) {
+        for stand in [Some(&mut self.serving), self.next.as_mut()].into_iter().flatten() {
+            let authority = &stand.issued.authority;
+            let is_there = !bundles.is_empty() && bundles.iter().all(|bundle| merge::holds(bundle, authority));
+            stand.seen = is_there.then(|| stand.seen.unwrap_or(now));
+        }
+    }
+
+    fn is_due(&self, now: SystemTime) -> bool {
+        now >= self.next.as_ref().unwrap_or(&self.serving).issued.renew_at
+    }
+
+    /// Puts the next authority in the place of the serving one, if it is trusted, or the serving one is over.
+    fn advance(&mut self, now: Instant, wall: SystemTime) -> bool {
+        let is_over = wall >= self.serving.issued.expires;
+        match self.next.take() {
+            Some(next) if is_over || next.has_settled(now) => {
+                let former = std::mem::replace(&mut self.serving, next);
+                self.previous = Some(former.issued.authority);
+                true
+            }
+            next => {
+                self.next = next;
+                false
+            }
+        }
+    }
+
+    fn is_trusted(&self, now: Instant, wall: SystemTime) -> bool {
+        self.serving.has_settled(now) && wall < self.serving.issued.expires
+    }
+
+    fn wanted(&self) -> Vec<CertificateDer<'static>> {
+        [Some(&self.serving), self.next.as_ref()].into_iter().flatten().map(|s| s.issued.authority.clone()).collect()
+    }
+
+    fn wants_write(&self, bundles: &[Vec<u8>], names: &Names, now: SystemTime) -> bool {
+        let wanted = self.wanted();
+        let own = Own { common_name: names.common_name(), wanted: &wanted, kept: self.previous.as_slice() };
+        bundles.iter().any(|bundle| merge(bundle, own, now).is_some())
+    }
+
+    /// When there is something to do even if nothing happens.
+    fn wake(&self, write_at: Option<Instant>) -> Instant {
+        let now = Instant::now();
+        let stands = [Some(&self.serving), self.next.as_ref()];
+        let settled =
+            stands.into_iter().flatten().filter_map(|stand| Some(stand.seen? + SETTLE)).filter(|at| *at > now);
+        settled.chain(write_at).chain([now + TICK]).min().unwrap_or(now)
+    }
+}
+
+// === impl Stand ===
+
+impl Stand {
+    fn has_settled(&self, now: Instant) -> bool {
+        self.seen.is_some_and(|seen| now.duration_since(seen) >= SETTLE)
+    }
+}
+
+#[cfg(test)]
+mod tests;

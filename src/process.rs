@@ -1,1 +1,10 @@
+//! What every binary does as a process: logs, signals, watched directories, hardening, orphans.
 
+pub mod harden;
+pub mod reap;
+pub mod shutdown;
+pub mod telemetry;
+pub mod watch;
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -18,7 +18,8 @@ use self::backoff::Jitter;
 use self::clock::{Clock, MachineClock};
 use self::history::{Fingerprints, Ledger};
 use self::lease::Slot;
-use self::poll::{Desk, Lane};
+use self::poll::Lane;
+use self::poll::land::Desk;
 use crate::plan::Plan;
 use crate::provider::{ErrorKind, Provider, ProviderError, Reading, Version};
 use crate::reference::{Request, VERSION_PARAM};
@@ -31,7 +32,7 @@ mod history;
 mod lease;
 mod poll;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use handover::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, Seen};
 pub use history::{Origin, PastGeneration, PinError};
@@ -248,6 +249,11 @@ impl Source {
             tracing::info!(seconds = gap.as_secs(), "the machine was suspended");
             self.lanes.values_mut().for_each(|lane| lane.slept(gap));
         }
+    }
+
+    /// Providers whose last answer to some request, or to a login, was an error.
+    pub fn failing(&self) -> impl Iterator<Item = &str> {
+        self.lanes.values().filter(|lane| lane.is_failing()).map(|lane| lane.name.as_str())
     }
 
     /// Everything that is read by polling is due now, and so are leases whose renewal or replacement failed.

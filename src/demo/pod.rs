@@ -304,8 +304,8 @@ impl Watcher {
 /// Whether all files of one look at the volume carry one value.
 fn is_whole(live: &Path) -> bool {
     let Ok(files) = read_set(live) else { return false };
-    let mut values = files.iter().filter_map(|(_, bytes)| {
-        let text = String::from_utf8_lossy(bytes);
+    let mut values = files.iter().filter_map(|(_, value)| {
+        let text = value.expose_str()?;
         let begin = text.find("demo-")?;
         Some(text.get(begin..)?.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>())
     });

@@ -1,41 +1,132 @@
-//! Files.
-use super::{Known, Lease, Login, Pending, Provider, ProviderError, ReadResult};
-use crate::reference::{Reference, Request};
+//! Files as a store: a directory of them, or one YAML, JSON or dotenv document. For a start, for tests, and for what
+//! other tools put into a node's or a volume's file system.
+//!
+//! In a directory, a path names a file (`.json`, `.yaml`, `.yml` and `.env` are read as documents, others as one
+//! value) or a directory (a document with a value per file). In a document, it names a key, or keys below each other.
+//! `.` is all of it. Files have no versions.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
-/// Settings.
+
+use super::{Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading};
+use crate::reference::{Reference, Request};
+
+mod dotenv;
+mod read;
+
+/// Where the files are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FileSettings {
-    /// Path.
+    /// Absolute path of a directory, or of one `.yaml`, `.yml`, `.json` or `.env` file.
     pub path: String,
 }
-impl FileSettings {
-    #[allow(missing_docs, clippy::all)]
-    pub fn resolve(&self, _: &str, _: &Reference) -> Result<Request, String> {
-        todo!()
-    }
-    #[allow(missing_docs, clippy::all)]
-    pub fn validate(&self) -> Result<(), String> {
-        todo!()
-    }
-}
-/// Files.
+
+/// A store of files, read by the agent's own user.
 #[derive(Debug)]
-pub struct Files;
+pub struct Files {
+    path: PathBuf,
+}
+
+/// What was just written may be half of what it will be: it is read again after this long …
+const SETTLE: Duration = Duration::from_millis(10);
+/// … and so often, before it is taken as it is.
+const ROUNDS: u32 = 4;
+
+// === impl FileSettings ===
+
+impl FileSettings {
+    /// The canonical request: plain components between single slashes, or `.`.
+    ///
+    /// # Errors
+    /// One sentence that says what to write.
+    pub fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+        if let Some(name) = reference.params.keys().next() {
+            return Err(format!("files have no versions and no parameters: remove \"?{name}=…\""));
+        }
+        let path = &reference.path;
+        if path != "." {
+            for component in path.split('/') {
+                let problem = match component {
+                    "" => "has a '/' at its start or end, or two in a row",
+                    "." => "has a component '.' (a single '.' is the whole store)",
+                    // Kubelet's own links are another name for the same file, which would get around a policy.
+                    name if name.starts_with("..") => "has a component that begins with '..'",
+                    name if name.len() > 255 => "has a component of more than 255 bytes",
+                    name if name.chars().any(char::is_control) => "has a control character",
+                    _ => continue,
+                };
+                return Err(format!("{path:?} {problem}: write a path inside the store, such as team/db.json"));
+            }
+        }
+        Ok(Request { provider: provider.to_owned(), path: path.clone(), params: std::collections::BTreeMap::new() })
+    }
+
+    /// Checks the path without looking whether it is there.
+    ///
+    /// # Errors
+    /// One sentence that names the field.
+    pub fn validate(&self) -> Result<(), String> {
+        let path = Path::new(&self.path);
+        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+        if path.is_absolute() && plain {
+            Ok(())
+        } else {
+            Err(format!("path: {:?} is no absolute path without '..', such as /etc/secrets-source", self.path))
+        }
+    }
+}
+
+// === impl Files ===
+
 impl Files {
-    #[allow(missing_docs)]
-    pub fn connect(_: &FileSettings, _: Login) -> Result<Self, ProviderError> {
-        todo!()
+    /// A store at the settings' path, which need not exist yet.
+    ///
+    /// # Errors
+    /// `Invalid` if the settings make no sense.
+    pub fn connect(settings: &FileSettings, _: Login) -> Result<Self, ProviderError> {
+        settings.validate().map_err(|problem| ProviderError::new(ErrorKind::Invalid, problem))?;
+        Ok(Self { path: PathBuf::from(&settings.path) })
+    }
+
+    async fn read_settled(&self, requests: &[Request]) -> Vec<ReadResult> {
+        let mut round = 0;
+        loop {
+            let (root, paths) = (self.path.clone(), requests.iter().map(|request| request.path.clone()).collect());
+            let task = move |paths: Vec<String>| read::batch(&root, &paths);
+            let Ok(batch) = tokio::task::spawn_blocking(move || task(paths)).await else {
+                let error = ProviderError::new(ErrorKind::Unavailable, "reading was interrupted");
+                return requests.iter().map(|_| Err(error.clone())).collect();
+            };
+            round += 1;
+            if !batch.unsettled || round == ROUNDS {
+                let fresh = |tree| Reading::Fresh(Answer { tree, version: None, expires_in: None, lease: None });
+                return batch.answers.into_iter().map(|answer| answer.map(fresh)).collect();
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
     }
 }
+
 impl Provider for Files {
-    fn read<'a>(&'a mut self, _: &'a [Request], _: &'a Known) -> Pending<'a, Vec<ReadResult>> {
-        todo!()
+    fn read<'a>(&'a mut self, requests: &'a [Request], _: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        Box::pin(self.read_settled(requests))
     }
+
     fn renew<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
-        todo!()
+        Box::pin(std::future::ready(Err(no_leases())))
     }
+
     fn revoke<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
-        todo!()
+        Box::pin(std::future::ready(Err(no_leases())))
     }
 }
+
+fn no_leases() -> ProviderError {
+    ProviderError::new(ErrorKind::Invalid, "files have no leases")
+}
+
+#[cfg(test)]
+mod tests;

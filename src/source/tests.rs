@@ -8,7 +8,7 @@ use self::fake::{
 };
 use super::*;
 
-mod fake;
+pub(crate) mod fake;
 mod leases;
 
 #[tokio::test(start_paused = true)]

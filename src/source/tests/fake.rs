@@ -22,43 +22,43 @@ use crate::secret::{SecretTree, SecretValue};
 
 /// What a test may look at and turn.
 #[derive(Default)]
-pub(super) struct State {
-    pub(super) secrets: BTreeMap<String, Secret>,
-    pub(super) failing: Option<ErrorKind>,
-    pub(super) failing_path: BTreeMap<String, ErrorKind>,
-    pub(super) failing_renewals: Option<ErrorKind>,
-    pub(super) slow: Duration,
+pub(crate) struct State {
+    pub(crate) secrets: BTreeMap<String, Secret>,
+    pub(crate) failing: Option<ErrorKind>,
+    pub(crate) failing_path: BTreeMap<String, ErrorKind>,
+    pub(crate) failing_renewals: Option<ErrorKind>,
+    pub(crate) slow: Duration,
     /// Answers in full even if nothing changed.
-    pub(super) unconditional: bool,
+    pub(crate) unconditional: bool,
     /// TTL and whether logins can be renewed; `None` for a store without logins.
-    pub(super) logins: Option<(u64, bool)>,
-    pub(super) calls: Vec<String>,
-    pub(super) leases: BTreeMap<String, Granted>,
+    pub(crate) logins: Option<(u64, bool)>,
+    pub(crate) calls: Vec<String>,
+    pub(crate) leases: BTreeMap<String, Granted>,
     /// Old versions, for pins.
-    pub(super) past: BTreeMap<(String, String), SecretTree>,
+    pub(crate) past: BTreeMap<(String, String), SecretTree>,
     login_count: u32,
     mutations: u32,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Secret {
-    pub(super) json: String,
-    pub(super) version: Option<String>,
-    pub(super) expires_in: Option<u64>,
+pub(crate) struct Secret {
+    pub(crate) json: String,
+    pub(crate) version: Option<String>,
+    pub(crate) expires_in: Option<u64>,
     /// TTL, maximum TTL, renewable.
-    pub(super) lease: Option<(u64, u64, bool)>,
+    pub(crate) lease: Option<(u64, u64, bool)>,
 }
 
-pub(super) struct Granted {
-    pub(super) path: String,
-    pub(super) ends: Instant,
-    pub(super) latest: Instant,
+pub(crate) struct Granted {
+    pub(crate) path: String,
+    pub(crate) ends: Instant,
+    pub(crate) latest: Instant,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Store {
-    pub(super) state: Arc<Mutex<State>>,
-    pub(super) push: Arc<Notify>,
+pub(crate) struct Store {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) push: Arc<Notify>,
 }
 
 /// One connection to the store: its provider.
@@ -69,7 +69,7 @@ struct Connection {
 
 /// Virtual time, with suspensions.
 #[derive(Clone)]
-pub(super) struct FakeClock {
+pub(crate) struct FakeClock {
     origin: Instant,
     slept: Arc<Mutex<Duration>>,
 }
@@ -82,16 +82,16 @@ impl State {
         Some(ProviderError::new(kind, format!("{} failed", kind.as_str())))
     }
 
-    pub(super) fn live(&self, path: &str) -> usize {
+    pub(crate) fn live(&self, path: &str) -> usize {
         self.leases.values().filter(|lease| lease.path == path && lease.ends > Instant::now()).count()
     }
 
-    pub(super) fn is_live(&self, id: &str) -> bool {
+    pub(crate) fn is_live(&self, id: &str) -> bool {
         self.leases.get(id).is_some_and(|lease| lease.ends > Instant::now())
     }
 
     /// How often something was called since the last time this was asked.
-    pub(super) fn take_calls(&mut self) -> Vec<String> {
+    pub(crate) fn take_calls(&mut self) -> Vec<String> {
         std::mem::take(&mut self.calls)
     }
 
@@ -124,32 +124,32 @@ impl State {
 // === impl Store ===
 
 impl Store {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// Puts a secret with a version.
-    pub(super) fn put(&self, path: &str, version: &str, json: &str) {
+    pub(crate) fn put(&self, path: &str, version: &str, json: &str) {
         let version = Some(version.to_owned());
         self.set(path, Secret { json: json.to_owned(), version, ..Secret::default() });
     }
 
     /// Puts a secret without one.
-    pub(super) fn put_plain(&self, path: &str, json: &str) {
+    pub(crate) fn put_plain(&self, path: &str, json: &str) {
         self.set(path, Secret { json: json.to_owned(), ..Secret::default() });
     }
 
     /// Puts an engine that makes credentials.
-    pub(super) fn put_leased(&self, path: &str, ttl: u64, max: u64, renewable: bool) {
+    pub(crate) fn put_leased(&self, path: &str, ttl: u64, max: u64, renewable: bool) {
         let json = r#"{"user":"$ID"}"#.to_owned();
         self.set(path, Secret { json, lease: Some((ttl, max, renewable)), ..Secret::default() });
     }
 
-    pub(super) fn set(&self, path: &str, secret: Secret) {
+    pub(crate) fn set(&self, path: &str, secret: Secret) {
         self.state().secrets.insert(path.to_owned(), secret);
     }
 
-    pub(super) fn connect(&self) -> Box<dyn Provider> {
+    pub(crate) fn connect(&self) -> Box<dyn Provider> {
         Box::new(Connection { store: self.clone(), session: None })
     }
 }
@@ -272,12 +272,12 @@ impl Provider for Connection {
 // === impl FakeClock ===
 
 impl FakeClock {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { origin: Instant::now(), slept: Arc::default() }
     }
 
     /// What a suspended machine does: time goes on, timers do not.
-    pub(super) fn suspend(&self, seconds: u64) {
+    pub(crate) fn suspend(&self, seconds: u64) {
         *self.slept.lock().unwrap() += Duration::from_secs(seconds);
     }
 }
@@ -294,13 +294,13 @@ impl Clock for FakeClock {
 
 // Words of the tests.
 
-pub(super) fn request(text: &str) -> Request {
+pub(crate) fn request(text: &str) -> Request {
     let (provider, path) = text.split_once(':').unwrap();
     Request { provider: provider.to_owned(), path: path.to_owned(), params: BTreeMap::new() }
 }
 
 /// A plan that wants these requests, each in a file of its own; a `?` at the end makes one optional. Polled every 60 s.
-pub(super) fn plan(requests: &[&str]) -> Plan {
+pub(crate) fn plan(requests: &[&str]) -> Plan {
     let item = |(index, text): (usize, &&str)| PlannedItem {
         target: Target::File(format!("f{index}").parse().unwrap()),
         from: PlannedFrom::One(Take { request: request(text.trim_end_matches('?')), key: None }),
@@ -330,17 +330,21 @@ pub(super) fn plan(requests: &[&str]) -> Plan {
     }
 }
 
-pub(super) fn source(requests: &[&str], stores: &[(&str, &Store)]) -> Source {
+pub(crate) fn source(requests: &[&str], stores: &[(&str, &Store)]) -> Source {
     with_clock(requests, stores, &FakeClock::new())
 }
 
-pub(super) fn with_clock(requests: &[&str], stores: &[(&str, &Store)], clock: &FakeClock) -> Source {
+pub(crate) fn with_clock(requests: &[&str], stores: &[(&str, &Store)], clock: &FakeClock) -> Source {
+    with_plan(&plan(requests), stores, clock)
+}
+
+pub(crate) fn with_plan(plan: &Plan, stores: &[(&str, &Store)], clock: &FakeClock) -> Source {
     let providers = stores.iter().map(|(name, store)| ((*name).to_owned(), store.connect())).collect();
-    Source::with(&plan(requests), providers, Box::new(clock.clone()), Jitter::seeded(42))
+    Source::with(plan, providers, Box::new(clock.clone()), Jitter::seeded(42))
 }
 
 /// What happens within `seconds`.
-pub(super) async fn events(source: &mut Source, seconds: u64) -> VecDeque<Event> {
+pub(crate) async fn events(source: &mut Source, seconds: u64) -> VecDeque<Event> {
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut events = VecDeque::new();
     while let Ok(event) = tokio::time::timeout_at(until, source.next()).await {
@@ -349,18 +353,18 @@ pub(super) async fn events(source: &mut Source, seconds: u64) -> VecDeque<Event>
     events
 }
 
-pub(super) fn generations(events: VecDeque<Event>) -> Vec<Generation> {
+pub(crate) fn generations(events: VecDeque<Event>) -> Vec<Generation> {
     let generation = |event| if let Event::Changed(generation) = event { Some(generation) } else { None };
     events.into_iter().filter_map(generation).collect()
 }
 
-pub(super) fn failures(events: VecDeque<Event>) -> Vec<Failure> {
+pub(crate) fn failures(events: VecDeque<Event>) -> Vec<Failure> {
     let failures = |event| if let Event::Failed(failures) = event { Some(failures) } else { None };
     events.into_iter().filter_map(failures).flatten().collect()
 }
 
 /// The next generation, which must come within `seconds`.
-pub(super) async fn generation(source: &mut Source, seconds: u64) -> Generation {
+pub(crate) async fn generation(source: &mut Source, seconds: u64) -> Generation {
     let wait = async {
         loop {
             if let Event::Changed(generation) = source.next().await {
@@ -371,7 +375,7 @@ pub(super) async fn generation(source: &mut Source, seconds: u64) -> Generation 
     tokio::time::timeout(Duration::from_secs(seconds), wait).await.expect("no generation in time")
 }
 
-pub(super) fn text(generation: &Generation, of: &str, key: &str) -> String {
+pub(crate) fn text(generation: &Generation, of: &str, key: &str) -> String {
     let value = generation.answers[&request(of)].key(key).unwrap();
     value.as_value().and_then(SecretValue::expose_str).unwrap().to_owned()
 }

@@ -1,0 +1,196 @@
+//! `hushpod-agent`'s command line. Every flag is an environment variable, too, since the webhook sets those.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use tracing::Level;
+
+use super::{Agent, AgentError, AgentPaths, Mode, Settings};
+use crate::annotations::parse_duration;
+use crate::process::shutdown::Shutdown;
+use crate::process::telemetry::{self, LogFormat};
+use crate::process::{harden, reap};
+
+const AFTER_HELP: &str = "\
+The plan (which secrets, from which stores, into which files) is JSON in the environment variable HUSHPOD_PLAN;
+`hushpod webhook` puts it there, together with the volumes that the paths above name.
+
+The volume has a gate: applications mount its subdirectory `live` (subPath), which kubelet cannot prepare before the
+first files are complete. Temporary failures of a store are waited out, and logged; later failures leave the last good
+files where they are. A permanent failure before the first files ends the agent, with its reason as the container's
+termination message, which `kubectl describe pod` shows.
+
+Exit codes:
+  0    done; sidecar: stopped by SIGTERM or SIGINT; ready: always
+  1    a store refuses what the plan asks for, or its answers do not make the files that were asked for
+  2    wrong usage, or no plan that this agent understands
+  3    the volume cannot be used, or its gate is not the one that this agent made
+  4    the process could not be set up (signals, runtime)
+  130  a second SIGINT, or 143 a second SIGTERM, before the end; 143 also: init was stopped before the files were there";
+
+/// Fetches a pod's secrets into its memory volume and keeps them fresh there.
+#[derive(Debug, Parser)]
+#[command(name = "hushpod-agent", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Fetch, open the gate, then keep the files fresh and tell the application, until stopped
+    Sidecar,
+    /// Fetch once, write the files, leave logins and leases to a sidecar, exit
+    Init,
+    /// Wait until the first files are there (postStart hook); exits 0 in any case
+    Ready {
+        /// How long at most, such as 2s
+        #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = parse_wait)]
+        wait: Duration,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Options {
+    /// Root of the secrets volume
+    #[arg(long, global = true, env = "HUSHPOD_VOLUME", value_name = "DIR", default_value = "/hushpod/volume")]
+    volume: PathBuf,
+    /// State volume: the hand-over of logins and leases (optional for init)
+    #[arg(long, global = true, env = "HUSHPOD_STATE", value_name = "DIR", default_value = "/hushpod/state")]
+    state: PathBuf,
+    /// Downward API volume with the file `annotations`: hold, pin and refresh-now
+    #[arg(long, global = true, env = "HUSHPOD_CONTROLS", value_name = "DIR", default_value = "/hushpod/controls")]
+    controls: PathBuf,
+    /// Projected service account tokens, one file per provider
+    #[arg(
+        long,
+        global = true,
+        env = "HUSHPOD_TOKENS",
+        value_name = "DIR",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
+    )]
+    tokens: PathBuf,
+    /// Least time between two swaps; a replaced generation stays that long for its readers
+    #[arg(
+        long,
+        global = true,
+        env = "HUSHPOD_GRACE",
+        value_name = "DURATION",
+        default_value = "1s",
+        value_parser = parse_duration
+    )]
+    grace: Duration,
+    /// File for the reason of a permanent failure
+    #[arg(
+        long,
+        global = true,
+        env = "HUSHPOD_TERMINATION_LOG",
+        value_name = "FILE",
+        default_value = "/dev/termination-log"
+    )]
+    termination_log: PathBuf,
+    /// error, warn, info, debug or trace
+    #[arg(long, global = true, env = "HUSHPOD_LOG", value_name = "LEVEL", default_value = "info")]
+    log_level: Level,
+    /// How log lines look, on standard error
+    #[arg(long, global = true, env = "HUSHPOD_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// Parses the command line, runs the agent, and says how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Cli { command, options } = Cli::parse();
+    let mode = match command {
+        Command::Sidecar => Mode::Sidecar,
+        Command::Init => Mode::Init,
+        Command::Ready { wait } => {
+            harden::harden();
+            // A hook's exit code would kill the container: whether the files are there is the gate's business.
+            let _ = super::ready(&options.volume, wait);
+            return ExitCode::SUCCESS;
+        }
+    };
+    telemetry::init(options.log_format, options.log_level);
+    harden::harden();
+    // An error says that one is installed already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    match run(mode, &options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            super::terminate(&options.termination_log, &error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
+    let Options { volume, state, controls, tokens, grace, termination_log: _, log_level: _, log_format: _ } = options;
+    let settings = Settings {
+        mode,
+        plan: std::env::var("HUSHPOD_PLAN").ok(),
+        paths: AgentPaths {
+            volume: volume.clone(),
+            state: state.clone(),
+            controls: controls.clone(),
+            tokens: tokens.clone(),
+        },
+        grace: *grace,
+    };
+    let agent = Agent::prepare(settings)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        // Blocking threads do file work now and then; none stays to hold memory.
+        .thread_keep_alive(Duration::from_secs(1))
+        .build()?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::listen()?;
+        tokio::spawn(reap::reap_orphans());
+        agent.run(&shutdown.token()).await
+    })
+}
+
+/// A duration that may be zero.
+fn parse_wait(text: &str) -> Result<Duration, String> {
+    if text == "0s" { Ok(Duration::ZERO) } else { parse_duration(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed_and_its_help_fits_a_terminal() {
+        Cli::command().debug_assert();
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains("Exit codes:") && help.contains("HUSHPOD_PLAN"), "{help}");
+        let after = help.split("The plan (").nth(1).unwrap();
+        assert!(after.lines().all(|line| line.len() <= 120), "{after}");
+    }
+
+    #[test]
+    fn flags_may_stand_behind_the_command() {
+        let cli = Cli::try_parse_from(["hushpod-agent", "ready", "--wait", "2s", "--volume", "/v"]).unwrap();
+        assert_eq!(cli.options.volume, PathBuf::from("/v"));
+        assert!(matches!(cli.command, Command::Ready { wait } if wait == Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn p9_bad_flags_are_refused_with_what_would_be_accepted() {
+        for (arguments, says) in [
+            (vec!["hushpod-agent"], "Usage"),
+            (vec!["hushpod-agent", "sidecars"], "sidecar"),
+            (vec!["hushpod-agent", "sidecar", "--grace", "1"], "such as 500ms, 30s, 5m or 1h"),
+            (vec!["hushpod-agent", "sidecar", "--log-format", "xml"], "json"),
+        ] {
+            let error = Cli::try_parse_from(&arguments).unwrap_err();
+            assert!(error.to_string().contains(says), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Live controls: annotations of the running pod, which kubelet carries into a downward API volume within a second.
+//! Who may set them is Kubernetes RBAC; the agent needs no right and no port for it.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use tracing::warn;
+
+use crate::annotations::{HOLD, PIN, PREFIX, REFRESH_NOW, parse_bool};
+use crate::process::watch::Watch;
+use crate::source::GenerationId;
+
+/// The downward API file in the controls directory.
+pub const ANNOTATIONS: &str = "annotations";
+
+/// What the annotations ask for now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Keep the present generation.
+    pub hold: bool,
+    /// Return to this generation and stay there.
+    pub pin: Option<GenerationId>,
+    /// Any new text fetches at once.
+    pub refresh_now: Option<String>,
+}
+
+/// One thing that changed in them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// `hold` was set or released.
+    Hold(bool),
+    /// `pin` names another generation, or none any more.
+    Pin(Option<GenerationId>),
+    /// `refresh-now` has a new text.
+    RefreshNow,
+}
+
+/// The controls directory, watched.
+#[derive(Debug)]
+pub struct Controls {
+    file: PathBuf,
+    watch: Option<Watch>,
+    wanted: Wanted,
+}
+
+// === impl Controls ===
+
+impl Controls {
+    /// Reads what stands in `dir` now. Controls are a convenience: without them (no such directory, no more watches)
+    /// the agent works on, and says so.
+    #[must_use]
+    pub fn open(dir: &Path) -> Self {
+        // Watched before it is read, so that no change falls between.
+        let watch = Watch::directory(dir)
+            .map_err(
+                |error| warn!(%error, path = %dir.display(), "live controls are off: the directory cannot be watched"),
+            )
+            .ok();
+        let mut controls = Self { file: dir.join(ANNOTATIONS), watch, wanted: Wanted::default() };
+        controls.read();
+        controls
+    }
+
+    /// What the annotations ask for, as far as they mean something.
+    #[must_use]
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Waits until the annotations ask for something else; pends for ever without a directory. Cancel safe.
+    pub async fn changed(&mut self) -> Vec<Control> {
+        loop {
+            match &mut self.watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+            let changes = self.read();
+            if !changes.is_empty() {
+                return changes;
+            }
+        }
+    }
+
+    fn read(&mut self) -> Vec<Control> {
+        let text = match fs::read_to_string(&self.file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                warn!(%error, path = %self.file.display(), "the live controls cannot be read: they stay as they are");
+                return Vec::new();
+            }
+        };
+        let before = std::mem::take(&mut self.wanted);
+        self.wanted = before.clone().updated(&text);
+        self.wanted.changes_since(&before)
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// What `text` (the downward API's file) asks for. A value that means nothing is logged, and changes nothing: a
+    /// typing error must not release a hold.
+    #[must_use]
+    fn updated(mut self, text: &str) -> Self {
+        let mut found = Self::default();
+        for (name, value) in annotations(text) {
+            match name {
+                HOLD => match parse_bool(&value) {
+                    Ok(hold) => found.hold = hold,
+                    Err(problem) => {
+                        ignored(HOLD, &problem);
+                        found.hold = self.hold;
+                    }
+                },
+                PIN => match parse_pin(&value) {
+                    Ok(pin) => found.pin = pin,
+                    Err(problem) => {
+                        ignored(PIN, &problem);
+                        found.pin = self.pin.take();
+                    }
+                },
+                REFRESH_NOW => found.refresh_now = Some(value),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn changes_since(&self, before: &Self) -> Vec<Control> {
+        let Self { hold, pin, refresh_now } = self;
+        let mut changes = Vec::new();
+        if *pin != before.pin {
+            changes.push(Control::Pin(pin.clone()));
+        }
+        if *hold != before.hold {
+            changes.push(Control::Hold(*hold));
+        }
+        // Taking the annotation away asks for nothing.
+        if refresh_now.is_some() && *refresh_now != before.refresh_now {
+            changes.push(Control::RefreshNow);
+        }
+        changes
+    }
+}
+
+fn ignored(name: &str, problem: &str) {
+    warn!(annotation = format_args!("{PREFIX}{name}"), problem, "a live control means nothing and is ignored");
+}
+
+/// A generation id. It becomes part of a path: nothing but the letters, digits and hyphens that ids are made of.
+fn parse_pin(text: &str) -> Result<Option<GenerationId>, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if text.len() > 128 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(format!("{text:?} is no generation id: the agent's log lines name those that exist"));
+    }
+    Ok(Some(GenerationId(text.to_owned())))
+}
+
+/// Our annotations in a downward API file: `key="value"` lines, values quoted as Go's `strconv.Quote` does
+/// (kubernetes/pkg/fieldpath, `FormatMap`).
+fn annotations(text: &str) -> impl Iterator<Item = (&str, String)> {
+    text.lines().filter_map(|line| {
+        let (key, quoted) = line.strip_prefix(PREFIX)?.split_once('=')?;
+        Some((key, unquote(quoted)?))
+    })
+}
+
+/// The inverse of Go's `strconv.Quote`; `None` if `quoted` is not of that form.
+fn unquote(quoted: &str) -> Option<String> {
+    let inner = quoted.strip_prefix('"')?.strip_suffix('"')?;
+    let mut bytes = Vec::with_capacity(inner.len());
+    let mut rest = inner.chars();
+    while let Some(c) = rest.next() {
+        let plain = match c {
+            '"' => return None,
+            '\\' => match rest.next()? {
+                'x' => {
+                    // One byte, of a string that is not UTF-8.
+                    bytes.push(u8::try_from(hex(&mut rest, 2)?).ok()?);
+                    continue;
+                }
+                'u' => char::from_u32(hex(&mut rest, 4)?)?,
+                'U' => char::from_u32(hex(&mut rest, 8)?)?,
+                'a' => '\x07',
+                'b' => '\x08',
+                'f' => '\x0c',
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                'v' => '\x0b',
+                escaped @ ('\\' | '"') => escaped,
+                _ => return None,
+            },
+            c => c,
+        };
+        bytes.extend_from_slice(plain.encode_utf8(&mut [0; 4]).as_bytes());
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn hex(rest: &mut std::str::Chars<'_>, digits: usize) -> Option<u32> {
+    (0..digits).try_fold(0, |number, _| Some(number * 16 + rest.next()?.to_digit(16)?))
+}
+
+#[cfg(test)]
+mod tests;

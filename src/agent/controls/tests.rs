@@ -1,0 +1,78 @@
+use super::*;
+
+fn id(text: &str) -> GenerationId {
+    GenerationId(text.to_owned())
+}
+
+fn wanted(hold: bool, pin: Option<&str>, refresh_now: Option<&str>) -> Wanted {
+    Wanted { hold, pin: pin.map(id), refresh_now: refresh_now.map(str::to_owned) }
+}
+
+#[test]
+fn go_quoting_is_undone() {
+    for (quoted, plain) in [
+        (r#""""#, Some("")),
+        (r#""plain""#, Some("plain")),
+        (r#""a \"b\" \\ c""#, Some(r#"a "b" \ c"#)),
+        (r#""line\nline\ttab\r\a\b\f\v""#, Some("line\nline\ttab\r\x07\x08\x0c\x0b")),
+        (r#""gr\u00fc\u00df \U0001f600 grün""#, Some("grüß 😀 grün")),
+        (r#""\xc3\xbc""#, Some("ü")),
+        (r#""\xff""#, None),
+        (r#""\q""#, None),
+        (r#""open"#, None),
+        (r#""a"b""#, None),
+        (r#""\u12""#, None),
+        (r#""\ud800""#, None),
+        (r#""cut\""#, None),
+        ("bare", None),
+    ] {
+        assert_eq!(unquote(quoted).as_deref(), plain, "{quoted}");
+    }
+}
+
+#[test]
+fn annotations_are_read_and_meaningless_ones_change_nothing() {
+    let held = || wanted(true, Some("a1"), Some("x"));
+    for (before, text, after) in [
+        (Wanted::default(), "", Wanted::default()),
+        (Wanted::default(), "other.dev/hold=\"true\"\n", Wanted::default()),
+        (Wanted::default(), "hushpod.dev/hold=\"true\"\nhushpod.dev/pin=\"0a-3\"\n", wanted(true, Some("0a-3"), None)),
+        (Wanted::default(), "hushpod.dev/hold=\"maybe\"\n", Wanted::default()),
+        (Wanted::default(), "hushpod.dev/pin=\"../../etc\"\n", Wanted::default()),
+        (Wanted::default(), "hushpod.dev/refresh-now=\"\\\"1\\\"\"\n", wanted(false, None, Some("\"1\""))),
+        (held(), "hushpod.dev/hold=\"maybe\"\n", wanted(true, None, None)),
+        (held(), "hushpod.dev/pin=\"a b\"\n", wanted(false, Some("a1"), None)),
+        (held(), "hushpod.dev/hold=\"false\"\nhushpod.dev/pin=\"\"\n", wanted(false, None, None)),
+        (held(), "", Wanted::default()),
+    ] {
+        assert_eq!(before.clone().updated(text), after, "{before:?} then {text:?}");
+    }
+}
+
+#[test]
+fn changes_are_told_once() {
+    let none = Wanted::default();
+    for (before, after, changes) in [
+        (wanted(true, None, None), wanted(true, None, None), vec![]),
+        (none.clone(), wanted(true, None, None), vec![Control::Hold(true)]),
+        (wanted(true, None, None), none.clone(), vec![Control::Hold(false)]),
+        (none.clone(), wanted(true, Some("a"), None), vec![Control::Pin(Some(id("a"))), Control::Hold(true)]),
+        (wanted(false, Some("a"), None), none.clone(), vec![Control::Pin(None)]),
+        (none.clone(), wanted(false, None, Some("1")), vec![Control::RefreshNow]),
+        (wanted(false, None, Some("1")), wanted(false, None, Some("2")), vec![Control::RefreshNow]),
+        (wanted(false, None, Some("1")), none.clone(), vec![]),
+    ] {
+        assert_eq!(after.changes_since(&before), changes, "{before:?} then {after:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_stands_there_at_the_start_is_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(ANNOTATIONS), "hushpod.dev/hold=\"true\"\nhushpod.dev/refresh-now=\"1\"\n").unwrap();
+    let mut controls = Controls::open(dir.path());
+    assert_eq!(*controls.wanted(), wanted(true, None, Some("1")));
+    assert_eq!(controls.read(), []);
+    fs::write(dir.path().join(ANNOTATIONS), "hushpod.dev/refresh-now=\"2\"\n").unwrap();
+    assert_eq!(controls.changed().await, [Control::Hold(false), Control::RefreshNow]);
+}

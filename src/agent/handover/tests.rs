@@ -1,0 +1,180 @@
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::*;
+use crate::provider::Version;
+use crate::reference::Request;
+use crate::secret::{SecretTree, SecretValue};
+use crate::source::{HandedAnswer, HandedLease, HandedSession, Origin, PastGeneration, Seen};
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn request() -> Request {
+    Request { provider: "vault".to_owned(), path: "database/creds/app".to_owned(), params: [].into() }
+}
+
+fn id(text: &str) -> GenerationId {
+    GenerationId(text.to_owned())
+}
+
+/// Every kind of content; `padding` makes the leased value large.
+fn estate(padding: usize) -> Estate {
+    let leaf = |bytes: &[u8]| SecretTree::from_bytes(bytes.to_vec());
+    let tree = SecretTree::Map(
+        [
+            ("password".to_owned(), leaf(b"canary-password")),
+            ("binary".to_owned(), leaf(&[0xff, 0, 0xfe])),
+            ("port".to_owned(), SecretTree::Literal("5432".into())),
+            ("list".to_owned(), SecretTree::List(vec![leaf(b"canary-item"), leaf(&vec![b'x'; padding])])),
+        ]
+        .into(),
+    );
+    let hand_over = HandOver {
+        sessions: vec![HandedSession {
+            provider: "vault".to_owned(),
+            token: "canary-token".into(),
+            ends: Some(at(2_000_000_000)),
+            renewable: true,
+        }],
+        leased: vec![HandedAnswer {
+            request: request(),
+            tree,
+            ends: at(2_000_000_100),
+            life: Duration::from_hours(1),
+            lease: Some(HandedLease { id: "canary-lease".into(), renewable: true }),
+            delivered: true,
+        }],
+        draining: vec![Draining {
+            provider: "vault".to_owned(),
+            lease: "canary-old".into(),
+            ends: at(2_000_000_050),
+            revoke_at: Some(at(2_000_000_010)),
+        }],
+        seen: vec![Seen { request: request(), fingerprint: "canary-digest".into(), had_entries: true }],
+        salt: Some("canary-salt".into()),
+        counter: 7,
+        history: vec![PastGeneration {
+            id: id("0a1b"),
+            origins: vec![(request(), Origin::Version(Version("3".to_owned())))],
+        }],
+        last: Some(id("0a1b-7")),
+    };
+    Estate { hand_over, told: Some(id("0a1b-6")) }
+}
+
+/// A text for comparison, secrets included: for this test alone.
+fn exposed(estate: &Estate) -> String {
+    fn leaves(tree: &SecretTree) -> String {
+        match tree {
+            SecretTree::List(items) => items.iter().map(leaves).collect(),
+            SecretTree::Map(entries) => entries.iter().flat_map(|(key, tree)| [key.clone(), leaves(tree)]).collect(),
+            tree => format!("{:?};", tree.as_value().map(SecretValue::expose)),
+        }
+    }
+    let over = &estate.hand_over;
+    let secrets: Vec<_> = over
+        .sessions
+        .iter()
+        .map(|session| session.token.expose())
+        .chain(over.leased.iter().filter_map(|answer| Some(answer.lease.as_ref()?.id.expose())))
+        .chain(over.draining.iter().map(|draining| draining.lease.expose()))
+        .chain(over.seen.iter().map(|seen| seen.fingerprint.expose()))
+        .chain(over.salt.iter().map(SecretValue::expose))
+        .collect();
+    let trees: String = over.leased.iter().map(|answer| leaves(&answer.tree)).collect();
+    // Debug shows everything else, redacted.
+    format!("{estate:?} {secrets:?} {trees}")
+}
+
+#[test]
+fn p4_what_is_saved_is_what_the_next_process_loads() {
+    let dir = tempfile::tempdir().unwrap();
+    HandOverFile::new(dir.path()).save(estate(10)).unwrap();
+    let loaded = HandOverFile::new(dir.path()).load().unwrap();
+    assert_eq!(exposed(&loaded), exposed(&estate(10)));
+    let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no other file is left");
+}
+
+#[test]
+fn p5_debug_shows_no_secret() {
+    assert!(!format!("{:?}", estate(0)).contains("canary"));
+}
+
+#[test]
+fn the_same_state_is_written_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    let mut file = HandOverFile::new(dir.path());
+    file.save(estate(10)).unwrap();
+    // Taking it away shows whether the next call writes.
+    fs::remove_file(&path).unwrap();
+    let mut same = estate(10);
+    same.hand_over.sessions[0].ends = Some(at(2_000_000_000) + Duration::from_millis(3));
+    file.save(same).unwrap();
+    assert!(!path.exists(), "milliseconds are no change");
+
+    let mut renewed = estate(10);
+    renewed.hand_over.leased[0].ends = at(2_000_000_200);
+    file.save(renewed).unwrap();
+    assert!(path.exists(), "a renewed lease is");
+
+    let mut next = HandOverFile::new(dir.path());
+    let loaded = next.load().unwrap();
+    fs::remove_file(&path).unwrap();
+    next.save(loaded).unwrap();
+    assert!(!path.exists(), "what was loaded need not be written again");
+}
+
+#[test]
+fn p4_values_that_do_not_fit_leave_the_logins_and_the_leases_to_revoke() {
+    let dir = tempfile::tempdir().unwrap();
+    HandOverFile::new(dir.path()).save(estate(600 * 1024)).unwrap();
+    let Estate { hand_over, .. } = HandOverFile::new(dir.path()).load().unwrap();
+    assert_eq!(hand_over.sessions[0].token, "canary-token".into());
+    assert!(hand_over.leased.is_empty());
+    let left: Vec<_> = hand_over.draining.iter().map(|draining| (&draining.lease, draining.revoke_at)).collect();
+    assert_eq!(left, [(&"canary-old".into(), Some(at(2_000_000_010))), (&"canary-lease".into(), None)]);
+}
+
+#[test]
+fn what_cannot_be_used_is_passed_over() {
+    let whole = {
+        let dir = tempfile::tempdir().unwrap();
+        HandOverFile::new(dir.path()).save(estate(10)).unwrap();
+        fs::read_to_string(dir.path().join(FILE)).unwrap()
+    };
+    let cut = &whole[..whole.len() / 2];
+    let other_version = whole.replacen("\"version\":1", "\"version\":99", 1);
+    let bad_base64 = whole.replacen("\"token\":\"", "\"token\":\"canary!", 1);
+    for (text, problem) in [
+        ("", "damaged"),
+        ("[]", "damaged"),
+        (cut, "damaged"),
+        (&*other_version, "format 99"),
+        (&*bad_base64, "damaged"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), text).unwrap();
+        assert!(HandOverFile::new(dir.path()).load().is_none(), "{text:?}");
+        let said = Document::parse(text.as_bytes()).err().unwrap();
+        assert!(said.contains(problem) && !said.contains("canary"), "{said}");
+    }
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(HandOverFile::new(nothing.path()).load().is_none());
+}
+
+#[test]
+fn a_crashed_writers_leftover_is_replaced_and_a_missing_directory_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(NEW), "half").unwrap();
+    let mut file = HandOverFile::new(dir.path());
+    file.save(estate(10)).unwrap();
+    assert!(file.load().is_some());
+    file.discard();
+    assert!(!dir.path().join(FILE).exists());
+    HandOverFile::new(&dir.path().join("absent")).save(estate(10)).unwrap();
+}

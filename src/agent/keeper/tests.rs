@@ -1,0 +1,478 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Instant as RealInstant;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::agent::gate;
+use crate::agent::handover::FILE;
+use crate::annotations::Notify;
+use crate::provider::ErrorKind;
+use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
+
+/// A pod's volumes, its store, and what is asked of it.
+struct Pod {
+    dir: tempfile::TempDir,
+    requests: Vec<&'static str>,
+    store: Store,
+    clock: FakeClock,
+    notify: Vec<Notify>,
+    revoke_on_exit: bool,
+    refresh_seconds: u64,
+}
+
+/// An agent at work.
+struct Agent {
+    task: JoinHandle<Result<(), AgentError>>,
+    stop: CancellationToken,
+}
+
+impl Pod {
+    /// Each request makes a file `f0`, `f1` … with its whole answer as JSON.
+    fn new(requests: &[&'static str]) -> Self {
+        let shm = Path::new("/dev/shm");
+        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
+        for name in ["volume", "state", "controls"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::set_permissions(dir.path().join("volume"), fs::Permissions::from_mode(0o1777)).unwrap();
+        let (store, clock) = (Store::default(), FakeClock::new());
+        Self {
+            dir,
+            requests: requests.to_vec(),
+            store,
+            clock,
+            notify: Vec::new(),
+            revoke_on_exit: false,
+            refresh_seconds: 60,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn start(&self, mode: Mode) -> Agent {
+        let mut plan = plan(&self.requests);
+        plan.notify.clone_from(&self.notify);
+        for provider in plan.providers.values_mut() {
+            provider.revoke_on_exit = self.revoke_on_exit;
+            provider.refresh_seconds = self.refresh_seconds;
+        }
+        let source = with_plan(&plan, &[("a", &self.store)], &self.clock);
+        let paths = AgentPaths {
+            volume: self.path("volume"),
+            state: self.path("state"),
+            controls: self.path("controls"),
+            tokens: self.path("tokens"),
+        };
+        let stop = CancellationToken::new();
+        let shutdown = stop.clone();
+        let task = tokio::spawn(async move {
+            let volume = GatedVolume::claim(&paths.volume, Duration::from_millis(1))?;
+            Keeper::new(mode, plan, source, volume, &paths).run(&shutdown).await
+        });
+        Agent { task, stop }
+    }
+
+    /// Puts a new version of `a:x` and tells the agent.
+    fn put(&self, version: &str) {
+        self.store.put("x", version, &format!("{{\"k\":\"x{version}\"}}"));
+        self.store.push.notify_one();
+    }
+
+    /// As kubelet does it: a new directory, and `..data` renamed to it.
+    fn annotate(&self, lines: &[&str]) {
+        let dir = self.path("controls");
+        let next = format!("..{}", fs::read_dir(&dir).unwrap().count());
+        fs::create_dir(dir.join(&next)).unwrap();
+        fs::write(dir.join(&next).join("annotations"), lines.join("\n")).unwrap();
+        symlink(&next, dir.join("..data_tmp")).unwrap();
+        fs::rename(dir.join("..data_tmp"), dir.join("..data")).unwrap();
+        drop(symlink("..data/annotations", dir.join("annotations")));
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(self.path("volume").join(gate::LIVE).join(name)).unwrap_or_default()
+    }
+
+    fn is_open(&self) -> bool {
+        gate::is_open(&self.path("volume"))
+    }
+
+    /// The name of the present generation.
+    fn generation(&self) -> String {
+        let data = fs::read_link(self.path("volume").join(gate::LIVE).join("..data")).unwrap();
+        data.to_str().unwrap().trim_start_matches("..").to_owned()
+    }
+
+    async fn until_file(&self, name: &str, part: &str) {
+        until(&format!("{part:?} in {name}"), || self.file(name).contains(part)).await;
+    }
+
+    fn calls(&self, of: &str) -> Vec<String> {
+        self.store.state().calls.iter().filter(|call| call.starts_with(of)).cloned().collect()
+    }
+}
+
+impl Agent {
+    async fn stop(self) -> Result<(), AgentError> {
+        self.stop.cancel();
+        self.done().await
+    }
+
+    async fn done(self) -> Result<(), AgentError> {
+        tokio::time::timeout(Duration::from_secs(100_000), self.task).await.expect("the agent does not end").unwrap()
+    }
+
+    /// As SIGKILL does.
+    async fn kill(self) {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+    }
+}
+
+/// Virtual time runs on until `condition` holds; real time is bounded.
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let start = RealInstant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(20), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Long enough for anything that is going to happen to happen.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_mins(5)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_the_gate_opens_with_the_first_files_and_a_temporary_failure_is_waited_out() {
+    let pod = Pod::new(&["a:x"]);
+    pod.put("1");
+    pod.store.state().failing = Some(ErrorKind::Unavailable);
+    let agent = pod.start(Mode::Sidecar);
+    a_while().await;
+    assert!(!pod.is_open());
+    assert!(pod.calls("read").len() > 10, "it goes on asking");
+    pod.store.state().failing = None;
+    pod.until_file("f0", "x1").await;
+    assert!(pod.is_open());
+    pod.put("2");
+    pod.until_file("f0", "x2").await;
+    agent.stop().await.unwrap();
+    assert!(pod.file("f0").contains("x2"), "the files outlive the agent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_permanent_refusal_before_the_first_files_ends_the_agent_with_the_gate_closed() {
+    for kind in [ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Invalid] {
+        for mode in [Mode::Sidecar, Mode::Init] {
+            let pod = Pod::new(&["a:x", "a:y"]);
+            pod.put("1");
+            pod.store.put("y", "1", "{}");
+            pod.store.state().failing_path.insert("y".to_owned(), kind);
+            let error = pod.start(mode).done().await.unwrap_err();
+            assert_eq!((error.exit_code(), error.to_string()), (1, format!("a:y: {} failed", kind.as_str())));
+            assert!(!pod.is_open());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_answers_that_make_no_files_end_the_agent_too() {
+    let pod = Pod::new(&["a:x"]);
+    pod.store.put("x", "1", &format!("{{\"k\":\"canary-{}\"}}", "x".repeat(2 << 20)));
+    let error = pod.start(Mode::Sidecar).done().await.unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    assert!(error.to_string().contains("size-limit") && !error.to_string().contains("canary"), "{error}");
+    assert!(!pod.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_the_last_good_files_stay_whatever_happens_to_the_store_and_recovery_needs_no_one() {
+    for kind in [ErrorKind::Unavailable, ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Invalid] {
+        let pod = Pod::new(&["a:x"]);
+        pod.put("1");
+        let agent = pod.start(Mode::Sidecar);
+        pod.until_file("f0", "x1").await;
+        pod.store.state().failing = Some(kind);
+        pod.put("2");
+        a_while().await;
+        assert!(pod.file("f0").contains("x1"), "{kind:?}");
+        pod.store.state().failing = None;
+        pod.until_file("f0", "x2").await;
+        agent.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_values_that_do_not_fit_and_a_volume_that_cannot_be_written_leave_the_files() {
+    let pod = Pod::new(&["a:x", "a:y?"]);
+    pod.put("1");
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "x1").await;
+    // More than the size limit.
+    pod.store.put("x", "2", &format!("{{\"k\":\"x2{}\"}}", "x".repeat(2 << 20)));
+    pod.store.push.notify_one();
+    a_while().await;
+    assert!(pod.file("f0").contains("x1"));
+    // Something stands where a new file would be.
+    let in_the_way = pod.path("volume").join(gate::LIVE).join("f1");
+    fs::write(&in_the_way, "").unwrap();
+    pod.store.put("y", "1", "{}");
+    pod.put("3");
+    a_while().await;
+    assert!(pod.file("f0").contains("x1"));
+    fs::remove_file(in_the_way).unwrap();
+    pod.until_file("f0", "x3").await;
+    assert_eq!(pod.file("f1").trim(), "{}");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn p4_a_sidecar_takes_over_from_init_and_from_itself_with_one_login_and_one_lease() {
+    let pod = Pod::new(&["a:x", "a:creds"]);
+    pod.put("1");
+    pod.store.state().logins = Some((7200, true));
+    pod.store.put_leased("creds", 3600, 36_000, true);
+
+    pod.start(Mode::Init).done().await.unwrap();
+    let (credential, generation) = (pod.file("f1"), pod.generation());
+    assert!(credential.contains("lease-1"), "{credential}");
+
+    let agent = pod.start(Mode::Sidecar);
+    a_while().await;
+    agent.kill().await;
+    let agent = pod.start(Mode::Sidecar);
+    a_while().await;
+    assert_eq!((pod.file("f1"), pod.generation()), (credential, generation), "nothing changed, nothing is written");
+    assert_eq!(pod.calls("login"), ["login token-1"]);
+    assert_eq!(pod.store.state().live("creds"), 1);
+    assert_eq!(pod.store.state().leases.len(), 1, "none was issued besides");
+
+    // The lease is looked after by the process that took it over.
+    tokio::time::sleep(Duration::from_secs(7000)).await;
+    assert!(!pod.calls("renew lease-1").is_empty());
+    assert!(pod.file("f1").contains("lease-1"));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn p4_without_the_hand_over_a_second_login_would_be_seen() {
+    let pod = Pod::new(&["a:creds"]);
+    pod.store.state().logins = Some((7200, true));
+    pod.store.put_leased("creds", 3600, 36_000, true);
+    pod.start(Mode::Init).done().await.unwrap();
+    fs::remove_file(pod.path("state").join(FILE)).unwrap();
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "lease-2").await;
+    assert_eq!(pod.calls("login").len(), 2);
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_that_finds_files_does_not_wait_for_a_store_that_is_down() {
+    let pod = Pod::new(&["a:x"]);
+    pod.put("1");
+    pod.start(Mode::Init).done().await.unwrap();
+    pod.store.state().failing = Some(ErrorKind::Unavailable);
+    pod.put("2");
+    pod.start(Mode::Init).done().await.unwrap();
+    assert!(pod.file("f0").contains("x1"));
+    pod.store.state().failing = None;
+    pod.start(Mode::Init).done().await.unwrap();
+    assert!(pod.file("f0").contains("x2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_init_that_is_stopped_before_the_files_are_there_does_not_look_done() {
+    let pod = Pod::new(&["a:x"]);
+    pod.store.state().failing = Some(ErrorKind::Unavailable);
+    let agent = pod.start(Mode::Init);
+    a_while().await;
+    assert_eq!(agent.stop().await.unwrap_err().exit_code(), 143);
+    assert!(!pod.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hold_freezes_the_files_and_release_catches_up() {
+    let pod = Pod::new(&["a:x"]);
+    pod.put("1");
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "x1").await;
+    pod.annotate(&["hushpod.dev/hold=\"true\""]);
+    a_while().await;
+    pod.put("2");
+    a_while().await;
+    assert!(pod.file("f0").contains("x1"), "held");
+    pod.annotate(&["hushpod.dev/hold=\"perhaps\""]);
+    a_while().await;
+    assert!(pod.file("f0").contains("x1"), "a word that means nothing releases nothing");
+    let before = pod.calls("read").len();
+    a_while().await;
+    assert!(pod.calls("read").len() > before, "the store is still read");
+    pod.annotate(&["hushpod.dev/hold=\"false\""]);
+    pod.until_file("f0", "x2").await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn hold_at_creation_freezes_the_first_generation_also_across_a_restart() {
+    let pod = Pod::new(&["a:x"]);
+    pod.put("1");
+    pod.annotate(&["hushpod.dev/hold=\"true\""]);
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "x1").await;
+    pod.put("2");
+    a_while().await;
+    agent.kill().await;
+    let agent = pod.start(Mode::Sidecar);
+    a_while().await;
+    assert!(pod.file("f0").contains("x1"));
+    pod.annotate(&[]);
+    pod.until_file("f0", "x2").await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_lease_is_renewed() {
+    let pod = Pod::new(&["a:creds"]);
+    pod.store.put_leased("creds", 60, 36_000, true);
+    pod.annotate(&["hushpod.dev/hold=\"true\""]);
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "lease-1").await;
+    tokio::time::sleep(Duration::from_secs(1000)).await;
+    assert!(pod.store.state().is_live("lease-1"));
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pin_returns_to_an_earlier_generation_and_stays_until_it_is_taken_away() {
+    let pod = Pod::new(&["a:x"]);
+    pod.put("1");
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "x1").await;
+    let first = pod.generation();
+    pod.put("2");
+    pod.until_file("f0", "x2").await;
+    a_while().await;
+    let second = pod.generation();
+    pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
+    pod.until_file("f0", "x1").await;
+    assert_eq!(pod.generation(), first, "under its own name");
+    pod.put("3");
+    a_while().await;
+    assert!(pod.file("f0").contains("x1"), "pinned");
+
+    agent.kill().await;
+    let agent = pod.start(Mode::Sidecar);
+    a_while().await;
+    assert!(pod.file("f0").contains("x1"), "pinned across a restart");
+
+    pod.annotate(&[&format!("hushpod.dev/pin=\"{second}\"")]);
+    pod.until_file("f0", "x2").await;
+    pod.annotate(&["hushpod.dev/pin=\"0123456789abcdef\""]);
+    a_while().await;
+    assert!(pod.file("f0").contains("x2"), "a generation that never was leaves things as they are");
+    pod.annotate(&[]);
+    pod.until_file("f0", "x3").await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_waits_for_a_store_that_is_down() {
+    let pod = Pod::new(&["a:x"]);
+    pod.put("1");
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "x1").await;
+    let first = pod.generation();
+    pod.put("2");
+    pod.until_file("f0", "x2").await;
+    a_while().await;
+    pod.store.state().failing = Some(ErrorKind::Unavailable);
+    pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
+    a_while().await;
+    assert!(pod.file("f0").contains("x2"));
+    pod.store.state().failing = None;
+    pod.until_file("f0", "x1").await;
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pins_to_replaced_leases_are_refused_even_while_their_files_are_there() {
+    let pod = Pod::new(&["a:creds", "a:x"]);
+    pod.put("1");
+    pod.store.put_leased("creds", 60, 60, false);
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "lease-1").await;
+    let first = pod.generation();
+    pod.until_file("f0", "lease-2").await;
+    pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
+    a_while().await;
+    assert!(!pod.file("f0").contains("lease-1"), "its credential is dead");
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn refresh_now_reads_at_each_new_text() {
+    let mut pod = Pod::new(&["a:x"]);
+    pod.refresh_seconds = 10_000_000;
+    pod.store.put("x", "1", "{\"k\":\"x1\"}");
+    pod.annotate(&["hushpod.dev/refresh-now=\"at creation\""]);
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "x1").await;
+    a_while().await;
+    assert_eq!(pod.calls("read").len(), 1, "what stands there at the start counts as seen");
+    // The store does not tell: without the annotation it would take months.
+    for version in ["2", "3"] {
+        pod.store.put("x", version, &format!("{{\"k\":\"x{version}\"}}"));
+        pod.annotate(&[&format!("hushpod.dev/refresh-now=\"{version}\"")]);
+        pod.until_file("f0", &format!("x{version}")).await;
+    }
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_are_revoked_at_the_end_only_if_the_plan_says_so_and_are_not_handed_over_then() {
+    for revoke_on_exit in [false, true] {
+        let mut pod = Pod::new(&["a:creds"]);
+        pod.revoke_on_exit = revoke_on_exit;
+        pod.store.put_leased("creds", 3600, 36_000, true);
+        let agent = pod.start(Mode::Sidecar);
+        pod.until_file("f0", "lease-1").await;
+        agent.stop().await.unwrap();
+        assert_eq!(pod.store.state().is_live("lease-1"), !revoke_on_exit);
+        let agent = pod.start(Mode::Sidecar);
+        pod.until_file("f0", if revoke_on_exit { "lease-2" } else { "lease-1" }).await;
+        agent.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn revoking_is_bounded_in_time() {
+    let mut pod = Pod::new(&["a:creds"]);
+    pod.revoke_on_exit = true;
+    pod.store.put_leased("creds", 3600, 36_000, true);
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "lease-1").await;
+    pod.store.state().slow = Duration::from_hours(1);
+    let start = Instant::now();
+    agent.stop().await.unwrap();
+    assert!(start.elapsed() <= REVOKE_TIMEOUT + Duration::from_millis(100), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn p5_no_value_reaches_the_state_in_the_clear() {
+    let pod = Pod::new(&["a:x"]);
+    pod.store.set("x", Secret { json: "{\"k\":\"canary-value\"}".to_owned(), ..Secret::default() });
+    pod.start(Mode::Init).done().await.unwrap();
+    let state = fs::read_to_string(pod.path("state").join(FILE)).unwrap();
+    assert!(!state.contains("canary"), "{state}");
+    // base64 of "canary-value" at its three alignments.
+    for part in ["Y2FuYXJ5LXZhbHVl", "NhbmFyeS12YWx1Z", "jYW5hcnktdmFsdW"] {
+        assert!(!state.contains(part), "an answer that can be read again is not kept: {state}");
+    }
+}

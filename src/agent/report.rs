@@ -1,0 +1,117 @@
+//! Reports: who holds which generation since when, and what is in the way. One shape, logged at each change of state;
+//! a later version may send them elsewhere. Never a value.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tracing::{info, warn};
+
+use crate::source::GenerationId;
+
+/// What the pod holds. [`Status::info`] and [`Status::warn`] log it with one event and one sentence for people.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// The generation in the volume.
+    pub generation: Option<GenerationId>,
+    /// When it was put there.
+    pub since: Option<SystemTime>,
+    /// The newest that the stores have, if it is another one.
+    pub newest: Option<GenerationId>,
+    /// Files of the generation, as far as this process wrote it.
+    pub files: Option<usize>,
+    /// Bytes of all of them together.
+    pub bytes: Option<u64>,
+    /// Whether `hold` freezes it.
+    pub held: bool,
+    /// Whether `pin` freezes it, and where.
+    pub pinned: Option<GenerationId>,
+    /// Providers whose last answer was an error, and since when.
+    pub failing: BTreeMap<String, SystemTime>,
+}
+
+/// The fields of every report.
+macro_rules! report {
+    ($level:ident, $status:expr, $event:expr, $problem:expr, $sentence:expr) => {{
+        let Status { generation, since, newest, files, bytes, held, pinned, failing } = $status;
+        let failing = failing_since(failing);
+        $level!(
+            event = $event,
+            generation = generation.as_ref().map(|id| id.0.as_str()),
+            since = since.map(rfc3339),
+            newest = newest.as_ref().map(|id| id.0.as_str()),
+            files,
+            bytes,
+            held,
+            pinned = pinned.as_ref().map(|id| id.0.as_str()),
+            failing,
+            problem = $problem,
+            "{}",
+            $sentence
+        );
+    }};
+}
+
+// === impl Status ===
+
+impl Status {
+    /// Reports a change for the good, or one that someone asked for.
+    pub fn info(&self, event: &'static str, sentence: &str) {
+        report!(info, self, event, None::<&str>, sentence);
+    }
+
+    /// Reports that something is in the way.
+    pub fn warn(&self, event: &'static str, problem: &str, sentence: &str) {
+        report!(warn, self, event, Some(problem), sentence);
+    }
+}
+
+fn failing_since(failing: &BTreeMap<String, SystemTime>) -> Option<String> {
+    let each: Vec<_> =
+        failing.iter().map(|(provider, since)| format!("{provider} since {}", rfc3339(*since))).collect();
+    (!each.is_empty()).then(|| each.join(", "))
+}
+
+/// RFC 3339 in UTC, to the second.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Days since 1970 as a date: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let era = days / 146_097;
+    let day_of_era = days % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (1_735_689_600, "2025-01-01T00:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+use super::*;
+use crate::provider::ErrorKind;
+use crate::reference::Request;
+use crate::source::tests::fake::plan;
+
+fn failure(path: &str, message: &str) -> Failure {
+    let request = Request { provider: "vault".to_owned(), path: path.to_owned(), params: BTreeMap::new() };
+    let error = ProviderError::new(ErrorKind::Denied, message);
+    Failure { provider: "vault".to_owned(), request: Some(request), error, retry_in: None }
+}
+
+#[test]
+fn p9_a_plan_that_cannot_be_used_is_refused_with_a_sentence() {
+    let newer = serde_json::to_string(&plan(&["a:x"])).unwrap().replace("\"version\":1", "\"version\":99");
+    for (json, says) in [
+        (None, "there is no plan"),
+        (Some(""), "is damaged"),
+        (Some("{}"), "missing field `version`"),
+        (Some("{\"version\":1}"), "missing field"),
+        (Some(&*newer), "has format 99, and this agent understands 1: webhook and agent image are of different"),
+    ] {
+        let error = read_plan(json).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(says), "{json:?}: {error}");
+    }
+    let good = plan(&["a:x"]);
+    assert_eq!(read_plan(Some(&serde_json::to_string(&good).unwrap())).unwrap(), good);
+}
+
+#[test]
+fn the_termination_message_names_every_refusal_and_is_cut_where_kubelet_would() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("termination-log");
+    terminate(&path, &AgentError::Refused(vec![failure("a", "may not log in"), failure("b", "no such secret")]));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "vault:a: may not log in; vault:b: no such secret");
+    // A character of two bytes stands across the end.
+    terminate(&path, &AgentError::Refused(vec![failure("a", &"ü".repeat(4000))]));
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), 4095);
+}
+
+#[test]
+fn ready_waits_no_longer_than_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = std::time::Instant::now();
+    assert!(!ready(dir.path(), Duration::ZERO));
+    assert!(!ready(dir.path(), Duration::from_millis(30)));
+    assert!((30..10_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+}

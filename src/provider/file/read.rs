@@ -1,0 +1,335 @@
+//! Reading from the file system: never outside the store, never half of a write, never two of kubelet's generations.
+//!
+//! All of it blocks, and runs on a blocking thread.
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+
+use super::dotenv;
+use crate::provider::{ErrorKind, ProviderError};
+use crate::secret::{SecretTree, SecretValue};
+
+/// Most bytes of one file: what etcd, and so a Kubernetes Secret, takes.
+pub(super) const MAX_BYTES: u64 = 1 << 20;
+/// Most files of a directory that is asked for as a document.
+const MAX_FILES: usize = 1024;
+/// A file that was written this recently may be half of what it will be.
+const FRESH: Duration = Duration::from_millis(10);
+/// Where kubelet's symbolic link to the present generation is (`AtomicWriter`, k8s.io/kubernetes/pkg/volume/util).
+const DATA: &str = "..data";
+
+/// Formats of documents.
+#[derive(Clone, Copy)]
+enum Format {
+    Json,
+    Yaml,
+    Dotenv,
+}
+
+/// Answers to a batch.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) answers: Vec<Result<SecretTree, ProviderError>>,
+    /// Some file was written just now, or while it was read: reading again a little later is safer.
+    pub(super) unsettled: bool,
+}
+
+/// A directory store, open for one batch.
+struct Store {
+    root: OwnedFd,
+    /// Kubelet's generation in use below each path, looked up once, so that a batch is of one generation.
+    generations: BTreeMap<String, Option<String>>,
+    unsettled: bool,
+}
+
+/// Reads paths that [`super::FileSettings::resolve`] made from the store at `root`.
+pub(super) fn batch(root: &Path, paths: &[String]) -> Batch {
+    const ATTEMPTS: usize = 5;
+    for _ in 0..ATTEMPTS {
+        let mut store = match Store::open(root) {
+            Ok(Some(store)) => store,
+            Ok(None) => return single_document(root, paths),
+            Err(error) => return failed_batch(paths, &store_error(error)),
+        };
+        let answers = paths.iter().map(|path| store.read(path)).collect();
+        if !store.is_swapped() {
+            return Batch { answers, unsettled: store.unsettled };
+        }
+        // Some answers are of the generation before, or of what kubelet had not removed of it yet.
+    }
+    let error =
+        ProviderError::new(ErrorKind::Unavailable, "the store's directory is replaced faster than it can be read");
+    Batch { unsettled: true, ..failed_batch(paths, &error) }
+}
+
+fn failed_batch(paths: &[String], error: &ProviderError) -> Batch {
+    Batch { answers: paths.iter().map(|_| Err(error.clone())).collect(), unsettled: false }
+}
+
+/// Without the store itself nothing is known about what is in it.
+fn store_error(errno: Errno) -> ProviderError {
+    match errno {
+        Errno::ACCESS | Errno::PERM => {
+            ProviderError::new(ErrorKind::Denied, "the agent's user may not open the store's path")
+        }
+        _ => ProviderError::new(ErrorKind::Unavailable, "the store's path cannot be opened: is it there, and mounted?"),
+    }
+}
+
+fn single_document(file: &Path, paths: &[String]) -> Batch {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let read = fs::open(file, flags, Mode::empty()).map_err(store_error).and_then(|fd| {
+        let stat = fs::fstat(&fd).map_err(store_error)?;
+        read_settled(fd, &stat, name)
+    });
+    let (bytes, unsettled) = match read {
+        Ok(read) => read,
+        Err(error) => return failed_batch(paths, &error),
+    };
+    let Some(format) = format_of(name) else {
+        let problem = "the store's path is neither a directory nor a file that ends in .json, .yaml, .yml or .env";
+        return failed_batch(paths, &ProviderError::new(ErrorKind::Invalid, problem));
+    };
+    match document(name, format, &bytes) {
+        Ok(tree) => Batch { answers: paths.iter().map(|path| lookup(&tree, path)).collect(), unsettled },
+        Err(error) => Batch { unsettled, ..failed_batch(paths, &error) },
+    }
+}
+
+/// The part of a document that `path` names. Errors do not list its neighbours: they may be another tenant's.
+fn lookup(tree: &SecretTree, path: &str) -> Result<SecretTree, ProviderError> {
+    if path == "." {
+        return Ok(tree.clone());
+    }
+    let tokens: Vec<String> = path.split('/').map(str::to_owned).collect();
+    let missing = |_| ProviderError::new(ErrorKind::NotFound, format!("the document has no {path:?}"));
+    tree.pointer(&tokens).map_err(missing)
+}
+
+// === impl Store ===
+
+impl Store {
+    /// `None` if it is no directory.
+    fn open(root: &Path) -> Result<Option<Self>, Errno> {
+        let root = fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let is_directory = FileType::from_raw_mode(fs::fstat(&root)?.st_mode) == FileType::Directory;
+        Ok(is_directory.then(|| Self { root, generations: BTreeMap::new(), unsettled: false }))
+    }
+
+    fn read(&mut self, path: &str) -> Result<SecretTree, ProviderError> {
+        let place = self.place(path);
+        let (fd, stat) = self.open_at(&place, path)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => {
+                let bytes = self.bytes(fd, &stat, path)?;
+                match format_of(path) {
+                    Some(format) => document(path, format, &bytes),
+                    None => Ok(value(bytes)),
+                }
+            }
+            FileType::Directory => self.directory(&fd, &place, path),
+            _ => Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: is neither a file nor a directory"))),
+        }
+    }
+
+    /// One level of files, by name. Names with a dot in front are not for others.
+    fn directory(&mut self, fd: &OwnedFd, place: &str, path: &str) -> Result<SecretTree, ProviderError> {
+        let unreadable = |errno| file_error(errno, path);
+        let mut entries = BTreeMap::new();
+        for entry in Dir::read_from(fd).map_err(unreadable)? {
+            let entry = entry.map_err(unreadable)?;
+            let Some(name) = visible(entry.file_name(), path)? else { continue };
+            let (fd, stat) = match self.open_at(&join(place, name), &join(path, name)) {
+                // Gone since it was listed, or a link to nothing.
+                Err(error) if error.kind == ErrorKind::NotFound => continue,
+                opened => opened?,
+            };
+            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+                continue;
+            }
+            if entries.len() == MAX_FILES {
+                let problem = format!("{path}: has more than {MAX_FILES} files");
+                return Err(ProviderError::new(ErrorKind::Invalid, problem));
+            }
+            let bytes = self.bytes(fd, &stat, &join(path, name))?;
+            entries.insert(name.to_owned(), value(bytes));
+        }
+        Ok(SecretTree::Map(entries))
+    }
+
+    fn bytes(&mut self, fd: OwnedFd, stat: &Stat, path: &str) -> Result<SecretValue, ProviderError> {
+        let (bytes, unsettled) = read_settled(fd, stat, path)?;
+        self.unsettled |= unsettled;
+        Ok(bytes)
+    }
+
+    fn open_at(&self, place: &str, path: &str) -> Result<(OwnedFd, Stat), ProviderError> {
+        // Not blocked by a FIFO; not made a controlling terminal by a device.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = self.beneath(place, flags).map_err(|errno| file_error(errno, path))?;
+        let stat = fs::fstat(&fd).map_err(|errno| file_error(errno, path))?;
+        Ok((fd, stat))
+    }
+
+    /// Opens a place below the root. The kernel refuses links that lead out of it.
+    fn beneath(&self, place: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        const ATTEMPTS: usize = 8;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        for _ in 1..ATTEMPTS {
+            match fs::openat2(&self.root, place, flags, Mode::empty(), resolve) {
+                // A rename elsewhere at the same time makes the kernel unsure (openat2(2)).
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                opened => return opened,
+            }
+        }
+        fs::openat2(&self.root, place, flags, Mode::empty(), resolve)
+    }
+
+    /// Where `path` lies: with kubelet's present generation put in behind the first directory that has one.
+    fn place(&mut self, path: &str) -> String {
+        let below = path.match_indices('/').filter_map(|(at, _)| Some((path.get(..at)?, path.get(at + 1..)?)));
+        for (directory, rest) in std::iter::once((".", path)).chain(below).chain([(path, ".")]) {
+            let Some(generation) = self.generation(directory) else { continue };
+            let place = join(&join(directory, &generation), rest);
+            // What lies beside kubelet's files is not in their generation.
+            if self.beneath(&place, OFlags::PATH | OFlags::CLOEXEC).err() != Some(Errno::NOENT) {
+                return place;
+            }
+        }
+        path.to_owned()
+    }
+
+    fn generation(&mut self, directory: &str) -> Option<String> {
+        if let Some(known) = self.generations.get(directory) {
+            return known.clone();
+        }
+        let generation = self.read_generation(directory);
+        self.generations.insert(directory.to_owned(), generation.clone());
+        generation
+    }
+
+    fn read_generation(&self, directory: &str) -> Option<String> {
+        let target = fs::readlinkat(&self.root, join(directory, DATA), Vec::new()).ok()?;
+        let target = target.into_string().ok()?;
+        // Only a sibling is kubelet's; what else it might be is left to the kernel to follow.
+        (target.starts_with("..") && target.len() > 2 && !target.contains('/')).then_some(target)
+    }
+
+    /// Whether a generation that was looked up is not the present one any more.
+    fn is_swapped(&self) -> bool {
+        self.generations.iter().any(|(directory, known)| self.read_generation(directory) != *known)
+    }
+}
+
+fn join(directory: &str, name: &str) -> String {
+    match (directory, name) {
+        (".", name) => name.to_owned(),
+        (directory, ".") => directory.to_owned(),
+        (directory, name) => format!("{directory}/{name}"),
+    }
+}
+
+/// The name, unless it is hidden.
+fn visible<'a>(name: &'a CStr, path: &str) -> Result<Option<&'a str>, ProviderError> {
+    if name.to_bytes().starts_with(b".") {
+        return Ok(None);
+    }
+    let bad = |_| ProviderError::new(ErrorKind::Invalid, format!("{path}: has a file whose name is not UTF-8"));
+    name.to_str().map(Some).map_err(bad)
+}
+
+fn file_error(errno: Errno, path: &str) -> ProviderError {
+    let (kind, problem) = match errno {
+        Errno::NOENT | Errno::NOTDIR => (ErrorKind::NotFound, "there is no such file"),
+        Errno::ACCESS | Errno::PERM => (ErrorKind::Denied, "the agent's user may not read it"),
+        Errno::XDEV | Errno::LOOP => {
+            (ErrorKind::Denied, "a symbolic link on its way leads out of the store, or in a circle")
+        }
+        Errno::NAMETOOLONG | Errno::INVAL => (ErrorKind::Invalid, "is no file name"),
+        Errno::NOSYS => (ErrorKind::Unavailable, "this kernel cannot confine the read (openat2, Linux 5.6)"),
+        _ => (ErrorKind::Unavailable, "cannot be read"),
+    };
+    ProviderError::new(kind, format!("{path}: {problem}"))
+}
+
+/// The bytes, and whether they may be half of a write: the file changed meanwhile, or just before.
+fn read_settled(fd: OwnedFd, before: &Stat, path: &str) -> Result<(SecretValue, bool), ProviderError> {
+    if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
+        return Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: is not a file")));
+    }
+    let size = u64::try_from(before.st_size).unwrap_or_default();
+    if size > MAX_BYTES {
+        return Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: has more than {MAX_BYTES} bytes")));
+    }
+    let unreadable = || ProviderError::new(ErrorKind::Unavailable, format!("{path}: cannot be read"));
+    // One byte more than it should need: never moved, so that no copy stays behind, and growth is noticed.
+    let capacity = usize::try_from(size).unwrap_or_default() + 1;
+    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(capacity));
+    let mut file = File::from(fd);
+    (&mut file).take(size + 1).read_to_end(&mut bytes).map_err(|_| unreadable())?;
+    let after = fs::fstat(&file).map_err(|_| unreadable())?;
+    let changed = stamp(before) != stamp(&after) || bytes.len() + 1 != capacity;
+    bytes.shrink_to_fit();
+    Ok((SecretValue::new(std::mem::take(&mut *bytes)), changed || is_fresh(&after)))
+}
+
+fn stamp(stat: &Stat) -> (i128, i128, i128, i128) {
+    (stat.st_mtime.into(), stat.st_mtime_nsec.into(), stat.st_ctime.into(), stat.st_size.into())
+}
+
+/// A clock that runs ahead, on a file server, makes nothing fresh.
+fn is_fresh(stat: &Stat) -> bool {
+    let (Ok(seconds), Ok(nanos)) = (u64::try_from(stat.st_mtime), u32::try_from(stat.st_mtime_nsec)) else {
+        return false;
+    };
+    let written = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+    SystemTime::now().duration_since(written).is_ok_and(|age| age < FRESH)
+}
+
+/// By what a file's name ends in.
+fn format_of(path: &str) -> Option<Format> {
+    match path.rsplit('/').next()?.rsplit_once('.')?.1 {
+        "json" => Some(Format::Json),
+        "yaml" | "yml" => Some(Format::Yaml),
+        "env" => Some(Format::Dotenv),
+        _ => None,
+    }
+}
+
+fn value(bytes: SecretValue) -> SecretTree {
+    if bytes.expose_str().is_some() { SecretTree::Text(bytes) } else { SecretTree::Binary(bytes) }
+}
+
+/// What cannot be parsed is unavailable and not invalid: it may be half of a write, and is put right by the next one.
+/// Parsers' own messages may quote the text, so only their positions are told.
+fn document(path: &str, format: Format, bytes: &SecretValue) -> Result<SecretTree, ProviderError> {
+    let bad = |problem: String| ProviderError::new(ErrorKind::Unavailable, format!("{path}: {problem}"));
+    let text = bytes.expose_str().ok_or_else(|| bad("is not UTF-8".to_owned()))?;
+    let tree = match format {
+        Format::Dotenv => dotenv::parse(text).map_err(|error| error.to_string()),
+        Format::Json => serde_json::from_str(text)
+            .map_err(|error| format!("is no JSON at line {}, column {}", error.line(), error.column())),
+        Format::Yaml => {
+            // YAML 1.2: "no" is a word, also as a password.
+            let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
+                Some(at) => format!("is no YAML at line {}, column {}", at.line(), at.column()),
+                None => "is no YAML".to_owned(),
+            })
+        }
+    };
+    // Half of a YAML document often is one, of a single word or none.
+    match tree.map_err(bad)? {
+        tree @ (SecretTree::Map(_) | SecretTree::List(_)) => Ok(tree),
+        _ => Err(bad("is a single value, not a document with keys".to_owned())),
+    }
+}

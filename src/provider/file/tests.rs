@@ -1,0 +1,321 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::secret::SecretTree;
+
+/// A store with these files.
+struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let fixture = Self { dir: tempfile::tempdir().unwrap() };
+        for (path, content) in files {
+            fixture.write(path, content);
+        }
+        fixture
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        assert!(!path.starts_with('/'), "{path} would leave the fixture");
+        self.dir.path().join(path)
+    }
+
+    fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// What kubelet does to a volume: a directory per generation, and `..data` renamed to the next one.
+    fn kubelet(&self, below: &str, generation: &str, files: &[(&str, &str)]) {
+        let dir = |name: &str| self.path(&format!("{below}/{name}"));
+        let before = fs::read_link(dir("..data")).ok();
+        for (path, content) in files {
+            self.write(&format!("{below}/..{generation}/{path}"), content);
+            let top = path.split('/').next().unwrap();
+            if before.is_none() {
+                symlink(format!("..data/{top}"), dir(top)).unwrap();
+            }
+        }
+        symlink(format!("..{generation}"), dir("..data_tmp")).unwrap();
+        fs::rename(dir("..data_tmp"), dir("..data")).unwrap();
+        if let Some(before) = before {
+            fs::remove_dir_all(dir(before.to_str().unwrap())).unwrap();
+        }
+    }
+
+    fn connect(&self, path: &str) -> Files {
+        let path = self.path(path).to_str().unwrap().trim_end_matches('/').to_owned();
+        Files::connect(&FileSettings { path }, login()).unwrap()
+    }
+}
+
+fn login() -> Login {
+    Login { provider: "files".to_owned(), role: None, token_file: PathBuf::new() }
+}
+
+fn request(path: &str) -> Request {
+    resolve(path).unwrap()
+}
+
+fn resolve(text: &str) -> Result<Request, String> {
+    FileSettings { path: "/store".to_owned() }.resolve("files", &text.parse().unwrap())
+}
+
+fn json(text: &str) -> SecretTree {
+    serde_json::from_str(text).unwrap()
+}
+
+async fn read(files: &mut Files, path: &str) -> Result<SecretTree, ProviderError> {
+    let requests = [request(path)];
+    let mut results = files.read(&requests, &Known::new()).await;
+    assert_eq!(results.len(), 1);
+    results.remove(0).map(|reading| match reading {
+        Reading::Fresh(answer) => {
+            assert_eq!((answer.version, answer.lease, answer.expires_in), (None, None, None));
+            answer.tree
+        }
+        Reading::NotModified => panic!("files have no versions"),
+    })
+}
+
+#[test]
+fn p9_paths_have_one_form_and_errors_say_which() {
+    for path in [".", "a", "team/db.json", ".hidden", "a b%2Fc", "x..y"] {
+        let text = path.replace(' ', "%20");
+        assert_eq!(request(&text).params.len(), 0, "{path}");
+    }
+    assert_eq!(request("a%2Fb"), request("a/b"), "another spelling of the same");
+    for (text, part) in [
+        ("/a", "at its start"),
+        ("a/", "start or end"),
+        ("a//b", "two in a row"),
+        ("./a", "component '.'"),
+        ("a/../b", "begins with '..'"),
+        ("..", "begins with '..'"),
+        ("..data/a", "begins with '..'"),
+        ("a%00b", "control character"),
+        ("a?version=1", "no versions"),
+        ("a?x=1", "remove \"?x=…\""),
+    ] {
+        let problem = resolve(text).unwrap_err();
+        assert!(problem.contains(part), "{text}: {problem}");
+    }
+    assert!(resolve(&"x".repeat(256)).is_err());
+}
+
+#[test]
+fn p9_the_stores_path_is_absolute_and_plain() {
+    let validate = |path: &str| FileSettings { path: path.to_owned() }.validate();
+    assert_eq!(validate("/etc/secrets-source"), Ok(()));
+    for path in ["", "relative", "/a/../b"] {
+        assert!(validate(path).unwrap_err().starts_with("path: "), "{path}");
+    }
+    assert!(serde_json::from_str::<FileSettings>(r#"{"path":"/a","pth":""}"#).is_err());
+}
+
+#[tokio::test]
+async fn a_directory_has_values_documents_and_directories() {
+    let fixture = Fixture::new(&[
+        ("token", "t0ken\n"),
+        ("db.json", r#"{"user":"u","port":5432}"#),
+        ("app.yaml", "list: [a, 1]\nnested: {k: v}\nanswer: no\n"),
+        ("app.yml", "k: v"),
+        ("app.env", "export K='v'\n"),
+        ("team/a", "1"),
+        ("team/b.json", r#"{"x":1}"#),
+        ("team/.hidden", "no"),
+        ("team/below/c", "no"),
+    ]);
+    fixture.write("binary", [0xff, 0x00]);
+    let mut files = fixture.connect("");
+    for (path, expected) in [
+        ("token", json(r#""t0ken\n""#)),
+        ("db.json", json(r#"{"user":"u","port":5432}"#)),
+        ("app.yaml", json(r#"{"list":["a",1],"nested":{"k":"v"},"answer":"no"}"#)),
+        ("app.yml", json(r#"{"k":"v"}"#)),
+        ("app.env", json(r#"{"K":"v"}"#)),
+        ("binary", SecretTree::Binary(crate::secret::SecretValue::new(vec![0xff, 0x00]))),
+        ("team", json(r#"{"a":"1","b.json":"{\"x\":1}"}"#)),
+        ("team/.hidden", json(r#""no""#)),
+        ("team/below", json(r#"{"c":"no"}"#)),
+    ] {
+        assert!(read(&mut files, path).await.unwrap() == expected, "{path}");
+    }
+    let SecretTree::Map(all) = read(&mut files, ".").await.unwrap() else { panic!() };
+    assert_eq!(all.into_keys().collect::<Vec<_>>(), ["app.env", "app.yaml", "app.yml", "binary", "db.json", "token"]);
+}
+
+#[tokio::test]
+async fn a_single_document_is_walked_by_its_keys() {
+    for (name, content) in [
+        ("all.yaml", "db: {user: u, list: [x, y]}\ntop: t\n"),
+        ("all.json", r#"{"db":{"user":"u","list":["x","y"]},"top":"t"}"#),
+    ] {
+        let fixture = Fixture::new(&[(name, content)]);
+        let mut files = fixture.connect(name);
+        for (path, expected) in [
+            ("db", r#"{"user":"u","list":["x","y"]}"#),
+            ("db/user", r#""u""#),
+            ("db/list/1", r#""y""#),
+            ("top", r#""t""#),
+            (".", r#"{"db":{"user":"u","list":["x","y"]},"top":"t"}"#),
+        ] {
+            assert!(read(&mut files, path).await.unwrap() == json(expected), "{name} {path}");
+        }
+        for path in ["none", "db/none", "top/below"] {
+            let error = read(&mut files, path).await.unwrap_err();
+            assert_eq!(error.kind, ErrorKind::NotFound);
+            assert!(!error.message.contains("user"), "neighbours are another tenant's: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn p5_what_cannot_be_read_has_a_kind_and_a_sentence_without_content() {
+    let fixture = Fixture::new(&[
+        ("bad.json", "{\"k\": \"canary\",\n canary"),
+        ("bad.yaml", "k: canary\n\t- canary: [canary"),
+        ("bad.env", "A=1\ncanary canary\n"),
+        ("empty.yaml", ""),
+        ("word.yaml", "canary"),
+        ("duplicate.yaml", "canary: 1\ncanary: 2\n"),
+        ("good", "canary"),
+    ]);
+    fixture.write("latin1.json", b"{\"k\": \"canary\xff\"}");
+    fixture.write("large", vec![b'x'; (1 << 20) + 1]);
+    fixture.write("largest", vec![b'x'; 1 << 20]);
+    rustix::fs::mkfifoat(rustix::fs::CWD, fixture.path("fifo"), rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    symlink("/etc/hostname", fixture.path("out")).unwrap();
+    symlink("../..", fixture.path("up")).unwrap();
+    symlink("circle", fixture.path("circle")).unwrap();
+    symlink("good", fixture.path("within")).unwrap();
+    symlink("/etc", fixture.path("etc")).unwrap();
+    let mut files = fixture.connect("");
+    for (path, kind, part) in [
+        ("none", ErrorKind::NotFound, "no such file"),
+        ("good/below", ErrorKind::NotFound, "no such file"),
+        ("bad.json", ErrorKind::Unavailable, "line 2, column"),
+        ("bad.yaml", ErrorKind::Unavailable, "no YAML at line"),
+        ("bad.env", ErrorKind::Unavailable, "line 2: there is no KEY=value"),
+        ("empty.yaml", ErrorKind::Unavailable, "not a document"),
+        ("word.yaml", ErrorKind::Unavailable, "not a document"),
+        ("duplicate.yaml", ErrorKind::Unavailable, "no YAML at line 2"),
+        ("latin1.json", ErrorKind::Unavailable, "not UTF-8"),
+        ("large", ErrorKind::Invalid, "more than 1048576 bytes"),
+        ("fifo", ErrorKind::Invalid, "neither a file nor a directory"),
+        ("out", ErrorKind::Denied, "symbolic link"),
+        ("up", ErrorKind::Denied, "symbolic link"),
+        ("etc/hostname", ErrorKind::Denied, "symbolic link"),
+        ("circle", ErrorKind::Denied, "symbolic link"),
+        (".", ErrorKind::Denied, "symbolic link"),
+    ] {
+        let error = read(&mut files, path).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{path}: {error}");
+        assert!(error.message.contains(part) && !error.message.contains("canary"), "{path}: {error}");
+    }
+    assert!(read(&mut files, "within").await.unwrap() == json(r#""canary""#));
+    assert!(read(&mut files, "largest").await.is_ok());
+}
+
+#[tokio::test]
+async fn a_missing_store_is_unavailable_and_a_forbidden_file_denied() {
+    let fixture = Fixture::new(&[("secret", "x")]);
+    let error = read(&mut fixture.connect("nowhere"), "x").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let error = read(&mut fixture.connect("secret"), "x").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    fs::set_permissions(fixture.path("secret"), fs::Permissions::from_mode(0o000)).unwrap();
+    // Nothing is forbidden to root.
+    if fs::read(fixture.path("secret")).is_err() {
+        assert_eq!(read(&mut fixture.connect(""), "secret").await.unwrap_err().kind, ErrorKind::Denied);
+    }
+}
+
+#[tokio::test]
+async fn kubelets_volumes_are_read_through_one_generation() {
+    let fixture = Fixture::new(&[]);
+    let generation = |n: &str| {
+        fixture.kubelet(".", n, &[("a", n), ("sub/b", n)]);
+        fixture.kubelet("deep/er", n, &[("c", n)]);
+    };
+    generation("1");
+    let mut files = fixture.connect("");
+    for n in ["1", "2", "3"] {
+        if n != "1" {
+            generation(n);
+        }
+        let value = json(&format!("{n:?}"));
+        for path in ["a", "sub/b", "deep/er/c"] {
+            assert!(read(&mut files, path).await.unwrap() == value, "{path} {n}");
+        }
+        for (path, key) in [(".", "a"), ("sub", "b"), ("deep/er", "c")] {
+            let expected = json(&format!("{{{key:?}:{n:?}}}"));
+            assert!(read(&mut files, path).await.unwrap() == expected, "{path} {n}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn p2_a_batch_is_of_one_of_kubelets_generations() {
+    let fixture = Fixture::new(&[]);
+    let names: Vec<String> = (0..20).map(|n| format!("f{n}")).collect();
+    let write = |n: u32| {
+        let content = n.to_string();
+        let all: Vec<_> = names.iter().map(|name| (name.as_str(), content.as_str())).collect();
+        fixture.kubelet(".", &format!("generation-{n}"), &all);
+    };
+    write(0);
+    let root = fixture.path("");
+    let done = AtomicBool::new(false);
+    let mut whole = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            (1..500).for_each(write);
+            done.store(true, Ordering::Relaxed);
+        });
+        let values = |answers: Vec<SecretTree>| {
+            let values: BTreeSet<_> = answers.iter().map(|tree| tree.as_value().unwrap().expose().to_vec()).collect();
+            assert_eq!((answers.len(), values.len()), (20, 1), "files, generations");
+        };
+        while !done.load(Ordering::Relaxed) {
+            let batch = read::batch(&root, &names).answers;
+            let directory = read::batch(&root, &[".".to_owned()]).answers.remove(0);
+            // Swapped faster than it can be read: an error, never a mixture.
+            let Ok(batch) = batch.into_iter().collect::<Result<Vec<_>, _>>() else { continue };
+            values(batch);
+            let Ok(SecretTree::Map(directory)) = directory else { continue };
+            values(directory.into_values().collect());
+            whole += 1;
+        }
+    });
+    assert!(whole > 10, "{whole}");
+}
+
+#[tokio::test]
+async fn what_is_being_written_is_read_again() {
+    let fixture = Fixture::new(&[("half.json", r#"{"k":"#), ("empty", "")]);
+    let mut files = fixture.connect("");
+    let (half, empty) = (fixture.path("half.json"), fixture.path("empty"));
+    let writer = async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        fs::write(&half, r#"{"k":"whole"}"#).unwrap();
+        fs::write(&empty, "no more").unwrap();
+    };
+    fixture.write("half.json", r#"{"k":"#);
+    let requests = [request("half.json"), request("empty")];
+    let known = Known::new();
+    let (results, ()) = tokio::join!(files.read(&requests, &known), writer);
+    let tree = |index: usize| match &results[index] {
+        Ok(Reading::Fresh(answer)) => answer.tree.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(tree(0) == json(r#"{"k":"whole"}"#) && tree(1) == json(r#""no more""#));
+}

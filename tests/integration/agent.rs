@@ -1,0 +1,245 @@
+//! The real `hushpod-agent` binary on the `file` provider, as kubelet would run it, without kubelet.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command};
+use std::sync::mpsc;
+
+mod pod;
+
+use pod::{Pod, until};
+
+const CANARY: &str = "canary-7f3a";
+
+#[test]
+fn p7_a_sidecar_opens_the_gate_and_keeps_the_file_fresh_until_sigterm() {
+    let pod = Pod::new();
+    pod.store("token", CANARY);
+    let mut agent = pod.start("sidecar");
+    pod.until_file(CANARY);
+    pod.store("token", "second");
+    pod.until_file("second");
+    assert_eq!(agent.terminate(), Some(0));
+    assert_eq!(pod.file(), "second", "the files outlive the agent");
+    assert!(!pod.termination_log().exists());
+}
+
+#[test]
+fn p5_no_log_line_shows_a_value_at_any_level() {
+    for format in ["text", "json"] {
+        let pod = Pod::new();
+        pod.store("token", CANARY);
+        let mut agent = pod.command("sidecar").arg("--log-level=trace").arg("--log-format").arg(format).run();
+        pod.until_file(CANARY);
+        pod.store("token", "canary-second");
+        pod.until_file("canary-second");
+        agent.terminate();
+        let log = agent.log();
+        assert!(log.contains("delivered"), "{log}");
+        assert!(!log.contains("canary"), "{log}");
+    }
+}
+
+#[test]
+fn p3_a_killed_agent_adopts_its_files_and_goes_on() {
+    let pod = Pod::new();
+    pod.store("token", "first");
+    let mut agent = pod.start("sidecar");
+    pod.until_file("first");
+    let generation = pod.generation();
+    agent.kill();
+    assert_eq!(pod.file(), "first");
+    let mut agent = pod.start("sidecar");
+    agent.until_log("the same as before");
+    assert_eq!(pod.generation(), generation, "no new generation without a change");
+    pod.store("token", "second");
+    pod.until_file("second");
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
+fn p4_init_fetches_once_and_a_sidecar_takes_over() {
+    let pod = Pod::new();
+    pod.store("token", "first");
+    assert_eq!(pod.start("init").wait(), Some(0));
+    assert_eq!(pod.file(), "first");
+    let generation = pod.generation();
+    let mut agent = pod.start("sidecar");
+    agent.until_log("the same as before");
+    assert_eq!(pod.generation(), generation);
+    pod.store("token", "second");
+    pod.until_file("second");
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
+fn ready_waits_for_the_gate_and_always_succeeds() {
+    let pod = Pod::new();
+    assert_eq!(pod.command("ready").run().wait(), Some(0));
+    assert_eq!(pod.command("ready").arg("--wait=50ms").run().wait(), Some(0));
+    let mut waiting = pod.command("ready").arg("--wait=600s").run();
+    assert!(waiting.is_running());
+    pod.store("token", "first");
+    assert_eq!(pod.start("init").wait(), Some(0));
+    assert_eq!(waiting.wait(), Some(0), "as soon as the gate is open");
+}
+
+#[test]
+fn p7_a_refused_secret_ends_the_agent_with_a_termination_message_and_the_gate_closed() {
+    for mode in ["sidecar", "init"] {
+        let pod = Pod::new();
+        assert_eq!(pod.start(mode).wait(), Some(1));
+        let message = fs::read_to_string(pod.termination_log()).unwrap();
+        assert!(message.contains("files:token"), "{message}");
+        assert!(fs::metadata(pod.live()).is_err(), "a dangling link");
+    }
+}
+
+#[test]
+fn p9_what_cannot_work_is_refused_with_an_exit_code_and_a_sentence() {
+    let pod = Pod::new();
+    assert_eq!(pod.command("sidecar").env("HUSHPOD_PLAN", "{}").run().wait(), Some(2));
+    let message = fs::read_to_string(pod.termination_log()).unwrap();
+    assert!(message.contains("HUSHPOD_PLAN is damaged"), "{message}");
+    assert!(fs::metadata(pod.live()).is_err(), "the gate is closed before anything can fail");
+    assert!(fs::symlink_metadata(pod.live()).is_ok());
+
+    // What kubelet makes for a container that runs before the agent and mounts the files.
+    fs::remove_file(pod.live()).unwrap();
+    fs::create_dir(pod.live()).unwrap();
+    assert_eq!(pod.start("sidecar").wait(), Some(3));
+    let message = fs::read_to_string(pod.termination_log()).unwrap();
+    assert!(message.contains("a container that runs before the agent"), "{message}");
+}
+
+#[test]
+fn controls_hold_release_and_refresh() {
+    let pod = Pod::new();
+    pod.store("token", "first");
+    let mut agent = pod.start("sidecar");
+    pod.until_file("first");
+    pod.annotate(&["hushpod.dev/hold=\"true\"", "other.dev/a=\"b\""]);
+    agent.until_log("held");
+    pod.store("token", "second");
+    pod.annotate(&["hushpod.dev/hold=\"true\"", "hushpod.dev/refresh-now=\"1\""]);
+    agent.until_log("refresh_now");
+    // A read came back after the change: the hold is what keeps the file.
+    pod.annotate(&["hushpod.dev/hold=\"true\"", "hushpod.dev/refresh-now=\"2\"", "hushpod.dev/pin=\"a b\""]);
+    agent.until_log("means nothing");
+    assert_eq!(pod.file(), "first");
+    pod.annotate(&[]);
+    pod.until_file("second");
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
+fn pin_rolls_back_to_the_generation_that_is_still_there() {
+    let pod = Pod::new();
+    pod.store("token", "first");
+    let mut agent = pod.command("sidecar").arg("--grace=3s").run();
+    pod.until_file("first");
+    let first = pod.generation();
+    pod.store("token", "second");
+    pod.until_file("second");
+    pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
+    pod.until_file("first");
+    assert_eq!(pod.generation(), first);
+    pod.annotate(&["hushpod.dev/pin=\"\""]);
+    pod.until_file("second");
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
+fn a_signal_follows_the_swap() {
+    let pod = Pod::notifying("signal:USR1:hp-app-signal");
+    pod.store("token", "first");
+    let mut agent = pod.start("sidecar");
+    pod.until_file("first");
+    let mut app = named_process(&pod, "hp-app-signal");
+    pod.store("token", "second");
+    assert_eq!(app.wait().unwrap().signal(), Some(10), "SIGUSR1");
+    assert_eq!(pod.file(), "second", "the file first, then the signal");
+    assert_eq!(agent.terminate(), Some(0));
+}
+
+#[test]
+fn an_application_that_was_not_told_is_told_by_the_next_process() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let pod = Pod::notifying(&format!("http://{address}/reload"));
+    pod.store("token", "first");
+    let mut agent = pod.start("sidecar");
+    pod.until_file("first");
+    pod.store("token", "second");
+    agent.until_log("notify_failed");
+    agent.kill();
+
+    let requests = serve(TcpListener::bind(address).unwrap());
+    let mut agent = pod.start("sidecar");
+    let request = requests.recv_timeout(pod::PATIENCE).unwrap();
+    assert!(request.contains(&format!("{{\"generation\":\"{}\"}}", pod.generation())), "{request}");
+    agent.until_log("the application was told");
+    assert_eq!(agent.terminate(), Some(0));
+    // Told once: a further restart has nothing to say.
+    let mut agent = pod.start("sidecar");
+    agent.until_log("the same as before");
+    assert_eq!(agent.terminate(), Some(0));
+    assert!(requests.try_recv().is_err());
+}
+
+#[test]
+fn core_dumps_are_off() {
+    let pod = Pod::new();
+    pod.store("token", "first");
+    let agent = pod.start("sidecar");
+    pod.until_file("first");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", agent.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+}
+
+/// A process that runs for a minute unless a signal ends it.
+fn named_process(pod: &Pod, name: &str) -> Child {
+    let program = pod.path(name);
+    symlink("/bin/sleep", &program).unwrap();
+    let child = Command::new(program).arg0("sleep").arg("60").spawn().unwrap();
+    until("the process has its name", || {
+        fs::read_to_string(format!("/proc/{}/comm", child.id())).is_ok_and(|comm| comm.trim() == name)
+    });
+    child
+}
+
+/// Answers every request with 204 and hands it out.
+fn serve(listener: TcpListener) -> mpsc::Receiver<String> {
+    let (requests, seen) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut request, mut length) = (String::new(), 0);
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(value) = line.strip_prefix("content-length: ") {
+                    length = value.trim().parse().unwrap();
+                }
+                request.push_str(&line);
+                if line.trim().is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            request.push_str(std::str::from_utf8(&body).unwrap());
+            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            if requests.send(request).is_err() {
+                return;
+            }
+        }
+    });
+    seen
+}

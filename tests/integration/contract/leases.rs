@@ -1,0 +1,137 @@
+//! Engines that lease or issue.
+
+use super::*;
+
+contract!(
+    what_is_asked_with_parameters_can_carry_a_lease,
+    a_certificate_says_when_it_expires,
+    a_path_that_takes_only_writes_says_so,
+    bad_parameters_are_invalid,
+    a_revoked_lease_is_gone,
+    the_end_of_a_login_is_allowed_by_default,
+);
+
+async fn one_time_passwords(store: &Store) -> String {
+    let ssh = store.mount(json!({"type": "ssh"})).await;
+    let role = json!({"key_type": "otp", "default_user": "u", "cidr_list": "0.0.0.0/0"});
+    store.write(&format!("{ssh}/roles/otp"), role).await;
+    ssh
+}
+
+async fn certificates(store: &Store) -> String {
+    let pki = store.mount(json!({"type": "pki", "config": {"max_lease_ttl": "87600h"}})).await;
+    let root = json!({"common_name": "root", "ttl": "1000h", "key_type": "ec", "key_bits": 256});
+    store.write(&format!("{pki}/root/generate/internal"), root).await;
+    let role = json!({"allow_any_name": true, "key_type": "ec", "key_bits": 256, "max_ttl": "72h"});
+    store.write(&format!("{pki}/roles/web"), role).await;
+    pki
+}
+
+async fn what_is_asked_with_parameters_can_carry_a_lease(store: &Store) {
+    let ssh = one_time_passwords(store).await;
+    let pod = store.pod(&[(&format!("{ssh}/*"), &["update"])]).await;
+    let answer = pod.fresh(&mut pod.vault(), &format!("{ssh}/creds/otp?ip=127.0.0.1")).await;
+    assert_eq!(shown(&answer.tree, "ip"), "127.0.0.1");
+    assert!(!lease(&answer).renewable && lease(&answer).ttl > Duration::from_hours(1), "{answer:?}");
+    assert_eq!((answer.version, answer.expires_in), (None, None));
+}
+
+async fn a_certificate_says_when_it_expires(store: &Store) {
+    let pki = certificates(store).await;
+    let pod = store.pod(&[(&format!("{pki}/issue/*"), &["update"])]).await;
+    let answer = pod.fresh(&mut pod.vault(), &format!("{pki}/issue/web?common_name=web.svc")).await;
+    assert!(shown(&answer.tree, "private_key").contains("PRIVATE KEY"));
+    let hours = answer.expires_in.unwrap().as_secs_f64() / 3600.0;
+    assert!((71.9..=72.1).contains(&hours), "{hours}");
+    assert!(answer.lease.is_none() && answer.version.is_none());
+}
+
+async fn a_path_that_takes_only_writes_says_so(store: &Store) {
+    let pki = certificates(store).await;
+    let pod = store.pod(&[(&format!("{pki}/issue/*"), &["update", "read"])]).await;
+    let error = pod.refused(&mut pod.vault(), &format!("{pki}/issue/web")).await;
+    assert_error(&error, ErrorKind::Invalid, &["asked with parameters"]);
+}
+
+async fn bad_parameters_are_invalid(store: &Store) {
+    let pki = certificates(store).await;
+    let pod = store.pod(&[(&format!("{pki}/issue/*"), &["update"])]).await;
+    let error = pod.refused(&mut pod.vault(), &format!("{pki}/issue/web?ttl=1h")).await;
+    assert_error(&error, ErrorKind::Invalid, &["refuses these parameters"]);
+}
+
+async fn a_revoked_lease_is_gone(store: &Store) {
+    let ssh = one_time_passwords(store).await;
+    let rules: &[(&str, &[&str])] = &[(&format!("{ssh}/*"), &["update"]), ("sys/leases/revoke", &["update"])];
+    let pod = store.pod(rules).await;
+    let mut vault = pod.vault();
+    let answer = pod.fresh(&mut vault, &format!("{ssh}/creds/otp?ip=127.0.0.1")).await;
+    let renewable = Lease { renewable: true, ..lease(&answer).clone() };
+    let error = vault.renew(&renewable).await.unwrap_err();
+    assert_error(&error, ErrorKind::Invalid, &["cannot be renewed", &ssh]);
+    for _ in 0..2 {
+        vault.revoke(&renewable).await.unwrap();
+    }
+    let error = vault.renew(&renewable).await.unwrap_err();
+    assert_error(&error, ErrorKind::NotFound, &["has ended or was revoked"]);
+
+    let humble = store.pod(&[(&format!("{ssh}/*"), &["update"])]).await;
+    let mut vault = humble.vault();
+    let answer = humble.fresh(&mut vault, &format!("{ssh}/creds/otp?ip=127.0.0.1")).await;
+    let error = vault.revoke(lease(&answer)).await.unwrap_err();
+    assert_error(&error, ErrorKind::Denied, &["sys/leases/revoke", "policy"]);
+}
+
+async fn the_end_of_a_login_is_allowed_by_default(store: &Store) {
+    let ssh = one_time_passwords(store).await;
+    let pod = store.pod(&[(&format!("{ssh}/*"), &["update"])]).await;
+    let mut vault = pod.vault();
+    let answer = pod.fresh(&mut vault, &format!("{ssh}/creds/otp?ip=127.0.0.1")).await;
+    let id = json!({"lease_id": lease(&answer).id.expose_str()});
+    vault.end_session().await.unwrap();
+    assert!(vault.session().is_none());
+    let (status, _) = store.admin(Method::PUT, "sys/leases/renew", id).await;
+    assert_eq!(status, 400, "the lease ends with the login");
+    vault.end_session().await.unwrap();
+}
+
+/// Real credentials need a database: `HUSHPOD_CONTRACT_VAULT_LEASES` names a path of renewable ones, such as
+/// `database/creds/web`.
+async fn renewable_leases_are_renewed_up_to_their_maximum(store: &Store, path: &str) {
+    let pod = store.pod(&[(path, &["read"])]).await;
+    let mut vault = pod.vault();
+    let answer = pod.fresh(&mut vault, path).await;
+    let first = lease(&answer).clone();
+    assert!(first.renewable && !shown(&answer.tree, "password").is_empty());
+    let renewed = vault.renew(&first).await.unwrap();
+    assert_eq!((&renewed.id, renewed.renewable), (&first.id, true));
+    assert!(renewed.ttl <= first.ttl + Duration::from_secs(1), "{renewed:?}");
+    let other = pod.fresh(&mut vault, path).await;
+    assert!(lease(&other).id != first.id, "each read is a lease of its own");
+    if let Some(fake) = store.faker() {
+        fake.advance(Duration::from_secs(15));
+        vault.renew(&first).await.unwrap();
+        fake.advance(Duration::from_secs(15));
+        let capped = vault.renew(&first).await.unwrap();
+        assert_eq!(capped.ttl, Duration::from_secs(10), "40 s at most, 30 of them gone");
+        fake.advance(Duration::from_secs(11));
+        assert_eq!(vault.renew(&first).await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn fake_renewable_leases_are_renewed_up_to_their_maximum() {
+    let store = Store::fake().await;
+    let database = store.mount(json!({"type": "database"})).await;
+    store.write(&format!("{database}/roles/web"), json!({"default_ttl": 20, "max_ttl": 40})).await;
+    renewable_leases_are_renewed_up_to_their_maximum(&store, &format!("{database}/creds/web")).await;
+}
+
+#[tokio::test]
+async fn real_renewable_leases_are_renewed_up_to_their_maximum() {
+    let Some(store) = Store::real() else { return };
+    match std::env::var("HUSHPOD_CONTRACT_VAULT_LEASES") {
+        Ok(path) => store.run(async |store| renewable_leases_are_renewed_up_to_their_maximum(store, &path).await).await,
+        Err(_) => eprintln!("skipped: HUSHPOD_CONTRACT_VAULT_LEASES names no path of renewable leases"),
+    }
+}

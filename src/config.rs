@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::annotations::{KEYS, Options, parse_duration};
 use crate::bundle::{parse_yaml, suggestion};
-use crate::plan::Identity;
 use crate::provider::ProviderSettings;
 use crate::reference::is_provider_name;
 
@@ -65,6 +64,16 @@ pub struct Allow {
 
 fn everything() -> Vec<String> {
     vec!["*".to_owned()]
+}
+
+/// Who asks, and what templates are filled with: the pod's namespace and service account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Identity {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Service account in that namespace.
+    pub service_account: String,
 }
 
 /// A configuration that cannot be used: where, and what would be.

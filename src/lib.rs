@@ -7,7 +7,6 @@
 pub mod agent;
 pub mod annotations;
 pub mod bundle;
-pub mod cli;
 pub mod config;
 pub mod deliver;
 pub mod plan;
@@ -17,6 +16,8 @@ pub mod reference;
 pub mod secret;
 pub mod source;
 
+#[cfg(feature = "cluster")]
+pub mod cli;
 #[cfg(feature = "cluster")]
 pub mod demo;
 #[cfg(feature = "cluster")]

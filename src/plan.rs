@@ -14,6 +14,8 @@ use crate::config::{Config, ProviderConfig, expand};
 use crate::provider::ProviderSettings;
 use crate::reference::{Key, Reference, Request};
 
+pub use crate::config::Identity;
+
 pub mod policy;
 
 /// The format that this program writes and understands.
@@ -24,16 +26,6 @@ pub const MAX_PLAN_BYTES: usize = 96 * 1024;
 
 /// Most bytes of one generation, where nobody says.
 pub const DEFAULT_SIZE_LIMIT: u64 = 1 << 20;
-
-/// Who asks: the pod's namespace and service account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Identity {
-    /// Kubernetes namespace.
-    pub namespace: String,
-    /// Service account in that namespace.
-    pub service_account: String,
-}
 
 /// The agent's whole instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

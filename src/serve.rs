@@ -351,4 +351,4 @@ fn status(code: StatusCode) -> Response<Body> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

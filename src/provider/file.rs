@@ -5,12 +5,15 @@
 //! value) or a directory (a document with a value per file). In a document, it names a key, or keys below each other.
 //! `.` is all of it. Files have no versions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::{pending, select_all};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading};
+use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
 
 mod dotenv;
@@ -28,12 +31,16 @@ pub struct FileSettings {
 #[derive(Debug)]
 pub struct Files {
     path: PathBuf,
+    /// Every path that was asked for …
+    asked: BTreeSet<String>,
+    /// … and every directory on the way to them.
+    watches: BTreeMap<PathBuf, Watch>,
 }
 
 /// What was just written may be half of what it will be: it is read again after this long …
 const SETTLE: Duration = Duration::from_millis(10);
 /// … and so often, before it is taken as it is.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 30;
 
 // === impl FileSettings ===
 
@@ -61,7 +68,7 @@ impl FileSettings {
                 return Err(format!("{path:?} {problem}: write a path inside the store, such as team/db.json"));
             }
         }
-        Ok(Request { provider: provider.to_owned(), path: path.clone(), params: std::collections::BTreeMap::new() })
+        Ok(Request { provider: provider.to_owned(), path: path.clone(), params: BTreeMap::new() })
     }
 
     /// Checks the path without looking whether it is there.
@@ -88,7 +95,30 @@ impl Files {
     /// `Invalid` if the settings make no sense.
     pub fn connect(settings: &FileSettings, _: Login) -> Result<Self, ProviderError> {
         settings.validate().map_err(|problem| ProviderError::new(ErrorKind::Invalid, problem))?;
-        Ok(Self { path: PathBuf::from(&settings.path) })
+        Ok(Self { path: PathBuf::from(&settings.path), asked: BTreeSet::new(), watches: BTreeMap::new() })
+    }
+
+    /// Watches what is not watched yet. What cannot be, because it is not there, is tried with the next read.
+    fn watch(&mut self, requests: &[Request]) {
+        self.asked.extend(requests.iter().map(|request| request.path.clone()));
+        let mut directories = BTreeSet::new();
+        if self.path.is_dir() {
+            for path in &self.asked {
+                let ancestors = Path::new(path).ancestors().map(|path| self.path.join(path));
+                directories.extend(ancestors.filter(|path| path.is_dir()));
+            }
+        } else {
+            directories.extend(self.path.parent().map(Path::to_owned));
+        }
+        for directory in directories {
+            if self.watches.contains_key(&directory) {
+                continue;
+            }
+            match Watch::directory(&directory) {
+                Ok(watch) => drop(self.watches.insert(directory, watch)),
+                Err(error) => tracing::debug!(%error, "not watched yet"),
+            }
+        }
     }
 
     async fn read_settled(&self, requests: &[Request]) -> Vec<ReadResult> {
@@ -112,7 +142,27 @@ impl Files {
 
 impl Provider for Files {
     fn read<'a>(&'a mut self, requests: &'a [Request], _: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        // Before reading, so that no change falls between.
+        self.watch(requests);
         Box::pin(self.read_settled(requests))
+    }
+
+    fn changed(&mut self) -> Pending<'_, ()> {
+        Box::pin(async {
+            let watched = self.watches.iter_mut().map(|(directory, watch)| {
+                Box::pin(async move {
+                    watch.changed().await;
+                    directory.clone()
+                })
+            });
+            let watched: Vec<_> = watched.collect();
+            if watched.is_empty() {
+                return pending().await;
+            }
+            let (changed, ..) = select_all(watched).await;
+            // The directories below may be others now, under the same names: the next read watches those.
+            self.watches.retain(|directory, _| *directory == changed || !directory.starts_with(&changed));
+        })
     }
 
     fn renew<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {

@@ -1,4 +1,4 @@
-//! HashiCorp Vault, and what speaks its API: what the operator sets, and what a reference means there.
+//! `HashiCorp` Vault, and what speaks its API: what the operator sets, and what a reference means there.
 //!
 //! [API](https://developer.hashicorp.com/vault/api-docs); where it is silent, Vault 1.19.5 was asked.
 

@@ -120,6 +120,12 @@ impl Credentials {
         Ok(Self { certified: Arc::new(certified), not_after })
     }
 
+    /// The certificates that are served, leaf first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
     /// When the leaf ends.
     #[must_use]
     pub fn expires(&self) -> SystemTime {

@@ -135,22 +135,25 @@ impl Slot {
         let poll = after(now, interval.mul_f64(0.9 + chance / 5.0));
         self.due = match self.life() {
             None => poll,
-            Some(life) => {
-                let act = act_before(life.ends, life.granted, jitter).max(now + life.shortest());
-                if self.is_minted() { act } else { act.min(poll) }
-            }
+            Some(life) if self.is_minted() => act_before(life.ends, life.granted, jitter).max(now + life.shortest()),
+            // Once before its end and once at it; what the store then still gives is polled as ever.
+            Some(life) => [act_before(life.ends, life.granted, jitter), life.ends]
+                .into_iter()
+                .filter(|at| *at > now + life.shortest())
+                .chain([poll])
+                .min()
+                .unwrap_or(poll),
         };
     }
 
-    /// Takes a renewal in. One that hardly extends has met the store's maximum: the next read makes a new credential
-    /// while this one still lives.
+    /// Takes a renewal in. One that leaves no more than the last third of the first life has met the store's maximum: a
+    /// read makes a new credential at once, while this one still lives.
     pub(super) fn renewed(&mut self, lease: Lease, started: Instant, jitter: &mut Jitter) {
         self.failures = 0;
         let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) else { return };
         let ends = after(started, lease.ttl);
-        let gained = ends.saturating_duration_since(life.ends);
         self.due = act_before(ends, life.granted, jitter);
-        life.worn_out = gained < life.granted / 20 || self.due <= started + life.shortest();
+        life.worn_out = self.due <= started + life.shortest();
         life.ends = ends;
         life.lease = Some(HandedLease { id: lease.id, renewable: lease.renewable });
         if life.worn_out {

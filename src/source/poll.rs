@@ -218,14 +218,17 @@ impl Lane {
         self.land(desk);
     }
 
-    /// Everything that is polled is due, and what is failing.
-    pub(super) fn refresh(&mut self) {
+    /// Everything that is polled is due now.
+    fn poll_now(&mut self) {
         let now = Instant::now();
-        for slot in self.slots.values_mut() {
-            if !slot.is_minted() || slot.failures > 0 {
-                slot.due = now;
-            }
-        }
+        self.slots.values_mut().filter(|slot| !slot.is_minted()).for_each(|slot| slot.due = now);
+    }
+
+    /// Everything that is polled is due now, and every credential that failed to be renewed or replaced.
+    pub(super) fn refresh(&mut self) {
+        self.poll_now();
+        let now = Instant::now();
+        self.slots.values_mut().filter(|slot| slot.failures > 0).for_each(|slot| slot.due = now);
         self.again = self.running.is_some();
     }
 

@@ -7,6 +7,8 @@ use self::fake::{
     FakeClock, Secret, Store, events, failures, generation, generations, plan, request, source, text, with_clock,
 };
 use super::*;
+use crate::provider::Login;
+use crate::provider::file::{FileSettings, Files};
 
 pub(crate) mod fake;
 mod leases;
@@ -281,6 +283,10 @@ async fn what_expires_is_read_before() {
     a.set("versioned", secret(r#"{"k":"2"}"#, Some("2")));
     generation(&mut source, 60).await;
     assert!((18..=20).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    a.state().take_calls();
+    events(&mut source, 600).await;
+    let reads = a.state().take_calls().len();
+    assert!((10..=14).contains(&reads), "unchanged beyond its end, it is polled as ever: {reads}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -359,4 +365,22 @@ async fn p3_what_was_full_before_a_restart_is_suddenly_empty_after_it() {
     after.resume(before.hand_over());
     let came = events(&mut after, 10).await;
     assert!(failures(came)[0].error.to_string().contains("suddenly empty"));
+}
+
+#[tokio::test]
+async fn each_write_of_a_file_makes_one_generation() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |content: &str| std::fs::write(dir.path().join("db.json"), content).unwrap();
+    write(r#"{"k":"0"}"#);
+    let settings = FileSettings { path: dir.path().to_str().unwrap().to_owned() };
+    let login = Login { provider: "a".to_owned(), role: None, token_file: "/nowhere".into() };
+    let files: Box<dyn Provider> = Box::new(Files::connect(&settings, login).unwrap());
+    let mut source = Source::new(&plan(&["a:db.json"]), BTreeMap::from([("a".to_owned(), files)]));
+    let first = generation(&mut source, 10).await;
+    for n in 1..20 {
+        write(&format!(r#"{{"k":"{n}"}}"#));
+        let next = generation(&mut source, 10).await;
+        assert_eq!(text(&next, "a:db.json", "k"), n.to_string());
+        assert_eq!(next.id.0, first.id.0.replace("-1", &format!("-{}", n + 1)), "one each");
+    }
 }

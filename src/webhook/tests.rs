@@ -1,1 +1,235 @@
+use std::fs;
+use std::os::unix::fs::symlink;
 
+use axum::body::to_bytes;
+use axum::http::Request;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::CertificateDer;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+
+use super::*;
+use crate::serve::tests::{Client, HOST, HandClock};
+
+/// Says what it got; panics when told to.
+fn review() -> Review {
+    Arc::new(|request| {
+        assert_ne!(request, b"panic");
+        let outcome = if request == b"bad" { Outcome::Denied } else { Outcome::Injected };
+        Answer { body: request.to_vec(), outcome }
+    })
+}
+
+async fn send(router: &Router, request: Request<Body>) -> (u16, String) {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    (status, String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn answers_by_request() {
+    let registry = Registry::default();
+    let router = router(review(), Metrics::new(registry.clone()));
+    let json = Some("application/json");
+    let cases = [
+        ("POST", PATH, json, "good", 200),
+        ("POST", PATH, Some("application/json; charset=utf-8"), "good", 200),
+        ("POST", PATH, Some("Application/JSON"), "bad", 200),
+        ("POST", PATH, Some("application/jsonx"), "good", 415),
+        ("POST", PATH, Some("text/plain"), "good", 415),
+        ("POST", PATH, None, "good", 415),
+        ("GET", PATH, json, "", 405),
+        ("POST", "/", json, "good", 404),
+        ("POST", PATH, json, "panic", 500),
+        ("POST", PATH, json, "good", 200),
+    ];
+    for (method, path, content_type, body, expected) in cases {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(content_type) = content_type {
+            request = request.header("content-type", content_type);
+        }
+        let (status, answer) = send(&router, request.body(Body::from(body)).unwrap()).await;
+        assert_eq!(status, expected, "{method} {path} {content_type:?} {body}");
+        assert!(status != 200 || answer == body);
+    }
+    let shown = registry.to_string();
+    for expected in [
+        "hushpod_admission_requests_total{outcome=\"injected\"} 3\n",
+        "hushpod_admission_requests_total{outcome=\"unchanged\"} 0\n",
+        "hushpod_admission_requests_total{outcome=\"denied\"} 1\n",
+        "hushpod_admission_requests_total{outcome=\"error\"} 1\n",
+        "hushpod_admission_duration_seconds_count 5\n",
+        "hushpod_config_reload_total{outcome=\"error\"} 0\n",
+    ] {
+        assert!(shown.contains(expected), "{expected} in {shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_and_its_old_state_fit() {
+    let router = router(review(), Metrics::new(Registry::default()));
+    let body = "x".repeat(2_900_000);
+    let request = Request::post(PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
+    assert_eq!(send(&router, request).await, (200, body));
+}
+
+/// A mounted Secret as kubelet writes it: `tls.crt` → `..data/tls.crt`, `..data` → a directory that is swapped.
+struct MountedSecret {
+    directory: TempDir,
+    generation: u32,
+}
+
+impl MountedSecret {
+    fn new() -> Self {
+        let mounted = Self { directory: TempDir::new().unwrap(), generation: 0 };
+        for file in ["tls.crt", "tls.key"] {
+            symlink(format!("..data/{file}"), mounted.directory.path().join(file)).unwrap();
+        }
+        mounted
+    }
+
+    fn swap(&mut self, certificate: &str, key: &str) {
+        self.generation += 1;
+        let root = self.directory.path();
+        let generation = format!("..generation_{}", self.generation);
+        fs::create_dir(root.join(&generation)).unwrap();
+        fs::write(root.join(&generation).join("tls.crt"), certificate).unwrap();
+        fs::write(root.join(&generation).join("tls.key"), key).unwrap();
+        symlink(&generation, root.join("..data_tmp")).unwrap();
+        fs::rename(root.join("..data_tmp"), root.join("..data")).unwrap();
+    }
+
+    /// A new certificate and its key.
+    fn renew(&mut self) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![HOST.to_owned()]).unwrap().self_signed(&key).unwrap();
+        self.swap(&certificate.pem(), &key.serialize_pem());
+        certificate.into()
+    }
+}
+
+struct Running {
+    listen: SocketAddr,
+    admin: SocketAddr,
+    shutdown: CancellationToken,
+    webhook: JoinHandle<Result<(), WebhookError>>,
+}
+
+async fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+async fn start(mounted: &MountedSecret) -> Running {
+    let (listen, admin, shutdown) = (free_address().await, free_address().await, CancellationToken::new());
+    let settings = WebhookSettings {
+        listen,
+        admin,
+        tls_dir: Some(mounted.directory.path().to_owned()),
+        names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
+        configuration: "hushpod".to_owned(),
+        drain_delay: Duration::ZERO,
+    };
+    let (metrics, readiness) = (Metrics::new(Registry::default()), Readiness::default());
+    let webhook = tokio::spawn(run(settings, review(), metrics, readiness, shutdown.clone()));
+    Running { listen, admin, shutdown, webhook }
+}
+
+impl Running {
+    /// Whether a client that trusts `root` alone is served.
+    async fn serves(&self, root: &CertificateDer<'static>) -> bool {
+        Client { address: self.listen, root: root.clone(), host: HOST }.connect(b"http/1.1").await.is_ok()
+    }
+
+    async fn until_serves(&self, root: &CertificateDer<'static>) {
+        let served = async {
+            while !self.serves(root).await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), served).await.expect("the certificate is served");
+    }
+
+    async fn admin(&self, path: &str) -> Option<(u16, String)> {
+        let stream = tokio::net::TcpStream::connect(self.admin).await.ok()?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake::<_, Body>(hyper_util::rt::TokioIo::new(stream)).await.ok()?;
+        tokio::spawn(connection);
+        let response = sender.send_request(Request::get(path).header("host", "x").body(Body::empty()).unwrap()).await.ok()?;
+        let status = response.status().as_u16();
+        let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.ok()?;
+        Some((status, String::from_utf8(body.to_vec()).ok()?))
+    }
+}
+
+#[tokio::test]
+async fn a_directory_is_served_as_it_changes_and_the_last_good_stays() {
+    let mut mounted = MountedSecret::new();
+    let running = start(&mounted).await;
+    while running.admin("/healthz").await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let waiting = "waiting for: certificate in the TLS directory\n".to_owned();
+    assert_eq!(running.admin("/readyz").await, Some((503, waiting)), "an empty directory");
+
+    let first = mounted.renew();
+    running.until_serves(&first).await;
+    assert_eq!(running.admin("/readyz").await.unwrap().0, 200);
+    assert!(running.admin("/metrics").await.unwrap().1.contains("\nhushpod_webhook_certificate_expiry_seconds "));
+
+    let second = mounted.renew();
+    running.until_serves(&second).await;
+    assert!(!running.serves(&first).await);
+
+    // A key of another certificate, and then a good pair: when that is served, the bad one was there to be seen.
+    let key = KeyPair::generate().unwrap();
+    let other = CertificateParams::new(vec![HOST.to_owned()]).unwrap().self_signed(&key).unwrap();
+    mounted.swap(&other.pem(), &KeyPair::generate().unwrap().serialize_pem());
+    for _ in 0..20 {
+        assert!(running.serves(&second).await, "a bad pair changes nothing");
+    }
+    let third = mounted.renew();
+    running.until_serves(&third).await;
+}
+
+#[tokio::test]
+async fn drain_is_unready_first_and_serves_on_for_five_seconds() {
+    let mut mounted = MountedSecret::new();
+    let root = mounted.renew();
+    let running = start(&mounted).await;
+    running.until_serves(&root).await;
+    assert_eq!(running.admin("/readyz").await.unwrap().0, 200);
+
+    let clock = HandClock::start();
+    running.shutdown.cancel();
+    for _ in 0..4 {
+        clock.pass(1.0).await;
+        assert_eq!(running.admin("/readyz").await, Some((503, "waiting for: draining\n".to_owned())));
+        assert!(running.serves(&root).await);
+    }
+    assert!(!running.webhook.is_finished());
+    clock.pass(1.0).await;
+    running.webhook.await.unwrap().unwrap();
+    let left = Client { address: running.listen, root, host: HOST };
+    assert!(left.connect(b"http/1.1").await.is_err());
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let mounted = MountedSecret::new();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = WebhookSettings {
+        listen: taken.local_addr().unwrap(),
+        admin: "127.0.0.1:0".parse().unwrap(),
+        tls_dir: Some(mounted.directory.path().join("missing")),
+        names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
+        configuration: "hushpod".to_owned(),
+        drain_delay: Duration::ZERO,
+    };
+    let run = |settings| run(settings, review(), Metrics::new(Registry::default()), Readiness::default(), CancellationToken::new());
+    let error = run(settings.clone()).await.unwrap_err();
+    assert!(matches!(error, WebhookError::Serve(_)), "{error}");
+    let error = run(WebhookSettings { listen: "127.0.0.1:0".parse().unwrap(), ..settings }).await.unwrap_err();
+    assert!(matches!(error, WebhookError::Watch(_)), "{error}");
+}

@@ -1,11 +1,23 @@
 //! Everything that is tested through public seams, in one binary.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test ends with a panic, says on stderr why it was skipped, and takes literals as they are"
+)]
+
 mod agent;
+mod arrows;
 mod contract;
 mod readme;
+mod tree;
 mod webhook;
 
 /// Stores, in process.
 mod fakes {
-    pub mod vault;
+    pub(crate) mod vault;
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use zeroize::Zeroizing;
 
 use super::dotenv;
 use crate::provider::{ErrorKind, ProviderError};
@@ -21,8 +22,10 @@ use crate::secret::{SecretTree, SecretValue};
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 /// Most files of a directory that is asked for as a document.
 const MAX_FILES: usize = 1024;
-/// A file that was written this recently may be half of what it will be.
+/// A file that was written this recently may be half of what it will be …
 const FRESH: Duration = Duration::from_millis(10);
+/// … and an empty one may have been truncated by someone who is about to write.
+const FRESH_EMPTY: Duration = Duration::from_millis(250);
 /// Where kubelet's symbolic link to the present generation is (`AtomicWriter`, k8s.io/kubernetes/pkg/volume/util).
 const DATA: &str = "..data";
 
@@ -38,7 +41,7 @@ enum Format {
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) answers: Vec<Result<SecretTree, ProviderError>>,
-    /// Some file was written just now, or while it was read: reading again a little later is safer.
+    /// Some file was written just now, or while it was read: another read, a little later, is safer.
     pub(super) unsettled: bool,
 }
 
@@ -87,21 +90,19 @@ fn store_error(errno: Errno) -> ProviderError {
 fn single_document(file: &Path, paths: &[String]) -> Batch {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let read = fs::open(file, flags, Mode::empty()).map_err(store_error).and_then(|fd| {
-        let stat = fs::fstat(&fd).map_err(store_error)?;
-        read_settled(fd, &stat, name)
-    });
-    let (bytes, unsettled) = match read {
-        Ok(read) => read,
-        Err(error) => return failed_batch(paths, &error),
+    let opened = fs::open(file, flags, Mode::empty()).and_then(|fd| Ok((fs::fstat(&fd)?, fd)));
+    let (bytes, unsettled) = match opened {
+        Ok((stat, fd)) => read_settled(fd, &stat, name),
+        Err(errno) => (Err(store_error(errno)), false),
     };
+    let failed = |error| Batch { unsettled, ..failed_batch(paths, &error) };
     let Some(format) = format_of(name) else {
         let problem = "the store's path is neither a directory nor a file that ends in .json, .yaml, .yml or .env";
-        return failed_batch(paths, &ProviderError::new(ErrorKind::Invalid, problem));
+        return failed(ProviderError::new(ErrorKind::Invalid, problem));
     };
-    match document(name, format, &bytes) {
+    match bytes.and_then(|bytes| document(name, format, &bytes)) {
         Ok(tree) => Batch { answers: paths.iter().map(|path| lookup(&tree, path)).collect(), unsettled },
-        Err(error) => Batch { unsettled, ..failed_batch(paths, &error) },
+        Err(error) => failed(error),
     }
 }
 
@@ -167,9 +168,9 @@ impl Store {
     }
 
     fn bytes(&mut self, fd: OwnedFd, stat: &Stat, path: &str) -> Result<SecretValue, ProviderError> {
-        let (bytes, unsettled) = read_settled(fd, stat, path)?;
+        let (bytes, unsettled) = read_settled(fd, stat, path);
         self.unsettled |= unsettled;
-        Ok(bytes)
+        bytes
     }
 
     fn open_at(&self, place: &str, path: &str) -> Result<(OwnedFd, Stat), ProviderError> {
@@ -261,25 +262,29 @@ fn file_error(errno: Errno, path: &str) -> ProviderError {
     ProviderError::new(kind, format!("{path}: {problem}"))
 }
 
-/// The bytes, and whether they may be half of a write: the file changed meanwhile, or just before.
-fn read_settled(fd: OwnedFd, before: &Stat, path: &str) -> Result<(SecretValue, bool), ProviderError> {
+/// The bytes, and whether they may be half of a write: the file changed meanwhile (an error), or just before.
+fn read_settled(fd: OwnedFd, before: &Stat, path: &str) -> (Result<SecretValue, ProviderError>, bool) {
+    let fail = |kind, problem: String| (Err(ProviderError::new(kind, format!("{path}: {problem}"))), false);
     if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
-        return Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: is not a file")));
+        return fail(ErrorKind::Invalid, "is not a file".to_owned());
     }
     let size = u64::try_from(before.st_size).unwrap_or_default();
     if size > MAX_BYTES {
-        return Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: has more than {MAX_BYTES} bytes")));
+        return fail(ErrorKind::Invalid, format!("has more than {MAX_BYTES} bytes"));
     }
-    let unreadable = || ProviderError::new(ErrorKind::Unavailable, format!("{path}: cannot be read"));
     // One byte more than it should need: never moved, so that no copy stays behind, and growth is noticed.
     let capacity = usize::try_from(size).unwrap_or_default() + 1;
-    let mut bytes = zeroize::Zeroizing::new(Vec::with_capacity(capacity));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     let mut file = File::from(fd);
-    (&mut file).take(size + 1).read_to_end(&mut bytes).map_err(|_| unreadable())?;
-    let after = fs::fstat(&file).map_err(|_| unreadable())?;
-    let changed = stamp(before) != stamp(&after) || bytes.len() + 1 != capacity;
-    bytes.shrink_to_fit();
-    Ok((SecretValue::new(std::mem::take(&mut *bytes)), changed || is_fresh(&after)))
+    let read = (&mut file).take(size + 1).read_to_end(&mut bytes);
+    let (Ok(_), Ok(after)) = (read, fs::fstat(&file)) else {
+        return fail(ErrorKind::Unavailable, "cannot be read".to_owned());
+    };
+    if stamp(before) != stamp(&after) || bytes.len() + 1 != capacity {
+        return (fail(ErrorKind::Unavailable, "is being written".to_owned()).0, true);
+    }
+    let value = SecretValue::new(std::mem::take(&mut *bytes));
+    (Ok(value), is_fresh(&after))
 }
 
 fn stamp(stat: &Stat) -> (i128, i128, i128, i128) {
@@ -292,7 +297,8 @@ fn is_fresh(stat: &Stat) -> bool {
         return false;
     };
     let written = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
-    SystemTime::now().duration_since(written).is_ok_and(|age| age < FRESH)
+    let settled = if stat.st_size == 0 { FRESH_EMPTY } else { FRESH };
+    SystemTime::now().duration_since(written).is_ok_and(|age| age < settled)
 }
 
 /// By what a file's name ends in.

@@ -278,7 +278,7 @@ async fn p2_a_batch_is_of_one_of_kubelets_generations() {
     let mut whole = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            (1..500).for_each(write);
+            (1..200).for_each(write);
             done.store(true, Ordering::Relaxed);
         });
         let values = |answers: Vec<SecretTree>| {
@@ -300,22 +300,101 @@ async fn p2_a_batch_is_of_one_of_kubelets_generations() {
 }
 
 #[tokio::test]
-async fn what_is_being_written_is_read_again() {
-    let fixture = Fixture::new(&[("half.json", r#"{"k":"#), ("empty", "")]);
+async fn what_may_be_half_of_a_write_is_read_again() {
+    // (content, milliseconds since it was written) → is it read again?
+    for (content, age, again) in [("half", 0, true), ("whole", 60, false), ("", 60, true), ("", 60_000, false)] {
+        let fixture = Fixture::new(&[("f", content)]);
+        let written = std::time::SystemTime::now() - Duration::from_millis(age);
+        fs::File::options().write(true).open(fixture.path("f")).unwrap().set_modified(written).unwrap();
+        let batch = read::batch(&fixture.path(""), &["f".to_owned()]);
+        assert_eq!(batch.unsettled, again, "{content:?} after {age} ms");
+        assert!(batch.answers[0].is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_write_in_two_parts_is_seen_as_one() {
+    let fixture = Fixture::new(&[("db.json", "")]);
     let mut files = fixture.connect("");
-    let (half, empty) = (fixture.path("half.json"), fixture.path("empty"));
+    let path = fixture.path("db.json");
     let writer = async {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        fs::write(&half, r#"{"k":"whole"}"#).unwrap();
-        fs::write(&empty, "no more").unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        fs::write(path, r#"{"k":"whole"}"#).unwrap();
     };
-    fixture.write("half.json", r#"{"k":"#);
-    let requests = [request("half.json"), request("empty")];
-    let known = Known::new();
-    let (results, ()) = tokio::join!(files.read(&requests, &known), writer);
-    let tree = |index: usize| match &results[index] {
-        Ok(Reading::Fresh(answer)) => answer.tree.clone(),
-        other => panic!("{other:?}"),
+    let (read, ()) = tokio::join!(read(&mut files, "db.json"), writer);
+    assert!(read.unwrap() == json(r#"{"k":"whole"}"#), "truncated first, written 30 ms later");
+}
+
+/// Runs `change` while the provider waits, and reads when it says that something changed.
+async fn after_change(files: &mut Files, path: &str, change: impl FnOnce()) -> SecretTree {
+    let waited = {
+        let mut changed = files.changed();
+        assert!(futures_util::poll!(&mut changed).is_pending(), "nothing changed yet");
+        change();
+        tokio::time::timeout(Duration::from_secs(10), changed).await
     };
-    assert!(tree(0) == json(r#"{"k":"whole"}"#) && tree(1) == json(r#""no more""#));
+    waited.expect("no event");
+    read(files, path).await.unwrap()
+}
+
+#[tokio::test]
+async fn changes_are_told_wherever_they_happen() {
+    let fixture = Fixture::new(&[("a", "1"), ("deep/er/b", "1"), ("doc.yaml", "k: 1")]);
+    let mut files = fixture.connect("");
+    assert!(futures_util::poll!(files.changed()).is_pending(), "nothing is asked for, nothing watched");
+    for path in ["a", "deep/er/b"] {
+        read(&mut files, path).await.unwrap();
+    }
+    assert!(after_change(&mut files, "a", || fixture.write("a", "2")).await == json(r#""2""#));
+    assert!(after_change(&mut files, "deep/er/b", || fixture.write("deep/er/b", "2")).await == json(r#""2""#));
+    // A directory is replaced, then written to.
+    fixture.write("other/er/b", "3");
+    settle(&mut files).await;
+    let replace = || {
+        fs::rename(fixture.path("deep"), fixture.path("old")).unwrap();
+        fs::rename(fixture.path("other"), fixture.path("deep")).unwrap();
+    };
+    assert!(after_change(&mut files, "deep/er/b", replace).await == json(r#""3""#));
+    settle(&mut files).await;
+    assert!(after_change(&mut files, "deep/er/b", || fixture.write("deep/er/b", "4")).await == json(r#""4""#));
+
+    let mut document = fixture.connect("doc.yaml");
+    assert!(read(&mut document, "k").await.is_ok());
+    let rename = || {
+        fixture.write("new", "k: 2");
+        fs::rename(fixture.path("new"), fixture.path("doc.yaml")).unwrap();
+    };
+    assert!(after_change(&mut document, "k", rename).await == json("2"));
+}
+
+/// Takes in what is still to be told.
+async fn settle(files: &mut Files) {
+    while tokio::time::timeout(Duration::from_millis(50), files.changed()).await.is_ok() {
+        read(files, "deep/er/b").await.ok();
+    }
+}
+
+#[tokio::test]
+async fn kubelets_swaps_are_told() {
+    let fixture = Fixture::new(&[]);
+    fixture.kubelet(".", "1", &[("a", "1"), ("sub/b", "1")]);
+    let mut files = fixture.connect("");
+    read(&mut files, "sub/b").await.unwrap();
+    for n in ["2", "3", "4"] {
+        let swap = || fixture.kubelet(".", n, &[("a", n), ("sub/b", n)]);
+        assert!(after_change(&mut files, "sub/b", swap).await == json(&format!("{n:?}")));
+        while tokio::time::timeout(Duration::from_millis(50), files.changed()).await.is_ok() {}
+        read(&mut files, "sub/b").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_yet_is_watched_once_it_is() {
+    let fixture = Fixture::new(&[]);
+    let mut files = fixture.connect("later");
+    assert_eq!(read(&mut files, "a").await.unwrap_err().kind, ErrorKind::Unavailable);
+    fixture.write("later/a", "1");
+    settle(&mut files).await;
+    assert!(read(&mut files, "a").await.unwrap() == json(r#""1""#));
+    assert!(after_change(&mut files, "a", || fixture.write("later/a", "2")).await == json(r#""2""#));
 }

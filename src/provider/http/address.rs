@@ -1,6 +1,6 @@
 //! Where a store is.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use hyper::Uri;
 
@@ -106,7 +106,8 @@ fn encode(into: &mut String, text: &str, also: &[u8]) {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.contains(&byte) {
             into.push(char::from(byte));
         } else {
-            into.push_str(&format!("%{byte:02X}"));
+            // Writing to a String cannot fail.
+            let _ = write!(into, "%{byte:02X}");
         }
     }
 }

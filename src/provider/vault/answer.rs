@@ -147,3 +147,63 @@ impl VersionState {
         !self.destroyed && self.deletion_time.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(path: &str, json: &str) -> Answer {
+        serde_json::from_str::<Envelope>(json).unwrap().into_answer(path).unwrap()
+    }
+
+    #[test]
+    fn engines_without_leases_say_until_when_an_answer_is_good() {
+        let now = UNIX_EPOCH.elapsed().unwrap().as_secs();
+        for (what, data, seconds) in [
+            (
+                "a static role",
+                r#"{"last_vault_rotation":"2026-11-21T10:59:46Z","password":"p","ttl":60}"#.to_owned(),
+                Some(60),
+            ),
+            ("one about to rotate", r#"{"last_vault_rotation":"2026-11-21T10:59:46Z","ttl":0}"#.to_owned(), Some(1)),
+            ("an identity token", r#"{"client_id":"c","token":"t","ttl":300}"#.to_owned(), Some(300)),
+            (
+                "a token of GCP",
+                format!(r#"{{"expires_at_seconds":{},"token":"t","token_ttl":9}}"#, now + 600),
+                Some(600),
+            ),
+            ("a certificate", format!(r#"{{"expiration":{},"serial_number":"5f"}}"#, now + 900), Some(900)),
+            ("one that has expired", r#"{"expiration":1,"serial_number":"5f"}"#.to_owned(), Some(0)),
+            ("an SSH certificate", r#"{"serial_number":"5f","signed_key":"k"}"#.to_owned(), None),
+            ("a secret with a ttl of its own", r#"{"ttl":60}"#.to_owned(), None),
+        ] {
+            let found = answer("x/y", &format!(r#"{{"lease_id":"","data":{data}}}"#)).expires_in;
+            // A second may pass while this runs.
+            let is_near = match (found, seconds) {
+                (Some(found), Some(seconds)) => found <= Duration::from_secs(seconds) && found.as_secs() + 2 >= seconds,
+                (found, seconds) => found.is_none() && seconds.is_none(),
+            };
+            assert!(is_near, "{what}: {found:?} is not {seconds:?}");
+        }
+        let kv = r#"{"lease_id":"","data":{"expiration":1,"serial_number":"5f"},"mount_type":"kv"}"#;
+        assert_eq!(answer("kv/x", kv).expires_in, None, "what people keep in a KV engine means nothing to Vault");
+    }
+
+    #[test]
+    fn p5_of_a_404_only_numbers_and_times_are_told() {
+        let body = |deletion_time: &str, destroyed: bool| {
+            format!(
+                r#"{{"data":{{"data":null,"metadata":{{"version":2,"deletion_time":"{deletion_time}","destroyed":{destroyed}}}}}}}"#
+            )
+        };
+        for (body, told) in [
+            (body("2026-11-21T10:26:13.109256157Z", false), Some("version 2 was deleted at 2026-11-21T10:26:13Z")),
+            (body("", true), Some("version 2 was destroyed")),
+            (body("canary canary canary", false), None),
+            (r#"{"errors":[]}"#.to_owned(), None),
+            ("canary".to_owned(), None),
+        ] {
+            assert_eq!(former_version(body.as_bytes()).as_deref(), told, "{body}");
+        }
+    }
+}

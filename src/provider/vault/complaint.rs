@@ -75,6 +75,11 @@ pub(super) fn store_failure(response: &Response, address: &dyn std::fmt::Display
 pub(super) fn login_refused(response: &Response, mount: &str, role: Option<&str>) -> Failure {
     let role = role.map_or_else(|| "the default role".to_owned(), |role| format!("role {role:?}"));
     let says = |words| says(response, words);
+    if says("fetching keys") {
+        let message =
+            format!("login at auth/{mount} is not possible now: Vault cannot fetch the keys that sign tokens");
+        return Failure::new(ErrorKind::Unavailable, message);
+    }
     let hint = if says("invalid role name") || says("could not be found") {
         "there is no such role there".to_owned()
     } else if says("service account name not authorized") {

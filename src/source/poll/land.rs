@@ -41,7 +41,7 @@ impl Lane {
     pub(in crate::source) fn land(&mut self, desk: &mut Desk<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         if std::mem::take(&mut self.pushed) {
-            self.refresh();
+            self.poll_now();
         }
         let now = Instant::now();
         for landed in std::mem::take(&mut self.landed) {
@@ -60,7 +60,7 @@ impl Lane {
                 Landed::ReadAgain(_) => {}
             }
             if std::mem::take(&mut self.again) {
-                self.refresh();
+                self.poll_now();
             }
         }
         if outcome.any {
@@ -216,9 +216,7 @@ impl Lane {
 
     fn report(&mut self, now: Instant, failures: &[Failure]) {
         let Some(first) = failures.first() else {
-            let well = self.slots.values().all(|slot| slot.failures == 0);
-            let extended = self.login.as_ref().is_none_or(|login| login.failures == 0);
-            if well && extended {
+            if !self.is_failing() {
                 let failed = self.budget.recovered();
                 if failed > 0 {
                     info!(provider = self.name, attempts_failed = failed, "provider answers again");

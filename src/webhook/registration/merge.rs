@@ -132,4 +132,4 @@ impl Own<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

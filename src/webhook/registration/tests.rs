@@ -1,1 +1,373 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::UNIX_EPOCH;
 
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::webhook::certificate::LIFE;
+
+const NAME: &str = "hushpod";
+const PLACEHOLDER: &str = "Cg==";
+
+/// An API server that holds one webhook configuration, or none: list, watch, get, and patch with an optimistic lock.
+#[derive(Clone)]
+struct ApiServer(Arc<Inner>);
+
+struct Inner {
+    /// And the resource version of the last change.
+    object: watch::Sender<(u64, Option<Value>)>,
+    /// Answers 503 and ends watches.
+    down: AtomicBool,
+    /// How long a patch is on its way, so that writers overlap.
+    latency: Duration,
+    lost_races: AtomicU32,
+    patches: Mutex<Vec<String>>,
+}
+
+fn configuration(bundles: &[&str]) -> Value {
+    let webhooks: Vec<_> = bundles
+        .iter()
+        .enumerate()
+        .map(|(index, bundle)| {
+            json!({
+                "name": format!("{index}.hushpod.dev"), "sideEffects": "None", "admissionReviewVersions": ["v1"],
+                "clientConfig": {"caBundle": bundle, "service": {"name": "hushpod", "namespace": "secrets"}},
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": NAME, "resourceVersion": "1"}, "webhooks": webhooks,
+    })
+}
+
+fn versioned(mut object: Value, version: u64) -> Value {
+    object["metadata"]["resourceVersion"] = json!(version.to_string());
+    object
+}
+
+fn failure(code: u16, message: &str) -> Response {
+    let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message, "reason": message});
+    (StatusCode::from_u16(code).unwrap(), status.to_string()).into_response()
+}
+
+impl ApiServer {
+    fn new(object: Option<Value>) -> Self {
+        Self(Arc::new(Inner {
+            object: watch::Sender::new((1, object)),
+            down: AtomicBool::new(false),
+            latency: Duration::from_millis(50),
+            lost_races: AtomicU32::new(0),
+            patches: Mutex::default(),
+        }))
+    }
+
+    fn client(&self) -> kube::Client {
+        let all = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+        let router = Router::new()
+            .route(all, get(Self::list))
+            .route(&format!("{all}/{NAME}"), get(Self::get).patch(Self::patch))
+            .with_state(self.clone());
+        kube::Client::new(router, "default")
+    }
+
+    async fn list(State(server): State<Self>, RawQuery(query): RawQuery) -> Response {
+        let query = query.unwrap_or_default();
+        let has = |parameter: &str| query.split('&').any(|given| given == parameter);
+        assert!(has("fieldSelector=metadata.name%3Dhushpod"), "RBAC's resourceNames demand it: {query:?}");
+        if server.0.down.load(Ordering::SeqCst) {
+            return failure(503, "down");
+        }
+        let mut object = server.0.object.subscribe();
+        let (version, items) = object.borrow_and_update().clone();
+        if !has("watch=true") {
+            let list = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfigurationList",
+                "metadata": {"resourceVersion": version.to_string()}, "items": items.as_slice()});
+            return list.to_string().into_response();
+        }
+        // What has changed since the list comes at once.
+        if !has(&format!("resourceVersion={version}")) {
+            object.mark_changed();
+        }
+        let events = stream::unfold((server, object), async |(server, mut object)| {
+            object.changed().await.ok()?;
+            if server.0.down.load(Ordering::SeqCst) {
+                return None;
+            }
+            let event = match object.borrow_and_update().clone() {
+                (_, Some(now)) => json!({"type": "MODIFIED", "object": now}),
+                (version, None) => json!({"type": "DELETED", "object": versioned(configuration(&[]), version)}),
+            };
+            Some((Ok::<_, Infallible>(Bytes::from(format!("{event}\n"))), (server, object)))
+        });
+        Body::from_stream(events).into_response()
+    }
+
+    async fn get(State(server): State<Self>) -> Response {
+        if server.0.down.load(Ordering::SeqCst) {
+            return failure(503, "down");
+        }
+        server.object().map_or_else(|| failure(404, "not found"), |object| object.to_string().into_response())
+    }
+
+    async fn patch(State(server): State<Self>, body: String) -> Response {
+        sleep(server.0.latency).await;
+        if server.0.down.load(Ordering::SeqCst) {
+            return failure(503, "down");
+        }
+        let patch: json_patch::Patch = serde_json::from_str(&body).unwrap();
+        assert!(matches!(patch.0.first(), Some(PatchOperation::Test(_))), "an optimistic lock first: {body}");
+        let Some(mut object) = server.object() else { return failure(404, "not found") };
+        if json_patch::patch(&mut object, &patch).is_err() {
+            server.0.lost_races.fetch_add(1, Ordering::SeqCst);
+            return failure(422, "the test operation failed");
+        }
+        server.0.patches.lock().unwrap().push(body);
+        server.set(Some(object.clone()));
+        object.to_string().into_response()
+    }
+
+    /// What a person or another controller does.
+    fn set(&self, object: Option<Value>) {
+        self.0.object.send_modify(|(version, present)| {
+            *version += 1;
+            *present = object.map(|object| versioned(object, *version));
+        });
+    }
+
+    fn object(&self) -> Option<Value> {
+        self.0.object.borrow().1.clone()
+    }
+
+    fn go(&self, down: bool) {
+        self.0.down.store(down, Ordering::SeqCst);
+        self.0.object.send_modify(|_| {});
+    }
+
+    /// The pods whose authorities each webhook trusts.
+    fn trusted(&self) -> Vec<Vec<String>> {
+        let webhooks = self.object().map(|object| object["webhooks"].as_array().unwrap().clone()).unwrap_or_default();
+        let bundle = |webhook: &Value| STANDARD.decode(webhook["clientConfig"]["caBundle"].as_str().unwrap()).unwrap();
+        webhooks.iter().map(|webhook| merge::tests::pods(&bundle(webhook))).collect()
+    }
+}
+
+/// A replica under test: its clock goes with tokio's.
+struct Replica {
+    served: Served,
+    readiness: Readiness,
+    born: SystemTime,
+    task: JoinHandle<Result<Infallible, CertificateError>>,
+}
+
+impl Replica {
+    fn start(api: &ApiServer, pod: &str) -> Self {
+        let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
+        let (served, readiness) = (Served::default(), Readiness::default());
+        let (born, start) = (UNIX_EPOCH + Duration::from_secs(1_800_000_000), Instant::now());
+        let clock = Clock::new(move || born + start.elapsed());
+        let own = SelfManaged::new(names, NAME.to_owned(), served.clone(), readiness.clone(), clock);
+        assert_eq!(readiness.pending(), [WAITS_FOR], "before anything has run");
+        Self { served, readiness, born, task: tokio::spawn(own.run(api.client())) }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.readiness.pending().is_empty()
+    }
+
+    /// How much later than the first certificate of all the served one was made.
+    fn age_at_issue(&self) -> Duration {
+        self.served.expires().unwrap().duration_since(self.born + LIFE).unwrap()
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How long until it is so; panics after a minute.
+async fn until(what: impl Fn() -> bool) -> Duration {
+    let start = Instant::now();
+    while !what() {
+        assert!(start.elapsed() < Duration::from_secs(60), "not within a minute");
+        sleep(Duration::from_millis(10)).await;
+    }
+    start.elapsed()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_five_seconds_after_every_webhook_was_seen_to_trust_it() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER, PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    let trusts = || api.trusted() == [["pod-a"], ["pod-a"]];
+    assert!(until(trusts).await < seconds(1));
+    let settled = until(|| replica.is_ready()).await;
+    assert!(settled >= SETTLE && settled < SETTLE + seconds(1), "{settled:?}");
+    sleep(seconds(600)).await;
+    assert_eq!(api.0.patches.lock().unwrap().len(), 1, "one write, then peace");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_strips_the_certificate_makes_it_unready_until_it_is_back() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    until(|| replica.is_ready()).await;
+    for round in 0..3 {
+        sleep(seconds(30)).await;
+        api.set(Some(configuration(&[PLACEHOLDER])));
+        assert!(until(|| !replica.is_ready()).await < seconds(1), "round {round}");
+        let back = until(|| replica.is_ready()).await;
+        assert!(back >= SETTLE && back < SETTLE + seconds(3), "round {round}: {back:?}");
+        assert_eq!(api.trusted(), [["pod-a"]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_webhook_of_two_is_not_enough() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    until(|| replica.is_ready()).await;
+    let mut object = api.object().unwrap();
+    let mut second = configuration(&[PLACEHOLDER])["webhooks"][0].clone();
+    second["clientConfig"]["caBundle"].take();
+    object["webhooks"].as_array_mut().unwrap().push(second);
+    api.set(Some(object));
+    until(|| !replica.is_ready()).await;
+    until(|| replica.is_ready()).await;
+    assert_eq!(api.trusted(), [["pod-a"], ["pod-a"]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_comes_later_or_goes() {
+    let api = ApiServer::new(None);
+    let replica = Replica::start(&api, "pod-a");
+    sleep(seconds(120)).await;
+    assert!(!replica.is_ready());
+    api.set(Some(configuration(&[PLACEHOLDER])));
+    until(|| replica.is_ready()).await;
+    api.set(None);
+    assert!(until(|| !replica.is_ready()).await < seconds(1));
+    api.set(Some(configuration(&[PLACEHOLDER])));
+    until(|| replica.is_ready()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_write_at_once_both_get_in() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
+    let replicas: Vec<_> = (0..5).map(|index| Replica::start(&api, &format!("pod-{index}"))).collect();
+    for replica in &replicas {
+        until(|| replica.is_ready()).await;
+    }
+    let mut trusted = api.trusted().remove(0);
+    trusted.sort();
+    assert_eq!(trusted, ["pod-0", "pod-1", "pod-2", "pod-3", "pod-4"]);
+    assert!(api.0.lost_races.load(Ordering::SeqCst) > 0, "they did collide");
+    sleep(seconds(60)).await;
+    assert!(replicas.iter().all(Replica::is_ready));
+    assert_eq!(api.0.patches.lock().unwrap().len(), 5, "nobody overwrites anybody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewal_overlaps_and_never_unreadies() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    let other = Replica::start(&api, "pod-b");
+    until(|| replica.is_ready() && other.is_ready()).await;
+    drop(other);
+    let count = |pod: &str| api.trusted()[0].iter().filter(|trusted| *trusted == pod).count();
+
+    sleep(LIFE / 2 - seconds(30)).await;
+    assert_eq!((count("pod-a"), replica.age_at_issue()), (1, seconds(0)));
+    let mut switched = None;
+    let mut added = None;
+    // Two minutes around half of its life, in small steps.
+    for step in 0..1200 {
+        sleep(Duration::from_millis(100)).await;
+        assert!(replica.is_ready(), "step {step}");
+        if count("pod-a") == 2 {
+            added.get_or_insert(step);
+        }
+        if replica.age_at_issue() > seconds(0) {
+            switched.get_or_insert(step);
+        }
+    }
+    let (added, switched) = (added.unwrap(), switched.unwrap());
+    assert!(switched - added >= 49, "trusted for five seconds before it is served: {added} {switched}");
+    assert!(switched - added < 60, "{added} {switched}");
+
+    sleep(seconds(3600)).await;
+    assert_eq!((count("pod-a"), count("pod-b")), (2, 1), "the old authority stays until it expires");
+    sleep(LIFE / 2).await;
+    assert_eq!((count("pod-a"), count("pod-b")), (2, 0), "the third came, the first is over; so is the dead pod's");
+    assert!(replica.is_ready());
+    assert!(replica.age_at_issue() >= LIFE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_changes_nothing_and_renewal_waits_for_it() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    until(|| replica.is_ready()).await;
+    api.go(true);
+    for _ in 0..23 {
+        sleep(seconds(3600)).await;
+        assert!(replica.is_ready(), "what was trusted is trusted");
+        assert_eq!(replica.age_at_issue(), seconds(0), "what is not trusted is not served");
+    }
+    api.go(false);
+    until(|| replica.age_at_issue() > seconds(0)).await;
+    assert!(replica.is_ready());
+
+    api.go(true);
+    sleep(LIFE + seconds(3600)).await;
+    assert!(!replica.is_ready(), "over is not ready, whatever the bundle says");
+    api.go(false);
+    until(|| replica.is_ready()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p1_nothing_but_certificates_is_written() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER, PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    until(|| replica.is_ready()).await;
+    sleep(LIFE).await;
+    let patches = api.0.patches.lock().unwrap();
+    assert!(patches.len() >= 2);
+    for patch in patches.iter() {
+        let operations: Vec<Value> = serde_json::from_str(patch).unwrap();
+        let (lock, adds) = operations.split_first().unwrap();
+        assert_eq!(lock["path"], "/metadata/resourceVersion");
+        for add in adds {
+            let bundle = String::from_utf8(STANDARD.decode(add["value"].as_str().unwrap()).unwrap()).unwrap();
+            assert!(!bundle.contains("PRIVATE"));
+            let certificates = bundle.matches("-----BEGIN CERTIFICATE-----").count();
+            assert_eq!((bundle.matches("-----BEGIN").count(), merge::tests::pods(bundle.as_bytes()).len()), (certificates, certificates));
+        }
+    }
+}
+
+#[test]
+fn errors_say_what_the_api_server_said() {
+    let status = kube::core::Status::failure("patch is forbidden: no such right", "Forbidden").with_code(403).boxed();
+    let error = RegistrationError::Api { name: NAME.to_owned(), cause: Box::new(kube::Error::Api(status)) };
+    let expected = "mutatingwebhookconfiguration \"hushpod\": patch is forbidden: no such right (403)";
+    assert_eq!(error.to_string(), expected);
+}

@@ -17,17 +17,17 @@ mod engines;
 mod logins;
 mod tls;
 
-pub use tls::Certificates;
+pub(crate) use tls::Certificates;
 
 /// The root token. Every token and every answer of this fake that is secret has `canary` in it.
-pub const ROOT: &str = "canary-root";
+pub(crate) const ROOT: &str = "canary-root";
 
 /// A running server.
-pub struct FakeVault {
+pub(crate) struct FakeVault {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Who vouches for it.
-    pub certificates: Certificates,
+    pub(crate) certificates: Certificates,
     state: Shared,
     task: tokio::task::JoinHandle<()>,
 }
@@ -36,7 +36,7 @@ type Shared = Arc<Mutex<Server>>;
 
 /// What happens instead of an answer.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Another status, with these headers and this body.
     Status(u16, Vec<(&'static str, String)>, String),
     /// A 200 with this body.
@@ -49,12 +49,12 @@ pub enum Fault {
 
 /// A request that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub method: String,
+pub(crate) struct Seen {
+    pub(crate) method: String,
     /// Without `/v1/`, with its query.
-    pub path: String,
-    pub namespace: Option<String>,
-    pub has_request_header: bool,
+    pub(crate) path: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) has_request_header: bool,
 }
 
 #[derive(Default)]
@@ -123,12 +123,12 @@ impl Reply {
 
 impl FakeVault {
     /// Starts a server on a free port of 127.0.0.1.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Certificates::new()).await
     }
 
     /// Starts a server that shows the given certificate.
-    pub async fn start_with(certificates: Certificates) -> Self {
+    pub(crate) async fn start_with(certificates: Certificates) -> Self {
         let state = Shared::default();
         state.lock().unwrap().logins = logins::Logins::with_root(ROOT);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,41 +147,34 @@ impl FakeVault {
     }
 
     /// The next `times` requests for exactly this path meet this fault.
-    pub fn fail(&self, path: &str, times: usize, fault: Fault) {
+    pub(crate) fn fail(&self, path: &str, times: usize, fault: Fault) {
         self.server().faults.insert(path.to_owned(), (times, fault));
     }
 
     /// Every request from now on finds it sealed, or no longer so.
-    pub fn set_sealed(&self, sealed: bool) {
+    pub(crate) fn set_sealed(&self, sealed: bool) {
         self.server().sealed = sealed;
     }
 
     /// Lets time pass for tokens and leases.
-    pub fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: Duration) {
         self.server().later += by;
     }
 
     /// What came in since the last time this was asked.
-    pub fn take_seen(&self) -> Vec<Seen> {
+    pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.server().seen)
     }
 
     /// Groups that TLS key exchanges agreed on.
-    pub fn key_exchanges(&self) -> BTreeSet<String> {
+    pub(crate) fn key_exchanges(&self) -> BTreeSet<String> {
         self.server().key_exchanges.clone()
     }
 
     /// How many tokens live, the root's among them.
-    pub fn live_tokens(&self) -> usize {
+    pub(crate) fn live_tokens(&self) -> usize {
         let server = self.server();
         server.logins.live(server.now())
-    }
-
-    /// How many leases live.
-    pub fn live_leases(&self) -> usize {
-        let server = self.server();
-        let now = server.now();
-        server.leases.values().filter(|lease| lease.ends > now).count()
     }
 }
 
@@ -230,13 +223,13 @@ impl Server {
         match (call.method.as_str(), components.as_slice()) {
             ("GET", ["sys", "internal", "ui", "mounts", rest @ ..]) => self.show_mount(call, &rest.join("/")),
             ("POST", ["sys", "mounts", mount @ ..]) => self.mount(&mount.join("/"), &call.body),
-            ("DELETE", ["sys", "mounts" | "auth" | "policies" | "quotas", ..]) => Reply::no_content(),
+            ("DELETE", ["sys", "mounts" | "auth" | "policies" | "quotas", ..])
+            | ("POST", ["sys", "quotas", "config"]) => Reply::no_content(),
             ("POST", ["sys", "quotas", "rate-limit", _]) => {
                 let field = |name: &str| call.body[name].clone();
                 self.quotas.insert(field("path").as_str().unwrap().to_owned(), (field("rate").as_u64().unwrap(), 0));
                 Reply::no_content()
             }
-            ("POST", ["sys", "quotas", "config"]) => Reply::no_content(),
             ("PUT" | "POST", ["sys", "leases", verb]) => self.change_lease(verb, &call.body),
             ("POST", ["sys", "policies", "acl", name]) => self.logins.set_policy(name, &call.body),
             (_, ["sys" | "auth", ..]) => self.manage_logins(call, &components),

@@ -168,8 +168,8 @@ impl Server {
         }
         lease.ends = (now + lease.ttl).min(lease.max);
         // Whole seconds, as Vault rounds them.
-        let left = lease.ends.duration_since(now).as_secs_f64().round();
-        Reply::framed(200, json!({"lease_id": id, "renewable": true, "lease_duration": left as u64}))
+        let left = (lease.ends.duration_since(now) + Duration::from_millis(500)).as_secs();
+        Reply::framed(200, json!({"lease_id": id, "renewable": true, "lease_duration": left}))
     }
 
     /// A token's end is the end of its leases.

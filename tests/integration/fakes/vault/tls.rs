@@ -10,9 +10,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 /// An authority and the certificate that it gave the server.
-pub struct Certificates {
+pub(crate) struct Certificates {
     /// The authority's certificate, PEM.
-    pub ca: String,
+    pub(crate) ca: String,
     config: Arc<rustls::ServerConfig>,
 }
 
@@ -20,12 +20,12 @@ pub struct Certificates {
 
 impl Certificates {
     /// Good for 127.0.0.1 and vault.test (not for localhost), now.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::valid_until(4096)
     }
 
     /// Good until the first of January of a year.
-    pub fn valid_until(year: i32) -> Self {
+    pub(crate) fn valid_until(year: i32) -> Self {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.distinguished_name.push(DnType::CommonName, format!("authority {}", rand_name()));
@@ -44,7 +44,7 @@ impl Certificates {
         Self { ca: authority.pem(), config: Arc::new(config) }
     }
 
-    pub fn acceptor(&self) -> TlsAcceptor {
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
 }
@@ -54,7 +54,7 @@ fn rand_name() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-pub async fn serve<F>(listener: TcpListener, acceptor: TlsAcceptor, router: Router, on_handshake: F)
+pub(crate) async fn serve<F>(listener: TcpListener, acceptor: TlsAcceptor, router: Router, on_handshake: F)
 where
     F: Fn(String) + Clone + Send + 'static,
 {

@@ -17,7 +17,7 @@ def stealing(thing):
 
 
 def impostor(thing):
-    thing["spec"]["volumes"].append({"name": "hushpod-state", "emptyDir": {}})
+    thing["spec"]["volumes"].append({"name": "hushpod-state", "hostPath": {"path": "/tmp"}})
 
 
 def namesake(thing):
@@ -33,6 +33,7 @@ def windows(thing):
 
 def early(thing):
     thing["spec"]["initContainers"] = [container("early", "true")]
+    thing["metadata"]["annotations"]["hushpod.dev/init-order"] = "last"
 
 
 def nothing(_):
@@ -42,7 +43,7 @@ def nothing(_):
 # What is annotated beside or instead of GOOD, what is done to the pod, and what the sentence must hold. The first part
 # is the annotation or place.
 CASES = {
-    "unknown key": ({"fiel.x": "secret/data/app#x"}, nothing, ["hushpod.dev/fiel.x", '"file."']),
+    "unknown key": ({"fiel.x": "secret/data/app#x"}, nothing, ["hushpod.dev/fiel.x", "unknown key", '"file.x"']),
     "unknown field": (
         {"secrets": '[{file: y, from: "secret/data/app#x", formt: json}]'},
         nothing,

@@ -183,7 +183,7 @@ class Suite:
         path = Path(self.options.output) / f"{each.name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        tail = "\n".join(f"      | {line[:200]}" for line in text.splitlines()[-60:])
+        tail = "\n".join(f"      | {line[:200]}" for line in text.splitlines()[-40:])
         self.say(f"      the pods, events and logs are in {path}; their end:\n{tail}")
 
     def all(self, tests):

@@ -234,11 +234,12 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
         """What one would look at first, as text."""
         if not self.is_open:
             return ""
-        parts = []
+        # What says most comes last.
+        parts = ["--- webhook\n" + self.suite.product.logs()]
         for command in (
             ["get", "pods", "-o", "wide"],
             ["describe", "pods"],
-            ["get", "events", "--sort-by=.lastTimestamp"],
+            ["get", "events", "--field-selector=type!=Normal", "--sort-by=.lastTimestamp"],
         ):
             parts.append(run("kubectl", "-n", self.namespace, *command, ok=False).stdout[-12000:])
         for each in self.api.list("Pod", self.namespace):
@@ -248,7 +249,6 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
                     log = run("kubectl", "-n", self.namespace, *arguments, ok=False)
                     if log.returncode == 0 and log.stdout:
                         parts.append(f"--- {each['metadata']['name']} {name} (previous: {previous})\n{log.stdout}")
-        parts.append("--- webhook\n" + self.suite.product.logs())
         return "\n".join(parts)
 
     # --- secrets

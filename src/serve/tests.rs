@@ -46,7 +46,11 @@ impl Client {
         self.connect_by(alpn, &rustls::version::TLS13).await
     }
 
-    async fn connect_by(&self, alpn: &[u8], version: &'static SupportedProtocolVersion) -> io::Result<TlsStream<TcpStream>> {
+    async fn connect_by(
+        &self,
+        alpn: &[u8],
+        version: &'static SupportedProtocolVersion,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(provider())
@@ -75,7 +79,8 @@ impl Client {
 
 pub(crate) async fn post_on(sender: &mut http1::SendRequest<Body>, body: Body) -> io::Result<(StatusCode, Bytes)> {
     sender.ready().await.map_err(io::Error::other)?;
-    let request = Request::post("/").header("host", HOST).header("content-type", "application/json").body(body).unwrap();
+    let request =
+        Request::post("/").header("host", HOST).header("content-type", "application/json").body(body).unwrap();
     let response = sender.send_request(request).await.map_err(io::Error::other)?;
     let status = response.status();
     Ok((status, response.into_body().collect().await.map_err(io::Error::other)?.to_bytes()))
@@ -85,7 +90,9 @@ pub(crate) async fn post_on(sender: &mut http1::SendRequest<Body>, body: Body) -
 fn piecemeal() -> (mpsc::Sender<&'static str>, Body) {
     let (sender, mut pieces) = mpsc::channel(1);
     let pieces = futures_util::stream::poll_fn(move |context| {
-        pieces.poll_recv(context).map(|piece| piece.map(|piece: &str| Ok::<_, Infallible>(Frame::data(Bytes::from(piece)))))
+        pieces
+            .poll_recv(context)
+            .map(|piece| piece.map(|piece: &str| Ok::<_, Infallible>(Frame::data(Bytes::from(piece)))))
     });
     (sender, Body::new(StreamBody::new(pieces)))
 }
@@ -279,7 +286,10 @@ async fn drain_finishes_what_is_in_flight_and_refuses_the_rest() {
     let mut during = client.http1().await.unwrap();
     let request = Request::post("/").header("host", HOST).body(Body::empty()).unwrap();
     let response = during.send_request(request).await.unwrap();
-    assert_eq!((response.status(), &response.headers()["connection"]), (StatusCode::OK, &HeaderValue::from_static("close")));
+    assert_eq!(
+        (response.status(), &response.headers()["connection"]),
+        (StatusCode::OK, &HeaderValue::from_static("close"))
+    );
 
     clock.pass(1.0).await;
     // Idle connections are closed, which is after the listener is gone.
@@ -340,7 +350,9 @@ async fn failing_accept_does_not_spin_and_recovers() {
     let slots = Arc::new(Semaphore::new(1));
     // What a process without free descriptors gets, and what a client causes that left.
     let emfile = rustix::io::Errno::MFILE.raw_os_error();
-    for (errno, failures, expected) in [(emfile, 50, ACCEPT_PAUSE * 50), (rustix::io::Errno::CONNABORTED.raw_os_error(), 50, Duration::ZERO)] {
+    for (errno, failures, expected) in
+        [(emfile, 50, ACCEPT_PAUSE * 50), (rustix::io::Errno::CONNABORTED.raw_os_error(), 50, Duration::ZERO)]
+    {
         let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let left = Mutex::new(failures);
         let accept = async || {

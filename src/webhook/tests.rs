@@ -71,7 +71,8 @@ async fn answers_by_request() {
 async fn a_pod_and_its_old_state_fit() {
     let router = router(review(), Metrics::new(Registry::default()));
     let body = "x".repeat(2_900_000);
-    let request = Request::post(PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
+    let request =
+        Request::post(PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
     assert_eq!(send(&router, request).await, (200, body));
 }
 
@@ -156,7 +157,8 @@ impl Running {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake::<_, Body>(hyper_util::rt::TokioIo::new(stream)).await.ok()?;
         tokio::spawn(connection);
-        let response = sender.send_request(Request::get(path).header("host", "x").body(Body::empty()).unwrap()).await.ok()?;
+        let response =
+            sender.send_request(Request::get(path).header("host", "x").body(Body::empty()).unwrap()).await.ok()?;
         let status = response.status().as_u16();
         let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.ok()?;
         Some((status, String::from_utf8(body.to_vec()).ok()?))
@@ -227,7 +229,9 @@ async fn what_cannot_start_says_why() {
         configuration: "hushpod".to_owned(),
         drain_delay: Duration::ZERO,
     };
-    let run = |settings| run(settings, review(), Metrics::new(Registry::default()), Readiness::default(), CancellationToken::new());
+    let run = |settings| {
+        run(settings, review(), Metrics::new(Registry::default()), Readiness::default(), CancellationToken::new())
+    };
     let error = run(settings.clone()).await.unwrap_err();
     assert!(matches!(error, WebhookError::Serve(_)), "{error}");
     let error = run(WebhookSettings { listen: "127.0.0.1:0".parse().unwrap(), ..settings }).await.unwrap_err();

@@ -10,6 +10,10 @@ mod floor;
 mod load;
 mod store;
 
+// As in `hushpod`: the floor is the same server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Debug, Parser)]
 enum Cli {
     /// Sends admission requests over TLS connections that are kept, and prints how long the answers took

@@ -71,7 +71,7 @@ fn decide_with(config: &str, review: &Value) -> Decided {
     assert_eq!(body["apiVersion"], "admission.k8s.io/v1");
     assert_eq!(body["kind"], "AdmissionReview");
     let response = body["response"].clone();
-    let mut pod = review["request"]["object"].clone();
+    let mut pod = review.pointer("/request/object").cloned().unwrap();
     let mut operations = Vec::new();
     if let Some(patch) = response["patch"].as_str() {
         assert_eq!(response["patchType"], "JSONPatch");

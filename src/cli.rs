@@ -47,9 +47,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct LogArgs {
-    /// Least severe level that is logged: error, warn, info, debug or trace.
-    #[arg(long, env = "HUSHPOD_LOG", default_value = "info", global = true)]
-    log_level: tracing::Level,
+    /// Least severe level that is logged: error, warn, info, debug or trace [default: info; for demo: warn].
+    #[arg(long, env = "HUSHPOD_LOG", value_name = "LEVEL", global = true)]
+    log_level: Option<tracing::Level>,
     /// How log lines look: text or json.
     #[arg(long, env = "HUSHPOD_LOG_FORMAT", default_value = "text", global = true)]
     log_format: LogFormat,
@@ -117,7 +117,8 @@ struct ApplicationArgs {
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli) -> ExitCode {
     let Cli { command, log: LogArgs { log_level, log_format } } = cli;
-    telemetry::init(log_format, log_level);
+    let default_level = if matches!(command, Command::Demo(_)) { tracing::Level::WARN } else { tracing::Level::INFO };
+    telemetry::init(log_format, log_level.unwrap_or(default_level));
     let outcome = match command {
         Command::Webhook(args) => run_webhook(args).await,
         Command::Demo(args) => return run_demo(args).await,

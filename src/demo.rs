@@ -22,6 +22,9 @@ use pod::{Pod, Watcher};
 use report::{Report, Style};
 use stage::{Stage, Store, Webhook};
 
+/// Longer than the agent keeps the previous generation for readers.
+const GRACE: Duration = Duration::from_millis(1100);
+
 /// How to run the demo.
 #[derive(Debug)]
 pub struct DemoSettings {
@@ -111,7 +114,7 @@ async fn show_mode(
         report.step("annotation", &format!("{key}: {}", value.trim_end().replace('\n', "\n                  ")))?;
     }
     let (patched, patch) = webhook.review(pod.manifest()).await?;
-    for line in report::describe_patch(&patch) {
+    for line in report::describe_patch(&patch, &patched) {
         report.step("patch", &line)?;
     }
     let closed = pod.start_agents(agent, &patched).await?;
@@ -127,6 +130,8 @@ async fn show_mode(
     let watcher = Watcher::start(live);
     let mut delays = Vec::new();
     for round in 1..=if mode == Mode::Init { 1 } else { rotations } {
+        // The agent swaps once a second at most, so that readers finish: let that pass, to measure the way alone.
+        tokio::time::sleep(GRACE).await;
         let value = store.rotate()?;
         if mode == Mode::Init {
             tokio::time::sleep(Duration::from_millis(300)).await;

@@ -18,7 +18,7 @@ use crate::annotations::{Mode, PREFIX};
 use crate::deliver::volume::read_set;
 
 /// Nothing in the demo takes this long, unless it is broken.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A pod of the demo.
 #[derive(Debug)]
@@ -295,9 +295,16 @@ impl Watcher {
     }
 
     /// Reads, and how many of them saw a mixture.
-    pub(super) async fn stop(self) -> (u64, u64) {
+    pub(super) async fn stop(mut self) -> (u64, u64) {
         self.stop.cancel();
-        self.task.await.unwrap_or_default()
+        (&mut self.task).await.unwrap_or_default()
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        // A demo that breaks off must not wait for a thread that reads for ever.
+        self.stop.cancel();
     }
 }
 

@@ -101,29 +101,31 @@ pub(super) fn millis(duration: Duration) -> String {
 }
 
 /// The patch as a person would want to see it: what was added where, not how.
-pub(super) fn describe_patch(patch: &Patch) -> Vec<String> {
-    patch.0.iter().flat_map(describe_operation).collect()
+pub(super) fn describe_patch(patch: &Patch, patched: &Value) -> Vec<String> {
+    patch.0.iter().flat_map(|operation| describe_operation(operation, patched)).collect()
 }
 
-fn describe_operation(operation: &PatchOperation) -> Vec<String> {
+fn describe_operation(operation: &PatchOperation, patched: &Value) -> Vec<String> {
     let PatchOperation::Add(add) = operation else { return vec![format!("~ {}", operation.path())] };
     let path = add.path.to_string();
     let items = match &add.value {
         Value::Array(items) => items.as_slice(),
         item => std::slice::from_ref(item),
     };
-    let describe: fn(&Value, &str) -> String =
-        match path.trim_start_matches("/spec/").split('/').collect::<Vec<_>>().as_slice() {
-            ["volumes", ..] => describe_volume,
-            ["initContainers" | "containers", _, "volumeMounts", ..] => describe_mount,
-            ["initContainers", ..] => |item, _| describe_container(item, "init container"),
-            ["containers", ..] => |item, _| describe_container(item, "container"),
-            _ => |_, path| format!("+ {path}"),
-        };
-    items.iter().map(|item| describe(item, &path)).collect()
+    let steps: Vec<_> = path.trim_start_matches("/spec/").split('/').collect();
+    let describe = |item: &Value| match steps.as_slice() {
+        ["volumes", ..] => describe_volume(item),
+        [list @ ("initContainers" | "containers"), index, "volumeMounts", ..] => {
+            describe_mount(item, pointer(patched, &format!("/spec/{list}/{index}/name")))
+        }
+        ["initContainers", ..] => describe_container(item, "init container"),
+        ["containers", ..] => describe_container(item, "container"),
+        _ => format!("+ {path}"),
+    };
+    items.iter().map(describe).collect()
 }
 
-fn describe_volume(volume: &Value, _: &str) -> String {
+fn describe_volume(volume: &Value) -> String {
     let kind = if volume.get("emptyDir").is_some() {
         format!("in memory, at most {}", pointer(volume, "/emptyDir/sizeLimit"))
     } else if volume.get("projected").is_some() {
@@ -146,8 +148,7 @@ fn describe_container(container: &Value, kind: &str) -> String {
     )
 }
 
-fn describe_mount(mount: &Value, path: &str) -> String {
-    let container = path.split('/').nth(3).unwrap_or_default();
+fn describe_mount(mount: &Value, container: &str) -> String {
     let read_only = if mount.get("readOnly") == Some(&json!(true)) { "read-only" } else { "writable" };
     format!(
         "+ mount {} in container {container}: {read_only}, {} of {}",

@@ -71,7 +71,8 @@ async fn answers_by_request() {
 async fn a_pod_and_its_old_state_fit() {
     let router = router(review(), Metrics::new(Registry::default()));
     let body = "x".repeat(2_900_000);
-    let request = Request::post(PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
+    let request =
+        Request::post(PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
     assert_eq!(send(&router, request).await, (200, body));
 }
 
@@ -156,7 +157,8 @@ impl Running {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake::<_, Body>(hyper_util::rt::TokioIo::new(stream)).await.ok()?;
         tokio::spawn(connection);
-        let response = sender.send_request(Request::get(path).header("host", "x").body(Body::empty()).unwrap()).await.ok()?;
+        let response =
+            sender.send_request(Request::get(path).header("host", "x").body(Body::empty()).unwrap()).await.ok()?;
         let status = response.status().as_u16();
         let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.ok()?;
         Some((status, String::from_utf8(body.to_vec()).ok()?))
@@ -204,12 +206,14 @@ async fn drain_is_unready_first_and_serves_on_for_five_seconds() {
     let clock = HandClock::start();
     running.shutdown.cancel();
     for _ in 0..4 {
-        clock.pass(1.0).await;
         assert_eq!(running.admin("/readyz").await, Some((503, "waiting for: draining\n".to_owned())));
         assert!(running.serves(&root).await);
+        clock.pass(1.0).await;
     }
+    assert!(running.serves(&root).await);
     assert!(!running.webhook.is_finished());
-    clock.pass(1.0).await;
+    let took = 4.0 + clock.until_finished(&running.webhook).await;
+    assert!((5.0..7.0).contains(&took), "{took}");
     running.webhook.await.unwrap().unwrap();
     let left = Client { address: running.listen, root, host: HOST };
     assert!(left.connect(b"http/1.1").await.is_err());
@@ -227,7 +231,9 @@ async fn what_cannot_start_says_why() {
         configuration: "hushpod".to_owned(),
         drain_delay: Duration::ZERO,
     };
-    let run = |settings| run(settings, review(), Metrics::new(Registry::default()), Readiness::default(), CancellationToken::new());
+    let run = |settings| {
+        run(settings, review(), Metrics::new(Registry::default()), Readiness::default(), CancellationToken::new())
+    };
     let error = run(settings.clone()).await.unwrap_err();
     assert!(matches!(error, WebhookError::Serve(_)), "{error}");
     let error = run(WebhookSettings { listen: "127.0.0.1:0".parse().unwrap(), ..settings }).await.unwrap_err();

@@ -54,7 +54,8 @@ fn authority_and_leaf_are_what_they_should_be() {
 
 #[test]
 fn every_issue_has_keys_of_its_own() {
-    let (first, second) = (issue(&names("a"), SystemTime::now()).unwrap(), issue(&names("a"), SystemTime::now()).unwrap());
+    let (first, second) =
+        (issue(&names("a"), SystemTime::now()).unwrap(), issue(&names("a"), SystemTime::now()).unwrap());
     let key = |der: &CertificateDer<'_>| X509Certificate::from_der(der).unwrap().1.public_key().raw.to_vec();
     let keys = [&first, &second].map(|issued| [key(&issued.authority), key(&issued.credentials.chain()[0])]).concat();
     for (index, one) in keys.iter().enumerate() {
@@ -86,7 +87,8 @@ fn p1_debug_shows_no_key() {
 
 #[tokio::test]
 async fn callers_that_trust_the_authority_can_connect_and_others_cannot() {
-    let (issued, renewed) = (issue(&names("a"), SystemTime::now()).unwrap(), issue(&names("a"), SystemTime::now()).unwrap());
+    let (issued, renewed) =
+        (issue(&names("a"), SystemTime::now()).unwrap(), issue(&names("a"), SystemTime::now()).unwrap());
     let served = Served::default();
     let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap().with_tls(server_config(&served).unwrap());
     let client = Client { address: server.address(), root: issued.authority, host: "hushpod.secrets.svc" };

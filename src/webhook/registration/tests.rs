@@ -359,7 +359,10 @@ async fn p1_nothing_but_certificates_is_written() {
             let bundle = String::from_utf8(STANDARD.decode(add["value"].as_str().unwrap()).unwrap()).unwrap();
             assert!(!bundle.contains("PRIVATE"));
             let certificates = bundle.matches("-----BEGIN CERTIFICATE-----").count();
-            assert_eq!((bundle.matches("-----BEGIN").count(), merge::tests::pods(bundle.as_bytes()).len()), (certificates, certificates));
+            assert_eq!(
+                (bundle.matches("-----BEGIN").count(), merge::tests::pods(bundle.as_bytes()).len()),
+                (certificates, certificates)
+            );
         }
     }
 }

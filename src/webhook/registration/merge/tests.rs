@@ -106,7 +106,8 @@ fn at_most_64_of_ours_and_the_first_to_expire_goes_first() {
     assert!(merged.contains(&own), "never its own, though it expires first");
     assert!(!merged.contains(&soonest));
     assert!(strangers.iter().all(|stranger| merged.contains(stranger)));
-    let gone: Vec<_> = others.iter().filter(|other| !merged.contains(other)).map(|other| ours(other).unwrap().1).collect();
+    let gone: Vec<_> =
+        others.iter().filter(|other| !merged.contains(other)).map(|other| ours(other).unwrap().1).collect();
     let stayed = others.iter().filter(|other| merged.contains(other)).map(|other| ours(other).unwrap().1).min();
     assert_eq!(gone.len(), 2);
     assert!(gone.into_iter().max() <= stayed);

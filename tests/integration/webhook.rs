@@ -77,7 +77,7 @@ fn decide_with(config: &str, review: &Value) -> Decided {
         assert_eq!(response["patchType"], "JSONPatch");
         let patch: json_patch::Patch = serde_json::from_slice(&STANDARD.decode(patch).unwrap()).unwrap();
         json_patch::patch(&mut pod, &patch).unwrap();
-        operations = serde_json::to_value(&patch).unwrap().as_array().unwrap().clone();
+        operations = serde_json::from_value(serde_json::to_value(&patch).unwrap()).unwrap();
     }
     Decided { outcome: answer.outcome, response, patch: operations, pod }
 }

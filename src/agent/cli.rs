@@ -57,13 +57,13 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Options {
     /// Root of the secrets volume
-    #[arg(long, global = true, env = "HUSHPOD_VOLUME", value_name = "DIR", default_value = "/hushpod/volume")]
+    #[arg(long, global = true, env = "HUSHPOD_VOLUME", value_name = "DIR", default_value = "/run/hushpod/volume")]
     volume: PathBuf,
     /// State volume: the hand-over of logins and leases (optional for init)
-    #[arg(long, global = true, env = "HUSHPOD_STATE", value_name = "DIR", default_value = "/hushpod/state")]
+    #[arg(long, global = true, env = "HUSHPOD_STATE", value_name = "DIR", default_value = "/run/hushpod/state")]
     state: PathBuf,
     /// Downward API volume with the file `annotations`: hold, pin and refresh-now
-    #[arg(long, global = true, env = "HUSHPOD_CONTROLS", value_name = "DIR", default_value = "/hushpod/controls")]
+    #[arg(long, global = true, env = "HUSHPOD_CONTROLS", value_name = "DIR", default_value = "/run/hushpod/controls")]
     controls: PathBuf,
     /// Projected service account tokens, one file per provider
     #[arg(

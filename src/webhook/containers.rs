@@ -91,9 +91,9 @@ impl Blueprint<'_> {
                 "resources": resources,
                 "securityContext": self.security_context(),
                 "volumeMounts": [
-                    {"name": SECRETS_VOLUME, "mountPath": "/hushpod/volume"},
-                    {"name": STATE_VOLUME, "mountPath": "/hushpod/state"},
-                    {"name": CONTROLS_VOLUME, "mountPath": "/hushpod/controls", "readOnly": true},
+                    {"name": SECRETS_VOLUME, "mountPath": "/run/hushpod/volume"},
+                    {"name": STATE_VOLUME, "mountPath": "/run/hushpod/state"},
+                    {"name": CONTROLS_VOLUME, "mountPath": "/run/hushpod/controls", "readOnly": true},
                     {"name": TOKENS_VOLUME, "mountPath": TOKENS_PATH, "readOnly": true},
                 ],
             })

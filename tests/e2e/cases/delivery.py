@@ -1,0 +1,239 @@
+"""The files: when they are there, where, whose, and for how many kinds of pods."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+
+from suite.base import check, contains, equal, wait
+from suite.runner import test
+from suite.space import FOREVER, RESTRICTED, canary, container, deployment, job, pod, statuses, termination
+
+MODES = {"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "init": "init"}
+INJECTED = {"sidecar": {"hushpod"}, "init+sidecar": {"hushpod", "hushpod-init"}, "init": {"hushpod-init"}}
+TOKENS = "/var/run/secrets/kubernetes.io/serviceaccount"
+# The first instruction reads the file; without it the container ends, and has restarted when it is ready.
+READ_FIRST = f"set -e; sha256sum </secrets/password; {FOREVER}"
+
+
+def digest(value):
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def ours(thing):
+    spec = thing["spec"]
+    return {each["name"]: each for each in spec["initContainers"] + spec["containers"] if "hushpod" in each["name"]}
+
+
+@test(each=MODES)
+def p7_files_are_there_before_the_first_instruction(t, mode):
+    """In two replicas later init containers and the first instruction find the file, in tmpfs, read-only."""
+    t.open()
+    value = canary()
+    later = container("later", "sha256sum </secrets/password")
+    wanted = {"file.password": t.secret(password=value) + "#password", "mode": mode}
+    t.create(deployment(pod("web", wanted, READ_FIRST, init=[later])))
+    for each in t.rolled_out("web"):
+        name = each["metadata"]["name"]
+        equal(set(ours(each)), INJECTED[mode], "injected containers")
+        for reader in ("later", "app"):
+            equal(t.log(name, reader).split()[0], digest(value), f"what {reader} of {name} read first")
+        t.never_restarted(each)
+        equal(t.file(name, "/secrets/password"), value, "the file")
+        mount = t.sh(name, "grep ' /secrets ' /proc/mounts").split()
+        equal((mount[2], mount[3].split(",")[0]), ("tmpfs", "ro"), "file system and access of /secrets")
+        for path in ("/secrets/new", "/secrets/..data/new", "/secrets/password"):
+            contains(t.sh(name, f"(echo >{path}) 2>&1 || true"), "Read-only file system", f"writing {path}")
+        # Without it, a link that an agent must not follow would go unnoticed here and break elsewhere.
+        equal(t.sh(name, "cat /proc/sys/fs/protected_symlinks"), "1", "fs.protected_symlinks")
+
+
+@test(
+    each={
+        "one_uid": ({"runAsUser": 1000, "runAsGroup": 1000}, [{}, {}], "1000:1000 400$"),
+        "pod_of_two_uids_with_fs_group": ({"fsGroup": 2000}, [{"runAsUser": 1000}, {"runAsUser": 3000}], ":2000 440$"),
+        "two_uids": ({}, [{"runAsUser": 1000}, {"runAsUser": 3000}], "^65532:.* 444$"),
+    }
+)
+def files_belong_to(t, shape):
+    """Files are readable by as few as possible, and by all containers that mount them (DESIGN §4)."""
+    security, contexts, expected = shape
+    t.open()
+    value = canary()
+    thing = pod("app", {"file.password": t.secret(password=value) + "#password"}, security=security)
+    thing["spec"]["containers"].append(container("second", FOREVER))
+    for each, context in zip(thing["spec"]["containers"], contexts):
+        each["securityContext"].update(context)
+    t.start(thing)
+    for name in ("app", "second"):
+        found = t.sh("app", "stat -L -c '%u:%g %a' /secrets/password", name)
+        check(re.search(expected, found), f"owner and mode: {found!r} instead of {expected!r}")
+        equal(t.file("app", "/secrets/password", name), value, f"the file as {name} sees it")
+
+
+@test()
+def only_selected_containers_see_the_volume(t):
+    """`containers` names who gets the mount; the others have no trace of it."""
+    t.open()
+    wanted = {"file.password": t.secret(password=canary()) + "#password", "containers": "app"}
+    t.start(pod("app", wanted, more=[container("bystander", FOREVER)]))
+    t.sh("app", "test -s /secrets/password")
+    count = "grep -c ' /secrets ' /proc/mounts"
+    equal([t.sh("app", count, name, ok=False).stdout.strip() for name in ("app", "bystander")], ["1", "0"], "mounts")
+
+
+@test(node=True)
+def p6_injected_containers_hold_no_api_token(t):
+    """The agents see one token per provider, of that provider's audience, and none that the API server takes."""
+    t.open()
+    wanted = {"file.password": t.secret(password=canary()) + "#password", "mode": "init+sidecar"}
+    thing = t.start(pod("app", wanted))
+    volumes = {each["name"]: each for each in thing["spec"]["volumes"]}
+    for name, each in ours(thing).items():
+        mounted = [mount["name"] for mount in each["volumeMounts"] if mount["mountPath"] == TOKENS]
+        equal(mounted, ["hushpod-tokens"], f"what {name} has at {TOKENS}")
+        others = {mount["name"] for mount in each["volumeMounts"]} - {"hushpod-tokens"}
+        check(not any("projected" in volumes[other] for other in others), f"{name} mounts another token: {others}")
+    sources = volumes["hushpod-tokens"]["projected"]["sources"]
+    equal([each["serviceAccountToken"]["audience"] for each in sources], ["vault"], "audiences")
+
+    root = f"/proc/{t.node.pid(statuses(thing)['hushpod'])}/root"
+    equal([name for name in os.listdir(root + TOKENS) if not name.startswith("..")], ["vault"], "tokens in the agent")
+    with open(f"{root}{TOKENS}/vault", encoding="ascii") as file:
+        payload = file.read().split(".")[1]
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    equal(claims["aud"], ["vault"], "the token's audience")
+    # The application's own token is its own affair: that it is there shows that this looks in the right place.
+    t.sh("app", f"test -s {TOKENS}/token")
+
+
+@test(each={mode: MODES[mode] for mode in ("sidecar", "init_and_sidecar")})
+def p6_the_application_reaches_neither_token_nor_state(t, mode):
+    """In a shared process namespace, with the agent's own uid, /proc/<agent> is closed; another process's is not."""
+    t.open()
+    wanted = {"file.password": t.secret(password=canary()) + "#password", "mode": mode, "notify": "signal:HUP:counter"}
+    thing = pod("app", wanted, ["/programs/counter"], more=[container("open", "exec sleep 100000")])
+    thing = t.start(thing)
+    equal(thing["spec"].get("shareProcessNamespace"), True, "shareProcessNamespace")
+    equal(t.sh("app", f"ls -d /hushpod {TOKENS}/vault 2>/dev/null", ok=False).stdout, "", "paths of the agent")
+
+    look = """
+for process in /proc/[0-9]*; do
+  [ "$(cat $process/comm)" = NAME ] || continue
+  echo seen
+  for path in root/ cwd/ fd/; do ls $process/$path >/dev/null 2>&1 && echo $path; done
+  for path in environ maps mem; do (: <$process/$path) 2>/dev/null && echo $path; done
+done
+true"""
+    found = t.sh("app", look.replace("NAME", "hushpod-agent")).split()
+    equal(found, ["seen"], "what the application reaches of the agent")
+    # The same look at a process without the guard, of the same uid: it must be able to see something.
+    found = t.sh("app", look.replace("NAME", "sleep")).split()
+    check(
+        {"root/", "cwd/", "fd/", "environ", "maps", "mem"} <= set(found),
+        f"the look at an unguarded process saw only {found}",
+    )
+
+
+@test(each={"on_failure_sidecar": ("OnFailure", "sidecar"), "never_by_default": ("Never", None)})
+def a_job_completes(t, shape):
+    """A Job's pod ends although a sidecar runs in it."""
+    restart, mode = shape
+    t.open()
+    value = canary()
+    wanted = {"file.password": t.secret(password=value) + "#password", **({"mode": mode} if mode else {})}
+    t.create(job(pod("once", wanted, "sha256sum </secrets/password", restartPolicy=restart)))
+    wait(
+        "the Job to complete", 90, lambda: t.api.get("Job", t.namespace, "once", "batch/v1")["status"].get("succeeded")
+    )
+    name = t.pods("once")[0]["metadata"]["name"]
+    equal(t.log(name).split()[0], digest(value), "what the Job read")
+
+
+@test()
+def a_job_that_is_refused_its_secrets_fails(t):
+    """With restartPolicy Never the default mode lets it fail, instead of trying for ever, and says why."""
+    t.open()
+    t.create(job(pod("once", {"file.x": f"secret/data/{t.namespace}/absent#x"}, "true", restartPolicy="Never")))
+    status = wait(
+        "the Job to fail", 90, lambda: t.api.get("Job", t.namespace, "once", "batch/v1").get("status", {}).get("failed")
+    )
+    equal(status, 1, "failed pods")
+    failed = t.pods("once")[0]
+    contains(termination(failed, "hushpod-init"), f"secret/data/{t.namespace}/absent", "the termination message")
+    check(
+        "app" not in statuses(failed) or statuses(failed)["app"]["state"].get("waiting"), "the application has started"
+    )
+
+
+@test(each=MODES)
+def p8_a_restricted_namespace_admits_the_pods(t, mode):
+    """Pod Security `restricted` admits injected pods, and refuses the same pod with one privilege."""
+    t.open(labels={"pod-security.kubernetes.io/enforce": "restricted"})
+    wanted = {"file.password": t.secret(password=canary()) + "#password", "mode": mode}
+    if mode != "init":
+        wanted["notify"] = "signal:HUP:counter"
+    t.start(pod("app", wanted, ["/programs/counter"]))
+    bad = pod("bad", wanted)
+    bad["spec"]["containers"][0]["securityContext"] = {**RESTRICTED, "allowPrivilegeEscalation": True}
+    t.refused(bad, "violates PodSecurity")
+
+
+@test(each=MODES)
+def a_guaranteed_pod_stays_guaranteed(t, mode):
+    """Our containers get requests that equal limits where all others do; and only there."""
+    t.open()
+    wanted = {"file.password": t.secret(password=canary()) + "#password", "mode": mode}
+    things = []
+    for name, resources in (
+        ("guaranteed", {"limits": {"cpu": "20m", "memory": "16Mi"}}),
+        ("burstable", {"limits": {"memory": "16Mi"}}),
+    ):
+        thing = pod(name, wanted)
+        thing["spec"]["containers"][0]["resources"] = resources
+        things.append(thing)
+    guaranteed, burstable = t.start(*things)
+    equal(guaranteed["status"]["qosClass"], "Guaranteed", "QoS class")
+    equal(burstable["status"]["qosClass"], "Burstable", "QoS class of the other")
+
+
+@test()
+def drain_and_delete_are_prompt(t):
+    """A running pod with a sidecar ends as soon as its application does."""
+    t.open()
+    thing = pod("app", {"file.password": t.secret(password=canary()) + "#password"})
+    thing["spec"]["terminationGracePeriodSeconds"] = 30
+    t.start(thing)
+    t.delete("app", seconds=15)
+
+
+@test()
+def formats_and_templates(t):
+    """The full form: one request, many files, a template, nested directories, an optional secret."""
+    t.open()
+    password, user = canary(), canary()
+    app = t.secret(username=user, password=password, nested='{"deep": "value-in-json"}')
+    listed = f"""
+- {{file: db.json, from: "{app}", format: json, file-mode: "0440"}}
+- {{file: env/db.env, from: "{app}", format: dotenv}}
+- {{file: deep, from: "{app}#/nested/deep"}}
+- {{dir: each, from: "{app}"}}
+- {{file: absent, from: "secret/data/{t.namespace}/absent#x", optional: true}}
+- file: app.conf
+  from: {{db: "{app}"}}
+  template: |
+    user={{{{ db.username }}}};password={{{{ db.password }}}}
+"""
+    t.start(pod("app", {"secrets": listed}))
+    equal(
+        json.loads(t.file("app", "/secrets/db.json")),
+        {"username": user, "password": password, "nested": '{"deep": "value-in-json"}'},
+        "db.json",
+    )
+    equal(t.sh("app", "stat -L -c %a /secrets/db.json"), "440", "its mode")
+    equal(t.sh("app", ". /secrets/env/db.env; echo $username $password"), f"{user} {password}", "the sourced file")
+    equal(t.file("app", "/secrets/deep"), "value-in-json", "the pointer's file")
+    equal(t.sh("app", "ls /secrets/each").split(), ["nested", "password", "username"], "the directory's files")
+    equal(t.file("app", "/secrets/app.conf").strip(), f"user={user};password={password}", "the template's file")
+    equal(t.sh("app", "ls /secrets/absent 2>/dev/null", ok=False).stdout, "", "the optional file")

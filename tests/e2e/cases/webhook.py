@@ -1,0 +1,244 @@
+"""The webhook's outage, its place among others, and its rolling update."""
+
+import base64
+import copy
+import http.server
+import json
+import ssl
+import tempfile
+import threading
+import time
+
+from suite.base import Failed, check, contains, equal, run, wait
+from suite.cluster import kubectl
+from suite.product import ADMISSION, RELEASE
+from suite.runner import ALONE, test
+from suite.space import BUSYBOX, annotations, canary, has_run, pod
+
+BINDING = "ValidatingAdmissionPolicyBinding"
+
+
+def nowhere(name, wanted=None):
+    """A pod that is admitted but never scheduled: it costs nothing."""
+    return pod(name, wanted, nodeSelector={"hushpod-e2e": "nowhere"})
+
+
+@test(when=ALONE)
+def p7_without_the_webhook_only_those_that_ask_are_refused(t):
+    """No replica left: annotated and mistyped pods are refused, others start, and so do those that opted out."""
+    t.open()
+    wanted = {"file.password": t.secret(password=canary()) + "#password"}
+    try:
+        t.suite.product.scale(0)
+        t.refused(pod("annotated", wanted), "hushpod")
+        t.refused(pod("mistyped", {"fiel.password": "x"}), "hushpod")
+        t.create(pod("plain"))
+        t.create(pod("opted-out", {**wanted, "inject": "false"}))
+        for name in ("plain", "opted-out"):
+            wait(f"{name} to start", 30, lambda: has_run(t.pod(name)))
+    finally:
+        t.suite.product.scale(2)
+    t.start(pod("annotated", wanted))
+
+
+@test(when=ALONE)
+def p7_a_pod_that_does_not_ask_never_reaches_the_webhook(t):
+    """By the replicas' own counters, which an annotated pod moves."""
+    t.open()
+    before = t.suite.product.reviews()
+    for number in range(5):
+        t.create(pod("plain"), dry_run=True)
+        t.create(pod("other", {}, nodeName="nowhere"), dry_run=True)
+        t.create(nowhere(f"plain-{number}"))
+    equal(t.suite.product.reviews(), before, "reviews after 15 pods that do not ask")
+    t.create(pod("asks", {"file.x": "secret/data/app#x"}), dry_run=True)
+    check(t.suite.product.reviews() > before, "a pod that asks was not counted")
+
+
+@test(when=ALONE)
+def p7_both_replicas_rolled_and_no_pod_refused(t):
+    """Pods are created without a pause while both replicas are replaced by new ones with new keys."""
+    t.open()
+    wanted = {"file.x": "secret/data/app#x"}
+    old = {each["metadata"]["name"] for each in t.suite.product.pods()}
+    failures, made, over = [], [0], threading.Event()
+
+    def create():
+        while not over.is_set():
+            try:
+                thing = t.create(nowhere(f"pod-{made[0]}", wanted))
+                if thing["spec"]["initContainers"][0]["name"] != "hushpod":
+                    failures.append("not injected")
+            except Failed as failure:
+                failures.append(str(failure))
+            made[0] += 1
+            time.sleep(0.05)  # not to wait, but to leave the cluster something of the two cores
+
+    thread = threading.Thread(target=create)
+    thread.start()
+    try:
+        name = t.suite.product.deployment()["metadata"]["name"]
+        kubectl("-n", "hushpod", "rollout", "restart", "deployment", name)
+        kubectl("-n", "hushpod", "rollout", "status", "deployment", name, "--timeout=120s", seconds=130)
+        gone = lambda: not old & {each["metadata"]["name"] for each in t.api.list("Pod", "hushpod")}  # noqa: E731
+        wait("the old replicas to be gone", 60, gone)
+    finally:
+        over.set()
+        thread.join()
+    equal(failures[:3], [], f"{len(failures)} failures of {made[0]} pods")
+    check(made[0] > 50, f"only {made[0]} pods were created meanwhile")
+    check(not old & {each["metadata"]["name"] for each in t.suite.product.pods()}, "the replicas are the old ones")
+
+
+class LateWebhook:
+    """A mutating webhook on this machine, after ours in the order of names, that adds annotations to some pods."""
+
+    NAME = "zzz-hushpod-e2e-late"
+
+    def __init__(self, t, added):
+        self.t = t
+        patch = [
+            {"op": "add", "path": f"/metadata/annotations/{key.replace('~', '~0').replace('/', '~1')}", "value": value}
+            for key, value in added.items()
+        ]
+        encoded = base64.b64encode(json.dumps(patch).encode()).decode()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):  # noqa: N802
+                review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                response = {
+                    "uid": review["request"]["uid"],
+                    "allowed": True,
+                    "patchType": "JSONPatch",
+                    "patch": encoded,
+                }
+                body = json.dumps(
+                    {**{key: review[key] for key in ("apiVersion", "kind")}, "response": response}
+                ).encode()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer((t.node.address, 0), Handler)
+
+    def __enter__(self):
+        address, port = self.server.server_address
+        with tempfile.TemporaryDirectory() as directory:
+            pair = [f"{directory}/{name}" for name in ("key", "certificate")]
+            run(
+                *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"],
+                *["-subj", "/CN=late", "-addext", f"subjectAltName=IP:{address}", "-days", "1"],
+                *["-keyout", pair[0], "-out", pair[1]],
+            )
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(pair[1], pair[0])
+            with open(pair[1], "rb") as file:
+                authority = base64.b64encode(file.read()).decode()
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        webhook = {
+            "name": "late.e2e.hushpod.dev",
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "clientConfig": {"url": f"https://{address}:{port}/", "caBundle": authority},
+            "objectSelector": {"matchLabels": {"hushpod-e2e-late": self.t.namespace}},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
+        }
+        self.t.api.create(
+            {
+                "apiVersion": ADMISSION,
+                "kind": "MutatingWebhookConfiguration",
+                "metadata": {"name": self.NAME},
+                "webhooks": [webhook],
+            }
+        )
+        return self
+
+    def __exit__(self, *_):
+        self.t.api.delete("MutatingWebhookConfiguration", None, self.NAME, ADMISSION)
+        self.server.shutdown()
+
+
+@test(when=ALONE, node=True)
+def p7_an_opt_in_after_our_turn_is_refused_by_the_policy(t):
+    """A later webhook adds our annotation, so that ours is never asked: the policy refuses the pod."""
+    t.open()
+    late = pod("late")
+    late["metadata"]["labels"]["hushpod-e2e-late"] = t.namespace
+    late["metadata"]["annotations"] = {"made": "up"}
+
+    def created(**_):
+        return t.create(late, dry_run=True)
+
+    # The API server learns of a new webhook in its own time.
+    with LateWebhook(t, {"e2e/late": "yes"}):
+        wait("the late webhook to be called", 20, lambda: "e2e/late" in created()["metadata"]["annotations"])
+    wait("the late webhook to be forgotten", 20, lambda: "e2e/late" not in created()["metadata"]["annotations"])
+
+    bindings = [
+        each
+        for each in t.api.call("GET", t.api.path(ADMISSION, BINDING))["items"]
+        if each["metadata"].get("labels", {}).get("app.kubernetes.io/instance") == RELEASE
+    ]
+    check(bindings, "the chart has no policy binding")
+    with LateWebhook(t, annotations({"file.x": "secret/data/app#x"})):
+
+        def refused():
+            try:
+                created()
+            except Failed as refusal:
+                return str(refusal)
+            return None
+
+        sentence = wait("the pod to be refused", 20, refused)
+        contains(sentence, ["ValidatingAdmissionPolicy", "hushpod"], "the refusal")
+        # Without the policy the same pod is admitted, and would run without its secrets.
+        try:
+            for each in bindings:
+                t.api.delete(BINDING, None, each["metadata"]["name"], ADMISSION)
+            wait("the pod to be admitted without the policy", 20, lambda: not refused())
+            check("initContainers" not in created()["spec"], "the pod is injected: the policy was not what refused it")
+        finally:
+            for each in bindings:
+                again = copy.deepcopy(each)
+                again["metadata"] = {
+                    key: again["metadata"][key] for key in ("name", "labels", "annotations") if key in again["metadata"]
+                }
+                t.api.create(again)
+        wait("the pod to be refused again", 20, refused)
+
+
+@test()
+def p6_ephemeral_containers_cannot_mount_our_volumes(t):
+    """Neither token nor state nor files, whether or not the debugger means well."""
+    t.open()
+    thing = t.start(pod("app", {"file.password": t.secret(password=canary()) + "#password"}))
+    path = t.api.path("v1", "Pod", t.namespace, "app") + "/ephemeralcontainers"
+    debugger = {
+        "name": "debug",
+        "image": BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sleep", "1"],
+        "terminationMessagePolicy": "File",
+        "securityContext": {"runAsUser": 1000},
+    }
+
+    def attach(mounts):
+        now = t.pod("app")
+        now["spec"]["ephemeralContainers"] = [{**debugger, "volumeMounts": mounts}]
+        return t.api.call("PUT", path, now)
+
+    for volume in ("hushpod-tokens", "hushpod-state", "hushpod-secrets"):
+        try:
+            attach([{"name": volume, "mountPath": "/mnt"}])
+        except Failed as refusal:
+            contains(str(refusal), [volume] if "denied the request" in str(refusal) else ["hushpod"], "the refusal")
+        else:
+            raise Failed(f"an ephemeral container with {volume} was admitted")
+    attach([])
+    t.never_restarted(thing)

@@ -1,0 +1,187 @@
+"""What is tested: the image and the chart, built from this checkout and installed as a user would."""
+
+import base64
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+
+from .base import check, run, wait
+from .cluster import kubectl
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMESPACE = "hushpod"
+RELEASE = "hushpod"
+WEBHOOK = "MutatingWebhookConfiguration"
+ADMISSION = "admissionregistration.k8s.io/v1"
+
+
+class Product:
+    def __init__(self, api, vault, node, say):
+        self.api = api
+        self.vault = vault
+        self.node = node
+        self.say = say
+        self.image = None
+
+    # --- image
+
+    def build(self):
+        """Builds the image and gives it to the node, unless it has these very binaries already."""
+        with tempfile.TemporaryDirectory() as directory:
+            self.say("building the binaries (deploy/build)")
+            run(ROOT / "deploy/build", directory, seconds=3600)
+            digest = hashlib.sha256((ROOT / "deploy/Dockerfile").read_bytes())
+            for binary in sorted(Path(directory, "bin").rglob("hushpod*")):
+                digest.update(binary.read_bytes())
+            self.image = f"localhost/hushpod:e2e-{digest.hexdigest()[:12]}"
+            ctr = ["ctr", "--address", self.node.state / "containerd.sock", "--namespace", "k8s.io", "images"]
+            if self.image in run(*ctr, "ls", "-q").split():
+                return
+            self.say(f"making the image {self.image} (deploy/image)")
+            archive = f"{directory}/image.tar"
+            run(ROOT / "deploy/image", directory, archive, self.image, seconds=600)
+            run(*ctr, "import", "--all-platforms", archive)
+
+    # --- chart
+
+    def values(self):
+        repository, tag = self.image.rsplit(":", 1)
+        provider = {
+            "type": "vault",
+            "address": "https://vault.vault.svc:8200",
+            "ca": self.vault.ca,
+            "auth": {"method": "kubernetes", "mount": "kubernetes"},
+            "role": "{{namespace}}-{{service_account}}",
+        }
+        return {
+            "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+            "replicaCount": 2,
+            "config": {
+                "defaultProvider": "vault",
+                "providers": {
+                    "vault": provider,
+                    # The same store, for which it takes tokens of an audience that its roles do not.
+                    "elsewhere": {**provider, "audience": "elsewhere"},
+                    # One that only another team may use, for paths of its own namespace.
+                    "reserved": {
+                        **provider,
+                        "allow": [{"namespaces": ["team-*"], "requests": ["secret/data/{{namespace}}/*"]}],
+                    },
+                    # One that everyone may use, for paths of their own namespace.
+                    "own": {
+                        **provider,
+                        "allow": [{"namespaces": ["*"], "requests": ["secret/data/{{namespace}}/*"]}],
+                    },
+                },
+            },
+        }
+
+    def install(self, *options, **more):
+        values = {**self.values(), **more}
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(values, file)
+            file.flush()
+            arguments = ["upgrade", "--install", RELEASE, ROOT / "charts/hushpod", "--namespace", NAMESPACE]
+            run("helm", *arguments, "--values", file.name, "--wait", "--timeout", "3m", *options, seconds=240)
+
+    def set_up(self):
+        """Namespace and chart. The namespace asks for Pod Security `restricted`: our own workloads must pass."""
+        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        if not self.api.find("Namespace", None, NAMESPACE):
+            self.api.create(
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
+            )
+        self.say("installing the chart")
+        self.install()
+
+    def uninstall(self):
+        run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait", seconds=180)
+
+    # --- the webhook
+
+    def pods(self):
+        pods = self.api.list("Pod", NAMESPACE)
+        return [each for each in pods if "deletionTimestamp" not in each["metadata"]]
+
+    def deployment(self):
+        deployments = self.api.list("Deployment", NAMESPACE, version="apps/v1")
+        check(len(deployments) == 1, f"{len(deployments)} Deployments in {NAMESPACE}")
+        return deployments[0]
+
+    def scale(self, replicas):
+        name = self.deployment()["metadata"]["name"]
+        kubectl("-n", NAMESPACE, "scale", "deployment", name, f"--replicas={replicas}")
+        if replicas:
+            kubectl("-n", NAMESPACE, "rollout", "status", "deployment", name, "--timeout=90s")
+        else:
+            wait("the webhook's pods to be gone", 60, lambda: not self.api.list("Pod", NAMESPACE))
+
+    def configuration(self):
+        path = self.api.path(ADMISSION, WEBHOOK)
+        ours = [
+            each
+            for each in self.api.call("GET", path)["items"]
+            if each["metadata"].get("labels", {}).get("app.kubernetes.io/instance") == RELEASE
+        ]
+        check(len(ours) == 1, f"{len(ours)} webhook configurations of ours")
+        return ours[0]
+
+    def authorities(self):
+        """The PEM text of the webhook configuration's `caBundle`."""
+        bundles = {each["clientConfig"].get("caBundle", "") for each in self.configuration()["webhooks"]}
+        check(len(bundles) == 1, "the webhooks' bundles differ")
+        return base64.b64decode(bundles.pop()).decode()
+
+    def metrics(self):
+        """What the replicas count, by the metric's name and labels, summed; and the text of it all."""
+        text = ""
+        for each in self.pods():
+            path = f"/api/v1/namespaces/{NAMESPACE}/pods/{each['metadata']['name']}:8081/proxy/metrics"
+            status, answer = self.api.raw("GET", path)
+            check(status == 200, f"GET {path}: {status} {answer[:200]!r}")
+            text += answer.decode()
+        sums = {}
+        for line in text.splitlines():
+            if line and not line.startswith("#"):
+                name, number = line.rsplit(" ", 1)
+                sums[name] = sums.get(name, 0) + float(number)
+        return sums, text
+
+    def reviews(self):
+        """How many pods the replicas have been asked about since they started."""
+        sums, _ = self.metrics()
+        found = [number for name, number in sums.items() if name.startswith("hushpod_admission_requests_total")]
+        check(found, f"no counter of requests among {sorted(sums)}")
+        return sum(found)
+
+    def logs(self):
+        parts = []
+        for each in self.api.list("Pod", NAMESPACE):
+            name = each["metadata"]["name"]
+            parts.append(f"{name}:\n" + run("kubectl", "-n", NAMESPACE, "logs", name, "--tail=30", ok=False).stdout)
+        return "\n".join(parts)
+
+
+def remains():
+    """Whatever in the cluster is the chart's or was made by what it runs, as kind/namespace/name."""
+    kinds = set(run("kubectl", "api-resources", "--verbs=list", "-o", "name").split())
+    kinds -= {"events", "events.events.k8s.io"}
+    found = set()
+    for thing in json.loads(kubectl("get", ",".join(sorted(kinds)), "-A", "-o", "json"))["items"]:
+        kind, metadata = thing["kind"], thing["metadata"]
+        namespace, name = metadata.get("namespace"), metadata["name"]
+        labels = metadata.get("labels", {})
+        expected = namespace == NAMESPACE and (kind, name) in {
+            ("ServiceAccount", "default"),
+            ("ConfigMap", "kube-root-ca.crt"),
+        }
+        ours = (
+            namespace == NAMESPACE
+            or labels.get("app.kubernetes.io/instance") == RELEASE
+            or "hushpod.dev" in name
+            or (namespace is None and kind not in {"Namespace", "Node", "CSINode"} and RELEASE in name)
+        )
+        if ours and not expected:
+            found.add(f"{kind}/{namespace or ''}/{name}")
+    return found

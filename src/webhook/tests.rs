@@ -206,12 +206,14 @@ async fn drain_is_unready_first_and_serves_on_for_five_seconds() {
     let clock = HandClock::start();
     running.shutdown.cancel();
     for _ in 0..4 {
-        clock.pass(1.0).await;
         assert_eq!(running.admin("/readyz").await, Some((503, "waiting for: draining\n".to_owned())));
         assert!(running.serves(&root).await);
+        clock.pass(1.0).await;
     }
+    assert!(running.serves(&root).await);
     assert!(!running.webhook.is_finished());
-    clock.pass(1.0).await;
+    let took = 4.0 + clock.until_finished(&running.webhook).await;
+    assert!((5.0..7.0).contains(&took), "{took}");
     running.webhook.await.unwrap().unwrap();
     let left = Client { address: running.listen, root, host: HOST };
     assert!(left.connect(b"http/1.1").await.is_err());

@@ -12,6 +12,7 @@
 
 mod agent;
 mod arrows;
+mod chart;
 mod contract;
 mod readme;
 mod tree;

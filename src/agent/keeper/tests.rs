@@ -21,6 +21,7 @@ struct Pod {
     notify: Vec<Notify>,
     revoke_on_exit: bool,
     refresh_seconds: u64,
+    grace: Duration,
 }
 
 /// An agent at work.
@@ -47,6 +48,7 @@ impl Pod {
             notify: Vec::new(),
             revoke_on_exit: false,
             refresh_seconds: 60,
+            grace: Duration::from_millis(1),
         }
     }
 
@@ -69,9 +71,9 @@ impl Pod {
             tokens: self.path("tokens"),
         };
         let stop = CancellationToken::new();
-        let shutdown = stop.clone();
+        let (shutdown, grace) = (stop.clone(), self.grace);
         let task = tokio::spawn(async move {
-            let volume = GatedVolume::claim(&paths.volume, Duration::from_millis(1))?;
+            let volume = GatedVolume::claim(&paths.volume, grace)?;
             Keeper::new(mode, plan, source, volume, &paths).run(&shutdown).await
         });
         Agent { task, stop }
@@ -403,16 +405,22 @@ async fn a_pin_waits_for_a_store_that_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn pins_to_replaced_leases_are_refused_even_while_their_files_are_there() {
-    let pod = Pod::new(&["a:creds", "a:x"]);
+    let mut pod = Pod::new(&["a:creds", "a:x"]);
+    pod.grace = Duration::from_secs(20);
     pod.put("1");
     pod.store.put_leased("creds", 60, 60, false);
     let agent = pod.start(Mode::Sidecar);
     pod.until_file("f0", "lease-1").await;
     let first = pod.generation();
     pod.until_file("f0", "lease-2").await;
+    // What stands there at the start is looked at before anything else happens.
+    agent.kill().await;
     pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
-    a_while().await;
-    assert!(!pod.file("f0").contains("lease-1"), "its credential is dead");
+    let kept = pod.path("volume").join(gate::LIVE).join(format!("..{first}"));
+    assert!(kept.is_dir());
+    let agent = pod.start(Mode::Sidecar);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(kept.is_dir() && !pod.file("f0").contains("lease-1"), "its credential ends before its files do");
     agent.stop().await.unwrap();
 }
 
@@ -461,6 +469,7 @@ async fn revoking_is_bounded_in_time() {
     pod.store.state().slow = Duration::from_hours(1);
     let start = Instant::now();
     agent.stop().await.unwrap();
+    assert!(!pod.path("state").join(FILE).exists(), "nobody goes on with a lease that may be revoked any moment");
     assert!(start.elapsed() <= REVOKE_TIMEOUT + Duration::from_millis(100), "{:?}", start.elapsed());
 }
 

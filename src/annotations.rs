@@ -303,18 +303,17 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 /// A sentence for anything else.
 pub fn parse_cpu(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is no CPU quantity: write thousandths such as 50m, or CPUs such as 1 or 0.5");
-    let millis = match text.strip_suffix('m') {
-        Some(millis) => millis.parse().map_err(|_| bad())?,
-        None => {
-            let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-            let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-            if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
-                return Err(bad());
-            }
-            let whole: u64 = whole.parse().map_err(|_| bad())?;
-            let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| bad())?;
-            whole.checked_mul(1000).and_then(|millis| millis.checked_add(thousandths)).ok_or_else(bad)?
+    let millis = if let Some(millis) = text.strip_suffix('m') {
+        millis.parse().map_err(|_| bad())?
+    } else {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
+            return Err(bad());
         }
+        let whole: u64 = whole.parse().map_err(|_| bad())?;
+        let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| bad())?;
+        whole.checked_mul(1000).and_then(|millis| millis.checked_add(thousandths)).ok_or_else(bad)?
     };
     if millis == 0 { Err(bad()) } else { Ok(millis) }
 }
@@ -502,12 +501,11 @@ impl FromStr for Signal {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix("SIG").unwrap_or(text);
-        match Self::NAMES.iter().find(|(name, _)| *name == bare) {
-            Some((_, signal)) => Ok(*signal),
-            None => {
-                let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-                Err(format!("{text:?} is no signal: write one of {}", names.join(", ")))
-            }
+        if let Some((_, signal)) = Self::NAMES.iter().find(|(name, _)| *name == bare) {
+            Ok(*signal)
+        } else {
+            let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+            Err(format!("{text:?} is no signal: write one of {}", names.join(", ")))
         }
     }
 }

@@ -465,12 +465,11 @@ impl Fields<'_> {
 
     fn word<T: Copy>(&self, field: &str, known: &[(&'static str, T)]) -> Result<Option<T>, BundleError> {
         let Some(text) = self.text(field)? else { return Ok(None) };
-        match known.iter().find(|(name, _)| *name == text) {
-            Some((_, value)) => Ok(Some(*value)),
-            None => {
-                let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-                Err(self.error(field, format!("{text:?} is unknown{}", suggestion(&text, &names))))
-            }
+        if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
+            Ok(Some(*value))
+        } else {
+            let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
+            Err(self.error(field, format!("{text:?} is unknown{}", suggestion(&text, &names))))
         }
     }
 

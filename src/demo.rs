@@ -5,7 +5,7 @@
 //! end was measured; a claim that does not hold makes the exit code 1.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -102,13 +102,14 @@ pub async fn run(settings: DemoSettings, out: &mut (dyn Write + Send)) -> Result
 async fn show_mode(
     mode: Mode,
     rotations: u32,
-    agent: &std::path::Path,
+    agent: &Path,
     stage: &Stage,
     store: &mut Store,
     webhook: &Webhook,
     report: &mut Report<'_>,
 ) -> Result<(), DemoError> {
-    report.heading(&format!("mode {}", mode.as_str()))?;
+    let name = mode.as_str();
+    report.heading(&format!("mode {name}"))?;
     let mut pod = Pod::prepare(stage, mode).await?;
     for (key, value) in pod.annotations() {
         report.step("annotation", &format!("{key}: {}", value.trim_end().replace('\n', "\n                  ")))?;
@@ -117,40 +118,19 @@ async fn show_mode(
     for line in report::describe_patch(&patch, &patched) {
         report.step("patch", &line)?;
     }
-    let closed = pod.start_agents(agent, &patched).await?;
-    report.step(
-        "agent",
-        &format!("{} before the first fetch; files there after {}", closed.words(), report::millis(closed.first)),
-    )?;
+    let start = pod.start_agents(agent, &patched).await?;
+    let first = report::millis(start.first);
+    report.step("agent", &format!("{} before the first fetch; files there after {first}", start.words()))?;
     let live = pod.live();
-    let first_pid = pod.start_application(&live).await?;
-    report
-        .step("application", &format!("process {first_pid} reads {} at every request", live.join("token").display()))?;
+    let process = pod.start_application(&live).await?;
+    let file = live.join("token");
+    report.step("application", &format!("process {process} reads {} at every request", file.display()))?;
 
     let watcher = Watcher::start(live);
-    let mut delays = Vec::new();
-    for round in 1..=if mode == Mode::Init { 1 } else { rotations } {
-        // The agent swaps once a second at most, so that readers finish: let that pass, to measure the way alone.
-        tokio::time::sleep(GRACE).await;
-        let value = store.rotate()?;
-        if mode == Mode::Init {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            let still = pod.application_reads().await?.token != value;
-            report.step("rotation", "not followed: this mode fetches once, before the application starts")?;
-            report.claim(
-                "mode init: fetched once, never refreshed",
-                still,
-                "one rotation later the first value is still there",
-            );
-            break;
-        }
-        let delay = pod.until_visible(&value).await?;
-        report.step(
-            "rotation",
-            &format!("{round}: the application reads the new value after {}", report::millis(delay)),
-        )?;
-        delays.push(delay);
-    }
+    let delays = match mode {
+        Mode::Init => show_no_rotation(&pod, store, report).await?,
+        Mode::Sidecar | Mode::InitAndSidecar => show_rotations(&pod, rotations, store, report).await?,
+    };
     if mode == Mode::Sidecar {
         show_hold(&pod, store, report).await?;
     }
@@ -158,35 +138,54 @@ async fn show_mode(
     let end = pod.application_reads().await?;
     pod.stop().await;
 
-    let name = mode.as_str();
-    report.claim(format!("mode {name}: files before the application's first instruction"), closed.gate, closed.words());
-    let seen = format!("process {first_pid} at the start, {} at the end", end.pid);
-    report.claim(format!("mode {name}: no restart"), end.pid == first_pid, seen);
-    report.claim(
-        format!("mode {name}: no torn read"),
-        torn == 0 && reads > 0,
-        format!("{torn} of {reads} reads of the whole set"),
-    );
-    if !delays.is_empty() {
-        let told = end.notified > 0;
-        report.claim(format!("mode {name}: the application is told"), told, format!("{} notifications", end.notified));
+    report.claim(format!("mode {name}: files before the application's first instruction"), start.gate, start.words());
+    let seen = format!("process {process} at the start, {} at the end", end.pid);
+    report.claim(format!("mode {name}: no restart"), end.pid == process, seen);
+    let seen = format!("{torn} of {reads} reads of the whole set");
+    report.claim(format!("mode {name}: no torn read"), torn == 0 && reads > 0, seen);
+    if mode != Mode::Init {
+        let seen = format!("{} notifications", end.notified);
+        report.claim(format!("mode {name}: the application is told"), end.notified > 0, seen);
     }
-    let values = store.values();
-    let in_pod = values.iter().filter(|value| patched.to_string().contains(value.as_str())).count();
-    report.claim(
-        format!("mode {name}: the patched pod holds no value"),
-        in_pod == 0,
-        format!("{in_pod} of {} values found", values.len()),
-    );
-    let logs = pod.logs()?;
-    let in_logs = values.iter().filter(|value| logs.contains(value.as_str())).count();
-    report.claim(
-        format!("mode {name}: the agent's log shows no value"),
-        in_logs == 0,
-        format!("{in_logs} of {} values found", values.len()),
-    );
+    for (what, text) in [("the patched pod", patched.to_string()), ("the agent's log", pod.logs()?)] {
+        let values = store.values();
+        let found = values.iter().filter(|value| text.contains(value.as_str())).count();
+        let seen = format!("{found} of {} values found", values.len());
+        report.claim(format!("mode {name}: {what} shows no value"), found == 0, seen);
+    }
     report.measured(name, &delays, reads, torn);
     Ok(())
+}
+
+/// Rotates, and measures how long each time until the application reads the new value.
+async fn show_rotations(
+    pod: &Pod,
+    rotations: u32,
+    store: &mut Store,
+    report: &mut Report<'_>,
+) -> Result<Vec<Duration>, DemoError> {
+    let mut delays = Vec::new();
+    for round in 1..=rotations {
+        // The agent swaps once a second at most, so that readers finish: let that pass, to measure the way alone.
+        tokio::time::sleep(GRACE).await;
+        let value = store.rotate()?;
+        let delay = pod.until_visible(&value).await?;
+        let words = report::millis(delay);
+        report.step("rotation", &format!("{round}: the application reads the new value after {words}"))?;
+        delays.push(delay);
+    }
+    Ok(delays)
+}
+
+/// Rotates once where nobody follows.
+async fn show_no_rotation(pod: &Pod, store: &mut Store, report: &mut Report<'_>) -> Result<Vec<Duration>, DemoError> {
+    let value = store.rotate()?;
+    tokio::time::sleep(GRACE).await;
+    let still = pod.application_reads().await?.token != value;
+    report.step("rotation", "not followed: this mode fetches once, before the application starts")?;
+    let seen = "one rotation later the first value is still there";
+    report.claim("mode init: fetched once, never refreshed", still, seen);
+    Ok(Vec::new())
 }
 
 /// `kubectl annotate … hushpod.dev/hold=true`, as kubelet would carry it in.
@@ -194,7 +193,7 @@ async fn show_hold(pod: &Pod, store: &mut Store, report: &mut Report<'_>) -> Res
     pod.set_control("hold", Some("true"))?;
     pod.until_logged("held").await?;
     let held = store.rotate()?;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(GRACE).await;
     let frozen = pod.application_reads().await?.token != held;
     pod.set_control("hold", None)?;
     let delay = pod.until_visible(&held).await?;
@@ -206,7 +205,7 @@ async fn show_hold(pod: &Pod, store: &mut Store, report: &mut Report<'_>) -> Res
     Ok(())
 }
 
-/// The pod's manifest in a review, pretty enough to read.
+/// The text at a JSON pointer; empty if there is none.
 fn pointer<'a>(value: &'a Value, path: &str) -> &'a str {
     value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }

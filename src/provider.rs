@@ -261,7 +261,7 @@ impl ProviderSettings {
     pub fn default_refresh(&self) -> Duration {
         match self {
             // A re-read in case an event was lost; events are what this store lives by.
-            Self::File(_) | Self::Vault(_) => Duration::from_secs(60),
+            Self::File(_) | Self::Vault(_) => Duration::from_mins(1),
         }
     }
 

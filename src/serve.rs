@@ -110,7 +110,7 @@ impl Default for Limits {
         Self {
             handshake: Duration::from_secs(10),
             first_request: Duration::from_secs(10),
-            idle: Duration::from_secs(120),
+            idle: Duration::from_mins(2),
             request: Duration::from_secs(10),
             body: 3 * 1024 * 1024,
             connections: 1024,

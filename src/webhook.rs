@@ -171,10 +171,10 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), WebhookError> {
     let WebhookSettings { listen, admin, tls_dir, names, configuration, drain_delay } = settings;
-    let served = Served::default();
-    metrics.show_expiry(served.clone());
+    let certificate = Served::default();
+    metrics.show_expiry(certificate.clone());
     let drain = Drain { delay: drain_delay.max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
-    let server = Server::bind(listen).await?.with_tls(tls::server_config(&served)?).with_drain(drain);
+    let server = Server::bind(listen).await?.with_tls(tls::server_config(&certificate)?).with_drain(drain);
     let admin = Server::bind(admin).await?;
     info!(address = %server.address(), admin = %admin.address(), "webhook listens");
 
@@ -182,10 +182,10 @@ pub async fn run(
     if let Some(directory) = tls_dir {
         let watch = Watch::directory(&directory)?;
         let waiting = readiness.block("certificate in the TLS directory");
-        tasks.spawn(async move { Ok(follow(&directory, watch, served, waiting).await) });
+        tasks.spawn(async move { Ok(follow(&directory, watch, certificate, waiting).await) });
     } else {
         let client = kube::Client::try_default().await.map_err(|cause| WebhookError::Kubernetes(Box::new(cause)))?;
-        let own = SelfManaged::new(names, configuration, served, readiness.clone(), Clock::default());
+        let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), Clock::default());
         tasks.spawn(async move { Ok(own.run(client).await?) });
     }
 

@@ -53,7 +53,7 @@ fn short_forms_and_options() {
     assert_eq!(options.mount_path.as_deref(), Some("/etc/creds"));
     assert_eq!(options.containers.unwrap(), ["app", "worker"]);
     assert_eq!(options.init_order, Some(InitOrder::After("istio-init".to_owned())));
-    assert_eq!(options.refresh, Some(Duration::from_secs(300)));
+    assert_eq!(options.refresh, Some(Duration::from_mins(5)));
     let notify: Vec<_> = options.notify.iter().map(ToString::to_string).collect();
     assert_eq!(notify, ["signal:HUP:nginx", "http:http://localhost:8080/-/reload"]);
     assert_eq!(options.size_limit, Some(65536));

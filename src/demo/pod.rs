@@ -72,8 +72,9 @@ impl Pod {
             "hushpod.dev/secrets": "- {file: app.env, from: \"store:app\", format: dotenv}\n- {dir: app, from: \"store:app\"}\n",
             "hushpod.dev/mode": name,
         });
-        if mode != Mode::Init {
-            annotations["hushpod.dev/notify"] = json!(format!("http:http://127.0.0.1:{port}/reload"));
+        if let (true, Some(annotations)) = (mode != Mode::Init, annotations.as_object_mut()) {
+            let notify = format!("http:http://127.0.0.1:{port}/reload");
+            annotations.insert("hushpod.dev/notify".to_owned(), json!(notify));
         }
         let manifest = json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -226,12 +227,12 @@ impl Pod {
             annotations.insert(format!("{PREFIX}{name}"), value.to_owned());
         }
         // Go's quoting and JSON's agree on what stands here.
-        let lines: String = annotations.iter().map(|(key, value)| format!("{key}={}\n", json!(value))).collect();
+        let lines: Vec<_> = annotations.iter().map(|(key, value)| format!("{key}={}", json!(value))).collect();
         let stamp = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos());
         let version = format!("..{stamp}");
         let swap = || {
             fs::create_dir(directory.join(&version))?;
-            fs::write(directory.join(&version).join("annotations"), lines)?;
+            fs::write(directory.join(&version).join("annotations"), lines.join("\n"))?;
             std::os::unix::fs::symlink(&version, directory.join("..data_tmp"))?;
             fs::rename(directory.join("..data_tmp"), directory.join("..data"))?;
             match std::os::unix::fs::symlink("..data/annotations", directory.join("annotations")) {

@@ -106,7 +106,7 @@ impl Store {
         let mut random = [0; 16];
         aws_lc_rs::rand::fill(&mut random).map_err(|_| DemoError::Broken("no random numbers".to_owned()))?;
         let value = format!("demo-{}-{:032x}", self.values.len(), u128::from_ne_bytes(random));
-        let fields: String = ["token", "user", "password"].iter().map(|name| format!("  {name}: {value}\n")).collect();
+        let fields = ["token", "user", "password"].map(|name| format!("  {name}: {value}\n")).concat();
         let next = self.file.with_extension("next");
         fs::write(&next, format!("app:\n{fields}"))
             .and_then(|()| fs::rename(&next, &self.file))

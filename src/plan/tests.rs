@@ -55,8 +55,8 @@ fn p6_an_alias_does_not_get_around_the_policy() {
 
 #[test]
 fn p9_what_cannot_be_planned_names_the_annotation() {
-    let many: String =
-        (0..2000).map(|n| format!("- {{file: file-{n}, from: \"secret/data/team-a/{n}#k\"}}\n")).collect();
+    let entry = |n| format!("- {{file: file-{n}, from: \"secret/data/team-a/{n}#k\"}}\n");
+    let many = (0..2000).map(entry).collect::<Vec<_>>().concat();
     for (pairs, place, part) in [
         (&[("file.a", "valut:x")][..], "file.a", "did you mean \"vault\"?"),
         (&[("file.a", "secret/data/team-b/db")], "file.a", "may not request vault:secret/data/team-b/db"),
@@ -64,7 +64,7 @@ fn p9_what_cannot_be_planned_names_the_annotation() {
         (&[("file.a", "roleless:x/y")], "file.a", "role.roleless"),
         (&[("file.a", "files:c"), ("role.valut", "x")], "role.valut", "did you mean \"vault\"?"),
         (&[("file.a", "files:c?version=1")], "file.a", "version"),
-        (&[("file.a", "pki/issue/web?common_name=x"), ("mode", "init")], "file.a", "mode init leaves nobody to renew"),
+        (&[("file.a", "database/creds/web"), ("mode", "init")], "file.a", "mode init leaves nobody to renew"),
         (&[("secrets", "- {file: a, from: \"files:x\"}\n- {file: b, from: \"nope:x\"}")], "secrets[1]", "no provider"),
         (&[("secrets", many.as_str())], "secrets", "over the limit of 98304"),
     ] {

@@ -113,12 +113,12 @@ async fn start_with(router: Router, limits: Limits, drain: Drain) -> Running {
     let (credentials, root) = credentials();
     let served = Served::default();
     served.publish(credentials);
-    let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let client = Client { address: server.address(), root, host: HOST };
-    let server = server.with_tls(server_config(&served).unwrap()).with_limits(limits).with_drain(drain);
+    let bound = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let client = Client { address: bound.address(), root, host: HOST };
+    let bound = bound.with_tls(server_config(&served).unwrap()).with_limits(limits).with_drain(drain);
     let shutdown = CancellationToken::new();
-    let server = tokio::spawn(server.run(router, shutdown.clone()));
-    Running { client, served, shutdown, server }
+    let task = tokio::spawn(bound.run(router, shutdown.clone()));
+    Running { client, served, shutdown, server: task }
 }
 
 /// Time that moves only when told to. tokio's paused clock moves by itself whenever all tasks wait, also while bytes
@@ -342,7 +342,7 @@ async fn drain_has_a_deadline() {
             std::future::pending::<()>().await;
         }),
     );
-    let limits = Limits { request: Duration::from_secs(3600), ..Limits::default() };
+    let limits = Limits { request: Duration::from_hours(1), ..Limits::default() };
     let drain = Drain { delay: Duration::from_secs(5), deadline: Duration::from_secs(10) };
     let Running { client, shutdown, server, .. } = start_with(router, limits, drain).await;
     let request = tokio::spawn(async move { client.post("x").await });
@@ -387,7 +387,7 @@ async fn failing_accept_does_not_spin_and_recovers() {
             if fails { Err(io::Error::from_raw_os_error(errno)) } else { listener.accept().await }
         };
         let start = Instant::now();
-        let (slot, _) = next_connection(&slots, || accept()).await;
+        let (slot, _) = next_connection(&slots, accept).await;
         drop(slot);
         assert_eq!((start.elapsed().as_millis(), *left.lock().unwrap()), (expected.as_millis(), -1));
     }

@@ -107,16 +107,18 @@ impl Blueprint<'_> {
         if self.mode != Mode::Init {
             let mut sidecar = container(SIDECAR, "sidecar");
             if native {
-                sidecar["restartPolicy"] = json!("Always");
+                set(&mut sidecar, "restartPolicy", json!("Always"));
             }
             if self.mode == Mode::Sidecar && native {
                 let command = [AGENT, "ready", "--wait", "2s"];
-                sidecar["lifecycle"] = json!({"postStart": {"exec": {"command": command}}});
+                set(&mut sidecar, "lifecycle", json!({"postStart": {"exec": {"command": command}}}));
             }
             injected.push(Injected { name: SIDECAR, is_init: native, container: sidecar });
         }
         if let Some(policy) = &self.config.image_pull_policy {
-            injected.iter_mut().for_each(|injected| injected.container["imagePullPolicy"] = json!(policy));
+            for injected in &mut injected {
+                set(&mut injected.container, "imagePullPolicy", json!(policy));
+            }
         }
         Ok(injected)
     }
@@ -165,10 +167,10 @@ impl Blueprint<'_> {
             "seccompProfile": {"type": "RuntimeDefault"},
         });
         if let Some(user) = self.access.user {
-            context["runAsUser"] = json!(user);
+            set(&mut context, "runAsUser", json!(user));
         }
         if let Some(group) = self.access.group {
-            context["runAsGroup"] = json!(group);
+            set(&mut context, "runAsGroup", json!(group));
         }
         context
     }
@@ -217,9 +219,15 @@ impl Blueprint<'_> {
         };
         let mut limits = json!({"memory": memory_limit});
         if let Some(cpu) = cpu_limit {
-            limits["cpu"] = json!(cpu);
+            set(&mut limits, "cpu", json!(cpu));
         }
         Ok(json!({"requests": {"cpu": cpu_request, "memory": memory_request}, "limits": limits}))
+    }
+}
+
+fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(field.to_owned(), value);
     }
 }
 

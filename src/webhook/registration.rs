@@ -41,7 +41,7 @@ pub const SETTLE: Duration = Duration::from_secs(5);
 const WAITS_FOR: &str = "certificate in the webhook configuration";
 
 /// Between looks at the clock, which may jump, and at what has expired.
-const TICK: Duration = Duration::from_secs(60);
+const TICK: Duration = Duration::from_mins(1);
 
 /// For one attempt to write, its retries included.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -71,13 +71,13 @@ fn decide_with(config: &str, review: &Value) -> Decided {
     assert_eq!(body["apiVersion"], "admission.k8s.io/v1");
     assert_eq!(body["kind"], "AdmissionReview");
     let response = body["response"].clone();
-    let mut pod = review["request"]["object"].clone();
+    let mut pod = review.pointer("/request/object").cloned().unwrap();
     let mut operations = Vec::new();
     if let Some(patch) = response["patch"].as_str() {
         assert_eq!(response["patchType"], "JSONPatch");
         let patch: json_patch::Patch = serde_json::from_slice(&STANDARD.decode(patch).unwrap()).unwrap();
         json_patch::patch(&mut pod, &patch).unwrap();
-        operations = serde_json::to_value(&patch).unwrap().as_array().unwrap().clone();
+        operations = serde_json::from_value(serde_json::to_value(&patch).unwrap()).unwrap();
     }
     Decided { outcome: answer.outcome, response, patch: operations, pod }
 }

@@ -352,6 +352,24 @@ async fn a_held_lease_is_renewed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p4_a_replaced_lease_is_revoked_after_a_drain_but_not_while_its_files_are_held() {
+    for held in [false, true] {
+        let pod = Pod::new(&["a:creds"]);
+        pod.store.put_leased("creds", 6000, 6000, false);
+        if held {
+            pod.annotate(&["hushpod.dev/hold=\"true\""]);
+        }
+        let agent = pod.start(Mode::Sidecar);
+        pod.until_file("f0", "lease-1").await;
+        until("a second lease", || pod.store.state().is_live("lease-2")).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(pod.file("f0").contains("lease-1"), held);
+        assert_eq!(pod.store.state().is_live("lease-1"), held);
+        agent.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn pin_returns_to_an_earlier_generation_and_stays_until_it_is_taken_away() {
     let pod = Pod::new(&["a:x"]);
     pod.put("1");

@@ -205,7 +205,7 @@ def p7_an_opt_in_after_our_turn_is_refused_by_the_policy(t):
             check("initContainers" not in created()["spec"], "the pod is injected: the policy was not what refused it")
         finally:
             for each in bindings:
-                again = copy.deepcopy(each)
+                again = {"apiVersion": ADMISSION, "kind": BINDING, **copy.deepcopy(each)}
                 again["metadata"] = {
                     key: again["metadata"][key] for key in ("name", "labels", "annotations") if key in again["metadata"]
                 }

@@ -118,6 +118,7 @@ class Suite:
                 self.api.delete("Namespace", None, NAMESPACE)
             shutil.rmtree(self.directory, ignore_errors=True)
         self.api.close()
+        self.say("done")
 
     # --- logs
 
@@ -239,5 +240,5 @@ def main():
     skipped = f", {len(suite.skipped)} skipped" if suite.skipped else ""
     for each in suite.failed:
         print(f"failed: {each.name}")
-    print(f"{len(suite.passed)} passed, {len(suite.failed)} failed{skipped}, {time.monotonic() - suite.started:.0f} s")
+    print(f"{len(suite.passed)} passed, {len(suite.failed)} failed{skipped}")
     return 1 if suite.failed else 0

@@ -1,5 +1,6 @@
 """One test's room: a namespace, a role at Vault, and what tests do in them."""
 
+import base64
 import copy
 import re
 import secrets
@@ -265,9 +266,11 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
         for thing in self.api.list("Pod", self.namespace) if self.node else []:
             name = f"{self.title} {thing['metadata']['name']}"
             for path in self.node.volume(thing, "empty-dir", "hushpod-state").glob("*"):
-                for token in re.findall(rb"hv[sb]\.[\w-]{20,}", path.read_bytes()):
-                    self.suite.canaries[token.decode()] = f"{name} login token"
-                    kinds.add("login token")
+                for text in re.findall(rb'"([\w+/]{16,}=*)"', path.read_bytes()):
+                    token = base64.b64decode(text + b"==")
+                    if re.fullmatch(rb"hv[sb]\.[\w-]{20,}", token):
+                        self.suite.canaries[token.decode()] = f"{name} login token"
+                        kinds.add("login token")
             for path in self.node.volume(thing, "projected", "hushpod-tokens").glob("[a-z]*"):
                 token = path.read_text(encoding="ascii")
                 self.suite.canaries[token] = f"{name} projected token"

@@ -159,15 +159,14 @@ impl Plan {
             return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
         }
         let providers = planner.providers;
-        let plan = Self {
+        Ok(Self {
             version: PLAN_VERSION,
             identity,
             providers,
             items,
             notify: options.notify.clone(),
             size_limit: options.size_limit.unwrap_or(DEFAULT_SIZE_LIMIT),
-        };
-        plan.to_json().map(|_| plan)
+        })
     }
 
     /// The form that the agent reads.

@@ -33,6 +33,7 @@ pub mod mounts;
 pub mod mutate;
 pub mod patch;
 pub mod registration;
+pub mod relevant;
 pub mod reload;
 pub mod review;
 

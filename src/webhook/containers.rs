@@ -61,6 +61,8 @@ pub struct Blueprint<'a> {
     pub mode: Mode,
     /// What the agent is told.
     pub plan: &'a Plan,
+    /// The same, in the form that it reads.
+    pub plan_json: &'a str,
     /// As whom it runs.
     pub access: Access,
     /// Whether all other containers are Guaranteed, so that ours must be.
@@ -73,9 +75,8 @@ impl Blueprint<'_> {
     /// The containers, in the order in which they start.
     ///
     /// # Errors
-    /// One sentence, if resources contradict each other or the plan is too large.
+    /// One sentence, if resources contradict each other.
     pub fn containers(&self) -> Result<Vec<Injected>, String> {
-        let plan = self.plan.to_json().map_err(|error| error.to_string())?;
         let resources = self.resources()?;
         let container = |name: &'static str, subcommand: &str| {
             json!({
@@ -84,7 +85,7 @@ impl Blueprint<'_> {
                 "command": [AGENT],
                 "args": [subcommand],
                 "env": [
-                    {"name": PLAN_VARIABLE, "value": plan},
+                    {"name": PLAN_VARIABLE, "value": self.plan_json},
                     // One arena: a second one would hold memory for a thread that is gone.
                     {"name": "MALLOC_ARENA_MAX", "value": "1"},
                 ],

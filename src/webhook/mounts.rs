@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::containers::{LIVE, SECRETS_VOLUME, VOLUME_PREFIX, is_ours};
 use super::mutate::{LISTS, Refusal, containers, is_live_mount, name_of};
-use super::patch::{Patched, Step, at};
+use super::patch::{Patched, Step, at, below};
 use crate::annotations::{CONTAINERS, MOUNT_PATH, Options, PREFIX};
 use crate::bundle::suggestion;
 
@@ -117,9 +117,7 @@ fn check_early(
     }
     let mounts = at!["spec", list, index, "volumeMounts"];
     while let Some(at) = patched.list(&mounts).iter().position(|mount| is_live_mount(mount, path)) {
-        let mut place = mounts.to_vec();
-        place.push(Step::Index(at));
-        patched.remove(&place);
+        patched.remove(&below(&mounts, Step::Index(at)));
     }
     match patched.list(&mounts).iter().find(|mount| name_of(mount).starts_with(VOLUME_PREFIX)) {
         Some(mount) => Err(Refusal::Pod(format!(

@@ -13,7 +13,7 @@ use super::containers::{
     Blueprint, INIT, Injected, LIVE, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours,
 };
 use super::mounts;
-use super::patch::{Patched, Step, at};
+use super::patch::{Patched, Step, at, below};
 use crate::annotations::{self, AnnotationError, InitOrder, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
 use crate::config::Config;
 use crate::plan::{Identity, Plan, PlanError};
@@ -63,16 +63,16 @@ pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, 
     }
     let (bundle, options) = annotations::parse(&annotations)?;
     let mut options = options.or(&config.defaults);
-    let spec = pod.get("spec").cloned().unwrap_or_default();
-    screen(&spec, &annotations, config)?;
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    screen(spec, &annotations, config)?;
     let mut warnings = Vec::new();
-    let mode = choose_mode(&spec, options.mode, config, &mut warnings)?;
+    let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
     options.mode = Some(mode);
-    let selection = mounts::Selection::of(&spec, &options)?;
-    let earlier = LISTS.iter().flat_map(|list| containers(&spec, list)).find(|container| is_ours(container));
+    let selection = mounts::Selection::of(spec, &options)?;
+    let earlier = LISTS.iter().flat_map(|list| containers(spec, list)).find(|container| is_ours(container));
     let access = match earlier.and_then(|container| Access::kept(container, &bundle)) {
         Some(kept) => kept,
-        None => Access::decide(&spec, &selection.containers(&spec), &options)
+        None => Access::decide(spec, &selection.containers(spec), &options)
             .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
     };
     options.file_mode = Some(access.file_mode);
@@ -80,26 +80,34 @@ pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, 
     let identity =
         Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
     let plan = Plan::build(identity, &bundle, &options, config)?;
-    let others = LISTS.iter().flat_map(|list| containers(&spec, list)).filter(|container| !is_ours(container));
-    let blueprint =
-        Blueprint { config, options: &options, mode, plan: &plan, access, guaranteed: is_guaranteed(others) };
+    let plan_json = plan.to_json()?;
+    let others = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
+    let blueprint = Blueprint {
+        config,
+        options: &options,
+        mode,
+        plan: &plan,
+        plan_json: &plan_json,
+        access,
+        guaranteed: is_guaranteed(others),
+    };
     let injected = blueprint
         .containers()
         .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
+    if spec.get("hostNetwork") == Some(&json!(true)) && options.notify.iter().any(|n| matches!(n, Notify::Http { .. }))
+    {
+        warnings.push(format!("{PREFIX}{NOTIFY}: with hostNetwork, http: reaches the node's localhost, not the pod's"));
+    }
 
     let mut patched = Patched::new(pod);
-    converge_volumes(&mut patched, &blueprint.volumes())?;
-    place(&mut patched, &injected, &options, &mut warnings)?;
+    converge_volumes(&mut patched, blueprint.volumes())?;
+    place(&mut patched, injected, &options, &mut warnings)?;
     mounts::converge(&mut patched, &selection, &options, &mut warnings)?;
     if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
         patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
     }
     for secret in &config.image_pull_secrets {
         patched.converge(&at!["spec", "imagePullSecrets"], &json!([{"name": secret}]));
-    }
-    if spec.get("hostNetwork") == Some(&json!(true)) && options.notify.iter().any(|n| matches!(n, Notify::Http { .. }))
-    {
-        warnings.push(format!("{PREFIX}{NOTIFY}: with hostNetwork, http: reaches the node's localhost, not the pod's"));
     }
     Ok(Mutation { patch: patched.into_patch(), warnings, opted_in: true })
 }
@@ -175,64 +183,67 @@ fn choose_mode(
 }
 
 /// Our volumes, added or converged; one of our names on anything else is refused.
-fn converge_volumes(patched: &mut Patched, wanted: &[Value]) -> Result<(), Refusal> {
+fn converge_volumes(patched: &mut Patched, wanted: Vec<Value>) -> Result<(), Refusal> {
     let list = at!["spec", "volumes"];
+    let taken = |name: &str| Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume"));
+    let known = |name: &str| wanted.iter().any(|volume| name_of(volume) == name);
+    let mut present = patched.list(&list).iter().map(name_of);
+    if let Some(stranger) = present.find(|name| name.starts_with(VOLUME_PREFIX) && !known(name)) {
+        return Err(taken(stranger));
+    }
     for volume in wanted {
-        let name = name_of(volume);
+        let name = name_of(&volume);
         let Some(index) = patched.list(&list).iter().position(|present| name_of(present) == name) else {
-            patched.insert(&list, usize::MAX, volume.clone());
+            patched.insert(&list, usize::MAX, volume);
             continue;
         };
         let kinds = |volume: &Value| -> Vec<String> {
             volume.as_object().map(|v| v.keys().filter(|key| *key != "name").cloned().collect()).unwrap_or_default()
         };
-        if patched.list(&list).get(index).is_none_or(|present| kinds(present) != kinds(volume)) {
-            return Err(Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume")));
+        if patched.list(&list).get(index).is_none_or(|present| kinds(present) != kinds(&volume)) {
+            return Err(taken(name));
         }
-        patched.converge(&at!["spec", "volumes", index], volume);
+        patched.converge(&at!["spec", "volumes", index], &volume);
     }
-    let known = |name: &str| wanted.iter().any(|volume| name_of(volume) == name);
-    let stranger = patched.list(&list).iter().map(name_of).find(|name| name.starts_with(VOLUME_PREFIX) && !known(name));
-    match stranger {
-        Some(name) => Err(Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume"))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Our containers, added or converged, at the place that `init-order` names.
 fn place(
     patched: &mut Patched,
-    injected: &[Injected],
+    injected: Vec<Injected>,
     options: &Options,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
-    remove_unwanted(patched, injected)?;
+    remove_unwanted(patched, &injected)?;
     let order = options.init_order.clone().unwrap_or(InitOrder::First);
     let mut next = first_place(patched, &order, warnings)?;
-    for Injected { name, is_init, container } in injected {
-        let list = at!["spec", if *is_init { "initContainers" } else { "containers" }];
-        let present = patched.list(&list).iter().position(|present| name_of(present) == *name);
+    for Injected { name, is_init, mut container } in injected {
+        let list = at!["spec", if is_init { "initContainers" } else { "containers" }];
+        let present = patched.list(&list).iter().position(|present| name_of(present) == name);
         let index = match present {
             // Behind the container that it must follow is enough: others that were put between do no harm.
-            Some(index) if *is_init && index < next && matches!(order, InitOrder::After(_)) => {
+            Some(index) if is_init && index < next && matches!(order, InitOrder::After(_)) => {
                 next = move_behind(patched, &list, index, next);
                 next
             }
             Some(index) => index,
             None => {
-                let index = if *is_init { next } else { patched.list(&list).len() };
-                patched.insert(&list, index, container.clone());
-                index
+                if is_init {
+                    next
+                } else {
+                    patched.list(&list).len()
+                }
             }
         };
         if present.is_some() {
             // Resources may have been another webhook's to change since: they say nothing about what is delivered.
-            let mut lasting = container.clone();
-            lasting.as_object_mut().and_then(|fields| fields.remove("resources"));
-            let [spec, field] = list;
-            patched.converge(&[spec, field, Step::Index(index)], &lasting);
+            container.as_object_mut().and_then(|fields| fields.remove("resources"));
+            patched.converge(&below(&list, Step::Index(index)), &container);
+        } else {
+            patched.insert(&list, index, container);
         }
-        if *is_init {
+        if is_init {
             next = index + 1;
         }
     }
@@ -240,11 +251,9 @@ fn place(
 }
 
 /// Moves an item of a list behind the one before `next`; gives its new index.
-fn move_behind(patched: &mut Patched, list: &[Step], index: usize, next: usize) -> usize {
+fn move_behind(patched: &mut Patched, list: &[Step<'_>], index: usize, next: usize) -> usize {
     let moved = patched.list(list).get(index).cloned().unwrap_or_default();
-    let mut place = list.to_vec();
-    place.push(Step::Index(index));
-    patched.remove(&place);
+    patched.remove(&below(list, Step::Index(index)));
     // What stood behind it has moved up by one.
     let next = next.saturating_sub(1);
     patched.insert(list, next, moved);

@@ -3,9 +3,9 @@
 //! Only `add`, `replace` and `remove` of single places: fields that our types do not know are never touched. A diff of
 //! re-serialised typed objects would delete them.
 
-use json_patch::jsonptr::PointerBuf;
+use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A raw object, and the operations that made it from the original.
 #[derive(Debug)]
@@ -15,21 +15,21 @@ pub struct Patched {
 }
 
 /// One step into an object.
-#[derive(Debug, Clone)]
-pub enum Step {
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
     /// A field.
-    Field(String),
+    Field(&'a str),
     /// An index of a list.
     Index(usize),
 }
 
-impl From<&str> for Step {
-    fn from(field: &str) -> Self {
-        Self::Field(field.to_owned())
+impl<'a> From<&'a str> for Step<'a> {
+    fn from(field: &'a str) -> Self {
+        Self::Field(field)
     }
 }
 
-impl From<usize> for Step {
+impl From<usize> for Step<'_> {
     fn from(index: usize) -> Self {
         Self::Index(index)
     }
@@ -64,28 +64,26 @@ impl Patched {
 
     /// The value at a path.
     #[must_use]
-    pub fn get(&self, path: &[Step]) -> Option<&Value> {
+    pub fn get(&self, path: &[Step<'_>]) -> Option<&Value> {
         path.iter().try_fold(&self.object, |value, step| match step {
-            Step::Field(name) => value.get(name),
-            Step::Index(index) => value.get(index),
+            Step::Field(name) => value.get(*name),
+            Step::Index(index) => value.get(*index),
         })
     }
 
     /// The list at a path; empty if there is none.
     #[must_use]
-    pub fn list(&self, path: &[Step]) -> &[Value] {
+    pub fn list(&self, path: &[Step<'_>]) -> &[Value] {
         self.get(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
     /// Sets a field, unless it has this value; makes the objects on its way.
-    pub fn set(&mut self, path: &[Step], value: Value) {
+    pub fn set(&mut self, path: &[Step<'_>], value: Value) {
         let Some((_, parents)) = path.split_last() else { return };
         for depth in 1..=parents.len() {
             let parent = parents.get(..depth).unwrap_or(parents);
             if self.get(parent).is_none_or(Value::is_null) {
-                self.apply(parent, |path| {
-                    PatchOperation::Add(AddOperation { path, value: Value::Object(serde_json::Map::new()) })
-                });
+                self.apply(parent, |path| PatchOperation::Add(AddOperation { path, value: Value::Object(Map::new()) }));
             }
         }
         match self.get(path) {
@@ -96,18 +94,17 @@ impl Patched {
     }
 
     /// Puts an item into a list, making the list if there is none; at its end if `index` lies beyond it.
-    pub fn insert(&mut self, list: &[Step], index: usize, item: Value) {
+    pub fn insert(&mut self, list: &[Step<'_>], index: usize, item: Value) {
         let length = match self.get(list) {
             Some(Value::Array(items)) => items.len(),
             _ => return self.set(list, Value::Array(vec![item])),
         };
-        let mut place = list.to_vec();
-        place.push(Step::Index(index.min(length)));
+        let place = below(list, Step::Index(index.min(length)));
         self.apply(&place, |path| PatchOperation::Add(AddOperation { path, value: item }));
     }
 
     /// Takes away what stands at a path.
-    pub fn remove(&mut self, path: &[Step]) {
+    pub fn remove(&mut self, path: &[Step<'_>]) {
         if self.get(path).is_some() {
             self.apply(path, |path| PatchOperation::Remove(RemoveOperation { path }));
         }
@@ -115,16 +112,11 @@ impl Patched {
 
     /// Makes everything in `wanted` hold at `path`, and leaves what stands there beside it: fields that the API server
     /// or another webhook filled in stay. Lists whose items are named are converged item by item.
-    pub fn converge(&mut self, path: &[Step], wanted: &Value) {
-        let with = |step: Step| {
-            let mut deeper = path.to_vec();
-            deeper.push(step);
-            deeper
-        };
+    pub fn converge(&mut self, path: &[Step<'_>], wanted: &Value) {
         match (wanted, self.get(path)) {
             (Value::Object(fields), Some(Value::Object(_))) => {
                 for (name, value) in fields {
-                    self.converge(&with(Step::Field(name.clone())), value);
+                    self.converge(&below(path, Step::Field(name)), value);
                 }
             }
             (Value::Array(items), Some(Value::Array(present))) if items.iter().all(Value::is_object) => {
@@ -132,7 +124,7 @@ impl Patched {
                     items.iter().map(|item| present.iter().position(|other| same_item(item, other))).collect();
                 for (item, place) in items.iter().zip(places) {
                     match place {
-                        Some(index) => self.converge(&with(Step::Index(index)), item),
+                        Some(index) => self.converge(&below(path, Step::Index(index)), item),
                         None => self.insert(path, usize::MAX, item.clone()),
                     }
                 }
@@ -141,18 +133,59 @@ impl Patched {
         }
     }
 
-    fn apply(&mut self, path: &[Step], operation: impl FnOnce(PointerBuf) -> PatchOperation) {
+    /// Every operation is made for a place that was just looked up, so that it cannot fail; if it did, the pod that the
+    /// patch describes and the one that we look at would part: better none of it.
+    fn apply(&mut self, path: &[Step<'_>], operation: impl FnOnce(PointerBuf) -> PatchOperation) {
         let pointer = PointerBuf::from_tokens(path.iter().map(|step| match step {
-            Step::Field(name) => name.clone(),
-            Step::Index(index) => index.to_string(),
+            Step::Field(name) => Token::new(*name),
+            Step::Index(index) => Token::from(*index),
         }));
         let operation = operation(pointer);
-        // Every operation is made for a place that was just looked up, so that it cannot fail; if it did, the pod that
-        // the patch describes and the one that we look at would part: better none of it.
-        if json_patch::patch_unsafe(&mut self.object, std::slice::from_ref(&operation)).is_ok() {
+        let Some((last, parents)) = path.split_last() else { return };
+        let parent = parents.iter().try_fold(&mut self.object, |value, step| match step {
+            Step::Field(name) => value.get_mut(*name),
+            Step::Index(index) => value.get_mut(*index),
+        });
+        let is_done = match (parent, *last) {
+            (Some(Value::Object(fields)), Step::Field(name)) => apply_to_field(fields, name, &operation),
+            (Some(Value::Array(items)), Step::Index(index)) => apply_to_item(items, index, &operation),
+            _ => false,
+        };
+        if is_done {
             self.operations.push(operation);
         }
     }
+}
+
+fn apply_to_field(fields: &mut Map<String, Value>, name: &str, operation: &PatchOperation) -> bool {
+    match operation {
+        PatchOperation::Add(AddOperation { value, .. }) | PatchOperation::Replace(ReplaceOperation { value, .. }) => {
+            fields.insert(name.to_owned(), value.clone());
+            true
+        }
+        PatchOperation::Remove(_) => fields.remove(name).is_some(),
+        _ => false,
+    }
+}
+
+fn apply_to_item(items: &mut Vec<Value>, index: usize, operation: &PatchOperation) -> bool {
+    match operation {
+        PatchOperation::Add(AddOperation { value, .. }) if index <= items.len() => items.insert(index, value.clone()),
+        PatchOperation::Replace(ReplaceOperation { value, .. }) if index < items.len() => {
+            items.get_mut(index).into_iter().for_each(|item| item.clone_from(value));
+        }
+        PatchOperation::Remove(_) if index < items.len() => drop(items.remove(index)),
+        _ => return false,
+    }
+    true
+}
+
+/// A path one step longer.
+pub(super) fn below<'a>(path: &[Step<'a>], step: Step<'a>) -> Vec<Step<'a>> {
+    let mut deeper = Vec::with_capacity(path.len() + 1);
+    deeper.extend_from_slice(path);
+    deeper.push(step);
+    deeper
 }
 
 /// Whether two items of a list are the same thing, by the field that Kubernetes merges such lists by.

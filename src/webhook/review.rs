@@ -3,10 +3,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use json_patch::Patch;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::mutate::{Mutation, check_ephemeral, mutate};
+use super::relevant::Relevant;
 use super::{Answer, Outcome};
 use crate::config::Config;
 
@@ -35,7 +36,7 @@ struct Request {
     sub_resource: String,
     #[serde(default)]
     resource: Resource,
-    object: Option<Value>,
+    object: Option<Relevant>,
 }
 
 #[derive(Deserialize, Default)]
@@ -59,10 +60,8 @@ struct Answered {
 struct Response {
     uid: String,
     allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch_type: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
+    #[serde(skip)]
+    patch: Option<Patch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<Status>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -87,8 +86,23 @@ pub fn answer(body: &[u8], config: &Config) -> Answer {
         Ok(Review { request: None, .. }) => malformed("the AdmissionReview has no request".to_owned()),
         Err(error) => malformed(format!("no AdmissionReview: {error}")),
     };
+    Answer { body: encode(response), outcome }
+}
+
+/// The patch, by far the largest part, goes in as it is: base64 has nothing that JSON would escape.
+fn encode(response: Response) -> Vec<u8> {
+    let patch = response.patch.as_ref().and_then(|patch| serde_json::to_vec(patch).ok());
     let answered = Answered { api_version: API_VERSION, kind: "AdmissionReview", response };
-    Answer { body: serde_json::to_vec(&answered).unwrap_or_default(), outcome }
+    let mut body = serde_json::to_string(&answered).unwrap_or_default();
+    if let Some(patch) = patch
+        && let Some(open) = body.strip_suffix("}}").map(str::len)
+    {
+        body.truncate(open);
+        body.push_str(r#","patchType":"JSONPatch","patch":""#);
+        STANDARD.encode_string(patch, &mut body);
+        body.push_str(r#""}}"#);
+    }
+    body.into_bytes()
 }
 
 fn malformed(message: String) -> (Response, Outcome) {
@@ -100,8 +114,8 @@ fn decide(request: Request, config: &Config) -> (Response, Outcome) {
     let Request { uid, operation, namespace, name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     let decision = match (object, sub_resource.as_str()) {
-        (Some(pod), "") if is_pod && operation == "CREATE" => mutate(pod, &namespace, config),
-        (Some(pod), "ephemeralcontainers") if is_pod => check_ephemeral(&pod).map(|()| Mutation::default()),
+        (Some(Relevant(pod)), "") if is_pod && operation == "CREATE" => mutate(pod, &namespace, config),
+        (Some(Relevant(pod)), "ephemeralcontainers") if is_pod => check_ephemeral(&pod).map(|()| Mutation::default()),
         // Nothing that injection sets can be changed later.
         _ => Ok(Mutation::default()),
     };
@@ -111,16 +125,7 @@ fn decide(request: Request, config: &Config) -> (Response, Outcome) {
         }
         Ok(Mutation { patch, warnings, .. }) => {
             tracing::info!(%namespace, pod = %name, operations = patch.0.len(), "injected");
-            let patch = serde_json::to_vec(&patch).map(|json| STANDARD.encode(json)).unwrap_or_default();
-            let response = Response {
-                uid,
-                allowed: true,
-                patch_type: Some("JSONPatch"),
-                patch: Some(patch),
-                status: None,
-                warnings,
-            };
-            (response, Outcome::Injected)
+            (Response { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
         }
         Err(refusal) => {
             tracing::info!(%namespace, pod = %name, %refusal, "denied");

@@ -1,0 +1,157 @@
+"""The agent: its size, its memory after 200 refreshes over TLS, its CPU when nothing changes, and its speed."""
+
+import json
+import os
+import random
+import threading
+import time
+
+from . import cluster_pods
+from .admission import Contender, start_webhook
+from .bench import Skipped, percentile, until
+from .store import Agent, Store
+
+REFRESHES = 200
+FILE_CHANGES = 120
+IDLE_SECONDS = 120
+# What a small team keeps in one secret.
+KEYS = ("username", "password", "token", "certificate", "private-key")
+
+
+class Times:
+    """From a change in the store to the bytes in the volume, again and again, at random moments."""
+
+    def __init__(self, bench, agent, file, change, every):
+        self.bench, self.agent, self.file, self.change, self.every = bench, agent, file, change, every
+        self.milliseconds = []
+
+    def once(self):
+        value = os.urandom(12).hex()
+        start = time.monotonic()
+        self.change(value)
+        expected = value.encode()
+        end = start + 30
+        while self.agent.read(self.file) != expected:
+            now = time.monotonic()
+            if now > end:
+                self.agent.process.check()
+                until(f"a change to be seen by {self.agent.process.name}", 0, lambda: False)
+            time.sleep(self.every)
+        self.milliseconds.append((time.monotonic() - start) * 1000)
+
+    def p(self, percent):
+        return percentile(self.milliseconds, percent)
+
+
+def measure(bench):
+    report = bench.report
+    size = (bench.binaries / "hushpod-agent").stat().st_size
+    report.figure("agent_binary", "agent: static binary", size / 1e6, "MB", ("<=", 9))
+
+    pods = None
+    try:
+        pods = cluster_pods.Idle(bench)
+    except Skipped as reason:
+        report.note(f"agent: idle CPU of the process, not of a pod's cgroup: {reason}")
+
+    store = Store(bench)
+    directory = bench.directory / "secrets"
+    directory.mkdir()
+    config = {
+        "image": "registry.example/hushpod:0.1.0",
+        "providers": {
+            "vault": store.provider("1s"),
+            "idle": store.provider("60s"),
+            "files": {"type": "file", "path": str(directory)},
+        },
+    }
+    # JSON is YAML.
+    process, port = start_webhook(bench, "agent", json.dumps(config))
+    webhook = Contender("hushpod", process, port, None)
+
+    write_vault(store, "first")
+    write_file(directory, "first")
+    vault = start(bench, webhook, "vault-agent", "vault:secret/data/web")
+    idle = start(bench, webhook, "idle-agent", "idle:secret/data/idle") if not pods else None
+    files = start(bench, webhook, "file-agent", "files:app.json")
+
+    by_poll = Times(bench, vault, "app/password", lambda value: write_vault(store, value), 0.002)
+    by_event = Times(bench, files, "app/password", lambda value: write_file(directory, value), 0.0005)
+    side_by_side(
+        # The agent leaves a second between two swaps.
+        lambda: repeat(by_event, FILE_CHANGES, 1.1),
+        lambda: repeat(by_poll, REFRESHES, 0),
+    )
+    time.sleep(2)
+    show(bench, vault, by_event, by_poll)
+    show_idle(bench, pods, idle)
+
+
+def start(bench, webhook, name, reference):
+    agent = Agent(bench, name, webhook, {"hushpod.dev/dir.app": reference})
+    until(f"the first files of {name}", 20, lambda: agent.process.check() or agent.read("app/password"))
+    return agent
+
+
+def write_vault(store, value):
+    for path in ("web", "idle") if value == "first" else ("web",):
+        store.write(f"secret/data/{path}", data={key: value for key in KEYS})
+
+
+def write_file(directory, value):
+    (directory / ".new").write_text(json.dumps({key: value for key in KEYS}))
+    os.rename(directory / ".new", directory / "app.json")
+
+
+def repeat(times, count, pause):
+    for _ in range(count):
+        time.sleep(pause + random.random() * 0.5)
+        times.once()
+
+
+def side_by_side(*actions):
+    problems = []
+
+    def guarded(action):
+        try:
+            action()
+        except Exception as problem:  # noqa: BLE001: raised again below
+            problems.append(problem)
+
+    threads = [threading.Thread(target=guarded, args=(action,)) for action in actions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise problems[0]
+
+
+def show(bench, vault, by_event, by_poll):
+    report = bench.report
+    memory = vault.process.memory()
+    after = f"after {REFRESHES} changed secrets over TLS"
+    report.figure("agent_rss_anonymous", f"agent: anonymous RSS {after}", memory["anonymous"] / 1024, "MiB", ("<=", 1))
+    report.figure("agent_rss", f"agent: RSS {after}", memory["rss"] / 1024, "MiB", ("<=", 7))
+    report.figure("agent_rss_peak", "agent: highest RSS", memory["peak"] / 1024, "MiB")
+    for key, name, times, target in (
+        ("file", f"`file` (event, {FILE_CHANGES} changes)", by_event, ("<=", 50)),
+        ("vault", f"`vault` (polled every second, {REFRESHES} changes)", by_poll, None),
+    ):
+        report.figure(f"visible_{key}_p50", f"change → bytes visible, {name}: p50", times.p(50), "ms")
+        report.figure(f"visible_{key}_p99", f"change → bytes visible, {name}: p99", times.p(99), "ms", target)
+
+
+def show_idle(bench, pods, agent):
+    if pods:
+        seconds, took = pods.cpu()
+        what = "its pod's cgroup"
+    else:
+        before, start = agent.process.cpu_seconds(), time.monotonic()
+        time.sleep(IDLE_SECONDS)
+        seconds, took = agent.process.cpu_seconds() - before, time.monotonic() - start
+        what = "the process"
+    name = f"agent: CPU of {what} when nothing changes, polling every minute"
+    bench.report.figure(
+        "agent_idle_cpu", name, seconds / took * 3600, "s per hour", ("<=", 0.5), f"{seconds:.4f} s in {took:.0f} s"
+    )

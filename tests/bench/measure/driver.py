@@ -1,0 +1,89 @@
+"""The command line: what is measured, in which order, and how it is shown."""
+
+import argparse
+import json
+import platform
+import shutil
+import os
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from suite.base import Failed
+
+from . import admission, agent, image, start
+from .bench import Bench, Skipped
+from .report import Report
+
+SECTIONS = {
+    "admission": (admission.measure, "requests per second and latency, beside the floor and vault-k8s"),
+    "agent": (agent.measure, "binary, memory, idle CPU, and how long a change in the store takes"),
+    "image": (image.measure, "size, compressed"),
+    "start": (start.measure, "from creation to Ready, beside trivial pods"),
+}
+
+
+def arguments():
+    listed = "\n".join(f"  {name:10} {text}" for name, (_, text) in SECTIONS.items())
+    parser = argparse.ArgumentParser(
+        prog="tests/bench/run",
+        description="Measures hushpod on this machine and prints tables; ten minutes, after the builds.",
+        epilog=f"sections:\n{listed}\n\nWithout the test cluster (tests/cluster/up, tests/cluster/vault up; root) what "
+        "needs it is left out, and said so.\nExit code: 0 measured, even if a target is missed; 1 something could not "
+        "be measured; 2 wrong usage.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help="only these")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured to FILE")
+    options = parser.parse_args()
+    if unknown := [name for name in options.sections if name not in SECTIONS]:
+        parser.error(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}")
+    return options
+
+
+def machine():
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "load": os.getloadavg()[0],
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def main():
+    options = arguments()
+    report = Report(machine())
+    directory = Path(tempfile.mkdtemp(prefix="hushpod-bench.", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    bench = Bench(directory, report)
+    failed = False
+    try:
+        bench.build()
+        for name, (measure, _) in SECTIONS.items():
+            if options.sections and name not in options.sections:
+                continue
+            bench.say(name)
+            try:
+                measure(bench)
+            except Skipped as reason:
+                report.skip(name, str(reason))
+            except Failed as error:
+                failed = True
+                report.fail(name, str(error))
+            except Exception:  # noqa: BLE001: the other sections are worth having
+                failed = True
+                report.fail(name, traceback.format_exc())
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        bench.close()
+        shutil.rmtree(directory, ignore_errors=True)
+    print(report.text())
+    if options.json:
+        options.json.write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
+    return 1 if failed else 0

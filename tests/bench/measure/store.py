@@ -1,0 +1,99 @@
+"""A store for agents that run as processes, and what the agents of a patched pod are told."""
+
+import base64
+import json
+import ssl
+import subprocess
+import time
+
+from suite.base import check
+from suite.vault import Vault
+
+from .bench import ROOT
+from .fixtures import pod, review
+
+NAMESPACE = "shop"
+
+
+class Store(Vault):
+    """The test suite's own Vault, in a process of its own, with a login for the service account `web`."""
+
+    def __init__(self, bench):
+        ca = bench.directory / "store-ca.pem"
+        self.process = bench.spawn(
+            "store", bench.tools, "store", "--ca", ca, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        line = self.process.process.stdout.readline()
+        if not line:
+            self.process.process.wait()
+            self.process.check()
+        served = json.loads(line)
+        self.address, self.token, self.ca = served["address"], served["token"], ca.read_text()
+        self.tls = ssl.create_default_context(cadata=self.ca)
+        paths = {f"secret/{area}/*": {"capabilities": ["read"]} for area in ("data", "metadata")}
+        self.write("sys/mounts/secret", type="kv", options={"version": "2"})
+        self.write("sys/policies/acl/web", policy=json.dumps({"path": paths}))
+        self.write("sys/auth/kubernetes", type="kubernetes")
+        self.write("auth/kubernetes/config", kubernetes_host="https://127.0.0.1")
+        role = {"bound_service_account_names": ["web"], "bound_service_account_namespaces": [NAMESPACE]}
+        self.write("auth/kubernetes/role/web", audience="vault", token_policies=["web"], token_ttl="1h", **role)
+
+    def provider(self, refresh):
+        return {"type": "vault", "address": self.address, "ca": self.ca, "role": "web", "refresh": refresh}
+
+
+def projected_token():
+    """Shaped as the cluster's are; this store does not look at signatures."""
+    claims = {
+        "aud": ["vault"],
+        "exp": int(time.time()) + 3600,
+        "kubernetes.io": {"namespace": NAMESPACE, "serviceaccount": {"name": "web"}},
+    }
+
+    def part(value):
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+    return f"{part({'alg': 'none'})}.{part(claims)}.{part('none')}"
+
+
+class Agent:
+    """The injected container of a pod as a process, with directories in memory for its volumes."""
+
+    def __init__(self, bench, name, contender, annotations):
+        """`contender` is a webhook of ours whose configuration has what the annotations ask for."""
+        contender.request = bench.directory / f"{name}.request"
+        contender.request.write_text(review(pod(annotations)))
+        answer = json.loads(contender.answer(bench).read_text())
+        patch = json.loads(base64.b64decode(answer["response"]["patch"]))
+        container = next(
+            each
+            for operation in patch
+            for each in (operation["value"] if isinstance(operation.get("value"), list) else [operation.get("value")])
+            if isinstance(each, dict) and each.get("name") == "hushpod"
+        )
+        check(container["command"] == ["/hushpod-agent"], f"the injected command is {container['command']}")
+        self.directory = bench.directory / name
+        arguments = []
+        for volume in ("volume", "state", "controls", "tokens"):
+            (self.directory / volume).mkdir(parents=True)
+            arguments += [f"--{volume}", self.directory / volume]
+        (self.directory / "tokens/vault").write_text(projected_token())
+        (self.directory / "controls/annotations").write_text("")
+        self.live = self.directory / "volume/live"
+        self.process = bench.spawn(
+            name,
+            bench.binaries / "hushpod-agent",
+            *container["args"],
+            *arguments,
+            "--termination-log",
+            self.directory / "termination-log",
+            # As injected, and nothing else.
+            env={each["name"]: each["value"] for each in container["env"]},
+            cwd=ROOT,
+        )
+
+    def read(self, file):
+        try:
+            return (self.live / file).read_bytes()
+        except FileNotFoundError:
+            return None

@@ -252,20 +252,6 @@ impl fmt::Debug for FileMode {
     }
 }
 
-// === impl From ===
-
-impl From {
-    /// Every reference, in a fixed order.
-    pub fn references(&self) -> impl Iterator<Item = &Reference> {
-        let (list, map) = match self {
-            Self::One(one) => (std::slice::from_ref(one), None),
-            Self::Merge(list) => (list.as_slice(), None),
-            Self::Named(map) => (&[][..], Some(map)),
-        };
-        list.iter().chain(map.into_iter().flat_map(BTreeMap::values))
-    }
-}
-
 // === impl Format ===
 
 impl Format {

@@ -150,7 +150,8 @@ fn ignored(name: &str, problem: &str) {
 
 /// A generation id. It becomes part of a path: nothing but the letters, digits and hyphens that ids are made of.
 fn parse_pin(text: &str) -> Result<Option<GenerationId>, String> {
-    let text = text.trim();
+    // `ls -a` shows a generation's directory with two dots before its id.
+    let text = text.trim().trim_start_matches("..");
     if text.is_empty() {
         return Ok(None);
     }

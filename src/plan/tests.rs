@@ -21,7 +21,8 @@ fn build(pairs: &[(&str, &str)]) -> Result<Plan, PlanError> {
     let annotations = pairs.iter().map(|(key, value)| (format!("{PREFIX}{key}"), (*value).to_owned())).collect();
     let (bundle, options) = annotations::parse(&annotations).unwrap();
     let identity = Identity { namespace: "team-a".to_owned(), service_account: "web".to_owned() };
-    Plan::build(identity, &bundle, &options, &Config::from_yaml(CONFIG).unwrap())
+    let plan = Plan::build(identity, &bundle, &options, &Config::from_yaml(CONFIG).unwrap())?;
+    plan.to_json().map(|_| plan)
 }
 
 #[test]

@@ -37,8 +37,8 @@ impl Access {
         let agreed_group = agreed(pod, selected, "runAsGroup").filter(|gid| *gid != 0);
         let pod_says_root = pod.and_then(|context| context.get("runAsUser")).and_then(Value::as_i64) == Some(0);
         let user = options.run_as_user.or(agreed_user).or(pod_says_root.then_some(IMAGE_USER));
-        // With a uid that no image knows the runtime would take gid 0.
-        let group = options.run_as_group.or(agreed_group).or(user.map(|_| IMAGE_USER));
+        // Left to itself the runtime takes gid 0, for a uid that no image knows and for the image's own alike.
+        let group = options.run_as_group.or(agreed_group).or(Some(IMAGE_USER));
         let has_fs_group = pod.and_then(|context| context.get("fsGroup")).is_some_and(Value::is_number);
         let file_mode = match options.file_mode {
             Some(mode) => mode,
@@ -110,10 +110,10 @@ mod tests {
             ("one agreed uid", none.clone(), vec![uid(1000), uid(1000)], (Some(1000), Some(65532), "0400")),
             ("uid and gid", none.clone(), vec![both], (Some(1000), Some(3000), "0400")),
             ("pod's uid", json!({"runAsUser": 7}), vec![json!({}), uid(7)], (Some(7), Some(65532), "0400")),
-            ("two uids", none.clone(), vec![uid(1), uid(2)], (None, None, "0444")),
-            ("two uids, fsGroup", json!({"fsGroup": 9}), vec![uid(1), uid(2)], (None, None, "0440")),
-            ("unknown", none.clone(), vec![json!({})], (None, None, "0444")),
-            ("root", none.clone(), vec![uid(0)], (None, None, "0444")),
+            ("two uids", none.clone(), vec![uid(1), uid(2)], (None, Some(65532), "0444")),
+            ("two uids, fsGroup", json!({"fsGroup": 9}), vec![uid(1), uid(2)], (None, Some(65532), "0440")),
+            ("unknown", none.clone(), vec![json!({})], (None, Some(65532), "0444")),
+            ("root", none.clone(), vec![uid(0)], (None, Some(65532), "0444")),
             ("pod says root", json!({"runAsUser": 0}), vec![json!({})], (Some(65532), Some(65532), "0444")),
         ] {
             let spec = json!({"securityContext": pod});

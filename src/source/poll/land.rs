@@ -14,11 +14,16 @@ use crate::source::backoff::{self, Jitter};
 use crate::source::history::{Fingerprints, Origin};
 use crate::source::lease::{Held, Slot, after, in_time};
 
+/// Spreads what thousands of replicas ask of a store that came back just now.
+const STALLED_WAKE: Duration = Duration::from_secs(2);
+
 /// What came of a landing.
 #[derive(Default)]
 pub(in crate::source) struct Outcome {
     /// Something landed at all.
     pub(in crate::source) any: bool,
+    /// The store gave an answer, be it that nothing changed.
+    pub(in crate::source) answered: bool,
     /// Some answer is another one.
     pub(in crate::source) changed: bool,
     /// … and no version says so.
@@ -63,6 +68,9 @@ impl Lane {
                 self.poll_now();
             }
         }
+        if outcome.answered && outcome.failures.is_empty() {
+            self.wake_stalled(now, desk.jitter);
+        }
         if outcome.any {
             self.report(now, &outcome.failures);
         }
@@ -87,6 +95,7 @@ impl Lane {
             match take(slot, &request, result, self.started, self.logins, desk.fingerprints) {
                 Ok(taken) => {
                     slot.settle(now, self.interval, desk.jitter, chance);
+                    outcome.answered = true;
                     outcome.changed |= taken.changed;
                     outcome.uncounted |= taken.uncounted;
                     self.draining.extend(taken.replaced.and_then(|old| old.into_drain(now)));
@@ -116,7 +125,10 @@ impl Lane {
     ) {
         let Some(slot) = self.slots.get_mut(&request) else { return };
         match result {
-            Ok(lease) => slot.renewed(lease, self.started, desk.jitter),
+            Ok(lease) => {
+                slot.renewed(lease, self.started, desk.jitter);
+                outcome.answered = true;
+            }
             Err(error) if error.kind.is_permanent() => {
                 info!(provider = self.name, %request, kind = error.kind.as_str(), %error, "lease cannot be renewed, replacing it");
                 slot.replace_now(now);
@@ -142,6 +154,7 @@ impl Lane {
             Ok(_) => {
                 // Whether it was replaced is seen by its token.
                 login.failures = 0;
+                outcome.answered = true;
                 if login.extend_at.is_some() {
                     login.schedule(now, desk.jitter);
                 }
@@ -204,6 +217,14 @@ impl Lane {
                     |slot: &&mut Slot| slot.life().is_some_and(|life| life.lease.is_some() && life.login != logins);
                 self.slots.values_mut().filter(hangs_on_another).for_each(|slot| slot.replace_now(now));
             }
+        }
+    }
+
+    /// A store that answers one request again will answer the others, however long each of them was to wait.
+    fn wake_stalled(&mut self, now: Instant, jitter: &mut Jitter) {
+        let soon = after(now, STALLED_WAKE.mul_f64(jitter.chance()));
+        for slot in self.slots.values_mut().filter(|slot| slot.stalled) {
+            slot.due = slot.due.min(soon);
         }
     }
 

@@ -325,3 +325,29 @@ async fn p4_through_a_day_the_delivered_credential_lives_and_two_live_only_in_a_
     let expected = 86_400 / 50;
     assert!((expected * 9 / 10..=expected * 12 / 10).contains(&seen.len()), "{} credentials", seen.len());
 }
+
+#[tokio::test(start_paused = true)]
+async fn p3_a_store_that_answers_one_request_again_is_asked_for_the_others() {
+    let a = Store::default();
+    a.put_leased("db", 20, 1_000_000, true);
+    a.put("x", "0", r#"{"k":"x0"}"#);
+    let mut source = source(&["a:db", "a:x"], &[("a", &a)]);
+    let mut user = text(&generation(&mut source, 1).await, "a:db", "user");
+    for round in 1..=10 {
+        a.state().failing = Some(ErrorKind::Unavailable);
+        // Long enough for the lease to end, and for both to wait a minute by chances of their own.
+        events(&mut source, 600).await;
+        a.state().failing = None;
+        let new = format!("x{round}");
+        a.put("x", &round.to_string(), &format!(r#"{{"k":"{new}"}}"#));
+        let first = generation(&mut source, 70).await;
+        let start = Instant::now();
+        let mut last = first;
+        while text(&last, "a:x", "k") != new || text(&last, "a:db", "user") == user {
+            last = generation(&mut source, 3).await;
+        }
+        assert!(start.elapsed() <= Duration::from_secs(3), "round {round}: {:?}", start.elapsed());
+        user = text(&last, "a:db", "user");
+        source.delivered(&last.id);
+    }
+}

@@ -1,46 +1,92 @@
-//! Parsing what injection looks at, and passing over the rest: half of a usual pod is of no interest here, and making
-//! values of it would be a third of the work.
+//! Parsing what injection looks at, and passing over the rest: most of a usual pod is of no interest here, and making
+//! values of it would be half of the work.
+//!
+//! The patch is made of single operations, so that what is not seen here is not touched either.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Whether injection neither reads nor writes a field of this name, wherever it stands. The patch is made of single
-/// operations, so that what is not seen here is not touched either.
-fn is_passed_over(field: &str) -> bool {
-    // Not a list to look the name up in: this is asked for every field, and the compiler looks at the length first.
-    matches!(
-        field,
-        "affinity"
-            | "labels"
-            | "livenessProbe"
-            | "managedFields"
-            | "ownerReferences"
-            | "ports"
-            | "readinessProbe"
-            | "startupProbe"
-            | "status"
-            | "tolerations"
-            | "topologySpreadConstraints"
-            | "valueFrom"
-    )
+/// What our containers and volumes are named with.
+const OUR_PREFIX: &str = "hushpod";
+
+/// A pod, as far as injection looks at it.
+#[derive(Debug, Default)]
+pub struct RelevantPod(pub Value);
+
+/// Where in a pod a value stands.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Pod,
+    Metadata,
+    Spec,
+    Container,
+    Volume,
+    /// All of it is kept.
+    Whole,
 }
 
-/// A JSON value without the fields that are passed over.
-#[derive(Debug, Default)]
-pub struct Relevant(pub Value);
+impl Place {
+    /// The place of a field; `None` if it is passed over. Of containers and volumes that are known to be others', little
+    /// is looked at.
+    fn field(self, name: &str, is_others: bool) -> Option<Self> {
+        let is_kept = match self {
+            Self::Pod => match name {
+                "metadata" => return Some(Self::Metadata),
+                "spec" => return Some(Self::Spec),
+                _ => false,
+            },
+            Self::Metadata => name == "annotations",
+            Self::Spec => match name {
+                "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container),
+                "volumes" => return Some(Self::Volume),
+                _ => matches!(
+                    name,
+                    "hostNetwork"
+                        | "hostPID"
+                        | "imagePullSecrets"
+                        | "nodeSelector"
+                        | "os"
+                        | "restartPolicy"
+                        | "runtimeClassName"
+                        | "securityContext"
+                        | "serviceAccountName"
+                        | "shareProcessNamespace"
+                ),
+            },
+            Self::Container if is_others => matches!(name, "name" | "resources" | "securityContext" | "volumeMounts"),
+            Self::Volume if is_others => name == "name",
+            Self::Container | Self::Volume | Self::Whole => true,
+        };
+        is_kept.then_some(Self::Whole)
+    }
 
-struct ValueVisitor;
-
-impl<'de> Deserialize<'de> for Relevant {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor).map(Self)
+    fn has_names(self) -> bool {
+        matches!(self, Self::Container | Self::Volume)
     }
 }
 
-impl<'de> Visitor<'de> for ValueVisitor {
+impl<'de> Deserialize<'de> for RelevantPod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Place::Pod.deserialize(deserializer).map(Self)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Place {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        match self {
+            Self::Whole => Value::deserialize(deserializer),
+            _ => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+/// What should be an object or a list and is neither is kept: what looks at it will say so.
+impl<'de> Visitor<'de> for Place {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,7 +119,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(Relevant(value)) = items.next_element()? {
+        while let Some(value) = items.next_element_seed(self)? {
             values.push(value);
         }
         Ok(Value::Array(values))
@@ -81,12 +127,18 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Value, A::Error> {
         let mut values = Map::new();
+        // API servers write the name first; fields before it are kept.
+        let mut is_others = false;
         while let Some(Name(name)) = fields.next_key()? {
-            if is_passed_over(&name) {
+            let Some(place) = self.field(&name, is_others) else {
                 fields.next_value::<IgnoredAny>()?;
-            } else {
-                values.insert(name.into_owned(), fields.next_value::<Relevant>()?.0);
+                continue;
+            };
+            let value = fields.next_value_seed(place)?;
+            if self.has_names() && name == "name" {
+                is_others = value.as_str().is_some_and(|name| !name.starts_with(OUR_PREFIX));
             }
+            values.insert(name.into_owned(), value);
         }
         Ok(Value::Object(values))
     }
@@ -103,10 +155,48 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_those_of_serde_json_without_what_is_passed_over() {
-        let text = r#"{"a": [1, -2, 0.5, true, null, "é\n"], "status": {"a": [1]}, "b": {"ports": 1, "\u0061": {}}}"#;
-        let Relevant(value) = serde_json::from_str(text).unwrap();
-        assert_eq!(value, json!({"a": [1, -2, 0.5, true, null, "é\n"], "b": {"a": {}}}));
-        assert!(serde_json::from_str::<Relevant>(r#"{"status": {"a": [1,]}}"#).is_err());
+    fn what_injection_does_not_look_at_is_passed_over() {
+        let mount = json!({"name": "data", "mountPath": "/data"});
+        let ours = json!({"name": "hushpod", "env": [{"name": "é\n", "value": null}], "madeUp": [1, -2, 0.5, true]});
+        let pod = json!({
+            "metadata": {"annotations": {"a": "b"}, "labels": {"a": "b"}, "managedFields": [{}]},
+            "spec": {
+                "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
+                "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
+                "restartPolicy": "Always",
+                "tolerations": [],
+            },
+            "status": {"phase": "Pending"},
+        });
+        let RelevantPod(seen) = serde_json::from_str(&pod.to_string()).unwrap();
+        let expected = json!({
+            "metadata": {"annotations": {"a": "b"}},
+            "spec": {
+                // Sorted, `env` comes before `name` here.
+                "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
+                "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
+                "restartPolicy": "Always",
+            },
+        });
+        assert_eq!(seen, expected);
+        let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {}}], "volumes": [{"name": "a", "b": 1}]}}"#;
+        let RelevantPod(seen) = serde_json::from_str(as_sent).unwrap();
+        assert_eq!(
+            seen,
+            json!({"spec": {"containers": [{"name": "web", "resources": {}}], "volumes": [{"name": "a"}]}})
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_wherever_it_stands() {
+        for text in [r#"{"status": [1,]}"#, r#"{"spec": {"containers": [{"name": "a", "env": tru}]}}"#] {
+            assert!(serde_json::from_str::<RelevantPod>(text).is_err(), "{text}");
+        }
+        for text in
+            ["null", "1", "-1", "0.5", "true", "\"a\"", "[]", "{\"spec\": null}", "{\"spec\": {\"containers\": 7}}"]
+        {
+            let RelevantPod(seen) = serde_json::from_str(text).unwrap();
+            assert_eq!(seen, serde_json::from_str::<Value>(text).unwrap());
+        }
     }
 }

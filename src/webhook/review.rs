@@ -7,7 +7,7 @@ use json_patch::Patch;
 use serde::{Deserialize, Serialize};
 
 use super::mutate::{Mutation, check_ephemeral, mutate};
-use super::relevant::Relevant;
+use super::relevant::RelevantPod;
 use super::{Answer, Outcome};
 use crate::config::Config;
 
@@ -36,7 +36,7 @@ struct Request {
     sub_resource: String,
     #[serde(default)]
     resource: Resource,
-    object: Option<Relevant>,
+    object: Option<RelevantPod>,
 }
 
 #[derive(Deserialize, Default)]
@@ -114,8 +114,10 @@ fn decide(request: Request, config: &Config) -> (Response, Outcome) {
     let Request { uid, operation, namespace, name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     let decision = match (object, sub_resource.as_str()) {
-        (Some(Relevant(pod)), "") if is_pod && operation == "CREATE" => mutate(pod, &namespace, config),
-        (Some(Relevant(pod)), "ephemeralcontainers") if is_pod => check_ephemeral(&pod).map(|()| Mutation::default()),
+        (Some(RelevantPod(pod)), "") if is_pod && operation == "CREATE" => mutate(pod, &namespace, config),
+        (Some(RelevantPod(pod)), "ephemeralcontainers") if is_pod => {
+            check_ephemeral(&pod).map(|()| Mutation::default())
+        }
         // Nothing that injection sets can be changed later.
         _ => Ok(Mutation::default()),
     };

@@ -88,7 +88,9 @@ class Contender:
 
     def round(self, bench, cpu, connections, seconds):
         before = self.process.cpu_seconds()
-        result = self.load(bench, cpu, "--connections", connections, "--seconds", seconds)
+        # With a CPU of its own the load may keep it.
+        busy = ["--busy"] if cpu is not None else []
+        result = self.load(bench, cpu, "--connections", connections, "--seconds", seconds, *busy)
         result["cpu_us"] = (self.process.cpu_seconds() - before) / result["requests"] * 1e6
         return result
 

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// For so long
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// Never sleep: a server on the same machine then has nobody to wake up, as if the load came from another one
+    #[arg(long)]
+    busy: bool,
     /// Send the same uid always: for a server that knows one answer only
     #[arg(long)]
     same_uid: bool,
@@ -75,7 +78,15 @@ struct Connection {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) fn run(args: &Args) -> super::Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Looks for answers after every few tasks, which matters only if it never sleeps.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(4).build()?;
+    if args.busy {
+        runtime.spawn(async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
     let report = runtime.block_on(measure(args)).map_err(|error| format!("{}: {error}", args.address))?;
     println!("{report}");
     Ok(())

@@ -25,8 +25,8 @@ pub(super) struct Slot {
     pub(super) due: Instant,
     /// Failures in a row.
     pub(super) failures: u32,
-    /// The last of them was the store's outage, not an answer.
-    pub(super) stalled: bool,
+    /// What the last of them was.
+    pub(super) failure: Option<ErrorKind>,
     /// The store once gave other content under the same version: its versions name nothing.
     pub(super) untrusted: bool,
 }
@@ -85,16 +85,7 @@ pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) 
 
 impl Slot {
     pub(super) fn new(optional: bool, now: Instant) -> Self {
-        Self {
-            optional,
-            held: None,
-            absent: false,
-            seen: None,
-            due: now,
-            failures: 0,
-            stalled: false,
-            untrusted: false,
-        }
+        Self { optional, held: None, absent: false, seen: None, due: now, failures: 0, failure: None, untrusted: false }
     }
 
     /// Whether a generation can be made of it.
@@ -143,7 +134,7 @@ impl Slot {
     /// When to look at an answer again that just came.
     pub(super) fn settle(&mut self, now: Instant, interval: Duration, jitter: &mut Jitter, chance: f64) {
         self.failures = 0;
-        self.stalled = false;
+        self.failure = None;
         let poll = after(now, interval.mul_f64(0.9 + chance / 5.0));
         self.due = match self.life() {
             None => poll,
@@ -162,7 +153,7 @@ impl Slot {
     /// read makes a new credential at once, while this one still lives.
     pub(super) fn renewed(&mut self, lease: Lease, started: Instant, jitter: &mut Jitter) {
         self.failures = 0;
-        self.stalled = false;
+        self.failure = None;
         let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) else { return };
         let ends = after(started, lease.ttl);
         self.due = act_before(ends, life.granted, jitter);
@@ -185,7 +176,7 @@ impl Slot {
     /// Counts a failure; when to try again.
     pub(super) fn failed(&mut self, kind: ErrorKind, now: Instant, starting: bool, chance: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
-        self.stalled = kind == ErrorKind::Unavailable;
+        self.failure = Some(kind);
         let mut wait = backoff::delay(kind, self.failures, starting, chance);
         if let (Some(life), ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None }) = (self.life(), kind) {
             wait = in_time(wait, life.ends, now);

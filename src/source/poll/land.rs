@@ -22,8 +22,8 @@ const STALLED_WAKE: Duration = Duration::from_secs(2);
 pub(in crate::source) struct Outcome {
     /// Something landed at all.
     pub(in crate::source) any: bool,
-    /// The store gave an answer, be it that nothing changed.
-    pub(in crate::source) answered: bool,
+    /// Requests that the store answered, be it that nothing changed.
+    pub(in crate::source) answers: usize,
     /// Some answer is another one.
     pub(in crate::source) changed: bool,
     /// … and no version says so.
@@ -68,7 +68,7 @@ impl Lane {
                 self.poll_now();
             }
         }
-        if outcome.answered && outcome.failures.is_empty() {
+        if outcome.answers > 0 && outcome.failures.is_empty() {
             self.wake_stalled(now, desk.jitter);
         }
         if outcome.any {
@@ -95,7 +95,7 @@ impl Lane {
             match take(slot, &request, result, self.started, self.logins, desk.fingerprints) {
                 Ok(taken) => {
                     slot.settle(now, self.interval, desk.jitter, chance);
-                    outcome.answered = true;
+                    outcome.answers += 1;
                     outcome.changed |= taken.changed;
                     outcome.uncounted |= taken.uncounted;
                     self.draining.extend(taken.replaced.and_then(|old| old.into_drain(now)));
@@ -127,7 +127,7 @@ impl Lane {
         match result {
             Ok(lease) => {
                 slot.renewed(lease, self.started, desk.jitter);
-                outcome.answered = true;
+                outcome.answers += 1;
             }
             Err(error) if error.kind.is_permanent() => {
                 info!(provider = self.name, %request, kind = error.kind.as_str(), %error, "lease cannot be renewed, replacing it");
@@ -154,7 +154,7 @@ impl Lane {
             Ok(_) => {
                 // Whether it was replaced is seen by its token.
                 login.failures = 0;
-                outcome.answered = true;
+                outcome.answers += 1;
                 if login.extend_at.is_some() {
                     login.schedule(now, desk.jitter);
                 }
@@ -223,7 +223,7 @@ impl Lane {
     /// A store that answers one request again will answer the others, however long each of them was to wait.
     fn wake_stalled(&mut self, now: Instant, jitter: &mut Jitter) {
         let soon = after(now, STALLED_WAKE.mul_f64(jitter.chance()));
-        for slot in self.slots.values_mut().filter(|slot| slot.stalled) {
+        for slot in self.slots.values_mut().filter(|slot| slot.failure == Some(ErrorKind::Unavailable)) {
             slot.due = slot.due.min(soon);
         }
     }

@@ -191,7 +191,8 @@ async fn show_no_rotation(pod: &Pod, store: &mut Store, report: &mut Report<'_>)
 /// `kubectl annotate … hushpod.dev/hold=true`, as kubelet would carry it in.
 async fn show_hold(pod: &Pod, store: &mut Store, report: &mut Report<'_>) -> Result<(), DemoError> {
     pod.set_control("hold", Some("true"))?;
-    pod.until_logged("held").await?;
+    // Every line of the log has `held=…`: only the event itself says that the hold is in force.
+    pod.until_logged("event=\"held\"").await?;
     let held = store.rotate()?;
     tokio::time::sleep(GRACE).await;
     let frozen = pod.application_reads().await?.token != held;

@@ -122,7 +122,8 @@ fn controls_hold_release_and_refresh() {
     let mut agent = pod.start("sidecar");
     pod.until_file("first");
     pod.annotate(&["hushpod.dev/hold=\"true\"", "other.dev/a=\"b\""]);
-    agent.until_log("held");
+    // Every line has `held=…`: only the event itself says that the hold is in force.
+    agent.until_log("event=\"held\"");
     pod.store("token", "second");
     pod.annotate(&["hushpod.dev/hold=\"true\"", "hushpod.dev/refresh-now=\"1\""]);
     agent.until_log("refresh_now");

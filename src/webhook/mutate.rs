@@ -25,8 +25,6 @@ pub struct Mutation {
     pub patch: Patch,
     /// What its author should know.
     pub warnings: Vec<String>,
-    /// Whether the pod asked for secrets.
-    pub opted_in: bool,
 }
 
 /// Why a pod is denied, in one sentence for its author.
@@ -109,7 +107,7 @@ pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, 
     for secret in &config.image_pull_secrets {
         patched.converge(&at!["spec", "imagePullSecrets"], &json!([{"name": secret}]));
     }
-    Ok(Mutation { patch: patched.into_patch(), warnings, opted_in: true })
+    Ok(Mutation { patch: patched.into_patch(), warnings })
 }
 
 /// A subresource that adds ephemeral containers: they may not mount our volumes, where they would see what only the

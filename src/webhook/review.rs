@@ -122,10 +122,10 @@ fn decide(request: Request, config: &Config) -> (Response, Outcome) {
         _ => Ok(Mutation::default()),
     };
     match decision {
-        Ok(Mutation { patch, warnings, .. }) if patch.0.is_empty() => {
+        Ok(Mutation { patch, warnings }) if patch.0.is_empty() => {
             (Response { uid, allowed: true, warnings, ..Response::default() }, Outcome::Unchanged)
         }
-        Ok(Mutation { patch, warnings, .. }) => {
+        Ok(Mutation { patch, warnings }) => {
             tracing::info!(%namespace, pod = %name, operations = patch.0.len(), "injected");
             (Response { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
         }

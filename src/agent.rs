@@ -148,8 +148,10 @@ fn connect(plan: &Plan, tokens: &Path) -> Result<BTreeMap<String, Box<dyn Provid
     let mut providers = BTreeMap::new();
     for (name, PlannedProvider { settings, role, .. }) in &plan.providers {
         let login = Login { provider: name.clone(), role: role.clone(), token_file: tokens.join(name) };
-        let provider =
-            settings.connect(login).map_err(|error| AgentError::Provider { provider: name.clone(), error })?;
+        let provider = settings
+            .as_settings()
+            .connect(login)
+            .map_err(|error| AgentError::Provider { provider: name.clone(), error })?;
         providers.insert(name.clone(), provider);
     }
     Ok(providers)

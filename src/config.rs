@@ -228,7 +228,7 @@ impl ProviderConfig {
             .collect();
         let settings: ProviderSettings =
             serde_json::from_value(Value::Object(fields)).map_err(|problem| error("", problem.to_string()))?;
-        settings.validate().map_err(|problem| error("", problem))?;
+        settings.as_settings().validate().map_err(|problem| error("", problem))?;
         let raw: RawProvider =
             serde_json::from_value(Value::Object(common)).map_err(|problem| error("", problem.to_string()))?;
         Self::from_parts(settings, raw).map_err(|(field, problem)| error(field, problem))
@@ -243,13 +243,13 @@ impl ProviderConfig {
         if audience.as_deref() == Some("") {
             return Err((".audience", "an empty audience is the API server's own: name the store's".to_owned()));
         }
-        if audience.is_some() && settings.default_audience().is_none() {
+        if audience.is_some() && settings.as_settings().default_audience().is_none() {
             return Err((
                 ".audience",
                 "this provider takes no projected token with these settings: leave it out".to_owned(),
             ));
         }
-        let default_audience = settings.default_audience().map(str::to_owned);
+        let default_audience = settings.as_settings().default_audience().map(str::to_owned);
         let refresh = refresh.map(|text| parse_duration(&text)).transpose().map_err(|problem| (".refresh", problem))?;
         if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
             return Err((".refresh", "a second is the least".to_owned()));

@@ -266,9 +266,9 @@ impl Planner<'_> {
             .providers
             .get(name)
             .ok_or_else(|| format!("there is no provider {name:?}{}", suggestion(name, &known)))?;
-        let request = provider.settings.resolve(name, reference)?;
+        let request = provider.settings.as_settings().resolve(name, reference)?;
         policy::check(provider.allow.as_deref(), self.identity, &request)?;
-        if self.options.mode == Some(Mode::Init) && provider.settings.is_leased(&request) {
+        if self.options.mode == Some(Mode::Init) && provider.settings.as_settings().is_leased(&request) {
             return Err(
                 "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar".to_owned()
             );
@@ -286,10 +286,14 @@ impl Planner<'_> {
             (None, Some(template)) => Some(expand(template, self.identity)?),
             (None, None) => None,
         };
-        if role.is_none() && provider.settings.needs_role() {
+        if role.is_none() && provider.settings.as_settings().needs_role() {
             return Err(format!("provider {name:?} needs a role: add the annotation {PREFIX}{ROLE}{name}"));
         }
-        let refresh = self.options.refresh.or(provider.refresh).unwrap_or_else(|| provider.settings.default_refresh());
+        let refresh = self
+            .options
+            .refresh
+            .or(provider.refresh)
+            .unwrap_or_else(|| provider.settings.as_settings().default_refresh());
         Ok(PlannedProvider {
             settings: provider.settings.clone(),
             role,

@@ -162,7 +162,49 @@ pub enum ProviderSettings {
     File(file::FileSettings),
 }
 
-/// Who logs in, for [`ProviderSettings::connect`].
+/// What a type of store knows about references and logins without asking anybody.
+pub trait Settings {
+    /// The one form of `reference` that this store knows, so that policy cannot be bypassed by an alias.
+    ///
+    /// # Errors
+    /// One sentence that says what this store cannot mean by it.
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String>;
+
+    /// Whether answers to this request always carry a lease, as far as its path tells.
+    fn is_leased(&self, _request: &Request) -> bool {
+        false
+    }
+
+    /// Audience of the projected token if the operator names none; `None` if the store needs no token.
+    fn default_audience(&self) -> Option<&str> {
+        None
+    }
+
+    /// Whether a login needs a role.
+    fn needs_role(&self) -> bool {
+        false
+    }
+
+    /// How often to ask if something changed, where neither tenant nor operator says. Where events tell, this is for
+    /// one that was lost.
+    fn default_refresh(&self) -> Duration {
+        Duration::from_mins(1)
+    }
+
+    /// Checks what the type system could not.
+    ///
+    /// # Errors
+    /// One sentence that names the field.
+    fn validate(&self) -> Result<(), String>;
+
+    /// Makes a client. Does no I/O beyond reading local files: the first read logs in.
+    ///
+    /// # Errors
+    /// `Invalid` if settings such as the CA bundle cannot be used.
+    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError>;
+}
+
+/// Who logs in, for [`Settings::connect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     /// The provider's name in the operator's configuration, for messages.
@@ -218,72 +260,12 @@ impl ProviderSettings {
     /// Every type's name.
     pub const TYPES: [&'static str; 2] = ["vault", "file"];
 
-    /// The one form of `reference` that this store knows, so that policy cannot be bypassed by an alias.
-    ///
-    /// # Errors
-    /// One sentence that says what this store cannot mean by it.
-    pub fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
-        match self {
-            Self::Vault(settings) => settings.resolve(provider, reference),
-            Self::File(settings) => settings.resolve(provider, reference),
-        }
-    }
-
-    /// Whether answers to this request always carry a lease, as far as its path tells.
+    /// What is the same for every type.
     #[must_use]
-    pub fn is_leased(&self, request: &Request) -> bool {
+    pub fn as_settings(&self) -> &dyn Settings {
         match self {
-            Self::Vault(settings) => settings.is_leased(request),
-            Self::File(_) => false,
-        }
-    }
-
-    /// Audience of the projected token if the operator names none; `None` if the store needs no token.
-    #[must_use]
-    pub fn default_audience(&self) -> Option<&'static str> {
-        match self {
-            Self::Vault(settings) => settings.default_audience(),
-            Self::File(_) => None,
-        }
-    }
-
-    /// Whether a login needs a role.
-    #[must_use]
-    pub fn needs_role(&self) -> bool {
-        match self {
-            Self::Vault(settings) => settings.needs_role(),
-            Self::File(_) => false,
-        }
-    }
-
-    /// How often to ask if something changed, where neither tenant nor operator says.
-    #[must_use]
-    pub fn default_refresh(&self) -> Duration {
-        match self {
-            // A re-read in case an event was lost; events are what this store lives by.
-            Self::File(_) | Self::Vault(_) => Duration::from_mins(1),
-        }
-    }
-
-    /// Checks what the type system could not.
-    ///
-    /// # Errors
-    /// One sentence that names the field.
-    pub fn validate(&self) -> Result<(), String> {
-        match self {
-            Self::Vault(settings) => settings.validate(),
-            Self::File(settings) => settings.validate(),
-        }
-    }
-
-    /// Makes a client. Does no I/O beyond reading local files: the first read logs in.
-    ///
-    /// # Errors
-    /// `Invalid` if settings such as the CA bundle cannot be used.
-    pub fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
-        match self {
-            Self::Vault(settings) => vault::Vault::connect(settings, login).map(|vault| Box::new(vault) as _),
-            Self::File(settings) => file::Files::connect(settings, login).map(|files| Box::new(files) as _),
+            Self::Vault(settings) => settings,
+            Self::File(settings) => settings,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::{pending, select_all};
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading};
+use super::{Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings};
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
 
@@ -44,12 +44,9 @@ const ROUNDS: u32 = 30;
 
 // === impl FileSettings ===
 
-impl FileSettings {
+impl Settings for FileSettings {
     /// The canonical request: plain components between single slashes, or `.`.
-    ///
-    /// # Errors
-    /// One sentence that says what to write.
-    pub fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
         if let Some(name) = reference.params.keys().next() {
             return Err(format!("files have no versions and no parameters: remove \"?{name}=…\""));
         }
@@ -72,10 +69,7 @@ impl FileSettings {
     }
 
     /// Checks the path without looking whether it is there.
-    ///
-    /// # Errors
-    /// One sentence that names the field.
-    pub fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), String> {
         let path = Path::new(&self.path);
         let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
         if path.is_absolute() && plain {
@@ -83,6 +77,10 @@ impl FileSettings {
         } else {
             Err(format!("path: {:?} is no absolute path without '..', such as /etc/secrets-source", self.path))
         }
+    }
+
+    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
+        Files::connect(self, login).map(|files| Box::new(files) as _)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::proxy::matcher::Matcher;
@@ -72,6 +72,8 @@ pub struct Response {
     pub status: StatusCode,
     /// `Retry-After` in seconds (RFC 9110, 10.2.3); its form with a date is passed over.
     pub retry_after: Option<Duration>,
+    /// All headers.
+    pub headers: HeaderMap,
     /// The body.
     pub body: Zeroizing<Vec<u8>>,
 }
@@ -132,9 +134,15 @@ impl Call {
 
     /// Sets a JSON body, wiped after use.
     #[must_use]
-    pub fn json(mut self, body: Zeroizing<Vec<u8>>) -> Self {
+    pub fn json(self, body: Zeroizing<Vec<u8>>) -> Self {
+        self.body(body, "application/json")
+    }
+
+    /// Sets a body of that type, wiped after use.
+    #[must_use]
+    pub fn body(mut self, body: Zeroizing<Vec<u8>>, content_type: &'static str) -> Self {
         self.body = Bytes::from_owner(body);
-        self.header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        self.header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
     }
 }
 
@@ -243,7 +251,7 @@ impl Client {
         }
         let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-        Ok(Response { status: head.status, retry_after, body })
+        Ok(Response { status: head.status, retry_after, headers: head.headers, body })
     }
 
     fn failed(&self, what: impl fmt::Display) -> SendError {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::http;
+use super::{Login, Provider, ProviderError, Settings, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod answer;
@@ -129,12 +129,9 @@ impl VaultAuth {
 
 // === impl VaultSettings ===
 
-impl VaultSettings {
-    /// The canonical request of a reference: the API path without `v1/`, `version` as a plain number.
-    ///
-    /// # Errors
-    /// One sentence that says what Vault cannot mean by it.
-    pub fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+impl Settings for VaultSettings {
+    /// The API path without `v1/`; `version` as a plain number.
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
         let given = &reference.path;
         let rooted = given.trim_start_matches('/');
         let components: Vec<_> =
@@ -160,29 +157,20 @@ impl VaultSettings {
 
     /// Whether the path has the form `<mount>/creds/<role>` that engines with leases share. Not every one does, and an
     /// old KV engine may have such a path too: what an answer says at read time counts.
-    #[must_use]
-    pub fn is_leased(&self, request: &Request) -> bool {
+    fn is_leased(&self, request: &Request) -> bool {
         let mut components = request.path.split('/').rev().skip(1);
         components.next() == Some("creds") && components.next().is_some() && !request.path.contains("/data/")
     }
 
-    /// Audience of the projected token: `vault`, where the method shows one.
-    #[must_use]
-    pub fn default_audience(&self) -> Option<&'static str> {
+    fn default_audience(&self) -> Option<&str> {
         self.needs_role().then_some("vault")
     }
 
-    /// Whether the method logs in as a role.
-    #[must_use]
-    pub fn needs_role(&self) -> bool {
+    fn needs_role(&self) -> bool {
         matches!(self.auth.method, Method::Kubernetes | Method::Jwt)
     }
 
-    /// Checks what the type system could not.
-    ///
-    /// # Errors
-    /// One sentence that names the field.
-    pub fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), String> {
         http::Address::parse(&self.address)?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
         if let Some(namespace) = &self.namespace
@@ -191,6 +179,10 @@ impl VaultSettings {
             return Err(format!("namespace {namespace:?} is none: write its path, such as admin/team"));
         }
         self.auth.validate()
+    }
+
+    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
+        Vault::connect(self, login).map(|vault| Box::new(vault) as _)
     }
 }
 

@@ -14,11 +14,7 @@ mod agent;
 mod arrows;
 mod chart;
 mod contract;
+mod fakes;
 mod readme;
 mod tree;
 mod webhook;
-
-/// Stores, in process.
-mod fakes {
-    pub(crate) mod vault;
-}

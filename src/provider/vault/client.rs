@@ -14,7 +14,7 @@ use super::session::Held;
 use crate::provider::http::{Address, Call, Client, Limits, Response, secret_header};
 use crate::provider::{
     Answer, ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session,
-    Version,
+    Settings as _, Version,
 };
 use crate::reference::{Request, VERSION_PARAM};
 use crate::secret::SecretValue;

@@ -1,51 +1,31 @@
 //! Vault 1.19.5 as far as the contract suite needs it: its statuses and its JSON, taken down from a real server; the
 //! same cases run against a real one (see `contract.rs`), so that this one cannot drift.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
-use futures_util::StreamExt;
+use axum::body::Body;
+use axum::http::Method;
 use serde_json::{Value, json};
+
+use super::server::{self, FakeServer, Fault, Received};
+use super::tls::Certificates;
 
 mod engines;
 mod logins;
-mod tls;
-
-pub(crate) use tls::Certificates;
 
 /// The root token. Every token and every answer of this fake that is secret has `canary` in it.
 pub(crate) const ROOT: &str = "canary-root";
 
 /// A running server.
 pub(crate) struct FakeVault {
-    /// Where it listens.
-    pub(crate) address: SocketAddr,
-    /// Who vouches for it.
-    pub(crate) certificates: Certificates,
+    server: FakeServer,
     state: Shared,
-    task: tokio::task::JoinHandle<()>,
 }
 
 type Shared = Arc<Mutex<Server>>;
-
-/// What happens instead of an answer.
-#[derive(Debug, Clone)]
-pub(crate) enum Fault {
-    /// Another status, with these headers and this body.
-    Status(u16, Vec<(&'static str, String)>, String),
-    /// A 200 with this body.
-    Body(String),
-    /// Half of an answer, then the connection breaks.
-    Truncated,
-    /// No answer at all.
-    Silence,
-}
 
 /// A request that came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +40,6 @@ pub(crate) struct Seen {
 #[derive(Default)]
 struct Server {
     sealed: bool,
-    seen: Vec<Seen>,
-    key_exchanges: BTreeSet<String>,
-    faults: BTreeMap<String, (usize, Fault)>,
     quotas: BTreeMap<String, (u64, u64)>,
     /// How much later it is here than elsewhere.
     later: Duration,
@@ -131,15 +108,9 @@ impl FakeVault {
     pub(crate) async fn start_with(certificates: Certificates) -> Self {
         let state = Shared::default();
         state.lock().unwrap().logins = logins::Logins::with_root(ROOT);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = Router::new().fallback(handle).with_state(Arc::clone(&state));
-        let on_handshake = Arc::clone(&state);
-        let acceptor = certificates.acceptor();
-        let task = tokio::spawn(tls::serve(listener, acceptor, router, move |group| {
-            on_handshake.lock().unwrap().key_exchanges.insert(group);
-        }));
-        Self { address, certificates, state, task }
+        let shared = Arc::clone(&state);
+        let server = FakeServer::start_with(certificates, move |received| answer(&shared, received)).await;
+        Self { server, state }
     }
 
     fn server(&self) -> MutexGuard<'_, Server> {
@@ -148,7 +119,8 @@ impl FakeVault {
 
     /// The next `times` requests for exactly this path meet this fault.
     pub(crate) fn fail(&self, path: &str, times: usize, fault: Fault) {
-        self.server().faults.insert(path.to_owned(), (times, fault));
+        let path = format!("/v1/{path}");
+        self.server.fail(move |received| received.path == path, times, fault);
     }
 
     /// Every request from now on finds it sealed, or no longer so.
@@ -163,12 +135,7 @@ impl FakeVault {
 
     /// What came in since the last time this was asked.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.server().seen)
-    }
-
-    /// Groups that TLS key exchanges agreed on.
-    pub(crate) fn key_exchanges(&self) -> BTreeSet<String> {
-        self.server().key_exchanges.clone()
+        self.server.take_seen().iter().map(Seen::from).collect()
     }
 
     /// How many tokens live, the root's among them.
@@ -178,9 +145,26 @@ impl FakeVault {
     }
 }
 
-impl Drop for FakeVault {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Deref for FakeVault {
+    type Target = FakeServer;
+
+    fn deref(&self) -> &FakeServer {
+        &self.server
+    }
+}
+
+// === impl Seen ===
+
+impl From<&Received> for Seen {
+    fn from(received: &Received) -> Self {
+        let raw = received.path.strip_prefix("/v1/").unwrap_or_default();
+        let path = if received.query.is_empty() { raw.to_owned() } else { format!("{raw}?{}", received.query) };
+        Self {
+            method: received.method.to_string(),
+            path,
+            namespace: received.header("x-vault-namespace").map(str::to_owned),
+            has_request_header: received.header("x-vault-request") == Some("true"),
+        }
     }
 }
 
@@ -238,69 +222,15 @@ impl Server {
     }
 }
 
-async fn handle(
-    State(state): State<Shared>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response<Body> {
-    let header = |name| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
-    let raw = uri.path().strip_prefix("/v1/").unwrap_or_default().to_owned();
-    let whole = uri.query().map_or_else(|| raw.clone(), |query| format!("{raw}?{query}"));
-    let fault = {
-        let mut server = state.lock().unwrap();
-        server.seen.push(Seen {
-            method: method.to_string(),
-            path: whole,
-            namespace: header("x-vault-namespace"),
-            has_request_header: header("x-vault-request").as_deref() == Some("true"),
-        });
-        match server.faults.get_mut(&raw) {
-            Some((times, fault)) if *times > 0 => {
-                *times -= 1;
-                Some(fault.clone())
-            }
-            _ => None,
-        }
-    };
-    if let Some(fault) = fault {
-        return fail(fault).await;
-    }
-    let query = uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+fn answer(state: &Shared, received: &Received) -> server::Reply {
     let call = Call {
-        method,
-        path: raw.trim_end_matches('/').to_owned(),
-        query: query.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        token: header("x-vault-token"),
-        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        method: received.method.clone(),
+        path: received.path.strip_prefix("/v1/").unwrap_or_default().trim_end_matches('/').to_owned(),
+        query: received.params(),
+        token: received.header("x-vault-token").map(str::to_owned),
+        body: received.json(),
     };
-    let reply = state.lock().unwrap().answer(&call);
-    respond(reply.status, &reply.headers, reply.body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
-}
-
-async fn fail(fault: Fault) -> Response<Body> {
-    match fault {
-        Fault::Status(status, headers, body) => respond(status, &headers, Body::from(body)),
-        Fault::Body(body) => respond(200, &[], Body::from(body)),
-        Fault::Truncated => {
-            let half = futures_util::stream::once(async { Ok(Bytes::from_static(br#"{"data":{"password":"cana"#)) });
-            let broken = futures_util::stream::once(async {
-                // The first half goes out before the rest is asked for again.
-                tokio::task::yield_now().await;
-                Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe))
-            });
-            respond(200, &[], Body::from_stream(half.chain(broken)))
-        }
-        Fault::Silence => std::future::pending().await,
-    }
-}
-
-fn respond(status: u16, headers: &[(&'static str, String)], body: Body) -> Response<Body> {
-    let mut builder = Response::builder().status(StatusCode::from_u16(status).unwrap());
-    builder = builder.header("content-type", "application/json").header("cache-control", "no-store");
-    for (name, value) in headers {
-        builder = builder.header(*name, value);
-    }
-    builder.body(body).unwrap()
+    let Reply { status, mut headers, body } = state.lock().unwrap().answer(&call);
+    headers.extend([("content-type", "application/json".to_owned()), ("cache-control", "no-store".to_owned())]);
+    server::Reply { status, headers, body: body.map_or_else(Body::empty, |body| Body::from(body.to_string())) }
 }

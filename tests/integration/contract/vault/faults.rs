@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::fakes::vault::Fault;
+use crate::fakes::server::Fault;
 
 /// A secret, and a pod that may read it and loses patience soon.
 async fn secret_and_pod(store: &Store) -> (String, Pod) {

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::fakes::vault::Certificates;
+use crate::fakes::tls::Certificates;
 
 async fn secret_and_pod(store: &Store) -> (String, Pod) {
     let kv = store.kv1().await;

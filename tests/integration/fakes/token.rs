@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 static KEY: LazyLock<rcgen::KeyPair> = LazyLock::new(|| rcgen::KeyPair::generate().unwrap());
 
 /// The key that verifies them, PEM.
-pub(super) static PUBLIC_KEY: LazyLock<String> = LazyLock::new(|| KEY.public_key_pem());
+pub(crate) static PUBLIC_KEY: LazyLock<String> = LazyLock::new(|| KEY.public_key_pem());
 
 /// A JWT with these claims that expires in so many seconds.
-pub(super) fn sign(claims: &Value, expires_in: i64) -> String {
+pub(crate) fn sign(claims: &Value, expires_in: i64) -> String {
     let now = i64::try_from(UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();
     let mut all = json!({"iat": now - 600, "nbf": now - 600, "exp": now + expires_in});
     all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());

@@ -56,6 +56,16 @@ pub trait Provider: Send {
         Box::pin(std::future::ready(Ok(Extended::Renewed)))
     }
 
+    /// Whether leases live on when the login that made them ends or becomes another.
+    fn leases_outlive_logins(&self) -> bool {
+        false
+    }
+
+    /// How far apart polls should be, going by how busy the store says it is; `None` if it does not say.
+    fn pace(&self) -> Option<Duration> {
+        None
+    }
+
     /// Ends the login held, and every lease that hangs on it; `Ok` if there is none, or none of our own making. Most
     /// stores let a login end itself where they do not let it end single leases.
     fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {

@@ -228,6 +228,21 @@ async fn a_push_and_refresh_now_read_at_once() {
     assert_eq!(text(&source.next().now_or_never().map(changed).unwrap(), "a:x", "k"), "x3");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_busy_store_is_polled_at_its_own_pace() {
+    for (pace, least, most) in [(None, 54, 67), (Some(20), 54, 67), (Some(300), 270, 331)] {
+        let a = Store::default();
+        a.put("db", "1", "{}");
+        a.state().pace = pace.map(Duration::from_secs);
+        let mut source = source(&["a:db"], &[("a", &a)]);
+        generation(&mut source, 1).await;
+        let start = Instant::now();
+        source.next().await;
+        let waited = start.elapsed().as_secs();
+        assert!((least..=most).contains(&waited), "{pace:?}: {waited}");
+    }
+}
+
 fn changed(event: Event) -> Generation {
     let Event::Changed(generation) = event else { panic!("{event:?}") };
     generation

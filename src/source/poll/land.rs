@@ -85,6 +85,8 @@ impl Lane {
         desk: &mut Desk<'_>,
         outcome: &mut Outcome,
     ) {
+        let interval =
+            self.provider.as_ref().and_then(|provider| provider.pace()).unwrap_or_default().max(self.interval);
         // One draw for the batch: what was read together stays together.
         let chance = desk.jitter.chance();
         let short = || Err(ProviderError::new(ErrorKind::Unavailable, "the provider left this request unanswered"));
@@ -94,7 +96,7 @@ impl Lane {
             let result = result.unwrap_or_else(short);
             match take(slot, &request, result, self.started, self.logins, desk.fingerprints) {
                 Ok(taken) => {
-                    slot.settle(now, self.interval, desk.jitter, chance);
+                    slot.settle(now, interval, desk.jitter, chance);
                     outcome.answers += 1;
                     outcome.changed |= taken.changed;
                     outcome.uncounted |= taken.uncounted;
@@ -197,9 +199,10 @@ impl Lane {
         }
     }
 
-    /// Notes which login the provider holds now. Leases end with the login that they hang on, so another login means
+    /// Notes which login the provider holds now. Where leases end with the login that they hang on, another login means
     /// other leases, whoever made it.
     fn observe_login(&mut self, now: Instant, jitter: &mut Jitter) {
+        let leases_outlive = self.provider.as_ref().is_some_and(|provider| provider.leases_outlive_logins());
         let Some(session) = self.provider.as_ref().and_then(|provider| provider.session()) else {
             if let Some(login) = &mut self.login {
                 login.extend_at = None;
@@ -211,6 +214,9 @@ impl Lane {
             Some(login) if login.token == session.token => login.update(&session, now, jitter),
             Some(login) => {
                 *login = Login::new(session, now, jitter);
+                if leases_outlive {
+                    return;
+                }
                 self.logins += 1;
                 let logins = self.logins;
                 let hangs_on_another =

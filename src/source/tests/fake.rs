@@ -36,8 +36,12 @@ pub(crate) struct State {
     pub(crate) leases: BTreeMap<String, Granted>,
     /// Old versions, for pins.
     pub(crate) past: BTreeMap<(String, String), SecretTree>,
-    login_count: u32,
+    pub(crate) login_count: u32,
     mutations: u32,
+    /// Leases live on without the login that made them.
+    pub(crate) outliving: bool,
+    /// What [`Provider::pace`] says.
+    pub(crate) pace: Option<Duration>,
 }
 
 #[derive(Clone, Default)]
@@ -240,6 +244,14 @@ impl Provider for Connection {
 
     fn changed(&mut self) -> Pending<'_, ()> {
         Box::pin(async { self.store.push.notified().await })
+    }
+
+    fn leases_outlive_logins(&self) -> bool {
+        self.store.state().outliving
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        self.store.state().pace
     }
 
     fn session(&self) -> Option<Session> {

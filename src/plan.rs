@@ -266,9 +266,10 @@ impl Planner<'_> {
             .providers
             .get(name)
             .ok_or_else(|| format!("there is no provider {name:?}{}", suggestion(name, &known)))?;
-        let request = provider.settings.as_settings().resolve(name, reference)?;
+        let settings = provider.settings.in_namespace(&self.identity.namespace);
+        let request = settings.as_settings().resolve(name, reference)?;
         policy::check(provider.allow.as_deref(), self.identity, &request)?;
-        if self.options.mode == Some(Mode::Init) && provider.settings.as_settings().is_leased(&request) {
+        if self.options.mode == Some(Mode::Init) && settings.as_settings().is_leased(&request) {
             return Err(
                 "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar".to_owned()
             );
@@ -295,7 +296,7 @@ impl Planner<'_> {
             .or(provider.refresh)
             .unwrap_or_else(|| provider.settings.as_settings().default_refresh());
         Ok(PlannedProvider {
-            settings: provider.settings.clone(),
+            settings: provider.settings.in_namespace(&self.identity.namespace).into_owned(),
             role,
             audience: provider.audience.clone(),
             refresh_seconds: refresh.as_secs().max(1),

@@ -2,6 +2,7 @@
 //!
 //! A provider answers requests; *when* to ask again, renew or replace is the [`crate::source`]'s business.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -17,6 +18,7 @@ use crate::secret::{SecretTree, SecretValue};
 pub mod auth;
 pub mod file;
 pub mod http;
+pub mod infisical;
 pub mod vault;
 
 /// A boxed future, so that a source can hold providers of several types.
@@ -168,6 +170,8 @@ pub enum ErrorKind {
 pub enum ProviderSettings {
     /// HashiCorp Vault (and what speaks its API).
     Vault(vault::VaultSettings),
+    /// Infisical, cloud or self-hosted.
+    Infisical(infisical::InfisicalSettings),
     /// A directory of files, or one YAML, JSON or dotenv file.
     File(file::FileSettings),
 }
@@ -268,13 +272,25 @@ impl fmt::Display for Version {
 
 impl ProviderSettings {
     /// Every type's name.
-    pub const TYPES: [&'static str; 2] = ["vault", "file"];
+    pub const TYPES: [&'static str; 3] = ["vault", "infisical", "file"];
+
+    /// What one Kubernetes namespace is to know of the settings: no other namespace's.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Cow<'_, Self> {
+        match self {
+            Self::Infisical(settings) => {
+                settings.in_namespace(namespace).map_or(Cow::Borrowed(self), |own| Cow::Owned(Self::Infisical(own)))
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
 
     /// What is the same for every type.
     #[must_use]
     pub fn as_settings(&self) -> &dyn Settings {
         match self {
             Self::Vault(settings) => settings,
+            Self::Infisical(settings) => settings,
             Self::File(settings) => settings,
         }
     }

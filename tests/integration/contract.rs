@@ -12,6 +12,7 @@ use hushpod::reference::{Reference, Request};
 use crate::fakes::server::{FakeServer, Fault, Received};
 use crate::fakes::tls::Certificates;
 
+mod infisical;
 mod suite;
 mod vault;
 
@@ -85,6 +86,7 @@ macro_rules! contract {
 
 contract! {
     of_vault: crate::contract::vault::Shared,
+    of_infisical: crate::contract::infisical::Shared,
 }
 
 /// The canonical request of a reference.

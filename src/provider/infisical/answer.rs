@@ -37,7 +37,7 @@ struct Import {
 /// One secret.
 #[derive(Deserialize)]
 pub(super) struct Secret {
-    #[serde(default, alias = "_id")]
+    #[serde(default)]
     id: String,
     #[serde(default)]
     pub(super) version: u64,

@@ -134,3 +134,133 @@ impl Told {
         (self.limit - self.remaining - own).max(0.0) / self.limit / passed.max(SETTLED)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+    use std::collections::BinaryHeap;
+
+    use hyper::StatusCode;
+    use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// A server that counts in windows of a minute.
+    struct Server {
+        limit: u64,
+        ends: Instant,
+        count: u64,
+    }
+
+    fn response(status: u16, headers: &[(&'static str, u64)]) -> Response {
+        let header = |(name, value): &(&'static str, u64)| (HeaderName::from_static(name), HeaderValue::from(*value));
+        Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: None,
+            headers: headers.iter().map(header).collect::<HeaderMap>(),
+            body: Vec::new().into(),
+        }
+    }
+
+    impl Server {
+        fn answer(&mut self) -> Response {
+            let now = Instant::now();
+            if self.ends <= now {
+                (self.ends, self.count) = (now + WINDOW, 0);
+            }
+            self.count += 1;
+            let left = self.ends - now;
+            let headers = [
+                ("x-ratelimit-limit", self.limit),
+                ("x-ratelimit-remaining", self.limit.saturating_sub(self.count)),
+                ("x-ratelimit-reset", left.as_secs() + 1),
+            ];
+            response(if self.count > self.limit { 429 } else { 200 }, &headers)
+        }
+    }
+
+    /// So many pods that poll so often; refusals and requests in each of the last ten minutes of an hour.
+    async fn crowd(pods: usize, interval: u64, limit: u64) -> (usize, usize) {
+        let start = Instant::now();
+        let mut server = Server { limit, ends: start, count: 0 };
+        let mut limits: Vec<_> = (0..pods).map(|_| Limits::default()).collect();
+        // All start at the same moment.
+        let mut due: BinaryHeap<_> = (0..pods).map(|pod| Reverse((start, pod))).collect();
+        let mut chance = 0.5;
+        let (mut refusals, mut requests) = (0, 0);
+        while let Some(Reverse((at, pod))) = due.pop() {
+            advance(at.saturating_duration_since(Instant::now())).await;
+            if start.elapsed() > Duration::from_hours(1) {
+                break;
+            }
+            // Any spread will do (logistic map).
+            chance = 3.99 * chance * (1.0 - chance);
+            let last = start.elapsed() > Duration::from_mins(50);
+            let limit = &mut limits[pod];
+            let wait = match limit.check(Kind::Secrets, &"server") {
+                Err(_) => Duration::from_secs(60),
+                Ok(()) => {
+                    let answer = server.answer();
+                    limit.note(Kind::Secrets, &answer);
+                    requests += usize::from(last);
+                    if answer.status.as_u16() == 429 {
+                        refusals += usize::from(last);
+                        reset(&answer).unwrap().mul_f64(1.0 + chance / 10.0)
+                    } else {
+                        let interval = Duration::from_secs(interval).max(limit.pace.unwrap_or_default());
+                        interval.mul_f64(0.9 + chance / 5.0)
+                    }
+                }
+            };
+            due.push(Reverse((Instant::now() + wait, pod)));
+        }
+        (refusals / 10, requests / 10)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_settles_below_the_limit_by_the_headers_alone() {
+        // (pods, interval, limit) → requests a minute
+        for (pods, interval, limit, least, most) in [
+            (500, 300, 600, 90, 110),
+            (500, 30, 600, 300, 590),
+            (500, 10, 600, 300, 590),
+            (200, 60, 60, 30, 59),
+            (1, 5, 40, 11, 13),
+        ] {
+            let (refusals, requests) = crowd(pods, interval, limit).await;
+            let told = format!("{pods} pods every {interval} s at {limit}: {requests} requests, {refusals} refusals");
+            assert!(refusals == 0 && (least..=most).contains(&requests), "{told}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_pod_alone_has_nothing_to_spread() {
+        let mut server = Server { limit: 40, ends: Instant::now(), count: 0 };
+        let mut limits = Limits::default();
+        for wait in [300, 300, 1, 1, 1, 0, 0, 59, 300] {
+            limits.note(Kind::Secrets, &server.answer());
+            assert_eq!(limits.spread, Duration::ZERO);
+            advance(Duration::from_secs(wait)).await;
+        }
+        // Hundreds of others share its address.
+        server.answer();
+        server.count = 35;
+        limits.note(Kind::Secrets, &server.answer());
+        assert!(limits.spread > Duration::from_secs(30), "{:?}", limits.spread);
+        limits.note(Kind::Secrets, &response(200, &[]));
+        assert_eq!((limits.spread, limits.pace), (Duration::ZERO, None), "no headers, no limit");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_used_up_is_not_asked_for_before_the_reset() {
+        let mut limits = Limits::default();
+        let used_up = [("x-ratelimit-limit", 60), ("x-ratelimit-remaining", 0), ("x-ratelimit-reset", 30)];
+        limits.note(Kind::Write, &response(200, &used_up));
+        limits.check(Kind::Secrets, &"server").unwrap();
+        let failure = limits.check(Kind::Write, &"server").unwrap_err();
+        assert_eq!(failure.error.kind, ErrorKind::Throttled { retry_after: Some(Duration::from_secs(30)) });
+        advance(Duration::from_secs(30)).await;
+        limits.check(Kind::Write, &"server").unwrap();
+    }
+}

@@ -274,3 +274,33 @@ fn of_file_or(file: Option<&PathBuf>, variable: &str, what: &str) -> Result<Secr
 fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, Failure> {
     secret.expose_str().ok_or_else(|| Failure::of_store(ErrorKind::Invalid, format!("{what} is not text")))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_login_is_renewed_only_as_long_as_that_fits_under_its_maximum() {
+        // (life, maximum, seconds later) → can it be renewed?
+        for (expires_in, max_ttl, later, renews) in [
+            (3600, 7200, 0, true),
+            (3600, 7200, 3599, true),
+            (3600, 7200, 3601, false), // has ended
+            (3600, 5400, 1800, true),
+            (3600, 5400, 1801, false),
+            (2_592_000, 2_592_000, 1, false), // the server's defaults
+            (3600, 0, 3599, true),
+            (600, 1_000_000_000, 599, true), // periodic
+            (u64::MAX, u64::MAX, 1, false),
+            (0, 0, 100_000_000, true),
+        ] {
+            let granted = Granted { access_token: "canary".into(), expires_in, max_ttl };
+            let held = Held::new(granted, Instant::now(), None);
+            advance(Duration::from_secs(later)).await;
+            assert_eq!(held.can_be_renewed(), renews, "{expires_in} of {max_ttl} after {later}");
+            assert!(!format!("{held:?} {:?}", Session::from(&held)).contains("canary"));
+        }
+    }
+}

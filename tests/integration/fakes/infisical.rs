@@ -23,7 +23,6 @@ mod secrets;
 
 pub(crate) use leases::Dynamic;
 pub(crate) use logins::{Identity, Rights};
-pub(crate) use secrets::SecretEntry;
 
 /// The project that is there from the start.
 pub(crate) const PROJECT: &str = "5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a11";
@@ -95,12 +94,7 @@ type Answer = Result<Reply, Reply>;
 // === impl FakeInfisical ===
 
 impl FakeInfisical {
-    /// Starts the newest server on a free port of 127.0.0.1.
-    pub(crate) async fn start() -> Self {
-        Self::of(Year::Y2026).await
-    }
-
-    /// Starts a server of that year.
+    /// Starts a server of that year on a free port of 127.0.0.1.
     pub(crate) async fn of(year: Year) -> Self {
         let state = Arc::new(Mutex::new(Server::new(year)));
         let shared = Arc::clone(&state);

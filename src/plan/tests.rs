@@ -15,6 +15,15 @@ providers:
   other: {type: vault, address: "https://other.example:8200", audience: other, allow: [{namespaces: [ops]}]}
   roleless: {type: vault, address: "https://third.example:8200"}
   files: {type: file, path: /srv/secrets}
+  placed:
+    type: infisical
+    address: https://app.example
+    project: common
+    environment: prod
+    role: "{{service_account}}"
+    namespaces:
+      team-a: {project: alpha}
+      team-b: {project: beta}
 "#;
 
 fn build(pairs: &[(&str, &str)]) -> Result<Plan, PlanError> {
@@ -43,6 +52,12 @@ fn a_plan_fills_defaults_and_survives_its_json() {
     assert_eq!(plan.providers.len(), 2, "only what is used");
     assert_eq!(plan.size_limit, DEFAULT_SIZE_LIMIT);
     assert_eq!(Plan::from_json(&plan.to_json().unwrap()).unwrap(), plan);
+}
+
+#[test]
+fn p6_a_plan_knows_nothing_of_other_namespaces() {
+    let json = build(&[("file.a", "placed:/a#K")]).unwrap().to_json().unwrap();
+    assert!(json.contains("alpha") && !json.contains("beta") && !json.contains("common"), "{json}");
 }
 
 #[test]

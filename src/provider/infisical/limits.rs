@@ -198,20 +198,19 @@ mod tests {
             chance = 3.99 * chance * (1.0 - chance);
             let last = start.elapsed() > Duration::from_mins(50);
             let limit = &mut limits[pod];
-            let wait = match limit.check(Kind::Secrets, &"server") {
-                Err(_) => Duration::from_secs(60),
-                Ok(()) => {
-                    let answer = server.answer();
-                    limit.note(Kind::Secrets, &answer);
-                    requests += usize::from(last);
-                    if answer.status.as_u16() == 429 {
-                        refusals += usize::from(last);
-                        reset(&answer).unwrap().mul_f64(1.0 + chance / 10.0)
-                    } else {
-                        let interval = Duration::from_secs(interval).max(limit.pace.unwrap_or_default());
-                        interval.mul_f64(0.9 + chance / 5.0)
-                    }
-                }
+            if limit.check(Kind::Secrets, &"server").is_err() {
+                due.push(Reverse((Instant::now() + WINDOW, pod)));
+                continue;
+            }
+            let answer = server.answer();
+            limit.note(Kind::Secrets, &answer);
+            requests += usize::from(last);
+            let wait = if answer.status.as_u16() == 429 {
+                refusals += usize::from(last);
+                reset(&answer).unwrap().mul_f64(1.0 + chance / 10.0)
+            } else {
+                let interval = Duration::from_secs(interval).max(limit.pace.unwrap_or_default());
+                interval.mul_f64(0.9 + chance / 5.0)
             };
             due.push(Reverse((Instant::now() + wait, pod)));
         }

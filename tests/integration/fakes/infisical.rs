@@ -208,7 +208,7 @@ impl Server {
         }
         window.count += 1;
         let remaining = limit.saturating_sub(window.count);
-        let (is_over, left) = (window.count > limit, (window.ends - now).as_secs_f64().ceil());
+        let (is_over, left) = (window.count > limit, window.ends.saturating_sub(now).as_secs_f64().ceil());
         let tell = |reply: Reply| {
             reply
                 .header("x-ratelimit-limit", limit.to_string())

@@ -226,7 +226,7 @@ async fn a_failed_renewal_is_a_login() {
 #[tokio::test]
 async fn periodic_and_endless_logins_are_kept() {
     for (identity, ttl) in [
-        (Identity { period: 600, ..Identity::default() }, Some(Duration::from_secs(600))),
+        (Identity { period: 600, ..Identity::default() }, Some(Duration::from_mins(10))),
         (Identity { ttl: 0, max_ttl: 0, ..Identity::default() }, None),
     ] {
         let pod = pod_with(Year::Y2024, |_| json!({})).await;

@@ -48,7 +48,9 @@ async fn imports_are_merged_from_the_last_to_the_first_and_direct_secrets_win() 
         let pod = Pod::of(year).await;
         pod.put("/a", "X", "direct");
         for (path, keys) in [("/one", ["X", "Y", "Z"]), ("/two", ["X", "Y", "W"])] {
-            keys.iter().for_each(|key| pod.put(path, key, path));
+            for key in keys {
+                pod.put(path, key, path);
+            }
             pod.fake.server().import("prod", "/a", ("prod", path));
         }
         let answer = pod.fresh(&mut pod.infisical(), "/a").await;

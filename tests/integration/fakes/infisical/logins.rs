@@ -193,7 +193,7 @@ impl Server {
             return Ok(id);
         }
         self.logins.refusals += 1;
-        times.retain(|at| now - *at < Duration::from_secs(30));
+        times.retain(|at| now.saturating_sub(*at) < Duration::from_secs(30));
         times.push(now);
         if self.year != Year::Y2024 && times.len() >= 3 {
             *locked_until = now + Duration::from_mins(5);

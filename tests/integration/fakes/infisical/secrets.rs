@@ -32,6 +32,7 @@ pub(crate) struct SecretEntry {
 
 /// A list's or a secret's parameters.
 #[derive(Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the API's parameters")]
 struct Params {
     project: String,
     environment: String,
@@ -289,7 +290,7 @@ impl Server {
             let found = folders.get(&(env.to_owned(), folder.clone())).and_then(|found| found.secrets.get(key));
             match found.and_then(|secret| secret.values.last()).filter(|_| depth < 10) {
                 Some(found) => text.push_str(&self.expanded(project, env, &folder, found, depth + 1)),
-                None => text.push_str(&format!("${{{name}}}")),
+                None => text.extend(["${", name, "}"]),
             }
             rest = tail;
         }

@@ -201,6 +201,14 @@ impl Interest {
         entries.take(MOST_ENTRIES).collect()
     }
 
+    /// Whether a frame tells of a change in one of our folders, as far as it tells where.
+    fn is_met(&self, frame: &Frame) -> bool {
+        match frame {
+            Frame::Change(places) => places.is_empty() || places.iter().any(|(env, path)| self.has(env, path)),
+            Frame::Error => false,
+        }
+    }
+
     /// Whether a change there is one of ours.
     fn has(&self, environment: &str, path: &str) -> bool {
         self.folders.iter().any(|folder| {
@@ -310,41 +318,44 @@ where
     let mut dead_at = Instant::now() + SILENCE;
     let mut told_at: Option<Instant> = None;
     let mut tell_at: Option<Instant> = None;
-    loop {
+    let end = loop {
         let tell = async {
             match tell_at {
                 Some(at) => sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
+        let chunk = tokio::select! {
             // What is due is told even while more and more comes.
             biased;
             () = tell => {
                 (tell_at, told_at) = (None, Some(Instant::now()));
                 news.changed.notify_one();
+                continue;
             }
-            chunk = timeout_at(dead_at, stream.chunk()) => {
-                let bytes = match chunk {
-                    Ok(Some(bytes)) => bytes,
-                    Ok(None) => return End::Closed,
-                    Err(_) => return End::Silent,
-                };
-                dead_at = Instant::now() + SILENCE;
-                for frame in frames.feed(&bytes) {
-                    match frame {
-                        Frame::Error => return End::Error,
-                        Frame::Change(places) if places.is_empty() || places.iter().any(|(env, path)| interest.has(env, path)) => {
-                            let spread = Duration::from_millis(news.spread.load(Ordering::Relaxed)).mul_f64(chance());
-                            let gap = told_at.map_or_else(Instant::now, |at| at + GAP);
-                            tell_at.get_or_insert(gap.max(Instant::now() + spread));
-                        }
-                        Frame::Change(_) => {}
-                    }
-                }
-            }
+            chunk = timeout_at(dead_at, stream.chunk()) => chunk,
+        };
+        let bytes = match chunk {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break End::Closed,
+            Err(_) => break End::Silent,
+        };
+        let now = Instant::now();
+        dead_at = now + SILENCE;
+        let found = frames.feed(&bytes);
+        if found.contains(&Frame::Error) {
+            break End::Error;
         }
+        if found.iter().any(|frame| interest.is_met(frame)) {
+            let spread = Duration::from_millis(news.spread.load(Ordering::Relaxed)).mul_f64(chance());
+            let gap = told_at.map_or(now, |at| at + GAP);
+            tell_at.get_or_insert(gap.max(now + spread));
+        }
+    };
+    if tell_at.is_some() {
+        news.changed.notify_one();
     }
+    end
 }
 
 /// Exponential with full jitter.

@@ -18,10 +18,13 @@ pub struct Patched {
 /// A JSON patch (RFC 6902) as text: what it holds stands in the object, so that it need not be kept twice.
 #[derive(Debug, Default)]
 pub struct Patch {
-    /// The operations, with commas between them.
-    operations: Vec<u8>,
+    /// The list, still open.
+    json: Vec<u8>,
     count: usize,
 }
+
+/// What a patch for a handful of files takes.
+const USUAL_BYTES: usize = 4096;
 
 /// One operation, as it is written.
 #[derive(Serialize)]
@@ -202,21 +205,21 @@ impl Patch {
     /// The JSON text.
     #[must_use]
     pub fn into_json(self) -> Vec<u8> {
-        let mut json = self.operations;
-        json.insert(0, b'[');
-        json.push(b']');
+        let mut json = self.json;
+        json.extend_from_slice(if self.count == 0 { b"[]" } else { b"]" });
         json
     }
 
     fn push(&mut self, op: &'static str, path: &[Step<'_>], value: Option<&Value>) {
-        let length = self.operations.len();
-        if !self.is_empty() {
-            self.operations.push(b',');
+        if self.json.is_empty() {
+            self.json.reserve(USUAL_BYTES);
         }
-        match serde_json::to_writer(&mut self.operations, &Operation { op, path: Pointer(path), value }) {
+        let length = self.json.len();
+        self.json.push(if self.count == 0 { b'[' } else { b',' });
+        match serde_json::to_writer(&mut self.json, &Operation { op, path: Pointer(path), value }) {
             Ok(()) => self.count += 1,
             // Values have strings for keys, and memory takes what is written.
-            Err(_) => self.operations.truncate(length),
+            Err(_) => self.json.truncate(length),
         }
     }
 }

@@ -178,9 +178,10 @@ impl Connection {
     async fn load(mut self, number: usize, end: Instant) -> Result<Vec<Duration>, Failure> {
         let mut times = Vec::new();
         while Instant::now() < end {
-            let uid = match self.args.same_uid {
-                true => UID.to_owned(),
-                false => format!("00000000-0000-0000-{number:04x}-{:012x}", times.len()),
+            let uid = if self.args.same_uid {
+                UID.to_owned()
+            } else {
+                format!("00000000-0000-0000-{number:04x}-{:012x}", times.len())
             };
             let (took, body) = self.ask(&uid).await?;
             self.check(&uid, &body)?;
@@ -212,14 +213,14 @@ impl Connection {
         }
         let review: Value = serde_json::from_slice(body)?;
         let problem = |problem: &str| Err(format!("{problem}: {}", String::from_utf8_lossy(body)).into());
-        let response = &review["response"];
-        if response["uid"] != uid {
+        let field = |name: &str| review.get("response").and_then(|response| response.get(name));
+        if field("uid").and_then(Value::as_str) != Some(uid) {
             return problem("the answer is for another request");
         }
-        if response["allowed"] != true || response["patchType"] != "JSONPatch" {
+        if field("allowed") != Some(&Value::Bool(true)) || field("patchType") != Some(&json!("JSONPatch")) {
             return problem("no patch");
         }
-        let patch = STANDARD.decode(response["patch"].as_str().unwrap_or_default())?;
+        let patch = STANDARD.decode(field("patch").and_then(Value::as_str).unwrap_or_default())?;
         match serde_json::from_slice::<Value>(&patch)?.as_array() {
             Some(operations) if !operations.is_empty() => {}
             _ => return problem("an empty patch"),

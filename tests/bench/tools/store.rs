@@ -5,7 +5,14 @@ use std::io::Read;
 use std::path::PathBuf;
 
 #[path = "../../integration/fakes"]
-#[allow(dead_code, clippy::unwrap_used, clippy::indexing_slicing, reason = "written for the integration tests")]
+#[allow(
+    dead_code,
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "written for the integration tests"
+)]
 mod fakes {
     pub(crate) mod vault;
 }

@@ -10,6 +10,9 @@ use super::{Call, Reply, Server};
 const CREATED: &str = "2026-11-21T10:26:12.971069283Z";
 const DELETED: &str = "2026-11-21T10:26:13.109256157Z";
 
+/// Of a KV version 2 secret, unless it says `max_versions`.
+const KEPT_VERSIONS: usize = 10;
+
 pub(super) enum Engine {
     Kv1(BTreeMap<String, Value>),
     Kv2(BTreeMap<String, Vec<Kv2Version>>),
@@ -237,7 +240,8 @@ fn kv2(secrets: &mut BTreeMap<String, Vec<Kv2Version>>, call: &Call, rest: &str)
 fn kv2_read(versions: Option<&Vec<Kv2Version>>, call: &Call) -> Reply {
     let Some(versions) = versions else { return Reply::not_found() };
     let number = call.query.get("version").map_or(versions.len(), |text| text.parse().unwrap());
-    let Some(version) = versions.get(number.wrapping_sub(1)) else { return Reply::not_found() };
+    let kept = versions.iter().enumerate().skip(versions.len().saturating_sub(KEPT_VERSIONS));
+    let Some((_, version)) = kept.into_iter().find(|(index, _)| index + 1 == number) else { return Reply::not_found() };
     let is_gone = version.is_deleted || version.is_destroyed;
     let values = if is_gone { Value::Null } else { version.values.clone() };
     let data = json!({"data": values, "metadata": {"created_time": CREATED, "custom_metadata": null,
@@ -256,6 +260,7 @@ fn kv2_metadata(versions: &[Kv2Version]) -> Reply {
         let state = json!({"created_time": CREATED, "deletion_time": deleted, "destroyed": version.is_destroyed});
         ((index + 1).to_string(), state)
     });
+    let states = states.skip(versions.len().saturating_sub(KEPT_VERSIONS));
     Reply::framed(
         200,
         json!({"data": {"cas_required": false, "created_time": CREATED,

@@ -129,11 +129,11 @@ fn decide(request: Request, config: &Config) -> (Response, Outcome) {
             (Response { uid, allowed: true, warnings, ..Response::default() }, Outcome::Unchanged)
         }
         Ok(Mutation { patch, warnings, .. }) => {
-            tracing::info!(%namespace, pod = %name, operations = patch.len(), "injected");
+            tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
             (Response { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
         }
         Err(refusal) => {
-            tracing::info!(%namespace, pod = %name, %refusal, "denied");
+            tracing::info!(namespace, pod = name, %refusal, "denied");
             let status = Status { code: 422, reason: "Invalid", message: refusal.to_string() };
             (Response { uid, status: Some(status), ..Response::default() }, Outcome::Denied)
         }

@@ -61,7 +61,7 @@ pub struct PlannedProvider {
     /// Poll interval in whole seconds, before jitter.
     pub refresh_seconds: u64,
     /// Whether leases and login are revoked when the agent ends.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub revoke_on_exit: bool,
 }
 
@@ -74,7 +74,7 @@ pub struct PlannedItem {
     /// What goes in.
     pub from: PlannedFrom,
     /// How values become bytes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub format: Format,
     /// Permission bits.
     pub mode: FileMode,
@@ -85,7 +85,7 @@ pub struct PlannedItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// A missing secret leaves it out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub optional: bool,
 }
 
@@ -126,6 +126,11 @@ impl PlanError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { place: place.into(), problem: problem.into() }
     }
+}
+
+/// What the reader fills in again need not be written: the plan stands in every pod.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 // === impl PlannedFrom ===

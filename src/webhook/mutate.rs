@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use json_patch::Patch;
 use serde_json::{Value, json};
 
 use super::access::Access;
@@ -13,7 +12,7 @@ use super::containers::{
     Blueprint, INIT, Injected, LIVE, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours,
 };
 use super::mounts;
-use super::patch::{Patched, Step, at, below};
+use super::patch::{Patch, Patched, Step, at, below};
 use crate::annotations::{self, AnnotationError, InitOrder, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
 use crate::config::Config;
 use crate::plan::{Identity, Plan, PlanError};

@@ -1,6 +1,7 @@
 //! Where a store is.
 
 use std::fmt::{self, Write};
+use std::net::{IpAddr, Ipv6Addr};
 
 use hyper::Uri;
 
@@ -98,11 +99,17 @@ impl fmt::Display for Address {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn is_link_local(host: &str) -> bool {
-    host.parse::<std::net::Ipv4Addr>().is_ok_and(|ip| ip.is_link_local())
+    // AWS's counterpart for nodes without IPv4; it is answered by the node itself.
+    const AWS_POD_IDENTITY: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23);
+    match host.parse() {
+        Ok(IpAddr::V4(ip)) => ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => ip == AWS_POD_IDENTITY,
+        Err(_) => false,
+    }
 }
 
 /// RFC 3986, 2.3: letters, digits and `-._~` stand for themselves, and what `also` allows.
@@ -131,6 +138,7 @@ mod tests {
             ("http://[::1]", "http://[::1]"),
             ("http://localhost:1", "http://localhost:1"),
             ("http://169.254.169.254", "http://169.254.169.254"),
+            ("http://[fd00:ec2::23]/v1", "http://[fd00:ec2::23]/v1"),
         ] {
             assert_eq!(Address::parse(text).unwrap().to_string(), shown);
         }
@@ -147,6 +155,7 @@ mod tests {
             ("http://169.255.169.254", "only for localhost"),
             ("http://169.254.169.254.evil.example", "only for localhost"),
             ("http://[fe80::1]", "only for localhost"),
+            ("http://[fd00:ec2::254]", "only for localhost"),
             ("ftp://vault", "another scheme"),
             ("https://vault:", "no port"),
             ("https://vault:99999", "no port"),

@@ -117,9 +117,12 @@ impl Method {
 // === impl AwsAuth ===
 
 impl AwsAuth {
-    /// Where the agent on the node is.
-    fn agent(&self) -> &str {
-        self.agent.as_deref().unwrap_or(POD_IDENTITY_AGENT)
+    /// Where the agent on the node is: its address, and the path that has the credentials.
+    fn agent(&self) -> (&str, &str) {
+        let url = self.agent.as_deref().unwrap_or(POD_IDENTITY_AGENT);
+        let host = url.find("://").map_or(0, |at| at + 3);
+        let end = url.get(host..).and_then(|rest| rest.find('/')).map_or(url.len(), |at| host + at);
+        url.split_at_checked(end).unwrap_or((url, ""))
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -135,7 +138,7 @@ impl AwsAuth {
                 return Err(format!("auth.{field} is of no use to method {method}: it belongs to {}", of.as_str()));
             }
         }
-        http::Address::parse(self.agent()).map(drop).map_err(|problem| format!("auth.agent: {problem}"))
+        http::Address::parse(self.agent().0).map(drop).map_err(|problem| format!("auth.agent: {problem}"))
     }
 }
 

@@ -80,7 +80,7 @@ impl Api {
             Client::new(address, settings.ca.as_deref(), limits, proxy)
         };
         let issuer = match settings.auth.method {
-            Method::PodIdentity => client(settings.auth.agent())?,
+            Method::PodIdentity => client(settings.auth.agent().0)?,
             _ => client(&settings.sts_endpoint())?,
         };
         Ok(Self {

@@ -149,8 +149,8 @@ impl Issuer<'_> {
 
     async fn ask_agent(&self) -> Result<Held, Failure> {
         let token = auth::projected_token(&self.login.token_file)?;
-        // The whole path is in the client's address.
-        let call = Call::new(HttpMethod::GET, "");
+        let (_, path) = self.settings.auth.agent();
+        let call = Call::new(HttpMethod::GET, path.trim_start_matches('/'));
         let call = call.header(AUTHORIZATION, secret_header(&token, "service-account token")?);
         let response = self.client.send(call).await?;
         let address = self.client.address();

@@ -226,11 +226,8 @@ impl ParameterStore {
     /// Gets parameters, ten with a call. One that may not be read would keep the others from being read: then each is
     /// asked for alone, and from then on that one is.
     async fn get_all<'a>(&mut self, requests: &[&'a Request], decrypted: bool) -> Outcomes<'a, Parameter> {
-        if self.alone.0 != self.api.logins {
-            self.alone = (self.api.logins, BTreeSet::new());
-        }
         let mut outcomes = Outcomes::new();
-        for batch in batches(requests, &self.alone.1) {
+        for batch in batches(requests, self.alone()) {
             let found = match self.get(&batch, decrypted).await {
                 Err(failure) if failure.is_about_one() && batch.len() > 1 => {
                     self.get_each(&batch, decrypted, &mut outcomes).await;
@@ -246,6 +243,14 @@ impl ParameterStore {
         outcomes
     }
 
+    /// What is to be asked for alone, as far as the login held shows.
+    fn alone(&mut self) -> &mut BTreeSet<Request> {
+        if self.alone.0 != self.api.logins {
+            self.alone = (self.api.logins, BTreeSet::new());
+        }
+        &mut self.alone.1
+    }
+
     async fn get_each<'a>(
         &mut self,
         requests: &[&'a Request],
@@ -257,7 +262,7 @@ impl ParameterStore {
                 Ok(found) => self.pick(request, &found),
                 Err(failure) => {
                     if failure.is_about_one() {
-                        self.alone.1.insert((*request).clone());
+                        self.alone().insert((*request).clone());
                     }
                     Err(failure)
                 }

@@ -148,6 +148,19 @@ fn endpoints_follow_the_region() {
 }
 
 #[test]
+fn the_agent_is_an_address_and_a_path() {
+    for (agent, parts) in [
+        (None, ("http://169.254.170.23", "/v1/credentials")),
+        (Some("http://[fd00:ec2::23]/v1/credentials"), ("http://[fd00:ec2::23]", "/v1/credentials")),
+        (Some("https://127.0.0.1:8443"), ("https://127.0.0.1:8443", "")),
+        (Some("nonsense"), ("nonsense", "")),
+    ] {
+        let auth = AwsAuth { agent: agent.map(str::to_owned), ..AwsAuth::default() };
+        assert_eq!(auth.agent(), parts);
+    }
+}
+
+#[test]
 fn settings_survive_the_plan_and_leave_out_what_is_not_set() {
     let json = r#"{"type":"ssm","region":"eu-west-1","auth":{"method":"pod-identity"}}"#;
     let settings: crate::provider::ProviderSettings = serde_json::from_str(json).unwrap();

@@ -88,7 +88,7 @@ pub(crate) fn sign_call(
 
 #[test]
 fn signatures_are_those_of_the_published_example() {
-    // https://github.com/awslabs/aws-c-auth/tree/main/tests/aws-signing-test-suite/v4/post-header-key-case
+    // https://github.com/awslabs/aws-c-auth/tree/main/tests/aws-signing-test-suite/v4/post-vanilla
     let headers = BTreeMap::from([("host", "example.amazonaws.com"), ("x-amz-date", "20150830T123600Z")]);
     let signature = of("wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "us-east-1", "service", &headers, b"");
     assert_eq!(signature, "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b");

@@ -74,7 +74,7 @@ pub(super) fn secret(settings: &AwsSettings, provider: &str, reference: &Referen
             params.clear();
         }
     }
-    Ok(Request { provider: provider.to_owned(), path: path.to_owned(), params })
+    Ok(request(provider, path, params))
 }
 
 fn secret_name(name: &str) -> Result<&str, String> {
@@ -105,7 +105,7 @@ pub(super) fn parameter(settings: &AwsSettings, provider: &str, reference: &Refe
                 (false, _) if is_tree(name) => {
                     return Err(format!("{given:?}: parameters that another account shares are read one by one"));
                 }
-                (false, _) => return request(provider, given, version(params)?),
+                (false, _) => return Ok(request(provider, given, version(params)?)),
                 // Both `db` and `/db` have this ARN.
                 (true, 1) => return Err(format!("{given:?}: write the parameter's name, as it was created")),
                 (true, _) => name.to_owned(),
@@ -117,11 +117,11 @@ pub(super) fn parameter(settings: &AwsSettings, provider: &str, reference: &Refe
         return Err(format!("{path:?} is a tree, which has no versions: leave ?version= out"));
     }
     params = version(params)?;
-    request(provider, &path, params)
+    Ok(request(provider, &path, params))
 }
 
-fn request(provider: &str, path: &str, params: BTreeMap<String, String>) -> Result<Request, String> {
-    Ok(Request { provider: provider.to_owned(), path: path.to_owned(), params })
+fn request(provider: &str, path: &str, params: BTreeMap<String, String>) -> Request {
+    Request { provider: provider.to_owned(), path: path.to_owned(), params }
 }
 
 fn parameter_name(name: &str) -> Result<(), String> {

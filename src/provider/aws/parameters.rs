@@ -5,6 +5,7 @@
 //! but it cannot be allowed for less than the names of all parameters of the account, and its rate cannot be raised.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use hyper_util::client::proxy::matcher::Matcher;
@@ -155,8 +156,12 @@ fn tree_version(parameters: &BTreeMap<String, Parameter>) -> Version {
     for (name, parameter) in parameters {
         digest.update(format!("{name}\0{}\n", parameter.version()).as_bytes());
     }
-    let digest = digest.finish();
-    Version(digest.as_ref().iter().take(DIGEST).map(|byte| format!("{byte:02x}")).collect())
+    let mut text = String::with_capacity(2 * DIGEST);
+    for byte in digest.finish().as_ref().iter().take(DIGEST) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Version(text)
 }
 
 // === impl ParameterStore ===
@@ -339,8 +344,7 @@ impl ParameterStore {
                 return Ok(parameters);
             }
         }
-        let message =
-            format!("there are more than {} pages of parameters below {path}: write a longer path", MAX_PAGES);
+        let message = format!("there are more than {MAX_PAGES} pages of parameters below {path}: write a longer path");
         Err(Failure::new(ErrorKind::Invalid, message))
     }
 }

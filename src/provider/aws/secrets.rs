@@ -84,11 +84,10 @@ struct Secret {
     arn: String,
     name: String,
     version_id: String,
-    #[serde(default)]
-    secret_string: Option<SecretValue>,
-    /// In base64.
-    #[serde(default)]
-    secret_binary: Option<SecretValue>,
+    #[serde(rename = "SecretString", default)]
+    text: Option<SecretValue>,
+    #[serde(rename = "SecretBinary", default)]
+    base64: Option<SecretValue>,
 }
 
 #[derive(Serialize)]
@@ -124,7 +123,7 @@ struct BatchError {
 impl Secret {
     /// `None` if it is no secret's value.
     fn into_answer(self) -> Option<Answer> {
-        let tree = match (self.secret_string, self.secret_binary) {
+        let tree = match (self.text, self.base64) {
             (Some(text), _) => SecretTree::Text(text),
             (None, Some(base64)) => SecretTree::from_bytes(STANDARD.decode(base64.expose()).ok()?),
             (None, None) => return None,

@@ -109,7 +109,7 @@ fn p9_what_parameter_store_cannot_mean_is_refused_in_a_sentence() {
 #[test]
 fn methods_say_what_they_need() {
     for (auth, audience, needs_role) in [
-        (r#"{}"#, Some("sts.amazonaws.com"), true),
+        ("{}", Some("sts.amazonaws.com"), true),
         (r#"{"method":"web-identity"}"#, Some("sts.amazonaws.com"), true),
         (r#"{"method":"web-identity","tokenFile":"/run/token"}"#, None, true),
         (r#"{"method":"pod-identity"}"#, Some("pods.eks.amazonaws.com"), false),

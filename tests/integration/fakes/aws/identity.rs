@@ -76,7 +76,7 @@ impl Server {
             return bad("Credential should be scoped to a valid region.");
         }
         let must_be_signed =
-            received.headers.keys().map(|name| name.as_str()).filter(|name| name.starts_with("x-amz-"));
+            received.headers.keys().map(axum::http::HeaderName::as_str).filter(|name| name.starts_with("x-amz-"));
         if must_be_signed.chain(["host"]).any(|name| !given.signed_headers.contains(&name)) {
             return bad("'Host' or another header must be a 'SignedHeader' in the AWS Authorization.");
         }

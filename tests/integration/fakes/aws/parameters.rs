@@ -53,7 +53,7 @@ impl Server {
     }
 
     fn put_parameter(&mut self, body: &Value) -> Result<Value, Refusal> {
-        let modified = self.now() as f64 + self.unique() as f64 / 1000.0;
+        let modified = format!("{}.{:03}", self.now(), self.unique() % 1000).parse().unwrap();
         let versions = self.parameters.entry(field(body, "Name")?.to_owned()).or_default();
         if !versions.is_empty() && body["Overwrite"] != json!(true) {
             return Err(("ParameterAlreadyExists", "canary".to_owned()));
@@ -95,7 +95,7 @@ impl Server {
     }
 
     fn get_by_path(&self, caller: &Caller, body: &Value) -> Result<Value, Refusal> {
-        let size = body["MaxResults"].as_u64().unwrap_or(10) as usize;
+        let size = usize::try_from(body["MaxResults"].as_u64().unwrap_or(10)).unwrap();
         if !(1..=10).contains(&size) {
             return Err(("ValidationException", "canary".to_owned()));
         }

@@ -20,10 +20,11 @@ struct Version {
     stages: Vec<String>,
 }
 
-const MISSING: Refusal = ("ResourceNotFoundException", String::new());
+/// Pages are of the server's choosing: small ones, so that there are several.
+const PAGE: usize = 8;
 
 fn missing(what: &str) -> Refusal {
-    (MISSING.0, format!("Secrets Manager can't find the specified secret{what}. canary"))
+    ("ResourceNotFoundException", format!("Secrets Manager can't find the specified secret{what}. canary"))
 }
 
 // === impl Server ===
@@ -93,8 +94,6 @@ impl Server {
         if !(1..=20).contains(&ids.len()) {
             return Err(("InvalidParameterException", "canary".to_owned()));
         }
-        // Pages are of the server's choosing: small ones, so that there are several.
-        const PAGE: usize = 8;
         let start = body["NextToken"].as_str().map_or(0, |token| token.parse::<usize>().unwrap());
         let (mut values, mut errors) = (Vec::new(), Vec::new());
         for id in ids.iter().skip(start).take(PAGE) {

@@ -33,7 +33,8 @@ impl<'a> Authorization<'a> {
 /// The signature of a `POST /` with these headers (lower-case names, in order) and this body.
 pub(super) fn of(secret: &str, region: &str, service: &str, headers: &BTreeMap<&str, &str>, body: &[u8]) -> String {
     let at = headers["x-amz-date"];
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+    let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
+    let lines = lines.concat();
     let names = headers.keys().copied().collect::<Vec<_>>().join(";");
     let canonical = format!("POST\n/\n\n{lines}\n{names}\n{}", hex(digest(&SHA256, body).as_ref()));
     let scope = format!("{}/{region}/{service}/aws4_request", &at[..8]);
@@ -48,7 +49,7 @@ fn mac(key: &[u8], text: &str) -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 /// Seconds since 1970 of `20261121T133000Z`.

@@ -127,7 +127,8 @@ impl<'a> Complaint<'a> {
             | "SignatureDoesNotMatch"
             | "MissingAuthenticationToken"
             | "MissingAuthenticationTokenException"
-            | "IncompleteSignature" => self.unknown_caller(who),
+            | "IncompleteSignature"
+            | "IncompleteSignatureException" => self.unknown_caller(who),
             "AccessDeniedException" | "AccessDenied" => call(ErrorKind::Denied, self.denied(asked)),
             "DecryptionFailure" | "InvalidKeyId" => call(
                 ErrorKind::Denied,
@@ -173,7 +174,7 @@ impl<'a> Complaint<'a> {
         }
         let problem = match self.code.as_str() {
             "ExpiredTokenException" | "ExpiredToken" => "have expired",
-            "InvalidSignatureException" | "SignatureDoesNotMatch" | "IncompleteSignature" => {
+            "InvalidSignatureException" | "SignatureDoesNotMatch" => {
                 "do not fit together: the secret access key is not that of the access key id"
             }
             _ => "are unknown to AWS: the access key was deleted, or is of another partition or region",

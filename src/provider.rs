@@ -15,6 +15,7 @@ use crate::reference::{Reference, Request};
 use crate::secret::{SecretTree, SecretValue};
 
 pub mod auth;
+pub mod aws;
 pub mod file;
 pub mod http;
 pub mod vault;
@@ -160,6 +161,10 @@ pub enum ProviderSettings {
     Vault(vault::VaultSettings),
     /// A directory of files, or one YAML, JSON or dotenv file.
     File(file::FileSettings),
+    /// AWS Secrets Manager.
+    Aws(aws::AwsSettings),
+    /// AWS Systems Manager Parameter Store.
+    Ssm(aws::SsmSettings),
 }
 
 /// What a type of store knows about references and logins without asking anybody.
@@ -258,7 +263,7 @@ impl fmt::Display for Version {
 
 impl ProviderSettings {
     /// Every type's name.
-    pub const TYPES: [&'static str; 2] = ["vault", "file"];
+    pub const TYPES: [&'static str; 4] = ["vault", "file", "aws", "ssm"];
 
     /// What is the same for every type.
     #[must_use]
@@ -266,6 +271,8 @@ impl ProviderSettings {
         match self {
             Self::Vault(settings) => settings,
             Self::File(settings) => settings,
+            Self::Aws(settings) => settings,
+            Self::Ssm(settings) => settings,
         }
     }
 }

@@ -166,9 +166,7 @@ impl Config {
         if let Some(name) = &default_provider
             && !providers.contains_key(name)
         {
-            let known: Vec<_> = providers.keys().map(String::as_str).collect();
-            let problem = format!("there is no provider {name:?}{}", suggestion(name, &known));
-            return Err(ConfigError::new(".defaultProvider", problem));
+            return Err(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
         }
         let defaults = parse_defaults(&defaults)?;
         Ok(Self {
@@ -269,6 +267,13 @@ impl ProviderConfig {
             allow,
         })
     }
+}
+
+/// The sentence about a provider that the operator did not configure.
+#[must_use]
+pub fn no_provider(name: &str, providers: &BTreeMap<String, ProviderConfig>) -> String {
+    let known: Vec<_> = providers.keys().map(String::as_str).collect();
+    format!("there is no provider {name:?}{}", suggestion(name, &known))
 }
 
 /// Fills `{{namespace}}` and `{{service_account}}` in.

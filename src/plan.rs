@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::annotations::{Mode, Notify, Options, PREFIX, ROLE, SECRETS};
-use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, suggestion};
-use crate::config::{Config, ProviderConfig, expand};
+use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target};
+use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::provider::ProviderSettings;
 use crate::reference::{Key, Reference, Request};
 
@@ -61,7 +61,7 @@ pub struct PlannedProvider {
     /// Poll interval in whole seconds, before jitter.
     pub refresh_seconds: u64,
     /// Whether leases and login are revoked when the agent ends.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub revoke_on_exit: bool,
 }
 
@@ -74,7 +74,7 @@ pub struct PlannedItem {
     /// What goes in.
     pub from: PlannedFrom,
     /// How values become bytes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub format: Format,
     /// Permission bits.
     pub mode: FileMode,
@@ -85,7 +85,7 @@ pub struct PlannedItem {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
     /// A missing secret leaves it out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub optional: bool,
 }
 
@@ -128,6 +128,11 @@ impl PlanError {
     }
 }
 
+/// What the reader fills in again need not be written: the plan stands in every pod.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 // === impl PlannedFrom ===
 
 impl PlannedFrom {
@@ -153,9 +158,8 @@ impl Plan {
     pub fn build(identity: Identity, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, PlanError> {
         let mut planner = Planner { identity: &identity, options, config, providers: BTreeMap::new() };
         let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>()?;
-        let known: Vec<_> = config.providers.keys().map(String::as_str).collect();
         if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
-            let problem = format!("there is no provider {unknown:?}{}", suggestion(unknown, &known));
+            let problem = no_provider(unknown, &config.providers);
             return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
         }
         let providers = planner.providers;
@@ -252,20 +256,15 @@ impl Planner<'_> {
     }
 
     fn take(&mut self, reference: &Reference) -> Result<Take, String> {
-        let known: Vec<_> = self.config.providers.keys().map(String::as_str).collect();
+        let providers = &self.config.providers;
         let chosen =
             reference.provider.as_ref().or(self.options.provider.as_ref()).or(self.config.default_provider.as_ref());
         let name = chosen.ok_or_else(|| {
-            format!(
-                "names no provider and there is no default one: write <provider>:<path>; known are: {}",
-                known.join(", ")
-            )
+            let known: Vec<_> = providers.keys().map(String::as_str).collect();
+            let known = known.join(", ");
+            format!("names no provider and there is no default one: write <provider>:<path>; known are: {known}")
         })?;
-        let provider = self
-            .config
-            .providers
-            .get(name)
-            .ok_or_else(|| format!("there is no provider {name:?}{}", suggestion(name, &known)))?;
+        let provider = providers.get(name).ok_or_else(|| no_provider(name, providers))?;
         let settings = provider.settings.in_namespace(&self.identity.namespace);
         let request = settings.as_settings().resolve(name, reference)?;
         policy::check(provider.allow.as_deref(), self.identity, &request)?;

@@ -16,6 +16,7 @@ use crate::reference::{Reference, Request};
 use crate::secret::{SecretTree, SecretValue};
 
 pub mod auth;
+pub mod aws;
 pub mod file;
 pub mod http;
 pub mod infisical;
@@ -170,10 +171,14 @@ pub enum ErrorKind {
 pub enum ProviderSettings {
     /// HashiCorp Vault (and what speaks its API).
     Vault(vault::VaultSettings),
-    /// Infisical, cloud or self-hosted.
-    Infisical(infisical::InfisicalSettings),
     /// A directory of files, or one YAML, JSON or dotenv file.
     File(file::FileSettings),
+    /// AWS Secrets Manager.
+    Aws(aws::AwsSettings),
+    /// AWS Systems Manager Parameter Store.
+    Ssm(aws::SsmSettings),
+    /// Infisical, cloud or self-hosted.
+    Infisical(infisical::InfisicalSettings),
 }
 
 /// What a type of store knows about references and logins without asking anybody.
@@ -272,7 +277,7 @@ impl fmt::Display for Version {
 
 impl ProviderSettings {
     /// Every type's name.
-    pub const TYPES: [&'static str; 3] = ["vault", "infisical", "file"];
+    pub const TYPES: [&'static str; 5] = ["vault", "file", "aws", "ssm", "infisical"];
 
     /// What one Kubernetes namespace is to know of the settings: no other namespace's.
     #[must_use]
@@ -290,8 +295,10 @@ impl ProviderSettings {
     pub fn as_settings(&self) -> &dyn Settings {
         match self {
             Self::Vault(settings) => settings,
-            Self::Infisical(settings) => settings,
             Self::File(settings) => settings,
+            Self::Aws(settings) => settings,
+            Self::Ssm(settings) => settings,
+            Self::Infisical(settings) => settings,
         }
     }
 }

@@ -305,7 +305,7 @@ impl Source {
         }
     }
 
-    /// Revokes every lease of the providers whose plan says `revokeOnExit`. Best effort, and unbounded in time: the
+    /// Revokes every lease and ends the login of the providers whose plan says `revokeOnExit`. Best effort, and unbounded in time: the
     /// caller bounds it.
     pub async fn revoke_all(&mut self) {
         let fingerprints = &self.fingerprints;

@@ -145,7 +145,7 @@ impl Eq for Credentials {}
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Credentials").field("not_after", &format_args!("{}", self.not_after)).finish_non_exhaustive()
     }
 }
 

@@ -22,8 +22,8 @@ const WARN_EVERY: Duration = Duration::from_mins(10);
 
 /// A store that is down is tried again within a minute.
 const UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// Without a first generation a pod waits, and kubelet's own retry of the gate (10 s) comes on top.
-const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
+/// Without a first generation a pod waits, and kubelet's own retry of the gate (10 to 15 s) comes on top.
+const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1500));
 /// What an administrator has to put right is not put right within a second.
 const PERMANENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
 /// Full jitter may draw nothing; no store wants to be asked again that soon.
@@ -109,7 +109,7 @@ mod tests {
             (ErrorKind::Unavailable, 1, false, 0.25, 1.0),
             (ErrorKind::Unavailable, 4, false, 0.25, 8.0),
             (ErrorKind::Unavailable, 99, false, 0.25, 60.0),
-            (ErrorKind::Unavailable, 99, true, 0.25, 3.0),
+            (ErrorKind::Unavailable, 99, true, 0.25, 1.5),
             (ErrorKind::Throttled { retry_after: None }, 99, true, 0.25, 60.0),
             (wish(7), 1, true, 7.25, 7.95),
             (wish(700), 9, false, 700.0, 770.0),

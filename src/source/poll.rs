@@ -203,18 +203,25 @@ impl Lane {
         }
     }
 
-    /// Revokes all that is held, best effort.
+    /// Revokes all that is held and ends the login, best effort.
     pub(super) async fn revoke_all(&mut self, desk: &mut Desk<'_>) {
         self.settle().await;
         self.land(desk);
         let leases = self.slots.values().filter_map(|slot| slot.life()?.lease.as_ref()).map(|lease| &lease.id);
         let leases = leases.chain(self.draining.iter().map(|drain| &drain.lease)).map(expiring).collect();
-        self.run(Instant::now(), |provider| revoke(provider, leases));
+        self.run(Instant::now(), |provider| async move {
+            let (mut provider, landed) = revoke(provider, leases).await;
+            if let Err(error) = provider.end_session().await {
+                tracing::warn!(kind = error.kind.as_str(), %error, "the login could not be ended: it ends by itself");
+            }
+            (provider, landed)
+        });
         self.settle().await;
         for slot in self.slots.values_mut().filter(|slot| slot.life().is_some_and(|life| life.lease.is_some())) {
             slot.held = None;
             slot.due = Instant::now();
         }
+        self.login = None;
         self.land(desk);
     }
 

@@ -253,7 +253,7 @@ pub fn is_ours(container: &Value) -> bool {
 pub fn is_guaranteed<'a>(mut containers: impl Iterator<Item = &'a Value>) -> bool {
     containers.all(|container| {
         ["cpu", "memory"].iter().all(|resource| {
-            let quantity = |kind: &str| container.pointer(&format!("/resources/{kind}/{resource}"));
+            let quantity = |kind: &str| container.get("resources")?.get(kind)?.get(resource);
             // The API server fills a missing request with the limit.
             quantity("limits").is_some_and(|limit| quantity("requests").is_none_or(|request| request == limit))
         })

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::containers::{LIVE, SECRETS_VOLUME, VOLUME_PREFIX, is_ours};
-use super::mutate::{LISTS, Refusal, containers, is_live_mount, name_of};
+use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, Step, at, below};
 use crate::annotations::{CONTAINERS, MOUNT_PATH, Options, PREFIX};
 use crate::bundle::suggestion;
@@ -62,6 +62,20 @@ impl Selection {
     }
 }
 
+/// What applications mount.
+fn live_mount(path: &str) -> Value {
+    json!({"name": SECRETS_VOLUME, "mountPath": path, "subPath": LIVE, "readOnly": true})
+}
+
+/// Whether a mount is the one that we give to applications, whatever others wrote into it besides.
+fn is_live(mount: &Value, live: &Value) -> bool {
+    live.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| mount.get(name) == Some(value)))
+}
+
+fn mount_path(mount: &Value) -> &str {
+    mount.get("mountPath").and_then(Value::as_str).unwrap_or_default().trim_end_matches('/')
+}
+
 /// Gives the selected containers the mount, and takes it from those that now run before the agent.
 ///
 /// # Errors
@@ -73,7 +87,7 @@ pub fn converge(
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     let path = options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
-    let live = json!({"name": SECRETS_VOLUME, "mountPath": path, "subPath": LIVE, "readOnly": true});
+    let live = live_mount(path);
     for list in LISTS {
         // An ordinary sidecar comes without an agent among the init containers only if an init container precedes it.
         let agent =
@@ -86,13 +100,13 @@ pub fn converge(
             let name = name_of(container).to_owned();
             let too_early = list == "initContainers" && agent.is_none_or(|agent| index < agent);
             if too_early {
-                check_early(patched, list, index, &name, path, selection)?;
+                check_early(patched, list, index, &name, &live, selection)?;
                 continue;
             }
             let wanted = selection.takes_all() || selection.names(&name);
-            check_mounts(container, &name, path, wanted, warnings)?;
+            check_mounts(container, &name, &live, wanted, warnings)?;
             let mounts = container.get("volumeMounts").and_then(Value::as_array);
-            if wanted && !mounts.is_some_and(|mounts| mounts.iter().any(|mount| is_live_mount(mount, path))) {
+            if wanted && !mounts.is_some_and(|mounts| mounts.iter().any(|mount| is_live(mount, &live))) {
                 patched.insert(&at!["spec", list, index, "volumeMounts"], usize::MAX, live.clone());
             }
         }
@@ -106,7 +120,7 @@ fn check_early(
     list: &str,
     index: usize,
     name: &str,
-    path: &str,
+    live: &Value,
     selection: &Selection,
 ) -> Result<(), Refusal> {
     if selection.names(name) {
@@ -116,7 +130,7 @@ fn check_early(
         )));
     }
     let mounts = at!["spec", list, index, "volumeMounts"];
-    while let Some(at) = patched.list(&mounts).iter().position(|mount| is_live_mount(mount, path)) {
+    while let Some(at) = patched.list(&mounts).iter().position(|mount| is_live(mount, live)) {
         patched.remove(&below(&mounts, Step::Index(at)));
     }
     match patched.list(&mounts).iter().find(|mount| name_of(mount).starts_with(VOLUME_PREFIX)) {
@@ -132,15 +146,16 @@ fn check_early(
 fn check_mounts(
     container: &Value,
     name: &str,
-    path: &str,
+    live: &Value,
     wanted: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
+    let path = mount_path(live);
     let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
     for mount in mounts {
         let volume = name_of(mount);
-        let mount_path = mount.get("mountPath").and_then(Value::as_str).unwrap_or_default().trim_end_matches('/');
-        if is_live_mount(mount, path) {
+        let mount_path = mount_path(mount);
+        if is_live(mount, live) {
             if wanted {
                 continue;
             }

@@ -5,15 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use json_patch::Patch;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::containers::{
-    Blueprint, INIT, Injected, LIVE, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours,
-};
+use super::containers::{Blueprint, INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours};
 use super::mounts;
-use super::patch::{Patched, Step, at, below};
+use super::patch::{Patch, Patched, Step, at, below};
 use crate::annotations::{self, AnnotationError, InitOrder, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
 use crate::config::Config;
 use crate::plan::{Identity, Plan, PlanError};
@@ -312,15 +309,6 @@ pub(super) fn containers<'a>(spec: &'a Value, list: &str) -> &'a [Value] {
 /// An object's `name`; empty if it has none.
 pub(super) fn name_of(object: &Value) -> &str {
     object.get("name").and_then(Value::as_str).unwrap_or_default()
-}
-
-/// Whether a mount is the one that we give to applications.
-pub(super) fn is_live_mount(mount: &Value, mount_path: &str) -> bool {
-    let text = |field: &str| mount.get(field).and_then(Value::as_str);
-    name_of(mount) == SECRETS_VOLUME
-        && text("mountPath") == Some(mount_path)
-        && text("subPath") == Some(LIVE)
-        && mount.get("readOnly") == Some(&json!(true))
 }
 
 fn annotations_of(pod: &Value) -> BTreeMap<String, String> {

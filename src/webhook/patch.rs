@@ -3,16 +3,40 @@
 //! Only `add`, `replace` and `remove` of single places: fields that our types do not know are never touched. A diff of
 //! re-serialised typed objects would delete them.
 
-use json_patch::jsonptr::{PointerBuf, Token};
-use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
+use std::fmt::{self, Write as _};
+
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 /// A raw object, and the operations that made it from the original.
 #[derive(Debug)]
 pub struct Patched {
     object: Value,
-    operations: Vec<PatchOperation>,
+    patch: Patch,
 }
+
+/// A JSON patch (RFC 6902) as text: what it holds stands in the object, so that it need not be kept twice.
+#[derive(Debug, Default)]
+pub struct Patch {
+    /// The list, still open.
+    json: Vec<u8>,
+    count: usize,
+}
+
+/// What a patch for a handful of files takes.
+const USUAL_BYTES: usize = 4096;
+
+/// One operation, as it is written.
+#[derive(Serialize)]
+struct Operation<'a> {
+    op: &'static str,
+    path: Pointer<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a Value>,
+}
+
+/// RFC 6901.
+struct Pointer<'a>(&'a [Step<'a>]);
 
 /// One step into an object.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +71,7 @@ impl Patched {
     /// Starts from the object as the API server sent it.
     #[must_use]
     pub fn new(object: Value) -> Self {
-        Self { object, operations: Vec::new() }
+        Self { object, patch: Patch::default() }
     }
 
     /// The object as it is after the operations so far.
@@ -59,7 +83,7 @@ impl Patched {
     /// The operations so far.
     #[must_use]
     pub fn into_patch(self) -> Patch {
-        Patch(self.operations)
+        self.patch
     }
 
     /// The value at a path.
@@ -83,13 +107,13 @@ impl Patched {
         for depth in 1..=parents.len() {
             let parent = parents.get(..depth).unwrap_or(parents);
             if self.get(parent).is_none_or(Value::is_null) {
-                self.apply(parent, |path| PatchOperation::Add(AddOperation { path, value: Value::Object(Map::new()) }));
+                self.put("add", parent, Value::Object(Map::new()));
             }
         }
         match self.get(path) {
             Some(present) if *present == value => {}
-            Some(_) => self.apply(path, |path| PatchOperation::Replace(ReplaceOperation { path, value })),
-            None => self.apply(path, |path| PatchOperation::Add(AddOperation { path, value })),
+            Some(_) => self.put("replace", path, value),
+            None => self.put("add", path, value),
         }
     }
 
@@ -99,14 +123,26 @@ impl Patched {
             Some(Value::Array(items)) => items.len(),
             _ => return self.set(list, Value::Array(vec![item])),
         };
-        let place = below(list, Step::Index(index.min(length)));
-        self.apply(&place, |path| PatchOperation::Add(AddOperation { path, value: item }));
+        let index = index.min(length);
+        if let Some(Value::Array(items)) = get_mut(&mut self.object, list) {
+            self.patch.push("add", &below(list, Step::Index(index)), Some(&item));
+            items.insert(index, item);
+        }
     }
 
     /// Takes away what stands at a path.
     pub fn remove(&mut self, path: &[Step<'_>]) {
-        if self.get(path).is_some() {
-            self.apply(path, |path| PatchOperation::Remove(RemoveOperation { path }));
+        let Some((last, parents)) = path.split_last() else { return };
+        let was_there = match (get_mut(&mut self.object, parents), last) {
+            (Some(Value::Object(fields)), Step::Field(name)) => fields.remove(*name).is_some(),
+            (Some(Value::Array(items)), Step::Index(index)) if *index < items.len() => {
+                items.remove(*index);
+                true
+            }
+            _ => false,
+        };
+        if was_there {
+            self.patch.push("remove", path, None);
         }
     }
 
@@ -133,51 +169,83 @@ impl Patched {
         }
     }
 
-    /// Every operation is made for a place that was just looked up, so that it cannot fail; if it did, the pod that the
-    /// patch describes and the one that we look at would part: better none of it.
-    fn apply(&mut self, path: &[Step<'_>], operation: impl FnOnce(PointerBuf) -> PatchOperation) {
-        let pointer = PointerBuf::from_tokens(path.iter().map(|step| match step {
-            Step::Field(name) => Token::new(*name),
-            Step::Index(index) => Token::from(*index),
-        }));
-        let operation = operation(pointer);
-        let Some((last, parents)) = path.split_last() else { return };
-        let parent = parents.iter().try_fold(&mut self.object, |value, step| match step {
-            Step::Field(name) => value.get_mut(*name),
-            Step::Index(index) => value.get_mut(*index),
-        });
-        let is_done = match (parent, *last) {
-            (Some(Value::Object(fields)), Step::Field(name)) => apply_to_field(fields, name, &operation),
-            (Some(Value::Array(items)), Step::Index(index)) => apply_to_item(items, index, &operation),
-            _ => false,
-        };
-        if is_done {
-            self.operations.push(operation);
+    /// Adds or replaces a field. If there is no object for it to be in, which callers have looked for, nothing is done:
+    /// the pod that the patch describes and the one that we look at must not part.
+    fn put(&mut self, op: &'static str, path: &[Step<'_>], value: Value) {
+        let Some((Step::Field(name), parents)) = path.split_last() else { return };
+        if let Some(Value::Object(fields)) = get_mut(&mut self.object, parents) {
+            self.patch.push(op, path, Some(&value));
+            fields.insert((*name).to_owned(), value);
         }
     }
 }
 
-fn apply_to_field(fields: &mut Map<String, Value>, name: &str, operation: &PatchOperation) -> bool {
-    match operation {
-        PatchOperation::Add(AddOperation { value, .. }) | PatchOperation::Replace(ReplaceOperation { value, .. }) => {
-            fields.insert(name.to_owned(), value.clone());
-            true
+fn get_mut<'a>(object: &'a mut Value, path: &[Step<'_>]) -> Option<&'a mut Value> {
+    path.iter().try_fold(object, |value, step| match step {
+        Step::Field(name) => value.get_mut(*name),
+        Step::Index(index) => value.get_mut(*index),
+    })
+}
+
+// === impl Patch ===
+
+impl Patch {
+    /// How many operations there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn into_json(self) -> Vec<u8> {
+        let mut json = self.json;
+        json.extend_from_slice(if self.count == 0 { b"[]" } else { b"]" });
+        json
+    }
+
+    fn push(&mut self, op: &'static str, path: &[Step<'_>], value: Option<&Value>) {
+        if self.json.is_empty() {
+            self.json.reserve(USUAL_BYTES);
         }
-        PatchOperation::Remove(_) => fields.remove(name).is_some(),
-        _ => false,
+        let length = self.json.len();
+        self.json.push(if self.count == 0 { b'[' } else { b',' });
+        match serde_json::to_writer(&mut self.json, &Operation { op, path: Pointer(path), value }) {
+            Ok(()) => self.count += 1,
+            // Values have strings for keys, and memory takes what is written.
+            Err(_) => self.json.truncate(length),
+        }
     }
 }
 
-fn apply_to_item(items: &mut Vec<Value>, index: usize, operation: &PatchOperation) -> bool {
-    match operation {
-        PatchOperation::Add(AddOperation { value, .. }) if index <= items.len() => items.insert(index, value.clone()),
-        PatchOperation::Replace(ReplaceOperation { value, .. }) if index < items.len() => {
-            items.get_mut(index).into_iter().for_each(|item| item.clone_from(value));
-        }
-        PatchOperation::Remove(_) if index < items.len() => drop(items.remove(index)),
-        _ => return false,
+// === impl Pointer ===
+
+impl Serialize for Pointer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
-    true
+}
+
+impl fmt::Display for Pointer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|step| match step {
+            Step::Index(index) => write!(f, "/{index}"),
+            Step::Field(name) => {
+                f.write_char('/')?;
+                name.chars().try_for_each(|character| match character {
+                    '~' => f.write_str("~0"),
+                    '/' => f.write_str("~1"),
+                    other => f.write_char(other),
+                })
+            }
+        })
+    }
 }
 
 /// A path one step longer.
@@ -207,7 +275,7 @@ mod tests {
 
     fn check(original: &Value, patched: Patched) -> Vec<Value> {
         let expected = patched.object().clone();
-        let patch = patched.into_patch();
+        let patch: json_patch::Patch = serde_json::from_slice(&patched.into_patch().into_json()).unwrap();
         let mut applied = original.clone();
         json_patch::patch(&mut applied, &patch).unwrap();
         assert_eq!(applied, expected, "the patch describes the object");

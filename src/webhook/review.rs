@@ -3,10 +3,10 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use json_patch::Patch;
 use serde::{Deserialize, Serialize};
 
 use super::mutate::{Mutation, check_ephemeral, mutate};
+use super::patch::Patch;
 use super::relevant::RelevantPod;
 use super::{Answer, Outcome};
 use crate::config::Config;
@@ -78,7 +78,9 @@ struct Status {
 /// Answers one request body. Never fails: what cannot be understood is denied with the reason.
 #[must_use]
 pub fn answer(body: &[u8], config: &Config) -> Answer {
-    let (response, outcome) = match serde_json::from_slice::<Review>(body) {
+    // Looking once for what is no UTF-8 is less work than doing it string by string.
+    let parsed = str::from_utf8(body).map_err(serde::de::Error::custom).and_then(serde_json::from_str::<Review>);
+    let (response, outcome) = match parsed {
         Ok(Review { api_version, .. }) if api_version != API_VERSION => {
             malformed(format!("apiVersion {api_version:?} is not spoken: send {API_VERSION}"))
         }
@@ -90,14 +92,15 @@ pub fn answer(body: &[u8], config: &Config) -> Answer {
 }
 
 /// The patch, by far the largest part, goes in as it is: base64 has nothing that JSON would escape.
-fn encode(response: Response) -> Vec<u8> {
-    let patch = response.patch.as_ref().and_then(|patch| serde_json::to_vec(patch).ok());
+fn encode(mut response: Response) -> Vec<u8> {
+    let patch = response.patch.take().map(Patch::into_json);
     let answered = Answered { api_version: API_VERSION, kind: "AdmissionReview", response };
     let mut body = serde_json::to_string(&answered).unwrap_or_default();
     if let Some(patch) = patch
         && let Some(open) = body.strip_suffix("}}").map(str::len)
     {
         body.truncate(open);
+        body.reserve(patch.len() / 3 * 4 + 64);
         body.push_str(r#","patchType":"JSONPatch","patch":""#);
         STANDARD.encode_string(patch, &mut body);
         body.push_str(r#""}}"#);
@@ -122,15 +125,15 @@ fn decide(request: Request, config: &Config) -> (Response, Outcome) {
         _ => Ok(Mutation::default()),
     };
     match decision {
-        Ok(Mutation { patch, warnings }) if patch.0.is_empty() => {
+        Ok(Mutation { patch, warnings }) if patch.is_empty() => {
             (Response { uid, allowed: true, warnings, ..Response::default() }, Outcome::Unchanged)
         }
         Ok(Mutation { patch, warnings }) => {
-            tracing::info!(%namespace, pod = %name, operations = patch.0.len(), "injected");
+            tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
             (Response { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
         }
         Err(refusal) => {
-            tracing::info!(%namespace, pod = %name, %refusal, "denied");
+            tracing::info!(namespace, pod = name, %refusal, "denied");
             let status = Status { code: 422, reason: "Invalid", message: refusal.to_string() };
             (Response { uid, status: Some(status), ..Response::default() }, Outcome::Denied)
         }

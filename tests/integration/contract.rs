@@ -12,6 +12,7 @@ use hushpod::reference::{Reference, Request};
 use crate::fakes::server::{FakeServer, Fault, Received};
 use crate::fakes::tls::Certificates;
 
+mod aws;
 mod infisical;
 mod suite;
 mod vault;
@@ -54,6 +55,11 @@ pub(crate) trait Subject: Sized + 'static {
     /// Takes a secret away that [`Subject::put`] stored.
     async fn remove(&self, name: &str);
 
+    /// Whether the server looks at what an identity may do; a stand-in for the real one may not.
+    fn has_policies(&self) -> bool {
+        true
+    }
+
     /// A reference to a secret that exists and that this identity may not read.
     async fn denied(&self) -> String;
 
@@ -86,6 +92,8 @@ macro_rules! contract {
 
 contract! {
     of_vault: crate::contract::vault::Shared,
+    of_aws: crate::contract::aws::Secrets,
+    of_ssm: crate::contract::aws::Parameters,
     of_infisical: crate::contract::infisical::Shared,
 }
 

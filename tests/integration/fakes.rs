@@ -1,5 +1,6 @@
 //! Stores in process: the published protocol with its statuses, headers and error bodies, over real TLS.
 
+pub(crate) mod aws;
 pub(crate) mod infisical;
 pub(crate) mod server;
 pub(crate) mod tls;

@@ -279,6 +279,15 @@ impl Provider for Connection {
             Ok(Extended::Renewed)
         })
     }
+
+    fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {
+        Box::pin(async {
+            if let Some((token, _)) = self.session.take() {
+                self.store.state().calls.push(format!("end {token}"));
+            }
+            Ok(())
+        })
+    }
 }
 
 // === impl FakeClock ===

@@ -298,6 +298,7 @@ async fn p4_a_drain_survives_the_hand_over() {
 #[tokio::test(start_paused = true)]
 async fn revoke_all_leaves_nothing_behind() {
     let a = Store::default();
+    a.state().logins = Some((3600, true));
     a.put_leased("db", 600, 600, false);
     let mut source = source(&["a:db"], &[("a", &a)]);
     let first = generation(&mut source, 1).await;
@@ -306,7 +307,10 @@ async fn revoke_all_leaves_nothing_behind() {
     assert_eq!(a.state().live("db"), 2);
     source.revoke_all().await;
     assert_eq!(a.state().live("db"), 0);
-    assert!(source.hand_over().leased.is_empty() && source.hand_over().draining.is_empty());
+    let last = a.state().calls.last().cloned().unwrap_or_default();
+    assert!(last.starts_with("end "), "the login ends after the leases, since it revokes them: {last}");
+    let hand_over = source.hand_over();
+    assert!(hand_over.leased.is_empty() && hand_over.draining.is_empty() && hand_over.sessions.is_empty());
 }
 
 /// A day with a credential of 20 s that can be renewed up to 60 s, as an agent lives it: delivered 200 ms later.

@@ -73,6 +73,8 @@ def annotated(name, reference, **keys):
 class Idle:
     """A pod whose secrets do not change; the CPU that its agent takes, from its container's cgroup."""
 
+    whose = "its container's cgroup"
+
     def __init__(self, bench):
         self.cluster = cluster(bench)
         pod = self.cluster.space.start(annotated("idle", self.cluster.reference))

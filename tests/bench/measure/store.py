@@ -77,7 +77,8 @@ class Agent:
         for volume in ("volume", "state", "controls", "tokens"):
             (self.directory / volume).mkdir(parents=True)
             arguments += [f"--{volume}", self.directory / volume]
-        (self.directory / "tokens/vault").write_text(projected_token())
+        provider = next(iter(annotations.values())).partition(":")[0]
+        (self.directory / "tokens" / provider).write_text(projected_token())
         (self.directory / "controls/annotations").write_text("")
         self.live = self.directory / "volume/live"
         self.process = bench.spawn(

@@ -14,6 +14,8 @@ use std::path::PathBuf;
     reason = "written for the integration tests"
 )]
 mod fakes {
+    pub(crate) mod server;
+    pub(crate) mod tls;
     pub(crate) mod vault;
 }
 

@@ -15,7 +15,9 @@ use crate::reference::{Reference, Request};
 use crate::secret::{SecretTree, SecretValue};
 
 pub mod auth;
+pub mod azure;
 pub mod file;
+pub mod gcp;
 pub mod http;
 pub mod vault;
 
@@ -160,6 +162,10 @@ pub enum ProviderSettings {
     Vault(vault::VaultSettings),
     /// A directory of files, or one YAML, JSON or dotenv file.
     File(file::FileSettings),
+    /// Azure Key Vault.
+    Azure(azure::AzureSettings),
+    /// Google Secret Manager.
+    Gcp(gcp::GcpSettings),
 }
 
 /// What a type of store knows about references and logins without asking anybody.
@@ -258,7 +264,7 @@ impl fmt::Display for Version {
 
 impl ProviderSettings {
     /// Every type's name.
-    pub const TYPES: [&'static str; 2] = ["vault", "file"];
+    pub const TYPES: [&'static str; 4] = ["vault", "file", "azure", "gcp"];
 
     /// What is the same for every type.
     #[must_use]
@@ -266,6 +272,8 @@ impl ProviderSettings {
         match self {
             Self::Vault(settings) => settings,
             Self::File(settings) => settings,
+            Self::Azure(settings) => settings,
+            Self::Gcp(settings) => settings,
         }
     }
 }

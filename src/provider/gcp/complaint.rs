@@ -163,19 +163,20 @@ fn hint(response: &Response, gcp: &Gcp, code: &str) -> &'static str {
 pub(super) fn impersonation_failure(response: &Response, gcp: &Gcp, address: &dyn Display) -> Failure {
     let role = gcp.login.role.as_deref().unwrap_or("the service account of the credentials");
     let refused = |hint: &str| Failure::new(ErrorKind::Denied, format!("login as {role:?} is refused: {hint}"));
-    match response.status.as_u16() {
-        401 => refused("the first token is not accepted: check the clocks"),
-        403 if Status::of(response).has_reason("SERVICE_DISABLED") => {
+    let status = Status::of(response);
+    match (response.status.as_u16(), status.status.as_str()) {
+        (401, _) => refused("the first token is not accepted: check the clocks"),
+        (403, "PERMISSION_DENIED") if status.has_reason("SERVICE_DISABLED") => {
             refused("the API iamcredentials.googleapis.com is not enabled in its project")
         }
-        403 => refused(
+        (403, "PERMISSION_DENIED") => refused(
             "there is no such service account, or it does not let this identity in: give the identity \
              roles/iam.workloadIdentityUser (or roles/iam.serviceAccountTokenCreator) at it",
         ),
-        404 => refused("there is no such service account"),
-        400 => refused("it cannot be acted as: check that it is a service account's address, and enabled"),
-        429 => throttled(response, format!("{address} asks for patience (429) at the login")),
-        status => unavailable(format!("{address} fails at the login with status {status}")),
+        (404, "NOT_FOUND") => refused("there is no such service account"),
+        (400, _) => refused("it cannot be acted as: check that it is a service account's address, and enabled"),
+        (429, _) => throttled(response, format!("{address} asks for patience (429) at the login")),
+        (status, _) => unavailable(format!("{address} fails at the login with status {status}")),
     }
 }
 

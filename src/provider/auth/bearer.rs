@@ -134,14 +134,12 @@ async fn read_with_login<S: BearerStore>(
     *may_log_in = false;
     match renew_login(store).await {
         Ok(true) => store.read_one(request, known).await,
-        // The same token again is no news.
-        Ok(false) => Err(refused),
         Err(failure) if refused.scope == Scope::Login => {
             *store.held() = None;
             Err(Failure { scope: Scope::Store, ..failure })
         }
-        // The old login is alive, and what it may read is still to be read.
-        Err(_) => Err(refused),
+        // The same token again is no news; and without a new one, the old one is still good for other requests.
+        Ok(false) | Err(_) => Err(refused),
     }
 }
 

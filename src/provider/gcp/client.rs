@@ -163,15 +163,13 @@ impl BearerStore for Gcp {
     }
 
     async fn read_one(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
-        match (known, request.version()) {
+        let version = request.version().unwrap_or(LATEST);
+        if let Some(known) = known {
             // A numbered version never changes.
-            (Some(known), Some(pinned)) if known.0 == pinned => return Ok(Reading::NotModified),
-            (Some(known), version) if !version.is_some_and(is_number) => {
-                if self.look(&request.path, version.unwrap_or(LATEST)).await?.as_ref() == Some(known) {
-                    return Ok(Reading::NotModified);
-                }
+            let is_fixed = is_number(version);
+            if known.0 == version || (!is_fixed && self.look(&request.path, version).await?.as_ref() == Some(known)) {
+                return Ok(Reading::NotModified);
             }
-            _ => {}
         }
         self.read_fully(request, known).await
     }

@@ -316,7 +316,7 @@ impl World {
     }
 
     fn get(&self, host: &str, name: &str, version: Option<&str>) -> Result<Reply, Reply> {
-        self.permit(name, "getSecret")?;
+        permit(name, "getSecret")?;
         let versions = self.secrets.get(&name.to_lowercase()).map(Vec::as_slice).unwrap_or_default();
         let found = match version {
             Some(version) => versions.iter().find(|stored| stored.version == version.to_lowercase()),
@@ -340,7 +340,7 @@ impl World {
     }
 
     fn list(&self, host: &str, name: &str, params: &BTreeMap<String, String>) -> Result<Reply, Reply> {
-        self.permit(name, "readMetadata")?;
+        permit(name, "readMetadata")?;
         if self.unlisted.contains(name) {
             return Err(forbidden(name, "readMetadata"));
         }
@@ -357,10 +357,10 @@ impl World {
             .then(|| format!("https://{host}/secrets/{name}/versions?api-version=7.4&$skiptoken={}", from + size));
         Ok(Reply::json(200, &json!({"value": page, "nextLink": next})))
     }
+}
 
-    fn permit(&self, name: &str, action: &str) -> Result<(), Reply> {
-        if name.to_lowercase().starts_with("closed") { Err(forbidden(name, action)) } else { Ok(()) }
-    }
+fn permit(name: &str, action: &str) -> Result<(), Reply> {
+    if name.to_lowercase().starts_with("closed") { Err(forbidden(name, action)) } else { Ok(()) }
 }
 
 // === impl Stored ===

@@ -26,7 +26,7 @@ impl BearerStore for Script {
     async fn log_in(&mut self) -> Result<Bearer, Failure> {
         self.log.push("login".to_owned());
         let token = self.logins.pop_front().unwrap().map_err(failure)?;
-        Ok(Bearer::new(token.into(), Some(Duration::from_secs(60))))
+        Ok(Bearer::new(token.into(), Some(Duration::from_mins(1))))
     }
 
     fn forget_denials(&mut self) {}
@@ -46,7 +46,7 @@ async fn batch(
     logins: &[Result<&'static str, Scope>],
     reads: &[Result<(), Scope>],
 ) -> (String, String) {
-    let held = held.map(|token| Bearer::new(token.into(), Some(Duration::from_secs(60))));
+    let held = held.map(|token| Bearer::new(token.into(), Some(Duration::from_mins(1))));
     let (logins, reads) = (logins.iter().copied().collect(), reads.iter().copied().collect());
     let mut store = Script { held, logins, reads, log: Vec::new() };
     let requests =
@@ -100,7 +100,7 @@ async fn a_batch_logs_in_at_most_once_more_and_asks_a_store_that_is_down_once() 
 
 #[tokio::test(start_paused = true)]
 async fn a_token_is_not_used_beyond_its_end_and_is_handed_on_with_what_is_left() {
-    let bearer = Bearer::new("canary".into(), Some(Duration::from_secs(60)));
+    let bearer = Bearer::new("canary".into(), Some(Duration::from_mins(1)));
     tokio::time::advance(Duration::from_secs(20)).await;
     let session = Session::from(&bearer);
     assert_eq!((session.ttl, session.renewable), (Some(Duration::from_secs(40)), false));

@@ -157,7 +157,9 @@ async fn a_vault_that_says_no_to_all_is_asked_once_a_batch() {
     azure.extend_session().await.unwrap();
     shared.fake.world().has_firewall = true;
     let (errors, asked) = batch(&shared, &mut azure).await;
-    errors.iter().for_each(|error| assert_error(error, ErrorKind::Denied, &["firewall"]));
+    for error in errors {
+        assert_error(&error, ErrorKind::Denied, &["firewall"]);
+    }
     assert_eq!(asked, 1);
     shared.fake.world().has_firewall = false;
     for (status, kind) in
@@ -166,7 +168,9 @@ async fn a_vault_that_says_no_to_all_is_asked_once_a_batch() {
         let headers = vec![("retry-after", "4".to_owned())];
         shared.fake.fail(Shared::is_read, 1, Fault::Status(status, headers, "canary".into()));
         let (errors, asked) = batch(&shared, &mut azure).await;
-        errors.iter().for_each(|error| assert_error(error, kind, &[]));
+        for error in errors {
+            assert_error(&error, kind, &[]);
+        }
         assert_eq!(asked, 1, "{status}");
     }
 }

@@ -24,6 +24,7 @@ const IMPERSONATION: &str = "https://iamcredentials.googleapis.com";
 
 /// By address, since its name resolves only where it is.
 const METADATA: &str = "http://169.254.169.254";
+const METADATA_NAME: &str = "metadata.google.internal";
 const METADATA_VARIABLE: &str = "GCE_METADATA_HOST";
 const METADATA_FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 
@@ -151,13 +152,15 @@ impl Gcp {
 
     /// <https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys>
     async fn by_metadata(&self) -> Result<Bearer, Failure> {
-        let variable = auth::environment(METADATA_VARIABLE);
-        let address = match (&self.settings.auth.metadata, &variable) {
-            (Some(address), _) => address.clone(),
-            (None, Some(host)) => format!("http://{}", auth::text(host, METADATA_VARIABLE)?),
-            (None, None) => METADATA.to_owned(),
+        let client = match (&self.settings.auth.metadata, auth::environment(METADATA_VARIABLE)) {
+            (Some(address), _) => self.reach.client(address)?,
+            (None, Some(host)) if host.expose() != METADATA_NAME.as_bytes() => {
+                let address = format!("http://{}", auth::text(&host, METADATA_VARIABLE)?);
+                let of_variable = |problem| invalid(format!("{METADATA_VARIABLE}: {problem}"));
+                self.reach.client(&address).map_err(of_variable)?
+            }
+            (None, _) => self.reach.client(METADATA)?,
         };
-        let client = self.reach.client(&address)?;
         let call = Call::new(HttpMethod::GET, "computeMetadata/v1/instance/service-accounts/default/token")
             .header(METADATA_FLAVOR, HeaderValue::from_static("Google"));
         let response = client.send(call).await?;

@@ -199,3 +199,21 @@ async fn p9_a_challenge_is_compared_and_never_followed() {
         fresh(shared.read(&mut azure, "db", None).await);
     }
 }
+
+#[test]
+fn an_operators_configuration_says_what_tokens_are_projected() {
+    let yaml = |auth: &str| {
+        format!(
+            "image: r:t\nproviders:\n  kv: {{type: azure, address: 'https://shop.vault.azure.net', \
+             tenant: {TENANT}, auth: {auth}}}"
+        )
+    };
+    for (auth, audience) in [("{}", Some(AUDIENCE)), ("{method: managed-identity}", None)] {
+        let config = hushpod::config::Config::from_yaml(&yaml(auth)).unwrap();
+        let provider = &config.providers["kv"];
+        assert_eq!(provider.audience.as_deref(), audience);
+        // The plan carries the settings to the agent as JSON.
+        let json = serde_json::to_string(&provider.settings).unwrap();
+        assert_eq!(serde_json::from_str::<ProviderSettings>(&json).unwrap(), provider.settings);
+    }
+}

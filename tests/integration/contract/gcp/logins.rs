@@ -154,7 +154,11 @@ async fn p6_the_metadata_service_is_asked_where_nothing_leaves_the_machine() {
     let mut gcp = shared.gcp_with(&settings, None);
     match case.as_str() {
         "near" => assert_eq!(gcp.extend_session().await, Ok(Extended::Replaced)),
-        _ => assert_error(&gcp.extend_session().await.unwrap_err(), ErrorKind::Invalid, &["not encrypted"]),
+        _ => assert_error(
+            &gcp.extend_session().await.unwrap_err(),
+            ErrorKind::Invalid,
+            &["GCE_METADATA_HOST", "not encrypted"],
+        ),
     }
 }
 
@@ -289,5 +293,23 @@ async fn a_service_accounts_token_lives_as_long_as_google_says_whatever_our_cloc
         gcp.extend_session().await.unwrap();
         let life = gcp.session().unwrap().ttl.unwrap();
         assert!((898..=900).contains(&life.as_secs()), "{later}: {life:?}");
+    }
+}
+
+#[test]
+fn an_operators_configuration_says_what_tokens_are_projected() {
+    let federation = format!("{{audience: //{POOL_PROVIDER}}}");
+    let audience = format!("https://{POOL_PROVIDER}");
+    for (auth, audience) in [(federation.as_str(), Some(audience.as_str())), ("{method: metadata}", None)] {
+        let yaml = format!(
+            "image: r:t\nproviders:\n  sm: {{type: gcp, project: shop, auth: {auth}, role: \
+             '{{{{service_account}}}}@shop.iam.gserviceaccount.com'}}"
+        );
+        let config = hushpod::config::Config::from_yaml(&yaml).unwrap();
+        let provider = &config.providers["sm"];
+        assert_eq!(provider.audience.as_deref(), audience);
+        // The plan carries the settings to the agent as JSON.
+        let json = serde_json::to_string(&provider.settings).unwrap();
+        assert_eq!(serde_json::from_str::<ProviderSettings>(&json).unwrap(), provider.settings);
     }
 }

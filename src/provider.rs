@@ -17,7 +17,9 @@ use crate::secret::{SecretTree, SecretValue};
 
 pub mod auth;
 pub mod aws;
+pub mod azure;
 pub mod file;
+pub mod gcp;
 pub mod http;
 pub mod infisical;
 pub mod vault;
@@ -179,6 +181,10 @@ pub enum ProviderSettings {
     Ssm(aws::SsmSettings),
     /// Infisical, cloud or self-hosted.
     Infisical(infisical::InfisicalSettings),
+    /// Azure Key Vault.
+    Azure(azure::AzureSettings),
+    /// Google Secret Manager.
+    Gcp(gcp::GcpSettings),
 }
 
 /// What a type of store knows about references and logins without asking anybody.
@@ -277,7 +283,7 @@ impl fmt::Display for Version {
 
 impl ProviderSettings {
     /// Every type's name.
-    pub const TYPES: [&'static str; 5] = ["vault", "file", "aws", "ssm", "infisical"];
+    pub const TYPES: [&'static str; 7] = ["vault", "file", "aws", "ssm", "azure", "gcp", "infisical"];
 
     /// What one Kubernetes namespace is to know of the settings: no other namespace's.
     #[must_use]
@@ -299,6 +305,8 @@ impl ProviderSettings {
             Self::Aws(settings) => settings,
             Self::Ssm(settings) => settings,
             Self::Infisical(settings) => settings,
+            Self::Azure(settings) => settings,
+            Self::Gcp(settings) => settings,
         }
     }
 }

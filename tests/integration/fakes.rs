@@ -2,6 +2,8 @@
 
 pub(crate) mod aws;
 pub(crate) mod infisical;
+pub(crate) mod azure;
+pub(crate) mod gcp;
 pub(crate) mod server;
 pub(crate) mod tls;
 pub(crate) mod token;

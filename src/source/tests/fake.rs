@@ -312,7 +312,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
     };
     let provider = |text: &&str| {
         let planned = PlannedProvider {
-            settings: ProviderSettings::File(FileSettings { path: "/nowhere".to_owned() }),
+            settings: ProviderSettings::File(FileSettings::at("/nowhere")),
             role: None,
             audience: None,
             refresh_seconds: 60,

@@ -79,7 +79,7 @@ impl Pod {
 
     /// One file `token` with the value of the store's `token`.
     fn plan(&self) -> Plan {
-        let settings = ProviderSettings::File(FileSettings { path: self.path("store").to_str().unwrap().to_owned() });
+        let settings = ProviderSettings::File(FileSettings::at(self.path("store").to_str().unwrap()));
         let request = settings.as_settings().resolve("files", &"token".parse().unwrap()).unwrap();
         let item = PlannedItem {
             target: Target::File("token".parse().unwrap()),

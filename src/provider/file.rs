@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use self::keys::{KeySource, Keys};
 use super::{
-    Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, SOURCES_PATH, Settings,
+    Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, SOURCES_PATH,
+    Settings,
 };
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
@@ -93,7 +94,9 @@ impl Settings for FileSettings {
             (None, true) => {}
             (Some(_), true) => return Err("path and volumes: write one of them".to_owned()),
             (None, false) => {
-                return Err("write path: <a directory>, or volumes: true for the pod's own ConfigMap volumes".to_owned());
+                return Err(
+                    "write path: <a directory>, or volumes: true for the pod's own ConfigMap volumes".to_owned()
+                );
             }
         }
         match (&self.identity, &self.identity_file) {

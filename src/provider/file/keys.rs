@@ -65,9 +65,12 @@ impl Keys {
     pub(super) fn open(&self, sealed: &[u8]) -> Result<SecretValue, Sealed> {
         let identities = self.identities.get_or_init(|| load(&self.source));
         let identities = identities.as_ref().map_err(|error| Sealed::Keys(error.clone()))?;
-        let decryptor = Decryptor::new_buffered(ArmoredReader::new(sealed.trim_ascii_start())).map_err(|e| because(&e))?;
+        let decryptor =
+            Decryptor::new_buffered(ArmoredReader::new(sealed.trim_ascii_start())).map_err(|e| because(&e))?;
         if decryptor.is_scrypt() {
-            return Err(Sealed::Broken("is encrypted with a passphrase: encrypt it to an age recipient (age1…) instead"));
+            return Err(Sealed::Broken(
+                "is encrypted with a passphrase: encrypt it to an age recipient (age1…) instead",
+            ));
         }
         let keys = identities.iter().map(|identity| identity as &dyn age::Identity);
         let mut reader = decryptor.decrypt(keys).map_err(|e| because(&e))?;

@@ -243,7 +243,8 @@ impl Metadata {
     /// The first few, for a message. Public keys, if that is what they are.
     fn recipients(&self) -> String {
         let is_key = |key: &&String| key.starts_with("age1") && key.bytes().all(|byte| byte.is_ascii_alphanumeric());
-        let shown: Vec<_> = self.recipients.iter().filter(is_key).take(3).map(|key| key.get(..62).unwrap_or(key)).collect();
+        let shown: Vec<_> =
+            self.recipients.iter().filter(is_key).take(3).map(|key| key.get(..62).unwrap_or(key)).collect();
         if shown.is_empty() { String::new() } else { format!(" but to {}", shown.join(", ")) }
     }
 }
@@ -280,9 +281,9 @@ impl Walk<'_> {
             let here = self.path.len();
             self.path.extend([&key, ":"]);
             let matched = matched || self.rule.is_matched(&key);
-            let tree = self.node(node, matched)?.ok_or_else(|| {
-                Problem::new("is an encrypted comment, where none can be").at(&self.path)
-            })?;
+            let tree = self
+                .node(node, matched)?
+                .ok_or_else(|| Problem::new("is an encrypted comment, where none can be").at(&self.path))?;
             self.path.truncate(here);
             Ok((key, tree))
         });
@@ -317,8 +318,8 @@ impl Walk<'_> {
         let Some(sealed) = text.expose_str().filter(|text| text.starts_with(ENCRYPTED)) else {
             return Err(self.plain_where_encrypted());
         };
-        let (kind, text) = value::decrypt(sealed, self.key, &self.path)
-            .map_err(|problem| Problem::new(problem).at(&self.path))?;
+        let (kind, text) =
+            value::decrypt(sealed, self.key, &self.path).map_err(|problem| Problem::new(problem).at(&self.path))?;
         self.leaf(kind, text, true)
     }
 
@@ -331,7 +332,8 @@ impl Walk<'_> {
     }
 
     fn plain_where_encrypted(&self) -> Problem {
-        Problem::new("is not encrypted, and by the file's rule it should be: it was changed without sops").at(&self.path)
+        Problem::new("is not encrypted, and by the file's rule it should be: it was changed without sops")
+            .at(&self.path)
     }
 
     fn leaf(&mut self, kind: Kind, text: SecretValue, encrypted: bool) -> Result<Option<SecretTree>, Problem> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use granit_parser::{Event, Parser, ScalarStyle, StrInput};
+use granit_parser::{Event, Options, Parser, ScalarStyle, StrInput};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::{METADATA, METADATA_PREFIX, Problem};
@@ -182,7 +182,9 @@ fn unflatten(metadata: &mut Fields, name: &str, value: Node) -> Result<(), &'sta
 
 /// Reads one YAML document of those that SOPS writes: it expands aliases when it encrypts.
 pub(super) fn yaml(text: &str) -> Result<Fields, Problem> {
-    let mut reader = YamlReader { parser: Parser::new_from_str(text), depth: 0, line: 1 };
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    let mut reader = YamlReader { parser: Parser::new_from_str_with_options(text, options), depth: 0, line: 1 };
     let mut document = None;
     loop {
         match reader.next()? {
@@ -278,7 +280,8 @@ fn scalar(text: &str, plain: bool, tag: Option<(&str, &str)>) -> Option<Node> {
         None if !plain => return Some(as_text()),
         None | Some(("tag:yaml.org,2002:", "int" | "bool" | "null" | "timestamp")) => {}
         Some(("tag:yaml.org,2002:", "str")) => return Some(as_text()),
-        Some(("tag:yaml.org,2002:", "float")) => return as_float(),
+        // SOPS writes a float without a point only with its tag.
+        Some(("tag:yaml.org,2002:", "float")) => return as_float().or_else(|| text.parse().ok().map(Node::Int)),
         Some(("tag:yaml.org,2002:", "binary")) => {
             let text: String = text.split_ascii_whitespace().collect();
             return STANDARD.decode(text).ok().map(|bytes| Node::Text(SecretValue::new(bytes)));
@@ -310,7 +313,7 @@ fn float(text: &str) -> Option<f64> {
         "-.inf" | "-.Inf" | "-.INF" => return Some(f64::NEG_INFINITY),
         _ => {}
     }
-    // Rust's own reader takes names too, such as "nan" and "infinity".
+    // Rust's own reader takes names too, such as "nan" and "infinity"; digits alone are octal if they begin with a 0.
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
-    if is_number { text.parse().ok() } else { None }
+    if is_number && text.contains(['.', 'e', 'E']) { text.parse().ok() } else { None }
 }

@@ -43,7 +43,8 @@ pub(super) fn decrypt(sealed: &str, key: &DataKey, place: &str) -> Result<(Kind,
     let mut part = |name: &str| parts.next().and_then(|part| part.strip_prefix(name)).ok_or(FORM);
     let (data, nonce, tag, kind) = (part("data:")?, part("iv:")?, part("tag:")?, part("type:")?);
     let mut data = Zeroizing::new(STANDARD.decode(data).map_err(|_| FORM)?);
-    let nonce: [u8; 32] = STANDARD.decode(nonce).ok().and_then(|n| n.try_into().ok()).ok_or("has no nonce of 32 bytes")?;
+    let nonce: [u8; 32] =
+        STANDARD.decode(nonce).ok().and_then(|n| n.try_into().ok()).ok_or("has no nonce of 32 bytes")?;
     let tag: [u8; 16] = STANDARD.decode(tag).ok().and_then(|t| t.try_into().ok()).ok_or("has no tag of 16 bytes")?;
     let kind = match kind {
         // SOPS writes points in time in one way only.

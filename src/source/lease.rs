@@ -9,12 +9,17 @@ use super::backoff::{self, Jitter};
 use super::handover::HandedLease;
 use super::history::Origin;
 use crate::provider::{Answer, ErrorKind, Lease, Version};
+use crate::reference::Key;
 use crate::secret::{SecretTree, SecretValue};
 
 /// What is known of one request.
 pub(super) struct Slot {
     /// Only optional items want it.
     pub(super) optional: bool,
+    /// No item wants it: it is there to unlock providers …
+    pub(super) hidden: bool,
+    /// … with these parts of it.
+    pub(super) unlocks: Vec<Option<Key>>,
     /// The last good answer.
     pub(super) held: Option<Held>,
     /// The store has no such secret, and none is needed.
@@ -85,7 +90,18 @@ pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) 
 
 impl Slot {
     pub(super) fn new(optional: bool, now: Instant) -> Self {
-        Self { optional, held: None, absent: false, seen: None, due: now, failures: 0, failure: None, untrusted: false }
+        Self {
+            optional,
+            hidden: false,
+            unlocks: Vec::new(),
+            held: None,
+            absent: false,
+            seen: None,
+            due: now,
+            failures: 0,
+            failure: None,
+            untrusted: false,
+        }
     }
 
     /// Whether a generation can be made of it.

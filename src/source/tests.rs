@@ -12,6 +12,7 @@ use crate::provider::file::{FileSettings, Files};
 
 pub(crate) mod fake;
 mod leases;
+mod unlock;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_generation_waits_for_all_and_asks_each_once() {

@@ -91,13 +91,13 @@ impl Lane {
         let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for (request, result) in requests.into_iter().zip(results) {
             let Some(slot) = self.slots.get_mut(&request) else { continue };
-            let result = result.unwrap_or_else(short);
+            let result = slot.checked(result.unwrap_or_else(short));
             match take(slot, &request, result, self.started, self.logins, desk.fingerprints) {
                 Ok(taken) => {
                     slot.settle(now, self.interval, desk.jitter, chance);
                     outcome.answers += 1;
-                    outcome.changed |= taken.changed;
-                    outcome.uncounted |= taken.uncounted;
+                    outcome.changed |= taken.changed && !slot.hidden;
+                    outcome.uncounted |= taken.uncounted && !slot.hidden;
                     self.draining.extend(taken.replaced.and_then(|old| old.into_drain(now)));
                 }
                 Err(error) => {

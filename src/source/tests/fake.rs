@@ -242,6 +242,10 @@ impl Provider for Connection {
         Box::pin(async { self.store.push.notified().await })
     }
 
+    fn unlock(&mut self, identity: SecretValue) {
+        self.store.state().calls.push(format!("unlock {}", identity.expose_str().unwrap()));
+    }
+
     fn session(&self) -> Option<Session> {
         let (token, ends) = self.session.as_ref()?;
         let renewable = self.store.state().logins?.1;
@@ -317,6 +321,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
             audience: None,
             refresh_seconds: 60,
             revoke_on_exit: true,
+            unlock: None,
         };
         (request(text).provider, planned)
     };

@@ -90,8 +90,14 @@ impl Pod {
             template: None,
             optional: false,
         };
-        let provider =
-            PlannedProvider { settings, role: None, audience: None, refresh_seconds: 60, revoke_on_exit: false };
+        let provider = PlannedProvider {
+            settings,
+            role: None,
+            audience: None,
+            refresh_seconds: 60,
+            revoke_on_exit: false,
+            unlock: None,
+        };
         Plan {
             version: PLAN_VERSION,
             identity: Identity { namespace: "team".to_owned(), service_account: "web".to_owned() },

@@ -96,18 +96,17 @@ fn value(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, Prov
 fn document(path: &str, format: Format, bytes: &SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
     let bad = |problem: String| ProviderError::new(ErrorKind::Unavailable, format!("{path}: {problem}"));
     let text = bytes.expose_str().ok_or_else(|| bad("is not UTF-8".to_owned()))?;
-    if matches!(format, Format::Dotenv) && sops::is_sops_dotenv(text) {
-        return sops::decrypt(path, sops::Format::Dotenv, text, keys);
+    let encrypted = match format {
+        Format::Json => sops::Format::Json,
+        Format::Yaml => sops::Format::Yaml,
+        Format::Dotenv => sops::Format::Dotenv,
+    };
+    if sops::has_encrypted_values(text) || (matches!(format, Format::Dotenv) && sops::is_sops_dotenv(text)) {
+        return sops::decrypt(path, encrypted, text, keys);
     }
     let tree = parse(format, text).map_err(bad)?;
-    match format {
-        Format::Json if sops::is_sops(&tree) => return sops::decrypt(path, sops::Format::Json, text, keys),
-        Format::Yaml if sops::is_sops(&tree) => return sops::decrypt(path, sops::Format::Yaml, text, keys),
-        _ if sops::has_encrypted_values(text) => {
-            let problem = "has values that sops encrypted, and no sops metadata: it was cut or changed without sops";
-            return Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: {problem}")));
-        }
-        _ => {}
+    if sops::is_sops(&tree) {
+        return sops::decrypt(path, encrypted, text, keys);
     }
     // Half of a YAML document often is one, of a single word or none.
     match tree {

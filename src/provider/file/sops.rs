@@ -28,7 +28,10 @@ pub(super) enum Format {
 
 /// What is wrong with a document. Never what stands there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem(String);
+pub(super) struct Problem {
+    kind: ErrorKind,
+    text: String,
+}
 
 /// Where a document keeps its metadata …
 const METADATA: &str = "sops";
@@ -107,18 +110,20 @@ pub(super) fn has_encrypted_values(text: &str) -> bool {
 /// # Errors
 /// `Invalid`, whatever is wrong with it; what [`Keys`] cannot get at otherwise.
 pub(super) fn decrypt(name: &str, format: Format, text: &str, keys: &Keys) -> Result<SecretTree, ProviderError> {
-    let invalid = |Problem(problem)| ProviderError::new(ErrorKind::Invalid, format!("{name}: {problem}"));
+    let error = |Problem { kind, text }| ProviderError::new(kind, format!("{name}: {text}"));
     let document = match format {
         Format::Json | Format::Binary => node::json(text),
         Format::Yaml => node::yaml(text),
         Format::Dotenv => node::dotenv(text),
     };
-    let mut document = document.map_err(invalid)?;
-    let at = document.iter().position(|(key, _)| key == METADATA);
-    let metadata = at.map_or(Node::Null, |at| document.remove(at).1);
-    let metadata = Metadata::read(&metadata).map_err(invalid)?;
+    let mut document = document.map_err(error)?;
+    let Some(at) = document.iter().position(|(key, _)| key == METADATA) else {
+        let problem = "has values that sops encrypted, and no sops metadata: it was cut or changed without sops";
+        return Err(error(Problem::new(problem)));
+    };
+    let metadata = Metadata::read(&document.remove(at).1).map_err(error)?;
     let key = data_key(name, &metadata, keys)?;
-    let mut tree = walk(document, &metadata, &key).map_err(invalid)?;
+    let mut tree = walk(document, &metadata, &key).map_err(error)?;
     if format != Format::Binary {
         return Ok(tree);
     }
@@ -127,7 +132,7 @@ pub(super) fn decrypt(name: &str, format: Format, text: &str, keys: &Keys) -> Re
         _ => None,
     }
     .ok_or_else(|| {
-        invalid(Problem::new(
+        error(Problem::new(
             "is a SOPS document, and its name does not say of which format: let it end in .json, .yaml, .yml or .env",
         ))
     })
@@ -184,13 +189,18 @@ fn walk(document: Fields, metadata: &Metadata, key: &DataKey) -> Result<SecretTr
 
 impl Problem {
     fn new(problem: impl Into<String>) -> Self {
-        Self(problem.into())
+        Self { kind: ErrorKind::Invalid, text: problem.into() }
+    }
+
+    /// It may be half of a write, and is put right by the next one.
+    fn unreadable(problem: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Unavailable, text: problem.into() }
     }
 
     /// Says where in the document.
     fn at(self, path: &str) -> Self {
-        let Self(problem) = self;
-        Self(format!("the value at {:?} {problem}", path.trim_end_matches(':')))
+        let Self { kind, text } = self;
+        Self { kind, text: format!("the value at {:?} {text}", path.trim_end_matches(':')) }
     }
 }
 

@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::secret::SecretTree;
 
+mod encrypted;
+
 /// A store with these files.
 struct Fixture {
     dir: TempDir,

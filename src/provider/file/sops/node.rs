@@ -64,8 +64,14 @@ fn fields(node: Node) -> Result<Fields, Problem> {
 
 /// Reads JSON.
 pub(super) fn json(text: &str) -> Result<Fields, Problem> {
-    let node = serde_json::from_str(text)
-        .map_err(|error| Problem::new(format!("is no JSON that SOPS writes, at line {}", error.line())))?;
+    let node = serde_json::from_str(text).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        if error.is_data() {
+            Problem::new(format!("has the same key twice in one place, at line {line}"))
+        } else {
+            Problem::unreadable(format!("is no JSON at line {line}, column {column}"))
+        }
+    })?;
     fields(node)
 }
 
@@ -142,16 +148,18 @@ pub(super) fn dotenv(text: &str) -> Result<Fields, Problem> {
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (key, value) =
-            line.split_once('=').ok_or_else(|| Problem::new(format!("has no KEY=value in line {}", index + 1)))?;
+        let (key, value) = line
+            .split_once('=')
+            .ok_or_else(|| Problem::unreadable(format!("line {}: there is no KEY=value", index + 1)))?;
         let value = Node::Text(value.replace("\\n", "\n").into());
         match key.strip_prefix(METADATA_PREFIX) {
             Some(name) => unflatten(&mut metadata, name, value).map_err(Problem::new)?,
             None => document.push((key.to_owned(), value)),
         }
     }
-    let metadata = distinct(metadata).map_err(Problem::new)?;
-    document.push((METADATA.to_owned(), Node::Map(metadata)));
+    if !metadata.is_empty() {
+        document.push((METADATA.to_owned(), Node::Map(distinct(metadata).map_err(Problem::new)?)));
+    }
     distinct(document).map_err(Problem::new)
 }
 
@@ -213,8 +221,8 @@ impl<'a> YamlReader<'a> {
                 Ok(event)
             }
             Some(Err(error)) => {
-                self.line = error.marker().line();
-                Err(self.problem("is no YAML"))
+                let at = error.marker();
+                Err(Problem::unreadable(format!("is no YAML at line {}, column {}", at.line(), at.col())))
             }
             None => Ok(Event::StreamEnd),
         }

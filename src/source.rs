@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 use self::backoff::Jitter;
 use self::clock::{Clock, MachineClock};
 use self::history::{Fingerprints, Ledger};
-use self::lease::Slot;
+use self::lease::{Demand, Slot};
 use self::poll::Lane;
 use self::poll::land::Desk;
 use self::unlock::Lock;
@@ -144,9 +144,12 @@ impl Source {
         for request in all {
             if let Some(lane) = lanes.get_mut(&request.provider) {
                 let unlocks = unlocks.remove(request).unwrap_or_default();
-                let optional = unlocks.is_empty() && plan.is_optional(request);
-                let hidden = !wanted.contains(request);
-                lane.slots.insert(request.clone(), Slot { hidden, unlocks, ..Slot::new(optional, now) });
+                let demand = match wanted.contains(request) {
+                    false => Demand::Hidden,
+                    true if unlocks.is_empty() && plan.is_optional(request) => Demand::Optional,
+                    true => Demand::Required,
+                };
+                lane.slots.insert(request.clone(), Slot { unlocks, ..Slot::new(demand, now) });
             } else {
                 let error = ProviderError::new(
                     ErrorKind::Invalid,
@@ -234,7 +237,8 @@ impl Source {
 
     /// A new generation, if every request is settled and some answer changed.
     fn compose(&mut self) -> Option<Generation> {
-        let slots = || self.lanes.values().flat_map(|lane| &lane.slots).filter(|(_, slot)| !slot.hidden);
+        let slots =
+            || self.lanes.values().flat_map(|lane| &lane.slots).filter(|(_, slot)| slot.demand != Demand::Hidden);
         if !self.changed || !slots().all(|(_, slot)| slot.is_settled()) {
             return None;
         }

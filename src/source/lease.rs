@@ -14,11 +14,8 @@ use crate::secret::{SecretTree, SecretValue};
 
 /// What is known of one request.
 pub(super) struct Slot {
-    /// Only optional items want it.
-    pub(super) optional: bool,
-    /// No item wants it: it is there to unlock providers …
-    pub(super) hidden: bool,
-    /// … with these parts of it.
+    pub(super) demand: Demand,
+    /// Parts of it that unlock providers.
     pub(super) unlocks: Vec<Option<Key>>,
     /// The last good answer.
     pub(super) held: Option<Held>,
@@ -34,6 +31,17 @@ pub(super) struct Slot {
     pub(super) failure: Option<ErrorKind>,
     /// The store once gave other content under the same version: its versions name nothing.
     pub(super) untrusted: bool,
+}
+
+/// Who wants a request's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// Items that cannot do without.
+    Required,
+    /// Optional items only.
+    Optional,
+    /// No item: it is there to unlock providers, and is part of no generation.
+    Hidden,
 }
 
 /// An answer.
@@ -89,10 +97,9 @@ pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) 
 // === impl Slot ===
 
 impl Slot {
-    pub(super) fn new(optional: bool, now: Instant) -> Self {
+    pub(super) fn new(demand: Demand, now: Instant) -> Self {
         Self {
-            optional,
-            hidden: false,
+            demand,
             unlocks: Vec::new(),
             held: None,
             absent: false,
@@ -250,7 +257,7 @@ mod tests {
         let now = Instant::now();
         let lease = Some(Lease { id: "id".into(), ttl: seconds(ttl), renewable });
         let answer = Answer { tree: SecretTree::Text("v".into()), version: None, expires_in: None, lease };
-        let mut slot = Slot::new(false, now);
+        let mut slot = Slot::new(Demand::Required, now);
         slot.held = Some(Held::new(answer, now, 0));
         slot.settle(now, seconds(1), &mut Jitter::seeded(1), 0.5);
         slot

@@ -109,87 +109,105 @@ fn value<'a>(text: &'a str, beginning: &str) -> &'a str {
     line.split_once(": ").or_else(|| line.split_once('=')).unwrap().1
 }
 
+/// `what` was done to a fixture: it is refused with one sentence that has `part` in it.
+#[track_caller]
+fn assert_refused(what: &str, name: &str, text: &str, part: &str) {
+    let error = open(name, text).expect_err(what);
+    assert_eq!(error.kind, ErrorKind::Invalid, "{what}: {error}");
+    assert!(error.message.starts_with(&format!("{name}: ")) && error.message.contains(part), "{what}: {error}");
+    assert!(!error.message.contains("canary") && !error.message.contains('\n'), "{what}: {error}");
+}
+
+/// Replaces what must be there.
+#[track_caller]
+fn with(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from}");
+    text.replacen(from, to, 1)
+}
+
+fn swapped(text: &str, a: &str, b: &str) -> String {
+    text.replace(a, "\0").replace(b, a).replace('\0', b)
+}
+
 #[test]
-fn p5_whatever_was_changed_is_refused_with_one_sentence() {
-    let (yaml, env, only) = (text("all.yaml"), text("all.env"), text("only-encrypted.yaml"));
-    let (suffix, regex) = (text("suffix.yaml"), text("regex.yaml"));
-    let swap = |text: &str, a: &str, b: &str| text.replace(a, "\0").replace(b, a).replace('\0', b);
+fn p5_changed_values_are_refused() {
+    let yaml = text("all.yaml");
     let (zeta, password) = (value(&yaml, "zeta:"), value(&yaml, "password:"));
-    let tampered = zeta.replacen("data:", "data:AAAA", 1);
-    let block = yaml.split_once("sops:").unwrap().0;
-    for (what, name, text, part) in [
-        ("a value of another place", "all.yaml", swap(&yaml, zeta, password), r#"at "zeta" cannot be decrypted"#),
-        ("a changed value", "all.yaml", yaml.replace(zeta, &tampered), r#"at "zeta" cannot be decrypted"#),
-        ("a value in the open", "all.yaml", yaml.replace(zeta, "canary"), r#"at "zeta" is not encrypted"#),
-        ("a number in the open", "all.yaml", yaml.replace(zeta, "7"), r#"at "zeta" is not encrypted"#),
-        ("no value", "all.yaml", yaml.replace(zeta, "''"), "does not match its MAC"),
-        ("a null", "all.yaml", yaml.replace(zeta, "null"), "does not match its MAC"),
-        ("a value less", "all.yaml", yaml.replace(line(&yaml, "zeta:"), ""), "does not match its MAC"),
-        ("another order", "all.yaml", swap(&yaml, line(&yaml, "zeta:"), line(&yaml, "password:")), "match its MAC"),
-        ("an open value", "all.yaml", yaml.replace("in the open", "canary"), "does not match its MAC"),
-        ("an open number", "all.yaml", yaml.replace("port: 5432", "port: 5433"), "does not match its MAC"),
-        ("an open type", "all.yaml", yaml.replace("    tls: true", "    tls: 'true'"), "does not match its MAC"),
-        ("an open value more", "all.yaml", yaml.replace("sops:\n", "x_unencrypted: canary\nsops:\n"), "its MAC"),
-        (
-            "a comment for a value",
-            "all.yaml",
-            yaml.replace("type:str]\npassword", "type:comment]\npassword"),
-            "encrypted comment",
-        ),
-        ("a type", "all.yaml", yaml.replace("type:str]\npassword", "type:int]\npassword"), "is no whole number"),
-        ("a made-up type", "all.yaml", yaml.replace("type:str]\npassword", "type:x]\npassword"), "does not know"),
-        ("a nonce", "all.yaml", yaml.replacen(",iv:", ",iv:AAAA", 1).replacen("#ENC", "zz: ENC", 1), "nonce of 32"),
-        ("no MAC", "all.yaml", yaml.replace(line(&yaml, "mac:"), ""), "has no MAC"),
-        ("an empty MAC", "all.yaml", yaml.replace(value(&yaml, "mac:"), "''"), "has no MAC"),
-        ("another file's MAC", "all.yaml", yaml.replace(value(&yaml, "mac:"), value(&only, "mac:")), "MAC that cannot"),
-        ("a time", "all.yaml", yaml.replace("lastmodified: \"2", "lastmodified: \"3"), "MAC that cannot"),
-        (
-            "what the MAC is of",
-            "all.yaml",
-            yaml.replace("    mac:", "    mac_only_encrypted: true\n    mac:"),
-            "its MAC",
-        ),
-        ("the same backwards", "only-encrypted.yaml", only.replace("mac_only_encrypted: true", ""), "its MAC"),
-        ("the rule", "all.yaml", yaml.replace(": _unencrypted", ": _open"), "is not encrypted"),
-        ("two rules", "all.yaml", yaml.replace("    mac:", "    encrypted_suffix: x\n    mac:"), "more than one rule"),
-        ("a key twice", "all.yaml", yaml.replace("sops:\n", "zeta: canary\nsops:\n"), "same key twice"),
-        ("two documents", "all.yaml", format!("{yaml}\n---\n{yaml}"), "several YAML documents"),
-        (
-            "an alias",
-            "all.yaml",
-            format!("{block}y: &a [1]\nz: *a\nsops:\n{}", yaml.split_once("sops:\n").unwrap().1),
-            "alias",
-        ),
-        ("no recipient", "all.yaml", yaml.replace("    age:", "    agee:"), "no age recipient"),
-        ("other keys only", "all.yaml", yaml.replace("    age:", "    pgp:"), "of other kinds only"),
-        ("several key groups", "groups.yaml", super::tests::text("groups.yaml"), "several key groups"),
-        (
-            "a regex and part of a MAC",
-            "regex-only-encrypted.yaml",
-            super::tests::text("regex-only-encrypted.yaml"),
-            "beside a regular",
-        ),
-        (
-            "a suffix, in the open",
-            "suffix.yaml",
-            suffix.replace(value(&suffix, "password:"), "canary"),
-            "is not encrypted",
-        ),
-        ("a regex, in the open", "regex.yaml", regex.replace(value(&regex, "password:"), "canary"), "does not match"),
-        ("a data key", "all.yaml", yaml.replacen("YWdl", "YWdm", 1), "a data key in its SOPS metadata"),
-        ("a dotenv value", "all.env", env.replace("in the open", "canary"), "does not match its MAC"),
-        ("no metadata", "all.yaml", block.to_owned(), "no sops metadata"),
-        ("a JSON document", "all.bin", super::tests::text("all.json"), "does not say of which format"),
+    let tampered = with(zeta, "data:", "data:AAAA");
+    let typed = |kind: &str| with(&yaml, "type:str]\npassword", &format!("type:{kind}]\npassword"));
+    for (what, text, part) in [
+        ("a value of another place", swapped(&yaml, zeta, password), r#"at "zeta" cannot be decrypted"#),
+        ("a changed value", with(&yaml, zeta, &tampered), r#"at "zeta" cannot be decrypted"#),
+        ("a value in the open", with(&yaml, zeta, "canary"), r#"at "zeta" is not encrypted"#),
+        ("a number in the open", with(&yaml, zeta, "7"), r#"at "zeta" is not encrypted"#),
+        ("no value", with(&yaml, zeta, "''"), "does not match its MAC"),
+        ("a null", with(&yaml, zeta, "null"), "does not match its MAC"),
+        ("a value less", with(&yaml, line(&yaml, "zeta:"), ""), "does not match its MAC"),
+        ("another order", swapped(&yaml, line(&yaml, "zeta:"), line(&yaml, "password:")), "does not match its MAC"),
+        ("an open value", with(&yaml, "in the open", "canary"), "does not match its MAC"),
+        ("an open number", with(&yaml, "port: 5432", "port: 5433"), "does not match its MAC"),
+        ("an open type", with(&yaml, "    tls: true", "    tls: 'true'"), "does not match its MAC"),
+        ("an open value more", with(&yaml, "\nsops:\n", "\nx_unencrypted: canary\nsops:\n"), "does not match its MAC"),
+        ("a comment for a value", typed("comment"), r#"at "zeta" is an encrypted comment"#),
+        ("another type", typed("int"), r#"at "zeta" is no whole number"#),
+        ("a made-up type", typed("canary"), "of a type that this agent does not know"),
+        ("a longer nonce", with(&yaml, zeta, &with(zeta, ",iv:", ",iv:AAAA")), "no nonce of 32 bytes"),
     ] {
-        let original = super::tests::text(if name == "all.bin" { "value.bin" } else { name });
-        assert!(
-            text != original || what.starts_with("several") || what.contains("regex and"),
-            "{what}: nothing changed"
-        );
-        let error = open(name, &text).expect_err(what);
-        assert_eq!(error.kind, ErrorKind::Invalid, "{what}: {error}");
-        assert!(error.message.starts_with(&format!("{name}: ")) && error.message.contains(part), "{what}: {error}");
-        assert!(!error.message.contains("canary") && !error.message.contains('\n'), "{what}: {error}");
+        assert_refused(what, "all.yaml", &text, part);
+    }
+    let (env, suffix, regex) = (text("all.env"), text("suffix.yaml"), text("regex.yaml"));
+    let (in_suffix, in_regex) = (value(&suffix, "password:"), value(&regex, "password:"));
+    for (what, name, text, part) in [
+        ("an open line", "all.env", with(&env, "in the open", "canary"), "does not match its MAC"),
+        ("an open one by suffix", "suffix.yaml", with(&suffix, in_suffix, "canary"), "is not encrypted"),
+        ("an open one by regex", "regex.yaml", with(&regex, in_regex, "canary"), "does not match its MAC"),
+    ] {
+        assert_refused(what, name, &text, part);
+    }
+}
+
+#[test]
+fn p5_changed_metadata_are_refused() {
+    let (yaml, only) = (text("all.yaml"), text("only-encrypted.yaml"));
+    let mac = value(&yaml, "mac:");
+    let more = |field: &str| with(&yaml, "    mac:", &format!("    {field}\n    mac:"));
+    for (what, name, text, part) in [
+        ("no MAC", "all.yaml", with(&yaml, line(&yaml, "mac:"), ""), "has no MAC"),
+        ("an empty MAC", "all.yaml", with(&yaml, mac, "''"), "has no MAC"),
+        ("another file's MAC", "all.yaml", with(&yaml, mac, value(&only, "mac:")), "MAC that cannot be decrypted"),
+        ("another time", "all.yaml", with(&yaml, "lastmodified: \"2", "lastmodified: \"3"), "MAC that cannot be"),
+        ("less in the MAC", "all.yaml", more("mac_only_encrypted: true"), "does not match its MAC"),
+        (
+            "more in it",
+            "only-encrypted.yaml",
+            with(&only, "mac_only_encrypted: true", "x: y"),
+            "does not match its MAC",
+        ),
+        ("another rule", "all.yaml", with(&yaml, ": _unencrypted", ": _open"), "is not encrypted"),
+        ("two rules", "all.yaml", more("encrypted_suffix: x"), "more than one rule"),
+        ("no recipient", "all.yaml", with(&yaml, "    age:", "    agee:"), "no age recipient"),
+        ("keys of other kinds", "all.yaml", with(&yaml, "    age:", "    pgp:"), "of other kinds only"),
+        ("a data key", "all.yaml", with(&yaml, "YWdl", "YWdm"), "a data key in its SOPS metadata"),
+        ("key groups", "groups.yaml", text("groups.yaml"), "several key groups"),
+        ("a regex", "regex-only-encrypted.yaml", text("regex-only-encrypted.yaml"), "beside a regular expression"),
+    ] {
+        assert_refused(what, name, &text, part);
+    }
+}
+
+#[test]
+fn p5_documents_that_sops_does_not_write_are_refused() {
+    let yaml = text("all.yaml");
+    let (values, metadata) = yaml.split_once("\nsops:\n").unwrap();
+    let aliased = format!("{values}\ny_unencrypted: &a [1]\nz_unencrypted: *a\nsops:\n{metadata}");
+    for (what, name, text, part) in [
+        ("no metadata", "all.yaml", values.to_owned(), "no sops metadata"),
+        ("a key twice", "all.yaml", format!("{values}\nzeta: canary\nsops:\n{metadata}"), "same key twice"),
+        ("two documents", "all.yaml", format!("{yaml}\n---\n{yaml}"), "several YAML documents"),
+        ("an alias", "all.yaml", aliased, "an anchor, alias or tag"),
+        ("a JSON document", "all.bin", text("all.json"), "does not say of which format"),
+    ] {
+        assert_refused(what, name, &text, part);
     }
 }
 

@@ -24,6 +24,9 @@ pub mod http;
 pub mod infisical;
 pub mod vault;
 
+/// Where the agent finds the pod's own volumes, each under its name.
+pub const SOURCES_PATH: &str = "/run/hushpod/sources";
+
 /// A boxed future, so that a source can hold providers of several types.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -47,6 +50,9 @@ pub trait Provider: Send {
     fn changed(&mut self) -> Pending<'_, ()> {
         Box::pin(std::future::pending())
     }
+
+    /// Takes what [`Settings::unlocked_by`] refers to: before the first read, and whenever it changed.
+    fn unlock(&mut self, _identity: SecretValue) {}
 
     /// The login held now, for the hand-over to another process, and how long it lives.
     fn session(&self) -> Option<Session> {
@@ -198,6 +204,16 @@ pub trait Settings {
     /// Whether answers to this request always carry a lease, as far as its path tells.
     fn is_leased(&self, _request: &Request) -> bool {
         false
+    }
+
+    /// The pod's own volume that this request reads, if that is where this store is.
+    fn volume<'a>(&self, _request: &'a Request) -> Option<&'a str> {
+        None
+    }
+
+    /// The reference to another provider's secret that this store cannot be read without, as the operator wrote it.
+    fn unlocked_by(&self) -> Option<&str> {
+        None
     }
 
     /// Audience of the projected token if the operator names none; `None` if the store needs no token.

@@ -27,7 +27,7 @@ pub fn projected_token(file: &Path) -> Result<SecretValue, ProviderError> {
 /// # Errors
 /// As [`projected_token`].
 pub fn secret_file(file: &Path, what: &str) -> Result<SecretValue, ProviderError> {
-    read(file, what, "check the path in the provider's auth")
+    read(file, what, "check the path in the provider's settings")
 }
 
 /// A file below the home directory that command-line tools leave their token in, if it exists and is not empty.

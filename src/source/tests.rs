@@ -12,6 +12,7 @@ use crate::provider::file::{FileSettings, Files};
 
 pub(crate) mod fake;
 mod leases;
+mod unlock;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_generation_waits_for_all_and_asks_each_once() {
@@ -387,7 +388,7 @@ async fn each_write_of_a_file_makes_one_generation() {
     let dir = tempfile::tempdir().unwrap();
     let write = |content: &str| std::fs::write(dir.path().join("db.json"), content).unwrap();
     write(r#"{"k":"0"}"#);
-    let settings = FileSettings { path: dir.path().to_str().unwrap().to_owned() };
+    let settings = FileSettings::at(dir.path().to_str().unwrap());
     let login = Login { provider: "a".to_owned(), role: None, token_file: "/nowhere".into() };
     let files: Box<dyn Provider> = Box::new(Files::connect(&settings, login).unwrap());
     let mut source = Source::new(&plan(&["a:db.json"]), BTreeMap::from([("a".to_owned(), files)]));

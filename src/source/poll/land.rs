@@ -12,7 +12,7 @@ use crate::secret::{SecretTree, SecretValue};
 use crate::source::Failure;
 use crate::source::backoff::{self, Jitter};
 use crate::source::history::{Fingerprints, Origin};
-use crate::source::lease::{Held, Slot, after, in_time};
+use crate::source::lease::{Demand, Held, Slot, after, in_time};
 
 /// Spreads what thousands of replicas ask of a store that came back just now.
 const STALLED_WAKE: Duration = Duration::from_secs(2);
@@ -93,13 +93,14 @@ impl Lane {
         let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for (request, result) in requests.into_iter().zip(results) {
             let Some(slot) = self.slots.get_mut(&request) else { continue };
-            let result = result.unwrap_or_else(short);
+            let result = slot.checked(result.unwrap_or_else(short));
             match take(slot, &request, result, self.started, self.logins, desk.fingerprints) {
                 Ok(taken) => {
                     slot.settle(now, interval, desk.jitter, chance);
                     outcome.answers += 1;
-                    outcome.changed |= taken.changed;
-                    outcome.uncounted |= taken.uncounted;
+                    let counts = slot.demand != Demand::Hidden;
+                    outcome.changed |= taken.changed && counts;
+                    outcome.uncounted |= taken.uncounted && counts;
                     self.draining.extend(taken.replaced.and_then(|old| old.into_drain(now)));
                 }
                 Err(error) => {
@@ -289,7 +290,7 @@ fn take(
             ));
         }
         // Once it was there, "not found" is no reason to take it away: the last good answer stays.
-        Err(error) if error.kind == ErrorKind::NotFound && slot.optional && slot.held.is_none() => {
+        Err(error) if error.kind == ErrorKind::NotFound && slot.demand == Demand::Optional && slot.held.is_none() => {
             let changed = !std::mem::replace(&mut slot.absent, true);
             return Ok(Taken { changed, ..nothing });
         }

@@ -254,6 +254,10 @@ impl Provider for Connection {
         self.store.state().pace
     }
 
+    fn unlock(&mut self, identity: SecretValue) {
+        self.store.state().calls.push(format!("unlock {}", identity.expose_str().unwrap()));
+    }
+
     fn session(&self) -> Option<Session> {
         let (token, ends) = self.session.as_ref()?;
         let renewable = self.store.state().logins?.1;
@@ -333,11 +337,12 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
     };
     let provider = |text: &&str| {
         let planned = PlannedProvider {
-            settings: ProviderSettings::File(FileSettings { path: "/nowhere".to_owned() }),
+            settings: ProviderSettings::File(FileSettings::at("/nowhere")),
             role: None,
             audience: None,
             refresh_seconds: 60,
             revoke_on_exit: true,
+            unlock: None,
         };
         (request(text).provider, planned)
     };

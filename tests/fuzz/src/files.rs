@@ -104,7 +104,10 @@ pub(crate) fn dotenv(input: &[u8]) {
         let expected = match value {
             SecretTree::Literal(text) if text.expose() == b"null" => SecretValue::new(Vec::new()),
             SecretTree::Literal(text) | SecretTree::Text(text) => text.clone(),
-            _ => rendered(&tree, Some(key), Format::Json).expect("what dotenv can hold, JSON can"),
+            _ => {
+                let json = rendered(&tree, Some(key), Format::Json).expect("what dotenv can hold, JSON can");
+                SecretValue::new(json.expose().trim_ascii_end().to_vec())
+            }
         };
         let is_same = found.get(key).and_then(SecretTree::as_value) == Some(&expected);
         assert!(is_same, "{key}: {:?} became {:?}", expected.expose_str(), found.get(key));
@@ -132,6 +135,10 @@ pub(crate) fn documents(input: &[u8]) {
         assert!(serde_json::from_slice::<SecretTree>(bytes).ok().as_ref() == Some(&tree), "JSON reads otherwise");
     }
     assert!(!format!("{tree:?}").contains(MARKER) || keys(&tree).contains(MARKER), "{tree:?}");
+    if tree.as_value().is_some() {
+        // Delivered whole, a text that is a document counts as one.
+        return;
+    }
     for (format, name) in [(Format::Json, "again.json"), (Format::Yaml, "again.yaml")] {
         let Some(text) = rendered(&tree, None, format) else { continue };
         let again = DESK.with(|desk| desk.read(name, text.expose()));

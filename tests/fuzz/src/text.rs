@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hushpod::annotations::{self, PREFIX};
 use hushpod::bundle::Bundle;
 use hushpod::config::{Config, Identity};
-use hushpod::plan::Plan;
+use hushpod::plan::{Plan, PlannedItem};
 use hushpod::provider::ProviderSettings;
 use hushpod::reference::{Reference, Request};
 
@@ -78,7 +78,6 @@ pub(crate) fn annotations(input: &[u8]) {
             pod.insert(last.clone(), value.to_owned());
         }
     }
-    annotations::opts_in(&pod);
     let (bundle, options) = match annotations::parse(&pod) {
         Ok(parsed) => parsed,
         Err(error) => {
@@ -139,7 +138,11 @@ pub(crate) fn plan(input: &[u8]) {
     let Ok(text) = str::from_utf8(input) else { return };
     match Plan::from_json(text) {
         Ok(plan) => {
-            plan.requests().into_iter().for_each(|request| drop(plan.is_optional(request)));
+            for request in plan.requests() {
+                let takes = |item: &PlannedItem| item.from.takes().any(|take| take.request == *request);
+                let is_needed = plan.items.iter().any(|item| takes(item) && !item.optional);
+                assert_eq!(plan.is_optional(request), !is_needed);
+            }
             assert_travels(&plan);
         }
         Err(error) => assert_sentence(&error.to_string()),

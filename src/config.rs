@@ -11,6 +11,8 @@ use crate::bundle::{parse_yaml, suggestion};
 use crate::provider::ProviderSettings;
 use crate::reference::is_provider_name;
 
+mod unlock;
+
 /// Everything the operator decides; validated when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -169,7 +171,7 @@ impl Config {
             return Err(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
         }
         let defaults = parse_defaults(&defaults)?;
-        Ok(Self {
+        let config = Self {
             image,
             image_pull_policy,
             image_pull_secrets,
@@ -178,7 +180,9 @@ impl Config {
             providers,
             defaults,
             runtime_classes,
-        })
+        };
+        config.check_unlocking()?;
+        Ok(config)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::provider::ProviderSettings;
 use crate::reference::{Key, Reference, Request};
 
 pub use crate::config::Identity;
+pub use crate::provider::SOURCES_PATH;
 
 pub mod policy;
 
@@ -63,6 +64,9 @@ pub struct PlannedProvider {
     /// Whether leases and login are revoked when the agent ends.
     #[serde(default, skip_serializing_if = "is_default")]
     pub revoke_on_exit: bool,
+    /// Another provider's secret that this store cannot be read without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unlock: Option<Take>,
 }
 
 /// One file or directory.
@@ -208,7 +212,19 @@ impl Plan {
         serde_json::from_str(json).map_err(|e| error(format!("no plan: {e}")))
     }
 
-    /// Each distinct request once, in order.
+    /// The pod's own volumes that requests read.
+    #[must_use]
+    pub fn volumes(&self) -> BTreeSet<&str> {
+        self.requests().into_iter().filter_map(|request| self.volume(request)).collect()
+    }
+
+    /// The pod's own volume that a request reads.
+    #[must_use]
+    pub fn volume<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        self.providers.get(&request.provider)?.settings.as_settings().volume(request)
+    }
+
+    /// Each distinct request once, in order. Without those that only unlock providers.
     #[must_use]
     pub fn requests(&self) -> BTreeSet<&Request> {
         self.items.iter().flat_map(|item| item.from.takes()).map(|take| &take.request).collect()
@@ -265,18 +281,35 @@ impl Planner<'_> {
             format!("names no provider and there is no default one: write <provider>:<path>; known are: {known}")
         })?;
         let provider = providers.get(name).ok_or_else(|| no_provider(name, providers))?;
-        let request = provider.settings.as_settings().resolve(name, reference)?;
+        let settings = provider.settings.in_namespace(&self.identity.namespace);
+        let request = settings.as_settings().resolve(name, reference)?;
         policy::check(provider.allow.as_deref(), self.identity, &request)?;
-        if self.options.mode == Some(Mode::Init) && provider.settings.as_settings().is_leased(&request) {
+        if self.options.mode == Some(Mode::Init) && settings.as_settings().is_leased(&request) {
             return Err(
                 "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar".to_owned()
             );
         }
-        if !self.providers.contains_key(name) {
-            let planned = self.provider(name, provider)?;
-            self.providers.insert(name.clone(), planned);
-        }
+        self.plan_provider(name, provider)?;
         Ok(Take { request, key: reference.key.clone() })
+    }
+
+    /// Plans a provider, and the one that holds what unlocks it.
+    fn plan_provider(&mut self, name: &str, provider: &ProviderConfig) -> Result<(), String> {
+        if self.providers.contains_key(name) {
+            return Ok(());
+        }
+        let mut planned = self.provider(name, provider)?;
+        if let Some((request, key)) = self.config.unlocking(name, self.identity)? {
+            let locked = |problem: String| format!("provider {name:?} is unlocked by {request}: {problem}");
+            // Of a configuration that was read there is always one.
+            if let Some(other) = self.config.providers.get(&request.provider) {
+                policy::check(other.allow.as_deref(), self.identity, &request).map_err(locked)?;
+                self.plan_provider(&request.provider, other).map_err(locked)?;
+            }
+            planned.unlock = Some(Take { request, key });
+        }
+        self.providers.insert(name.to_owned(), planned);
+        Ok(())
     }
 
     fn provider(&self, name: &str, provider: &ProviderConfig) -> Result<PlannedProvider, String> {
@@ -294,11 +327,12 @@ impl Planner<'_> {
             .or(provider.refresh)
             .unwrap_or_else(|| provider.settings.as_settings().default_refresh());
         Ok(PlannedProvider {
-            settings: provider.settings.clone(),
+            settings: provider.settings.in_namespace(&self.identity.namespace).into_owned(),
             role,
             audience: provider.audience.clone(),
             refresh_seconds: refresh.as_secs().max(1),
             revoke_on_exit: provider.revoke_on_exit,
+            unlock: None,
         })
     }
 }

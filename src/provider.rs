@@ -2,6 +2,7 @@
 //!
 //! A provider answers requests; *when* to ask again, renew or replace is the [`crate::source`]'s business.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
@@ -15,9 +16,16 @@ use crate::reference::{Reference, Request};
 use crate::secret::{SecretTree, SecretValue};
 
 pub mod auth;
+pub mod aws;
+pub mod azure;
 pub mod file;
+pub mod gcp;
 pub mod http;
+pub mod infisical;
 pub mod vault;
+
+/// Where the agent finds the pod's own volumes, each under its name.
+pub const SOURCES_PATH: &str = "/run/hushpod/sources";
 
 /// A boxed future, so that a source can hold providers of several types.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -43,6 +51,9 @@ pub trait Provider: Send {
         Box::pin(std::future::pending())
     }
 
+    /// Takes what [`Settings::unlocked_by`] refers to: before the first read, and whenever it changed.
+    fn unlock(&mut self, _identity: SecretValue) {}
+
     /// The login held now, for the hand-over to another process, and how long it lives.
     fn session(&self) -> Option<Session> {
         None
@@ -54,6 +65,16 @@ pub trait Provider: Send {
     /// Extends the login before it ends: renews it, or logs in anew where it cannot be renewed.
     fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
         Box::pin(std::future::ready(Ok(Extended::Renewed)))
+    }
+
+    /// Whether leases live on when the login that made them ends or becomes another.
+    fn leases_outlive_logins(&self) -> bool {
+        false
+    }
+
+    /// How far apart polls should be, going by how busy the store says it is; `None` if it does not say.
+    fn pace(&self) -> Option<Duration> {
+        None
     }
 
     /// Ends the login held, and every lease that hangs on it; `Ok` if there is none, or none of our own making. Most
@@ -160,6 +181,16 @@ pub enum ProviderSettings {
     Vault(vault::VaultSettings),
     /// A directory of files, or one YAML, JSON or dotenv file.
     File(file::FileSettings),
+    /// AWS Secrets Manager.
+    Aws(aws::AwsSettings),
+    /// AWS Systems Manager Parameter Store.
+    Ssm(aws::SsmSettings),
+    /// Infisical, cloud or self-hosted.
+    Infisical(infisical::InfisicalSettings),
+    /// Azure Key Vault.
+    Azure(azure::AzureSettings),
+    /// Google Secret Manager.
+    Gcp(gcp::GcpSettings),
 }
 
 /// What a type of store knows about references and logins without asking anybody.
@@ -173,6 +204,16 @@ pub trait Settings {
     /// Whether answers to this request always carry a lease, as far as its path tells.
     fn is_leased(&self, _request: &Request) -> bool {
         false
+    }
+
+    /// The pod's own volume that this request reads, if that is where this store is.
+    fn volume<'a>(&self, _request: &'a Request) -> Option<&'a str> {
+        None
+    }
+
+    /// The reference to another provider's secret that this store cannot be read without, as the operator wrote it.
+    fn unlocked_by(&self) -> Option<&str> {
+        None
     }
 
     /// Audience of the projected token if the operator names none; `None` if the store needs no token.
@@ -258,7 +299,18 @@ impl fmt::Display for Version {
 
 impl ProviderSettings {
     /// Every type's name.
-    pub const TYPES: [&'static str; 2] = ["vault", "file"];
+    pub const TYPES: [&'static str; 7] = ["vault", "file", "aws", "ssm", "azure", "gcp", "infisical"];
+
+    /// What one Kubernetes namespace is to know of the settings: no other namespace's.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Cow<'_, Self> {
+        match self {
+            Self::Infisical(settings) => {
+                settings.in_namespace(namespace).map_or(Cow::Borrowed(self), |own| Cow::Owned(Self::Infisical(own)))
+            }
+            _ => Cow::Borrowed(self),
+        }
+    }
 
     /// What is the same for every type.
     #[must_use]
@@ -266,6 +318,11 @@ impl ProviderSettings {
         match self {
             Self::Vault(settings) => settings,
             Self::File(settings) => settings,
+            Self::Aws(settings) => settings,
+            Self::Ssm(settings) => settings,
+            Self::Infisical(settings) => settings,
+            Self::Azure(settings) => settings,
+            Self::Gcp(settings) => settings,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A [`Source`] owns the providers and what they answered. Each provider works in a lane of its own, so that a slow or
 //! failing store never holds back what another one has to say. The last good answers stay whatever fails.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,12 +17,13 @@ use tokio::time::{Instant, sleep_until};
 use self::backoff::Jitter;
 use self::clock::{Clock, MachineClock};
 use self::history::{Fingerprints, Ledger};
-use self::lease::Slot;
+use self::lease::{Demand, Slot};
 use self::poll::Lane;
 use self::poll::land::Desk;
+use self::unlock::Lock;
 use crate::plan::Plan;
 use crate::provider::{ErrorKind, Provider, ProviderError, Reading, Version};
-use crate::reference::{Request, VERSION_PARAM};
+use crate::reference::{Key, Request, VERSION_PARAM};
 use crate::secret::SecretTree;
 
 mod backoff;
@@ -33,6 +34,7 @@ mod lease;
 mod poll;
 #[cfg(test)]
 pub(crate) mod tests;
+mod unlock;
 
 pub use handover::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, Seen};
 pub use history::{Origin, PastGeneration, PinError};
@@ -130,9 +132,24 @@ impl Source {
             })
             .collect();
         let mut unknown = Vec::new();
-        for request in plan.requests() {
+        let wanted = plan.requests();
+        let mut unlocks: BTreeMap<&Request, Vec<Option<Key>>> = BTreeMap::new();
+        for (name, planned) in &plan.providers {
+            if let (Some(take), Some(lane)) = (&planned.unlock, lanes.get_mut(name)) {
+                lane.lock = Some(Lock::new(take));
+                unlocks.entry(&take.request).or_default().push(take.key.clone());
+            }
+        }
+        let all: BTreeSet<&Request> = wanted.iter().chain(unlocks.keys()).copied().collect();
+        for request in all {
             if let Some(lane) = lanes.get_mut(&request.provider) {
-                lane.slots.insert(request.clone(), Slot::new(plan.is_optional(request), now));
+                let unlocks = unlocks.remove(request).unwrap_or_default();
+                let demand = match wanted.contains(request) {
+                    false => Demand::Hidden,
+                    true if unlocks.is_empty() && plan.is_optional(request) => Demand::Optional,
+                    true => Demand::Required,
+                };
+                lane.slots.insert(request.clone(), Slot { unlocks, ..Slot::new(demand, now) });
             } else {
                 let error = ProviderError::new(
                     ErrorKind::Invalid,
@@ -207,6 +224,7 @@ impl Source {
             self.uncounted |= outcome.uncounted;
             failures.extend(outcome.failures);
         }
+        self.unlock();
         if let Some(generation) = self.compose() {
             self.events.push_back(Event::Changed(generation));
         } else if any && failures.is_empty() {
@@ -219,11 +237,11 @@ impl Source {
 
     /// A new generation, if every request is settled and some answer changed.
     fn compose(&mut self) -> Option<Generation> {
-        let mut slots = self.lanes.values().flat_map(|lane| &lane.slots);
-        if !self.changed || !slots.all(|(_, slot)| slot.is_settled()) {
+        let slots =
+            || self.lanes.values().flat_map(|lane| &lane.slots).filter(|(_, slot)| slot.demand != Demand::Hidden);
+        if !self.changed || !slots().all(|(_, slot)| slot.is_settled()) {
             return None;
         }
-        let slots = || self.lanes.values().flat_map(|lane| &lane.slots);
         // The map puts them into the requests' order, whatever the lanes' order is.
         let origins: BTreeMap<_, _> = slots().map(|(request, slot)| (request.clone(), slot.origin())).collect();
         let versions = origins.iter().filter_map(|(request, origin)| match origin {

@@ -15,6 +15,18 @@ providers:
   other: {type: vault, address: "https://other.example:8200", audience: other, allow: [{namespaces: [ops]}]}
   roleless: {type: vault, address: "https://third.example:8200"}
   files: {type: file, path: /srv/secrets}
+  placed:
+    type: infisical
+    address: https://app.example
+    project: common
+    environment: prod
+    role: "{{service_account}}"
+    namespaces:
+      team-a: {project: alpha}
+      team-b: {project: beta}
+  sops: {type: file, volumes: true, identity: "vault:/v1/secret/data/{{namespace}}/age#key", allow: [{namespaces: [team-a], requests: ["app*", "shared/{{namespace}}.yaml"]}]}
+  forbidden: {type: file, volumes: true, identity: "vault:secret/data/others/age#key"}
+  orphan: {type: file, path: /srv/x, identity: "roleless:secret/data/age#key"}
 "#;
 
 fn build(pairs: &[(&str, &str)]) -> Result<Plan, PlanError> {
@@ -46,6 +58,12 @@ fn a_plan_fills_defaults_and_survives_its_json() {
 }
 
 #[test]
+fn p6_a_plan_knows_nothing_of_other_namespaces() {
+    let json = build(&[("file.a", "placed:/a#K")]).unwrap().to_json().unwrap();
+    assert!(json.contains("alpha") && !json.contains("beta") && !json.contains("common"), "{json}");
+}
+
+#[test]
 fn p6_an_alias_does_not_get_around_the_policy() {
     for path in ["/v1/secret/data/team-b/db", "secret/data/team-a/../team-b/db", "secret//data/team-b/db"] {
         let error = build(&[("file.a", path)]).unwrap_err();
@@ -65,6 +83,18 @@ fn p9_what_cannot_be_planned_names_the_annotation() {
         (&[("file.a", "roleless:x/y")], "file.a", "role.roleless"),
         (&[("file.a", "files:c"), ("role.valut", "x")], "role.valut", "did you mean \"vault\"?"),
         (&[("file.a", "files:c?version=1")], "file.a", "version"),
+        (&[("file.a", "sops:other/x")], "file.a", "may not request sops:other/x"),
+        (&[("file.a", "sops:.")], "file.a", "write <volume>/<path in it>"),
+        (
+            &[("file.a", "forbidden:v/x")],
+            "file.a",
+            "unlocked by vault:secret/data/others/age: namespace \"team-a\" may not",
+        ),
+        (
+            &[("file.a", "orphan:x")],
+            "file.a",
+            "unlocked by roleless:secret/data/age: provider \"roleless\" needs a role",
+        ),
         (&[("file.a", "database/creds/web"), ("mode", "init")], "file.a", "mode init leaves nobody to renew"),
         (&[("secrets", "- {file: a, from: \"files:x\"}\n- {file: b, from: \"nope:x\"}")], "secrets[1]", "no provider"),
         (&[("secrets", many.as_str())], "secrets", "over the limit of 98304"),
@@ -73,6 +103,22 @@ fn p9_what_cannot_be_planned_names_the_annotation() {
         assert_eq!(error.place, format!("{PREFIX}{place}"), "{error}");
         assert!(error.problem.contains(part), "{error}");
     }
+}
+
+#[test]
+fn what_unlocks_a_provider_is_planned_and_is_no_request_of_an_item() {
+    let plan = build(&[("file.a", "sops:app-sops/prod.enc.yaml"), ("file.b", "sops:shared/team-a.yaml#k")]).unwrap();
+    assert_eq!(plan.providers.keys().collect::<Vec<_>>(), ["sops", "vault"], "the pod logs in for the identity alone");
+    let unlock = plan.providers["sops"].unlock.as_ref().unwrap();
+    assert_eq!(unlock.request.to_string(), "vault:secret/data/team-a/age");
+    assert_eq!(unlock.key, Some(Key::Literal("key".to_owned())));
+    assert_eq!(plan.providers["vault"].role.as_deref(), Some("team-a-web"));
+    assert_eq!(plan.providers["vault"].unlock, None);
+    assert_eq!(plan.requests().len(), 2);
+    assert_eq!(plan.volumes().into_iter().collect::<Vec<_>>(), ["app-sops", "shared"]);
+    assert_eq!(Plan::from_json(&plan.to_json().unwrap()).unwrap(), plan);
+    let plain = build(&[("file.a", "files:app-sops/x")]).unwrap();
+    assert!(plain.volumes().is_empty() && plain.providers["files"].unlock.is_none());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What providers share about logging in: where the proof of identity comes from.
+//! What providers share about logging in: where the proof of identity comes from, and what is done with a token.
 
 use std::io;
 use std::path::Path;
@@ -7,6 +7,9 @@ use zeroize::Zeroizing;
 
 use super::{ErrorKind, ProviderError};
 use crate::secret::SecretValue;
+
+pub mod bearer;
+pub mod oauth;
 
 /// No token or key is longer; a file that is was meant for something else.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -24,7 +27,7 @@ pub fn projected_token(file: &Path) -> Result<SecretValue, ProviderError> {
 /// # Errors
 /// As [`projected_token`].
 pub fn secret_file(file: &Path, what: &str) -> Result<SecretValue, ProviderError> {
-    read(file, what, "check the path in the provider's auth")
+    read(file, what, "check the path in the provider's settings")
 }
 
 /// A file below the home directory that command-line tools leave their token in, if it exists and is not empty.
@@ -46,6 +49,14 @@ pub fn environment(name: &str) -> Option<SecretValue> {
     let value = Zeroizing::new(std::env::var(name).ok()?);
     let trimmed = value.trim();
     (!trimmed.is_empty()).then(|| trimmed.into())
+}
+
+/// A secret as text.
+///
+/// # Errors
+/// `Invalid` if it is none; `what` names it.
+pub fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, ProviderError> {
+    secret.expose_str().ok_or_else(|| ProviderError::new(ErrorKind::Invalid, format!("{what} is not text")))
 }
 
 fn read(file: &Path, what: &str, hint: &str) -> Result<SecretValue, ProviderError> {

@@ -1,9 +1,9 @@
-//! Files as a store: a directory of them, or one YAML, JSON or dotenv document. For a start, for tests, and for what
-//! other tools put into a node's or a volume's file system.
+//! Files as a store: a directory of them, one YAML, JSON or dotenv document, or the pod's own volumes. They may be
+//! encrypted: age files are opened, and what SOPS wrote is decrypted and verified.
 //!
 //! In a directory, a path names a file (`.json`, `.yaml`, `.yml` and `.env` are read as documents, others as one
 //! value) or a directory (a document with a value per file). In a document, it names a key, or keys below each other.
-//! `.` is all of it. Files have no versions.
+//! `.` is all of it. Of the pod's volumes, a path begins with a volume's name. Files have no versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -12,25 +12,44 @@ use std::time::Duration;
 use futures_util::future::{pending, select_all};
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings};
+use self::keys::{KeySource, Keys};
+use super::{
+    Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, SOURCES_PATH,
+    Settings,
+};
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
+use crate::secret::SecretValue;
 
+mod content;
 mod dotenv;
+mod keys;
 mod read;
+mod sops;
 
-/// Where the files are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+/// Where the files are, and what opens those that are encrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct FileSettings {
-    /// Absolute path of a directory, or of one `.yaml`, `.yml`, `.json` or `.env` file.
-    pub path: String,
+    /// Absolute path of a directory, or of one `.yaml`, `.yml`, `.json` or `.env` file. Either this or `volumes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The pod's own ConfigMap volumes: paths are `<volume>/<path in it>`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub volumes: bool,
+    /// Reference to the age identity in another provider: `<provider>:<path>#<key>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Absolute path of an age identity, on a person's machine or in a CI job.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_file: Option<String>,
 }
 
 /// A store of files, read by the agent's own user.
 #[derive(Debug)]
 pub struct Files {
     path: PathBuf,
+    keys: KeySource,
     /// Every path that was asked for …
     asked: BTreeSet<String>,
     /// … and every directory on the way to them.
@@ -44,6 +63,14 @@ const ROUNDS: u32 = 30;
 
 // === impl FileSettings ===
 
+impl FileSettings {
+    /// The files at a path, none of them encrypted.
+    #[must_use]
+    pub fn at(path: &str) -> Self {
+        Self { path: Some(path.to_owned()), ..Self::default() }
+    }
+}
+
 impl Settings for FileSettings {
     /// The canonical request: plain components between single slashes, or `.`.
     fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
@@ -51,36 +78,67 @@ impl Settings for FileSettings {
             return Err(format!("files have no versions and no parameters: remove \"?{name}=…\""));
         }
         let path = &reference.path;
+        if path == "." && self.volumes {
+            return Err("\".\" would be every volume: write <volume>/<path in it>".to_owned());
+        }
         if path != "." {
-            for component in path.split('/') {
-                let problem = match component {
-                    "" => "has a '/' at its start or end, or two in a row",
-                    "." => "has a component '.' (a single '.' is the whole store)",
-                    // Kubelet's own links are another name for the same file, which would get around a policy.
-                    name if name.starts_with("..") => "has a component that begins with '..'",
-                    name if name.len() > 255 => "has a component of more than 255 bytes",
-                    name if name.chars().any(char::is_control) => "has a control character",
-                    _ => continue,
-                };
-                return Err(format!("{path:?} {problem}: write a path inside the store, such as team/db.json"));
-            }
+            path.split('/').try_for_each(|component| check_component(path, component))?;
         }
         Ok(Request { provider: provider.to_owned(), path: path.clone(), params: BTreeMap::new() })
     }
 
-    /// Checks the path without looking whether it is there.
+    /// Checks the paths without looking whether they are there.
     fn validate(&self) -> Result<(), String> {
-        let path = Path::new(&self.path);
-        let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
-        if path.is_absolute() && plain {
-            Ok(())
-        } else {
-            Err(format!("path: {:?} is no absolute path without '..', such as /etc/secrets-source", self.path))
+        match (&self.path, self.volumes) {
+            (Some(path), false) => check_path("path", path, "/etc/secrets-source")?,
+            (None, true) => {}
+            (Some(_), true) => return Err("path and volumes: write one of them".to_owned()),
+            (None, false) => {
+                return Err(
+                    "write path: <a directory>, or volumes: true for the pod's own ConfigMap volumes".to_owned()
+                );
+            }
         }
+        match (&self.identity, &self.identity_file) {
+            (Some(_), Some(_)) => Err("identity and identityFile: write one of them".to_owned()),
+            (None, Some(file)) => check_path("identityFile", file, "/home/me/.config/sops/age/keys.txt"),
+            _ => Ok(()),
+        }
+    }
+
+    fn volume<'a>(&self, request: &'a Request) -> Option<&'a str> {
+        self.volumes.then(|| request.path.split('/').next()).flatten()
+    }
+
+    fn unlocked_by(&self) -> Option<&str> {
+        self.identity.as_deref()
     }
 
     fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
         Files::connect(self, login).map(|files| Box::new(files) as _)
+    }
+}
+
+fn check_component(path: &str, component: &str) -> Result<(), String> {
+    let problem = match component {
+        "" => "has a '/' at its start or end, or two in a row",
+        "." => "has a component '.' (a single '.' is the whole store)",
+        // Kubelet's own links are another name for the same file, which would get around a policy.
+        name if name.starts_with("..") => "has a component that begins with '..'",
+        name if name.len() > 255 => "has a component of more than 255 bytes",
+        name if name.chars().any(char::is_control) => "has a control character",
+        _ => return Ok(()),
+    };
+    Err(format!("{path:?} {problem}: write a path inside the store, such as team/db.json"))
+}
+
+fn check_path(field: &str, text: &str, example: &str) -> Result<(), String> {
+    let path = Path::new(text);
+    let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    if path.is_absolute() && plain {
+        Ok(())
+    } else {
+        Err(format!("{field}: {text:?} is no absolute path without '..', such as {example}"))
     }
 }
 
@@ -93,7 +151,13 @@ impl Files {
     /// `Invalid` if the settings make no sense.
     pub fn connect(settings: &FileSettings, _: Login) -> Result<Self, ProviderError> {
         settings.validate().map_err(|problem| ProviderError::new(ErrorKind::Invalid, problem))?;
-        Ok(Self { path: PathBuf::from(&settings.path), asked: BTreeSet::new(), watches: BTreeMap::new() })
+        let path = PathBuf::from(settings.path.as_deref().unwrap_or(SOURCES_PATH));
+        let keys = match (&settings.identity, &settings.identity_file) {
+            (Some(_), _) => KeySource::Lent(None),
+            (None, Some(file)) => KeySource::File(PathBuf::from(file)),
+            (None, None) => KeySource::Environment,
+        };
+        Ok(Self { path, keys, asked: BTreeSet::new(), watches: BTreeMap::new() })
     }
 
     /// Watches what is not watched yet. What cannot be, because it is not there, is tried with the next read.
@@ -123,7 +187,8 @@ impl Files {
         let mut round = 0;
         loop {
             let (root, paths) = (self.path.clone(), requests.iter().map(|request| request.path.clone()).collect());
-            let task = move |paths: Vec<String>| read::batch(&root, &paths);
+            let keys = self.keys.clone();
+            let task = move |paths: Vec<String>| read::batch(&root, &paths, &Keys::new(keys));
             let Ok(batch) = tokio::task::spawn_blocking(move || task(paths)).await else {
                 let error = ProviderError::new(ErrorKind::Unavailable, "reading was interrupted");
                 return requests.iter().map(|_| Err(error.clone())).collect();
@@ -143,6 +208,10 @@ impl Provider for Files {
         // Before reading, so that no change falls between.
         self.watch(requests);
         Box::pin(self.read_settled(requests))
+    }
+
+    fn unlock(&mut self, identity: SecretValue) {
+        self.keys = KeySource::Lent(Some(identity));
     }
 
     fn changed(&mut self) -> Pending<'_, ()> {

@@ -78,6 +78,18 @@ pub struct Response {
     pub body: Zeroizing<Vec<u8>>,
 }
 
+/// What [`Client::open`] came to.
+#[derive(Debug)]
+pub enum Opened {
+    /// The store answers 200 and goes on answering.
+    Stream(Stream),
+    /// Any other answer, complete.
+    Answer(Response),
+}
+
+/// A body that is read as it comes and may never end.
+pub struct Stream<B = Incoming>(B);
+
 /// Why there is no complete answer: always `Unavailable`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
@@ -160,6 +172,30 @@ impl fmt::Debug for Response {
     }
 }
 
+// === impl Stream ===
+
+impl<B: hyper::body::Body<Data = Bytes> + Unpin> Stream<B> {
+    /// A stream of this body.
+    pub fn new(body: B) -> Self {
+        Self(body)
+    }
+
+    /// What came next; `None` at the end, or where it broke off. Cancel safe.
+    pub async fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if let Ok(bytes) = self.0.frame().await?.ok()?.into_data() {
+                return Some(bytes);
+            }
+        }
+    }
+}
+
+impl<B> fmt::Debug for Stream<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
 // === impl Client ===
 
 impl fmt::Debug for Client {
@@ -198,20 +234,50 @@ impl Client {
     /// [`SendError`] if there is no complete answer in time, or one beyond the limits.
     pub async fn send(&self, call: Call) -> Result<Response, SendError> {
         let started = Instant::now();
-        let answer = match timeout(self.limits.exchange, self.exchange(&call)).await {
+        let answer = self.in_time(async { self.collect(self.exchange(&call).await?).await }).await;
+        self.trace(&call, started, answer.as_ref().ok().map(|response| response.status));
+        answer
+    }
+
+    /// Sends a request whose answer goes on for ever, and waits for its head. What is no 200 is read to its end.
+    ///
+    /// # Errors
+    /// As [`Self::send`]; the limits bound the head alone, and the caller the rest.
+    pub async fn open(&self, call: Call) -> Result<Opened, SendError> {
+        let started = Instant::now();
+        let opened = self.in_time(async {
+            let response = self.exchange(&call).await?;
+            match response.status() {
+                StatusCode::OK => Ok(Opened::Stream(Stream(response.into_body()))),
+                _ => self.collect(response).await.map(Opened::Answer),
+            }
+        });
+        let opened = opened.await;
+        let status = opened.as_ref().ok().map(|opened| match opened {
+            Opened::Stream(_) => StatusCode::OK,
+            Opened::Answer(response) => response.status,
+        });
+        self.trace(&call, started, status);
+        opened
+    }
+
+    async fn in_time<T>(&self, exchange: impl Future<Output = Result<T, SendError>>) -> Result<T, SendError> {
+        match timeout(self.limits.exchange, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(self.failed(format!("did not answer within {:?}", self.limits.exchange))),
-        };
-        let outcome = answer.as_ref().map_or("failed", |response| response.status.as_str());
+        }
+    }
+
+    fn trace(&self, call: &Call, started: Instant, status: Option<StatusCode>) {
+        let outcome = status.as_ref().map_or("failed", StatusCode::as_str);
         let ms = started.elapsed().as_millis();
         // Parameters may be private, so that only their being there is told.
         let more = if call.query.is_empty() { "" } else { "?…" };
         tracing::debug!(method = %call.method, host = %self.address.host(), path = %format_args!("{}{more}", call.path),
             status = outcome, ms, "request to store");
-        answer
     }
 
-    async fn exchange(&self, call: &Call) -> Result<Response, SendError> {
+    async fn exchange(&self, call: &Call) -> Result<hyper::Response<Incoming>, SendError> {
         let mut uri = self.address.uri(&call.path, &call.query).map_err(|problem| self.failed(problem))?;
         for _ in 0..=MAX_REDIRECTS {
             let response = self.inner.request(request(call, uri.clone())).await.map_err(|error| SendError {
@@ -219,7 +285,7 @@ impl Client {
                 ..self.failed(connect::explain(&error, self.limits.connect))
             })?;
             match redirect_target(&response, &uri) {
-                None => return self.collect(response).await,
+                None => return Ok(response),
                 Some(next) if self.address.is_same_origin(&next) => uri = next,
                 Some(_) => {
                     return Err(self.failed(

@@ -190,6 +190,8 @@ impl Source {
             let provider = &answer.request.provider;
             let orphaned = ended.contains(provider) && answer.lease.is_some();
             if let Some(lane) = self.lanes.get_mut(provider) {
+                let outlives = lane.provider.as_ref().is_some_and(|provider| provider.leases_outlive_logins());
+                let orphaned = orphaned && !outlives;
                 self.changed |= lane.adopt(answer, orphaned, moment, &mut self.jitter);
             }
         }

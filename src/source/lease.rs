@@ -9,12 +9,14 @@ use super::backoff::{self, Jitter};
 use super::handover::HandedLease;
 use super::history::Origin;
 use crate::provider::{Answer, ErrorKind, Lease, Version};
+use crate::reference::Key;
 use crate::secret::{SecretTree, SecretValue};
 
 /// What is known of one request.
 pub(super) struct Slot {
-    /// Only optional items want it.
-    pub(super) optional: bool,
+    pub(super) demand: Demand,
+    /// Parts of it that unlock providers.
+    pub(super) unlocks: Vec<Option<Key>>,
     /// The last good answer.
     pub(super) held: Option<Held>,
     /// The store has no such secret, and none is needed.
@@ -29,6 +31,17 @@ pub(super) struct Slot {
     pub(super) failure: Option<ErrorKind>,
     /// The store once gave other content under the same version: its versions name nothing.
     pub(super) untrusted: bool,
+}
+
+/// Who wants a request's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Demand {
+    /// Items that cannot do without.
+    Required,
+    /// Optional items only.
+    Optional,
+    /// No item: it is there to unlock providers, and is part of no generation.
+    Hidden,
 }
 
 /// An answer.
@@ -84,8 +97,18 @@ pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) 
 // === impl Slot ===
 
 impl Slot {
-    pub(super) fn new(optional: bool, now: Instant) -> Self {
-        Self { optional, held: None, absent: false, seen: None, due: now, failures: 0, failure: None, untrusted: false }
+    pub(super) fn new(demand: Demand, now: Instant) -> Self {
+        Self {
+            demand,
+            unlocks: Vec::new(),
+            held: None,
+            absent: false,
+            seen: None,
+            due: now,
+            failures: 0,
+            failure: None,
+            untrusted: false,
+        }
     }
 
     /// Whether a generation can be made of it.
@@ -234,7 +257,7 @@ mod tests {
         let now = Instant::now();
         let lease = Some(Lease { id: "id".into(), ttl: seconds(ttl), renewable });
         let answer = Answer { tree: SecretTree::Text("v".into()), version: None, expires_in: None, lease };
-        let mut slot = Slot::new(false, now);
+        let mut slot = Slot::new(Demand::Required, now);
         slot.held = Some(Held::new(answer, now, 0));
         slot.settle(now, seconds(1), &mut Jitter::seeded(1), 0.5);
         slot

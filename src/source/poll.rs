@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use self::land::Desk;
 use super::backoff::{Jitter, LogBudget};
 use super::lease::{Action, Slot, act_before, after};
+use super::unlock::Lock;
 use crate::provider::{Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Session, Version};
 use crate::reference::Request;
 use crate::secret::SecretValue;
@@ -26,6 +27,7 @@ pub(super) struct Lane {
     landed: Vec<Landed>,
     pub(super) pushed: bool,
     pub(super) slots: BTreeMap<Request, Slot>,
+    pub(super) lock: Option<Lock>,
     pub(super) draining: Vec<Drain>,
     pub(super) login: Option<Login>,
     /// How many logins were made after the first; a lease hangs on one of them.
@@ -81,6 +83,7 @@ impl Lane {
             landed: Vec::new(),
             pushed: false,
             slots: BTreeMap::new(),
+            lock: None,
             draining: Vec::new(),
             login: None,
             logins: 0,
@@ -117,9 +120,9 @@ impl Lane {
         }
     }
 
-    /// When [`Self::start`] will have something to do; `None` while something is in flight.
+    /// When [`Self::start`] will have something to do; `None` while something is in flight, and while it is locked.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.provider.as_ref()?;
+        self.provider.as_ref().filter(|_| !self.is_locked())?;
         let extend = self.login.as_ref().and_then(|login| login.extend_at);
         let slots = self.slots.values().map(|slot| slot.due);
         let drains = self.draining.iter().filter_map(|drain| drain.revoke_at);
@@ -226,7 +229,7 @@ impl Lane {
     }
 
     /// Everything that is polled is due now.
-    fn poll_now(&mut self) {
+    pub(super) fn poll_now(&mut self) {
         let now = Instant::now();
         self.slots.values_mut().filter(|slot| !slot.is_minted()).for_each(|slot| slot.due = now);
     }

@@ -12,6 +12,7 @@ use crate::provider::file::{FileSettings, Files};
 
 pub(crate) mod fake;
 mod leases;
+mod unlock;
 
 #[tokio::test(start_paused = true)]
 async fn the_first_generation_waits_for_all_and_asks_each_once() {
@@ -228,6 +229,21 @@ async fn a_push_and_refresh_now_read_at_once() {
     assert_eq!(text(&source.next().now_or_never().map(changed).unwrap(), "a:x", "k"), "x3");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_busy_store_is_polled_at_its_own_pace() {
+    for (pace, least, most) in [(None, 54, 67), (Some(20), 54, 67), (Some(300), 270, 331)] {
+        let a = Store::default();
+        a.put("db", "1", "{}");
+        a.state().pace = pace.map(Duration::from_secs);
+        let mut source = source(&["a:db"], &[("a", &a)]);
+        generation(&mut source, 1).await;
+        let start = Instant::now();
+        source.next().await;
+        let waited = start.elapsed().as_secs();
+        assert!((least..=most).contains(&waited), "{pace:?}: {waited}");
+    }
+}
+
 fn changed(event: Event) -> Generation {
     let Event::Changed(generation) = event else { panic!("{event:?}") };
     generation
@@ -372,7 +388,7 @@ async fn each_write_of_a_file_makes_one_generation() {
     let dir = tempfile::tempdir().unwrap();
     let write = |content: &str| std::fs::write(dir.path().join("db.json"), content).unwrap();
     write(r#"{"k":"0"}"#);
-    let settings = FileSettings { path: dir.path().to_str().unwrap().to_owned() };
+    let settings = FileSettings::at(dir.path().to_str().unwrap());
     let login = Login { provider: "a".to_owned(), role: None, token_file: "/nowhere".into() };
     let files: Box<dyn Provider> = Box::new(Files::connect(&settings, login).unwrap());
     let mut source = Source::new(&plan(&["a:db.json"]), BTreeMap::from([("a".to_owned(), files)]));

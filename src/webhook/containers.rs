@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::access::Access;
+use super::sources;
 use crate::annotations::{Mode, Options, Resources, parse_bytes, parse_cpu};
 use crate::bundle::Target;
 use crate::config::Config;
@@ -78,6 +79,13 @@ impl Blueprint<'_> {
     /// One sentence, if resources contradict each other.
     pub fn containers(&self) -> Result<Vec<Injected>, String> {
         let resources = self.resources()?;
+        let mut mounts = vec![
+            json!({"name": SECRETS_VOLUME, "mountPath": "/run/hushpod/volume"}),
+            json!({"name": STATE_VOLUME, "mountPath": "/run/hushpod/state"}),
+            json!({"name": CONTROLS_VOLUME, "mountPath": "/run/hushpod/controls", "readOnly": true}),
+            json!({"name": TOKENS_VOLUME, "mountPath": TOKENS_PATH, "readOnly": true}),
+        ];
+        mounts.extend(sources::mounts(self.plan));
         let container = |name: &'static str, subcommand: &str| {
             json!({
                 "name": name,
@@ -91,12 +99,7 @@ impl Blueprint<'_> {
                 ],
                 "resources": resources,
                 "securityContext": self.security_context(),
-                "volumeMounts": [
-                    {"name": SECRETS_VOLUME, "mountPath": "/run/hushpod/volume"},
-                    {"name": STATE_VOLUME, "mountPath": "/run/hushpod/state"},
-                    {"name": CONTROLS_VOLUME, "mountPath": "/run/hushpod/controls", "readOnly": true},
-                    {"name": TOKENS_VOLUME, "mountPath": TOKENS_PATH, "readOnly": true},
-                ],
+                "volumeMounts": mounts,
             })
         };
         let native = self.config.native_sidecars;

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::containers::{Blueprint, INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours};
-use super::mounts;
 use super::patch::{Patch, Patched, Step, at, below};
+use super::{mounts, sources};
 use crate::annotations::{self, AnnotationError, InitOrder, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
 use crate::config::Config;
 use crate::plan::{Identity, Plan, PlanError};
@@ -75,6 +75,7 @@ pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, 
     let identity =
         Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
     let plan = Plan::build(identity, &bundle, &options, config)?;
+    sources::check(spec, &bundle, &plan)?;
     let plan_json = plan.to_json()?;
     let others = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
     let blueprint = Blueprint {

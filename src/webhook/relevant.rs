@@ -57,7 +57,7 @@ impl Place {
                 ),
             },
             Self::Container if is_others => matches!(name, "name" | "resources" | "securityContext" | "volumeMounts"),
-            Self::Volume if is_others => name == "name",
+            Self::Volume if is_others => matches!(name, "name" | "configMap" | "secret"),
             Self::Container | Self::Volume | Self::Whole => true,
         };
         is_kept.then_some(Self::Whole)

@@ -5,8 +5,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc;
+
+use hushpod::config::Config;
+use hushpod::plan::{Identity, Plan};
 
 mod pod;
 
@@ -73,6 +77,92 @@ fn p4_init_fetches_once_and_a_sidecar_takes_over() {
     pod.store("token", "second");
     pod.until_file("second");
     assert_eq!(agent.terminate(), Some(0));
+}
+
+/// A file that the real age or sops wrote.
+fn fixture(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sops").join(name)).unwrap()
+}
+
+/// One file `token` with the value of the store's `token.age`, which other settings of the store open.
+fn encrypted(pod: &Pod, settings: &str) -> String {
+    let (store, keys) = (pod.path("store"), pod.path("keys"));
+    let config = format!(
+        "image: x\nproviders:\n  keys: {{type: file, path: {}}}\n  files: {{type: file, path: {}{settings}}}\n",
+        keys.display(),
+        store.display()
+    );
+    let annotations = [("hushpod.dev/file.token".to_owned(), "files:token.age".to_owned())].into();
+    let (bundle, options) = hushpod::annotations::parse(&annotations).unwrap();
+    let identity = Identity { namespace: "team".to_owned(), service_account: "web".to_owned() };
+    let plan = Plan::build(identity, &bundle, &options, &Config::from_yaml(&config).unwrap()).unwrap();
+    plan.to_json().unwrap()
+}
+
+#[test]
+fn p3_p5_an_identity_of_another_provider_opens_files_and_is_replaced_in_place() {
+    for mode in ["sidecar", "init"] {
+        let pod = Pod::new();
+        fs::create_dir(pod.path("keys")).unwrap();
+        let put = |name: &str, content: &[u8]| {
+            fs::write(pod.path("new"), content).unwrap();
+            fs::rename(pod.path("new"), pod.path(name)).unwrap();
+        };
+        put("keys/age.txt", &fixture("other.txt"));
+        put("store/token.age", &fixture("theirs.age"));
+        let plan = encrypted(&pod, ", identity: 'keys:age.txt'");
+        let mut agent = pod.command(mode).env("HUSHPOD_PLAN", &plan).arg("--log-level=trace").run();
+        pod.until_file("canary\n");
+        if mode == "init" {
+            assert_eq!(agent.wait(), Some(0));
+            continue;
+        }
+        put("store/token.age", &fixture("db.yaml.age"));
+        agent.until_log("not encrypted to the provider's age identity");
+        assert_eq!(pod.file(), "canary\n", "the last good file stays");
+        put("keys/age.txt", &fixture("identity.txt"));
+        pod.until_file("password: canary\n");
+        agent.terminate();
+        let log = agent.log();
+        assert!(!log.contains("canary") && !log.to_uppercase().contains("AGE-SECRET-KEY-1"), "{log}");
+    }
+}
+
+#[test]
+fn p9_on_a_machine_the_identity_is_where_sops_looks_for_it() {
+    let key = String::from_utf8(fixture("identity.txt")).unwrap();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/sops/identity.txt");
+    let file = file.to_str().unwrap();
+    for (settings, variable) in [
+        ("", Some(("SOPS_AGE_KEY", key.as_str()))),
+        ("", Some(("SOPS_AGE_KEY_FILE", file))),
+        (&format!(", identityFile: {file}"), None),
+        ("", Some(("XDG_CONFIG_HOME", "config"))),
+        ("", None),
+    ] {
+        let pod = Pod::new();
+        fs::write(pod.path("store/token.age"), fixture("token.age")).unwrap();
+        let mut invocation =
+            pod.command("init").env("HUSHPOD_PLAN", &encrypted(&pod, settings)).env("HOME", "/nowhere");
+        match variable {
+            Some(("XDG_CONFIG_HOME", below)) => {
+                fs::create_dir_all(pod.path(below).join("sops/age")).unwrap();
+                fs::write(pod.path(below).join("sops/age/keys.txt"), &key).unwrap();
+                invocation = invocation.env("XDG_CONFIG_HOME", pod.path(below).to_str().unwrap());
+            }
+            Some((name, value)) => invocation = invocation.env(name, value),
+            None => {}
+        }
+        let mut agent = invocation.run();
+        if variable.is_some() || !settings.is_empty() {
+            assert_eq!(agent.wait(), Some(0), "{settings} {variable:?}: {}", agent.log());
+            assert_eq!(pod.file(), "canary\n");
+        } else {
+            assert_eq!(agent.wait(), Some(1));
+            let message = fs::read_to_string(pod.termination_log()).unwrap();
+            assert!(message.contains("token.age: it is encrypted") && message.contains("identityFile"), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,10 @@ use hushpod::reference::{Reference, Request};
 use crate::fakes::server::{FakeServer, Fault, Received};
 use crate::fakes::tls::Certificates;
 
+mod aws;
+mod infisical;
+mod azure;
+mod gcp;
 mod suite;
 mod vault;
 
@@ -53,6 +57,11 @@ pub(crate) trait Subject: Sized + 'static {
     /// Takes a secret away that [`Subject::put`] stored.
     async fn remove(&self, name: &str);
 
+    /// Whether the server looks at what an identity may do; a stand-in for the real one may not.
+    fn has_policies(&self) -> bool {
+        true
+    }
+
     /// A reference to a secret that exists and that this identity may not read.
     async fn denied(&self) -> String;
 
@@ -85,6 +94,30 @@ macro_rules! contract {
 
 contract! {
     of_vault: crate::contract::vault::Shared,
+    of_aws: crate::contract::aws::Secrets,
+    of_ssm: crate::contract::aws::Parameters,
+    of_infisical: crate::contract::infisical::Shared,
+    of_azure: crate::contract::azure::Shared,
+    of_gcp: crate::contract::gcp::Shared,
+}
+
+/// Says which case a test runs that [`run_again`] started.
+const CASE: &str = "HUSHPOD_CONTRACT_CASE";
+
+/// Runs a test of this program once more in a process of its own: an environment cannot be changed while others read it.
+/// `None` takes a variable away.
+async fn run_again(test: &str, case: &str, variables: &[(&str, Option<&str>)]) {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", test]).env(CASE, case);
+    for (name, value) in variables {
+        match value {
+            Some(value) => child.env(name, value),
+            None => child.env_remove(name),
+        };
+    }
+    let output = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{case}: {told}");
 }
 
 /// The canonical request of a reference.

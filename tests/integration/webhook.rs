@@ -15,6 +15,7 @@ providers:
   vault: {type: vault, address: "https://vault.example:8200", role: "{{service_account}}", tokenSeconds: 900}
   second: {type: vault, address: "https://second.example:8200", role: x, audience: second}
   files: {type: file, path: /srv/secrets}
+  sops: {type: file, volumes: true, identity: "second:secret/data/age#key"}
 runtimeClasses: [runc]
 "#;
 
@@ -179,6 +180,82 @@ fn p6_without_tokens_the_api_tokens_place_is_still_taken() {
     let tokens = named(&injected(&pod), "volumes", "hushpod-tokens")["projected"]["sources"].clone();
     assert_eq!(tokens[0]["downwardAPI"]["items"][0]["path"], "namespace");
     assert_eq!(tokens.as_array().unwrap().len(), 1);
+}
+
+/// A pod whose bundle is in its own volumes.
+fn with_sources() -> Value {
+    let pod = with(pod(), "/metadata/annotations", json!({}));
+    let pod = annotated(
+        pod,
+        &[(
+            "secrets",
+            "- {file: a.env, from: 'sops:app-sops/prod.enc.yaml', format: dotenv}\n- {file: b, from: 'sops:more/b'}",
+        )],
+    );
+    let pod = with(pod, "/spec/volumes/1", json!({"name": "app-sops", "configMap": {"name": "app", "madeUp": 4}}));
+    with(pod, "/spec/volumes/2", json!({"name": "more", "configMap": {"name": "more"}}))
+}
+
+#[test]
+fn the_pods_own_volumes_are_mounted_into_the_agents_alone() {
+    for mode in ["sidecar", "init+sidecar", "init"] {
+        let pod = injected(&annotated(with_sources(), &[("mode", mode)]));
+        for agent in pod["spec"]["initContainers"].as_array().unwrap() {
+            for name in ["app-sops", "more"] {
+                let path = format!("/run/hushpod/sources/{name}");
+                assert!(
+                    has_mount(agent, &json!({"name": name, "mountPath": path, "readOnly": true})),
+                    "{mode} {agent}"
+                );
+            }
+            let plan = Plan::from_json(agent["env"][0]["value"].as_str().unwrap()).unwrap();
+            assert!(plan.providers["sops"].unlock.is_some() && plan.providers.contains_key("second"), "{mode}");
+        }
+        let app = named(&pod, "containers", "app")["volumeMounts"].as_array().unwrap();
+        assert_eq!(app.len(), 2, "its own, and the secrets': {app:?}");
+        // The identity's store is asked as the pod's own service account.
+        assert_eq!(named(&pod, "volumes", "hushpod-tokens")["projected"]["sources"].as_array().unwrap().len(), 1);
+        assert_eq!(named(&pod, "volumes", "app-sops"), named(&with_sources(), "volumes", "app-sops"));
+        assert_eq!(decide(&pod).patch, [] as [Value; 0], "a second pass finds nothing to do ({mode})");
+    }
+    // A mount that someone took away comes back.
+    let mut pod = injected(&with_sources());
+    let agent = &mut pod["spec"]["initContainers"][0];
+    let mounts = agent["volumeMounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| mount["name"] != "more");
+    assert!(has_mount(
+        named(&injected(&pod), "initContainers", "hushpod"),
+        &json!({"name": "more", "mountPath": "/run/hushpod/sources/more", "readOnly": true})
+    ));
+}
+
+#[test]
+fn p1_p9_only_config_map_volumes_are_sources_and_denials_name_them() {
+    let of = |volumes: Value| with(with_sources(), "/spec/volumes", volumes);
+    let app = json!({"name": "app-sops", "configMap": {"name": "app"}});
+    for (volumes, part) in [
+        (json!([]), r#""sops:app-sops/prod.enc.yaml": the pod has no volume "app-sops""#),
+        (json!([{"name": "app-sop", "configMap": {}}]), r#"no ConfigMap volume "app-sops"; did you mean "app-sop"?"#),
+        (json!([app, {"name": "other", "configMap": {}}]), r#"no ConfigMap volume "more"; known are: app-sops, other"#),
+        (
+            json!([app, {"name": "more", "secret": {"secretName": "x"}}]),
+            r#"volume "more" is a Secret's, whose values lie in etcd"#,
+        ),
+        (
+            json!([app, {"name": "more", "emptyDir": {}}]),
+            r#"volume "more" is not a ConfigMap's, and no other is read; those are: app-sops"#,
+        ),
+        (json!([app, {"name": "more", "projected": {"sources": [{"secret": {"name": "x"}}]}}]), "is not a ConfigMap's"),
+    ] {
+        let message = denial(&of(volumes));
+        assert!(message.contains("annotation hushpod.dev/secrets[") && message.contains(part), "{message}");
+    }
+    for own in ["hushpod-secrets", "hushpod-tokens"] {
+        let pod = with(pod(), "/metadata/annotations", json!({"hushpod.dev/file.a": format!("sops:{own}/x")}));
+        assert!(denial(&pod).contains("the pod has no volume"));
+        let pod = with(pod, "/spec/volumes/1", json!({"name": own, "configMap": {"name": "x"}}));
+        assert!(denial(&pod).contains("is hushpod's own"));
+    }
 }
 
 #[test]

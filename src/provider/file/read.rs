@@ -14,7 +14,8 @@ use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::dotenv;
+use super::content;
+use super::keys::Keys;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
 
@@ -29,14 +30,6 @@ const FRESH_EMPTY: Duration = Duration::from_millis(250);
 /// Where kubelet's symbolic link to the present generation is (`AtomicWriter`, k8s.io/kubernetes/pkg/volume/util).
 const DATA: &str = "..data";
 
-/// Formats of documents.
-#[derive(Clone, Copy)]
-enum Format {
-    Json,
-    Yaml,
-    Dotenv,
-}
-
 /// Answers to a batch.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -46,20 +39,21 @@ pub(super) struct Batch {
 }
 
 /// A directory store, open for one batch.
-struct Store {
+struct Store<'a> {
     root: OwnedFd,
+    keys: &'a Keys,
     /// Kubelet's generation in use below each path, looked up once, so that a batch is of one generation.
     generations: BTreeMap<String, Option<String>>,
     unsettled: bool,
 }
 
 /// Reads paths that [`super::FileSettings::resolve`] made from the store at `root`.
-pub(super) fn batch(root: &Path, paths: &[String]) -> Batch {
+pub(super) fn batch(root: &Path, paths: &[String], keys: &Keys) -> Batch {
     const ATTEMPTS: usize = 5;
     for _ in 0..ATTEMPTS {
-        let mut store = match Store::open(root) {
+        let mut store = match Store::open(root, keys) {
             Ok(Some(store)) => store,
-            Ok(None) => return single_document(root, paths),
+            Ok(None) => return single_document(root, paths, keys),
             Err(error) => return failed_batch(paths, &store_error(error)),
         };
         let answers = paths.iter().map(|path| store.read(path)).collect();
@@ -87,7 +81,7 @@ fn store_error(errno: Errno) -> ProviderError {
     }
 }
 
-fn single_document(file: &Path, paths: &[String]) -> Batch {
+fn single_document(file: &Path, paths: &[String], keys: &Keys) -> Batch {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let opened = fs::open(file, flags, Mode::empty()).and_then(|fd| Ok((fs::fstat(&fd)?, fd)));
@@ -96,11 +90,11 @@ fn single_document(file: &Path, paths: &[String]) -> Batch {
         Err(errno) => (Err(store_error(errno)), false),
     };
     let failed = |error| Batch { unsettled, ..failed_batch(paths, &error) };
-    let Some(format) = format_of(name) else {
+    if !content::is_document(name) {
         let problem = "the store's path is neither a directory nor a file that ends in .json, .yaml, .yml or .env";
         return failed(ProviderError::new(ErrorKind::Invalid, problem));
-    };
-    match bytes.and_then(|bytes| document(name, format, &bytes)) {
+    }
+    match bytes.and_then(|bytes| content::file(name, bytes, keys)) {
         Ok(tree) => Batch { answers: paths.iter().map(|path| lookup(&tree, path)).collect(), unsettled },
         Err(error) => failed(error),
     }
@@ -118,12 +112,12 @@ fn lookup(tree: &SecretTree, path: &str) -> Result<SecretTree, ProviderError> {
 
 // === impl Store ===
 
-impl Store {
+impl<'a> Store<'a> {
     /// `None` if it is no directory.
-    fn open(root: &Path) -> Result<Option<Self>, Errno> {
+    fn open(root: &Path, keys: &'a Keys) -> Result<Option<Self>, Errno> {
         let root = fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let is_directory = FileType::from_raw_mode(fs::fstat(&root)?.st_mode) == FileType::Directory;
-        Ok(is_directory.then(|| Self { root, generations: BTreeMap::new(), unsettled: false }))
+        Ok(is_directory.then(|| Self { root, keys, generations: BTreeMap::new(), unsettled: false }))
     }
 
     fn read(&mut self, path: &str) -> Result<SecretTree, ProviderError> {
@@ -132,17 +126,14 @@ impl Store {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let bytes = self.bytes(fd, &stat, path)?;
-                match format_of(path) {
-                    Some(format) => document(path, format, &bytes),
-                    None => Ok(value(bytes)),
-                }
+                content::file(path, bytes, self.keys)
             }
             FileType::Directory => self.directory(&fd, &place, path),
             _ => Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: is neither a file nor a directory"))),
         }
     }
 
-    /// One level of files, by name. Names with a dot in front are not for others.
+    /// One level of files, by name, without `.age`. Names with a dot in front are not for others.
     fn directory(&mut self, fd: &OwnedFd, place: &str, path: &str) -> Result<SecretTree, ProviderError> {
         let unreadable = |errno| file_error(errno, path);
         let mut entries = BTreeMap::new();
@@ -161,8 +152,14 @@ impl Store {
                 let problem = format!("{path}: has more than {MAX_FILES} files");
                 return Err(ProviderError::new(ErrorKind::Invalid, problem));
             }
-            let bytes = self.bytes(fd, &stat, &join(path, name))?;
-            entries.insert(name.to_owned(), value(bytes));
+            let below = join(path, name);
+            let bytes = self.bytes(fd, &stat, &below)?;
+            let entry = content::entry(&below, bytes, self.keys)?;
+            let name = content::plain_name(name);
+            if entries.insert(name.to_owned(), entry).is_some() {
+                let problem = format!("{path}: has {name:?} both encrypted and not: remove one of them");
+                return Err(ProviderError::new(ErrorKind::Invalid, problem));
+            }
         }
         Ok(SecretTree::Map(entries))
     }
@@ -299,43 +296,4 @@ fn is_fresh(stat: &Stat) -> bool {
     let written = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
     let settled = if stat.st_size == 0 { FRESH_EMPTY } else { FRESH };
     SystemTime::now().duration_since(written).is_ok_and(|age| age < settled)
-}
-
-/// By what a file's name ends in.
-fn format_of(path: &str) -> Option<Format> {
-    match path.rsplit('/').next()?.rsplit_once('.')?.1 {
-        "json" => Some(Format::Json),
-        "yaml" | "yml" => Some(Format::Yaml),
-        "env" => Some(Format::Dotenv),
-        _ => None,
-    }
-}
-
-fn value(bytes: SecretValue) -> SecretTree {
-    if bytes.expose_str().is_some() { SecretTree::Text(bytes) } else { SecretTree::Binary(bytes) }
-}
-
-/// What cannot be parsed is unavailable and not invalid: it may be half of a write, and is put right by the next one.
-/// Parsers' own messages may quote the text, so only their positions are told.
-fn document(path: &str, format: Format, bytes: &SecretValue) -> Result<SecretTree, ProviderError> {
-    let bad = |problem: String| ProviderError::new(ErrorKind::Unavailable, format!("{path}: {problem}"));
-    let text = bytes.expose_str().ok_or_else(|| bad("is not UTF-8".to_owned()))?;
-    let tree = match format {
-        Format::Dotenv => dotenv::parse(text).map_err(|error| error.to_string()),
-        Format::Json => serde_json::from_str(text)
-            .map_err(|error| format!("is no JSON at line {}, column {}", error.line(), error.column())),
-        Format::Yaml => {
-            // YAML 1.2: "no" is a word, also as a password.
-            let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
-                Some(at) => format!("is no YAML at line {}, column {}", at.line(), at.column()),
-                None => "is no YAML".to_owned(),
-            })
-        }
-    };
-    // Half of a YAML document often is one, of a single word or none.
-    match tree.map_err(bad)? {
-        tree @ (SecretTree::Map(_) | SecretTree::List(_)) => Ok(tree),
-        _ => Err(bad("is a single value, not a document with keys".to_owned())),
-    }
 }

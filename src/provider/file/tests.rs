@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::secret::SecretTree;
 
+mod encrypted;
+
 /// A store with these files.
 struct Fixture {
     dir: TempDir,
@@ -53,7 +55,7 @@ impl Fixture {
 
     fn connect(&self, path: &str) -> Files {
         let path = self.path(path).to_str().unwrap().trim_end_matches('/').to_owned();
-        Files::connect(&FileSettings { path }, login()).unwrap()
+        Files::connect(&FileSettings::at(&path), login()).unwrap()
     }
 }
 
@@ -61,12 +63,16 @@ fn login() -> Login {
     Login { provider: "files".to_owned(), role: None, token_file: PathBuf::new() }
 }
 
+fn keys() -> Keys {
+    Keys::new(KeySource::Lent(None))
+}
+
 fn request(path: &str) -> Request {
     resolve(path).unwrap()
 }
 
 fn resolve(text: &str) -> Result<Request, String> {
-    FileSettings { path: "/store".to_owned() }.resolve("files", &text.parse().unwrap())
+    FileSettings::at("/store").resolve("files", &text.parse().unwrap())
 }
 
 fn json(text: &str) -> SecretTree {
@@ -113,7 +119,7 @@ fn p9_paths_have_one_form_and_errors_say_which() {
 
 #[test]
 fn p9_the_stores_path_is_absolute_and_plain() {
-    let validate = |path: &str| FileSettings { path: path.to_owned() }.validate();
+    let validate = |path: &str| FileSettings::at(path).validate();
     assert_eq!(validate("/etc/secrets-source"), Ok(()));
     for path in ["", "relative", "/a/../b"] {
         assert!(validate(path).unwrap_err().starts_with("path: "), "{path}");
@@ -286,8 +292,8 @@ async fn p2_a_batch_is_of_one_of_kubelets_generations() {
             assert_eq!((answers.len(), values.len()), (20, 1), "files, generations");
         };
         while !done.load(Ordering::Relaxed) {
-            let batch = read::batch(&root, &names).answers;
-            let directory = read::batch(&root, &[".".to_owned()]).answers.remove(0);
+            let batch = read::batch(&root, &names, &keys()).answers;
+            let directory = read::batch(&root, &[".".to_owned()], &keys()).answers.remove(0);
             // Swapped faster than it can be read: an error, never a mixture.
             let Ok(batch) = batch.into_iter().collect::<Result<Vec<_>, _>>() else { continue };
             values(batch);
@@ -306,7 +312,7 @@ async fn what_may_be_half_of_a_write_is_read_again() {
         let fixture = Fixture::new(&[("f", content)]);
         let written = std::time::SystemTime::now() - Duration::from_millis(age);
         fs::File::options().write(true).open(fixture.path("f")).unwrap().set_modified(written).unwrap();
-        let batch = read::batch(&fixture.path(""), &["f".to_owned()]);
+        let batch = read::batch(&fixture.path(""), &["f".to_owned()], &keys());
         assert_eq!(batch.unsettled, again, "{content:?} after {age} ms");
         assert!(batch.answers[0].is_ok());
     }

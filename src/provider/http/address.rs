@@ -1,10 +1,12 @@
 //! Where a store is.
 
 use std::fmt::{self, Write};
+use std::net::{IpAddr, Ipv6Addr};
 
 use hyper::Uri;
 
-/// A store's address: `https://host[:port][/prefix]`, or `http://` on this machine alone.
+/// A store's address: `https://host[:port][/prefix]`, or `http://` where nothing leaves the machine: on this one alone,
+/// and at the link-local addresses (RFC 3927) where clouds' machines ask for their own identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     is_https: bool,
@@ -39,8 +41,8 @@ impl Address {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let is_https = match scheme {
             "https" => true,
-            "http" if is_loopback(&host) => false,
-            "http" => return Err(bad("is not encrypted, which is allowed only for localhost")),
+            "http" if is_loopback(&host) || is_link_local(&host) => false,
+            "http" => return Err(bad("is not encrypted, which is allowed only for localhost and 169.254.0.0/16")),
             _ => return Err(bad("has another scheme")),
         };
         if host.is_empty() || (authority.as_str().len() > authority.host().len() && authority.port_u16().is_none()) {
@@ -97,7 +99,17 @@ impl fmt::Display for Address {
 }
 
 fn is_loopback(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost") || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn is_link_local(host: &str) -> bool {
+    // AWS's counterpart for nodes without IPv4; it is answered by the node itself.
+    const AWS_POD_IDENTITY: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23);
+    match host.parse() {
+        Ok(IpAddr::V4(ip)) => ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => ip == AWS_POD_IDENTITY,
+        Err(_) => false,
+    }
 }
 
 /// RFC 3986, 2.3: letters, digits and `-._~` stand for themselves, and what `also` allows.
@@ -125,6 +137,8 @@ mod tests {
             ("http://127.0.0.1:8200", "http://127.0.0.1:8200"),
             ("http://[::1]", "http://[::1]"),
             ("http://localhost:1", "http://localhost:1"),
+            ("http://169.254.169.254", "http://169.254.169.254"),
+            ("http://[fd00:ec2::23]/v1", "http://[fd00:ec2::23]/v1"),
         ] {
             assert_eq!(Address::parse(text).unwrap().to_string(), shown);
         }
@@ -138,6 +152,10 @@ mod tests {
             ("vault.vault.svc", "has no scheme"),
             ("http://vault.vault.svc:8200", "only for localhost"),
             ("http://127.0.0.1.evil.example", "only for localhost"),
+            ("http://169.255.169.254", "only for localhost"),
+            ("http://169.254.169.254.evil.example", "only for localhost"),
+            ("http://[fe80::1]", "only for localhost"),
+            ("http://[fd00:ec2::254]", "only for localhost"),
             ("ftp://vault", "another scheme"),
             ("https://vault:", "no port"),
             ("https://vault:99999", "no port"),

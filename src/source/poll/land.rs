@@ -12,7 +12,7 @@ use crate::secret::{SecretTree, SecretValue};
 use crate::source::Failure;
 use crate::source::backoff::{self, Jitter};
 use crate::source::history::{Fingerprints, Origin};
-use crate::source::lease::{Held, Slot, after, in_time};
+use crate::source::lease::{Demand, Held, Slot, after, in_time};
 
 /// Spreads what thousands of replicas ask of a store that came back just now.
 const STALLED_WAKE: Duration = Duration::from_secs(2);
@@ -85,19 +85,22 @@ impl Lane {
         desk: &mut Desk<'_>,
         outcome: &mut Outcome,
     ) {
+        let interval =
+            self.provider.as_ref().and_then(|provider| provider.pace()).unwrap_or_default().max(self.interval);
         // One draw for the batch: what was read together stays together.
         let chance = desk.jitter.chance();
         let short = || Err(ProviderError::new(ErrorKind::Unavailable, "the provider left this request unanswered"));
         let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for (request, result) in requests.into_iter().zip(results) {
             let Some(slot) = self.slots.get_mut(&request) else { continue };
-            let result = result.unwrap_or_else(short);
+            let result = slot.checked(result.unwrap_or_else(short));
             match take(slot, &request, result, self.started, self.logins, desk.fingerprints) {
                 Ok(taken) => {
-                    slot.settle(now, self.interval, desk.jitter, chance);
+                    slot.settle(now, interval, desk.jitter, chance);
                     outcome.answers += 1;
-                    outcome.changed |= taken.changed;
-                    outcome.uncounted |= taken.uncounted;
+                    let counts = slot.demand != Demand::Hidden;
+                    outcome.changed |= taken.changed && counts;
+                    outcome.uncounted |= taken.uncounted && counts;
                     self.draining.extend(taken.replaced.and_then(|old| old.into_drain(now)));
                 }
                 Err(error) => {
@@ -197,9 +200,10 @@ impl Lane {
         }
     }
 
-    /// Notes which login the provider holds now. Leases end with the login that they hang on, so another login means
+    /// Notes which login the provider holds now. Where leases end with the login that they hang on, another login means
     /// other leases, whoever made it.
     fn observe_login(&mut self, now: Instant, jitter: &mut Jitter) {
+        let leases_outlive = self.provider.as_ref().is_some_and(|provider| provider.leases_outlive_logins());
         let Some(session) = self.provider.as_ref().and_then(|provider| provider.session()) else {
             if let Some(login) = &mut self.login {
                 login.extend_at = None;
@@ -211,6 +215,9 @@ impl Lane {
             Some(login) if login.token == session.token => login.update(&session, now, jitter),
             Some(login) => {
                 *login = Login::new(session, now, jitter);
+                if leases_outlive {
+                    return;
+                }
                 self.logins += 1;
                 let logins = self.logins;
                 let hangs_on_another =
@@ -283,7 +290,7 @@ fn take(
             ));
         }
         // Once it was there, "not found" is no reason to take it away: the last good answer stays.
-        Err(error) if error.kind == ErrorKind::NotFound && slot.optional && slot.held.is_none() => {
+        Err(error) if error.kind == ErrorKind::NotFound && slot.demand == Demand::Optional && slot.held.is_none() => {
             let changed = !std::mem::replace(&mut slot.absent, true);
             return Ok(Taken { changed, ..nothing });
         }

@@ -36,8 +36,12 @@ pub(crate) struct State {
     pub(crate) leases: BTreeMap<String, Granted>,
     /// Old versions, for pins.
     pub(crate) past: BTreeMap<(String, String), SecretTree>,
-    login_count: u32,
+    pub(crate) login_count: u32,
     mutations: u32,
+    /// Leases live on without the login that made them.
+    pub(crate) outliving: bool,
+    /// What [`Provider::pace`] says.
+    pub(crate) pace: Option<Duration>,
 }
 
 #[derive(Clone, Default)]
@@ -242,6 +246,18 @@ impl Provider for Connection {
         Box::pin(async { self.store.push.notified().await })
     }
 
+    fn leases_outlive_logins(&self) -> bool {
+        self.store.state().outliving
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        self.store.state().pace
+    }
+
+    fn unlock(&mut self, identity: SecretValue) {
+        self.store.state().calls.push(format!("unlock {}", identity.expose_str().unwrap()));
+    }
+
     fn session(&self) -> Option<Session> {
         let (token, ends) = self.session.as_ref()?;
         let renewable = self.store.state().logins?.1;
@@ -321,11 +337,12 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
     };
     let provider = |text: &&str| {
         let planned = PlannedProvider {
-            settings: ProviderSettings::File(FileSettings { path: "/nowhere".to_owned() }),
+            settings: ProviderSettings::File(FileSettings::at("/nowhere")),
             role: None,
             audience: None,
             refresh_seconds: 60,
             revoke_on_exit: true,
+            unlock: None,
         };
         (request(text).provider, planned)
     };

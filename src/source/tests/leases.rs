@@ -183,6 +183,24 @@ async fn p4_one_login_is_extended_and_leases_follow_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p4_leases_that_outlive_logins_stay_when_another_is_made() {
+    let a = Store::default();
+    a.state().logins = Some((3000, false));
+    a.state().outliving = true;
+    a.put_leased("db", 600, 1_000_000, true);
+    let mut first = source(&["a:db"], &[("a", &a)]);
+    assert_eq!(run(&mut first, 6000).await, ["lease-1"]);
+    assert!(a.state().login_count > 1);
+    // Nor does a login that ended during a restart end them.
+    let mut hand_over = first.hand_over();
+    drop(first);
+    hand_over.sessions[0].ends = Some(std::time::UNIX_EPOCH);
+    let mut second = source(&["a:db"], &[("a", &a)]);
+    second.resume(hand_over);
+    assert_eq!(run(&mut second, 300).await, ["lease-1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn p4_a_login_that_cannot_be_extended_is_tried_until_its_end() {
     let a = Store::default();
     a.put("db", "1", r#"{"user":"static"}"#);

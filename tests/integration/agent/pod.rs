@@ -79,7 +79,7 @@ impl Pod {
 
     /// One file `token` with the value of the store's `token`.
     fn plan(&self) -> Plan {
-        let settings = ProviderSettings::File(FileSettings { path: self.path("store").to_str().unwrap().to_owned() });
+        let settings = ProviderSettings::File(FileSettings::at(self.path("store").to_str().unwrap()));
         let request = settings.as_settings().resolve("files", &"token".parse().unwrap()).unwrap();
         let item = PlannedItem {
             target: Target::File("token".parse().unwrap()),
@@ -90,8 +90,14 @@ impl Pod {
             template: None,
             optional: false,
         };
-        let provider =
-            PlannedProvider { settings, role: None, audience: None, refresh_seconds: 60, revoke_on_exit: false };
+        let provider = PlannedProvider {
+            settings,
+            role: None,
+            audience: None,
+            refresh_seconds: 60,
+            revoke_on_exit: false,
+            unlock: None,
+        };
         Plan {
             version: PLAN_VERSION,
             identity: Identity { namespace: "team".to_owned(), service_account: "web".to_owned() },

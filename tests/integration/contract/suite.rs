@@ -79,6 +79,9 @@ pub(super) async fn what_is_missing_says_so<S: Subject>(store: &S) {
 }
 
 pub(super) async fn what_is_denied_says_so<S: Subject>(store: &S) {
+    if !store.has_policies() {
+        return;
+    }
     let (settings, mut provider) = client(store);
     let reference = store.denied().await;
     let error = read(&mut *provider, &request(&settings, &reference), None).await.unwrap_err();

@@ -171,6 +171,16 @@ impl FakeServer {
         Self { address, certificates, inner, task }
     }
 
+    /// Starts a server without TLS, as machines' metadata services are.
+    pub(crate) async fn start_plain(answer: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Self {
+        let inner = Arc::new(Inner { answer: Box::new(answer), state: Mutex::default() });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().fallback(handle).with_state(Arc::clone(&inner));
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, certificates: Certificates::new(), inner, task }
+    }
+
     /// `https://` and the address.
     pub(crate) fn url(&self) -> String {
         format!("https://{}", self.address)

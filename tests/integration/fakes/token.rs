@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -24,4 +24,12 @@ pub(crate) fn sign(claims: &Value, expires_in: i64) -> String {
     let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &KEY.serialize_der()).unwrap();
     let signature = key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// The claims of a JWT that [`sign`] made; `None` if somebody else did.
+pub(crate) fn verified(jwt: &str) -> Option<Value> {
+    let (message, signature) = jwt.rsplit_once('.')?;
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, KEY.public_key_raw());
+    key.verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(message.split_once('.')?.1).ok()?).ok()
 }

@@ -1,0 +1,191 @@
+//! What AWS's refusals mean, in our own words.
+//!
+//! AWS's text may hold a name that someone made of a value, so that it is only searched for words that tell cases apart,
+//! and never passed on.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::provider::http::{Response, SendError};
+use crate::provider::{ErrorKind, ProviderError};
+
+/// A failed call, and what else it says about.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) scope: Scope,
+    pub(super) error: ProviderError,
+}
+
+/// What a failure says about other calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Nothing.
+    Call,
+    /// Other credentials might help.
+    Session,
+    /// Every other call would fail likewise.
+    Store,
+}
+
+/// An error's frame, as both services write it; also an entry in a batch's list of errors.
+#[derive(Deserialize)]
+struct Frame {
+    #[serde(rename = "__type")]
+    kind: String,
+}
+
+/// A refusal: the error's name, and the text it may be searched in.
+pub(super) struct Complaint<'a> {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) text: &'a [u8],
+    pub(super) retry_after: Option<std::time::Duration>,
+}
+
+/// What was asked, for messages.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    /// The IAM action, such as `secretsmanager:GetSecretValue`.
+    pub(super) action: &'a str,
+    /// Of what.
+    pub(super) what: &'a str,
+    /// Whom AWS knows the caller as.
+    pub(super) who: &'a str,
+    pub(super) address: &'a dyn fmt::Display,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { scope: Scope::Call, error: ProviderError::new(kind, message) }
+    }
+
+    pub(super) fn of(scope: Scope, kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { scope, error: ProviderError::new(kind, message) }
+    }
+
+    /// The identity may not do this one thing: others may be allowed.
+    pub(super) fn is_denial(&self) -> bool {
+        self.scope == Scope::Call && self.error.kind == ErrorKind::Denied
+    }
+
+    /// One of several things asked for with one call spoils it for the others.
+    pub(super) fn is_about_one(&self) -> bool {
+        self.scope == Scope::Call && matches!(self.error.kind, ErrorKind::Denied | ErrorKind::Invalid)
+    }
+}
+
+impl From<SendError> for Failure {
+    fn from(failed: SendError) -> Self {
+        Self { scope: if failed.is_connected { Scope::Call } else { Scope::Store }, error: failed.error }
+    }
+}
+
+impl From<ProviderError> for Failure {
+    fn from(error: ProviderError) -> Self {
+        Self { scope: Scope::Call, error }
+    }
+}
+
+// === impl Complaint ===
+
+impl<'a> Complaint<'a> {
+    /// A whole answer that is a refusal.
+    ///
+    /// <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>
+    pub(super) fn of(response: &'a Response) -> Self {
+        let header = response.headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
+        let frame = || serde_json::from_slice::<Frame>(&response.body).ok().map(|frame| frame.kind);
+        let code = header.map(str::to_owned).or_else(frame).unwrap_or_default();
+        // Before it there may be a namespace, behind it an address.
+        let code = code.split(':').next().and_then(|code| code.rsplit('#').next()).unwrap_or_default().to_owned();
+        Self { status: response.status.as_u16(), code, text: &response.body, retry_after: response.retry_after }
+    }
+
+    fn says(&self, words: &str) -> bool {
+        self.text.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
+    }
+
+    /// What the refusal means.
+    pub(super) fn explain(&self, asked: Asked<'_>) -> Failure {
+        let Asked { action, what, who, address } = asked;
+        let call = |kind, message: String| Failure::new(kind, message);
+        match self.code.as_str() {
+            "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
+                self.throttled(asked)
+            }
+            _ if self.status == 429 => self.throttled(asked),
+            "ExpiredTokenException"
+            | "ExpiredToken"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "RequestTimeTooSkewed"
+            | "RequestExpired"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException" => self.unknown_caller(who),
+            "AccessDeniedException" | "AccessDenied" => call(ErrorKind::Denied, self.denied(asked)),
+            "DecryptionFailure" | "InvalidKeyId" => call(
+                ErrorKind::Denied,
+                format!(
+                    "{what} cannot be decrypted: its KMS key is disabled or gone, or {who} lacks kms:Decrypt on it"
+                ),
+            ),
+            "ResourceNotFoundException" | "ParameterNotFound" | "ParameterVersionNotFound" => {
+                call(ErrorKind::NotFound, format!("{what} does not exist"))
+            }
+            "InvalidRequestException" if self.says("marked for deletion") || self.says("marked deleted") => {
+                call(ErrorKind::NotFound, format!("{what} is marked for deletion"))
+            }
+            "InvalidRequestException" | "InvalidParameterException" | "ValidationException" => {
+                call(ErrorKind::Invalid, format!("{what} is refused as a bad request: check its name and version"))
+            }
+            _ if matches!(self.status, 401 | 403) => call(ErrorKind::Denied, self.denied(asked)),
+            _ => call(
+                ErrorKind::Unavailable,
+                format!("{address} fails at {action} of {what} with status {}", self.status),
+            ),
+        }
+    }
+
+    fn throttled(&self, Asked { action, address, .. }: Asked<'_>) -> Failure {
+        let kind = ErrorKind::Throttled { retry_after: self.retry_after };
+        let message = format!(
+            "{address} asks for patience at {action}: the account's rate is used up; set a longer refresh, or have its \
+             quota raised"
+        );
+        Failure::of(Scope::Store, kind, message)
+    }
+
+    /// The signature says who calls: AWS does not know them, or not any more, or not at this hour.
+    fn unknown_caller(&self, who: &str) -> Failure {
+        let is_skewed = matches!(self.code.as_str(), "RequestTimeTooSkewed" | "RequestExpired")
+            || self.says("signature expired")
+            || self.says("signature not yet current");
+        if is_skewed {
+            let message =
+                "AWS refuses a signature of this time: the machine's clock is wrong by more than five minutes";
+            return Failure::of(Scope::Store, ErrorKind::Denied, message);
+        }
+        let problem = match self.code.as_str() {
+            "ExpiredTokenException" | "ExpiredToken" => "have expired",
+            "InvalidSignatureException" | "SignatureDoesNotMatch" => {
+                "do not fit together: the secret access key is not that of the access key id"
+            }
+            _ => "are unknown to AWS: the access key was deleted, or is of another partition or region",
+        };
+        Failure::of(Scope::Session, ErrorKind::Denied, format!("the credentials of {who} {problem}"))
+    }
+
+    fn denied(&self, Asked { action, what, who, .. }: Asked<'_>) -> String {
+        if self.says("kms:") || self.says("ciphertext") || self.says("access to kms") {
+            return format!("{what} is denied to {who}: it lacks kms:Decrypt on its KMS key");
+        }
+        format!("{what} is denied to {who}: it lacks {action} on it")
+    }
+}

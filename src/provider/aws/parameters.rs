@@ -1,0 +1,383 @@
+//! Parameter Store: reads.
+//!
+//! What has changed is asked with the same two operations that read, without decryption: that takes no further right,
+//! costs no call of KMS, and shows no value of a `SecureString`. `DescribeParameters` would show not even the others',
+//! but it cannot be allowed for less than the names of all parameters of the account, and its rate cannot be raised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use hyper_util::client::proxy::matcher::Matcher;
+use serde::{Deserialize, Serialize};
+
+use super::SsmSettings;
+use super::api::{Api, Service, limits};
+use super::complaint::Failure;
+use super::name::is_tree;
+use crate::provider::http::Limits;
+use crate::provider::{
+    Answer, ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session,
+    Version,
+};
+use crate::reference::Request;
+use crate::secret::{SecretTree, SecretValue};
+
+const SERVICE: Service = Service { name: "ssm", target: "AmazonSSM", title: "Parameter Store" };
+
+/// Most parameters of one `GetParameters`, and of one page of `GetParametersByPath`.
+const BATCH: usize = 10;
+
+/// A tree of more was not meant to be files.
+const MAX_PAGES: usize = 100;
+
+/// Bytes of a tree's version.
+const DIGEST: usize = 16;
+
+/// Parameter Store of one region, as one pod identity sees it.
+///
+/// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so that a denial would be
+/// the same after another login.
+#[derive(Debug)]
+pub struct ParameterStore {
+    api: Api,
+    /// Parameters that would spoil every call that names others too, and the login that this was seen with.
+    alone: (u64, BTreeSet<Request>),
+}
+
+type Outcomes<'a, T> = BTreeMap<&'a Request, Result<T, Failure>>;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Get<'a> {
+    names: &'a [String],
+    with_decryption: bool,
+}
+
+/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html>
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Found {
+    #[serde(default)]
+    parameters: Vec<Parameter>,
+    #[serde(default)]
+    invalid_parameters: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GetByPath<'a> {
+    path: &'a str,
+    recursive: bool,
+    with_decryption: bool,
+    max_results: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<&'a str>,
+}
+
+/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParametersByPath.html>
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Page {
+    parameters: Vec<Parameter>,
+    #[serde(default)]
+    next_token: Option<String>,
+}
+
+/// <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_Parameter.html>
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Parameter {
+    name: String,
+    #[serde(rename = "ARN", default)]
+    arn: Option<String>,
+    #[serde(rename = "Type")]
+    kind: String,
+    /// Encrypted, if it is a `SecureString` and decryption was not asked for.
+    value: SecretValue,
+    version: u64,
+    /// Seconds since 1970.
+    last_modified_date: f64,
+}
+
+// === impl Parameter ===
+
+impl Parameter {
+    /// A parameter that is deleted and made anew counts from 1 again: its number alone is no version.
+    fn version(&self) -> Version {
+        Version(format!("{}@{:.3}", self.version, self.last_modified_date))
+    }
+
+    /// Whether decryption makes a difference.
+    fn is_encrypted(&self) -> bool {
+        self.kind == "SecureString"
+    }
+
+    fn into_answer(self) -> Answer {
+        let version = Some(self.version());
+        Answer { tree: SecretTree::Text(self.value), version, expires_in: None, lease: None }
+    }
+}
+
+/// As `GetParameters` takes it.
+fn name(request: &Request) -> String {
+    match request.version() {
+        Some(version) => format!("{}:{version}", request.path),
+        None => request.path.clone(),
+    }
+}
+
+/// What a request asks for, in a message.
+fn shown(request: &Request) -> String {
+    match request.version() {
+        Some(version) => format!("version {version} of parameter {}", request.path),
+        None if is_tree(&request.path) => format!("every parameter below {}", request.path),
+        None => format!("parameter {}", request.path),
+    }
+}
+
+/// Splits requests so that a call names each parameter once, and those that must be alone, alone.
+fn batches<'a>(requests: &[&'a Request], alone: &BTreeSet<Request>) -> Vec<Vec<&'a Request>> {
+    let (alone, mut left): (Vec<_>, Vec<_>) = requests.iter().copied().partition(|request| alone.contains(*request));
+    let mut batches: Vec<_> = alone.into_iter().map(|request| vec![request]).collect();
+    while !left.is_empty() {
+        let mut names = BTreeSet::new();
+        let (batch, rest) =
+            left.into_iter().partition(|request| names.len() < BATCH && names.insert(request.path.as_str()));
+        batches.push(batch);
+        left = rest;
+    }
+    batches
+}
+
+/// The version of a tree: a digest of its parameters' names and versions, never of values.
+fn tree_version(parameters: &BTreeMap<String, Parameter>) -> Version {
+    let mut digest = Context::new(&SHA256);
+    for (name, parameter) in parameters {
+        digest.update(format!("{name}\0{}\n", parameter.version()).as_bytes());
+    }
+    let mut text = String::with_capacity(2 * DIGEST);
+    for byte in digest.finish().as_ref().iter().take(DIGEST) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Version(text)
+}
+
+// === impl ParameterStore ===
+
+impl ParameterStore {
+    /// A client that has not yet logged in.
+    ///
+    /// # Errors
+    /// `Invalid` if a setting cannot be used.
+    pub fn connect(settings: &SsmSettings, login: Login) -> Result<Self, ProviderError> {
+        Self::connect_with(settings, login, limits(), &Matcher::from_env())
+    }
+
+    /// As [`Self::connect`], with other limits and proxies than the usual and the environment's.
+    ///
+    /// # Errors
+    /// `Invalid` if a setting cannot be used.
+    pub fn connect_with(
+        settings: &SsmSettings,
+        login: Login,
+        limits: Limits,
+        proxy: &Matcher,
+    ) -> Result<Self, ProviderError> {
+        let api = Api::connect(&SERVICE, &settings.0, login, limits, proxy)?;
+        Ok(Self { api, alone: (0, BTreeSet::new()) })
+    }
+
+    async fn read_all(&mut self, requests: &[Request], known: &Known) -> Vec<ReadResult> {
+        self.api.begin();
+        let (trees, single): (Vec<_>, Vec<_>) = requests.iter().partition(|request| is_tree(&request.path));
+        let mut outcomes = self.read_single(&single, known).await;
+        for request in trees {
+            let outcome = self.read_tree(request, known.get(request)).await;
+            outcomes.insert(request, outcome);
+        }
+        let unanswered = || Err(ProviderError::new(ErrorKind::Unavailable, "Parameter Store left it unanswered"));
+        let result = |request| match outcomes.get(request) {
+            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == known.get(request) => {
+                Ok(Reading::NotModified)
+            }
+            Some(outcome) => outcome.clone().map_err(|failure| failure.error),
+            None => unanswered(),
+        };
+        requests.iter().map(result).collect()
+    }
+
+    async fn read_single<'a>(&mut self, requests: &[&'a Request], known: &Known) -> Outcomes<'a, Reading> {
+        let (held, mut wanted): (Vec<_>, Vec<_>) = requests.iter().partition(|request| known.contains_key(**request));
+        let mut outcomes = Outcomes::new();
+        for (request, found) in self.get_all(&held, false).await {
+            let outcome = match found {
+                Ok(parameter) if known.get(request) == Some(&parameter.version()) => Ok(Reading::NotModified),
+                Ok(parameter) if parameter.is_encrypted() => {
+                    wanted.push(request);
+                    continue;
+                }
+                found => found.map(Parameter::into_answer).map(Reading::Fresh),
+            };
+            outcomes.insert(request, outcome);
+        }
+        let found = self.get_all(&wanted, true).await;
+        let fresh = |found: Result<Parameter, _>| found.map(Parameter::into_answer).map(Reading::Fresh);
+        outcomes.extend(found.into_iter().map(|(request, found)| (request, fresh(found))));
+        outcomes
+    }
+
+    /// Gets parameters, ten with a call. One that may not be read would keep the others from being read: then each is
+    /// asked for alone, and from then on that one is.
+    async fn get_all<'a>(&mut self, requests: &[&'a Request], decrypted: bool) -> Outcomes<'a, Parameter> {
+        let mut outcomes = Outcomes::new();
+        for batch in batches(requests, self.alone()) {
+            let found = match self.get(&batch, decrypted).await {
+                Err(failure) if failure.is_about_one() && batch.len() > 1 => {
+                    self.get_each(&batch, decrypted, &mut outcomes).await;
+                    continue;
+                }
+                found => found,
+            };
+            for request in batch {
+                let outcome = found.as_ref().map_err(Failure::clone).and_then(|found| self.pick(request, found));
+                outcomes.insert(request, outcome);
+            }
+        }
+        outcomes
+    }
+
+    /// What is to be asked for alone, as far as the login held shows.
+    fn alone(&mut self) -> &mut BTreeSet<Request> {
+        if self.alone.0 != self.api.logins {
+            self.alone = (self.api.logins, BTreeSet::new());
+        }
+        &mut self.alone.1
+    }
+
+    async fn get_each<'a>(
+        &mut self,
+        requests: &[&'a Request],
+        decrypted: bool,
+        outcomes: &mut Outcomes<'a, Parameter>,
+    ) {
+        for request in requests {
+            let outcome = match self.get(&[request], decrypted).await {
+                Ok(found) => self.pick(request, &found),
+                Err(failure) => {
+                    if failure.is_about_one() {
+                        self.alone().insert((*request).clone());
+                    }
+                    Err(failure)
+                }
+            };
+            outcomes.insert(request, outcome);
+        }
+    }
+
+    async fn get(&mut self, requests: &[&Request], with_decryption: bool) -> Result<Found, Failure> {
+        let names: Vec<_> = requests.iter().map(|request| name(request)).collect();
+        let what = match requests {
+            [request] => shown(request),
+            _ => format!("{} parameters", requests.len()),
+        };
+        self.api.call("GetParameters", &Get { names: &names, with_decryption }, &what).await
+    }
+
+    fn pick(&self, request: &Request, found: &Found) -> Result<Parameter, Failure> {
+        let is_it = |parameter: &&Parameter| {
+            parameter.name == request.path || parameter.arn.as_deref() == Some(request.path.as_str())
+        };
+        if let Some(parameter) = found.parameters.iter().find(is_it) {
+            return Ok(parameter.clone());
+        }
+        if found.invalid_parameters.contains(&name(request)) {
+            return Err(Failure::new(ErrorKind::NotFound, format!("{} does not exist", shown(request))));
+        }
+        Err(self.api.garbage(&shown(request)))
+    }
+
+    async fn read_tree(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
+        let mut parameters = self.get_tree(request, known.is_none()).await?;
+        if known == Some(&tree_version(&parameters)) {
+            return Ok(Reading::NotModified);
+        }
+        if known.is_some() && parameters.values().any(Parameter::is_encrypted) {
+            parameters = self.get_tree(request, true).await?;
+        }
+        if parameters.is_empty() {
+            let message = format!("there are no parameters below {}", request.path);
+            return Err(Failure::new(ErrorKind::NotFound, message));
+        }
+        let version = Some(tree_version(&parameters));
+        let entries = parameters.into_iter().map(|(name, parameter)| (name, SecretTree::Text(parameter.value)));
+        let answer = Answer { tree: SecretTree::Map(entries.collect()), version, expires_in: None, lease: None };
+        Ok(Reading::Fresh(answer))
+    }
+
+    /// All parameters of a tree, by their names within it.
+    async fn get_tree(
+        &mut self,
+        request: &Request,
+        with_decryption: bool,
+    ) -> Result<BTreeMap<String, Parameter>, Failure> {
+        let path = request.path.trim_end_matches('/');
+        let what = shown(request);
+        let mut parameters = BTreeMap::new();
+        let mut next_token = None;
+        for _ in 0..MAX_PAGES {
+            let body = GetByPath {
+                path,
+                recursive: true,
+                with_decryption,
+                max_results: BATCH,
+                next_token: next_token.as_deref(),
+            };
+            let page: Page = self.api.call("GetParametersByPath", &body, &what).await?;
+            for parameter in page.parameters {
+                let Some(name) = parameter.name.strip_prefix(&request.path) else { continue };
+                parameters.insert(name.to_owned(), parameter);
+            }
+            next_token = page.next_token.filter(|token| !token.is_empty());
+            if next_token.is_none() {
+                return Ok(parameters);
+            }
+        }
+        let message = format!("there are more than {MAX_PAGES} pages of parameters below {path}: write a longer path");
+        Err(Failure::new(ErrorKind::Invalid, message))
+    }
+}
+
+impl Provider for ParameterStore {
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        Box::pin(self.read_all(requests, known))
+    }
+
+    fn renew<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
+        Box::pin(std::future::ready(Err(no_leases())))
+    }
+
+    fn revoke<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
+        Box::pin(std::future::ready(Err(no_leases())))
+    }
+
+    fn session(&self) -> Option<Session> {
+        self.api.session()
+    }
+
+    fn resume(&mut self, session: Session) {
+        self.api.resume(&session);
+    }
+
+    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
+        Box::pin(self.api.extend())
+    }
+}
+
+fn no_leases() -> ProviderError {
+    ProviderError::new(ErrorKind::Invalid, "Parameter Store has no leases")
+}
+
+#[cfg(test)]
+mod tests;

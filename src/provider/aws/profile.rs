@@ -1,0 +1,146 @@
+//! The shared files of AWS's command line: the part of them that holds ready-made credentials.
+//!
+//! <https://docs.aws.amazon.com/sdkref/latest/guide/file-format.html>
+
+use std::path::PathBuf;
+
+use super::credentials::Keys;
+use crate::secret::SecretValue;
+
+/// What a profile says about where credentials are.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Profile {
+    /// Here.
+    Keys(Keys),
+    /// At STS, for a token.
+    WebIdentity { role: String, token_file: PathBuf },
+}
+
+/// Settings that lead to credentials in ways that hushpod does not go, and what they are called.
+const UNSUPPORTED: [(&str, &str); 6] = [
+    ("sso_session", "IAM Identity Center (SSO)"),
+    ("sso_start_url", "IAM Identity Center (SSO)"),
+    ("credential_process", "a program"),
+    ("source_profile", "another profile's role"),
+    ("credential_source", "the machine's role"),
+    ("login_session", "a console login"),
+];
+
+/// Looks a profile up; what the file of credentials says goes before what the file of settings says.
+pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profile, String> {
+    let of_settings = if name == "default" { name.to_owned() } else { format!("profile {name}") };
+    // `[profile default]` goes before `[default]` there.
+    let all = [section(credentials, name), section(config, &format!("profile {name}")), section(config, &of_settings)];
+    let get = |setting: &str| all.iter().flatten().find_map(|section| value(section, setting));
+    if all.iter().all(Option::is_none) {
+        return Err(format!("there is no AWS profile {name:?}: `aws configure list-profiles` prints those that are"));
+    }
+    if let (Some(id), Some(secret)) = (get("aws_access_key_id"), get("aws_secret_access_key")) {
+        let token = get("aws_session_token").map(SecretValue::from);
+        return Ok(Profile::Keys(Keys { id: id.into(), secret: secret.into(), token }));
+    }
+    if let (Some(role), Some(file)) = (get("role_arn"), get("web_identity_token_file")) {
+        return Ok(Profile::WebIdentity { role: role.to_owned(), token_file: PathBuf::from(file) });
+    }
+    let way = UNSUPPORTED.iter().find(|(setting, _)| get(setting).is_some());
+    Err(match way {
+        Some((_, way)) => format!(
+            "AWS profile {name:?} gets its credentials from {way}, which hushpod does not do: run `eval \"$(aws \
+             configure export-credentials --profile {name} --format env)\"` and use method environment"
+        ),
+        None => format!("AWS profile {name:?} has no aws_access_key_id and aws_secret_access_key"),
+    })
+}
+
+/// The lines of a section. Of two that have the same name, the first counts.
+fn section<'a>(text: &'a str, name: &str) -> Option<Vec<&'a str>> {
+    let is_header = |line: &str| line.starts_with('[');
+    let mut lines = text.lines().skip_while(|line| !header_is(line, name));
+    lines.next()?;
+    Some(lines.take_while(|line| !is_header(line)).collect())
+}
+
+fn header_is(line: &str, name: &str) -> bool {
+    let inner = line.strip_prefix('[').and_then(|rest| rest.split(']').next());
+    inner.is_some_and(|inner| inner.split_whitespace().eq(name.split_whitespace()))
+}
+
+/// A setting's value, if it has one. Lines that begin with blanks belong to a setting above them.
+fn value<'a>(section: &[&'a str], setting: &str) -> Option<&'a str> {
+    section.iter().filter(|line| !line.starts_with([' ', '\t', '#', ';'])).find_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        let value = value.trim();
+        (name.trim().eq_ignore_ascii_case(setting) && !value.is_empty()).then_some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREDENTIALS: &str = "\
+# aws_access_key_id = wrong
+[default]
+aws_access_key_id = AKIAcanary
+aws_secret_access_key=canary/a+b=
+s3 =
+  aws_session_token = wrong
+
+[ temporary ]
+AWS_ACCESS_KEY_ID=ASIAcanary
+aws_secret_access_key = canary-2
+aws_session_token = canary-token==
+";
+    const CONFIG: &str = "\
+[default]
+region = eu-west-1
+[profile federated]
+role_arn = arn:aws:iam::123456789012:role/web
+web_identity_token_file = /run/token
+[profile people]
+sso_session = corp
+sso_account_id = 123456789012
+[sso-session corp]
+sso_start_url = https://canary.example
+[profile chained]
+role_arn = arn:aws:iam::123456789012:role/web
+source_profile = default
+[profile program]
+credential_process = /bin/canary
+[profile empty]
+region = eu-west-1
+[profile here]
+aws_access_key_id = AKIAcanary
+aws_secret_access_key = canary-3
+";
+
+    #[test]
+    fn ready_made_credentials_are_found_in_both_files() {
+        for (name, secret, token) in [
+            ("default", "canary/a+b=", None),
+            ("temporary", "canary-2", Some("canary-token==")),
+            ("here", "canary-3", None),
+        ] {
+            let Profile::Keys(keys) = find(name, CREDENTIALS, CONFIG).unwrap() else { panic!("{name}") };
+            assert!(keys.secret == secret.into(), "{name}");
+            assert!(keys.token == token.map(SecretValue::from), "{name}");
+        }
+        let role = "arn:aws:iam::123456789012:role/web".to_owned();
+        let federated = Profile::WebIdentity { role, token_file: "/run/token".into() };
+        assert_eq!(find("federated", CREDENTIALS, CONFIG).unwrap(), federated);
+    }
+
+    #[test]
+    fn p9_what_is_not_done_says_what_to_do() {
+        for (name, part) in [
+            ("people", "(SSO), which hushpod does not do: run `eval"),
+            ("chained", "another profile's role"),
+            ("program", "a program"),
+            ("empty", "no aws_access_key_id"),
+            ("nobody", "no AWS profile \"nobody\""),
+        ] {
+            let message = find(name, CREDENTIALS, CONFIG).unwrap_err();
+            assert!(message.contains(part) && !message.contains("canary"), "{name}: {message}");
+        }
+    }
+}

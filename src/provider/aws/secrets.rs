@@ -1,0 +1,345 @@
+//! Secrets Manager: reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper_util::client::proxy::matcher::Matcher;
+use serde::{Deserialize, Serialize};
+
+use super::AwsSettings;
+use super::api::{Api, Service, limits};
+use super::complaint::{Complaint, Failure};
+use super::name::{CURRENT, is_version_id};
+use crate::provider::http::Limits;
+use crate::provider::{
+    Answer, ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session,
+    Version,
+};
+use crate::reference::Request;
+use crate::secret::{SecretTree, SecretValue};
+
+const SERVICE: Service = Service { name: "secretsmanager", target: "secretsmanager", title: "Secrets Manager" };
+
+/// Most secrets of one `BatchGetSecretValue`.
+const BATCH: usize = 20;
+
+/// Secrets Manager of one region, as one pod identity sees it.
+///
+/// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so that a denial would be
+/// the same after another login.
+#[derive(Debug)]
+pub struct SecretsManager {
+    api: Api,
+    denials: Denials,
+}
+
+/// What was denied and is not tried again with the same login.
+#[derive(Debug, Default)]
+struct Denials {
+    /// The login that they are of.
+    login: u64,
+    /// `BatchGetSecretValue`, a right of its own.
+    batch: bool,
+    /// `DescribeSecret`, by secret.
+    describe: BTreeSet<String>,
+}
+
+type Outcomes<'a> = BTreeMap<&'a Request, Result<Reading, Failure>>;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Describe<'a> {
+    secret_id: &'a str,
+}
+
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_DescribeSecret.html>
+#[derive(Deserialize)]
+struct Description {
+    #[serde(rename = "ARN")]
+    _arn: String,
+    /// When it was, or will be, deleted.
+    #[serde(rename = "DeletedDate", default)]
+    deleted: Option<f64>,
+    /// Staging labels by version id; a version without any is about to go.
+    #[serde(rename = "VersionIdsToStages", default)]
+    versions: Option<BTreeMap<String, Vec<String>>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Get<'a> {
+    secret_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version_stage: Option<&'a str>,
+}
+
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html>
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Secret {
+    #[serde(rename = "ARN")]
+    arn: String,
+    name: String,
+    version_id: String,
+    #[serde(rename = "SecretString", default)]
+    text: Option<SecretValue>,
+    #[serde(rename = "SecretBinary", default)]
+    base64: Option<SecretValue>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct GetBatch<'a> {
+    secret_id_list: &'a [&'a str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_token: Option<&'a str>,
+}
+
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_BatchGetSecretValue.html>
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Batch {
+    secret_values: Vec<Secret>,
+    #[serde(default)]
+    errors: Option<Vec<BatchError>>,
+    #[serde(default)]
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BatchError {
+    secret_id: String,
+    error_code: String,
+    #[serde(default)]
+    message: Option<SecretValue>,
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// `None` if it is no secret's value.
+    fn into_answer(self) -> Option<Answer> {
+        let tree = match (self.text, self.base64) {
+            (Some(text), _) => SecretTree::Text(text),
+            (None, Some(base64)) => SecretTree::from_bytes(STANDARD.decode(base64.expose()).ok()?),
+            (None, None) => return None,
+        };
+        Some(Answer { tree, version: Some(Version(self.version_id)), expires_in: None, lease: None })
+    }
+
+    fn is_called(&self, path: &str) -> bool {
+        self.name == path || self.arn == path
+    }
+}
+
+// === impl Description ===
+
+impl Description {
+    /// The version that a request means now.
+    fn version(&self, request: &Request) -> Option<Version> {
+        let versions = self.versions.as_ref()?;
+        let wanted = request.version().unwrap_or(CURRENT);
+        let (id, _) =
+            versions.iter().find(|(id, stages)| id.as_str() == wanted || stages.iter().any(|stage| stage == wanted))?;
+        Some(Version(id.clone()))
+    }
+}
+
+/// What a request asks for, in a message.
+fn shown(request: &Request) -> String {
+    match request.version() {
+        Some(version) => format!("version {version} of secret {}", request.path),
+        None => format!("secret {}", request.path),
+    }
+}
+
+// === impl SecretsManager ===
+
+impl SecretsManager {
+    /// A client that has not yet logged in.
+    ///
+    /// # Errors
+    /// `Invalid` if a setting cannot be used.
+    pub fn connect(settings: &AwsSettings, login: Login) -> Result<Self, ProviderError> {
+        Self::connect_with(settings, login, limits(), &Matcher::from_env())
+    }
+
+    /// As [`Self::connect`], with other limits and proxies than the usual and the environment's.
+    ///
+    /// # Errors
+    /// `Invalid` if a setting cannot be used.
+    pub fn connect_with(
+        settings: &AwsSettings,
+        login: Login,
+        limits: Limits,
+        proxy: &Matcher,
+    ) -> Result<Self, ProviderError> {
+        let api = Api::connect(&SERVICE, settings, login, limits, proxy)?;
+        Ok(Self { api, denials: Denials::default() })
+    }
+
+    async fn read_all(&mut self, requests: &[Request], known: &Known) -> Vec<ReadResult> {
+        self.api.begin();
+        let mut outcomes = Outcomes::new();
+        let mut wanted = Vec::new();
+        for request in requests {
+            match self.is_unchanged(request, known.get(request)).await {
+                Ok(true) => drop(outcomes.insert(request, Ok(Reading::NotModified))),
+                Ok(false) => wanted.push(request),
+                Err(failure) => drop(outcomes.insert(request, Err(failure))),
+            }
+        }
+        let (pinned, current): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|request| request.version().is_some());
+        for batch in current.chunks(BATCH) {
+            self.get_batch(batch, &mut outcomes).await;
+        }
+        let left = current.into_iter().filter(|request| !outcomes.contains_key(request)).collect::<Vec<_>>();
+        for request in pinned.into_iter().chain(left) {
+            let outcome = self.get(request).await;
+            outcomes.insert(request, outcome);
+        }
+        let unanswered = || Err(ProviderError::new(ErrorKind::Unavailable, "Secrets Manager left it unanswered"));
+        let result = |request| match outcomes.get(request) {
+            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == known.get(request) => {
+                Ok(Reading::NotModified)
+            }
+            Some(outcome) => outcome.clone().map_err(|failure| failure.error),
+            None => unanswered(),
+        };
+        requests.iter().map(result).collect()
+    }
+
+    /// What was denied to the login held.
+    fn denials(&mut self) -> &mut Denials {
+        if self.denials.login != self.api.logins {
+            self.denials = Denials { login: self.api.logins, ..Denials::default() };
+        }
+        &mut self.denials
+    }
+
+    /// Asks only which versions there are. Where that is not allowed, the answer is no: then all is read in full.
+    async fn is_unchanged(&mut self, request: &Request, known: Option<&Version>) -> Result<bool, Failure> {
+        let Some(known) = known else { return Ok(false) };
+        if request.version().is_some_and(|version| version == known.0 && is_version_id(version)) {
+            // What has an id never changes.
+            return Ok(true);
+        }
+        let secret_id = request.path.as_str();
+        if self.denials().describe.contains(secret_id) {
+            return Ok(false);
+        }
+        let what = shown(request);
+        match self.api.call::<Description>("DescribeSecret", &Describe { secret_id }, &what).await {
+            Ok(description) if description.deleted.is_some() => {
+                Err(Failure::new(ErrorKind::NotFound, format!("{what} is marked for deletion")))
+            }
+            Ok(description) => match description.version(request) {
+                Some(version) => Ok(version == *known),
+                None => Err(Failure::new(ErrorKind::NotFound, format!("{what} does not exist"))),
+            },
+            Err(failure) if failure.is_denial() => {
+                self.denials().describe.insert(secret_id.to_owned());
+                Ok(false)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn get(&mut self, request: &Request) -> Result<Reading, Failure> {
+        let (version_id, version_stage) = match request.version() {
+            Some(version) if is_version_id(version) => (Some(version), None),
+            stage => (None, stage),
+        };
+        let what = shown(request);
+        let body = Get { secret_id: &request.path, version_id, version_stage };
+        let secret = self.api.call::<Secret>("GetSecretValue", &body, &what).await?;
+        secret.into_answer().map(Reading::Fresh).ok_or_else(|| self.api.garbage(&what))
+    }
+
+    /// Reads up to twenty secrets with one call. What it leaves open is to be read one by one: all of it, if calls of
+    /// this kind are not allowed.
+    async fn get_batch<'a>(&mut self, requests: &[&'a Request], outcomes: &mut Outcomes<'a>) {
+        if requests.len() < 2 || self.denials().batch {
+            return;
+        }
+        let ids: Vec<_> = requests.iter().map(|request| request.path.as_str()).collect();
+        let what = format!("{} secrets", ids.len());
+        let mut next_token = None;
+        // Each page brings something, or there is something wrong with it.
+        for _ in 0..ids.len() {
+            let body = GetBatch { secret_id_list: &ids, next_token: next_token.as_deref() };
+            let page = match self.api.call::<Batch>("BatchGetSecretValue", &body, &what).await {
+                Ok(page) => page,
+                Err(failure) if failure.is_denial() => {
+                    self.denials().batch = true;
+                    return;
+                }
+                Err(failure) => {
+                    for request in requests {
+                        outcomes.entry(request).or_insert_with(|| Err(failure.clone()));
+                    }
+                    return;
+                }
+            };
+            self.take_page(page.secret_values, page.errors.unwrap_or_default(), requests, outcomes);
+            next_token = page.next_token.filter(|token| !token.is_empty());
+            if next_token.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn take_page<'a>(
+        &self,
+        secrets: Vec<Secret>,
+        errors: Vec<BatchError>,
+        requests: &[&'a Request],
+        outcomes: &mut Outcomes<'a>,
+    ) {
+        for secret in secrets {
+            let Some(request) = requests.iter().find(|request| secret.is_called(&request.path)) else { continue };
+            let reading = secret.into_answer().map(Reading::Fresh);
+            outcomes.insert(request, reading.ok_or_else(|| self.api.garbage(&shown(request))));
+        }
+        for error in errors {
+            let Some(request) = requests.iter().find(|request| request.path == error.secret_id) else { continue };
+            let text = error.message.as_ref().map(SecretValue::expose).unwrap_or_default();
+            let complaint = Complaint { status: 400, code: error.error_code, text, retry_after: None };
+            outcomes.insert(request, Err(self.api.explain(&complaint, "GetSecretValue", &shown(request))));
+        }
+    }
+}
+
+impl Provider for SecretsManager {
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        Box::pin(self.read_all(requests, known))
+    }
+
+    fn renew<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
+        Box::pin(std::future::ready(Err(no_leases())))
+    }
+
+    fn revoke<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
+        Box::pin(std::future::ready(Err(no_leases())))
+    }
+
+    fn session(&self) -> Option<Session> {
+        self.api.session()
+    }
+
+    fn resume(&mut self, session: Session) {
+        self.api.resume(&session);
+    }
+
+    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
+        Box::pin(self.api.extend())
+    }
+}
+
+fn no_leases() -> ProviderError {
+    ProviderError::new(ErrorKind::Invalid, "Secrets Manager has no leases")
+}

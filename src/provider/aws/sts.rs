@@ -1,0 +1,154 @@
+//! The Security Token Service: a role's credentials for a token of somebody whom the account trusts.
+//!
+//! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>
+
+use std::fmt::Write as _;
+
+use hyper::Method as HttpMethod;
+use zeroize::Zeroizing;
+
+use super::complaint::Failure;
+use super::credentials::{Held, Keys};
+use crate::provider::ErrorKind;
+use crate::provider::http::{Call, Client, Response};
+use crate::secret::SecretValue;
+
+/// What the account's logs call a session. They name the service account beside it, as the token's subject.
+const SESSION_NAME: &str = "hushpod";
+
+/// Exchanges a token for the role's credentials. They live for an hour, whatever the role allows.
+pub(super) async fn assume_role(client: &Client, role: &str, token: &SecretValue) -> Result<Held, Failure> {
+    let Some(token) = token.expose_str() else { return Err(Failure::new(ErrorKind::Invalid, "the token is not text")) };
+    let fields = [
+        ("Action", "AssumeRoleWithWebIdentity"),
+        ("Version", "2011-06-15"),
+        ("RoleArn", role),
+        ("RoleSessionName", SESSION_NAME),
+        ("WebIdentityToken", token),
+    ];
+    let call = Call::new(HttpMethod::POST, "").body(form(&fields), "application/x-www-form-urlencoded");
+    let response = client.send(call).await?;
+    if response.status.as_u16() != 200 {
+        return Err(refused(&response, role, client));
+    }
+    credentials(&response.body).ok_or_else(|| {
+        let message = format!("{} answers a login with something that is not STS's XML", client.address());
+        Failure::new(ErrorKind::Unavailable, message)
+    })
+}
+
+/// `application/x-www-form-urlencoded`, wiped after use.
+fn form(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    let length = fields.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
+    let mut text = Zeroizing::new(String::with_capacity(length));
+    for (name, value) in fields {
+        if !text.is_empty() {
+            text.push('&');
+        }
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "%{byte:02X}");
+            }
+        }
+    }
+    Zeroizing::new(std::mem::take(&mut *text).into_bytes())
+}
+
+fn credentials(xml: &[u8]) -> Option<Held> {
+    let keys = Keys {
+        id: element(xml, "AccessKeyId")?.into(),
+        secret: element(xml, "SecretAccessKey")?.into(),
+        token: Some(element(xml, "SessionToken")?.into()),
+    };
+    Held::until(keys, element(xml, "Expiration")?)
+}
+
+/// The text of the first element of this name, which has no attributes and no entities in it.
+fn element<'a>(xml: &'a [u8], name: &str) -> Option<&'a str> {
+    let xml = std::str::from_utf8(xml).ok()?;
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    let text = text.trim();
+    (!text.is_empty() && !text.contains(['<', '&'])).then_some(text)
+}
+
+/// Why there are no credentials, told as what an administrator can check.
+fn refused(response: &Response, role: &str, client: &Client) -> Failure {
+    let says = |words: &str| response.body.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()));
+    let code = element(&response.body, "Code").unwrap_or_default();
+    let address = client.address();
+    let status = response.status.as_u16();
+    if matches!(code, "Throttling" | "ThrottlingException") || status == 429 {
+        let kind = ErrorKind::Throttled { retry_after: response.retry_after };
+        return Failure::new(kind, format!("{address} asks for patience at logins"));
+    }
+    let hint = match code {
+        "InvalidIdentityToken" if says("audience") => {
+            "its trust policy or the identity provider wants another audience than the token has: make them and the \
+             provider's audience the same"
+        }
+        "InvalidIdentityToken" if says("verification key") => {
+            let message = format!("{address} cannot fetch the keys of the cluster's token issuer: is it public?");
+            return Failure::new(ErrorKind::Unavailable, message);
+        }
+        "InvalidIdentityToken" => {
+            "the account has no IAM identity provider for the cluster's token issuer, or does not take this token"
+        }
+        "ExpiredTokenException" | "ExpiredToken" => "the token has expired: check the clocks",
+        "IDPRejectedClaim" => "the token's issuer refuses its claims",
+        "IDPCommunicationError" => {
+            let message = format!("{address} cannot reach the cluster's token issuer now");
+            return Failure::new(ErrorKind::Unavailable, message);
+        }
+        "RegionDisabledException" => "STS is not active in this region for the account",
+        "ValidationError" => "it is no ARN of a role: write arn:aws:iam::<account>:role/<name>",
+        "AccessDenied" | "AccessDeniedException" => {
+            "there is no such role, or its trust policy does not name this service account (…:sub) and the cluster's \
+             identity provider"
+        }
+        _ if matches!(status, 400 | 401 | 403) => {
+            "check the role, its trust policy and the account's identity provider"
+        }
+        _ => {
+            let message = format!("{address} fails at the login with status {status}");
+            return Failure::new(ErrorKind::Unavailable, message);
+        }
+    };
+    Failure::new(ErrorKind::Denied, format!("login as role {role:?} is refused: {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_encoded() {
+        let form = form(&[("RoleArn", "arn:aws:iam::1:role/a+b c"), ("WebIdentityToken", "a.b-c_d")]);
+        assert_eq!(&*form, b"RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fa%2Bb%20c&WebIdentityToken=a.b-c_d");
+    }
+
+    #[test]
+    fn credentials_are_taken_from_xml() {
+        let answer = |token: &str, expiration: &str| {
+            format!(
+                "<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\n\
+                 <AssumeRoleWithWebIdentityResult><Credentials>\n  <AccessKeyId>ASIAcanary</AccessKeyId>\
+                 <SecretAccessKey>canary/+=</SecretAccessKey><SessionToken>\n{token}\n</SessionToken>\
+                 <Expiration>{expiration}</Expiration></Credentials></AssumeRoleWithWebIdentityResult>\
+                 </AssumeRoleWithWebIdentityResponse>"
+            )
+        };
+        let held = credentials(answer("canary==", "2099-01-01T00:00:00Z").as_bytes()).unwrap();
+        assert!(held.keys.token == Some("canary==".into()) && held.keys.secret == "canary/+=".into());
+        for (token, expiration) in
+            [("", "2099-01-01T00:00:00Z"), ("a&amp;b", "2099-01-01T00:00:00Z"), ("canary", "soon")]
+        {
+            assert!(credentials(answer(token, expiration).as_bytes()).is_none(), "{token} {expiration}");
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a vault's and an authority's refusals mean, in our own words.
+//!
+//! Their texts name callers and may show more, so that only codes are read: a vault's `error.code` and
+//! `error.innererror.code`, an authority's `error_codes`.
+
+use hyper::header::WWW_AUTHENTICATE;
+use serde::Deserialize;
+
+use super::client::Azure;
+use super::{DEFAULT_SCOPE, is_guid};
+use crate::provider::auth::bearer::{Failure, Scope};
+use crate::provider::http::Response;
+use crate::provider::{ErrorKind, Settings as _};
+
+#[derive(Default, Deserialize)]
+struct Envelope {
+    #[serde(default)]
+    error: Complaint,
+}
+
+#[derive(Default, Deserialize)]
+struct Complaint {
+    #[serde(default)]
+    code: String,
+    #[serde(default, alias = "innerError")]
+    innererror: Option<Inner>,
+}
+
+#[derive(Default, Deserialize)]
+struct Inner {
+    #[serde(default)]
+    code: String,
+}
+
+/// An authority's refusal. Its codes are those of the texts that begin with AADSTS.
+#[derive(Default, Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    error_codes: Vec<u32>,
+}
+
+/// What to check, by the authority's code:
+/// <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>
+const HINTS: [(&[u32], &str); 9] = [
+    (
+        &[700_016, 700_023],
+        "the tenant has no application of this client id: the role must be the client id of an app registration or \
+         managed identity there",
+    ),
+    (&[90_002, 900_021, 900_023], "there is no such tenant: check tenant, and that authority is that of its cloud"),
+    (
+        &[70_021, 700_211, 700_212, 700_213, 700_223],
+        "no federated credential of the role fits the token: its issuer must be the cluster's, its subject \
+         system:serviceaccount:<namespace>:<service account>, its audience the provider's",
+    ),
+    (&[700_024, 700_222], "the token is outside its time of validity: check the clocks"),
+    (
+        &[50_013, 50_027, 700_027, 700_030, 5_000_224],
+        "the token's signature cannot be verified: the cluster's issuer must be reachable by the authority and show \
+         its present keys",
+    ),
+    (&[7_000_215, 700_001], "the client secret is wrong: it must be the secret's value, not its id"),
+    (&[7_000_222], "the client secret has expired"),
+    (&[7_000_112, 700_005], "the application is disabled"),
+    (&[500_011, 500_014, 70_011], "the tenant does not know what the token is for: check tenant and scope"),
+];
+
+/// What an answer that is no success means; `name` and `version` are what was asked for.
+pub(super) fn failure(response: &Response, azure: &Azure, name: &str, version: Option<&str>) -> Failure {
+    let Complaint { code, innererror } = serde_json::from_slice::<Envelope>(&response.body).unwrap_or_default().error;
+    let inner = innererror.unwrap_or_default().code;
+    let address = azure.address();
+    let what = version.map_or_else(|| name.to_owned(), |version| format!("{name} in version {version}"));
+    match (response.status.as_u16(), code.as_str(), inner.as_str()) {
+        (401, ..) => {
+            let message = format!("{address} does not accept the login: {}", unaccepted(response, azure));
+            Failure::new(ErrorKind::Denied, message).with(Scope::Login)
+        }
+        (403, _, "SecretDisabled") => {
+            let message = format!("{what} is disabled: enable that version, or make a new one");
+            Failure::new(ErrorKind::NotFound, message)
+        }
+        (403, _, "ForbiddenByFirewall" | "ForbiddenByConnection") => {
+            let message = format!("{address} lets nobody in from this network: allow it in the vault's firewall");
+            Failure::new(ErrorKind::Denied, message).with(Scope::Store)
+        }
+        (403, _, inner) => {
+            let message = format!("{what} is denied to {}: {}", who(azure), missing_right(inner));
+            Failure::new(ErrorKind::Denied, message).with(Scope::Right)
+        }
+        // What is no vault answers 404 too.
+        (404, "", _) => unavailable(format!("{address} answers {name} with a 404 that is no vault's: check address")),
+        (404, ..) => {
+            let message = match version {
+                Some(version) => format!("{name} has no version {version}"),
+                None => format!("{name} does not exist, or was deleted"),
+            };
+            Failure::new(ErrorKind::NotFound, message)
+        }
+        (400, ..) => Failure::new(ErrorKind::Invalid, format!("{what} is refused as a bad request")),
+        (429, ..) => {
+            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
+            let message = format!("{address} asks for patience (429): the vault's readers ask too much together");
+            Failure::new(kind, message).with(Scope::Store)
+        }
+        (status @ 501..=599, ..) => {
+            unavailable(format!("{address} is failing at {name} with status {status}")).with(Scope::Store)
+        }
+        (status, ..) => unavailable(format!("{address} fails at {name} with status {status}")),
+    }
+}
+
+fn unavailable(message: String) -> Failure {
+    Failure::new(ErrorKind::Unavailable, message)
+}
+
+/// What is wrong with a token, as far as the vault's challenge tells: <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses>
+///
+/// It is compared, never followed: a vault must not tell where tokens are to be had.
+fn unaccepted(response: &Response, azure: &Azure) -> String {
+    let challenge = response.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let field = |name: &str| {
+        let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
+        rest.split_once('"').map(|(value, _)| value.trim_end_matches('/'))
+    };
+    let wanted = field("authorization").or_else(|| field("authorization_uri"));
+    let wanted = wanted.and_then(|uri| uri.rsplit('/').next()).filter(|tenant| is_guid(tenant));
+    let own = azure.settings.tenant.as_deref().filter(|tenant| is_guid(tenant));
+    if let (Some(wanted), Some(own)) = (wanted, own)
+        && !wanted.eq_ignore_ascii_case(own)
+    {
+        return format!("it belongs to tenant {wanted}, and tenant is set to {own}");
+    }
+    let scope = azure.settings.scope();
+    let resource = scope.strip_suffix(DEFAULT_SCOPE).unwrap_or(&scope);
+    if field("resource").is_some_and(|wanted| wanted != resource) {
+        return format!("it wants tokens for something else than {scope}: set scope");
+    }
+    "the token has ended, or is of another tenant: check tenant, and the clocks".to_owned()
+}
+
+fn who(azure: &Azure) -> String {
+    match (&azure.login.role, azure.settings.auth.method) {
+        (Some(role), _) => format!("the identity of client id {role:?}"),
+        (None, super::Method::ManagedIdentity) => "this machine's managed identity".to_owned(),
+        (None, _) => "this login".to_owned(),
+    }
+}
+
+fn missing_right(inner: &str) -> &'static str {
+    match inner {
+        "ForbiddenByPolicy" => "an access policy of the vault must give it Get for secrets",
+        "ForbiddenByRbac" => "give it the role Key Vault Secrets User at the vault or the secret",
+        _ => "give it the role Key Vault Secrets User, or Get in the vault's access policy, whichever the vault uses",
+    }
+}
+
+/// Why an authority gives no token.
+pub(super) fn login_failure(response: &Response, azure: &Azure, address: &dyn std::fmt::Display) -> Failure {
+    let Refusal { error, error_codes } = serde_json::from_slice(&response.body).unwrap_or_default();
+    let method = azure.settings.auth.method.as_str();
+    match (response.status.as_u16(), error.as_str()) {
+        (429, _) => {
+            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
+            Failure::new(kind, format!("{address} asks for patience (429) at the login"))
+        }
+        (400 | 401 | 403, "temporarily_unavailable") => {
+            unavailable(format!("{address} is overloaded and gives no login now"))
+        }
+        (400 | 401 | 403, error) if !error.is_empty() => {
+            let known = HINTS.iter().find(|(codes, _)| codes.iter().any(|code| error_codes.contains(code)));
+            let hint = known.map_or("see its sign-in log", |(_, hint)| *hint);
+            let role = azure.login.role.as_ref().filter(|_| azure.settings.needs_role());
+            let role = role.map(|role| format!(" as {role:?}")).unwrap_or_default();
+            let code = error_codes.first().map(|code| format!(" (AADSTS{code})")).unwrap_or_default();
+            let message = format!("login by {method}{role} is refused{code}: {hint}");
+            Failure::new(ErrorKind::Denied, message)
+        }
+        (status, _) => unavailable(format!("{address} fails at the login with status {status}: check authority")),
+    }
+}
+
+/// Why a machine's metadata service gives no token:
+/// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling>
+pub(super) fn metadata_failure(response: &Response, azure: &Azure, address: &dyn std::fmt::Display) -> Failure {
+    match response.status.as_u16() {
+        400 | 401 | 403 => {
+            let hint = match &azure.login.role {
+                Some(role) => format!("no managed identity of client id {role:?} is assigned to this machine"),
+                None => "this machine has no managed identity, or several, so that the role must name one".to_owned(),
+            };
+            Failure::new(ErrorKind::Denied, format!("login by managed-identity is refused: {hint}"))
+        }
+        429 => {
+            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
+            Failure::new(kind, format!("{address} asks for patience (429): too many on this machine ask for tokens"))
+        }
+        // It says 404 while identities are being assigned, and 410 while it is updated.
+        404 | 410 => unavailable(format!("{address} has no token now: it is being updated, or is no metadata service")),
+        status => unavailable(format!("{address} fails at the login with status {status}")),
+    }
+}

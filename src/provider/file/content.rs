@@ -1,0 +1,132 @@
+//! What is in a file: its format, by its name, and whether it is encrypted, by its name and by what it says.
+
+use super::dotenv;
+use super::keys::{Keys, Sealed, is_age};
+use super::sops;
+use crate::provider::{ErrorKind, ProviderError};
+use crate::secret::{SecretTree, SecretValue};
+
+/// Formats of documents.
+#[derive(Clone, Copy)]
+enum Format {
+    Json,
+    Yaml,
+    Dotenv,
+}
+
+/// What the name of an age file ends in.
+const AGE: &str = ".age";
+
+/// Whether a file is read as a document, by what its name ends in.
+pub(super) fn is_document(path: &str) -> bool {
+    format_of(plain_name(path)).is_some()
+}
+
+/// A file's name without what says that it is encrypted.
+pub(super) fn plain_name(path: &str) -> &str {
+    path.strip_suffix(AGE).filter(|name| !name.is_empty() && !name.ends_with('/')).unwrap_or(path)
+}
+
+/// A file that was asked for by itself: a document, or one value.
+pub(super) fn file(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+    let bytes = opened(path, bytes, keys)?;
+    match format_of(plain_name(path)) {
+        Some(format) => document(path, format, &bytes, keys),
+        None => value(path, bytes, keys),
+    }
+}
+
+/// A file among others of a directory: one value. Documents are documents only if they are encrypted.
+pub(super) fn entry(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+    let bytes = opened(path, bytes, keys)?;
+    let Some(format) = format_of(plain_name(path)) else { return value(path, bytes, keys) };
+    match bytes.expose_str().filter(|text| sops::has_encrypted_values(text)) {
+        Some(_) => document(path, format, &bytes, keys),
+        None => Ok(as_it_is(bytes)),
+    }
+}
+
+/// What is in an age file, and any other file as it is.
+fn opened(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretValue, ProviderError> {
+    let error = |kind, problem: &str| ProviderError::new(kind, format!("{path}: {problem}"));
+    if !is_age(bytes.expose()) {
+        // It may be half of a write, and is put right by the next one.
+        let is_named = path.ends_with(AGE);
+        return if is_named { Err(error(ErrorKind::Unavailable, "is no age file")) } else { Ok(bytes) };
+    }
+    keys.open(bytes.expose()).map_err(|sealed| match sealed {
+        Sealed::Keys(ProviderError { kind, message }) => error(kind, &message),
+        Sealed::NotForUs => error(
+            ErrorKind::Invalid,
+            "is not encrypted to the provider's age identity: encrypt it to that recipient, too (age -r age1…)",
+        ),
+        Sealed::Broken(problem) => error(ErrorKind::Invalid, problem),
+    })
+}
+
+/// By what a file's name ends in.
+fn format_of(path: &str) -> Option<Format> {
+    match path.rsplit('/').next()?.rsplit_once('.')?.1 {
+        "json" => Some(Format::Json),
+        "yaml" | "yml" => Some(Format::Yaml),
+        "env" => Some(Format::Dotenv),
+        _ => None,
+    }
+}
+
+fn as_it_is(bytes: SecretValue) -> SecretTree {
+    if bytes.expose_str().is_some() { SecretTree::Text(bytes) } else { SecretTree::Binary(bytes) }
+}
+
+/// A file that is no document by its name. SOPS wraps such a one into JSON.
+fn value(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+    let Some(text) = bytes.expose_str().filter(|text| sops::has_encrypted_values(text)) else {
+        return Ok(as_it_is(bytes));
+    };
+    if serde_json::from_str::<SecretTree>(text).is_ok_and(|tree| sops::is_sops(&tree)) {
+        return sops::decrypt(path, sops::Format::Binary, text, keys);
+    }
+    let problem = "has values that sops encrypted, in a format that cannot be read here: use YAML, JSON, dotenv or binary \
+                   (and let the name end in .yaml, .json or .env)";
+    Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: {problem}")))
+}
+
+/// What cannot be parsed is unavailable and not invalid: it may be half of a write, and is put right by the next one.
+/// Parsers' own messages may quote the text, so only their positions are told.
+fn document(path: &str, format: Format, bytes: &SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+    let bad = |problem: String| ProviderError::new(ErrorKind::Unavailable, format!("{path}: {problem}"));
+    let text = bytes.expose_str().ok_or_else(|| bad("is not UTF-8".to_owned()))?;
+    let encrypted = match format {
+        Format::Json => sops::Format::Json,
+        Format::Yaml => sops::Format::Yaml,
+        Format::Dotenv => sops::Format::Dotenv,
+    };
+    if sops::has_encrypted_values(text) || (matches!(format, Format::Dotenv) && sops::is_sops_dotenv(text)) {
+        return sops::decrypt(path, encrypted, text, keys);
+    }
+    let tree = parse(format, text).map_err(bad)?;
+    if sops::is_sops(&tree) {
+        return sops::decrypt(path, encrypted, text, keys);
+    }
+    // Half of a YAML document often is one, of a single word or none.
+    match tree {
+        tree @ (SecretTree::Map(_) | SecretTree::List(_)) => Ok(tree),
+        _ => Err(bad("is a single value, not a document with keys".to_owned())),
+    }
+}
+
+fn parse(format: Format, text: &str) -> Result<SecretTree, String> {
+    match format {
+        Format::Dotenv => dotenv::parse(text).map_err(|error| error.to_string()),
+        Format::Json => serde_json::from_str(text)
+            .map_err(|error| format!("is no JSON at line {}, column {}", error.line(), error.column())),
+        Format::Yaml => {
+            // YAML 1.2: "no" is a word, also as a password.
+            let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
+                Some(at) => format!("is no YAML at line {}, column {}", at.line(), at.column()),
+                None => "is no YAML".to_owned(),
+            })
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Google Secret Manager: what the operator sets, and what a reference means there.
+//!
+//! [API](https://cloud.google.com/secret-manager/docs/reference/rest), version 1.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::auth::bearer::check_endpoint;
+use super::{Login, Provider, ProviderError, Settings, http};
+use crate::reference::{Reference, Request, VERSION_PARAM};
+
+mod adc;
+mod answer;
+mod assertion;
+mod client;
+mod complaint;
+mod session;
+
+pub use client::Gcp;
+
+/// Where Secret Manager is and how to log in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct GcpSettings {
+    /// `https://secretmanager.googleapis.com`, or that of the location, if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// PEM certificates of the authorities that may sign Google's; without them, the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<String>,
+    /// Project of references that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// For regional secrets, such as `europe-west3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// How to log in.
+    #[serde(default)]
+    pub auth: GcpAuth,
+}
+
+/// An auth method and where its proof comes from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct GcpAuth {
+    /// The method.
+    #[serde(default)]
+    pub method: Method,
+    /// `workload-identity-federation`: the provider that trusts the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audience: Option<IdentityProvider>,
+    /// `workload-identity-federation`: a JWT to show instead of the pod's projected token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Who exchanges tokens: `https://sts.googleapis.com/v1/token` if absent; for `application-default-credentials`
+    /// instead of what the file says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<String>,
+    /// Who gives tokens of service accounts: `https://iamcredentials.googleapis.com` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impersonation_url: Option<String>,
+    /// `metadata`: address of the machine's metadata service; `GCE_METADATA_HOST`, else `http://169.254.169.254` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    /// `application-default-credentials`: the file; `GOOGLE_APPLICATION_CREDENTIALS`, else what `gcloud auth
+    /// application-default login` left if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+}
+
+/// Ways to a token that fit a pod, a laptop or a CI job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// A service-account token, which a workload identity pool trusts.
+    #[default]
+    WorkloadIdentityFederation,
+    /// Whoever the metadata service says: on GKE the pod's own identity, else the node's service account.
+    Metadata,
+    /// A file: a service account's key, a person's login, or the configuration of a federation.
+    ApplicationDefaultCredentials,
+}
+
+/// A provider of a workload identity pool, as the URL that projected tokens are made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct IdentityProvider(String);
+
+/// What a version is called that is always the newest.
+const LATEST: &str = "latest";
+
+const MAX_NAME: usize = 255;
+const MAX_ALIAS: usize = 63;
+
+// === impl IdentityProvider ===
+
+impl IdentityProvider {
+    /// As the token service wants it.
+    fn resource(&self) -> &str {
+        self.0.trim_start_matches("https:")
+    }
+}
+
+impl TryFrom<String> for IdentityProvider {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let rest = text.strip_prefix("https:").unwrap_or(&text);
+        let path = rest.strip_prefix("//iam.googleapis.com/").unwrap_or_default();
+        match path.split('/').collect::<Vec<_>>().as_slice() {
+            ["projects", number, "locations", location, "workloadIdentityPools", pool, "providers", provider]
+                if is_number(number) && [location, pool, provider].into_iter().all(|id| is_id(id)) =>
+            {
+                Ok(Self(format!("https://iam.googleapis.com/{path}")))
+            }
+            _ => Err(format!(
+                "audience {text:?} is no provider of a workload identity pool: write //iam.googleapis.com/projects/\
+                 <project number>/locations/global/workloadIdentityPools/<pool>/providers/<provider>"
+            )),
+        }
+    }
+}
+
+impl From<IdentityProvider> for String {
+    fn from(provider: IdentityProvider) -> Self {
+        provider.resource().to_owned()
+    }
+}
+
+// === impl Method ===
+
+impl Method {
+    /// As configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WorkloadIdentityFederation => "workload-identity-federation",
+            Self::Metadata => "metadata",
+            Self::ApplicationDefaultCredentials => "application-default-credentials",
+        }
+    }
+}
+
+// === impl GcpAuth ===
+
+impl GcpAuth {
+    fn validate(&self) -> Result<(), String> {
+        let method = self.method.as_str();
+        let is_federation = self.method == Method::WorkloadIdentityFederation;
+        let is_metadata = self.method == Method::Metadata;
+        let is_file = self.method == Method::ApplicationDefaultCredentials;
+        for (field, is_set, is_of_use) in [
+            ("audience", self.audience.is_some(), is_federation),
+            ("tokenFile", self.token_file.is_some(), is_federation),
+            ("tokenUrl", self.token_url.is_some(), is_federation || is_file),
+            ("metadata", self.metadata.is_some(), is_metadata),
+            ("file", self.file.is_some(), is_file),
+        ] {
+            if is_set && !is_of_use {
+                return Err(format!("auth.{field} is of no use to method {method}"));
+            }
+        }
+        if is_federation && self.audience.is_none() {
+            return Err(format!(
+                "auth.audience is missing: method {method} needs the provider of a workload identity pool, \
+                 //iam.googleapis.com/projects/…"
+            ));
+        }
+        if let Some(url) = &self.token_url {
+            check_endpoint(url).map_err(|problem| format!("auth.tokenUrl: {problem}"))?;
+        }
+        for (field, address) in [("impersonationUrl", &self.impersonation_url), ("metadata", &self.metadata)] {
+            if let Some(address) = address {
+                http::Address::parse(address).map_err(|problem| format!("auth.{field}: {problem}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl GcpSettings ===
+
+impl GcpSettings {
+    fn address(&self) -> String {
+        match (&self.address, &self.location) {
+            (Some(address), _) => address.clone(),
+            (None, Some(location)) => format!("https://secretmanager.{location}.rep.googleapis.com"),
+            (None, None) => "https://secretmanager.googleapis.com".to_owned(),
+        }
+    }
+
+    /// `projects/<project>[/locations/<location>]/secrets/<name>`.
+    fn full_name(&self, project: &str, location: Option<&str>, name: &str) -> Result<String, String> {
+        if !is_project(project) {
+            return Err(format!("{project:?} is no project: write its id or number"));
+        }
+        if name.is_empty() || name.len() > MAX_NAME || !is_id(name) {
+            return Err(format!("{name:?} is no name of a secret: letters, digits, '-' and '_', at most {MAX_NAME}"));
+        }
+        match (location, self.location.as_deref()) {
+            (Some(given), Some(own)) if given == own => {}
+            (Some(given), _) => {
+                return Err(format!(
+                    "{name:?} is in location {given:?}, which another address serves: ask the operator for a provider with location {given:?}"
+                ));
+            }
+            (None, Some(own)) => {
+                return Err(format!(
+                    "{name:?} is global, and this provider's secrets are in {own:?}: write projects/<project>/locations/{own}/secrets/<name>"
+                ));
+            }
+            (None, None) => {}
+        }
+        let location = location.map(|location| format!("/locations/{location}")).unwrap_or_default();
+        Ok(format!("projects/{project}{location}/secrets/{name}"))
+    }
+}
+
+impl Settings for GcpSettings {
+    /// The full resource name; `version` as a number or an alias, left out for the newest.
+    ///
+    /// A project has a number beside its id, and nobody but Google knows that both are one: requests with the one are
+    /// others than those with the other, and a glob of the operator's policy that allows the one allows only the one.
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+        let given = &reference.path;
+        let path = given.strip_prefix("//secretmanager.googleapis.com/").unwrap_or(given);
+        let components: Vec<_> = path.trim_start_matches('/').split('/').collect();
+        let (rest, version) = match components.as_slice() {
+            [rest @ .., "versions", version] if rest.len() > 1 => (rest, Some(*version)),
+            rest => (rest, None),
+        };
+        let own_project = || {
+            self.project
+                .as_deref()
+                .ok_or("this provider has no project of its own: write projects/<project>/secrets/<name>")
+        };
+        let path = match rest {
+            [name] | ["secrets", name] => self.full_name(own_project()?, self.location.as_deref(), name)?,
+            ["projects", project, "secrets", name] => self.full_name(project, None, name)?,
+            ["projects", project, "locations", location, "secrets", name] => {
+                self.full_name(project, Some(location), name)?
+            }
+            _ => return Err(format!("{given:?} is no secret: write its name, or projects/<project>/secrets/<name>")),
+        };
+        if let Some(other) = reference.params.keys().find(|param| *param != VERSION_PARAM) {
+            return Err(format!("{other:?} is no parameter of Secret Manager: only version is"));
+        }
+        let mut params = reference.params.clone();
+        let pinned = params.remove(VERSION_PARAM).map(|version| canonical_version(&version)).transpose()?;
+        let version = version.map(canonical_version).transpose()?;
+        if let (Some(one), Some(other)) = (&pinned, &version)
+            && one != other
+        {
+            return Err(format!("{given:?} names two versions: leave one out"));
+        }
+        if let Some(version) = pinned.or(version).filter(|version| version != LATEST) {
+            params.insert(VERSION_PARAM.to_owned(), version);
+        }
+        Ok(Request { provider: provider.to_owned(), path, params })
+    }
+
+    fn default_audience(&self) -> Option<&str> {
+        self.auth.audience.as_ref().map(|provider| provider.0.as_str())
+    }
+
+    /// A project's readers share 600 looks in a minute.
+    fn default_refresh(&self) -> Duration {
+        Duration::from_mins(5)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        if let Some(location) = self.location.as_ref().filter(|location| !is_location(location)) {
+            return Err(format!("location {location:?} is none: write one such as europe-west3"));
+        }
+        http::Address::parse(&self.address())?;
+        self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
+        if let Some(project) = self.project.as_ref().filter(|project| !is_project(project)) {
+            return Err(format!("project {project:?} is none: write its id or number"));
+        }
+        self.auth.validate()
+    }
+
+    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
+        Gcp::connect(self, login).map(|gcp| Box::new(gcp) as _)
+    }
+}
+
+/// A number without leading zeros, an alias, or `latest`.
+fn canonical_version(text: &str) -> Result<String, String> {
+    let number = text.trim_start_matches('0');
+    if is_number(text) && !number.is_empty() {
+        return Ok(number.to_owned());
+    }
+    let is_alias = text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.len() <= MAX_ALIAS && is_id(text);
+    if is_alias {
+        return Ok(text.to_owned());
+    }
+    Err(format!("version {text:?} is no version: write a number above zero, an alias, or {LATEST}"))
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+fn is_id(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+}
+
+fn is_location(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// An id, with a domain before it in old organizations, or a number.
+fn is_project(text: &str) -> bool {
+    let is_fine = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.:".contains(&b);
+    !text.is_empty() && text.bytes().all(is_fine) && !text.starts_with(['.', '-', ':'])
+}
+
+#[cfg(test)]
+mod tests;

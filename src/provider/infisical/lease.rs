@@ -1,0 +1,231 @@
+//! Dynamic secrets: credentials that live for a while.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper::Method;
+use serde::{Deserialize, Serialize};
+
+use super::asked::Asked;
+use super::client::{Infisical, to_json};
+use super::complaint::{Failure, Scope};
+use super::limits::Kind;
+use crate::provider::{Answer, ErrorKind, Lease};
+use crate::secret::{SecretTree, SecretValue};
+
+const LEASES: &str = "api/v1/dynamic-secrets/leases";
+
+/// All that the server wants to know when it renews or ends a lease. Another process may do that, so that it is part of
+/// the lease's id: one line each.
+struct Handle<'a> {
+    id: &'a str,
+    project: &'a str,
+    environment: &'a str,
+    path: &'a str,
+    ttl: Option<&'a str>,
+}
+
+/// Where a lease belongs, and what is to become of it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LeaseCall<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dynamic_secret_name: Option<&'a str>,
+    project_slug: &'a str,
+    environment_slug: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_forced: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    lease: Granted,
+    data: SecretTree,
+}
+
+#[derive(Deserialize)]
+struct Renewed {
+    lease: Granted,
+}
+
+/// Points in time, RFC 3339 by the server's clock.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Granted {
+    id: String,
+    expire_at: String,
+    #[serde(default)]
+    created_at: String,
+    #[serde(default)]
+    updated_at: String,
+}
+
+// === impl Granted ===
+
+impl Granted {
+    /// How long it lives from `since`, which is a point by the server's clock, as its end is; where the server does not
+    /// tell, from now by ours.
+    fn ttl(&self, since: &str) -> Option<Duration> {
+        let ends = milliseconds(&self.expire_at)?;
+        let now = || UNIX_EPOCH.elapsed().ok().and_then(|now| u64::try_from(now.as_millis()).ok());
+        let since = milliseconds(since).or_else(now)?;
+        Some(Duration::from_millis(ends.saturating_sub(since))).filter(|ttl| !ttl.is_zero())
+    }
+}
+
+// === impl Handle ===
+
+impl<'a> Handle<'a> {
+    fn of(lease: &'a Lease) -> Result<Self, Failure> {
+        let read = || {
+            let mut lines = lease.id.expose_str()?.split('\n');
+            let mut line = || lines.next();
+            let (id, project, environment, path) = (line()?, line()?, line()?, line()?);
+            Some(Self { id, project, environment, path, ttl: line() })
+        };
+        read().ok_or_else(|| Failure::new(ErrorKind::Invalid, "the lease is none of Infisical's"))
+    }
+
+    fn to_id(&self) -> SecretValue {
+        let Self { id, project, environment, path, ttl } = self;
+        [id, project, environment, path].into_iter().chain(ttl).copied().collect::<Vec<_>>().join("\n").into()
+    }
+
+    fn call(&self) -> LeaseCall<'a> {
+        let Self { project, environment, path, .. } = *self;
+        LeaseCall {
+            dynamic_secret_name: None,
+            project_slug: project,
+            environment_slug: environment,
+            path,
+            ttl: None,
+            is_forced: None,
+        }
+    }
+
+    /// For messages.
+    fn told(&self) -> String {
+        format!("the lease from {} in environment {}", self.path, self.environment)
+    }
+}
+
+// === impl Infisical ===
+
+impl Infisical {
+    pub(super) async fn make_lease(&mut self, asked: &Asked, name: &str, ttl: Option<&str>) -> Result<Answer, Failure> {
+        let project = self.project_slug(&asked.project).await?;
+        let told = asked.told();
+        let handle = Handle { id: "", project: &project, environment: &asked.environment, path: &asked.path, ttl };
+        let body = LeaseCall { dynamic_secret_name: Some(name), ttl, ..handle.call() };
+        let response = self.send(Kind::Write, self.call(Method::POST, LEASES)?.json(to_json(&body))).await?;
+        let Made { lease: granted, data } = self.parse(&response, &told)?;
+        let ttl = granted.ttl(&granted.created_at).ok_or_else(|| self.garbage(&told))?;
+        if !matches!(data, SecretTree::Map(_)) {
+            return Err(self.garbage(&told));
+        }
+        let id = Handle { id: &granted.id, ..handle }.to_id();
+        let lease = Some(Lease { id, ttl, renewable: true });
+        Ok(Answer { tree: data, version: None, expires_in: None, lease })
+    }
+
+    pub(super) async fn renew_lease(&mut self, lease: &Lease) -> Result<Lease, Failure> {
+        let handle = Handle::of(lease)?;
+        // What is asked for is added to the present end; without it, the dynamic secret's own TTL is.
+        let body = LeaseCall { ttl: handle.ttl, ..handle.call() };
+        let call = self.call(Method::POST, format!("{LEASES}/{}/renew", handle.id))?.json(to_json(&body));
+        let response = self.send(Kind::Write, call).await?;
+        let told = handle.told();
+        match self.parse::<Renewed>(&response, &told) {
+            Ok(Renewed { lease: granted }) => {
+                let ttl = granted.ttl(&granted.updated_at).ok_or_else(|| self.garbage(&told))?;
+                Ok(Lease { id: Handle { id: &granted.id, ..handle }.to_id(), ttl, renewable: true })
+            }
+            Err(failure) => Err(match failure.error.kind {
+                ErrorKind::Invalid => {
+                    Failure::new(ErrorKind::Invalid, format!("{told} cannot be renewed: its longest life is reached"))
+                }
+                ErrorKind::NotFound => Failure::new(ErrorKind::NotFound, format!("{told} has ended or was revoked")),
+                _ => failure,
+            }),
+        }
+    }
+
+    pub(super) async fn revoke_lease(&mut self, lease: &Lease) -> Result<(), Failure> {
+        let handle = Handle::of(lease)?;
+        let body = LeaseCall { is_forced: Some(false), ..handle.call() };
+        let call = self.call(Method::DELETE, format!("{LEASES}/{}", handle.id))?.json(to_json(&body));
+        let response = self.send(Kind::Write, call).await?;
+        if response.status.is_success() {
+            return Ok(());
+        }
+        match self.refused(&response, &handle.told()) {
+            // One that the server does not know has ended already.
+            failure if failure.error.kind == ErrorKind::NotFound && failure.scope == Scope::Call => Ok(()),
+            failure => Err(failure),
+        }
+    }
+}
+
+/// A point in time such as `2026-01-31T05:31:56.123Z` in milliseconds since 1970.
+fn milliseconds(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let mut time = time.splitn(3, ':').map(|part| part.parse::<u64>().ok());
+    let (hours, minutes, seconds) = (time.next()??, time.next()??, time.next()??);
+    let is_real = (1970..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hours < 24
+        && minutes < 60
+        && seconds <= 60;
+    let millis = fraction.get(..3).unwrap_or(fraction).parse::<u64>().ok()?;
+    let scale = [100, 10, 1].get(fraction.len().min(3).checked_sub(1)?)?;
+    // Days since 1970 by the Gregorian calendar, years counted from March on, so that the leap day comes last.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+    let days = days.checked_sub(719_469)?;
+    is_real.then(|| (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000 + millis * scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_in_time_are_read() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00.000Z", Some(0)),
+            ("1970-01-02T00:00:00Z", Some(86_400_000)),
+            ("2000-02-29T12:34:56.7Z", Some(951_827_696_700)),
+            ("2023-11-07T05:31:56.120Z", Some(1_699_335_116_120)),
+            ("2100-03-01T00:00:00.000123Z", Some(4_107_542_400_000)),
+            ("2023-13-07T05:31:56Z", None),
+            ("2023-11-07T05:31:56+01:00", None),
+            ("2023-11-07", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("canary", None),
+            ("", None),
+        ] {
+            assert_eq!(milliseconds(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lease_carries_what_its_renewal_needs() {
+        for ttl in [None, Some("3600s")] {
+            let handle = Handle { id: "l-1", project: "shop", environment: "prod", path: "/db", ttl };
+            let lease = Lease { id: handle.to_id(), ttl: Duration::ZERO, renewable: true };
+            let read = Handle::of(&lease).ok().unwrap();
+            assert_eq!(
+                (read.id, read.project, read.environment, read.path, read.ttl),
+                ("l-1", "shop", "prod", "/db", ttl)
+            );
+        }
+        let other = Lease { id: "database/creds/x".into(), ttl: Duration::ZERO, renewable: true };
+        assert_eq!(Handle::of(&other).err().unwrap().error.kind, ErrorKind::Invalid);
+    }
+}

@@ -1,0 +1,85 @@
+//! A project's id and its slug: secrets are asked for by the one, leases by the other.
+
+use std::collections::BTreeMap;
+
+use hyper::Method;
+use serde::Deserialize;
+
+use super::client::Infisical;
+use super::complaint::{Failure, is_unknown_route};
+use super::limits::Kind;
+
+/// What was learnt about projects, by id and by slug. They keep both for life.
+#[derive(Debug, Default)]
+pub(super) struct Projects(BTreeMap<String, Project>);
+
+/// A project's names.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Project {
+    pub(super) id: String,
+    pub(super) slug: String,
+}
+
+/// Servers of several years put the same into different frames.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ProjectAnswer {
+    Project { project: Project },
+    Workspace { workspace: Project },
+    Plain(Project),
+}
+
+/// Whether this is a project's id (a UUID), and no slug.
+pub(super) fn is_id(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
+// === impl Infisical ===
+
+impl Infisical {
+    /// The id of a project that may be named by its slug.
+    pub(super) async fn project_id(&mut self, name: &str) -> Result<String, Failure> {
+        if is_id(name) {
+            return Ok(name.to_owned());
+        }
+        self.look_up(name, [format!("api/v1/projects/slug/{name}"), format!("api/v2/workspace/{name}")])
+            .await
+            .map(|project| project.id)
+    }
+
+    /// The slug of a project that may be named by its id.
+    pub(super) async fn project_slug(&mut self, name: &str) -> Result<String, Failure> {
+        if !is_id(name) {
+            return Ok(name.to_owned());
+        }
+        if self.settings.project.as_deref() == Some(name)
+            && let Some(slug) = &self.settings.project_slug
+        {
+            return Ok(slug.clone());
+        }
+        self.look_up(name, [format!("api/v1/projects/{name}"), format!("api/v1/workspace/{name}")])
+            .await
+            .map(|project| project.slug)
+    }
+
+    /// Asks by the new path, and where that is unknown by the old one.
+    async fn look_up(&mut self, name: &str, [path, old_path]: [String; 2]) -> Result<Project, Failure> {
+        if let Some(project) = self.projects.0.get(name) {
+            return Ok(project.clone());
+        }
+        let mut response = self.send(Kind::Read, self.call(Method::GET, path)?).await?;
+        if is_unknown_route(&response) {
+            response = self.send(Kind::Read, self.call(Method::GET, old_path)?).await?;
+        }
+        let answer = self.parse(&response, &format!("project {name}"))?;
+        let (ProjectAnswer::Project { project }
+        | ProjectAnswer::Workspace { workspace: project }
+        | ProjectAnswer::Plain(project)) = answer;
+        self.projects.0.insert(name.to_owned(), project.clone());
+        Ok(project)
+    }
+}

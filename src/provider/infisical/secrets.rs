@@ -1,0 +1,192 @@
+//! Reads of secrets: by folder or one by one, by the API that the server has, and only if they changed.
+
+use std::collections::BTreeMap;
+
+use hyper::Method;
+use hyper::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+
+use super::answer::{Document, Listing, Single};
+use super::asked::{Asked, What};
+use super::client::Infisical;
+use super::complaint::{Failure, is_unknown_route};
+use super::limits::Kind;
+use crate::provider::http::{Call, Response};
+use crate::provider::{Answer, ErrorKind, Reading, Version};
+use crate::reference::Request;
+
+/// The API's generations. The older one works on every server, but is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    V3,
+    V4,
+}
+
+/// What is remembered of an answer, without its values.
+///
+/// An `ETag` is the server's digest of the decrypted answer: values could be guessed from it, so that it stays here and
+/// is no part of the [`Version`]. That is made of the secrets' own versions, on which all replicas agree. A secret that
+/// another one refers to may change without them: then the values differ while the versions do not, and a count of such
+/// changes is added, which means something in this process only.
+#[derive(Debug)]
+pub(super) struct Seen {
+    etag: Option<HeaderValue>,
+    versions: String,
+    content: Vec<u8>,
+    /// Changes of the content under these versions.
+    changes: u32,
+}
+
+// === impl Api ===
+
+impl Api {
+    fn path(self) -> &'static str {
+        match self {
+            Self::V3 => "api/v3/secrets/raw",
+            Self::V4 => "api/v4/secrets",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::V3 => Self::V4,
+            Self::V4 => Self::V3,
+        }
+    }
+
+    /// Every switch is said, since servers of several years take different things for granted; and always in the same
+    /// order, since the `ETag` of a newer server belongs to the parameters as they stand.
+    fn call(self, call: Call, project: &str, asked: &Asked) -> Call {
+        let project_param = if self == Self::V3 { "workspaceId" } else { "projectId" };
+        let mut call = call
+            .query(project_param, project)
+            .query("environment", &asked.environment)
+            .query("secretPath", &asked.path)
+            .query("viewSecretValue", "true")
+            .query("expandSecretReferences", "true");
+        // A pin would be answered with an import's secret of that name, if the version is gone.
+        let imports = if matches!(asked.what, What::Secret { version: Some(_), .. }) { "false" } else { "true" };
+        call = call.query("include_imports", imports);
+        if self == Self::V4 {
+            call = call.query("includeImports", imports);
+        }
+        match &asked.what {
+            What::Secret { version, .. } => {
+                call = call.query("type", "shared");
+                version.iter().fold(call, |call, version| call.query("version", version))
+            }
+            What::Folder { recursive, tags } => {
+                if self == Self::V4 {
+                    call = call.query("includePersonalOverrides", "false");
+                }
+                call = call.query("recursive", if *recursive { "true" } else { "false" });
+                tags.iter().fold(call, |call, tags| call.query("tagSlugs", tags))
+            }
+            What::Lease { .. } => call,
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn new(etag: Option<HeaderValue>, document: &Document, before: Option<&Self>) -> Self {
+        let Document { versions, content, .. } = document;
+        let changes = match before {
+            Some(before) if before.versions == *versions => before.changes + u32::from(before.content != *content),
+            _ => 0,
+        };
+        Self { etag, versions: versions.clone(), content: content.clone(), changes }
+    }
+
+    fn version(&self) -> Version {
+        match self.changes {
+            0 => Version(self.versions.clone()),
+            count => Version(format!("{}+{count}", self.versions)),
+        }
+    }
+}
+
+// === impl Infisical ===
+
+impl Infisical {
+    pub(super) async fn read_secrets(
+        &mut self,
+        request: &Request,
+        asked: &Asked,
+        known: Option<&Version>,
+    ) -> Result<Reading, Failure> {
+        let project = self.project_id(&asked.project).await?;
+        self.events.watch(&project, asked);
+        let before = self.seen.get(request).filter(|seen| known == Some(&seen.version()));
+        let etag = before.and_then(|seen| seen.etag.clone());
+        let response = self.ask(&project, asked, etag.as_ref()).await?;
+        if response.status.as_u16() == 304 && etag.is_some() {
+            return Ok(Reading::NotModified);
+        }
+        let document = self.take_document(&response, asked)?;
+        let before = self.seen.remove(request);
+        let was_known = before.as_ref().is_some_and(|seen| known == Some(&seen.version()));
+        let seen = Seen::new(response.headers.get(ETAG).cloned(), &document, before.as_ref());
+        let version = seen.version();
+        self.seen.insert(request.clone(), seen);
+        // Newer servers forget an ETag within minutes, and answer in full what has not changed.
+        if was_known && known == Some(&version) {
+            return Ok(Reading::NotModified);
+        }
+        Ok(Reading::Fresh(Answer { tree: document.tree, version: Some(version), expires_in: None, lease: None }))
+    }
+
+    /// Asks by the newest API that is known to be there, and where it is not, by the other one from now on.
+    async fn ask(&mut self, project: &str, asked: &Asked, etag: Option<&HeaderValue>) -> Result<Response, Failure> {
+        let response = self.ask_by(self.api, project, asked, etag).await?;
+        if !is_unknown_route(&response) {
+            return Ok(response);
+        }
+        let other = self.api.other();
+        let response = self.ask_by(other, project, asked, None).await?;
+        if !is_unknown_route(&response) {
+            self.api = other;
+        }
+        Ok(response)
+    }
+
+    async fn ask_by(
+        &mut self,
+        api: Api,
+        project: &str,
+        asked: &Asked,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Response, Failure> {
+        let path = match &asked.what {
+            What::Secret { name, .. } => format!("{}/{name}", api.path()),
+            _ => api.path().to_owned(),
+        };
+        let mut call = api.call(self.call(Method::GET, path)?, project, asked);
+        if let Some(etag) = etag {
+            call = call.header(IF_NONE_MATCH, etag.clone());
+        }
+        self.send(Kind::Secrets, call).await
+    }
+
+    fn take_document(&self, response: &Response, asked: &Asked) -> Result<Document, Failure> {
+        let told = asked.told();
+        let What::Secret { name, version } = &asked.what else {
+            let secrets = self.parse::<Listing>(response, &told)?.into_secrets(&told)?;
+            if secrets.is_empty() {
+                // Servers say this of folders that they do not have, too: never a reason to empty files.
+                let message = format!("{told} is empty, or does not exist: check project, environment and path");
+                return Err(Failure::new(ErrorKind::NotFound, message));
+            }
+            return Document::new(secrets, &told, asked.keeps_unresolved, &self.key);
+        };
+        let secret = self.parse::<Single>(response, &told)?.secret;
+        let number = secret.version.to_string();
+        if version.as_ref().is_some_and(|version| *version != number) {
+            return Err(Failure::new(ErrorKind::NotFound, format!("{told} does not exist")));
+        }
+        let secrets = BTreeMap::from([(name.clone(), secret)]);
+        let document = Document::new(secrets, &told, asked.keeps_unresolved, &self.key)?;
+        // Its own number is what a pin wants.
+        Ok(Document { versions: number, ..document })
+    }
+}

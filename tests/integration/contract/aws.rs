@@ -1,0 +1,266 @@
+//! What is AWS's alone: names, stages, batches, trees, logins; and both of its stores in the suite of all.
+//!
+//! Against moto: set `HUSHPOD_CONTRACT_AWS` to its address and, if that is no `http://`, `HUSHPOD_CONTRACT_AWS_CACERT` to
+//! a file with its authority. The suite makes secrets and parameters named `hushpod-…` there, and leaves them. moto looks
+//! at no signature, no right and no token: what is about those is the fake's alone.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hushpod::provider::aws::{AwsSettings, ParameterStore, SecretsManager, SsmSettings};
+use hushpod::provider::http::{Address, Call, Client, Limits};
+use hushpod::provider::{
+    ErrorKind, Extended, Known, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading, Version,
+};
+use hushpod::reference::Request;
+use hyper::Method;
+use hyper_util::client::proxy::matcher::Matcher;
+use serde_json::{Value, json};
+
+use super::{assert_error, fresh, shown};
+use crate::fakes::aws::{ACCOUNT, ADMIN, FakeAws, REGION, signature};
+use crate::fakes::server::Received;
+use crate::fakes::token;
+
+mod logins;
+mod parameters;
+mod secrets;
+mod subject;
+
+pub(crate) use subject::{Parameters, Secrets};
+
+/// Runs each case against the fake, and against moto if there is one.
+macro_rules! contract {
+    ($($case:ident),* $(,)?) => {
+        mod fake {
+            $(#[tokio::test] async fn $case() { super::$case(&super::Store::fake().await).await })*
+        }
+        mod real {
+            $(#[tokio::test] async fn $case() {
+                if let Some(store) = super::Store::real() { super::$case(&store).await }
+            })*
+        }
+    };
+}
+use contract;
+
+/// The account's services, and an administrator.
+struct Store {
+    address: String,
+    ca: Option<String>,
+    client: Client,
+    fake: Option<FakeAws>,
+    /// Makes names of this case unlike those of all others.
+    id: String,
+    counter: Cell<u32>,
+    /// By name, the ids of its versions.
+    versions: RefCell<BTreeMap<String, Vec<String>>>,
+}
+
+/// A pod that may use them.
+struct Pod {
+    settings: AwsSettings,
+    login: Login,
+    limits: Limits,
+    token_file: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+const SUBJECT: &str = "system:serviceaccount:shop:web";
+
+/// All that the README's policies allow, and no more.
+const RIGHTS: [&str; 6] = [
+    "secretsmanager:GetSecretValue",
+    "secretsmanager:DescribeSecret",
+    "secretsmanager:BatchGetSecretValue",
+    "ssm:GetParameters",
+    "ssm:GetParametersByPath",
+    "kms:Decrypt",
+];
+
+// === impl Store ===
+
+impl Store {
+    async fn fake() -> Self {
+        let fake = FakeAws::start().await;
+        let store = Self::new(fake.url(), Some(fake.certificates.ca.clone()));
+        Self { fake: Some(fake), ..store }
+    }
+
+    fn real() -> Option<Self> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(address) = variable("HUSHPOD_CONTRACT_AWS") else {
+            eprintln!("skipped: HUSHPOD_CONTRACT_AWS names no moto");
+            return None;
+        };
+        let ca = variable("HUSHPOD_CONTRACT_AWS_CACERT").map(|file| std::fs::read_to_string(file).unwrap());
+        Some(Self::new(address, ca))
+    }
+
+    fn new(address: String, ca: Option<String>) -> Self {
+        let parsed = Address::parse(&address).unwrap();
+        let client = Client::new(parsed, ca.as_deref(), Limits::default(), &Matcher::builder().build()).unwrap();
+        let id = format!("{:x}", std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos());
+        Self { address, ca, client, fake: None, id, counter: Cell::new(0), versions: RefCell::default() }
+    }
+
+    /// The requests since the last time, if they can be known.
+    fn seen(&self) -> Option<Vec<Received>> {
+        Some(self.fake.as_ref()?.take_seen())
+    }
+
+    /// The operations that were called since the last time, if they can be known.
+    fn operations(&self) -> Option<Vec<String>> {
+        Some(self.seen()?.iter().map(operation).collect())
+    }
+
+    async fn admin(&self, service: &str, operation: &str, body: Value) -> (u16, Value) {
+        let target = format!("{}.{operation}", if service == "ssm" { "AmazonSSM" } else { service });
+        let host = self.address.split("://").nth(1).unwrap();
+        let body = body.to_string().into_bytes();
+        let headers = signature::sign_call(ADMIN, (REGION, service), host, &target, &body);
+        let mut call = Call::new(Method::POST, "").body(body.into(), "application/x-amz-json-1.1");
+        for (name, value) in headers {
+            call = call.header(name.parse().unwrap(), value.parse().unwrap());
+        }
+        let response = self.client.send(call).await.unwrap();
+        (response.status.as_u16(), serde_json::from_slice(&response.body).unwrap_or(Value::Null))
+    }
+
+    async fn must(&self, service: &str, operation: &str, body: Value) -> Value {
+        let (status, answer) = self.admin(service, operation, body).await;
+        assert_eq!(status, 200, "{operation}: {answer}");
+        answer
+    }
+
+    /// A name that no other case has.
+    fn name(&self, kind: &str) -> String {
+        self.counter.set(self.counter.get() + 1);
+        format!("hushpod-{}-{}-{kind}", self.id, self.counter.get())
+    }
+
+    /// Puts a secret, anew or as the next version; says its ARN.
+    async fn put_secret(&self, name: &str, value: Value) -> String {
+        let mut body = json!({"SecretId": name, "Name": name});
+        body.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+        let is_new = !self.versions.borrow().contains_key(name);
+        let operation = if is_new { "CreateSecret" } else { "PutSecretValue" };
+        body.as_object_mut().unwrap().remove(if is_new { "SecretId" } else { "Name" });
+        let answer = self.must("secretsmanager", operation, body).await;
+        let version = answer["VersionId"].as_str().unwrap().to_owned();
+        self.versions.borrow_mut().entry(name.to_owned()).or_default().push(version);
+        answer["ARN"].as_str().unwrap().to_owned()
+    }
+
+    async fn put_text(&self, name: &str, value: &str) -> String {
+        self.put_secret(name, json!({"SecretString": value})).await
+    }
+
+    async fn delete_secret(&self, name: &str) {
+        self.must("secretsmanager", "DeleteSecret", json!({"SecretId": name, "RecoveryWindowInDays": 7})).await;
+    }
+
+    async fn put_parameter(&self, name: &str, kind: &str, value: &str) {
+        let body = json!({"Name": name, "Type": kind, "Value": value, "Overwrite": true});
+        self.must("ssm", "PutParameter", body).await;
+    }
+
+    async fn delete_parameter(&self, name: &str) {
+        self.must("ssm", "DeleteParameter", json!({"Name": name})).await;
+    }
+
+    /// A pod that may read everything whose name begins so.
+    fn pod(&self, prefix: &str) -> Pod {
+        let rights = RIGHTS.map(|action| (action, if action.ends_with(":BatchGetSecretValue") { "" } else { prefix }));
+        self.pod_with(&rights)
+    }
+
+    /// A pod with these rights.
+    fn pod_with(&self, rights: &[(&str, &str)]) -> Pod {
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/{}", self.name("role"));
+        if let Some(fake) = &self.fake {
+            fake.put_role(&role, SUBJECT, rights);
+        }
+        self.pod_that(json!({}), Some(&role), "sts.amazonaws.com")
+    }
+
+    /// A pod with these auth settings.
+    fn pod_that(&self, auth: Value, role: Option<&str>, audience: &str) -> Pod {
+        let dir = tempfile::tempdir().unwrap();
+        let token_file = dir.path().join("token");
+        std::fs::write(&token_file, token::sign(&json!({"aud": [audience], "sub": SUBJECT}), 600)).unwrap();
+        let settings = json!({"region": REGION, "endpoint": self.address, "stsEndpoint": self.address, "ca": self.ca,
+            "auth": auth});
+        let role = role.map(str::to_owned);
+        Pod {
+            settings: serde_json::from_value(settings).unwrap(),
+            login: Login { provider: "aws".to_owned(), role, token_file: token_file.clone() },
+            limits: Limits::default(),
+            token_file,
+            dir,
+        }
+    }
+}
+
+// === impl Pod ===
+
+impl Pod {
+    fn secrets(&self) -> SecretsManager {
+        let proxy = Matcher::builder().build();
+        SecretsManager::connect_with(&self.settings, self.login.clone(), self.limits, &proxy).unwrap()
+    }
+
+    fn parameters(&self) -> ParameterStore {
+        let settings = SsmSettings(self.settings.clone());
+        let proxy = Matcher::builder().build();
+        ParameterStore::connect_with(&settings, self.login.clone(), self.limits, &proxy).unwrap()
+    }
+
+    fn secret(&self, reference: &str) -> Request {
+        super::request(&ProviderSettings::Aws(self.settings.clone()), reference)
+    }
+
+    fn parameter(&self, reference: &str) -> Request {
+        super::request(&ProviderSettings::Ssm(SsmSettings(self.settings.clone())), reference)
+    }
+
+    /// Shows another token at its next login.
+    fn show(&self, claims: &Value, expires_in: i64) {
+        std::fs::write(&self.token_file, token::sign(claims, expires_in)).unwrap();
+    }
+}
+
+/// What a request asked for.
+fn operation(received: &Received) -> String {
+    match received.header("x-amz-target") {
+        Some(target) => target.split('.').nth(1).unwrap().to_owned(),
+        None if received.method == Method::GET => "agent".to_owned(),
+        None => received.form().get("Action").cloned().unwrap_or_default(),
+    }
+}
+
+/// Reads a batch of which some is held in a version.
+async fn read_all(provider: &mut dyn Provider, requests: &[Request], held: &[Option<Version>]) -> Vec<ReadResult> {
+    let known: Known =
+        requests.iter().zip(held).filter_map(|(request, version)| Some((request.clone(), version.clone()?))).collect();
+    provider.read(requests, &known).await
+}
+
+async fn read(provider: &mut dyn Provider, request: &Request) -> ReadResult {
+    super::read(provider, request, None).await
+}
+
+async fn refused(provider: &mut dyn Provider, request: &Request) -> ProviderError {
+    match read(provider, request).await {
+        Ok(reading) => panic!("{request} was answered: {reading:?}"),
+        Err(error) => error,
+    }
+}
+
+/// The text that a request is answered with, in the open.
+async fn text(provider: &mut dyn Provider, request: &Request) -> String {
+    let answer = fresh(read(provider, request).await);
+    String::from_utf8(shown(&answer, "x")).unwrap()
+}

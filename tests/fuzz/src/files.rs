@@ -13,10 +13,14 @@ use hushpod::provider::{Known, Login, ProviderError, ProviderSettings, Reading};
 use hushpod::reference::{Key, Reference, Request};
 use hushpod::secret::{SecretTree, SecretValue};
 use hushpod::source::{Generation, GenerationId};
+use serde::Deserialize as _;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::{MARKER, assert_message, scratch};
+
+/// Of `tests/data/sops`, and of no use elsewhere.
+const IDENTITY: &str = include_str!("../../data/sops/identity.txt");
 
 /// Where the file provider finds what a target wrote: one file of each kind.
 struct Desk {
@@ -31,21 +35,38 @@ thread_local! {
 impl Desk {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        Self { runtime, dir: scratch() }
+        let dir = scratch();
+        fs::write(dir.join("identity.txt"), IDENTITY).expect("written");
+        Self { runtime, dir }
     }
 
     /// What the file provider makes of these bytes in a file of this name.
     fn read(&self, name: &str, bytes: &[u8]) -> Result<SecretTree, ProviderError> {
+        self.read_as(&json!({"type": "file", "path": self.dir.join(name)}), ".", name, bytes)
+    }
+
+    /// The same with the identity that SOPS' fixtures are for, out of a directory: age files are no document of a store.
+    fn decrypt(&self, name: &str, bytes: &[u8]) -> Result<SecretTree, ProviderError> {
+        let identity = self.dir.join("identity.txt");
+        self.read_as(&json!({"type": "file", "path": self.dir, "identityFile": identity}), name, name, bytes)
+    }
+
+    fn read_as(
+        &self,
+        settings: &serde_json::Value,
+        reference: &str,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<SecretTree, ProviderError> {
         let path = self.dir.join(name);
         fs::write(&path, bytes).expect("written");
         // Old enough not to be waited for.
         let old = SystemTime::now() - Duration::from_secs(60);
         File::options().write(true).open(&path).and_then(|file| file.set_modified(old)).expect("made older");
-        let settings: ProviderSettings =
-            serde_json::from_value(json!({"type": "file", "path": path})).expect("settings");
+        let settings = ProviderSettings::deserialize(settings).expect("settings");
         let login = Login { provider: "files".into(), role: None, token_file: PathBuf::new() };
         let mut files = settings.as_settings().connect(login)?;
-        let reference: Reference = ".".parse().expect("a reference");
+        let reference: Reference = reference.parse().expect("a reference");
         let requests = [settings.as_settings().resolve("files", &reference).expect("a request")];
         let mut results = self.runtime.block_on(files.read(&requests, &Known::new()));
         assert_eq!(results.len(), 1);
@@ -83,6 +104,11 @@ fn rendered(tree: &SecretTree, key: Option<&str>, format: Format) -> Option<Secr
     }
 }
 
+/// Whether nothing in this file is taken for SOPS' own.
+fn is_plain(file: &SecretValue) -> bool {
+    file.expose_str().is_some_and(|text| !text.contains("ENC[AES256_GCM,") && !text.contains("sops"))
+}
+
 /// Every key in the tree, which messages may name.
 fn keys(tree: &SecretTree) -> String {
     match tree {
@@ -96,7 +122,7 @@ fn keys(tree: &SecretTree) -> String {
 pub(crate) fn dotenv(input: &[u8]) {
     let Ok(tree @ SecretTree::Map(_)) = serde_json::from_slice::<SecretTree>(input) else { return };
     let SecretTree::Map(entries) = &tree else { return };
-    let Some(text) = rendered(&tree, None, Format::Dotenv) else { return };
+    let Some(text) = rendered(&tree, None, Format::Dotenv).filter(is_plain) else { return };
     let read = DESK.with(|desk| desk.read("x.env", text.expose())).unwrap_or_else(|error| panic!("{error}"));
     let SecretTree::Map(found) = read else { panic!("dotenv is a document") };
     assert!(found.keys().eq(entries.keys()), "other keys");
@@ -140,9 +166,34 @@ pub(crate) fn documents(input: &[u8]) {
         return;
     }
     for (format, name) in [(Format::Json, "again.json"), (Format::Yaml, "again.yaml")] {
-        let Some(text) = rendered(&tree, None, format) else { continue };
+        let Some(text) = rendered(&tree, None, format).filter(is_plain) else { continue };
         let again = DESK.with(|desk| desk.read(name, text.expose()));
         let again = again.unwrap_or_else(|error| panic!("{name}: {error}: {:?}", text.expose_str()));
         assert!(again == tree, "{name} is another document: {:?}", text.expose_str());
+    }
+}
+
+/// Whatever is done to an encrypted file, no value is in an error or in `Debug`; and what can be read can be delivered or
+/// is refused.
+///
+/// The first line is the file's ending.
+pub(crate) fn encrypted(input: &[u8]) {
+    let Some(end) = input.iter().position(|&byte| byte == b'\n') else { return };
+    let name = match &input[..end] {
+        b"yaml" => "s.yaml",
+        b"json" => "s.json",
+        b"env" => "s.env",
+        b"age" => "s.age",
+        b"yaml.age" => "s.yaml.age",
+        _ => return,
+    };
+    match DESK.with(|desk| desk.decrypt(name, &input[end + 1..])) {
+        Ok(tree) => {
+            assert!(!format!("{tree:?}").contains(MARKER) || keys(&tree).contains(MARKER), "{tree:?}");
+            for format in [Format::Json, Format::Yaml, Format::Dotenv, Format::Properties] {
+                rendered(&tree, None, format);
+            }
+        }
+        Err(error) => assert_message(&error.message),
     }
 }

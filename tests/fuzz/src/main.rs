@@ -29,6 +29,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("admission", admission::review),
     ("dotenv", files::dotenv),
     ("files", files::documents),
+    ("sops", files::encrypted),
     ("vault", |input| store::answers(&store::VAULT, input)),
     ("infisical", |input| store::answers(&store::INFISICAL, input)),
     ("aws", |input| store::answers(&store::AWS, input)),

@@ -100,7 +100,7 @@ pub(crate) const AZURE: Kind = Kind {
             "auth":{"method":"managed-identity","metadata":"URL"}}"#,
     ],
     role: "00000000-0000-4000-8000-000000000003",
-    references: &["db", "db/0123456789abcdef0123456789abcdef"],
+    references: &["db", "db?version=0123456789abcdef0123456789abcdef"],
     names: &["id"],
     can_push: false,
 };

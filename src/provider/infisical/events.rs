@@ -104,6 +104,8 @@ const MOST_ENTRIES: usize = 10;
 
 /// The server sends something every 15 s. It may be no event, so that bytes are what counts.
 const SILENCE: Duration = Duration::from_secs(45);
+/// The server keeps a stream open for an hour.
+const BRIEF: Duration = Duration::from_mins(1);
 /// A burst of changes is one.
 const GAP: Duration = Duration::from_millis(200);
 /// How often to ask again for what was refused.
@@ -236,23 +238,27 @@ struct Subscriber {
 
 impl Subscriber {
     async fn run(mut self) {
-        let mut failures = 0;
+        let mut failures = 0_u32;
+        let mut was_brief = false;
         loop {
-            let end = match self.subscribe().await {
+            let opened = Instant::now();
+            let mut end = match self.subscribe().await {
                 Ok(mut stream) => {
-                    if failures > 0 {
+                    if failures > 0 && !was_brief {
                         tracing::info!(provider = self.provider, "the store tells changes again");
                     }
-                    failures = 0;
                     // What happened since the last look, or while nobody listened, is told by no one.
                     self.news.changed.notify_one();
                     listen(&mut stream, &self.interest, &self.news).await
                 }
                 Err(end) => end,
             };
-            if end != End::Closed {
-                failures += 1;
+            was_brief = end == End::Closed && opened.elapsed() < BRIEF;
+            if was_brief {
+                // No server of events, but something before it that answers in its place.
+                end = End::Unreachable;
             }
+            failures = if end == End::Closed { 0 } else { failures.saturating_add(1) };
             if failures == 1 {
                 tracing::warn!(provider = self.provider, why = ?end, "the store does not tell changes: polling goes on");
             } else {

@@ -287,7 +287,8 @@ fn scalar(text: &str, plain: bool, tag: Option<(&str, &str)>) -> Option<Node> {
     match tag {
         None if !plain => return Some(as_text()),
         None | Some(("tag:yaml.org,2002:", "int" | "bool" | "null" | "timestamp")) => {}
-        Some(("tag:yaml.org,2002:", "str")) => return Some(as_text()),
+        // It is what SOPS writes for the text "<<".
+        Some(("tag:yaml.org,2002:", "str" | "merge")) => return Some(as_text()),
         // SOPS writes a float without a point only with its tag.
         Some(("tag:yaml.org,2002:", "float")) => return as_float().or_else(|| text.parse().ok().map(Node::Int)),
         Some(("tag:yaml.org,2002:", "binary")) => {

@@ -264,6 +264,7 @@ fn scalars_are_resolved_as_sops_does() {
         ("2024-01-02T00:00:00Z", "\"2024-01-02T00:00:00Z\""),
         ("!!str 5", "\"5\""),
         ("!!float 1", "Int 1"),
+        ("!!merge <<", "\"<<\""),
         ("!!binary aGk=", "\"hi\""),
         ("!other x", "has a tag that SOPS does not write, at line 1"),
         ("&a x", "has an anchor, alias or tag that SOPS does not write, at line 1"),

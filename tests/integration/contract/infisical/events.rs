@@ -113,6 +113,18 @@ async fn where_events_are_not_to_be_had_reads_go_on() {
 }
 
 #[tokio::test]
+async fn what_only_looks_like_a_stream_is_not_opened_again_and_again() {
+    let (pod, mut infisical) = listening(Year::Y2026).await;
+    pod.fake.fail(|received| received.path.contains("/events/"), 1000, Fault::Body("<html>canary</html>".to_owned()));
+    pod.seen();
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(400) {
+        let _ = timeout(Duration::from_millis(10), infisical.changed()).await;
+    }
+    assert!(pod.seen().len() <= 3);
+}
+
+#[tokio::test]
 async fn events_are_the_operators_choice() {
     let pod = Pod::new().await;
     pod.put("/a", "K", "canary");

@@ -35,7 +35,9 @@ const SHORTEST: Duration = Duration::from_millis(250);
 /// "Exponential Backoff And Jitter", 2015). A store's own wish is a lower bound.
 pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64) -> Duration {
     let (base, cap) = match kind {
-        ErrorKind::Throttled { retry_after: Some(wish) } => return wish + wish.mul_f64(chance / 10.0) + SHORTEST,
+        ErrorKind::Throttled { retry_after: Some(wish) } => {
+            return wish.saturating_add(wish.mul_f64(chance / 10.0)).saturating_add(SHORTEST);
+        }
         ErrorKind::Unavailable if starting => UNAVAILABLE_AT_START,
         ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } => UNAVAILABLE,
         // Nobody waits for these in a crowd: half jitter, so that "slow" is a promise.
@@ -126,9 +128,9 @@ mod tests {
 
     #[test]
     fn a_stores_own_wish_is_never_undercut() {
-        let wish = Duration::from_secs(42);
         let mut jitter = Jitter::seeded(7);
-        for failures in 1..1000 {
+        for (failures, seconds) in (1..1000).map(|failures| (failures, 42)).chain([(1, 0), (1, u64::MAX)]) {
+            let wish = Duration::from_secs(seconds);
             let kind = ErrorKind::Throttled { retry_after: Some(wish) };
             assert!(delay(kind, failures, true, jitter.chance()) >= wish);
         }

@@ -82,7 +82,9 @@ impl Bundle {
     pub(super) fn into_answer(self, name: &str) -> Option<(Answer, State, Option<Oddity>)> {
         let version = version_of(&self.id, name)?;
         let now = SystemTime::now();
-        let until = |at: Option<u64>| at.map(|at| (UNIX_EPOCH + Duration::from_secs(at)).duration_since(now).ok());
+        // Beyond what a clock can tell there is no end.
+        let point = |at: Option<u64>| UNIX_EPOCH.checked_add(Duration::from_secs(at?));
+        let until = |at: Option<u64>| point(at).map(|at| at.duration_since(now).ok());
         let expires_in = until(self.attributes.exp);
         let oddity = match (until(self.attributes.nbf), expires_in) {
             (_, Some(None)) => Some(Oddity::Expired),
@@ -168,6 +170,7 @@ mod tests {
             (serde_json::json!({}), None, None),
             (serde_json::json!({"exp": now + 600, "nbf": now - 5}), Some(600), None),
             (serde_json::json!({"exp": now - 600}), None, Some(Oddity::Expired)),
+            (serde_json::json!({"exp": u64::MAX, "nbf": now - 5}), None, None),
             (serde_json::json!({"nbf": now + 600, "exp": null}), None, Some(Oddity::NotYetValid)),
         ] {
             let json = serde_json::json!({"value": "canary", "attributes": attributes,

@@ -182,13 +182,16 @@ fn milliseconds(text: &str) -> Option<u64> {
         && hours < 24
         && minutes < 60
         && seconds <= 60;
+    if !is_real {
+        return None;
+    }
     let millis = fraction.get(..3).unwrap_or(fraction).parse::<u64>().ok()?;
     let scale = [100, 10, 1].get(fraction.len().min(3).checked_sub(1)?)?;
     // Days since 1970 by the Gregorian calendar, years counted from March on, so that the leap day comes last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
     let days = days.checked_sub(719_469)?;
-    is_real.then(|| (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000 + millis * scale)
+    Some((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000 + millis * scale)
 }
 
 #[cfg(test)]
@@ -207,6 +210,10 @@ mod tests {
             ("2023-11-07T05:31:56+01:00", None),
             ("2023-11-07", None),
             ("1969-12-31T23:59:59Z", None),
+            ("0000-01-01T00:00:00Z", None),
+            ("18446744073709551615-01-01T00:00:00Z", None),
+            ("2023-11-18446744073709551615T00:00:00Z", None),
+            ("2023-11-07T05:31:56.18446744073709551615Z", Some(1_699_335_116_184)),
             ("canary", None),
             ("", None),
         ] {

@@ -114,7 +114,8 @@ fn expiry(tree: &SecretTree) -> Option<Duration> {
         match expiry {
             Expiry::In(field) => Some(Duration::from_secs(number(&tree.key(field).ok()?)?.max(1))),
             Expiry::At(field) => {
-                let at = UNIX_EPOCH + Duration::from_secs(number(&tree.key(field).ok()?)?);
+                // Beyond what a clock can tell there is no end.
+                let at = UNIX_EPOCH.checked_add(Duration::from_secs(number(&tree.key(field).ok()?)?))?;
                 Some(at.duration_since(SystemTime::now()).unwrap_or_default())
             }
         }
@@ -174,6 +175,7 @@ mod tests {
             ),
             ("a certificate", format!(r#"{{"expiration":{},"serial_number":"5f"}}"#, now + 900), Some(900)),
             ("one that has expired", r#"{"expiration":1,"serial_number":"5f"}"#.to_owned(), Some(0)),
+            ("one beyond the clock", format!(r#"{{"expiration":{},"serial_number":"5f"}}"#, u64::MAX), None),
             ("an SSH certificate", r#"{"serial_number":"5f","signed_key":"k"}"#.to_owned(), None),
             ("a secret with a ttl of its own", r#"{"ttl":60}"#.to_owned(), None),
         ] {

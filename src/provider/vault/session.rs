@@ -27,7 +27,7 @@ const TOKEN_HOME_FILE: &str = ".vault-token";
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     pub(super) token: SecretValue,
-    /// `None` for ever.
+    /// `None` for ever, or beyond what a clock can tell.
     ends: Option<Instant>,
     /// The longest life it was ever given at once.
     granted: Duration,
@@ -52,7 +52,7 @@ struct AppRoleLogin<'a> {
 impl Held {
     fn new(token: SecretValue, life_seconds: u64, renewable: bool) -> Self {
         let granted = Duration::from_secs(life_seconds);
-        let ends = (life_seconds > 0).then(|| Instant::now() + granted);
+        let ends = if life_seconds > 0 { Instant::now().checked_add(granted) } else { None };
         Self { token, ends, granted, renewable }
     }
 
@@ -64,7 +64,8 @@ impl Held {
 impl From<Session> for Held {
     fn from(session: Session) -> Self {
         let Session { token, ttl, renewable } = session;
-        Self { token, ends: ttl.map(|ttl| Instant::now() + ttl), granted: ttl.unwrap_or_default(), renewable }
+        let ends = ttl.and_then(|ttl| Instant::now().checked_add(ttl));
+        Self { token, ends, granted: ttl.unwrap_or_default(), renewable }
     }
 }
 
@@ -191,7 +192,7 @@ impl Vault {
         let auth = self.parse_auth(&response, "the renewal of its token")?;
         let renewed = Held::new(held.token.clone(), auth.lease_duration, auth.renewable);
         let granted = held.granted.max(renewed.granted);
-        let is_worthwhile = renewed.ends.is_none() || renewed.granted * WORTHWHILE_PART >= granted;
+        let is_worthwhile = renewed.ends.is_none() || renewed.granted.saturating_mul(WORTHWHILE_PART) >= granted;
         self.session = Some(Held { granted, ..renewed });
         Ok(is_worthwhile)
     }
@@ -223,5 +224,20 @@ fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, Failure> {
 impl From<ProviderError> for Failure {
     fn from(error: ProviderError) -> Self {
         Self { scope: super::complaint::Scope::Call, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn p3_a_life_that_no_clock_can_tell_is_one_without_end() {
+        let held = Held::new("t".into(), u64::MAX, true);
+        assert!(!held.has_ended());
+        let session = Session::from(&held);
+        assert_eq!(session.ttl, None);
+        let told = Session { ttl: Some(Duration::MAX), ..session };
+        assert!(!Held::from(told).has_ended());
     }
 }

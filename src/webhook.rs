@@ -36,6 +36,7 @@ pub mod registration;
 pub mod relevant;
 pub mod reload;
 pub mod review;
+pub mod wrap;
 
 /// Where kube-apiserver posts.
 pub const PATH: &str = "/mutate";

@@ -16,7 +16,6 @@ use super::{Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderE
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
 
-mod dotenv;
 mod read;
 
 /// Where the files are.

@@ -14,7 +14,7 @@ use rustix::fs::{self, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::dotenv;
+use crate::dotenv;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
 
@@ -321,7 +321,9 @@ fn document(path: &str, format: Format, bytes: &SecretValue) -> Result<SecretTre
     let bad = |problem: String| ProviderError::new(ErrorKind::Unavailable, format!("{path}: {problem}"));
     let text = bytes.expose_str().ok_or_else(|| bad("is not UTF-8".to_owned()))?;
     let tree = match format {
-        Format::Dotenv => dotenv::parse(text).map_err(|error| error.to_string()),
+        Format::Dotenv => dotenv::parse(text.as_bytes()).map_err(|error| error.to_string()).map(|entries| {
+            SecretTree::Map(entries.into_iter().map(|(key, value)| (key, SecretTree::Text(value))).collect())
+        }),
         Format::Json => serde_json::from_str(text)
             .map_err(|error| format!("is no JSON at line {}, column {}", error.line(), error.column())),
         Format::Yaml => {

@@ -126,7 +126,7 @@ fn options_fall_back_to_the_operators_defaults() {
 fn every_key_is_understood() {
     for key in KEYS {
         let known = match key.name {
-            FILE | DIR | ROLE => format!("{}x", key.name),
+            FILE | DIR | ROLE | ENV_VARIABLE => format!("{}x", key.name),
             name => name.to_owned(),
         };
         let message = parse(&annotations(&[FILE_X, (&known, "?")])).err().map(|error| error.to_string());

@@ -15,6 +15,7 @@ const DEFAULT_FILES: &str = "/secrets";
 /// A process that `exec` became or started.
 struct Running {
     pid: u32,
+    parent: Option<u32>,
     name: String,
     generation: String,
     files: PathBuf,
@@ -44,7 +45,7 @@ fn report(running: &[Running], files: Option<&Path>) -> String {
         );
     }
     let line = |process: &Running| {
-        let Running { pid, name, generation, files: own } = process;
+        let Running { pid, name, generation, files: own, .. } = process;
         format!("{pid} {name}: running with generation {generation}, newest {}\n", newest(files.unwrap_or(own)))
     };
     running.iter().map(line).collect()
@@ -58,8 +59,7 @@ fn running() -> Vec<Running> {
     pids.sort_unstable();
     let found: Vec<_> = pids.into_iter().filter_map(Running::of).collect();
     let is_child = |process: &Running| {
-        let parent = parent_of(process.pid);
-        found.iter().any(|other| Some(other.pid) == parent && other.generation == process.generation)
+        found.iter().any(|other| Some(other.pid) == process.parent && other.generation == process.generation)
     };
     let children: Vec<_> = found.iter().map(is_child).collect();
     found.into_iter().zip(children).filter(|(_, is_child)| !is_child).map(|(process, _)| process).collect()
@@ -83,6 +83,6 @@ impl Running {
         let generation = String::from_utf8_lossy(value(GENERATION)?).into_owned();
         let files = PathBuf::from(OsStr::from_bytes(value(FILES).unwrap_or(DEFAULT_FILES.as_bytes())));
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
-        Some(Self { pid, name, generation, files })
+        Some(Self { pid, parent: parent_of(pid), name, generation, files })
     }
 }

@@ -207,7 +207,9 @@ impl Supervisor<'_> {
         };
         if !matters {
             // Back to the variables that it has, or another file of the volume: nothing that it would notice.
-            self.due = None;
+            if self.due.take().is_some() {
+                note(&format!("generation {id} has the variables that the application runs with: it runs on"));
+            }
         } else if self.due.is_none() && self.kill_at.is_none() && !self.is_stopped {
             let pause = at_random(self.arguments.jitter);
             note(&format!("generation {id} is there: {} in {} s", self.arguments.on_change, pause.as_secs()));

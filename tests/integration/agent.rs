@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command};
 use std::sync::mpsc;
 
+mod exec;
 mod pod;
 
 use pod::{Pod, until};

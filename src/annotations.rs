@@ -277,7 +277,7 @@ fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), An
         options.environment.push(EnvironmentSource { path, optional: false });
     }
     if options.environment.is_empty() {
-        let key = if options.on_change != OnChange::None { Some(ON_CHANGE) } else { None };
+        let key = (options.on_change != OnChange::None).then_some(ON_CHANGE);
         let key = key.or(options.on_change_jitter.map(|_| ON_CHANGE_JITTER));
         return key.map_or(Ok(()), |key| {
             Err(AnnotationError::new(

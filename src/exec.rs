@@ -17,7 +17,7 @@ mod status;
 mod supervise;
 
 use crate::annotations::OnChange;
-use arguments::{Arguments, UsageError};
+use arguments::{CommandLine, UsageError};
 use read::{ReadError, Reading};
 
 /// What the variables of the application say of themselves: the generation that they came from …
@@ -83,7 +83,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     match word.to_str() {
         Some("exec") => {
-            let (result, log) = match Arguments::parse(arguments) {
+            let (result, log) = match CommandLine::parse(arguments) {
                 Ok(arguments) => (run(&arguments), arguments.termination_log),
                 Err(error) => (Err(error.into()), PathBuf::from(arguments::TERMINATION_LOG)),
             };
@@ -95,7 +95,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Some("status") => status::main(arguments),
         _ => {
-            say(&mut io::stderr(), &format!("hushpod-agent: {word:?} is no command of this program\n\n{HELP}"));
+            say(
+                &mut io::stderr(),
+                &format!("hushpod-agent: {} is no command of this program\n\n{HELP}", word.display()),
+            );
             ExitCode::from(FAILED)
         }
     }
@@ -105,7 +108,7 @@ fn is_help(argument: &OsStr) -> bool {
     argument == "--help" || argument == "-h"
 }
 
-fn run(arguments: &Arguments) -> Result<u8, ExecError> {
+fn run(arguments: &CommandLine) -> Result<u8, ExecError> {
     let reading = read::read(&arguments.sources, &arguments.keep)?;
     let mut command = command(arguments, &reading);
     if arguments.on_change == OnChange::None {
@@ -116,7 +119,7 @@ fn run(arguments: &Arguments) -> Result<u8, ExecError> {
 }
 
 /// The application, with its variables and without ours.
-fn command(arguments: &Arguments, reading: &Reading) -> Command {
+fn command(arguments: &CommandLine, reading: &Reading) -> Command {
     let mut command = Command::new(&arguments.program);
     command.args(&arguments.arguments);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(OUR_PREFIX)) {

@@ -16,7 +16,7 @@ pub(super) const OPTIONS: [&str; 7] =
 
 /// What a container is started with.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Arguments {
+pub(super) struct CommandLine {
     pub(super) sources: Vec<SourcePath>,
     pub(super) keep: Vec<String>,
     pub(super) on_change: OnChange,
@@ -39,9 +39,9 @@ pub(super) struct SourcePath {
 #[error("{0}; `hushpod-agent exec --help` says what would")]
 pub(super) struct UsageError(String);
 
-// === impl Arguments ===
+// === impl CommandLine ===
 
-impl Arguments {
+impl CommandLine {
     /// Parses what follows `exec`. `--option VALUE` and `--option=VALUE` are the same.
     pub(super) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut parsed = Self {
@@ -82,7 +82,7 @@ impl Arguments {
             "--optional-env" => self.sources.push(SourcePath { path: value.into(), optional: true }),
             "--termination-log" => self.termination_log = value.into(),
             _ => {
-                let text = value.to_str().ok_or_else(|| format!("{value:?} is no text"))?;
+                let text = value.to_str().ok_or_else(|| format!("{} is no text", value.display()))?;
                 match option {
                     "--keep" => {
                         check_name(text)?;
@@ -116,8 +116,8 @@ fn split(word: &OsStr) -> (String, Option<OsString>) {
 mod tests {
     use super::*;
 
-    fn parsed(words: &[&str]) -> Result<Arguments, UsageError> {
-        Arguments::parse(words.iter().map(OsString::from))
+    fn parsed(words: &[&str]) -> Result<CommandLine, UsageError> {
+        CommandLine::parse(words.iter().map(OsString::from))
     }
 
     #[test]

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::arguments::Arguments;
+use super::arguments::CommandLine;
 use super::read::{self, Origin, Reading};
 use super::{ExecError, say, terminate};
 use crate::annotations::{OnChange, Signal as Wanted};
@@ -48,7 +48,7 @@ const PASSED_ON: [Signal; 10] = [
 const FROM_TERMINALS: [Signal; 4] = [Signal::INT, Signal::QUIT, Signal::TSTP, Signal::WINCH];
 
 /// Runs the application as a child until it ends; gives the exit code.
-pub(super) fn supervise(arguments: &Arguments, reading: Reading, mut command: Command) -> Result<u8, ExecError> {
+pub(super) fn supervise(arguments: &CommandLine, reading: Reading, mut command: Command) -> Result<u8, ExecError> {
     let key = RandomState::new();
     let fingerprint = reading.fingerprint(&key);
     let Some(started) = reading.origin else {
@@ -79,13 +79,13 @@ pub(super) fn supervise(arguments: &Arguments, reading: Reading, mut command: Co
     Ok(supervisor.run()?)
 }
 
-#[expect(clippy::zombie_processes, reason = "it is waited for, together with all orphans, by its pid")]
+/// It is waited for by its pid, together with all orphans.
 fn spawn(command: &mut Command) -> io::Result<Pid> {
     Ok(Pid::from_child(&command.spawn()?))
 }
 
 struct Supervisor<'a> {
-    arguments: &'a Arguments,
+    arguments: &'a CommandLine,
     key: RandomState,
     /// Of the variables that the application has.
     fingerprint: u64,

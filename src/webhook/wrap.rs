@@ -109,14 +109,13 @@ impl<'a> Wrapper<'a> {
         let name = name_of(container);
         let inner = match present(container) {
             Present::Inside => return Ok(None),
-            Present::Wrapped(inner) => inner,
             Present::Plain(_) if selection.takes_all() && self.is_again && !has_program(container) => {
                 warnings.push(format!(
                     "container {name:?} came later and gets no environment variables: name it in {PREFIX}{CONTAINERS} if it wants them"
                 ));
                 return Ok(None);
             }
-            Present::Plain(inner) => inner,
+            Present::Plain(inner) | Present::Wrapped(inner) => inner,
         };
         if inner.is_empty() {
             return Err(Refusal::Pod(format!(

@@ -1,7 +1,6 @@
 //! The real `hushpod-agent exec`, as a container's command, on volumes that the real writer's protocol made.
 
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};

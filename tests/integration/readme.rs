@@ -25,6 +25,13 @@ fn the_annotation_table_is_the_constants() {
 }
 
 #[test]
+fn every_reserved_name_is_listed() {
+    for name in hushpod::environment::RESERVED {
+        assert!(readme().contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
 fn every_provider_type_is_described() {
     for name in ProviderSettings::TYPES {
         assert!(readme().contains(&format!("`{name}`")), "{name}");

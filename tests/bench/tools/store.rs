@@ -41,7 +41,8 @@ pub(crate) struct Args {
 }
 
 /// Prints where it listens, and Vault's root token. Infisical is told what it holds on standard input, a line each:
-/// `{"identity": id, "namespace": …, "names": […]}` or `{"path": …, "key": …, "value": …}`; each is answered by a line.
+/// `{"identity": id, "namespace": …, "names": […]}`, answered by `{"token": …}` for that identity, or
+/// `{"path": …, "key": …, "value": …}`, answered by `{}`.
 pub(crate) fn run(args: &Args) -> super::Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     if let (Some(keys), Some(listen)) = (&args.infisical, args.listen) {
@@ -50,8 +51,7 @@ pub(crate) fn run(args: &Args) -> super::Outcome {
         fs::write(&args.ca, &store.certificates.ca)?;
         println!("{}", json!({"address": store.url()}));
         for line in std::io::stdin().lines() {
-            instruct(&store, &serde_json::from_str(&line?)?);
-            println!("{{}}");
+            println!("{}", instruct(&store, &serde_json::from_str(&line?)?));
         }
         return Ok(());
     }
@@ -62,14 +62,17 @@ pub(crate) fn run(args: &Args) -> super::Outcome {
     Ok(())
 }
 
-fn instruct(store: &FakeInfisical, line: &Value) {
+fn instruct(store: &FakeInfisical, line: &Value) -> Value {
     let text = |field: &str| line[field].as_str().unwrap_or_default();
     if let Some(id) = line["identity"].as_str() {
         let names =
             line["names"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         let identity = Identity { namespaces: vec![text("namespace").to_owned()], names, ..Identity::default() };
-        store.server().set_identity(id, identity);
+        let mut server = store.server();
+        server.set_identity(id, identity);
+        json!({"token": server.make_token(id)})
     } else {
         store.server().put("prod", text("path"), text("key"), text("value"));
+        json!({})
     }
 }

@@ -53,8 +53,8 @@ Options of exec:
 status says which generation each process of this container runs with, and which is the newest (in /secrets, unless the
 process or --files says otherwise). A shell of `kubectl exec` has none of the variables: put exec in front of it.
 
-Names: letters, digits and '_'. Names that decide which code runs, such as PATH and LD_*, are refused, as is a value with
-a NUL byte, or of more than 128 KiB.
+Names: letters, digits and '_'. Names that decide which code runs, such as PATH and LD_*, are refused, as is a value
+with a NUL byte, or of more than 128 KiB.
 
 Exit codes: COMMAND's own; 125 exec failed, 126 COMMAND cannot be run, 127 there is no COMMAND, 75 ended for a change.
 ";

@@ -225,7 +225,7 @@ def environment_restart_storm_is_bounded(t):
     t.open()
     first, second = canary(), canary()
     replicas = 20
-    keys = asking(t.secret(HF_TOKEN=first), **{"on-change": "restart", "on-change-jitter": "150s", "refresh": "5s"})
+    keys = asking(t.secret(HF_TOKEN=first), **{"on-change": "restart", "on-change-jitter": "180s", "refresh": "5s"})
     t.create(deployment(pod("web", keys, FOREVER), replicas=replicas))
     t.rolled_out("web", replicas, seconds=420)
     t.secret(HF_TOKEN=second)
@@ -237,7 +237,7 @@ def environment_restart_storm_is_bounded(t):
         most, samples = max(most, sum(not app["ready"] for app in apps)), samples + 1
         return len(apps) == replicas and all(app["restartCount"] == 1 and app["ready"] for app in apps)
 
-    wait("all replicas to be restarted", 300, all_restarted, every=0.1)
+    wait("all replicas to be restarted", 330, all_restarted, every=0.1)
     took = time.monotonic() - start
     t.suite.say(f"storm: at most {most} of {replicas} down at a time, in {took:.0f} s and {samples} looks")
     check(most <= replicas // 5, f"{most} of {replicas} were down at a time")

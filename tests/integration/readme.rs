@@ -62,7 +62,8 @@ fn the_table_of_stores_says_what_the_types_say() {
     let readme = readme();
     let (_, rest) = readme.split_once("<!-- stores: tested against src/provider.rs -->\n").unwrap();
     let (table, _) = rest.split_once("<!-- end -->").unwrap();
-    let rows: Vec<Vec<_>> = table.lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect();
+    let rows: Vec<Vec<_>> =
+        table.lines().map(|line| line.trim_matches('|').split('|').map(str::trim).collect()).collect();
     let row = |name: &str| rows.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("no row {name:?}"));
     let kinds: Vec<_> = rows[0][1..].iter().map(|kind| kind.trim_matches('`')).collect();
     let mut types = ProviderSettings::TYPES.to_vec();

@@ -110,15 +110,15 @@ def p1_a_sops_file_in_a_configmap_is_decrypted_in_the_agent_alone(t):
     identity = next(line for line in (FIXTURES / "identity.txt").read_text().splitlines() if line.startswith("AGE-"))
     t.secret("age", key=identity)
     document = (FIXTURES / "all.json").read_text(encoding="utf-8")
-    password = json.loads((FIXTURES / "all.json.decrypted").read_text(encoding="utf-8"))["password"]
+    password = json.loads((FIXTURES / "all.json.decrypted").read_text(encoding="utf-8"))["zeta"]
     t.suite.canaries[password] = f"{t.title} password"
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "app-sops"}}
     t.create({**config, "data": {"prod.json": document}})
-    thing = pod("app", {"file.password": "sops:app-sops/prod.json#password"})
+    thing = pod("app", {"file.password": "sops:app-sops/prod.json#zeta"})
     thing["spec"]["volumes"].append({"name": "app-sops", "configMap": {"name": "app-sops"}})
     t.start(thing)
     equal(t.file("app", "/secrets/password"), password, "the decrypted value")
     check(t.sh("app", "ls /run/hushpod", ok=False).returncode != 0, "the application sees the agent's mounts")
-    refused = pod("other", {"file.password": "sops:app-sops/prod.json#password"})
+    refused = pod("other", {"file.password": "sops:app-sops/prod.json#zeta"})
     t.refused(refused, "app-sops")
     wait("the agent's log", 10, lambda: "delivered" in t.log("app", "hushpod"))

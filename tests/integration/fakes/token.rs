@@ -37,13 +37,19 @@ pub(crate) fn verified(jwt: &str) -> Option<Value> {
     claims(message)
 }
 
-/// The claims of a JWT that one of a cluster's RSA keys signed (RFC 7517; an API server's `/openid/v1/jwks`).
+/// The claims of a JWT that one of a cluster's keys signed (RFC 7517; an API server's `/openid/v1/jwks`): RSA, or
+/// elliptic curve P-256.
 pub(crate) fn verified_by(keys: &Value, jwt: &str) -> Option<Value> {
     let (message, signature) = parts(jwt)?;
-    let number = |key: &Value, name: &str| URL_SAFE_NO_PAD.decode(key[name].as_str()?).ok();
     let is_signed = |key: &Value| -> Option<()> {
-        let key = RsaPublicKeyComponents { n: number(key, "n")?, e: number(key, "e")? };
-        key.verify(&RSA_PKCS1_2048_8192_SHA256, message.as_bytes(), &signature).ok()
+        let number = |name: &str| URL_SAFE_NO_PAD.decode(key[name].as_str()?).ok();
+        let message = message.as_bytes();
+        if key["kty"] == "EC" {
+            let point = [vec![4], number("x")?, number("y")?].concat();
+            return UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(message, &signature).ok();
+        }
+        let key = RsaPublicKeyComponents { n: number("n")?, e: number("e")? };
+        key.verify(&RSA_PKCS1_2048_8192_SHA256, message, &signature).ok()
     };
     keys["keys"].as_array()?.iter().find_map(is_signed)?;
     claims(message)

@@ -25,6 +25,7 @@ pub mod report;
 
 mod gated;
 mod keeper;
+mod program;
 
 use gate::GateError;
 use gated::GatedVolume;
@@ -53,6 +54,10 @@ pub struct AgentPaths {
     pub controls: PathBuf,
     /// One projected service account token per provider.
     pub tokens: PathBuf,
+    /// Volume that applications find `hushpod-agent exec` in, if there is one.
+    pub bin: PathBuf,
+    /// What is copied there.
+    pub program: PathBuf,
 }
 
 /// All that an agent is told.
@@ -105,6 +110,16 @@ pub enum AgentError {
     /// A signal came before an init container was done.
     #[error("stopped before the files were in place")]
     Interrupted,
+    /// The program that applications are to be started through cannot be given to them.
+    #[error("cannot copy {} to {}: {source}", .program.display(), .bin.display())]
+    Program {
+        /// What.
+        program: PathBuf,
+        /// Where to.
+        bin: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Signals cannot be listened for, or there is no runtime.
     #[error("the process cannot be set up: {0}")]
     Process(#[from] io::Error),
@@ -199,6 +214,7 @@ impl Agent {
     pub fn prepare(settings: Settings) -> Result<Self, AgentError> {
         let Settings { mode, plan, paths, grace } = settings;
         let volume = GatedVolume::claim(&paths.volume, grace)?;
+        program::provide(&paths.program, &paths.bin)?;
         let plan = read_plan(plan.as_deref())?;
         let source = Source::new(&plan, connect(&plan, &paths.tokens)?);
         Ok(Self { mode, paths, plan, source, volume })
@@ -223,7 +239,7 @@ impl AgentError {
         match self {
             Self::Refused(_) | Self::Provider { .. } | Self::Render(_) => 1,
             Self::Plan(_) => 2,
-            Self::Gate(_) => 3,
+            Self::Gate(_) | Self::Program { .. } => 3,
             Self::Process(_) => 4,
             // As a shell says it of SIGTERM: kubelet must not take the init container for done.
             Self::Interrupted => 143,

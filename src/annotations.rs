@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Bundle, FileMode, Item, Target, VolumePath, suggestion};
+use crate::bundle::{Bundle, FileMode, Format, Item, Target, VolumePath, suggestion};
+use crate::environment::check_name;
 use crate::reference::{Reference, is_provider_name};
 
 /// Any annotation under this prefix opts a pod in.
@@ -58,10 +59,21 @@ keys! {
     CPU_LIMIT = "resources.cpu-limit", "none", true, "CPU limit of each injected container";
     MEMORY_REQUEST = "resources.memory-request", "`8Mi` and the files", true, "memory request of each injected container";
     MEMORY_LIMIT = "resources.memory-limit", "`32Mi` and the files", true, "memory limit of each injected container";
+    ENV = "env", "none", false, "comma-separated dotenv files, or directories of `dir.<name>`, whose keys become environment variables of the `containers`: see Environment variables";
+    ENV_VARIABLE = "env.", "–", false, "`env.<NAME>: <reference>` is one environment variable of the `containers`";
+    ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so that it starts anew, `signal:<SIGNAL>` tells the application";
+    ON_CHANGE_JITTER = "on-change-jitter", "`5m` for `restart`", true, "`restart` comes at a random moment within this time after the change";
     HOLD = "hold", "`false`", false, "live: `true` freezes the present generation";
     PIN = "pin", "none", false, "live: a generation id to return to and stay at";
     REFRESH_NOW = "refresh-now", "–", false, "live: any new text fetches at once";
 }
+
+/// Directory of the volume with one file for each variable of [`ENV_VARIABLE`]: bytes stay as they are.
+pub const ENV_DIR: &str = ".hushpod-env";
+
+/// `restart` without a jitter of its own. Twenty replicas that take five seconds each to be back have more than four
+/// down at once in one rotation out of two hundred then; see the README for others.
+pub const DEFAULT_JITTER: Duration = Duration::from_mins(5);
 
 /// How a bundle is delivered; what is `None` is left to the operator's defaults, then to ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,6 +104,33 @@ pub struct Options {
     pub size_limit: Option<u64>,
     /// Resources of each injected container.
     pub resources: Resources,
+    /// What becomes environment variables of the selected containers; of one name, the last one counts.
+    pub environment: Vec<EnvironmentSource>,
+    /// What happens to those containers after a change.
+    pub on_change: OnChange,
+    /// Within which time.
+    pub on_change_jitter: Option<Duration>,
+}
+
+/// A file or directory of the bundle whose entries become environment variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentSource {
+    /// Where it is, relative to the volume.
+    pub path: VolumePath,
+    /// Whether it may be left out.
+    pub optional: bool,
+}
+
+/// What happens to a process whose variables were changed in the store: its own cannot change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// Nothing, until it is started anew.
+    #[default]
+    None,
+    /// It is ended, and its container with it; kubelet starts it again.
+    Restart,
+    /// It is told.
+    Signal(Signal),
 }
 
 /// Resource quantities, checked for form, kept as written.
@@ -203,10 +242,61 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<(Bundle, Options)
     if bundle.items.is_empty() {
         return Err(AnnotationError::new(
             SECRETS,
-            format!("nothing to deliver: add {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name> or {PREFIX}{SECRETS}"),
+            format!(
+                "nothing to deliver: add {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name>, {PREFIX}{ENV_VARIABLE}<NAME> or \
+                 {PREFIX}{SECRETS}"
+            ),
         ));
     }
+    complete_environment(&bundle, &mut options)?;
     Ok((bundle, options))
+}
+
+/// Checks what [`ENV`] names against the bundle, and adds the variables that are annotated one by one.
+fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), AnnotationError> {
+    for source in &mut options.environment {
+        let item = bundle.items.iter().find(|item| item.target.path() == &source.path).ok_or_else(|| {
+            let known: Vec<_> = bundle.items.iter().map(|item| item.target.path().as_str()).collect();
+            let problem = format!(
+                "{:?} is no file of this pod{}",
+                source.path.as_str(),
+                suggestion(source.path.as_str(), &known)
+            );
+            AnnotationError::new(ENV, problem)
+        })?;
+        if matches!(item.format, Format::Json | Format::Yaml | Format::Properties) {
+            let problem = format!("{:?} has another format: write format: dotenv for it", source.path.as_str());
+            return Err(AnnotationError::new(ENV, problem));
+        }
+        source.optional = item.optional;
+    }
+    let is_variable = |item: &&Item| variable(item).is_some();
+    if bundle.items.iter().any(|item| is_variable(&item)) {
+        let path = ENV_DIR.parse().map_err(|problem: String| AnnotationError::new(ENV_VARIABLE, problem))?;
+        // Last: what is said of one variable beats what a file brings.
+        options.environment.push(EnvironmentSource { path, optional: false });
+    }
+    if options.environment.is_empty() {
+        let key = (options.on_change != OnChange::None).then_some(ON_CHANGE);
+        let key = key.or(options.on_change_jitter.map(|_| ON_CHANGE_JITTER));
+        return key.map_or(Ok(()), |key| {
+            Err(AnnotationError::new(
+                key,
+                format!("means nothing without {PREFIX}{ENV} or {PREFIX}{ENV_VARIABLE}<NAME>"),
+            ))
+        });
+    }
+    if options.on_change_jitter.is_some() && options.on_change == OnChange::None {
+        let problem = format!("means nothing without {PREFIX}{ON_CHANGE}: restart or signal:<SIGNAL>");
+        return Err(AnnotationError::new(ON_CHANGE_JITTER, problem));
+    }
+    Ok(())
+}
+
+/// The environment variable that an item is, if it is one of [`ENV_VARIABLE`].
+#[must_use]
+pub fn variable(item: &Item) -> Option<&str> {
+    item.target.path().as_str().strip_prefix(ENV_DIR)?.strip_prefix('/')
 }
 
 /// Keys that say what to deliver. `false` if `name` is none of them.
@@ -217,19 +307,36 @@ fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, Anno
         Target::File(file.parse::<VolumePath>().map_err(error)?)
     } else if let Some(dir) = name.strip_prefix(DIR) {
         Target::Dir(VolumePath::try_from(dir.to_owned()).map_err(error)?)
+    } else if let Some(variable) = name.strip_prefix(ENV_VARIABLE) {
+        check_name(variable).map_err(error)?;
+        Target::File(format!("{ENV_DIR}/{variable}").parse::<VolumePath>().map_err(error)?)
     } else if name == SECRETS {
         let listed = Bundle::from_yaml(value)
             .map_err(|problem| AnnotationError { key: format!("{PREFIX}{name}"), problem: problem.to_string() })?;
         for mut item in listed.items {
             item.place.insert_str(0, &format!("{PREFIX}{SECRETS}"));
+            check_own(&item.target).map_err(error)?;
             bundle.push(item).map_err(error)?;
         }
         return Ok(true);
     } else {
         return Ok(false);
     };
+    if !name.starts_with(ENV_VARIABLE) {
+        check_own(&target).map_err(error)?;
+    }
     bundle.push(Item::short(format!("{PREFIX}{name}"), target, reference()?)).map_err(error)?;
     Ok(true)
+}
+
+/// What is in [`ENV_DIR`] was checked by its name: nothing else goes there.
+fn check_own(target: &Target) -> Result<(), String> {
+    match target.path().as_str().strip_prefix(ENV_DIR) {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => {
+            Err(format!("{ENV_DIR} is hushpod's own: write {PREFIX}{ENV_VARIABLE}<NAME>"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Live controls, checked here only for what is certainly a mistake: the agent reads them. `false` if `name` is none.
@@ -351,6 +458,9 @@ impl Options {
             CPU_LIMIT => self.resources.cpu_limit = parse_cpu(value).map(|_| text())?,
             MEMORY_REQUEST => self.resources.memory_request = parse_bytes(value).map(|_| text())?,
             MEMORY_LIMIT => self.resources.memory_limit = parse_bytes(value).map(|_| text())?,
+            ENV => self.environment = parse_environment(value)?,
+            ON_CHANGE => self.on_change = value.parse()?,
+            ON_CHANGE_JITTER => self.on_change_jitter = Some(parse_duration(value)?),
             unknown => return Err(format!("unknown key{}", key_suggestion(unknown))),
         }
         Ok(())
@@ -374,6 +484,9 @@ impl Options {
             run_as_group: self.run_as_group.or(defaults.run_as_group),
             size_limit: self.size_limit.or(defaults.size_limit),
             resources: self.resources.or(&defaults.resources),
+            environment: self.environment,
+            on_change: self.on_change,
+            on_change_jitter: self.on_change_jitter.or(defaults.on_change_jitter),
         }
     }
 }
@@ -414,6 +527,16 @@ fn parse_containers(text: &str) -> Result<Vec<String>, String> {
         Some(_) => Err(format!("{text:?} has an empty name: write container names with commas between them")),
         None => Ok(names),
     }
+}
+
+fn parse_environment(text: &str) -> Result<Vec<EnvironmentSource>, String> {
+    let source = |name: &str| {
+        let path = name.trim().trim_end_matches('/').parse()?;
+        Ok(EnvironmentSource { path, optional: false })
+    };
+    text.split(',').map(source).collect::<Result<_, String>>().map_err(|problem| {
+        format!("{problem}: write names of {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name> or {PREFIX}{SECRETS}, with commas")
+    })
 }
 
 fn parse_refresh(text: &str) -> Result<Duration, String> {
@@ -471,6 +594,31 @@ impl FromStr for InitOrder {
             ("last", _) => Ok(Self::Last),
             (_, Some(name)) if !name.is_empty() => Ok(Self::After(name.to_owned())),
             _ => Err(format!("{text:?} is no order: write first, last or after:<init container>")),
+        }
+    }
+}
+
+// === impl OnChange ===
+
+impl FromStr for OnChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.split_once(':')) {
+            ("none", _) => Ok(Self::None),
+            ("restart", _) => Ok(Self::Restart),
+            (_, Some(("signal", signal))) => signal.parse().map(Self::Signal),
+            _ => Err(format!("{text:?} is no reaction: write none, restart or signal:<SIGNAL>")),
+        }
+    }
+}
+
+impl fmt::Display for OnChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Restart => f.write_str("restart"),
+            Self::Signal(signal) => write!(f, "signal:{signal}"),
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Config {
     pub image_pull_secrets: Vec<String>,
     /// Whether the cluster runs native sidecars (Kubernetes ≥ 1.29).
     pub native_sidecars: bool,
+    /// Whether the cluster's runtimes mount images as volumes, and execute from them.
+    pub image_volumes: bool,
     /// Provider of references that name none.
     pub default_provider: Option<String>,
     /// Stores by name.
@@ -102,6 +104,8 @@ struct RawConfig {
     image_pull_secrets: Vec<String>,
     #[serde(default = "yes")]
     native_sidecars: bool,
+    #[serde(default)]
+    image_volumes: bool,
     default_provider: Option<String>,
     #[serde(default)]
     providers: BTreeMap<String, Value>,
@@ -147,6 +151,7 @@ impl Config {
             image_pull_policy,
             image_pull_secrets,
             native_sidecars,
+            image_volumes,
             default_provider,
             providers,
             defaults,
@@ -176,6 +181,7 @@ impl Config {
             image_pull_policy,
             image_pull_secrets,
             native_sidecars,
+            image_volumes,
             default_provider,
             providers,
             defaults,

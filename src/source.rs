@@ -350,9 +350,13 @@ async fn read_versions(
     let mut answers = Vec::with_capacity(wanted.len());
     for ((request, version), result) in wanted.into_iter().zip(results) {
         let error = match result {
-            Some(Ok(Reading::Fresh(answer))) => {
+            // A store that cannot go back may answer with what it has now.
+            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == Some(&version) => {
                 answers.push((request, Arc::new(answer.tree)));
                 continue;
+            }
+            Some(Ok(Reading::Fresh(_))) => {
+                ProviderError::new(ErrorKind::NotFound, format!("the store no longer has version {version} of it"))
             }
             Some(Err(error)) => error,
             _ => ProviderError::new(ErrorKind::Unavailable, format!("version {version} was not answered")),

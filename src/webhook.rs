@@ -37,6 +37,7 @@ pub mod relevant;
 pub mod reload;
 pub mod review;
 pub mod sources;
+pub mod wrap;
 
 /// Where kube-apiserver posts.
 pub const PATH: &str = "/mutate";

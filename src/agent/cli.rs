@@ -22,6 +22,9 @@ first files are complete. Temporary failures of a store are waited out, and logg
 files where they are. A permanent failure before the first files ends the agent, with its reason as the container's
 termination message, which `kubectl describe pod` shows.
 
+Applications that only read environment variables are started through `hushpod-agent exec`, which comes into their
+container as a program of its own: see `hushpod-agent exec --help`, also for `hushpod-agent status`.
+
 Exit codes:
   0    done; sidecar: stopped by SIGTERM or SIGINT; ready: always
   1    a store refuses what the plan asks for, or its answers do not make the files that were asked for
@@ -74,6 +77,12 @@ struct Options {
         default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
     )]
     tokens: PathBuf,
+    /// Volume for the program that applications are started through; without it none is copied
+    #[arg(long, global = true, env = "HUSHPOD_BIN", value_name = "DIR", default_value = "/run/hushpod/bin")]
+    bin: PathBuf,
+    /// That program
+    #[arg(long, global = true, env = "HUSHPOD_PROGRAM", value_name = "FILE", default_value = "/hushpod-exec")]
+    program: PathBuf,
     /// Least time between two swaps; a replaced generation stays that long for its readers
     #[arg(
         long,
@@ -104,6 +113,10 @@ struct Options {
 /// Parses the command line, runs the agent, and says how it ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1).peekable();
+    if words.peek().is_some_and(|word| word == "exec" || word == "status") {
+        return crate::exec::main(words);
+    }
     let Cli { command, options } = Cli::parse();
     let mode = match command {
         Command::Sidecar => Mode::Sidecar,
@@ -129,7 +142,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
-    let Options { volume, state, controls, tokens, grace, termination_log: _, log_level: _, log_format: _ } = options;
+    let Options { volume, state, controls, tokens, bin, program, grace, .. } = options;
     let settings = Settings {
         mode,
         plan: std::env::var("HUSHPOD_PLAN").ok(),
@@ -138,6 +151,8 @@ fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
             state: state.clone(),
             controls: controls.clone(),
             tokens: tokens.clone(),
+            bin: bin.clone(),
+            program: program.clone(),
         },
         grace: *grace,
     };

@@ -96,6 +96,15 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("run-as-user", "-1", "1 to 2147483647"),
         ("size-limit", "1 MB", "1Mi"),
         ("size-limit", "0", "1Mi"),
+        ("env", "app.env,", "with commas"),
+        ("env", "app.evn", "no file of this pod"),
+        ("env.9", "a", "no digit first"),
+        ("env.LD_AUDIT", "a", "reserved (LD_*)"),
+        ("env.A", "a b", "white space"),
+        ("file..hushpod-env/A", "a", "hushpod's own"),
+        ("on-change", "signal:KILL", "HUP, USR1"),
+        ("on-change", "restart", "means nothing without"),
+        ("on-change-jitter", "soon", "30s, 5m"),
         ("resources.cpu-limit", "1 core", "50m"),
         ("resources.memory-limit", "1.5Gi", "1Mi"),
         ("resources.memory-limits", "1Gi", "did you mean \"resources.memory-limit\"?"),
@@ -126,7 +135,7 @@ fn options_fall_back_to_the_operators_defaults() {
 fn every_key_is_understood() {
     for key in KEYS {
         let known = match key.name {
-            FILE | DIR | ROLE => format!("{}x", key.name),
+            FILE | DIR | ROLE | ENV_VARIABLE => format!("{}x", key.name),
             name => name.to_owned(),
         };
         let message = parse(&annotations(&[FILE_X, (&known, "?")])).err().map(|error| error.to_string());

@@ -22,7 +22,6 @@ use crate::reference::{Reference, Request};
 use crate::secret::SecretValue;
 
 mod content;
-mod dotenv;
 mod keys;
 mod read;
 mod sops;

@@ -23,6 +23,14 @@ const STATE_VOLUME: &str = "hushpod-state";
 const TOKENS_VOLUME: &str = "hushpod-tokens";
 /// The pod's annotations, for the live controls.
 const CONTROLS_VOLUME: &str = "hushpod-controls";
+/// The program that applications with environment variables are started through; on disk, since it is no secret.
+pub const BIN_VOLUME: &str = "hushpod-bin";
+/// Where they mount it …
+pub const BIN_PATH: &str = "/hushpod-bin";
+/// … and what it is called there.
+pub const PROGRAM: &str = "/hushpod-bin/hushpod-agent";
+/// Room for the program twice: a restarted agent copies it anew.
+const BIN_LIMIT: &str = "8Mi";
 /// What applications mount of [`SECRETS_VOLUME`]: kubelet cannot prepare it before the gate is open.
 pub const LIVE: &str = "live";
 /// Where the ServiceAccount admission plugin, which runs after us, would else mount the pod's API token.
@@ -86,6 +94,9 @@ impl Blueprint<'_> {
             json!({"name": TOKENS_VOLUME, "mountPath": TOKENS_PATH, "readOnly": true}),
         ];
         mounts.extend(sources::mounts(self.plan));
+        if self.has_variables() && !self.config.image_volumes {
+            mounts.push(json!({"name": BIN_VOLUME, "mountPath": "/run/hushpod/bin"}));
+        }
         let container = |name: &'static str, subcommand: &str| {
             json!({
                 "name": name,
@@ -130,12 +141,32 @@ impl Blueprint<'_> {
     #[must_use]
     pub fn volumes(&self) -> Vec<Value> {
         let annotations = json!({"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}});
-        vec![
+        let mut volumes = vec![
             json!({"name": SECRETS_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": kibibytes(self.volume_bytes())}}),
             json!({"name": STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
             json!({"name": TOKENS_VOLUME, "projected": {"sources": self.token_sources()}}),
             json!({"name": CONTROLS_VOLUME, "downwardAPI": {"items": [annotations]}}),
-        ]
+        ];
+        if self.has_variables() {
+            volumes.push(self.bin_volume());
+        }
+        volumes
+    }
+
+    fn has_variables(&self) -> bool {
+        !self.options.environment.is_empty()
+    }
+
+    /// Our image itself where the runtime can mount one, and executes from it; else room for a copy.
+    fn bin_volume(&self) -> Value {
+        if !self.config.image_volumes {
+            return json!({"name": BIN_VOLUME, "emptyDir": {"sizeLimit": BIN_LIMIT}});
+        }
+        let mut image = json!({"reference": self.config.image});
+        if let Some(policy) = &self.config.image_pull_policy {
+            set(&mut image, "pullPolicy", json!(policy));
+        }
+        json!({"name": BIN_VOLUME, "image": image})
     }
 
     /// One token per provider that takes one, each with that provider's audience: no store can replay it at another.

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::containers::{LIVE, SECRETS_VOLUME, VOLUME_PREFIX, is_ours};
+use super::containers::{BIN_PATH, BIN_VOLUME, LIVE, SECRETS_VOLUME, VOLUME_PREFIX, is_ours};
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, Step, at, below};
 use crate::annotations::{CONTAINERS, MOUNT_PATH, Options, PREFIX};
 use crate::bundle::suggestion;
 
 /// Where the files are, if nobody says.
-const DEFAULT_MOUNT_PATH: &str = "/secrets";
+pub const DEFAULT_MOUNT_PATH: &str = "/secrets";
 
 /// The containers that a pod selects.
 #[derive(Debug)]
@@ -53,11 +53,15 @@ impl Selection {
         }
     }
 
-    fn names(&self, container: &str) -> bool {
+    /// Whether a container is named.
+    #[must_use]
+    pub fn names(&self, container: &str) -> bool {
         self.names.as_ref().is_some_and(|names| names.iter().any(|name| name == container))
     }
 
-    fn takes_all(&self) -> bool {
+    /// Whether no container is named, so that all are meant.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
         self.names.is_none()
     }
 }
@@ -67,9 +71,14 @@ fn live_mount(path: &str) -> Value {
     json!({"name": SECRETS_VOLUME, "mountPath": path, "subPath": LIVE, "readOnly": true})
 }
 
+/// What they mount to be started through `hushpod-agent exec`.
+fn bin_mount() -> Value {
+    json!({"name": BIN_VOLUME, "mountPath": BIN_PATH, "readOnly": true})
+}
+
 /// Whether a mount is the one that we give to applications, whatever others wrote into it besides.
-fn is_live(mount: &Value, live: &Value) -> bool {
-    live.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| mount.get(name) == Some(value)))
+fn is_same(mount: &Value, wanted: &Value) -> bool {
+    wanted.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| mount.get(name) == Some(value)))
 }
 
 fn mount_path(mount: &Value) -> &str {
@@ -87,7 +96,10 @@ pub fn converge(
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     let path = options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
-    let live = live_mount(path);
+    let mut ours = vec![live_mount(path)];
+    if !options.environment.is_empty() {
+        ours.push(bin_mount());
+    }
     for list in LISTS {
         // An ordinary sidecar comes without an agent among the init containers only if an init container precedes it.
         let agent =
@@ -100,14 +112,16 @@ pub fn converge(
             let name = name_of(container).to_owned();
             let too_early = list == "initContainers" && agent.is_none_or(|agent| index < agent);
             if too_early {
-                check_early(patched, list, index, &name, &live, selection)?;
+                check_early(patched, list, index, &name, &ours, selection)?;
                 continue;
             }
             let wanted = selection.takes_all() || selection.names(&name);
-            check_mounts(container, &name, &live, wanted, warnings)?;
-            let mounts = container.get("volumeMounts").and_then(Value::as_array);
-            if wanted && !mounts.is_some_and(|mounts| mounts.iter().any(|mount| is_live(mount, &live))) {
-                patched.insert(&at!["spec", list, index, "volumeMounts"], usize::MAX, live.clone());
+            check_mounts(container, &name, &ours, wanted, warnings)?;
+            for mount in ours.iter().filter(|_| wanted) {
+                let mounts = at!["spec", list, index, "volumeMounts"];
+                if !patched.list(&mounts).iter().any(|present| is_same(present, mount)) {
+                    patched.insert(&mounts, usize::MAX, mount.clone());
+                }
             }
         }
     }
@@ -120,7 +134,7 @@ fn check_early(
     list: &str,
     index: usize,
     name: &str,
-    live: &Value,
+    ours: &[Value],
     selection: &Selection,
 ) -> Result<(), Refusal> {
     if selection.names(name) {
@@ -130,7 +144,7 @@ fn check_early(
         )));
     }
     let mounts = at!["spec", list, index, "volumeMounts"];
-    while let Some(at) = patched.list(&mounts).iter().position(|mount| is_live(mount, live)) {
+    while let Some(at) = patched.list(&mounts).iter().position(|mount| ours.iter().any(|own| is_same(mount, own))) {
         patched.remove(&below(&mounts, Step::Index(at)));
     }
     match patched.list(&mounts).iter().find(|mount| name_of(mount).starts_with(VOLUME_PREFIX)) {
@@ -146,16 +160,15 @@ fn check_early(
 fn check_mounts(
     container: &Value,
     name: &str,
-    live: &Value,
+    ours: &[Value],
     wanted: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
-    let path = mount_path(live);
     let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
     for mount in mounts {
         let volume = name_of(mount);
         let mount_path = mount_path(mount);
-        if is_live(mount, live) {
+        if ours.iter().any(|own| is_same(mount, own)) {
             if wanted {
                 continue;
             }
@@ -166,12 +179,22 @@ fn check_mounts(
         if volume.starts_with(VOLUME_PREFIX) {
             check_own_file(mount, volume, name, warnings)?;
         }
-        let below = mount_path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        if wanted && below {
-            return Err(Refusal::Pod(format!(
-                "container {name:?} mounts {volume:?} at {mount_path:?}, where the secrets go: set the annotation \
-                 {PREFIX}{MOUNT_PATH} to another path"
-            )));
+        let below = |own: &&Value| {
+            mount_path.strip_prefix(self::mount_path(own)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        match ours.iter().find(below) {
+            Some(own) if wanted && name_of(own) == BIN_VOLUME => {
+                return Err(Refusal::Pod(format!(
+                    "container {name:?} mounts {volume:?} at {mount_path:?}, where hushpod's program goes: mount it elsewhere"
+                )));
+            }
+            Some(_) if wanted => {
+                return Err(Refusal::Pod(format!(
+                    "container {name:?} mounts {volume:?} at {mount_path:?}, where the secrets go: set the annotation \
+                     {PREFIX}{MOUNT_PATH} to another path"
+                )));
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::access::Access;
 use super::containers::{Blueprint, INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours};
 use super::patch::{Patch, Patched, Step, at, below};
+use super::wrap::Wrapper;
 use super::{mounts, sources};
 use crate::annotations::{self, AnnotationError, InitOrder, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
 use crate::config::Config;
@@ -71,6 +72,7 @@ pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, 
             .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
     };
     options.file_mode = Some(access.file_mode);
+    let wrapper = Wrapper::of(spec, &bundle, &options, mode, earlier.is_some())?;
     let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
     let identity =
         Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
@@ -98,6 +100,10 @@ pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, 
     let mut patched = Patched::new(pod);
     converge_volumes(&mut patched, blueprint.volumes())?;
     place(&mut patched, injected, &options, &mut warnings)?;
+    // Before the mounts: whether a container has them tells whether it was there the last time.
+    if let Some(wrapper) = wrapper {
+        wrapper.converge(&mut patched, &selection, &mut warnings)?;
+    }
     mounts::converge(&mut patched, &selection, &options, &mut warnings)?;
     if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
         patched.set(&at!["spec", "shareProcessNamespace"], json!(true));

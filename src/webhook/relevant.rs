@@ -24,6 +24,8 @@ enum Place {
     Spec,
     Container,
     Volume,
+    /// A container's environment, or one variable of it: only its name is looked at.
+    Environment,
     /// All of it is kept.
     Whole,
 }
@@ -54,10 +56,15 @@ impl Place {
                         | "securityContext"
                         | "serviceAccountName"
                         | "shareProcessNamespace"
+                        | "terminationGracePeriodSeconds"
                 ),
             },
-            Self::Container if is_others => matches!(name, "name" | "resources" | "securityContext" | "volumeMounts"),
+            Self::Container if is_others && name == "env" => return Some(Self::Environment),
+            Self::Container if is_others => {
+                matches!(name, "name" | "args" | "command" | "resources" | "securityContext" | "volumeMounts")
+            }
             Self::Volume if is_others => matches!(name, "name" | "configMap" | "secret"),
+            Self::Environment => name == "name",
             Self::Container | Self::Volume | Self::Whole => true,
         };
         is_kept.then_some(Self::Whole)
@@ -179,11 +186,11 @@ mod tests {
             },
         });
         assert_eq!(seen, expected);
-        let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {}}], "volumes": [{"name": "a", "b": 1}]}}"#;
+        let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {}, "command": ["a"], "env": [{"name": "A", "value": "b", "valueFrom": {}}]}], "volumes": [{"name": "a", "b": 1}]}}"#;
         let RelevantPod(seen) = serde_json::from_str(as_sent).unwrap();
         assert_eq!(
             seen,
-            json!({"spec": {"containers": [{"name": "web", "resources": {}}], "volumes": [{"name": "a"}]}})
+            json!({"spec": {"containers": [{"name": "web", "resources": {}, "command": ["a"], "env": [{"name": "A"}]}], "volumes": [{"name": "a"}]}})
         );
     }
 

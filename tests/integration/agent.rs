@@ -12,6 +12,7 @@ use std::sync::mpsc;
 use hushpod::config::Config;
 use hushpod::plan::{Identity, Plan};
 
+mod exec;
 mod pod;
 
 use pod::{Pod, until};

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Std and serde alone: everyone may use them.
-const LEAVES: [&str; 3] = ["secret", "reference", "bundle"];
+const LEAVES: [&str; 5] = ["secret", "reference", "bundle", "dotenv", "environment"];
 
 /// Which other modules each one may use, beside [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("reference", &[]),
     ("bundle", &[]),
+    ("dotenv", &[]),
+    ("environment", &[]),
     ("process", &[]),
     ("serve", &[]),
     ("annotations", &[]),
@@ -20,7 +22,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("source", &["plan", "provider"]),
     ("deliver", &["annotations", "plan", "source"]),
     ("webhook", &["annotations", "config", "plan", "process", "serve"]),
-    ("agent", &["annotations", "deliver", "plan", "process", "provider", "source"]),
+    ("exec", &["annotations", "process"]),
+    ("agent", &["annotations", "deliver", "exec", "plan", "process", "provider", "source"]),
     // The chain from end to end on one machine: the one front end that runs another.
     ("demo", &["annotations", "config", "deliver", "plan", "process", "serve", "webhook"]),
     // Puts together what runs.

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use hushpod::annotations::{INIT_ORDER, INJECT, KEYS, PREFIX};
+use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS, PREFIX};
 use hushpod::config::Config;
 use hushpod::provider::ProviderSettings;
-use hushpod::webhook::containers::{INIT, LIVE, PLAN_VARIABLE, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX};
+use hushpod::webhook::containers::{
+    BIN_VOLUME, INIT, LIVE, PLAN_VARIABLE, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
+};
 use serde_json::Value;
 
 fn chart(file: &str) -> String {
@@ -49,6 +51,9 @@ fn p7_webhook_and_policy_ask_for_the_same_pods_by_the_same_names() {
         format!("startsWith('{VOLUME_PREFIX}')"),
         format!("== '{LIVE}'"),
         format!("[?'{PREFIX}{INIT_ORDER}']"),
+        format!("m.name == '{BIN_VOLUME}'"),
+        format!("w.contains('{PROGRAM}')"),
+        format!("k == '{PREFIX}{ENV}' || k.startsWith('{PREFIX}{ENV_VARIABLE}')"),
     ] {
         assert!(policy.contains(&part), "{part}");
     }

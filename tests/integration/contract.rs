@@ -13,9 +13,9 @@ use crate::fakes::server::{FakeServer, Fault, Received};
 use crate::fakes::tls::Certificates;
 
 mod aws;
-mod infisical;
 mod azure;
 mod gcp;
+mod infisical;
 mod suite;
 mod vault;
 

@@ -16,5 +16,6 @@ mod chart;
 mod contract;
 mod fakes;
 mod readme;
+mod storm;
 mod tree;
 mod webhook;

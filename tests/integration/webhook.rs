@@ -8,6 +8,8 @@ use hushpod::webhook::Outcome;
 use hushpod::webhook::review::answer;
 use serde_json::{Value, json};
 
+mod environment;
+
 const CONFIG: &str = r#"
 image: registry/hushpod:0.1.0
 defaultProvider: vault

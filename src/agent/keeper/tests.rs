@@ -69,6 +69,8 @@ impl Pod {
             state: self.path("state"),
             controls: self.path("controls"),
             tokens: self.path("tokens"),
+            bin: self.path("bin"),
+            program: self.path("program"),
         };
         let stop = CancellationToken::new();
         let (shutdown, grace) = (stop.clone(), self.grace);

@@ -119,10 +119,10 @@ impl Parameter {
     }
 }
 
-/// As `GetParameters` takes it.
+/// As `GetParameters` takes it. Of a version of ours, which also says when it was made, the store takes the number.
 fn name(request: &Request) -> String {
     match request.version() {
-        Some(version) => format!("{}:{version}", request.path),
+        Some(version) => format!("{}:{}", request.path, version.split('@').next().unwrap_or(version)),
         None => request.path.clone(),
     }
 }

@@ -1,8 +1,8 @@
 //! What is in a file: its format, by its name, and whether it is encrypted, by its name and by what it says.
 
-use super::dotenv;
 use super::keys::{Keys, Sealed, is_age};
 use super::sops;
+use crate::dotenv;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
 
@@ -117,7 +117,9 @@ fn document(path: &str, format: Format, bytes: &SecretValue, keys: &Keys) -> Res
 
 fn parse(format: Format, text: &str) -> Result<SecretTree, String> {
     match format {
-        Format::Dotenv => dotenv::parse(text).map_err(|error| error.to_string()),
+        Format::Dotenv => dotenv::parse(text.as_bytes()).map_err(|error| error.to_string()).map(|entries| {
+            SecretTree::Map(entries.into_iter().map(|(key, value)| (key, SecretTree::Text(value))).collect())
+        }),
         Format::Json => serde_json::from_str(text)
             .map_err(|error| format!("is no JSON at line {}, column {}", error.line(), error.column())),
         Format::Yaml => {

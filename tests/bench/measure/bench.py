@@ -47,6 +47,7 @@ class Process:
         self.log = bench.directory / f"{name}.log"
         if cpu is not None:
             options = {**first_on(cpu), **options}
+        self.started = time.monotonic()
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [str(word) for word in command],

@@ -42,6 +42,44 @@ class Store(Vault):
         return {"type": "vault", "address": self.address, "ca": self.ca, "role": "web", "refresh": refresh}
 
 
+class Infisical:
+    """The test suite's own Infisical, in a process of its own, that pushes its changes."""
+
+    def __init__(self, bench):
+        ca, keys = bench.directory / "infisical-ca.pem", bench.directory / "no-keys.json"
+        keys.write_text("{}")
+        arguments = ["store", "--ca", ca, "--infisical", keys, "--listen", "127.0.0.1:0"]
+        self.process = bench.spawn(
+            "infisical", bench.tools, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.address, self.ca = self.answer()["address"], ca.read_text()
+        self.token = bench.directory / "infisical-token"
+        self.token.write_text(self.tell(identity="web", namespace=NAMESPACE)["token"])
+
+    def answer(self):
+        line = self.process.process.stdout.readline()
+        if not line:
+            self.process.process.wait()
+            self.process.check()
+        return json.loads(line)
+
+    def tell(self, **line):
+        self.process.process.stdin.write(json.dumps(line).encode() + b"\n")
+        self.process.process.stdin.flush()
+        return self.answer()
+
+    def provider(self):
+        return {
+            "type": "infisical",
+            "address": self.address,
+            "ca": self.ca,
+            "project": "5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a11",
+            "environment": "prod",
+            "events": True,
+            "auth": {"method": "token", "tokenFile": str(self.token)},
+        }
+
+
 def projected_token():
     """Shaped as the cluster's are; this store does not look at signatures."""
     claims = {
@@ -59,7 +97,7 @@ def projected_token():
 class Agent:
     """The injected container of a pod as a process, with directories in memory for its volumes."""
 
-    def __init__(self, bench, name, contender, annotations):
+    def __init__(self, bench, name, contender, annotations, container_name="hushpod"):
         """`contender` is a webhook of ours whose configuration has what the annotations ask for."""
         contender.request = bench.directory / f"{name}.request"
         contender.request.write_text(review(pod(annotations)))
@@ -69,7 +107,7 @@ class Agent:
             each
             for operation in patch
             for each in (operation["value"] if isinstance(operation.get("value"), list) else [operation.get("value")])
-            if isinstance(each, dict) and each.get("name") == "hushpod"
+            if isinstance(each, dict) and each.get("name") == container_name
         )
         check(container["command"] == ["/hushpod-agent"], f"the injected command is {container['command']}")
         self.directory = bench.directory / name
@@ -77,8 +115,8 @@ class Agent:
         for volume in ("volume", "state", "controls", "tokens"):
             (self.directory / volume).mkdir(parents=True)
             arguments += [f"--{volume}", self.directory / volume]
-        provider = next(iter(annotations.values())).partition(":")[0]
-        (self.directory / "tokens" / provider).write_text(projected_token())
+        for provider in {value.partition(":")[0] for value in annotations.values() if ":" in value}:
+            (self.directory / "tokens" / provider).write_text(projected_token())
         (self.directory / "controls/annotations").write_text("")
         self.live = self.directory / "volume/live"
         self.process = bench.spawn(

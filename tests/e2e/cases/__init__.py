@@ -1,3 +1,15 @@
 """The tests, by what they are about."""
 
-from . import delivery, rotation, access, leases, admission, outage, webhook, leaks, chart  # noqa: F401, I001
+from . import (  # noqa: F401, I001
+    delivery,
+    rotation,
+    access,
+    leases,
+    stores,
+    environment,
+    admission,
+    outage,
+    webhook,
+    leaks,
+    chart,
+)

@@ -23,6 +23,8 @@ class Product:
         self.node = node
         self.say = say
         self.image = None
+        # Providers beside Vault, by name.
+        self.more = {}
 
     # --- image
 
@@ -73,6 +75,9 @@ class Product:
                         **provider,
                         "allow": [{"namespaces": ["*"], "requests": ["secret/data/{{namespace}}/*"]}],
                     },
+                    # Encrypted files in the pod's own ConfigMaps; the key is in Vault.
+                    "sops": {"type": "file", "volumes": True, "identity": "vault:secret/data/{{namespace}}/age#key"},
+                    **self.more,
                 },
             },
         }

@@ -16,6 +16,7 @@ from .base import Failed, check, run
 from .cluster import CLUSTER_SCRIPTS, Api, Node
 from .product import NAMESPACE, Product
 from .space import Space
+from .stores import Infisical, Moto
 from .vault import Vault
 
 TOGETHER, ALONE, LAST = range(3)
@@ -70,10 +71,11 @@ class Suite:
         node = Node()
         if "KUBECONFIG" not in os.environ or node.is_under(os.environ["KUBECONFIG"]):
             self.say("the cluster, Vault and PostgreSQL (tests/cluster)")
-            script = f'eval "$({CLUSTER_SCRIPTS}/up)"; eval "$({CLUSTER_SCRIPTS}/vault up)"; env -0'
+            ups = " ".join(f'eval "$({CLUSTER_SCRIPTS}/{each})";' for each in ("up", "vault up", "moto up"))
+            script = f"{ups} env -0"
             for variable in run("bash", "-euc", script, seconds=3600).split("\0"):
                 name, _, value = variable.partition("=")
-                if name in {"PATH", "KUBECONFIG", "VAULT_ADDR", "VAULT_CACERT", "VAULT_TOKEN"}:
+                if name in {"PATH", "KUBECONFIG"} or name.startswith(("VAULT_", "MOTO_")):
                     os.environ[name] = value
         absent = [name for name in ("VAULT_ADDR", "VAULT_CACERT", "VAULT_TOKEN") if name not in os.environ]
         check(not absent, f"a cluster of your own wants a Vault of your own: set {', '.join(absent)}")
@@ -92,7 +94,12 @@ class Suite:
         self.kept_logs = self.directory / "logs"
         self.api = Api(self.directory)
         self.vault = Vault()
+        # Their servers are on the node's own network.
+        self.moto = Moto() if self.node else None
+        self.infisical = Infisical(self.directory, self.node.address, self.say) if self.node else None
         self.product = Product(self.api, self.vault, self.node, self.say)
+        if self.node:
+            self.product.more = {"aws": self.moto.settings(), "infisical": self.infisical.settings()}
         for each in self.api.call("GET", "/api/v1/namespaces?labelSelector=hushpod-e2e")["items"]:
             self.api.delete("Namespace", None, each["metadata"]["name"])
         if image := self.options.image:
@@ -117,6 +124,8 @@ class Suite:
             if self.api.find("Namespace", None, NAMESPACE):
                 self.api.delete("Namespace", None, NAMESPACE)
             shutil.rmtree(self.directory, ignore_errors=True)
+        if self.infisical:
+            self.infisical.close()
         self.api.close()
         self.say("done")
 

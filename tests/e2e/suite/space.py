@@ -65,7 +65,10 @@ RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"
 
 
 def annotations(keys):
-    return {PREFIX + key.replace("_", "-"): value for key, value in keys.items()}
+    # A variable's name is none that Python has to write with an underscore.
+    return {
+        PREFIX + (key if key.startswith("env.") else key.replace("_", "-")): value for key, value in keys.items()
+    }
 
 
 def canary():

@@ -42,7 +42,7 @@ pub(super) use cases;
 /// A client that loses patience soon.
 fn client<S: Subject>(store: &S) -> (ProviderSettings, Box<dyn Provider>) {
     let settings = store.settings(store.ca().as_deref());
-    let limits = Limits { exchange: Duration::from_millis(700), body_bytes: 256 * 1024, ..Limits::default() };
+    let limits = Limits { exchange: Duration::from_secs(3), body_bytes: 256 * 1024, ..Limits::default() };
     // A real server on a busy machine is given its time.
     let limits = if store.server().is_some() { limits } else { Limits::default() };
     let provider = store.connect(&settings, limits);

@@ -4,6 +4,7 @@
 //! Every token and every answer of this fake that is secret has `canary` in it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, UNIX_EPOCH};
@@ -57,8 +58,13 @@ pub(crate) enum Limited {
 
 pub(crate) struct Server {
     year: Year,
+    /// Who signs pods' tokens; `None` for the tests themselves.
+    keys: Option<Value>,
     /// How much later it is here than elsewhere.
     later: Duration,
+    /// When it is, for a clock that is set by hand, and when that was first.
+    time: Option<Duration>,
+    started: Option<Duration>,
     counter: u64,
     /// Requests a minute, by kind.
     limits: BTreeMap<Limited, u64>,
@@ -96,9 +102,29 @@ type Answer = Result<Reply, Reply>;
 impl FakeInfisical {
     /// Starts a server of that year on a free port of 127.0.0.1.
     pub(crate) async fn of(year: Year) -> Self {
+        Self::on("127.0.0.1:0".parse().unwrap(), Certificates::new(), Server::new(year)).await
+    }
+
+    /// Starts a server without TLS, for crowds; its clock stands still unless [`Server::set_time`] moves it.
+    pub(crate) async fn plain(year: Year) -> Self {
         let state = Arc::new(Mutex::new(Server::new(year)));
         let shared = Arc::clone(&state);
-        let server = FakeServer::start_with(Certificates::new(), move |received| answer(&shared, received)).await;
+        let server = FakeServer::start_plain(move |received| answer(&shared, received)).await;
+        state.lock().unwrap().set_time(Duration::ZERO);
+        Self { server, state }
+    }
+
+    /// Starts a server for pods of a cluster with these keys (JWKS).
+    #[allow(dead_code, reason = "for the server of its own that `hushpod-bench store` is")]
+    pub(crate) async fn for_cluster(listen: SocketAddr, keys: Value) -> Self {
+        let certificates = Certificates::of(&[&listen.ip().to_string()], 4096);
+        Self::on(listen, certificates, Server { keys: Some(keys), ..Server::new(Year::Y2026) }).await
+    }
+
+    async fn on(listen: SocketAddr, certificates: Certificates, server: Server) -> Self {
+        let state = Arc::new(Mutex::new(server));
+        let shared = Arc::clone(&state);
+        let server = FakeServer::start_on(listen, certificates, move |received| answer(&shared, received)).await;
         Self { server, state }
     }
 
@@ -131,7 +157,10 @@ impl Server {
     fn new(year: Year) -> Self {
         Self {
             year,
+            keys: None,
             later: Duration::ZERO,
+            time: None,
+            started: None,
             counter: 0,
             limits: BTreeMap::new(),
             windows: BTreeMap::new(),
@@ -148,7 +177,13 @@ impl Server {
 
     /// Since 1970, by this server's clock.
     pub(crate) fn now(&self) -> Duration {
-        UNIX_EPOCH.elapsed().unwrap() + self.later
+        self.time.unwrap_or_else(|| UNIX_EPOCH.elapsed().unwrap() + self.later)
+    }
+
+    /// Sets the clock: so long after it was first set.
+    pub(crate) fn set_time(&mut self, since: Duration) {
+        let started = *self.started.get_or_insert_with(|| UNIX_EPOCH.elapsed().unwrap());
+        self.time = Some(started + since);
     }
 
     pub(crate) fn set_limit(&mut self, kind: Limited, a_minute: u64) {

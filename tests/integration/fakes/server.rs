@@ -160,8 +160,17 @@ impl FakeServer {
         certificates: Certificates,
         answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap(), certificates, answer).await
+    }
+
+    /// Starts a server that listens there.
+    pub(crate) async fn start_on(
+        listen: SocketAddr,
+        certificates: Certificates,
+        answer: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let inner = Arc::new(Inner { answer: Box::new(answer), state: Mutex::default() });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new().fallback(handle).with_state(Arc::clone(&inner));
         let on_handshake = Arc::clone(&inner);

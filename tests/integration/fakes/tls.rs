@@ -26,11 +26,16 @@ impl Certificates {
 
     /// Good until the first of January of a year.
     pub(crate) fn valid_until(year: i32) -> Self {
+        Self::of(&["127.0.0.1", "vault.test"], year)
+    }
+
+    /// Good for these names and addresses.
+    pub(crate) fn of(names: &[&str], year: i32) -> Self {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.distinguished_name.push(DnType::CommonName, format!("authority {}", rand_name()));
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let mut leaf = CertificateParams::new(["127.0.0.1".to_owned(), "vault.test".to_owned()]).unwrap();
+        let mut leaf = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         leaf.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = leaf.signed_by(&key, &authority).unwrap();

@@ -4,7 +4,10 @@ use std::sync::LazyLock;
 use std::time::UNIX_EPOCH;
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, RSA_PKCS1_2048_8192_SHA256,
+    RsaPublicKeyComponents, UnparsedPublicKey,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
@@ -28,8 +31,30 @@ pub(crate) fn sign(claims: &Value, expires_in: i64) -> String {
 
 /// The claims of a JWT that [`sign`] made; `None` if somebody else did.
 pub(crate) fn verified(jwt: &str) -> Option<Value> {
-    let (message, signature) = jwt.rsplit_once('.')?;
+    let (message, signature) = parts(jwt)?;
     let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, KEY.public_key_raw());
-    key.verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+    key.verify(message.as_bytes(), &signature).ok()?;
+    claims(message)
+}
+
+/// The claims of a JWT that one of a cluster's RSA keys signed (RFC 7517; an API server's `/openid/v1/jwks`).
+pub(crate) fn verified_by(keys: &Value, jwt: &str) -> Option<Value> {
+    let (message, signature) = parts(jwt)?;
+    let number = |key: &Value, name: &str| URL_SAFE_NO_PAD.decode(key[name].as_str()?).ok();
+    let is_signed = |key: &Value| -> Option<()> {
+        let key = RsaPublicKeyComponents { n: number(key, "n")?, e: number(key, "e")? };
+        key.verify(&RSA_PKCS1_2048_8192_SHA256, message.as_bytes(), &signature).ok()
+    };
+    keys["keys"].as_array()?.iter().find_map(is_signed)?;
+    claims(message)
+}
+
+/// What is signed, and the signature.
+fn parts(jwt: &str) -> Option<(&str, Vec<u8>)> {
+    let (message, signature) = jwt.rsplit_once('.')?;
+    Some((message, URL_SAFE_NO_PAD.decode(signature).ok()?))
+}
+
+fn claims(message: &str) -> Option<Value> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(message.split_once('.')?.1).ok()?).ok()
 }

@@ -14,7 +14,7 @@ async fn secret_and_pod(store: &Store) -> (String, Pod) {
     let path = format!("{kv}/data/db");
     store.write(&path, json!({"data": {"password": "canary-value"}})).await;
     let mut pod = store.pod(&[(&format!("{kv}/*"), &["read"])]).await;
-    pod.limits.exchange = Duration::from_millis(400);
+    pod.limits.exchange = Duration::from_secs(2);
     pod.limits.body_bytes = 64 * 1024;
     (path, pod)
 }
@@ -48,7 +48,7 @@ fn faults() -> Vec<(Fault, ErrorKind, &'static str)> {
         (Fault::Body(String::new()), unavailable, "not Vault's JSON"),
         (Fault::Body(format!("{{\"data\": \"{}\"}}", "canary".repeat(20_000))), unavailable, "more than 65536 bytes"),
         (Fault::Truncated, unavailable, "broke off in the middle"),
-        (Fault::Silence, unavailable, "did not answer within 400ms"),
+        (Fault::Silence, unavailable, "did not answer within 2s"),
         (redirect("https://canary.example/v1/x"), unavailable, "redirects to another host"),
         (redirect("http://127.0.0.1/v1/x"), unavailable, "redirects to another host"),
     ]

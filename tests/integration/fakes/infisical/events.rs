@@ -5,8 +5,8 @@ use futures_util::stream;
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::super::server::Reply;
 use super::{Answer, Call, Limited, Server, Year, error};
-use crate::fakes::server::Reply;
 
 /// Most streams of one project.
 const MOST: usize = 100;

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::super::server::Reply;
 use super::clock::iso;
 use super::{Answer, Call, Limited, Server, error};
-use crate::fakes::server::Reply;
 
 /// What makes credentials. Times are in seconds.
 #[derive(Debug, Clone, Copy)]

@@ -8,9 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::super::server::Reply;
+use super::super::token;
 use super::{Answer, Call, Limited, Server, Year, error, unauthorized};
-use crate::fakes::server::Reply;
-use crate::fakes::token;
 
 /// A machine identity: how it logs in, how long that lasts, and what it may read.
 #[derive(Debug, Clone)]
@@ -203,7 +203,8 @@ impl Server {
 
     /// The claims of a JWT that the test's issuer signed and that has not expired.
     fn claims(&self, jwt: &str, name: &str) -> Result<Value, Reply> {
-        let claims = token::verified(jwt).ok_or_else(|| unauthorized(&format!("{name}: invalid signature")))?;
+        let claims = self.keys.as_ref().map_or_else(|| token::verified(jwt), |keys| token::verified_by(keys, jwt));
+        let claims = claims.ok_or_else(|| unauthorized(&format!("{name}: invalid signature")))?;
         if claims["exp"].as_u64().unwrap() <= self.now().as_secs() {
             return Err(unauthorized("[invalid bearer token, service account token has expired]"));
         }

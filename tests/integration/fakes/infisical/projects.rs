@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::super::server::Reply;
 use super::{Answer, Call, Limited, Server, Year, error};
-use crate::fakes::server::Reply;
 
 use super::secrets::Folder;
 

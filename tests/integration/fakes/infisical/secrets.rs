@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::super::server::Reply;
 use super::clock::iso;
 use super::logins::Rights;
 use super::{Answer, Call, Limited, PROJECT, Server, Year, error};
-use crate::fakes::server::Reply;
 
 #[derive(Default)]
 pub(super) struct Folder {

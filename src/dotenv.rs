@@ -2,42 +2,55 @@
 //!
 //! A value that begins with a quote is read as a POSIX shell reads a word: `'…'` literally, `"…"` with escapes, `\c`,
 //! one after another (`'it'\''s'`). Any other value is the rest of its line up to ` #`, without the blanks around it.
-//! Nothing is expanded. Of a key that stands there twice the last one counts, as in a shell.
+//! Nothing is expanded, and a value need not be UTF-8. Of a key that stands there twice the last one counts, as in a shell.
 
 use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use crate::secret::{SecretTree, SecretValue};
+use crate::secret::SecretValue;
 
 /// What is wrong, and where. Never what stands there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {problem}")]
-pub(super) struct DotenvError {
+pub struct DotenvError {
     line: usize,
     problem: &'static str,
 }
 
 /// Reads a whole file.
-pub(super) fn parse(text: &str) -> Result<SecretTree, DotenvError> {
+///
+/// # Errors
+/// [`DotenvError`] names the line.
+pub fn parse(text: &[u8]) -> Result<BTreeMap<String, SecretValue>, DotenvError> {
     let mut parser = Parser {
-        rest: text.strip_prefix('\u{feff}').unwrap_or(text),
+        rest: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text),
         line: 1,
         // Large enough for any value, so that it is never moved and nothing stays behind.
-        value: Zeroizing::new(String::with_capacity(text.len())),
+        value: Zeroizing::new(Vec::with_capacity(text.len())),
     };
     let mut entries = BTreeMap::new();
     while let Some(key) = parser.key()? {
         parser.value()?;
-        entries.insert(key, SecretTree::Text(SecretValue::from(parser.value.as_str())));
+        entries.insert(key, SecretValue::new(parser.value.to_vec()));
     }
-    Ok(SecretTree::Map(entries))
+    Ok(entries)
 }
 
 struct Parser<'a> {
-    rest: &'a str,
+    rest: &'a [u8],
     line: usize,
-    value: Zeroizing<String>,
+    value: Zeroizing<Vec<u8>>,
+}
+
+/// What separates words on a line.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+/// `bytes` up to the first that `ends`, and the rest from there on.
+fn split_before(bytes: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len()))
 }
 
 // === impl Parser ===
@@ -46,53 +59,53 @@ impl Parser<'_> {
     /// The next key, past its `=`; `None` at the end.
     fn key(&mut self) -> Result<Option<String>, DotenvError> {
         loop {
-            self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
+            (_, self.rest) = split_before(self.rest, |byte| !is_blank(byte) && byte != b'\r');
             if self.rest.is_empty() {
                 return Ok(None);
             }
-            let end = self.rest.find('\n').unwrap_or(self.rest.len());
-            let (line, after) = self.rest.split_at(end);
-            if !(line.is_empty() || line.starts_with('#')) {
+            let (line, after) = split_before(self.rest, |byte| byte == b'\n');
+            if !(line.is_empty() || line.starts_with(b"#")) {
                 break;
             }
-            self.rest = after.strip_prefix('\n').unwrap_or_default();
+            self.rest = after.strip_prefix(b"\n").unwrap_or_default();
             self.line += 1;
         }
-        let end = self.rest.find(['=', '\n']).unwrap_or(self.rest.len());
-        let (key, after) = self.rest.split_at(end);
-        let Some(after) = after.strip_prefix('=') else { return self.error("there is no KEY=value") };
-        let key = key.trim();
-        let key = key.strip_prefix("export").filter(|key| key.starts_with([' ', '\t'])).map_or(key, str::trim);
-        if !is_key(key) {
+        let (key, after) = split_before(self.rest, |byte| matches!(byte, b'=' | b'\n'));
+        let Some(after) = after.strip_prefix(b"=") else { return self.error("there is no KEY=value") };
+        let key = key.trim_ascii();
+        let exported = key.strip_prefix(b"export").filter(|key| key.first().copied().is_some_and(is_blank));
+        let key = exported.map_or(key, <[u8]>::trim_ascii);
+        let Some(key) = std::str::from_utf8(key).ok().filter(|key| is_key(key)) else {
             return self.error("a key has letters, digits, '_', '.' and '-' only, and does not begin with a digit");
-        }
-        self.rest = after.trim_start_matches([' ', '\t']);
+        };
+        (_, self.rest) = split_before(after, |byte| !is_blank(byte));
         Ok(Some(key.to_owned()))
     }
 
     /// Reads the value behind a `=` up to the end of its line.
     fn value(&mut self) -> Result<(), DotenvError> {
         self.value.clear();
-        if !self.rest.starts_with(['\'', '"']) {
-            let end = self.rest.find('\n').unwrap_or(self.rest.len());
-            let (line, after) = self.rest.split_at(end);
-            let blank_before = |at: usize| at == 0 || line.get(..at).is_some_and(|head| head.ends_with([' ', '\t']));
-            let comment = line.match_indices('#').map(|(at, _)| at).find(|at| blank_before(*at));
-            self.value.push_str(comment.and_then(|at| line.get(..at)).unwrap_or(line).trim());
+        if !self.rest.starts_with(b"'") && !self.rest.starts_with(b"\"") {
+            let (line, after) = split_before(self.rest, |byte| byte == b'\n');
+            let blank_before =
+                |at: usize| at.checked_sub(1).is_none_or(|at| line.get(at).copied().is_some_and(is_blank));
+            let comment = (0..line.len()).find(|&at| line.get(at) == Some(&b'#') && blank_before(at));
+            let value = comment.and_then(|at| line.get(..at)).unwrap_or(line);
+            self.value.extend_from_slice(value.trim_ascii());
             self.rest = after;
             return Ok(());
         }
-        while let Some(c) = self.take() {
-            match c {
-                '\'' => self.single()?,
-                '"' => self.double()?,
-                '\\' => match self.take() {
+        while let Some(byte) = self.take() {
+            match byte {
+                b'\'' => self.single()?,
+                b'"' => self.double()?,
+                b'\\' => match self.take() {
                     Some(escaped) => self.value.push(escaped),
                     None => return self.error("there is nothing behind the last '\\'"),
                 },
-                '\n' => return Ok(()),
-                ' ' | '\t' | '\r' => return self.comment(),
-                c => self.value.push(c),
+                b'\n' => return Ok(()),
+                b' ' | b'\t' | b'\r' => return self.comment(),
+                byte => self.value.push(byte),
             }
         }
         Ok(())
@@ -100,31 +113,31 @@ impl Parser<'_> {
 
     fn single(&mut self) -> Result<(), DotenvError> {
         let line = self.line;
-        while let Some(c) = self.take() {
-            if c == '\'' {
+        while let Some(byte) = self.take() {
+            if byte == b'\'' {
                 return Ok(());
             }
-            self.value.push(c);
+            self.value.push(byte);
         }
         Err(DotenvError { line, problem: "a ' is not closed" })
     }
 
     fn double(&mut self) -> Result<(), DotenvError> {
         let line = self.line;
-        while let Some(c) = self.take() {
-            match c {
-                '"' => return Ok(()),
-                '\\' => match self.take() {
-                    Some('n') => self.value.push('\n'),
-                    Some('r') => self.value.push('\r'),
-                    Some('t') => self.value.push('\t'),
-                    Some('\n') => {}
-                    Some(c @ ('"' | '\\' | '$' | '`')) => self.value.push(c),
+        while let Some(byte) = self.take() {
+            match byte {
+                b'"' => return Ok(()),
+                b'\\' => match self.take() {
+                    Some(b'n') => self.value.push(b'\n'),
+                    Some(b'r') => self.value.push(b'\r'),
+                    Some(b't') => self.value.push(b'\t'),
+                    Some(b'\n') => {}
+                    Some(byte @ (b'"' | b'\\' | b'$' | b'`')) => self.value.push(byte),
                     // As in a shell, any other '\' is one.
-                    Some(c) => self.value.extend(['\\', c]),
+                    Some(byte) => self.value.extend([b'\\', byte]),
                     None => break,
                 },
-                c => self.value.push(c),
+                byte => self.value.push(byte),
             }
         }
         Err(DotenvError { line, problem: "a \" is not closed" })
@@ -132,22 +145,20 @@ impl Parser<'_> {
 
     /// Only a comment may follow a quoted value.
     fn comment(&mut self) -> Result<(), DotenvError> {
-        let end = self.rest.find('\n').unwrap_or(self.rest.len());
-        let (line, after) = self.rest.split_at(end);
-        let line = line.trim();
-        if !(line.is_empty() || line.starts_with('#')) {
+        let (line, after) = split_before(self.rest, |byte| byte == b'\n');
+        let line = line.trim_ascii();
+        if !(line.is_empty() || line.starts_with(b"#")) {
             return self.error("something follows the quoted value");
         }
         self.rest = after;
         Ok(())
     }
 
-    fn take(&mut self) -> Option<char> {
-        let mut chars = self.rest.chars();
-        let c = chars.next()?;
-        self.rest = chars.as_str();
-        self.line += usize::from(c == '\n');
-        Some(c)
+    fn take(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        self.line += usize::from(byte == b'\n');
+        Some(byte)
     }
 
     fn error<T>(&self, problem: &'static str) -> Result<T, DotenvError> {
@@ -182,9 +193,10 @@ mod tests {
             ("A=ü=ß", r#"{"A":"ü=ß"}"#),
             ("  a.b-c_1 =x", r#"{"a.b-c_1":"x"}"#),
         ] {
-            let expected: SecretTree = serde_json::from_str(expected).unwrap();
-            assert!(parse(text).unwrap() == expected, "{text:?}");
+            let expected: BTreeMap<String, SecretValue> = serde_json::from_str(expected).unwrap();
+            assert!(parse(text.as_bytes()).unwrap() == expected, "{text:?}");
         }
+        assert_eq!(parse(b"A=\xff\nB='\xfe\n'").unwrap()["B"].expose(), b"\xfe\n", "any bytes");
     }
 
     #[test]
@@ -199,7 +211,7 @@ mod tests {
             ("A='x\ny'\nB='x' canary", 3, "follows the quoted value"),
             ("A='x'\\", 1, "nothing behind"),
         ] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(&format!("line {line}: ")) && error.contains(part), "{text:?}: {error}");
             assert!(!error.contains("canary"), "{error}");
         }

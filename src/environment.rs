@@ -1,0 +1,134 @@
+//! Environment variables: which names a secret may have, and how large one may be.
+
+/// The kernel's limit for one `NAME=value` with the byte that ends it (`MAX_ARG_STRLEN`, execve(2)).
+pub const MAX_VARIABLE_BYTES: usize = 128 * 1024;
+
+/// Most bytes of all variables together. The kernel shares a quarter of the stack's limit, usually 2 MiB, between
+/// arguments and environment (execve(2)); the rest is the container's own.
+pub const MAX_TOTAL_BYTES: usize = 1024 * 1024;
+
+/// Variables that change which code runs, or where the platform's own clients connect to: whoever can write a secret
+/// must not be able to take the process over. A `*` at the end stands for any characters. The README has the same list.
+pub const RESERVED: &[&str] = &[
+    "BASHOPTS",
+    "BASH_ENV",
+    "BASH_FUNC_*",
+    "ENV",
+    "GCONV_PATH",
+    "GLIBC_TUNABLES",
+    "HOSTALIASES",
+    "HUSHPOD_*",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "KUBERNETES_*",
+    "LD_*",
+    "LOCPATH",
+    "MALLOC_TRACE",
+    "NLSPATH",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PATH",
+    "PERL5DB",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PERLLIB",
+    "PROMPT_COMMAND",
+    "PS4",
+    "PYTHONHOME",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "RESOLV_HOST_CONF",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELLOPTS",
+    "_JAVA_OPTIONS",
+];
+
+/// Checks the name of a variable that a secret is to fill.
+///
+/// # Errors
+/// One sentence that says why not, and what would be accepted.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+    let mut bytes = name.bytes();
+    if !bytes.next().is_some_and(letter) || !bytes.all(|byte| letter(byte) || byte.is_ascii_digit()) {
+        return Err(format!("{name:?} is no variable's name: write letters, digits and '_' only, and no digit first"));
+    }
+    if name.len() > 255 {
+        return Err("a variable's name has at most 255 bytes".to_owned());
+    }
+    let is_reserved = |reserved: &&&str| match reserved.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix),
+        None => name == **reserved,
+    };
+    match RESERVED.iter().find(is_reserved) {
+        Some(reserved) => Err(format!(
+            "{name} is reserved ({reserved}): it decides which code runs, and no secret may; take another name, or \
+             deliver it as a file"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Checks one variable as the kernel will.
+///
+/// # Errors
+/// One sentence, without the value.
+pub fn check_value(name: &str, value: &[u8]) -> Result<(), String> {
+    if value.contains(&0) {
+        return Err(format!("{name} has a NUL byte, which no variable can hold: deliver it as a file"));
+    }
+    // The '=' and the byte at the end.
+    let bytes = name.len() + value.len() + 2;
+    if bytes > MAX_VARIABLE_BYTES {
+        return Err(format!(
+            "{name} takes {bytes} bytes, over the kernel's limit of {MAX_VARIABLE_BYTES} for one variable: deliver it \
+             as a file"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p9_names_are_a_shells_and_none_that_decides_which_code_runs() {
+        for name in ["HF_TOKEN", "_", "a", "db1", "LDAP_PASSWORD", "PATHS", "ENVIRONMENT", "PYTHON"] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        for (name, part) in [
+            ("", "no variable's name"),
+            ("1A", "no digit first"),
+            ("A-B", "letters, digits"),
+            ("tls.crt", "letters, digits"),
+            ("A=B", "letters, digits"),
+            ("Ä", "letters, digits"),
+            ("PATH", "reserved (PATH)"),
+            ("LD_PRELOAD", "reserved (LD_*)"),
+            ("HUSHPOD_PLAN", "reserved (HUSHPOD_*)"),
+            ("BASH_ENV", "reserved"),
+            ("IFS", "reserved"),
+            ("GLIBC_TUNABLES", "reserved"),
+            ("KUBERNETES_SERVICE_HOST", "reserved"),
+        ] {
+            let problem = check_name(name).unwrap_err();
+            assert!(problem.contains(part), "{name}: {problem}");
+        }
+        assert!(check_name(&"A".repeat(256)).is_err());
+        assert!(RESERVED.is_sorted(), "so that it can be read");
+    }
+
+    #[test]
+    fn p5_p9_values_are_what_the_kernel_takes_and_no_error_shows_one() {
+        for value in [&b""[..], b"a'b\"c$d\n\\", b"\xff\xfe", &vec![b'x'; MAX_VARIABLE_BYTES - 3]] {
+            assert_eq!(check_value("A", value), Ok(()));
+        }
+        for value in [b"canary\0".to_vec(), b"canary".repeat(MAX_VARIABLE_BYTES / 6)] {
+            let problem = check_value("A", &value).unwrap_err();
+            assert!(problem.contains("deliver it as a file") && !problem.contains("canary"), "{problem}");
+        }
+    }
+}

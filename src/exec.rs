@@ -1,0 +1,184 @@
+//! `hushpod-agent exec`: reads variables from the files behind the gate, and becomes the application.
+//!
+//! It runs in containers that are not ours: no shell, no runtime, no thread, nothing that another uid could not do, and
+//! nothing left of it once the application runs, unless it is asked to watch for changes.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+mod arguments;
+mod read;
+mod status;
+mod supervise;
+
+use crate::annotations::OnChange;
+use arguments::{CommandLine, UsageError};
+use read::{ReadError, Reading};
+
+/// What the variables of the application say of themselves: the generation that they came from …
+const GENERATION: &str = "HUSHPOD_GENERATION";
+/// … and where the files are.
+const FILES: &str = "HUSHPOD_FILES";
+/// No other variable of this prefix reaches the application.
+const OUR_PREFIX: &[u8] = b"HUSHPOD_";
+
+/// The wrapper itself failed, as env(1) and timeout(1) say it.
+const FAILED: u8 = 125;
+
+const HELP: &str = "\
+Usage: hushpod-agent exec --env PATH... [OPTIONS] -- COMMAND [ARGUMENT]...
+       hushpod-agent status [--files DIR]
+
+exec reads PATH, sets what stands there as environment variables, and becomes COMMAND: same process, same signals, exit
+code, uid, terminal and working directory. It works without a shell, and in front of probes and hooks, too:
+  hushpod-agent exec --env /secrets/app.env -- /app/migrate --all
+
+Options of exec:
+  --env PATH           a dotenv file, or a directory with one file per variable, whose bytes are the value; may be given
+                       several times: of one name, the last counts
+  --optional-env PATH  the same, and no failure if there is none
+  --keep NAME          leave NAME as the container has it
+  --on-change WHAT     what happens when PATH changes: none (nothing stays to see it; the default), restart (end COMMAND
+                       with SIGTERM and exit with 75, so that kubelet starts the container again), signal:SIGNAL
+  --jitter DURATION    restart or signal at a random moment within this time after the change (0s)
+  --grace DURATION     how long COMMAND may take to end before SIGKILL (30s)
+  --termination-log FILE
+                       where kubelet looks for a reason (/dev/termination-log)
+
+status says which generation each process of this container runs with, and which is the newest (in /secrets, unless the
+process or --files says otherwise). A shell of `kubectl exec` has none of the variables: put exec in front of it.
+
+Names: letters, digits and '_'. Names that decide which code runs, such as PATH and LD_*, are refused, as is a value
+with a NUL byte, or of more than 128 KiB.
+
+Exit codes: COMMAND's own; 125 exec failed, 126 COMMAND cannot be run, 127 there is no COMMAND, 75 ended for a change.
+";
+
+/// Why the command is not run. The text goes into the termination message, and with it into etcd: our own words only.
+#[derive(Debug, thiserror::Error)]
+enum ExecError {
+    #[error("{0}")]
+    Usage(#[from] UsageError),
+    #[error("{0}")]
+    Read(#[from] ReadError),
+    #[error("cannot run {program:?}: {problem}")]
+    Run { program: OsString, problem: String, code: u8 },
+    #[error("the process cannot be set up: {0}")]
+    Process(#[from] io::Error),
+}
+
+/// Runs `exec` or `status`; `arguments` begin with that word.
+#[must_use]
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.into_iter().peekable();
+    let word = arguments.next().unwrap_or_default();
+    if is_help(&word) || arguments.peek().is_some_and(|argument| is_help(argument)) {
+        say(&mut io::stdout(), HELP);
+        return ExitCode::SUCCESS;
+    }
+    match word.to_str() {
+        Some("exec") => {
+            let (result, log) = match CommandLine::parse(arguments) {
+                Ok(arguments) => (run(&arguments), arguments.termination_log),
+                Err(error) => (Err(error.into()), PathBuf::from(arguments::TERMINATION_LOG)),
+            };
+            ExitCode::from(result.unwrap_or_else(|error| {
+                say(&mut io::stderr(), &format!("hushpod-agent exec: {error}\n"));
+                terminate(&log, &format!("hushpod-agent exec: {error}"));
+                error.code()
+            }))
+        }
+        Some("status") => status::main(arguments),
+        _ => {
+            say(
+                &mut io::stderr(),
+                &format!("hushpod-agent: {} is no command of this program\n\n{HELP}", word.display()),
+            );
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn is_help(argument: &OsStr) -> bool {
+    argument == "--help" || argument == "-h"
+}
+
+fn run(arguments: &CommandLine) -> Result<u8, ExecError> {
+    let reading = read::read(&arguments.sources, &arguments.keep)?;
+    let mut command = command(arguments, &reading);
+    if arguments.on_change == OnChange::None {
+        // Returns only if it failed. What is read goes with this program's memory.
+        return Err(ExecError::run(&arguments.program, &command.exec()));
+    }
+    supervise::supervise(arguments, reading, command)
+}
+
+/// The application, with its variables and without ours.
+fn command(arguments: &CommandLine, reading: &Reading) -> Command {
+    let mut command = Command::new(&arguments.program);
+    command.args(&arguments.arguments);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(OUR_PREFIX)) {
+        command.env_remove(name);
+    }
+    for (name, value) in &reading.variables {
+        command.env(name, OsStr::from_bytes(value.expose()));
+    }
+    if let Some(origin) = &reading.origin {
+        command.env(GENERATION, &origin.generation).env(FILES, &origin.files);
+    }
+    command
+}
+
+/// A terminal or log that is gone is no reason to fail.
+fn say(out: &mut impl Write, text: &str) {
+    let _ = out.write_all(text.as_bytes());
+}
+
+/// Tells kubelet why the container ended. Without a container there is no such file, and nobody to tell.
+fn terminate(log: &Path, text: &str) {
+    if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(log) {
+        let _ = file.write_all(text.as_bytes());
+    }
+}
+
+// === impl ExecError ===
+
+impl ExecError {
+    fn run(program: &OsStr, error: &io::Error) -> Self {
+        let (code, problem) = match error.kind() {
+            io::ErrorKind::NotFound => (127, "there is no such program, or no interpreter that it names".to_owned()),
+            io::ErrorKind::ArgumentListTooLong => (
+                126,
+                "arguments and variables together are more than the kernel takes: deliver large ones as files"
+                    .to_owned(),
+            ),
+            _ => (126, error.to_string()),
+        };
+        Self::Run { program: program.to_owned(), problem, code }
+    }
+
+    fn code(&self) -> u8 {
+        match self {
+            Self::Run { code, .. } => *code,
+            Self::Usage(_) | Self::Read(_) | Self::Process(_) => FAILED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_fits_a_terminal_and_names_every_option() {
+        assert!(HELP.lines().all(|line| line.len() <= 120), "{HELP}");
+        for option in arguments::OPTIONS {
+            assert!(HELP.contains(option), "{option}");
+        }
+    }
+}

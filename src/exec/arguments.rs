@@ -1,0 +1,169 @@
+//! The command line. By hand: a parser that could do more would be half of this program.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::annotations::{OnChange, parse_duration};
+use crate::environment::check_name;
+
+/// Where kubelet looks unless the container says otherwise.
+pub(super) const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// Every option of `exec`.
+pub(super) const OPTIONS: [&str; 7] =
+    ["--env", "--optional-env", "--keep", "--on-change", "--jitter", "--grace", "--termination-log"];
+
+/// What a container is started with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct CommandLine {
+    pub(super) sources: Vec<SourcePath>,
+    pub(super) keep: Vec<String>,
+    pub(super) on_change: OnChange,
+    pub(super) jitter: Duration,
+    pub(super) grace: Duration,
+    pub(super) termination_log: PathBuf,
+    pub(super) program: OsString,
+    pub(super) arguments: Vec<OsString>,
+}
+
+/// A file or directory to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SourcePath {
+    pub(super) path: PathBuf,
+    pub(super) optional: bool,
+}
+
+/// A command line that means nothing.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; `hushpod-agent exec --help` says what would")]
+pub(super) struct UsageError(String);
+
+// === impl CommandLine ===
+
+impl CommandLine {
+    /// Parses what follows `exec`. `--option VALUE` and `--option=VALUE` are the same.
+    pub(super) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Self, UsageError> {
+        let mut parsed = Self {
+            sources: Vec::new(),
+            keep: Vec::new(),
+            on_change: OnChange::None,
+            jitter: Duration::ZERO,
+            grace: Duration::from_secs(30),
+            termination_log: PathBuf::from(TERMINATION_LOG),
+            program: OsString::new(),
+            arguments: Vec::new(),
+        };
+        loop {
+            let Some(word) = words.next() else {
+                return Err(UsageError("no command is given: write -- COMMAND".to_owned()));
+            };
+            if word == "--" {
+                break;
+            }
+            let (option, value) = split(&word);
+            let Some(option) = OPTIONS.into_iter().find(|known| option == *known) else {
+                return Err(UsageError(format!("{option:?} is no option of exec, and the command stands behind --")));
+            };
+            let value = value.or_else(|| words.next()).ok_or_else(|| UsageError(format!("{option} wants a value")))?;
+            parsed.set(option, value).map_err(|problem| UsageError(format!("{option}: {problem}")))?;
+        }
+        parsed.program = words.next().ok_or_else(|| UsageError("no command stands behind --".to_owned()))?;
+        parsed.arguments = words.collect();
+        if parsed.sources.is_empty() {
+            return Err(UsageError("nothing to read: write --env PATH".to_owned()));
+        }
+        Ok(parsed)
+    }
+
+    fn set(&mut self, option: &str, value: OsString) -> Result<(), String> {
+        match option {
+            "--env" => self.sources.push(SourcePath { path: value.into(), optional: false }),
+            "--optional-env" => self.sources.push(SourcePath { path: value.into(), optional: true }),
+            "--termination-log" => self.termination_log = value.into(),
+            _ => {
+                let text = value.to_str().ok_or_else(|| format!("{} is no text", value.display()))?;
+                match option {
+                    "--keep" => {
+                        check_name(text)?;
+                        self.keep.push(text.to_owned());
+                    }
+                    "--on-change" => self.on_change = text.parse()?,
+                    "--jitter" => self.jitter = duration(text)?,
+                    _ => self.grace = duration(text)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A duration that may be zero.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0s" { Ok(Duration::ZERO) } else { parse_duration(text) }
+}
+
+fn split(word: &OsStr) -> (String, Option<OsString>) {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let bytes = word.as_bytes();
+    let at = bytes.iter().position(|&byte| byte == b'=').unwrap_or(bytes.len());
+    let (option, value) = bytes.split_at(at);
+    let value = value.strip_prefix(b"=").map(|value| OsString::from_vec(value.to_vec()));
+    (String::from_utf8_lossy(option).into_owned(), value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<CommandLine, UsageError> {
+        CommandLine::parse(words.iter().map(OsString::from))
+    }
+
+    #[test]
+    fn options_come_before_the_command_and_its_own_are_left_alone() {
+        let arguments = parsed(&[
+            "--env=/s/a.env",
+            "--optional-env",
+            "/s/b=c",
+            "--keep",
+            "HOME",
+            "--on-change=signal:HUP",
+            "--jitter=5m",
+            "--grace",
+            "0s",
+            "--",
+            "server",
+            "--env",
+            "--",
+            "x",
+        ])
+        .unwrap();
+        assert_eq!(arguments.sources[0], SourcePath { path: "/s/a.env".into(), optional: false });
+        assert_eq!(arguments.sources[1], SourcePath { path: "/s/b=c".into(), optional: true });
+        assert_eq!(arguments.keep, ["HOME"]);
+        assert_eq!(arguments.on_change.to_string(), "signal:HUP");
+        assert_eq!((arguments.jitter, arguments.grace), (Duration::from_mins(5), Duration::ZERO));
+        assert_eq!(arguments.program, "server");
+        assert_eq!(arguments.arguments, ["--env", "--", "x"]);
+    }
+
+    #[test]
+    fn p9_what_means_nothing_is_refused_with_what_to_write() {
+        for (words, part) in [
+            (&["--env", "/a", "server"][..], "behind --"),
+            (&["--env", "/a"], "-- COMMAND"),
+            (&["--env", "/a", "--"], "behind --"),
+            (&["--", "server"], "--env PATH"),
+            (&["--env"], "wants a value"),
+            (&["--evn=/a", "--", "x"], "no option of exec"),
+            (&["--env=/a", "--keep=A-B", "--", "x"], "no variable's name"),
+            (&["--env=/a", "--on-change=reload", "--", "x"], "none, restart or signal:<SIGNAL>"),
+            (&["--env=/a", "--on-change=signal:KILL", "--", "x"], "HUP"),
+            (&["--env=/a", "--jitter=5", "--", "x"], "5m"),
+        ] {
+            let message = parsed(words).unwrap_err().to_string();
+            assert!(message.contains(part) && message.contains("--help"), "{words:?}: {message}");
+        }
+    }
+}

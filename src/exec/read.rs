@@ -1,0 +1,249 @@
+//! Reading variables: every file of one volume from one generation.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat};
+use rustix::io::Errno;
+use zeroize::Zeroizing;
+
+use super::arguments::SourcePath;
+use crate::dotenv;
+use crate::environment::{MAX_TOTAL_BYTES, check_name, check_value};
+use crate::secret::SecretValue;
+
+/// The link to the present generation.
+const DATA: &str = "..data";
+/// What stands before a generation's id in its directory's name …
+const OWN_PREFIX: &str = "..";
+/// … and, where two of them have one id, behind it.
+const COUNTER: char = '~';
+/// How often a generation may be taken away while it is read: it stays for a second.
+const ATTEMPTS: usize = 20;
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) variables: BTreeMap<String, SecretValue>,
+    /// Where from; `None` outside of a volume of ours.
+    pub(super) origin: Option<Origin>,
+}
+
+/// A generation in a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    /// The directory with the link.
+    pub(super) files: PathBuf,
+    /// The directory that it leads to.
+    link: OsString,
+    /// Its id.
+    pub(super) generation: String,
+}
+
+/// Files that do not make variables. Never shows a value.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", .path.display())]
+pub(super) struct ReadError {
+    path: PathBuf,
+    problem: String,
+    /// Whether the generation was taken away meanwhile.
+    is_gone: bool,
+}
+
+/// Reads `sources`, in this order, and leaves `keep` out.
+pub(super) fn read(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadError> {
+    let mut attempt = 1;
+    loop {
+        match read_once(sources, keep) {
+            Err(error) if error.is_gone && attempt < ATTEMPTS => attempt += 1,
+            result => return result,
+        }
+    }
+}
+
+fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadError> {
+    let mut volumes = BTreeMap::new();
+    let mut variables = BTreeMap::new();
+    let mut first = None;
+    for source in sources {
+        let files = volume_of(&source.path);
+        if let Some(files) = files
+            && !volumes.contains_key(files)
+        {
+            let volume = Volume::open(files).map_err(|errno| ReadError::new(&source.path, &told(errno)))?;
+            first.get_or_insert_with(|| volume.origin.clone());
+            volumes.insert(files, volume);
+        }
+        let volume = files.and_then(|files| volumes.get(files));
+        read_source(source, volume, &mut variables).map_err(|(problem, is_gone)| ReadError {
+            path: source.path.clone(),
+            problem,
+            // Looked for again only if there is something else to be found.
+            is_gone: is_gone && volume.is_some_and(Volume::is_replaced),
+        })?;
+    }
+    for name in keep {
+        variables.remove(name);
+    }
+    let total: usize = variables.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    if total > MAX_TOTAL_BYTES {
+        let path = sources.first().map(|source| source.path.clone()).unwrap_or_default();
+        let problem = format!(
+            "all variables together take {total} bytes, over the limit of {MAX_TOTAL_BYTES}: deliver large ones as files"
+        );
+        return Err(ReadError { path, problem, is_gone: false });
+    }
+    Ok(Reading { variables, origin: first })
+}
+
+/// The generation that is in `files` now.
+pub(super) fn present(files: &Path) -> Option<Origin> {
+    let link = readlinkat(CWD, files.join(DATA), Vec::new()).ok()?;
+    let link = OsString::from_vec(link.into_bytes());
+    let name = link.to_string_lossy();
+    let id = name.strip_prefix(OWN_PREFIX).unwrap_or(&name);
+    let generation = id.split(COUNTER).next().unwrap_or(id).to_owned();
+    Some(Origin { files: files.to_owned(), link, generation })
+}
+
+/// The nearest directory above `path` that has generations.
+fn volume_of(path: &Path) -> Option<&Path> {
+    path.ancestors().skip(1).find(|dir| readlinkat(CWD, dir.join(DATA), Vec::new()).is_ok())
+}
+
+type Variables = BTreeMap<String, SecretValue>;
+
+/// The problem, and whether it is that nothing has this name.
+fn read_source(source: &SourcePath, volume: Option<&Volume>, into: &mut Variables) -> Result<(), (String, bool)> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let opened = match volume {
+        Some(volume) => {
+            let below = source.path.strip_prefix(&volume.origin.files).unwrap_or(&source.path);
+            openat(&volume.data, below, flags, Mode::empty())
+        }
+        None => openat(CWD, &source.path, flags, Mode::empty()),
+    };
+    let is_replaced = volume.is_some_and(Volume::is_replaced);
+    let file = match opened {
+        Ok(file) => file,
+        Err(Errno::NOENT) if source.optional && !is_replaced => return Ok(()),
+        Err(errno) => return Err((told(errno), errno == Errno::NOENT)),
+    };
+    let os = |errno: Errno| (told(errno), errno == Errno::NOENT);
+    let is_directory = FileType::from_raw_mode(fstat(&file).map_err(os)?.st_mode) == FileType::Directory;
+    if is_directory { read_directory(&file, into) } else { read_dotenv(file, into) }
+}
+
+fn read_dotenv(file: OwnedFd, into: &mut Variables) -> Result<(), (String, bool)> {
+    let bytes = read_all(file).map_err(|error| (error.to_string(), false))?;
+    let entries = dotenv::parse(&bytes).map_err(|error| (error.to_string(), false))?;
+    for (name, value) in entries {
+        insert(into, name, value)?;
+    }
+    Ok(())
+}
+
+/// One file is one variable, byte by byte.
+fn read_directory(directory: &OwnedFd, into: &mut Variables) -> Result<(), (String, bool)> {
+    let os = |errno: Errno| (told(errno), errno == Errno::NOENT);
+    for entry in Dir::read_from(directory).map_err(os)? {
+        let entry = entry.map_err(os)?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name == "." || name == ".." {
+            continue;
+        }
+        let name = name.to_string_lossy().into_owned();
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = openat(directory, entry.file_name(), flags, Mode::empty()).map_err(os)?;
+        let bytes = read_all(file).map_err(|error| (format!("{name}: {error}"), false))?;
+        insert(into, name, SecretValue::new(bytes.to_vec()))?;
+    }
+    Ok(())
+}
+
+fn insert(into: &mut Variables, name: String, value: SecretValue) -> Result<(), (String, bool)> {
+    check_name(&name).and_then(|()| check_value(&name, value.expose())).map_err(|problem| (problem, false))?;
+    into.insert(name, value);
+    Ok(())
+}
+
+/// At once into a buffer that is never moved; a file of the volume does not grow.
+fn read_all(file: impl Into<OwnedFd> + AsFd) -> io::Result<Zeroizing<Vec<u8>>> {
+    let length = usize::try_from(fstat(&file)?.st_size).unwrap_or(usize::MAX);
+    if length > MAX_TOTAL_BYTES {
+        return Err(io::Error::other(format!("{length} bytes, over the limit of {MAX_TOTAL_BYTES} for variables")));
+    }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
+    std::fs::File::from(file.into()).take(MAX_TOTAL_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn told(errno: Errno) -> String {
+    match errno {
+        Errno::NOENT => "there is no such file or directory".to_owned(),
+        Errno::ACCESS => {
+            "this process's uid may not read it: see \"Who can read the files\" in hushpod's README".to_owned()
+        }
+        errno => errno.to_string(),
+    }
+}
+
+/// One generation of a volume, held open.
+#[derive(Debug)]
+struct Volume {
+    origin: Origin,
+    data: OwnedFd,
+}
+
+// === impl Volume ===
+
+impl Volume {
+    fn open(files: &Path) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        for _ in 0..ATTEMPTS {
+            let origin = present(files).ok_or(Errno::NOENT)?;
+            match openat(CWD, files.join(&origin.link), flags, Mode::empty()) {
+                Ok(data) => return Ok(Self { origin, data }),
+                // It was replaced, and taken away, in between.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
+    fn is_replaced(&self) -> bool {
+        present(&self.origin.files).is_none_or(|present| present != self.origin)
+    }
+}
+
+// === impl Origin ===
+
+impl Origin {
+    /// Whether the files are of this generation still.
+    pub(super) fn is_present(&self) -> bool {
+        present(&self.files).is_some_and(|present| present == *self)
+    }
+}
+
+// === impl Reading ===
+
+impl Reading {
+    /// Tells two readings of this process apart, and nothing about what was read to anybody else.
+    pub(super) fn fingerprint(&self, key: &RandomState) -> u64 {
+        key.hash_one(self.variables.iter().map(|(name, value)| (name, value.expose())).collect::<Vec<_>>())
+    }
+}
+
+// === impl ReadError ===
+
+impl ReadError {
+    fn new(path: &Path, problem: &str) -> Self {
+        Self { path: path.to_owned(), problem: problem.to_owned(), is_gone: false }
+    }
+}

@@ -1,0 +1,88 @@
+//! `hushpod-agent status`: which generation runs, and which is the newest.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::{FAILED, FILES, GENERATION, read, say};
+
+/// Where files are unless a process says otherwise.
+const DEFAULT_FILES: &str = "/secrets";
+
+/// A process that `exec` became or started.
+struct Running {
+    pid: u32,
+    parent: Option<u32>,
+    name: String,
+    generation: String,
+    files: PathBuf,
+}
+
+pub(super) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let files = match (arguments.next(), arguments.next()) {
+        (None, _) => None,
+        (Some(option), Some(files)) if option == "--files" => Some(PathBuf::from(files)),
+        _ => {
+            say(&mut io::stderr(), "hushpod-agent status: write status, or status --files DIR\n");
+            return ExitCode::from(FAILED);
+        }
+    };
+    say(&mut io::stdout(), &report(&running(), files.as_deref()));
+    ExitCode::SUCCESS
+}
+
+fn report(running: &[Running], files: Option<&Path>) -> String {
+    let newest = |files: &Path| read::present(files).map_or_else(|| "none".to_owned(), |origin| origin.generation);
+    if running.is_empty() {
+        let files = files.unwrap_or(Path::new(DEFAULT_FILES));
+        return format!(
+            "no process with variables of hushpod is visible here; newest {} in {}\n",
+            newest(files),
+            files.display()
+        );
+    }
+    let line = |process: &Running| {
+        let Running { pid, name, generation, files: own, .. } = process;
+        format!("{pid} {name}: running with generation {generation}, newest {}\n", newest(files.unwrap_or(own)))
+    };
+    running.iter().map(line).collect()
+}
+
+/// The oldest of every family: children inherit what their parents have.
+fn running() -> Vec<Running> {
+    let pids =
+        fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let mut pids: Vec<u32> = pids.filter(|pid| *pid != std::process::id()).collect();
+    pids.sort_unstable();
+    let found: Vec<_> = pids.into_iter().filter_map(Running::of).collect();
+    let is_child = |process: &Running| {
+        found.iter().any(|other| Some(other.pid) == process.parent && other.generation == process.generation)
+    };
+    let children: Vec<_> = found.iter().map(is_child).collect();
+    found.into_iter().zip(children).filter(|(_, is_child)| !is_child).map(|(process, _)| process).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Of other uids, and of programs that nobody may read, nothing is to be seen.
+    fn of(pid: u32) -> Option<Self> {
+        let environment = zeroize::Zeroizing::new(fs::read(format!("/proc/{pid}/environ")).ok()?);
+        let value = |name: &str| {
+            let mut entries = environment.split(|&byte| byte == 0);
+            entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+        };
+        let generation = String::from_utf8_lossy(value(GENERATION)?).into_owned();
+        let files = PathBuf::from(OsStr::from_bytes(value(FILES).unwrap_or(DEFAULT_FILES.as_bytes())));
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+        Some(Self { pid, parent: parent_of(pid), name, generation, files })
+    }
+}

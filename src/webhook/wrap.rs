@@ -1,0 +1,191 @@
+//! Environment variables: the selected containers' commands are put behind `hushpod-agent exec`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::containers::{BIN_PATH, PROGRAM, is_ours};
+use super::mounts::{DEFAULT_MOUNT_PATH, Selection};
+use super::mutate::{LISTS, Refusal, containers, name_of};
+use super::patch::{Patched, at};
+use crate::annotations::{
+    self, CONTAINERS, DEFAULT_JITTER, ENV_VARIABLE, MODE, Mode, ON_CHANGE, OnChange, Options, PREFIX,
+};
+use crate::bundle::Bundle;
+use crate::environment::check_name;
+
+/// What Kubernetes gives a pod to end, unless it says otherwise.
+const DEFAULT_GRACE: u64 = 30;
+/// What stands between our options and the application's command.
+const END: &str = "--";
+
+/// What is the same for all containers of a pod.
+#[derive(Debug)]
+pub struct Wrapper<'a> {
+    options: &'a Options,
+    /// Variables that are annotated one by one.
+    names: BTreeSet<&'a str>,
+    /// Whether this pod was injected before, so that what has no mount yet came later.
+    is_again: bool,
+    /// Seconds that the application is given to end.
+    grace: u64,
+}
+
+/// What a container's command is now.
+enum Present {
+    /// Not ours; the application's.
+    Plain(Vec<String>),
+    /// Ours, and behind it the application's.
+    Wrapped(Vec<String>),
+    /// Somebody put theirs in front of ours.
+    Inside,
+}
+
+// === impl Wrapper ===
+
+impl<'a> Wrapper<'a> {
+    /// `None` if the pod asks for no variables.
+    ///
+    /// # Errors
+    /// [`Refusal`], if the pod cannot have what it asks for.
+    pub fn of(
+        spec: &Value,
+        bundle: &'a Bundle,
+        options: &'a Options,
+        mode: Mode,
+        is_again: bool,
+    ) -> Result<Option<Self>, Refusal> {
+        if options.environment.is_empty() {
+            return Ok(None);
+        }
+        let never =
+            |why: &str| Err(Refusal::Pod(format!("annotation {PREFIX}{ON_CHANGE}: {} {why}", options.on_change)));
+        if options.on_change != OnChange::None && mode == Mode::Init {
+            return never(&format!("needs files that change: write {PREFIX}{MODE}: sidecar or init+sidecar"));
+        }
+        if options.on_change == OnChange::Restart && spec.get("restartPolicy") == Some(&json!("Never")) {
+            return never("with restartPolicy Never would end the pod: write OnFailure or Always, or none here");
+        }
+        let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_GRACE);
+        let names = bundle.items.iter().filter_map(annotations::variable).collect();
+        Ok(Some(Self { options, names, is_again, grace }))
+    }
+
+    /// Wraps every selected container once.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the container, and what it lacks.
+    pub fn converge(
+        &self,
+        patched: &mut Patched,
+        selection: &Selection,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Refusal> {
+        for list in LISTS {
+            let spec = patched.object().get("spec").unwrap_or(&Value::Null);
+            let mut commands = Vec::new();
+            for (index, container) in containers(spec, list).iter().enumerate() {
+                // Init containers run other programs, if nobody says otherwise: those that meshes add, too.
+                let is_meant = selection.names(name_of(container)) || (selection.takes_all() && list == "containers");
+                if is_meant && !is_ours(container) {
+                    commands.extend(self.command(container, selection, warnings)?.map(|command| (index, command)));
+                }
+            }
+            for (index, command) in commands {
+                patched.set(&at!["spec", list, index, "command"], json!(command));
+            }
+        }
+        Ok(())
+    }
+
+    /// The command that a container must have; `None` if it is to be left alone.
+    fn command(
+        &self,
+        container: &Value,
+        selection: &Selection,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Vec<String>>, Refusal> {
+        let name = name_of(container);
+        let inner = match present(container) {
+            Present::Inside => return Ok(None),
+            Present::Plain(_) if selection.takes_all() && self.is_again && !has_program(container) => {
+                warnings.push(format!(
+                    "container {name:?} came later and gets no environment variables: name it in {PREFIX}{CONTAINERS} if it wants them"
+                ));
+                return Ok(None);
+            }
+            Present::Plain(inner) | Present::Wrapped(inner) => inner,
+        };
+        if inner.is_empty() {
+            return Err(Refusal::Pod(format!(
+                "container {name:?} has no command, and the image's own is not known here: add command (the image's \
+                 ENTRYPOINT, and args if there are none), or leave it out of {PREFIX}{CONTAINERS}"
+            )));
+        }
+        let own: Vec<_> = variables(container).collect();
+        if let Some(twice) = own.iter().find(|variable| self.names.contains(*variable)) {
+            return Err(Refusal::Pod(format!(
+                "container {name:?} has {twice} in env, and {PREFIX}{ENV_VARIABLE}{twice} sets it too: take one of them away"
+            )));
+        }
+        let mut command = vec![PROGRAM.to_owned(), "exec".to_owned()];
+        command.extend(self.arguments());
+        // An explicit env beats what files bring, as it beats envFrom; names that no file may bring need no word.
+        let kept = own.into_iter().filter(|variable| check_name(variable).is_ok());
+        command.extend(kept.flat_map(|variable| ["--keep".to_owned(), variable.to_owned()]));
+        command.push(END.to_owned());
+        command.extend(inner);
+        Ok(Some(command))
+    }
+
+    fn arguments(&self) -> impl Iterator<Item = String> {
+        let root = self.options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
+        let mut arguments = Vec::new();
+        for source in &self.options.environment {
+            let option = if source.optional { "--optional-env" } else { "--env" };
+            // kubelet expands $(NAME) in commands.
+            let path = format!("{root}/{}", source.path).replace("$(", "$$(");
+            arguments.extend([option.to_owned(), path]);
+        }
+        let jitter = match self.options.on_change {
+            OnChange::None => return arguments.into_iter(),
+            OnChange::Restart => self.options.on_change_jitter.unwrap_or(DEFAULT_JITTER),
+            // It costs nothing to be told.
+            OnChange::Signal(_) => self.options.on_change_jitter.unwrap_or(Duration::ZERO),
+        };
+        arguments.extend(["--on-change".to_owned(), self.options.on_change.to_string()]);
+        if !jitter.is_zero() {
+            arguments.extend(["--jitter".to_owned(), format!("{}ms", jitter.as_millis())]);
+        }
+        arguments.extend(["--grace".to_owned(), format!("{}s", self.grace)]);
+        arguments.into_iter()
+    }
+}
+
+fn present(container: &Value) -> Present {
+    let words = |field: &str| {
+        let list = container.get(field).and_then(Value::as_array).into_iter().flatten();
+        list.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let command = words("command");
+    if command.first().is_some_and(|first| first == PROGRAM) {
+        let end = command.iter().position(|word| word == END).unwrap_or(0);
+        return Present::Wrapped(command.into_iter().skip(end + 1).collect());
+    }
+    if command.iter().chain(&words("args")).any(|word| word.contains(PROGRAM)) {
+        return Present::Inside;
+    }
+    Present::Plain(command)
+}
+
+/// Whether a container has our program mounted: then it was wrapped once, and its command replaced since.
+fn has_program(container: &Value) -> bool {
+    let mut mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
+    mounts.any(|mount| mount.get("mountPath").and_then(Value::as_str) == Some(BIN_PATH))
+}
+
+/// Names of a container's own variables.
+fn variables(container: &Value) -> impl Iterator<Item = &str> {
+    container.get("env").and_then(Value::as_array).into_iter().flatten().map(name_of)
+}

@@ -1,0 +1,243 @@
+"""Applications that only read environment variables: what they find there, and what happens after a change."""
+
+import time
+
+from suite.base import check, contains, equal, holds, wait
+from suite.cluster import kubectl
+from suite.runner import ALONE, test
+from suite.space import FOREVER, container, canary, deployment, job, pod, statuses, termination
+
+FAST = {"refresh": "1s"}
+PROGRAM = "/hushpod-bin/hushpod-agent"
+EXEC = [PROGRAM, "exec", "--env", "/secrets/app.env", "--"]
+# What an application was started with, where no log shows it.
+SHOW = "env >/tmp/environment"
+MODES = {"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "init": "init"}
+
+
+def asking(reference, **more):
+    """Annotations of a dotenv file that becomes variables."""
+    return {"secrets": f'- {{file: app.env, from: "{reference}", format: dotenv}}', "env": "app.env", **FAST, **more}
+
+
+def variable(t, name, variable, container="app"):
+    """What the application was started with; the present start's, since /tmp is the container's own."""
+    return t.sh(name, f"sed -n 's/^{variable}=//p' /tmp/environment", container)
+
+
+@test(each=MODES)
+def environment_is_the_applications_and_no_process_stays(t, mode):
+    """A Deployment of a wrapped and an unwrapped container: exact values in the one, none in the other or in a shell of
+    `kubectl exec`, and PID 1 is the application itself. What was changed waits for the next start."""
+    t.open()
+    token, quoted = canary(), f"{canary()} 'it' \"is\" $HOME \\"
+    lines = f"{canary()}\n{canary()}"
+    reference = t.secret(HF_TOKEN=token, QUOTED=quoted, HOME=canary(), LINES=lines)
+    keys = asking(reference, containers="app", mode=mode)
+    keys["env.SINGLE"] = f"{reference}#LINES"
+    template = pod("web", keys, f"{SHOW}; {FOREVER}", more=[container("plain", f"{SHOW}; {FOREVER}")])
+    template["spec"]["containers"][0]["env"] = [{"name": "HOME", "value": "/tmp"}]
+    t.create(deployment(template))
+    names = [each["metadata"]["name"] for each in t.rolled_out("web")]
+    for name in names:
+        equal(variable(t, name, "HF_TOKEN"), token, f"HF_TOKEN of {name}")
+        equal(variable(t, name, "QUOTED"), quoted, f"QUOTED of {name}")
+        equal(variable(t, name, "HOME"), "/tmp", "HOME, which the pod's own env sets")
+        found = t.sh(name, "tr '\\0' '\\1' </proc/1/environ").split("\1")
+        check(f"LINES={lines}" in found and f"SINGLE={lines}" in found, "a value of two lines is not as it was")
+        equal(t.sh(name, "cat /proc/1/comm"), "sh", "PID 1")
+        check("hushpod" not in t.sh(name, "cat /proc/[0-9]*/comm"), "a process of ours stays")
+        check(token not in t.sh(name, "env"), "a shell of kubectl exec has the values")
+        command = ["-n", t.namespace, "exec", name, "-c", "app", "--", *EXEC, "sh", "-c", "echo $HF_TOKEN"]
+        equal(kubectl(*command).strip(), token, "what is run through hushpod-agent exec has")
+        check("HF_TOKEN" not in t.file(name, "/tmp/environment", "plain"), "the other container has it, too")
+    if mode == "init":
+        return
+    t.secret(HF_TOKEN=canary(), QUOTED=quoted, HOME=canary(), LINES=lines)
+    name = names[0]
+    running = variable(t, name, "HUSHPOD_GENERATION")
+    newest = wait("a new generation", 20, lambda: (now := t.sh(name, "readlink /secrets/..data")[2:]) != running and now)
+    status = t.sh(name, f"{PROGRAM} status")
+    contains(status, f"1 sh: running with generation {running}, newest {newest}", "the status")
+    holds("the old value", 2, lambda: variable(t, name, "HF_TOKEN") == token)
+    equal(statuses(t.pod(name))["app"]["restartCount"], 0, "restarts")
+
+
+@test()
+def environment_replaces_env_from(t):
+    """A server that takes HF_TOKEN from `envFrom`, line by line: before, a Secret; after, two annotations."""
+    t.open()
+    server = f"[ -n \"$HF_TOKEN\" ] || exit 1; {SHOW}; {FOREVER}"
+    data = {"HF_TOKEN": "hf_before", "MAX_INPUT_LENGTH": "1024"}
+    t.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "tgi"}, "stringData": data})
+    before = pod("before", command=server)
+    before["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "tgi"}}]
+    token = canary()
+    # - envFrom: [{secretRef: {name: tgi}}]
+    # + hushpod.dev/dir.tgi: secret/data/NAMESPACE/tgi
+    # + hushpod.dev/env: tgi
+    reference = t.secret(path="tgi", HF_TOKEN=token, MAX_INPUT_LENGTH="1024")
+    del t.suite.canaries["1024"]
+    t.start(before, pod("after", {"dir.tgi": reference, "env": "tgi"}, server))
+    for name, expected in (("before", "hf_before"), ("after", token)):
+        equal(variable(t, name, "HF_TOKEN"), expected, f"HF_TOKEN {name}")
+        equal(variable(t, name, "MAX_INPUT_LENGTH"), "1024", f"MAX_INPUT_LENGTH {name}")
+
+
+@test()
+def environment_of_probes_and_hooks(t):
+    """Exec probes and lifecycle hooks have the variables if hushpod-agent exec stands in front of them."""
+    t.open()
+    token = canary()
+    thing = pod("app", asking(t.secret(HF_TOKEN=token)), f"{SHOW}; {FOREVER}")
+    probe = "[ -n \"$HF_TOKEN\" ] && env >/tmp/probe"
+    app = thing["spec"]["containers"][0]
+    app["readinessProbe"] = {"exec": {"command": [*EXEC, "sh", "-c", probe]}, "periodSeconds": 1}
+    app["lifecycle"] = {"postStart": {"exec": {"command": [*EXEC, "sh", "-c", "env >/tmp/hook"]}}}
+    t.start(thing)
+    for name in ("probe", "hook"):
+        contains(t.file("app", f"/tmp/{name}"), f"HF_TOKEN={token}\n", f"the {name}'s environment")
+
+
+@test()
+def environment_restart_reaches_one_container(t):
+    """`on-change: restart`: only the container whose variables changed starts anew, in the same pod, and says why; not
+    for a change of another file, and not under hold."""
+    t.open()
+    first, second, third = canary(), canary(), canary()
+    reference = t.secret(HF_TOKEN=first)
+    other = t.secret(path="other", key=canary())
+    keys = asking(reference, **{"file.other": f"{other}#key", "containers": "app", "on-change": "restart"})
+    keys["on-change-jitter"] = "500ms"
+    more = [container("plain", FOREVER)]
+    uid = t.start(pod("app", keys, f"{SHOW}; {FOREVER}", more=more))["metadata"]["uid"]
+    equal(t.sh("app", "cat /proc/1/comm"), "hushpod-agent", "PID 1")
+    resident = t.sh("app", "grep -E '^(VmRSS|RssAnon|Threads)' /proc/1/status").split()
+    t.suite.say(f"the parent that stays: {' '.join(resident)}")
+
+    value = canary()
+    t.secret(path="other", key=value)
+    t.sees("app", "/secrets/other", value)
+    holds("no restart", 3, lambda: statuses(t.pod("app"))["app"]["restartCount"] == 0)
+    t.annotate("app", "hold=true")
+    t.says("app", "held")
+    t.secret(HF_TOKEN=second)
+    holds("no restart under hold", 3, lambda: statuses(t.pod("app"))["app"]["restartCount"] == 0)
+    t.annotate("app", "hold-")
+
+    def restarted():
+        now = t.pod("app")
+        return now if statuses(now)["app"]["restartCount"] == 1 and "running" in statuses(now)["app"]["state"] else None
+
+    now = wait("the container to be restarted", 30, restarted)
+    equal(now["metadata"]["uid"], uid, "uid of the pod")
+    contains(termination(now, "app"), ["restarted for generation ", "(ran with "], "the termination message")
+    equal(statuses(now)["app"]["lastState"]["terminated"]["exitCode"], 75, "the exit code")
+    equal(statuses(now)["plain"]["restartCount"], 0, "restarts of the other container")
+    wait("the new value", 10, lambda: variable(t, "app", "HF_TOKEN") == second)
+    t.secret(HF_TOKEN=third)
+    wait("the second restart", 60, lambda: variable(t, "app", "HF_TOKEN") == third)
+
+
+@test()
+def environment_signal_needs_no_shared_process_namespace(t):
+    """`on-change: signal:HUP`: one signal for each generation, from the parent."""
+    t.open()
+    t.start(pod("app", asking(t.secret(HF_TOKEN=canary()), **{"on-change": "signal:HUP"}), ["/programs/counter"]))
+    check("shareProcessNamespace" not in t.pod("app")["spec"], "the process namespace is shared")
+    for rotation in (1, 2):
+        t.secret(HF_TOKEN=canary())
+        wait(f"HUP {rotation}", 20, lambda: t.file("app", "/tmp/hups") == str(rotation))
+
+
+@test(each={"never": "Never", "on_failure": "OnFailure"})
+def environment_of_a_job(t, policy):
+    """A Job has its variables and ends, whatever its restart policy."""
+    t.open()
+    reference = t.secret(HF_TOKEN=canary())
+    t.create(job(pod("job", asking(reference), "[ -n \"$HF_TOKEN\" ]", restartPolicy=policy)))
+
+    def done():
+        status = t.api.get("Job", t.namespace, "job", "batch/v1").get("status", {})
+        check(not status.get("failed"), "the Job failed")
+        return status.get("succeeded") == 1
+
+    wait("the Job to succeed", 60, done)
+
+
+@test()
+def p5_environment_is_not_seen_by_other_uids(t):
+    """Even in a shared process namespace /proc shows it to the application's own uid alone."""
+    t.open()
+    token = canary()
+    stranger = container("stranger", FOREVER)
+    stranger["securityContext"]["runAsUser"] = 2000
+    keys = asking(t.secret(HF_TOKEN=token), containers="app")
+    t.start(pod("app", keys, f"{SHOW}; {FOREVER}", more=[stranger], shareProcessNamespace=True))
+    look = "cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"
+    check(token in t.sh("app", look), "the application's uid does not see it, so this shows nothing")
+    check(token not in t.sh("app", look, "stranger"), "another uid sees the variables")
+    refused = t.sh("app", "for p in /proc/[0-9]*; do cat $p/environ >/dev/null; done 2>&1; true", "stranger")
+    contains(refused, "Permission denied", "what another uid is told")
+
+
+@test()
+def p9_environment_refusals(t):
+    """A container without command, a reserved name, a pod that would never restart: one sentence each; and what only
+    the values tell ends the container with its reason."""
+    t.open()
+    keys = asking(t.secret(path="good", HF_TOKEN=canary()))
+    bare = pod("bare", keys)
+    del bare["spec"]["containers"][0]["command"]
+    t.refused(bare, "has no command", "ENTRYPOINT")
+    t.refused(pod("preload", {**keys, "env.LD_PRELOAD": "secret/data/x#y"}), "env.LD_PRELOAD", "reserved")
+    t.refused(pod("never", {**keys, "on-change": "restart"}, restartPolicy="Never"), "on-change", "restartPolicy Never")
+    own = pod("own", keys)
+    own["spec"]["containers"][0]["volumeMounts"].append({"name": "hushpod-bin", "mountPath": "/bin2"})
+    t.refused(own, "hushpod-bin")
+    value = canary()
+    t.create(pod("path", asking(t.secret(path="bad", PATH=value))))
+    message = t.terminated("path", "app", "PATH is reserved")
+    check(value not in message, "a value in the termination message")
+
+
+@test()
+def environment_figures(t):
+    """What wrapping costs a start, and how many bytes the program has on the node's disk."""
+    t.open()
+    t.start(pod("app", asking(t.secret(HF_TOKEN=canary())), f"{SHOW}; {FOREVER}"))
+    script = "i=0; while [ $i -lt 100 ]; do {} /bin/true; i=$((i+1)); done"
+
+    def seconds(prefix):
+        start = time.monotonic()
+        t.sh("app", script.format(prefix))
+        return time.monotonic() - start
+
+    plain, wrapped = [min(seconds(prefix) for _ in range(3)) for prefix in ("", " ".join(EXEC))]
+    size = int(t.sh("app", f"stat -c %s {PROGRAM}"))
+    t.suite.say(f"wrapping: {(wrapped - plain) * 10:.2f} ms a start; {size} bytes on disk in a pod")
+    check((wrapped - plain) / 100 < 0.2, "a start takes far longer than 20 ms")
+
+
+@test(when=ALONE, long=True)
+def environment_restart_storm_is_bounded(t):
+    """Twenty replicas restart for one rotation, and chance alone keeps all but a fifth of them up at any time."""
+    t.open()
+    first, second = canary(), canary()
+    replicas = 20
+    keys = asking(t.secret(HF_TOKEN=first), **{"on-change": "restart", "on-change-jitter": "180s", "refresh": "5s"})
+    t.create(deployment(pod("web", keys, FOREVER), replicas=replicas))
+    t.rolled_out("web", replicas, seconds=420)
+    t.secret(HF_TOKEN=second)
+    most, samples, start = 0, 0, time.monotonic()
+
+    def all_restarted():
+        nonlocal most, samples
+        apps = [statuses(each)["app"] for each in t.pods("web")]
+        most, samples = max(most, sum(not app["ready"] for app in apps)), samples + 1
+        return len(apps) == replicas and all(app["restartCount"] == 1 and app["ready"] for app in apps)
+
+    wait("all replicas to be restarted", 330, all_restarted, every=0.1)
+    took = time.monotonic() - start
+    t.suite.say(f"storm: at most {most} of {replicas} down at a time, in {took:.0f} s and {samples} looks")
+    check(most <= replicas // 5, f"{most} of {replicas} were down at a time")

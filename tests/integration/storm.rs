@@ -1,0 +1,150 @@
+//! A crowd at the gate: 500 agents that start at the same moment, behind one network address.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hushpod::plan::Plan;
+use hushpod::provider::infisical::Infisical;
+use hushpod::provider::{
+    Extended, Known, Lease, Login, Pending, Provider, ProviderError, ProviderSettings, ReadResult, Session,
+};
+use hushpod::reference::Request;
+use hushpod::source::{Event, Source};
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::fakes::infisical::{FakeInfisical, Identity, Limited, PROJECT, Year};
+use crate::fakes::token;
+
+const AGENTS: usize = 500;
+const IDENTITY: &str = "0f0e0d0c-0000-4000-8000-000000000001";
+
+/// A provider whose requests hold the paused clock, which would else jump while bytes are on their way.
+struct Attended {
+    inner: Infisical,
+    at_work: Arc<AtomicUsize>,
+}
+
+impl Attended {
+    async fn attend<T>(at_work: &AtomicUsize, work: impl Future<Output = T>) -> T {
+        at_work.fetch_add(1, Ordering::SeqCst);
+        let done = work.await;
+        at_work.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+}
+
+impl Provider for Attended {
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        Box::pin(Self::attend(&self.at_work, self.inner.read(requests, known)))
+    }
+
+    fn renew<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
+        self.inner.renew(lease)
+    }
+
+    fn revoke<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
+        self.inner.revoke(lease)
+    }
+
+    fn session(&self) -> Option<Session> {
+        self.inner.session()
+    }
+
+    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
+        Box::pin(Self::attend(&self.at_work, self.inner.extend_session()))
+    }
+
+    fn leases_outlive_logins(&self) -> bool {
+        self.inner.leases_outlive_logins()
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        self.inner.pace()
+    }
+}
+
+fn settings(fake: &FakeInfisical) -> ProviderSettings {
+    serde_json::from_value(json!({"type": "infisical", "address": format!("http://{}", fake.address),
+        "project": PROJECT, "environment": "prod"}))
+    .unwrap()
+}
+
+fn plan(settings: &ProviderSettings) -> Plan {
+    let request = settings.as_settings().resolve("infisical", &"infisical:/backend".parse().unwrap()).unwrap();
+    let plan = json!({
+        "version": 1, "identity": {"namespace": "shop", "serviceAccount": "web"}, "sizeLimit": 65536,
+        "providers": {"infisical": {"settings": settings, "role": IDENTITY, "audience": "infisical", "refreshSeconds": 30}},
+        "items": [{"target": {"dir": "app"}, "from": {"one": {"request": request}}, "mode": "0400"}],
+    });
+    Plan::from_json(&plan.to_string()).unwrap()
+}
+
+/// 600 requests a minute for all: half of them for logins, half for secrets. All want to poll every 30 s, which would be
+/// 1000.
+#[tokio::test(start_paused = true)]
+async fn p6_five_hundred_agents_start_together_and_settle_below_the_limit() {
+    let fake = FakeInfisical::plain(Year::Y2026).await;
+    fake.server().set_identity(IDENTITY, Identity::default());
+    for number in 0..20 {
+        fake.server().put("prod", "/backend", &format!("KEY_{number}"), "canary");
+    }
+    for kind in [Limited::Write, Limited::Secrets] {
+        fake.server().set_limit(kind, 300);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let token_file = dir.path().join("token");
+    let claims = json!({"aud": ["infisical"], "sub": "system:serviceaccount:shop:web"});
+    std::fs::write(&token_file, token::sign(&claims, 24 * 3600)).unwrap();
+
+    let settings = settings(&fake);
+    let ProviderSettings::Infisical(infisical) = &settings else { panic!("not Infisical's") };
+    let at_work = Arc::new(AtomicUsize::new(0));
+    let served = Arc::new(AtomicUsize::new(0));
+    let mut agents = tokio::task::JoinSet::new();
+    for _ in 0..AGENTS {
+        let login =
+            Login { provider: "infisical".to_owned(), role: Some(IDENTITY.to_owned()), token_file: token_file.clone() };
+        let inner = Infisical::connect(infisical, login).unwrap();
+        let provider: Box<dyn Provider> = Box::new(Attended { inner, at_work: Arc::clone(&at_work) });
+        let mut source = Source::new(&plan(&settings), BTreeMap::from([("infisical".to_owned(), provider)]));
+        let served = Arc::clone(&served);
+        agents.spawn(async move {
+            loop {
+                if let Event::Changed(_) = source.next().await {
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+        });
+    }
+
+    // The server's clock goes with the paused one; while somebody is at work, both stand still.
+    let start = Instant::now();
+    let mut all_served = None;
+    let mut by_minute = Vec::new();
+    for minute in 0..16 {
+        while start.elapsed() < Duration::from_mins(minute + 1) {
+            while at_work.load(Ordering::SeqCst) > 0 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            fake.server().set_time(start.elapsed());
+            if all_served.is_none() && served.load(Ordering::SeqCst) == AGENTS {
+                all_served = Some(start.elapsed());
+            }
+        }
+        let answered = fake.take_answered();
+        let count = |status: u16| answered.iter().filter(|(_, _, answer)| *answer == status).count();
+        by_minute.push((answered.len(), count(429), count(401) + count(403)));
+    }
+    let told = format!("requests, throttled, refused by minute: {by_minute:?}");
+    assert!(all_served.is_some_and(|took| took < Duration::from_mins(4)), "served after {all_served:?}; {told}");
+    assert_eq!(served.load(Ordering::SeqCst), AGENTS, "nothing changed, so nobody was served twice");
+    assert_eq!(by_minute.iter().map(|(_, _, refused)| refused).sum::<usize>(), 0, "{told}");
+    let (settled, throttled) =
+        by_minute.iter().rev().take(4).fold((0, 0), |(all, busy), minute| (all + minute.0, busy + minute.1));
+    assert_eq!(throttled, 0, "{told}");
+    assert!((4 * 100..4 * 300).contains(&settled), "{told}");
+}

@@ -1,0 +1,195 @@
+//! Environment variables: what the webhook makes of commands, and what it denies.
+
+use super::*;
+
+const PROGRAM: &str = "/hushpod-bin/hushpod-agent";
+
+/// One container with a command of its own, and variables from a file and one by one.
+fn asking() -> Value {
+    let pod = annotated(
+        pod(),
+        &[
+            ("secrets", "- {file: app.env, from: secret/data/app, format: dotenv}"),
+            ("env", "app.env"),
+            ("env.HF_TOKEN", "secret/data/hf#token"),
+        ],
+    );
+    let pod = with(pod, "/spec/containers/0/command", json!(["/app/server", "--port=$(PORT)"]));
+    let pod = with(pod, "/spec/containers/0/args", json!(["-v"]));
+    with(pod, "/spec/containers/0/env", json!([{"name": "PORT", "value": "80"}, {"name": "tls.crt", "value": "x"}]))
+}
+
+fn command(pod: &Value, name: &str) -> Vec<String> {
+    let list = if pod["spec"]["containers"].as_array().unwrap().iter().any(|c| c["name"] == name) {
+        "containers"
+    } else {
+        "initContainers"
+    };
+    let words = named(pod, list, name)["command"].as_array().cloned().unwrap_or_default();
+    words.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+}
+
+fn line(pod: &Value, name: &str) -> String {
+    command(pod, name).join(" ")
+}
+
+fn bin_mount() -> Value {
+    json!({"name": "hushpod-bin", "mountPath": "/hushpod-bin", "readOnly": true})
+}
+
+#[test]
+fn the_command_is_wrapped_and_the_arguments_are_left_alone() {
+    let pod = injected(&asking());
+    let expected = "/hushpod-bin/hushpod-agent exec --env /secrets/app.env --env /secrets/.hushpod-env --keep PORT -- \
+                    /app/server --port=$(PORT)";
+    assert_eq!(line(&pod, "app"), expected);
+    let app = named(&pod, "containers", "app");
+    assert_eq!(app["args"], json!(["-v"]));
+    assert_eq!(app["env"][0], json!({"name": "PORT", "value": "80"}), "nothing is added to the container's own");
+    assert_eq!(app["env"].as_array().unwrap().len(), 2);
+    assert!(has_mount(app, &bin_mount()) && has_mount(app, &live_mount("/secrets")));
+    assert_eq!(named(&pod, "volumes", "hushpod-bin")["emptyDir"], json!({"sizeLimit": "8Mi"}), "on disk");
+    let agent = named(&pod, "initContainers", "hushpod");
+    assert!(has_mount(agent, &json!({"name": "hushpod-bin", "mountPath": "/run/hushpod/bin"})));
+    let plan = Plan::from_json(agent["env"][0]["value"].as_str().unwrap()).unwrap();
+    let targets: Vec<_> = plan.items.iter().map(|item| format!("{:?}", item.target)).collect();
+    assert!(targets.iter().any(|target| target.contains(".hushpod-env/HF_TOKEN")), "{targets:?}");
+    assert!(named(&injected(&self::pod()), "initContainers", "hushpod")["volumeMounts"].as_array().unwrap().len() == 4);
+}
+
+#[test]
+fn image_volumes_need_no_copy() {
+    let config = format!("{CONFIG}imageVolumes: true\nimagePullPolicy: Always\n");
+    let decided = decide_with(&config, &review("CREATE", "", &asking()));
+    let volume = named(&decided.pod, "volumes", "hushpod-bin");
+    assert_eq!(volume["image"], json!({"reference": "registry/hushpod:0.1.0", "pullPolicy": "Always"}));
+    assert!(has_mount(named(&decided.pod, "containers", "app"), &bin_mount()));
+    let agent = named(&decided.pod, "initContainers", "hushpod");
+    assert!(agent["volumeMounts"].as_array().unwrap().iter().all(|mount| mount["name"] != "hushpod-bin"));
+    assert!(decide_with(&config, &review("CREATE", "", &decided.pod)).patch.is_empty());
+}
+
+#[test]
+fn a_command_is_wrapped_once_whatever_other_webhooks_do() {
+    let pod = injected(&asking());
+    assert_eq!(decide(&pod).outcome, Outcome::Unchanged, "a second pass");
+    let command = json!(command(&pod, "app"));
+
+    let set = |field: &str, value: Value| with(pod.clone(), &format!("/spec/containers/0/{field}"), value);
+    let replaced = injected(&set("command", json!(["/other"])));
+    assert!(line(&replaced, "app").ends_with(" --keep PORT -- /other"), "{}", line(&replaced, "app"));
+
+    let mut prefixed = vec![json!("/their/wrapper")];
+    prefixed.extend(command.as_array().unwrap().clone());
+    assert_eq!(decide(&set("command", json!(prefixed))).outcome, Outcome::Unchanged, "in front of ours");
+    let moved = with(set("command", json!(["/their/wrapper"])), "/spec/containers/0/args", command.clone());
+    assert_eq!(decide(&moved).outcome, Outcome::Unchanged, "ours is among the arguments");
+
+    let more = set("env", json!([{"name": "PORT", "value": "80"}, {"name": "LATE", "value": "x"}]));
+    let again = injected(&more);
+    assert!(line(&again, "app").contains("--keep PORT --keep LATE -- /app/server"), "{}", line(&again, "app"));
+    assert_eq!(line(&again, "app").matches(PROGRAM).count(), 1);
+}
+
+#[test]
+fn which_containers_are_wrapped() {
+    let plain = |name: &str| json!({"name": name, "image": "x", "command": ["/run"]});
+    let base = with(asking(), "/spec/containers/1", plain("second"));
+    let base = with(base, "/spec/initContainers", json!([plain("migrate")]));
+    for (containers, wrapped) in [
+        (None, &["app", "second"][..]),
+        (Some("app"), &["app"]),
+        (Some("app,migrate"), &["app", "migrate"]),
+        (Some("migrate"), &["migrate"]),
+    ] {
+        let asked = containers.map(|names| annotated(base.clone(), &[("containers", names)])).unwrap_or(base.clone());
+        let pod = injected(&asked);
+        for name in ["app", "second", "migrate"] {
+            assert_eq!(line(&pod, name).starts_with(PROGRAM), wrapped.contains(&name), "{containers:?} {name}");
+        }
+        assert!(decide(&pod).patch.is_empty(), "{containers:?}");
+    }
+    // Another webhook's sidecar knows nothing of our variables, and has no command.
+    let grown =
+        with(injected(&asking()), "/spec/containers/1", json!({"name": "mesh", "image": "x", "args": ["proxy"]}));
+    let decided = decide(&grown);
+    assert!(command(&decided.pod, "mesh").is_empty(), "{}", decided.pod);
+    assert!(decided.response["warnings"][0].as_str().unwrap().contains("\"mesh\" came later"));
+}
+
+#[test]
+fn on_change_becomes_options_of_the_wrapper() {
+    let uid = with(asking(), "/spec/terminationGracePeriodSeconds", json!(45));
+    for (pairs, expected) in [
+        (&[("on-change", "none")][..], None),
+        (&[("on-change", "restart")], Some("--on-change restart --jitter 300000ms --grace 45s")),
+        (
+            &[("on-change", "restart"), ("on-change-jitter", "90s")],
+            Some("--on-change restart --jitter 90000ms --grace 45s"),
+        ),
+        (&[("on-change", "signal:SIGUSR1")], Some("--on-change signal:USR1 --grace 45s")),
+    ] {
+        let pod = injected(&annotated(uid.clone(), pairs));
+        let line = line(&pod, "app");
+        assert_eq!(line.contains("--on-change"), expected.is_some(), "{line}");
+        assert!(expected.is_none_or(|expected| line.contains(expected)), "{line}");
+        assert!(decide(&pod).patch.is_empty());
+        assert!(pod["spec"].get("shareProcessNamespace").is_none());
+    }
+}
+
+#[test]
+fn optional_files_directories_and_mount_paths() {
+    let pod = annotated(
+        with(asking(), "/metadata/annotations", json!({})),
+        &[
+            ("secrets", "- {file: a.env, from: secret/data/a, format: dotenv, optional: true}"),
+            ("dir.app", "secret/data/app"),
+            ("env", "a.env, app/"),
+            ("mount-path", "/run/$(X)"),
+        ],
+    );
+    let line = line(&injected(&pod), "app");
+    assert!(line.contains("exec --optional-env /run/$$(X)/a.env --env /run/$$(X)/app --keep PORT"), "{line}");
+}
+
+#[test]
+fn p9_what_cannot_become_variables_is_denied_with_a_sentence() {
+    let change = |pairs: &[(&str, &str)]| annotated(asking(), pairs);
+    let field = |name: &str, value: Value| with(asking(), &format!("/spec/containers/0/{name}"), value);
+    let never = with(change(&[("on-change", "restart")]), "/spec/restartPolicy", json!("Never"));
+    let json_file = "- {file: app.env, from: secret/data/app, format: json}";
+    for (pod, parts) in [
+        (field("command", Value::Null), &["\"app\" has no command", "ENTRYPOINT", "hushpod.dev/containers"][..]),
+        (field("command", json!([])), &["\"app\" has no command"]),
+        (field("env", json!([{"name": "HF_TOKEN", "value": "x"}])), &["\"app\" has HF_TOKEN in env", "env.HF_TOKEN"]),
+        (field("volumeMounts", json!([{"name": "cache", "mountPath": "/hushpod-bin"}])), &["hushpod's program"]),
+        (field("volumeMounts", json!([{"name": "hushpod-bin", "mountPath": "/x"}])), &["leave the mount out"]),
+        (with(asking(), "/spec/volumes/1", json!({"name": "hushpod-bin", "hostPath": {}})), &["\"hushpod-bin\""]),
+        (with(pod(), "/spec/volumes/1", json!({"name": "hushpod-bin", "emptyDir": {}})), &["\"hushpod-bin\""]),
+        (change(&[("env", "ap.env")]), &["hushpod.dev/env", "did you mean \"app.env\"?"]),
+        (change(&[("env", "/secrets/app.env")]), &["hushpod.dev/env", "relative path"]),
+        (change(&[("secrets", json_file)]), &["hushpod.dev/env", "format: dotenv"]),
+        (change(&[("env.PATH", "a#b")]), &["hushpod.dev/env.PATH", "reserved (PATH)"]),
+        (change(&[("env.LD_PRELOAD", "a#b")]), &["reserved (LD_*)"]),
+        (change(&[("env.A-B", "a#b")]), &["no variable's name"]),
+        (change(&[("file..hushpod-env/PATH", "a#b")]), &["hushpod's own", "hushpod.dev/env.<NAME>"]),
+        (change(&[("dir..hushpod-env", "a")]), &["hushpod's own"]),
+        (change(&[("on-change", "reload")]), &["hushpod.dev/on-change", "none, restart or signal:<SIGNAL>"]),
+        (change(&[("on-change-jitter", "1m")]), &["hushpod.dev/on-change-jitter", "on-change"]),
+        (annotated(pod(), &[("on-change", "restart")]), &["means nothing without hushpod.dev/env"]),
+        (change(&[("on-change", "restart"), ("mode", "init")]), &["hushpod.dev/on-change", "sidecar"]),
+        (never, &["hushpod.dev/on-change", "restartPolicy Never"]),
+    ] {
+        let message = denial(&pod);
+        for part in parts {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn p1_no_value_and_no_secret_key_ref_stands_in_the_pod() {
+    let text = injected(&asking()).to_string();
+    assert!(!text.contains("secretKeyRef") && !text.contains("envFrom"), "{text}");
+}

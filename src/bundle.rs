@@ -105,8 +105,18 @@ pub struct BundleError {
 
 impl BundleError {
     fn new(place: impl Into<String>, problem: impl fmt::Display) -> Self {
-        Self { place: place.into(), problem: problem.to_string() }
+        Self { place: one_line(&place.into()), problem: one_line(&problem.to_string()) }
     }
+}
+
+/// A message on one line, as logs and events want it: it may quote what has line ends.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
 }
 
 /// `; did you mean X?` for the known word nearest to `word`, else the list of all.

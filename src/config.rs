@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::annotations::{KEYS, Options, parse_duration};
-use crate::bundle::{parse_yaml, suggestion};
+use crate::bundle::{one_line, parse_yaml, suggestion};
 use crate::provider::ProviderSettings;
 use crate::reference::is_provider_name;
 
@@ -90,7 +90,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: problem.into() }
+        Self { place: one_line(&place.into()), problem: one_line(&problem.into()) }
     }
 }
 
@@ -348,6 +348,7 @@ runtimeClasses: [runc]
             ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "known are namespace"]),
             ("{{namespace}}-", "{{namespace-", &["}}"]),
             ("mode: init+sidecar", "mode: both", &[".defaults.mode", "init+sidecar"]),
+            ("mode: init+sidecar", "\"x\\ny\": x", &[".defaults.x\\ny: "]),
             ("mode: init+sidecar", "pin: x", &[".defaults.pin", "default"]),
             ("mode: init+sidecar", "file-mode: 0440", &[".defaults.file-mode", "quotes"]),
             ("  files:", "  Files:", &[".providers.Files", "lower-case"]),

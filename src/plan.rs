@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::annotations::{Mode, Notify, Options, PREFIX, ROLE, SECRETS};
-use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target};
+use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, one_line};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::provider::ProviderSettings;
 use crate::reference::{Key, Reference, Request};
@@ -128,7 +128,7 @@ pub struct PlanError {
 
 impl PlanError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: problem.into() }
+        Self { place: place.into(), problem: one_line(&problem.into()) }
     }
 }
 

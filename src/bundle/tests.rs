@@ -39,6 +39,7 @@ fn p9_bad_entries_name_the_field_and_what_to_write() {
         ("- {from: a}", &["[0]", "neither file nor dir"]),
         ("- {file: a, dir: b, from: c}", &["both file and dir"]),
         ("- {file: a, from: b, fromat: json}", &["[0].fromat", "\"format\""]),
+        ("- {file: a, from: b, \"x\\ny\": c}", &["[0].x\\ny: unknown"]),
         ("- {file: a, from: b, format: xml}", &["[0].format", "raw, json, yaml"]),
         ("- {file: a, from: b, file-mode: 0440}", &["[0].file-mode", "quotes"]),
         ("- {file: a, from: b, file-mode: \"9\"}", &["[0].file-mode", "0440"]),

@@ -58,6 +58,12 @@ fn a_plan_fills_defaults_and_survives_its_json() {
 }
 
 #[test]
+fn p9_what_is_no_plan_is_told_on_one_line() {
+    let error = Plan::from_json(r#"{"version":1,"identity":{"x\ny":1}}"#).unwrap_err().to_string();
+    assert!(error.contains(r"x\ny") && !error.contains('\n'), "{error}");
+}
+
+#[test]
 fn p6_a_plan_knows_nothing_of_other_namespaces() {
     let json = build(&[("file.a", "placed:/a#K")]).unwrap().to_json().unwrap();
     assert!(json.contains("alpha") && !json.contains("beta") && !json.contains("common"), "{json}");

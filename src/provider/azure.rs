@@ -184,10 +184,10 @@ impl Settings for AzureSettings {
             // A certificate's private key and chain are the secret of its name.
             [kind, name] if is_kind(kind) => (name, None),
             [kind, name, version] if is_kind(kind) => (name, Some(version)),
+            [name] => (name, None),
             [kind, ..] if kind.eq_ignore_ascii_case("keys") => {
                 return Err(format!("{given:?} is a key, which never leaves its vault: name a secret or certificate"));
             }
-            [name] => (name, None),
             _ => return Err(format!("{given:?} is no secret of a vault: write its name, such as db-password")),
         };
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {

@@ -18,6 +18,7 @@ fn resolve(reference: &str) -> Result<Request, String> {
 fn aliases_of_one_secret_are_one_request() {
     let plain = "azure:db-password".to_owned();
     let pinned = format!("azure:db-password?version={VERSION}");
+    let named_keys = "azure:keys".to_owned();
     for (reference, request) in [
         ("db-password".to_owned(), &plain),
         ("DB-Password".to_owned(), &plain),
@@ -30,6 +31,8 @@ fn aliases_of_one_secret_are_one_request() {
         (format!("secrets/db-password/{}", VERSION.to_ascii_uppercase()), &pinned),
         (format!("azure:https://shop.vault.azure.net/secrets/DB-password/{VERSION}"), &pinned),
         (format!("certificates/db-password/{VERSION}?version={VERSION}"), &pinned),
+        ("secrets/keys".to_owned(), &named_keys),
+        ("keys".to_owned(), &named_keys),
     ] {
         assert_eq!(&resolve(&reference).unwrap().to_string(), request, "{reference}");
     }

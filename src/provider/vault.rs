@@ -72,7 +72,8 @@ pub enum Method {
 }
 
 /// First components of paths that hold no secrets but Vault's own affairs.
-const NOT_SECRETS: [(&str, &str); 3] = [
+const NOT_SECRETS: [(&str, &str); 4] = [
+    ("v1", "the API's version, which stands there once or not at all"),
     ("sys", "Vault's administration"),
     ("auth", "logins, which hushpod does itself"),
     ("cubbyhole", "private to each login, so that nothing can be there"),

@@ -269,6 +269,10 @@ fn first_place(patched: &Patched, order: &InitOrder, warnings: &mut Vec<String>)
         InitOrder::First => Ok(0),
         // Once placed we stay: what others add behind us later gets the files.
         InitOrder::Last => Ok(present.iter().position(is_ours).unwrap_or(present.len())),
+        // Behind itself it would be moved at every pass.
+        InitOrder::After(name) if name == SIDECAR || name == INIT => Err(Refusal::Pod(format!(
+            "annotation {PREFIX}init-order: {name:?} is hushpod's own container: name one of the pod's, or write first"
+        ))),
         InitOrder::After(name) => {
             if let Some(index) = present.iter().position(|container| name_of(container) == name) {
                 return Ok(index + 1);

@@ -503,6 +503,7 @@ fn p9_pods_that_stand_in_the_way_are_denied_by_name() {
             &["\"early\"", "before the agent"],
         ),
         (annotated(pod(), &[("init-order", "after:app")]), &["hushpod.dev/init-order", "application container"]),
+        (annotated(pod(), &[("init-order", "after:hushpod")]), &["hushpod.dev/init-order", "hushpod's own container"]),
         (annotated(pod(), &[("notify", "signal:HUP:x")]), &["hushpod.dev/notify", "runAsUser"]),
         (annotated(two_uids, &[("notify", "signal:HUP:x")]), &["hushpod.dev/notify", "root"]),
         (

@@ -39,6 +39,7 @@ fn p9_paths_that_vault_cannot_mean_are_refused_in_a_sentence() {
         ("secret/a%00b", "control character"),
         ("sys/mounts", "Vault's administration"),
         ("/v1//sys/mounts", "Vault's administration"),
+        ("v1/v1/x", "stands there once"),
         ("auth/token/create", "logins"),
         ("cubbyhole/x", "private"),
         ("secret/data/db?version=0", "above zero"),

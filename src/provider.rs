@@ -39,11 +39,15 @@ pub trait Provider: Send {
     /// `Denied` logs in again once before it is reported.
     fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>>;
 
-    /// Extends a lease; the answer replaces it (its id and life may differ).
-    fn renew<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>>;
+    /// Extends a lease; the answer replaces it (its id and life may differ). `Invalid` at stores without leases.
+    fn renew<'a>(&'a mut self, _lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
+        Box::pin(std::future::ready(no_leases()))
+    }
 
-    /// Ends a lease before its time.
-    fn revoke<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>>;
+    /// Ends a lease before its time. `Invalid` at stores without leases.
+    fn revoke<'a>(&'a mut self, _lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
+        Box::pin(std::future::ready(no_leases()))
+    }
 
     /// Completes when the store says that something may have changed; pends for ever on stores that cannot push.
     /// Cancel safe.
@@ -254,6 +258,10 @@ pub struct Login {
     pub role: Option<String>,
     /// The pod's projected token for this provider; read again at each login, since kubelet rotates it.
     pub token_file: PathBuf,
+}
+
+fn no_leases<T>() -> Result<T, ProviderError> {
+    Err(ProviderError::new(ErrorKind::Invalid, "this store has no leases"))
 }
 
 // === impl ErrorKind ===

@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::keys::{KeySource, Keys};
 use super::{
-    Answer, ErrorKind, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, SOURCES_PATH,
-    Settings,
+    Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, SOURCES_PATH, Settings,
 };
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
@@ -230,18 +229,6 @@ impl Provider for Files {
             self.watches.retain(|directory, _| *directory == changed || !directory.starts_with(&changed));
         })
     }
-
-    fn renew<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
-        Box::pin(std::future::ready(Err(no_leases())))
-    }
-
-    fn revoke<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
-        Box::pin(std::future::ready(Err(no_leases())))
-    }
-}
-
-fn no_leases() -> ProviderError {
-    ProviderError::new(ErrorKind::Invalid, "files have no leases")
 }
 
 #[cfg(test)]

@@ -17,8 +17,7 @@ use super::complaint::Failure;
 use super::name::is_tree;
 use crate::provider::http::Limits;
 use crate::provider::{
-    Answer, ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session,
-    Version,
+    Answer, ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version,
 };
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};
@@ -354,14 +353,6 @@ impl Provider for ParameterStore {
         Box::pin(self.read_all(requests, known))
     }
 
-    fn renew<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
-        Box::pin(std::future::ready(Err(no_leases())))
-    }
-
-    fn revoke<'a>(&'a mut self, _: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
-        Box::pin(std::future::ready(Err(no_leases())))
-    }
-
     fn session(&self) -> Option<Session> {
         self.api.session()
     }
@@ -373,10 +364,6 @@ impl Provider for ParameterStore {
     fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
         Box::pin(self.api.extend())
     }
-}
-
-fn no_leases() -> ProviderError {
-    ProviderError::new(ErrorKind::Invalid, "Parameter Store has no leases")
 }
 
 #[cfg(test)]

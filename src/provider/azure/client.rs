@@ -13,8 +13,8 @@ use super::complaint::failure;
 use crate::provider::auth::bearer::{Bearer, BearerStore, Failure, Reach, extend, read_all};
 use crate::provider::http::{Address, Call, Client, Limits, Response};
 use crate::provider::{
-    ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session,
-    Settings as _, Version,
+    ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Settings as _,
+    Version,
 };
 use crate::reference::Request;
 
@@ -210,14 +210,6 @@ impl Provider for Azure {
         Box::pin(read_all(self, requests, known))
     }
 
-    fn renew<'a>(&'a mut self, _lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
-        Box::pin(std::future::ready(Err(no_leases())))
-    }
-
-    fn revoke<'a>(&'a mut self, _lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
-        Box::pin(std::future::ready(Err(no_leases())))
-    }
-
     fn session(&self) -> Option<Session> {
         self.session.as_ref().map(Session::from)
     }
@@ -235,8 +227,4 @@ impl Provider for Azure {
         self.session = None;
         Box::pin(std::future::ready(Ok(())))
     }
-}
-
-fn no_leases() -> ProviderError {
-    ProviderError::new(ErrorKind::Invalid, "a vault's secrets have no leases")
 }

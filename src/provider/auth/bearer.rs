@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::provider::http::{Address, Client, Limits, SendError, secret_header};
-use crate::provider::{ErrorKind, Extended, Known, ProviderError, ReadResult, Reading, Session, Version};
+use crate::provider::{
+    ErrorKind, Extended, Known, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version,
+};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 
@@ -49,10 +51,13 @@ pub enum Scope {
     Store,
 }
 
-/// A store with such tokens.
+/// A store with such tokens; whoever is one is a [`Provider`].
 pub trait BearerStore: Send {
     /// The token held.
-    fn held(&mut self) -> &mut Option<Bearer>;
+    fn held(&self) -> Option<&Bearer>;
+
+    /// Holds another token, or none.
+    fn hold(&mut self, bearer: Option<Bearer>);
 
     /// Makes a token, whatever is held.
     fn log_in(&mut self) -> impl Future<Output = Result<Bearer, Failure>> + Send;
@@ -80,9 +85,9 @@ pub struct Reach {
 }
 
 /// Reads a batch, one call after the other over one connection.
-pub async fn read_all<S: BearerStore>(store: &mut S, requests: &[Request], known: &Known) -> Vec<ReadResult> {
-    if store.held().as_ref().is_some_and(Bearer::has_ended) {
-        *store.held() = None;
+async fn read_all<S: BearerStore>(store: &mut S, requests: &[Request], known: &Known) -> Vec<ReadResult> {
+    if store.held().is_some_and(Bearer::has_ended) {
+        store.hold(None);
     }
     let mut may_log_in = store.held().is_some();
     if !may_log_in && let Err(failure) = renew_login(store).await {
@@ -115,7 +120,7 @@ pub async fn read_all<S: BearerStore>(store: &mut S, requests: &[Request], known
 ///
 /// # Errors
 /// Why there is none; the old one stays.
-pub async fn extend<S: BearerStore>(store: &mut S) -> Result<Extended, ProviderError> {
+async fn extend<S: BearerStore>(store: &mut S) -> Result<Extended, ProviderError> {
     let is_new = renew_login(store).await.map_err(|failure| failure.error)?;
     Ok(if is_new { Extended::Replaced } else { Extended::Renewed })
 }
@@ -135,7 +140,7 @@ async fn read_with_login<S: BearerStore>(
     match renew_login(store).await {
         Ok(true) => store.read_one(request, known).await,
         Err(failure) if refused.scope == Scope::Login => {
-            *store.held() = None;
+            store.hold(None);
             Err(Failure { scope: Scope::Store, ..failure })
         }
         // The same token again is no news; and without a new one, the old one is still good for other requests.
@@ -146,12 +151,36 @@ async fn read_with_login<S: BearerStore>(
 /// Logs in; whether the token is another one than before.
 async fn renew_login<S: BearerStore>(store: &mut S) -> Result<bool, Failure> {
     let fresh = store.log_in().await?;
-    let is_new = store.held().as_ref().is_none_or(|held| held.token != fresh.token);
-    *store.held() = Some(fresh);
+    let is_new = store.held().is_none_or(|held| held.token != fresh.token);
+    store.hold(Some(fresh));
     if is_new {
         store.forget_denials();
     }
     Ok(is_new)
+}
+
+impl<S: BearerStore> Provider for S {
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        Box::pin(read_all(self, requests, known))
+    }
+
+    fn session(&self) -> Option<Session> {
+        self.held().map(Session::from)
+    }
+
+    fn resume(&mut self, session: Session) {
+        self.hold(Some(session.into()));
+    }
+
+    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
+        Box::pin(extend(self))
+    }
+
+    fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {
+        // Such a token lives until its end, whoever lets go of it.
+        self.hold(None);
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 // === impl Bearer ===

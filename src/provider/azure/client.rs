@@ -10,12 +10,9 @@ use serde::de::DeserializeOwned;
 use super::AzureSettings;
 use super::answer::{Bundle, Listed, Oddity, Page, State};
 use super::complaint::failure;
-use crate::provider::auth::bearer::{Bearer, BearerStore, Failure, Reach, extend, read_all};
+use crate::provider::auth::bearer::{Bearer, BearerStore, Failure, Reach};
 use crate::provider::http::{Address, Call, Client, Limits, Response};
-use crate::provider::{
-    ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Settings as _,
-    Version,
-};
+use crate::provider::{ErrorKind, Login, ProviderError, Reading, Settings as _, Version};
 use crate::reference::Request;
 
 /// Spoken by every cloud; later ones bring nothing for secrets.
@@ -175,8 +172,12 @@ impl Azure {
 }
 
 impl BearerStore for Azure {
-    fn held(&mut self) -> &mut Option<Bearer> {
-        &mut self.session
+    fn held(&self) -> Option<&Bearer> {
+        self.session.as_ref()
+    }
+
+    fn hold(&mut self, bearer: Option<Bearer>) {
+        self.session = bearer;
     }
 
     async fn log_in(&mut self) -> Result<Bearer, Failure> {
@@ -202,29 +203,5 @@ impl BearerStore for Azure {
             _ => {}
         }
         self.read_fully(request, known).await
-    }
-}
-
-impl Provider for Azure {
-    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
-        Box::pin(read_all(self, requests, known))
-    }
-
-    fn session(&self) -> Option<Session> {
-        self.session.as_ref().map(Session::from)
-    }
-
-    fn resume(&mut self, session: Session) {
-        self.session = Some(session.into());
-    }
-
-    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
-        Box::pin(extend(self))
-    }
-
-    fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {
-        // Such a token lives until its end, whoever lets go of it.
-        self.session = None;
-        Box::pin(std::future::ready(Ok(())))
     }
 }

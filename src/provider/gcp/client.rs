@@ -12,12 +12,9 @@ use tokio::time::Instant;
 use super::answer::{Access, Damage, Look};
 use super::complaint::failure;
 use super::{GcpSettings, LATEST, is_number};
-use crate::provider::auth::bearer::{Bearer, BearerStore, Failure, Reach, extend, read_all};
+use crate::provider::auth::bearer::{Bearer, BearerStore, Failure, Reach};
 use crate::provider::http::{Address, Call, Client, Limits, Response};
-use crate::provider::{
-    ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Settings as _,
-    Version,
-};
+use crate::provider::{ErrorKind, Login, ProviderError, Reading, Settings as _, Version};
 use crate::reference::Request;
 
 /// Who pays for a person's requests.
@@ -150,8 +147,12 @@ impl Gcp {
 }
 
 impl BearerStore for Gcp {
-    fn held(&mut self) -> &mut Option<Bearer> {
-        &mut self.session
+    fn held(&self) -> Option<&Bearer> {
+        self.session.as_ref()
+    }
+
+    fn hold(&mut self, bearer: Option<Bearer>) {
+        self.session = bearer;
     }
 
     async fn log_in(&mut self) -> Result<Bearer, Failure> {
@@ -172,29 +173,5 @@ impl BearerStore for Gcp {
             }
         }
         self.read_fully(request, known).await
-    }
-}
-
-impl Provider for Gcp {
-    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
-        Box::pin(read_all(self, requests, known))
-    }
-
-    fn session(&self) -> Option<Session> {
-        self.session.as_ref().map(Session::from)
-    }
-
-    fn resume(&mut self, session: Session) {
-        self.session = Some(session.into());
-    }
-
-    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
-        Box::pin(extend(self))
-    }
-
-    fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {
-        // Such a token lives until its end, whoever lets go of it.
-        self.session = None;
-        Box::pin(std::future::ready(Ok(())))
     }
 }

@@ -19,8 +19,12 @@ fn failure(scope: Scope) -> Failure {
 }
 
 impl BearerStore for Script {
-    fn held(&mut self) -> &mut Option<Bearer> {
-        &mut self.held
+    fn held(&self) -> Option<&Bearer> {
+        self.held.as_ref()
+    }
+
+    fn hold(&mut self, bearer: Option<Bearer>) {
+        self.held = bearer;
     }
 
     async fn log_in(&mut self) -> Result<Bearer, Failure> {

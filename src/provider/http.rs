@@ -23,10 +23,12 @@ use crate::secret::SecretValue;
 
 mod address;
 mod connect;
+mod failure;
 
 pub use address::Address;
 use connect::Connector;
 pub use connect::check_ca;
+pub use failure::{Failure, Scope};
 
 /// How many redirects within one address are followed.
 const MAX_REDIRECTS: u8 = 2;
@@ -111,6 +113,13 @@ pub fn secret_header(secret: &SecretValue, what: &str) -> Result<HeaderValue, Pr
     })?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// Whether a store's text has these words, in whatever case: it may hold a value, so that it is only searched, and never
+/// passed on.
+#[must_use]
+pub fn says(text: &[u8], words: &str) -> bool {
+    text.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
 }
 
 // === impl Limits ===

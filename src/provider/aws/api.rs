@@ -14,10 +14,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::complaint::{Asked, Complaint, Failure, Scope};
+use super::complaint::{Asked, Complaint};
 use super::credentials::{Held, Issuer, Keys};
 use super::{AwsSettings, Method};
-use crate::provider::http::{Address, Call, Client, Limits, secret_header};
+use crate::provider::http::{Address, Call, Client, Failure, Limits, Scope, secret_header};
 use crate::provider::{ErrorKind, Extended, Login, ProviderError, Session};
 use crate::secret::SecretValue;
 

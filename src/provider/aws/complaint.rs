@@ -7,26 +7,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::provider::http::{Response, SendError};
-use crate::provider::{ErrorKind, ProviderError};
-
-/// A failed call, and what else it says about.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    pub(super) scope: Scope,
-    pub(super) error: ProviderError,
-}
-
-/// What a failure says about other calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// Nothing.
-    Call,
-    /// Other credentials might help.
-    Session,
-    /// Every other call would fail likewise.
-    Store,
-}
+use crate::provider::ErrorKind;
+use crate::provider::http::{self, Failure, Response, Scope};
 
 /// An error's frame, as both services write it; also an entry in a batch's list of errors.
 #[derive(Deserialize)]
@@ -58,14 +40,6 @@ pub(super) struct Asked<'a> {
 // === impl Failure ===
 
 impl Failure {
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { scope: Scope::Call, error: ProviderError::new(kind, message) }
-    }
-
-    pub(super) fn of(scope: Scope, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { scope, error: ProviderError::new(kind, message) }
-    }
-
     /// The identity may not do this one thing: others may be allowed.
     pub(super) fn is_denial(&self) -> bool {
         self.scope == Scope::Call && self.error.kind == ErrorKind::Denied
@@ -74,18 +48,6 @@ impl Failure {
     /// One of several things asked for with one call spoils it for the others.
     pub(super) fn is_about_one(&self) -> bool {
         self.scope == Scope::Call && matches!(self.error.kind, ErrorKind::Denied | ErrorKind::Invalid)
-    }
-}
-
-impl From<SendError> for Failure {
-    fn from(failed: SendError) -> Self {
-        Self { scope: if failed.is_connected { Scope::Call } else { Scope::Store }, error: failed.error }
-    }
-}
-
-impl From<ProviderError> for Failure {
-    fn from(error: ProviderError) -> Self {
-        Self { scope: Scope::Call, error }
     }
 }
 
@@ -105,7 +67,7 @@ impl<'a> Complaint<'a> {
     }
 
     fn says(&self, words: &str) -> bool {
-        self.text.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
+        http::says(self.text, words)
     }
 
     /// What the refusal means.

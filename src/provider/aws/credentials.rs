@@ -9,10 +9,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use super::complaint::Failure;
 use super::profile::{self, Profile};
 use super::{AwsSettings, Method, sts};
-use crate::provider::http::{Call, Client, secret_header};
+use crate::provider::http::{Call, Client, Failure, secret_header};
 use crate::provider::{ErrorKind, Login, Session, auth};
 use crate::secret::SecretValue;
 

@@ -13,9 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::SsmSettings;
 use super::api::{Api, Service, limits};
-use super::complaint::Failure;
 use super::name::is_tree;
-use crate::provider::http::Limits;
+use crate::provider::http::{Failure, Limits};
 use crate::provider::{
     Answer, ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version,
 };

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::AwsSettings;
 use super::api::{Api, Service, limits};
-use super::complaint::{Complaint, Failure};
+use super::complaint::Complaint;
 use super::name::{CURRENT, is_version_id};
-use crate::provider::http::Limits;
+use crate::provider::http::{Failure, Limits};
 use crate::provider::{
     Answer, ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version,
 };

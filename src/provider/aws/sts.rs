@@ -7,10 +7,9 @@ use std::fmt::Write as _;
 use hyper::Method as HttpMethod;
 use zeroize::Zeroizing;
 
-use super::complaint::Failure;
 use super::credentials::{Held, Keys};
 use crate::provider::ErrorKind;
-use crate::provider::http::{Call, Client, Response};
+use crate::provider::http::{Call, Client, Failure, Response, says};
 use crate::secret::SecretValue;
 
 /// What the account's logs call a session. They name the service account beside it, as the token's subject.
@@ -79,7 +78,7 @@ fn element<'a>(xml: &'a [u8], name: &str) -> Option<&'a str> {
 
 /// Why there are no credentials, told as what an administrator can check.
 fn refused(response: &Response, role: &str, client: &Client) -> Failure {
-    let says = |words: &str| response.body.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()));
+    let says = |words| says(&response.body, words);
     let code = element(&response.body, "Code").unwrap_or_default();
     let address = client.address();
     let status = response.status.as_u16();

@@ -11,7 +11,7 @@ use super::client::Gcp;
 use crate::provider::ErrorKind;
 use crate::provider::auth::bearer::{Failure, Scope};
 use crate::provider::auth::oauth::error_code;
-use crate::provider::http::Response;
+use crate::provider::http::{Response, says};
 
 #[derive(Default, Deserialize)]
 struct Envelope {
@@ -46,10 +46,6 @@ impl Status {
     }
 }
 
-fn says(response: &Response, words: &str) -> bool {
-    response.body.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
-}
-
 /// What an answer that is no success means; `path` and `version` are what was asked for.
 pub(super) fn failure(response: &Response, gcp: &Gcp, path: &str, version: Option<&str>) -> Failure {
     let status = Status::of(response);
@@ -71,9 +67,9 @@ pub(super) fn failure(response: &Response, gcp: &Gcp, path: &str, version: Optio
         // What is not Secret Manager answers 404 too.
         (404, _) => unavailable(format!("{address} answers {path} with a 404 that is not Google's: check address")),
         (400, "FAILED_PRECONDITION") => {
-            let hint = if says(response, "DESTROYED") {
+            let hint = if says(&response.body, "DESTROYED") {
                 "was destroyed: add a version"
-            } else if says(response, "DISABLED") {
+            } else if says(&response.body, "DISABLED") {
                 "is disabled: enable that version, or add one"
             } else {
                 "cannot be read in its present state: see its versions, and the key that encrypts it"
@@ -137,13 +133,13 @@ fn hint(response: &Response, gcp: &Gcp, code: &str) -> &'static str {
         "invalid_target" => {
             "there is no such workload identity pool or provider, or it is disabled: check auth.audience"
         }
-        "unauthorized_client" if says(response, "attribute condition") => {
+        "unauthorized_client" if says(&response.body, "attribute condition") => {
             "the provider's attribute condition does not let this service account in"
         }
         "unauthorized_client" => "the provider does not let this service account in: check its conditions",
         "invalid_client" => "the client of the credentials is unknown: log in anew",
         "invalid_rapt" => "the person must log in anew: gcloud auth application-default login",
-        "invalid_grant" if is_federation && says(response, "audience") => {
+        "invalid_grant" if is_federation && says(&response.body, "audience") => {
             "the token has another audience than the provider wants: make the provider's allowed audience and ours the \
              same"
         }

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use aws_lc_rs::{digest, hmac};
 use serde::Deserialize;
 
-use super::complaint::Failure;
 use crate::provider::ErrorKind;
+use crate::provider::http::Failure;
 use crate::secret::{SecretTree, SecretValue};
 
 /// A folder.

@@ -15,13 +15,13 @@ use zeroize::Zeroizing;
 
 use super::InfisicalSettings;
 use super::asked::{Asked, What};
-use super::complaint::{Failure, Scope, refused, throttled};
+use super::complaint::{refused, throttled};
 use super::events::Events;
 use super::limits::{Kind, Limits as RateLimits};
 use super::projects::Projects;
 use super::secrets::{Api, Seen};
 use super::session::{Held, Refusal};
-use crate::provider::http::{Address, Call, Client, Limits, Response, secret_header};
+use crate::provider::http::{Address, Call, Client, Failure, Limits, Response, Scope, secret_header};
 use crate::provider::{
     ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session,
     Settings as _, Version,

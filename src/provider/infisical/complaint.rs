@@ -7,61 +7,14 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::limits::reset;
-use crate::provider::http::{Response, SendError};
-use crate::provider::{ErrorKind, ProviderError};
-
-/// A failed call, and what else it says about.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    pub(super) scope: Scope,
-    pub(super) error: ProviderError,
-}
-
-/// What a failure says about other calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// Nothing.
-    Call,
-    /// The token is worth nothing (any more): a new login helps.
-    Session,
-    /// Every other call would fail likewise.
-    Store,
-}
+use crate::provider::ErrorKind;
+use crate::provider::http::{Failure, Response, Scope, says};
 
 /// The frame of every error. What else is in it is not looked at.
 #[derive(Deserialize)]
 struct Complaint {
     #[serde(default)]
     error: String,
-}
-
-// === impl Failure ===
-
-impl Failure {
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { scope: Scope::Call, error: ProviderError::new(kind, message) }
-    }
-
-    pub(super) fn of_store(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { scope: Scope::Store, ..Self::new(kind, message) }
-    }
-}
-
-impl From<SendError> for Failure {
-    fn from(failed: SendError) -> Self {
-        Self { scope: if failed.is_connected { Scope::Call } else { Scope::Store }, error: failed.error }
-    }
-}
-
-impl From<ProviderError> for Failure {
-    fn from(error: ProviderError) -> Self {
-        Self { scope: Scope::Call, error }
-    }
-}
-
-/// Whether the text has these words; not even in an error does it leave this module.
-pub(super) fn says(response: &Response, words: &str) -> bool {
-    response.body.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
 }
 
 /// The name of the error in the answer's frame.
@@ -71,7 +24,7 @@ fn is_error(response: &Response, name: &str) -> bool {
 
 /// Whether the server does not know the path itself, rather than what it names: it is older or newer than we thought.
 pub(super) fn is_unknown_route(response: &Response) -> bool {
-    response.status.as_u16() == 404 && is_error(response, "Not Found") && says(response, "Route ")
+    response.status.as_u16() == 404 && is_error(response, "Not Found") && says(&response.body, "Route ")
 }
 
 /// Whether another login would help: 401, and 403 for a token that has expired or is malformed. Other 403 are about
@@ -92,11 +45,11 @@ pub(super) fn refused(response: &Response, address: &dyn std::fmt::Display, who:
     }
     if is_about_token(response) {
         let message = format!("{address} does not accept the login of {who} at {what}: it has ended or was revoked");
-        return Failure { scope: Scope::Session, ..Failure::new(ErrorKind::Denied, message) };
+        return Failure::of(Scope::Session, ErrorKind::Denied, message);
     }
     let status = response.status.as_u16();
     let (kind, message) = match status {
-        400 if says(response, "plan") => {
+        400 if says(&response.body, "plan") => {
             (ErrorKind::Invalid, format!("{what}: the plan of this Infisical does not have that feature"))
         }
         400 | 401 | 422 => (
@@ -124,7 +77,7 @@ pub(super) fn throttled(response: &Response, address: &dyn std::fmt::Display) ->
     }
     let retry_after = response.retry_after.or_else(|| reset(response));
     let message = format!("{address} asks for patience ({status}): the rate limit of this network address is used up");
-    Some(Failure::of_store(ErrorKind::Throttled { retry_after }, message))
+    Some(Failure::of(Scope::Store, ErrorKind::Throttled { retry_after }, message))
 }
 
 /// How long a lock-out takes after wrong secrets, where an administrator did not choose otherwise.
@@ -138,10 +91,10 @@ pub(super) fn login_refused(
     who: &str,
     method: &str,
 ) -> (Failure, Duration) {
-    let says = |words| says(response, words);
+    let says = |words| says(&response.body, words);
     let hold = Duration::from_secs(25);
     let told = |hint: &str| {
-        Failure::of_store(ErrorKind::Denied, format!("{address} refuses the {method} login of {who}: {hint}"))
+        Failure::of(Scope::Store, ErrorKind::Denied, format!("{address} refuses the {method} login of {who}: {hint}"))
     };
     if is_unknown_route(response) {
         return (told("it has no such login: check the address, and the method"), hold);

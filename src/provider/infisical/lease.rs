@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::asked::Asked;
 use super::client::{Infisical, to_json};
-use super::complaint::{Failure, Scope};
 use super::limits::Kind;
+use crate::provider::http::{Failure, Scope};
 use crate::provider::{Answer, ErrorKind, Lease};
 use crate::secret::{SecretTree, SecretValue};
 

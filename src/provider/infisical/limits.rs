@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::complaint::Failure;
 use crate::provider::ErrorKind;
-use crate::provider::http::Response;
+use crate::provider::http::{Failure, Response, Scope};
 
 /// Kinds of requests that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +78,8 @@ impl Limits {
         let left = left.map(|until| until.saturating_duration_since(Instant::now()));
         match left.filter(|left| !left.is_zero()) {
             None => Ok(()),
-            Some(left) => Err(Failure::of_store(
+            Some(left) => Err(Failure::of(
+                Scope::Store,
                 ErrorKind::Throttled { retry_after: Some(left) },
                 format!("{address} has no request left for this network address before its rate limit is reset"),
             )),

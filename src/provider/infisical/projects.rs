@@ -6,8 +6,9 @@ use hyper::Method;
 use serde::Deserialize;
 
 use super::client::Infisical;
-use super::complaint::{Failure, is_unknown_route};
+use super::complaint::is_unknown_route;
 use super::limits::Kind;
+use crate::provider::http::Failure;
 
 /// What was learnt about projects, by id and by slug. They keep both for life.
 #[derive(Debug, Default)]

@@ -8,9 +8,9 @@ use hyper::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use super::answer::{Document, Listing, Single};
 use super::asked::{Asked, What};
 use super::client::Infisical;
-use super::complaint::{Failure, is_unknown_route};
+use super::complaint::is_unknown_route;
 use super::limits::Kind;
-use crate::provider::http::{Call, Response};
+use crate::provider::http::{Call, Failure, Response};
 use crate::provider::{Answer, ErrorKind, Reading, Version};
 use crate::reference::Request;
 

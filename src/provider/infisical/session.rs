@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::Method;
 use super::client::{Infisical, to_json};
-use super::complaint::{Failure, login_refused, throttled};
+use super::complaint::{login_refused, throttled};
 use super::limits::Kind;
-use crate::provider::http::{Call, Response};
+use crate::provider::http::{Call, Failure, Response, Scope};
 use crate::provider::{ErrorKind, Extended, Session, auth};
 use crate::secret::SecretValue;
 
@@ -201,7 +201,7 @@ impl Infisical {
                 self.refusal = Some(Refusal { until: Instant::now() + hold, failure: failure.clone() });
                 Err(failure)
             }
-            _ => Err(Failure { scope: super::complaint::Scope::Store, ..self.refused(response, what) }),
+            _ => Err(Failure { scope: Scope::Store, ..self.refused(response, what) }),
         }
     }
 
@@ -267,12 +267,12 @@ fn of_file_or(file: Option<&PathBuf>, variable: &str, what: &str) -> Result<Secr
     }
     auth::environment(variable).ok_or_else(|| {
         let message = format!("there is no {what}: set {variable}, or a file for it in auth");
-        Failure::of_store(ErrorKind::Invalid, message)
+        Failure::of(Scope::Store, ErrorKind::Invalid, message)
     })
 }
 
 fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, Failure> {
-    secret.expose_str().ok_or_else(|| Failure::of_store(ErrorKind::Invalid, format!("{what} is not text")))
+    secret.expose_str().ok_or_else(|| Failure::of(Scope::Store, ErrorKind::Invalid, format!("{what} is not text")))
 }
 
 #[cfg(test)]

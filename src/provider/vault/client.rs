@@ -8,10 +8,10 @@ use zeroize::Zeroizing;
 
 use super::VaultSettings;
 use super::answer::{Envelope, former_version};
-use super::complaint::{Failure, Scope, says, store_failure};
+use super::complaint::store_failure;
 use super::kv::Engines;
 use super::session::Held;
-use crate::provider::http::{Address, Call, Client, Limits, Response, secret_header};
+use crate::provider::http::{Address, Call, Client, Failure, Limits, Response, Scope, says, secret_header};
 use crate::provider::{
     Answer, ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session,
     Settings as _, Version,
@@ -280,7 +280,7 @@ impl Vault {
         }
         let response = self.lease_call("renew", lease).await?;
         match response.status.as_u16() {
-            400 if says(&response, "not renewable") => {
+            400 if says(&response.body, "not renewable") => {
                 Err(Failure::new(ErrorKind::Invalid, format!("the lease of {name} cannot be renewed")))
             }
             400 | 404 => {
@@ -347,9 +347,9 @@ impl Provider for Vault {
 
 fn absent(response: &Response, request: &Request) -> Failure {
     let path = &request.path;
-    let message = if says(response, "versioned K/V") {
+    let message = if says(&response.body, "versioned K/V") {
         format!("{path} is in a KV version 2 engine: write <mount>/data/<path>")
-    } else if says(response, "no handler for route") {
+    } else if says(&response.body, "no handler for route") {
         format!("{path}: no engine is mounted there")
     } else {
         match (former_version(&response.body), request.version()) {

@@ -4,52 +4,15 @@
 
 use hyper::StatusCode;
 
-use crate::provider::http::{Response, SendError};
+use crate::provider::http::{Failure, Response, Scope, says};
 use crate::provider::{ErrorKind, ProviderError};
-
-/// A failed call, and what else it says about.
-#[derive(Debug, Clone)]
-pub(super) struct Failure {
-    pub(super) scope: Scope,
-    pub(super) error: ProviderError,
-}
-
-/// What a failure says about other calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scope {
-    /// Nothing.
-    Call,
-    /// A new login might help (403).
-    Session,
-    /// Every other call would fail likewise.
-    Store,
-}
-
-// === impl Failure ===
-
-impl Failure {
-    pub(super) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { scope: Scope::Call, error: ProviderError::new(kind, message) }
-    }
-}
-
-impl From<SendError> for Failure {
-    fn from(failed: SendError) -> Self {
-        Self { scope: if failed.is_connected { Scope::Call } else { Scope::Store }, error: failed.error }
-    }
-}
-
-/// Whether Vault's text has these words; not even in an error does it leave this module.
-pub(super) fn says(response: &Response, words: &str) -> bool {
-    response.body.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
-}
 
 /// What a status means that has nothing to do with what was asked for; `address` and `what` name the call.
 ///
 /// <https://developer.hashicorp.com/vault/api-docs#http-status-codes>
 pub(super) fn store_failure(response: &Response, address: &dyn std::fmt::Display, what: &str) -> Failure {
-    let sealed = says(response, "sealed");
-    let inactive = says(response, "not active") || says(response, "no active");
+    let sealed = says(&response.body, "sealed");
+    let inactive = says(&response.body, "not active") || says(&response.body, "no active");
     let (scope, problem) = match response.status.as_u16() {
         429 => {
             let kind = ErrorKind::Throttled { retry_after: response.retry_after };
@@ -74,7 +37,7 @@ pub(super) fn store_failure(response: &Response, address: &dyn std::fmt::Display
 /// Why a login was refused, told as what an administrator can check.
 pub(super) fn login_refused(response: &Response, mount: &str, role: Option<&str>) -> Failure {
     let role = role.map_or_else(|| "the default role".to_owned(), |role| format!("role {role:?}"));
-    let says = |words| says(response, words);
+    let says = |words| says(&response.body, words);
     if says("fetching keys") {
         let message =
             format!("login at auth/{mount} is not possible now: Vault cannot fetch the keys that sign tokens");

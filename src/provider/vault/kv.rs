@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::answer::VersionState;
 use super::client::Vault;
-use super::complaint::Failure;
 use crate::provider::Version;
+use crate::provider::http::Failure;
 
 /// What was learnt about engines. Mounts change too seldom to ask twice.
 #[derive(Debug, Default)]

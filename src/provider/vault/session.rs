@@ -11,9 +11,9 @@ use zeroize::Zeroizing;
 use super::Method;
 use super::answer::{Auth, Envelope, number};
 use super::client::{Vault, to_json};
-use super::complaint::{Failure, is_refusal, login_refused};
-use crate::provider::http::Response;
-use crate::provider::{ErrorKind, Extended, ProviderError, Session, auth};
+use super::complaint::{is_refusal, login_refused};
+use crate::provider::http::{Failure, Response};
+use crate::provider::{ErrorKind, Extended, Session, auth};
 use crate::secret::{SecretTree, SecretValue};
 
 /// A renewal that brings less than this part of what a login brought is near the token's maximum: log in anew.
@@ -219,12 +219,6 @@ impl Vault {
 
 fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, Failure> {
     secret.expose_str().ok_or_else(|| Failure::new(ErrorKind::Invalid, format!("{what} is not text")))
-}
-
-impl From<ProviderError> for Failure {
-    fn from(error: ProviderError) -> Self {
-        Self { scope: super::complaint::Scope::Call, error }
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 """The cluster: its API, kubectl, and, where it is our own, the node beneath."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -129,6 +130,17 @@ class Node:
 
     def volume(self, pod, kind, name):
         return self.state / "kubelet/pods" / pod["metadata"]["uid"] / "volumes" / f"kubernetes.io~{kind}" / name
+
+    def pids(self, *command):
+        """Of the processes whose command line begins so."""
+        start = b"".join(word.encode() + b"\0" for word in command)
+        found = set()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            # A process may end between being listed and being read.
+            with contextlib.suppress(OSError):
+                if path.read_bytes().startswith(start):
+                    found.add(int(path.parent.name))
+        return found
 
     def pid(self, container_status):
         """Of a running container's first process, as this machine numbers it."""

@@ -1,14 +1,22 @@
 """The chart's life: upgrade and uninstall."""
 
-from suite.base import check, equal, wait
+from suite.base import check, contains, equal, run, wait
 from suite.cluster import kubectl
-from suite.product import NAMESPACE, remains
+from suite.product import NAMESPACE, RELEASE, remains
 from suite.runner import LAST, test
 from suite.space import canary, pod
 
 
 def certificates(text):
     return set(text.split("-----END CERTIFICATE-----")[:-1])
+
+
+@test()
+def what_the_chart_makes_is_strictly_valid(t):
+    """No field that the API does not know, and none that stands there twice: of two, the first is lost in silence."""
+    manifest = run("helm", "get", "manifest", RELEASE, "--namespace", NAMESPACE)
+    contains(manifest, "ValidatingAdmissionPolicy", "the manifest")
+    kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=manifest)
 
 
 @test(when=LAST)

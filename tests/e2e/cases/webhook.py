@@ -13,7 +13,7 @@ from suite.base import Failed, check, contains, equal, run, wait
 from suite.cluster import kubectl
 from suite.product import ADMISSION, RELEASE
 from suite.runner import ALONE, test
-from suite.space import BUSYBOX, annotations, canary, has_run, pod
+from suite.space import BUSYBOX, annotations, canary, container, has_run, pod
 
 BINDING = "ValidatingAdmissionPolicyBinding"
 
@@ -91,17 +91,15 @@ def p7_both_replicas_rolled_and_no_pod_refused(t):
 
 
 class LateWebhook:
-    """A mutating webhook on this machine, after ours in the order of names, that adds annotations to some pods."""
+    """A mutating webhook on this machine, after ours in the order of names, that patches some pods: with `patch`, which
+    may be another one from pod to pod."""
 
     NAME = "zzz-hushpod-e2e-late"
 
-    def __init__(self, t, added):
+    def __init__(self, t, patch):
         self.t = t
-        patch = [
-            {"op": "add", "path": f"/metadata/annotations/{key.replace('~', '~0').replace('/', '~1')}", "value": value}
-            for key, value in added.items()
-        ]
-        encoded = base64.b64encode(json.dumps(patch).encode()).decode()
+        self.patch = patch
+        webhook = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self):  # noqa: N802
@@ -110,7 +108,7 @@ class LateWebhook:
                     "uid": review["request"]["uid"],
                     "allowed": True,
                     "patchType": "JSONPatch",
-                    "patch": encoded,
+                    "patch": base64.b64encode(json.dumps(webhook.patch).encode()).decode(),
                 }
                 body = json.dumps(
                     {**{key: review[key] for key in ("apiVersion", "kind")}, "response": response}
@@ -164,21 +162,40 @@ class LateWebhook:
         self.server.shutdown()
 
 
+def annotating(added):
+    """A patch that adds annotations to some that are there."""
+    return [
+        {"op": "add", "path": f"/metadata/annotations/{key.replace('~', '~0').replace('/', '~1')}", "value": value}
+        for key, value in added.items()
+    ]
+
+
+def late(t, name, wanted=None, **more):
+    """A pod that the late webhook is asked about."""
+    thing = pod(name, wanted, **more)
+    thing["metadata"]["labels"]["hushpod-e2e-late"] = t.namespace
+    thing["metadata"].setdefault("annotations", {})["made"] = "up"
+    return thing
+
+
+def known(t, webhook):
+    """Waits until the API server calls it: it learns of a new webhook in its own time."""
+
+    def looked():
+        return t.create(late(t, "known"), dry_run=True)["metadata"]["annotations"]
+
+    patch, webhook.patch = webhook.patch, annotating({"e2e/late": "yes"})
+    wait("the late webhook to be called", 20, lambda: "e2e/late" in looked())
+    webhook.patch = patch
+
+
 @test(when=ALONE, node=True)
 def p7_an_opt_in_after_our_turn_is_refused_by_the_policy(t):
     """A later webhook adds our annotation, so that ours is never asked: the policy refuses the pod."""
     t.open()
-    late = pod("late")
-    late["metadata"]["labels"]["hushpod-e2e-late"] = t.namespace
-    late["metadata"]["annotations"] = {"made": "up"}
 
-    def created(**_):
-        return t.create(late, dry_run=True)
-
-    # The API server learns of a new webhook in its own time.
-    with LateWebhook(t, {"e2e/late": "yes"}):
-        wait("the late webhook to be called", 20, lambda: "e2e/late" in created()["metadata"]["annotations"])
-    wait("the late webhook to be forgotten", 20, lambda: "e2e/late" not in created()["metadata"]["annotations"])
+    def created():
+        return t.create(late(t, "late"), dry_run=True)
 
     bindings = [
         each
@@ -186,7 +203,8 @@ def p7_an_opt_in_after_our_turn_is_refused_by_the_policy(t):
         if each["metadata"].get("labels", {}).get("app.kubernetes.io/instance") == RELEASE
     ]
     check(bindings, "the chart has no policy binding")
-    with LateWebhook(t, annotations({"file.x": "secret/data/app#x"})):
+    with LateWebhook(t, annotating(annotations({"file.x": "secret/data/app#x"}))) as webhook:
+        known(t, webhook)
 
         def refused():
             try:
@@ -242,3 +260,81 @@ def p6_ephemeral_containers_cannot_mount_our_volumes(t):
             raise Failed(f"an ephemeral container with {volume} was admitted")
     attach([])
     t.never_restarted(thing)
+
+
+@test(when=ALONE, node=True)
+def p7_each_rule_of_the_policy_refuses(t):
+    """A later webhook opts a pod in with all that ours would have made, and one thing wrong with it: every rule of the
+    policy refuses what it is there for, and nothing else."""
+    t.open()
+    keys = {"file.x": "secret/data/app#x", "env.TOKEN": "secret/data/app#token"}
+    plain = late(t, "broken", init=[container("first", "true")])
+    asking = copy.deepcopy(plain)
+    asking["metadata"]["annotations"].update(annotations({**keys, "init-order": "after:first"}))
+    made = t.create(asking, dry_run=True)["spec"]
+    names = [each["name"] for each in made["initContainers"]]
+    equal(names, ["first", "hushpod"], "the init containers that ours makes")
+
+    def app_mounts(spec, name):
+        return next(each for each in spec["containers"][0]["volumeMounts"] if each["name"] == name)
+
+    def replaced(spec, name, value):
+        spec["volumes"] = [{"name": name, **value} if each["name"] == name else each for each in spec["volumes"]]
+
+    def early(spec):
+        mount = {"name": "hushpod-secrets", "mountPath": "/early", "subPath": "live", "readOnly": True}
+        spec["initContainers"][0].setdefault("volumeMounts", []).append(mount)
+
+    def unmounted(spec):
+        kept = [each for each in spec["containers"][0]["volumeMounts"] if each["name"] != "hushpod-secrets"]
+        spec["containers"][0]["volumeMounts"] = kept
+
+    def without_agent(spec):
+        spec["initContainers"] = spec["initContainers"][:1]
+
+    state = {"name": "hushpod-state", "mountPath": "/state"}
+    rules = {
+        "not the agent": without_agent,
+        "not the emptyDir in memory": lambda spec: replaced(spec, "hushpod-secrets", {"emptyDir": {}}),
+        "other than the agent mounts a volume": lambda spec: spec["containers"][0]["volumeMounts"].append(state),
+        "with the subPath live": lambda spec: app_mounts(spec, "hushpod-secrets").pop("subPath"),
+        "and hushpod-bin read-only": lambda spec: app_mounts(spec, "hushpod-bin").pop("readOnly"),
+        "the volume hushpod-bin is not": lambda spec: replaced(spec, "hushpod-bin", {"configMap": {"name": "programs"}}),
+        "replaced the commands": lambda spec: spec["containers"][0].update(command=["sleep"]),
+        "an init container before the agent mounts": early,
+        "no container mounts hushpod-secrets": unmounted,
+        "runs before the init container first": lambda spec: spec["initContainers"].reverse(),
+    }
+    with LateWebhook(t, []) as webhook:
+        known(t, webhook)
+
+        def created(spec):
+            added = annotating(annotations({**keys, "init-order": "after:first"}))
+            webhook.patch = [*added, {"op": "replace", "path": "/spec", "value": spec}]
+            return t.create(plain, dry_run=True)
+
+        created(made)
+        for sentence, spoil in rules.items():
+            spec = copy.deepcopy(made)
+            spoil(spec)
+            try:
+                created(spec)
+            except Failed as refusal:
+                contains(str(refusal), ["ValidatingAdmissionPolicy", sentence], "the refusal")
+            else:
+                raise Failed(f"admitted, where the policy should have said {sentence!r}")
+
+
+@test(when=ALONE, node=True)
+def environment_survives_a_webhook_that_replaces_the_command(t):
+    """It comes after ours, which is asked again and wraps what stands there now: once."""
+    t.open()
+    keys = {"env.TOKEN": f"secret/data/{t.namespace}/app#token"}
+    thing = late(t, "app", keys)
+    thing["spec"]["containers"][0]["command"] = ["sleep", "1"]
+    with LateWebhook(t, [{"op": "replace", "path": "/spec/containers/0/command", "value": ["late", "2"]}]) as webhook:
+        known(t, webhook)
+        command = t.create(thing, dry_run=True)["spec"]["containers"][0]["command"]
+    equal(command[-3:], ["--", "late", "2"], "what is run behind the wrapper")
+    equal(command[:2], ["/hushpod-bin/hushpod-agent", "exec"], "the wrapper")
+    equal(command.count("exec"), 1, "wrappers")

@@ -5,14 +5,15 @@
 //! [`policy`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::annotations::{Mode, Notify, Options, PREFIX, ROLE, SECRETS};
 use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, one_line};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::provider::ProviderSettings;
-use crate::reference::{Key, Reference, Request};
+use crate::reference::{self, Key, Reference, ReferenceError, Request};
 
 pub use crate::config::Identity;
 pub use crate::provider::SOURCES_PATH;
@@ -105,14 +106,13 @@ pub enum PlannedFrom {
     Named(BTreeMap<String, Take>),
 }
 
-/// A request, and the part of its answer that is wanted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A request, and the part of its answer that is wanted: shown, and written in a plan, as the reference of both.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Take {
     /// The canonical request.
     pub request: Request,
     /// The part; `None` is all of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
 }
 
@@ -135,6 +135,33 @@ impl PlanError {
 /// What the reader fills in again need not be written: the plan stands in every pod.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+// === impl Take ===
+
+impl fmt::Display for Take {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.request.fmt(f)?;
+        reference::write_key(f, self.key.as_ref())
+    }
+}
+
+impl Serialize for Take {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl TryFrom<String> for Take {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let bad = |problem: &str| format!("{text:?}: {problem}");
+        let Reference { provider, path, params, key } =
+            text.parse().map_err(|error: ReferenceError| bad(&error.to_string()))?;
+        let provider = provider.ok_or_else(|| bad("a plan's references name their provider"))?;
+        Ok(Self { request: Request { provider, path, params }, key })
+    }
 }
 
 // === impl PlannedFrom ===

@@ -26,8 +26,7 @@ pub struct Reference {
 }
 
 /// The part behind `#`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     /// `#tls.crt`: one literal key.
     Literal(String),
@@ -168,14 +167,34 @@ fn decode(text: &str) -> Result<String, ReferenceError> {
 
 /// Percent-encodes what would be split or refused if read again.
 fn encode(f: &mut fmt::Formatter<'_>, text: &str, reserved: &[char]) -> fmt::Result {
-    text.chars().try_for_each(|c| {
-        if c == '%' || c.is_whitespace() || c.is_control() || reserved.contains(&c) {
-            let mut buffer = [0; 4];
-            c.encode_utf8(&mut buffer).bytes().try_for_each(|b| write!(f, "%{b:02X}"))
-        } else {
-            write!(f, "{c}")
+    let is_special = |c: char| c == '%' || c.is_whitespace() || c.is_control() || reserved.contains(&c);
+    let mut rest = text;
+    while let Some(at) = rest.find(is_special) {
+        let (plain, special) = rest.split_at(at);
+        f.write_str(plain)?;
+        let length = special.chars().next().map_or(0, char::len_utf8);
+        let (special, behind) = special.split_at(length);
+        special.bytes().try_for_each(|b| write!(f, "%{b:02X}"))?;
+        rest = behind;
+    }
+    f.write_str(rest)
+}
+
+pub(crate) fn write_key(f: &mut fmt::Formatter<'_>, key: Option<&Key>) -> fmt::Result {
+    match key {
+        None => Ok(()),
+        Some(Key::Literal(key)) => {
+            f.write_str("#")?;
+            encode(f, key, &[])
         }
-    })
+        Some(Key::Pointer(tokens)) => {
+            f.write_str("#")?;
+            tokens.iter().try_for_each(|token| {
+                f.write_str("/")?;
+                encode(f, &token.replace('~', "~0").replace('/', "~1"), &[])
+            })
+        }
+    }
 }
 
 fn write_request(f: &mut fmt::Formatter<'_>, path: &str, params: &BTreeMap<String, String>, bare: bool) -> fmt::Result {
@@ -196,20 +215,7 @@ impl fmt::Display for Reference {
             write!(f, "{provider}:")?;
         }
         write_request(f, &self.path, &self.params, self.provider.is_none())?;
-        match &self.key {
-            None => Ok(()),
-            Some(Key::Literal(key)) => {
-                f.write_str("#")?;
-                encode(f, key, &[])
-            }
-            Some(Key::Pointer(tokens)) => {
-                f.write_str("#")?;
-                tokens.iter().try_for_each(|token| {
-                    f.write_str("/")?;
-                    encode(f, &token.replace('~', "~0").replace('/', "~1"), &[])
-                })
-            }
-        }
+        write_key(f, self.key.as_ref())
     }
 }
 

@@ -14,7 +14,7 @@ use crate::annotations::{PREFIX, SIZE_LIMIT};
 use crate::bundle::{Decode, Format, Target, VolumePath};
 use crate::deliver::RenderedFile;
 use crate::plan::{PlannedFrom, PlannedItem, Take};
-use crate::reference::{Key, Reference};
+use crate::reference::Key;
 use crate::secret::{LookupError, SecretTree, SecretValue};
 use crate::source::Generation;
 
@@ -158,7 +158,7 @@ fn render_raw(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Strin
     let Parts::One(part) = parts else {
         return Err("raw needs one value, but from has several: write format: json".to_owned());
     };
-    let shown = || part.take.shown();
+    let shown = || part.take.to_string();
     match (&part.tree, item.decode) {
         (SecretTree::Map(entries), _) => Err(format!(
             "{} is a document with the keys {} where one value is needed: write #key or format: json",
@@ -220,17 +220,6 @@ impl RenderError {
 // === impl Take ===
 
 impl Take {
-    /// The reference as a person would write it, with the canonical request.
-    fn shown(&self) -> String {
-        let reference = Reference {
-            provider: Some(self.request.provider.clone()),
-            path: self.request.path.clone(),
-            params: self.request.params.clone(),
-            key: self.key.clone(),
-        };
-        reference.to_string()
-    }
-
     /// The last name in the key: what a single value is called where names are needed.
     fn name(&self) -> Option<&str> {
         match self.key.as_ref()? {
@@ -246,7 +235,7 @@ impl<'a> Part<'a> {
     /// `None` if the secret is missing and the item can do without.
     fn look_up(take: &'a Take, generation: &Generation, optional: bool) -> Result<Option<Self>, String> {
         let Some(answer) = generation.answers.get(&take.request) else {
-            return if optional { Ok(None) } else { Err(format!("{} has no answer", take.shown())) };
+            return if optional { Ok(None) } else { Err(format!("{take} has no answer")) };
         };
         let found = match &take.key {
             None => Ok((**answer).clone()),
@@ -256,7 +245,7 @@ impl<'a> Part<'a> {
         match found {
             Ok(tree) => Ok(Some(Self { take, tree })),
             Err(LookupError::NoKey { .. }) if optional => Ok(None),
-            Err(problem) => Err(format!("{}: {problem}", take.shown())),
+            Err(problem) => Err(format!("{take}: {problem}")),
         }
     }
 
@@ -278,11 +267,10 @@ impl<'a> Part<'a> {
             (SecretTree::Map(entries), _) => Ok(entries),
             (tree, Some(name)) => Ok(Entries::from([(name.to_owned(), tree)])),
             (SecretTree::List(_), None) => {
-                Err(format!("{} is a list where a document is needed: write #/0 or format: json", take.shown()))
+                Err(format!("{take} is a list where a document is needed: write #/0 or format: json"))
             }
             (_, None) => Err(format!(
-                "{} is a single value where a document is needed: write from: {{name: reference}} to name it",
-                take.shown()
+                "{take} is a single value where a document is needed: write from: {{name: reference}} to name it"
             )),
         }
     }
@@ -341,8 +329,7 @@ fn merge(parts: Vec<Part<'_>>) -> Result<Entries, String> {
         let take = part.take;
         for (key, tree) in part.entries()? {
             if let Some(first) = origins.insert(key.clone(), take) {
-                let (first, second) = (first.shown(), take.shown());
-                return Err(format!("key {key:?} comes from both {first} and {second}: take it from one of them"));
+                return Err(format!("key {key:?} comes from both {first} and {take}: take it from one of them"));
             }
             merged.insert(key, tree);
         }

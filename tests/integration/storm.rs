@@ -77,7 +77,7 @@ fn plan(settings: &ProviderSettings) -> Plan {
     let plan = json!({
         "version": 1, "identity": {"namespace": "shop", "serviceAccount": "web"}, "sizeLimit": 65536,
         "providers": {"infisical": {"settings": settings, "role": IDENTITY, "audience": "infisical", "refreshSeconds": 30}},
-        "items": [{"target": {"dir": "app"}, "from": {"one": {"request": request}}, "mode": "0400"}],
+        "items": [{"target": {"dir": "app"}, "from": {"one": request.to_string()}, "mode": "0400"}],
     });
     Plan::from_json(&plan.to_string()).unwrap()
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::bundle::FileMode;
-use crate::reference::Request;
+use crate::reference::{Reference, Request};
 use crate::source::GenerationId;
 
 const LIMIT: u64 = 1 << 20;

@@ -226,6 +226,12 @@ pub fn opts_in(annotations: &BTreeMap<String, String>) -> bool {
         && annotations.get(&format!("{PREFIX}{INJECT}")).is_none_or(|value| value != "false")
 }
 
+/// Whether annotations of these keys ask for environment variables.
+pub fn asks_for_variables<'a>(keys: impl IntoIterator<Item = &'a String>) -> bool {
+    let mut ours = keys.into_iter().filter_map(|key| key.strip_prefix(PREFIX));
+    ours.any(|key| key == ENV || key.starts_with(ENV_VARIABLE))
+}
+
 /// Parses the annotations of a pod that opted in; keys of others are passed over.
 ///
 /// # Errors

@@ -118,7 +118,7 @@ struct ApplicationArgs {
 pub async fn run(cli: Cli) -> ExitCode {
     let Cli { command, log: LogArgs { log_level, log_format } } = cli;
     let default_level = if matches!(command, Command::Demo(_)) { tracing::Level::WARN } else { tracing::Level::INFO };
-    telemetry::init(log_format, log_level.unwrap_or(default_level));
+    let _written_at_end = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
     let outcome = match command {
         Command::Webhook(args) => run_webhook(args).await,
         Command::Demo(args) => return run_demo(args).await,

@@ -10,6 +10,10 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
+/// Some megabytes at most.
+#[cfg(feature = "cluster")]
+const QUEUED_LINES: usize = 16_384;
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum LogFormat {
@@ -24,13 +28,33 @@ pub enum LogFormat {
 ///
 /// Libraries are heard from WARN up at most: some trace whole headers and bodies, which hold tokens and values.
 pub fn init(format: LogFormat, level: Level) {
+    init_to(format, level, io::stderr);
+}
+
+/// The same for servers: a thread writes, so that a reader of logs who is slow, or gone, holds no request back. Events
+/// are dropped while [`QUEUED_LINES`] of them wait. What still waits is written when the guard is dropped.
+#[cfg(feature = "cluster")]
+#[must_use]
+pub fn init_for_server(format: LogFormat, level: Level) -> tracing_appender::non_blocking::WorkerGuard {
+    // Flushed whenever the queue is empty: one write for all that came meanwhile.
+    let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
+        .buffered_lines_limit(QUEUED_LINES)
+        .finish(io::BufWriter::new(io::stderr()));
+    init_to(format, level, writer);
+    guard
+}
+
+fn init_to<W>(format: LogFormat, level: Level, writer: W)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     // See https://no-color.org: any value but the empty one.
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stderr().is_terminal() && !no_color;
     // Fails only if there is a subscriber already, as in tests.
     let _ = match format {
-        LogFormat::Text => text(level, colour, io::stderr).try_init(),
-        LogFormat::Json => json(level, io::stderr).try_init(),
+        LogFormat::Text => text(level, colour, writer).try_init(),
+        LogFormat::Json => json(level, writer).try_init(),
     };
 }
 

@@ -98,7 +98,7 @@ impl Blueprint<'_> {
             mounts.push(json!({"name": BIN_VOLUME, "mountPath": "/run/hushpod/bin"}));
         }
         let container = |name: &'static str, subcommand: &str| {
-            json!({
+            let mut container = json!({
                 "name": name,
                 "image": self.config.image,
                 "command": [AGENT],
@@ -108,10 +108,12 @@ impl Blueprint<'_> {
                     // One arena: a second one would hold memory for a thread that is gone.
                     {"name": "MALLOC_ARENA_MAX", "value": "1"},
                 ],
-                "resources": resources,
-                "securityContext": self.security_context(),
-                "volumeMounts": mounts,
-            })
+            });
+            // Set, since the macro would serialize again what are values already.
+            set(&mut container, "resources", resources.clone());
+            set(&mut container, "securityContext", self.security_context());
+            set(&mut container, "volumeMounts", Value::Array(mounts.clone()));
+            container
         };
         let native = self.config.native_sidecars;
         let mut injected = Vec::with_capacity(2);

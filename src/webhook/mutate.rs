@@ -48,12 +48,15 @@ impl From<String> for Refusal {
 /// Where containers stand in a pod's `spec`.
 pub(super) const LISTS: [&str; 2] = ["initContainers", "containers"];
 
+/// The annotation of static pods. (<https://kubernetes.io/docs/reference/labels-annotations-taints/>)
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// Mutates a pod that is being created in `namespace`.
 ///
 /// # Errors
 /// [`Refusal`], whose sentence names the annotation, field, container or volume.
-pub fn mutate(pod: Value, namespace: &str, config: &Config) -> Result<Mutation, Refusal> {
-    let annotations = annotations_of(&pod);
+pub fn mutate(mut pod: Value, namespace: &str, config: &Config) -> Result<Mutation, Refusal> {
+    let annotations = take_annotations(&mut pod);
     if !annotations::opts_in(&annotations) {
         return Ok(Mutation::default());
     }
@@ -141,7 +144,7 @@ fn screen(spec: &Value, annotations: &BTreeMap<String, String>, config: &Config)
     if is_windows {
         return Err(Refusal::Pod("Windows pods have no memory volumes: hushpod cannot inject them".to_owned()));
     }
-    if annotations.contains_key("kubernetes.io/config.mirror") {
+    if annotations.contains_key(MIRROR) {
         return Err(Refusal::Pod(
             "static pods start before any webhook is asked and have no service account: hushpod cannot inject them"
                 .to_owned(),
@@ -322,11 +325,10 @@ pub(super) fn name_of(object: &Value) -> &str {
     object.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn annotations_of(pod: &Value) -> BTreeMap<String, String> {
-    let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
-    annotations
-        .into_iter()
-        .flatten()
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect()
+/// They are looked at once, and never patched.
+fn take_annotations(pod: &mut Value) -> BTreeMap<String, String> {
+    let taken = pod.pointer_mut("/metadata/annotations").map(Value::take);
+    let Some(Value::Object(annotations)) = taken else { return BTreeMap::new() };
+    let text = |(key, value)| if let Value::String(value) = value { Some((key, value)) } else { None };
+    annotations.into_iter().filter_map(text).collect()
 }

@@ -3,7 +3,7 @@
 //! Only `add`, `replace` and `remove` of single places: fields that our types do not know are never touched. A diff of
 //! re-serialised typed objects would delete them.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -237,12 +237,11 @@ impl fmt::Display for Pointer<'_> {
         self.0.iter().try_for_each(|step| match step {
             Step::Index(index) => write!(f, "/{index}"),
             Step::Field(name) => {
-                f.write_char('/')?;
-                name.chars().try_for_each(|character| match character {
-                    '~' => f.write_str("~0"),
-                    '/' => f.write_str("~1"),
-                    other => f.write_char(other),
-                })
+                f.write_str("/")?;
+                if name.contains(['~', '/']) {
+                    return f.write_str(&name.replace('~', "~0").replace('/', "~1"));
+                }
+                f.write_str(name)
             }
         })
     }

@@ -9,6 +9,9 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::mutate::MIRROR;
+use crate::annotations::{PREFIX, asks_for_variables};
+
 /// What our containers and volumes are named with.
 const OUR_PREFIX: &str = "hushpod";
 
@@ -21,13 +24,26 @@ pub struct RelevantPod(pub Value);
 enum Place {
     Pod,
     Metadata,
-    Spec,
-    Container,
+    /// Those of others may be large: what was applied last, for one.
+    Annotations,
+    Spec(Commands),
+    Container(Commands),
     Volume,
     /// A container's environment, or one variable of it: only its name is looked at.
     Environment,
+    /// A pod's, or another's container's.
+    SecurityContext,
+    /// Only whether it is there.
+    Presence,
     /// All of it is kept.
     Whole,
+}
+
+/// Whether the commands and variables of others' containers are looked at.
+#[derive(Debug, Clone, Copy)]
+enum Commands {
+    Seen,
+    PassedOver,
 }
 
 impl Place {
@@ -37,13 +53,16 @@ impl Place {
         let is_kept = match self {
             Self::Pod => match name {
                 "metadata" => return Some(Self::Metadata),
-                "spec" => return Some(Self::Spec),
+                // Annotations may come later, and ask for them.
+                "spec" => return Some(Self::Spec(Commands::Seen)),
                 _ => false,
             },
-            Self::Metadata => name == "annotations",
-            Self::Spec => match name {
-                "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container),
+            Self::Metadata if name == "annotations" => return Some(Self::Annotations),
+            Self::Annotations => name.starts_with(PREFIX) || name == MIRROR,
+            Self::Spec(commands) => match name {
+                "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container(commands)),
                 "volumes" => return Some(Self::Volume),
+                "securityContext" => return Some(Self::SecurityContext),
                 _ => matches!(
                     name,
                     "hostNetwork"
@@ -53,25 +72,32 @@ impl Place {
                         | "os"
                         | "restartPolicy"
                         | "runtimeClassName"
-                        | "securityContext"
                         | "serviceAccountName"
                         | "shareProcessNamespace"
                         | "terminationGracePeriodSeconds"
                 ),
             },
-            Self::Container if is_others && name == "env" => return Some(Self::Environment),
-            Self::Container if is_others => {
-                matches!(name, "name" | "args" | "command" | "resources" | "securityContext" | "volumeMounts")
-            }
-            Self::Volume if is_others => matches!(name, "name" | "configMap" | "secret"),
+            Self::Container(commands) if is_others => match (name, commands) {
+                ("name" | "resources" | "volumeMounts", _) => true,
+                ("securityContext", _) => return Some(Self::SecurityContext),
+                ("args" | "command", Commands::Seen) => true,
+                ("env", Commands::Seen) => return Some(Self::Environment),
+                _ => false,
+            },
+            Self::Volume if is_others => match name {
+                "configMap" | "secret" => return Some(Self::Presence),
+                _ => name == "name",
+            },
             Self::Environment => name == "name",
-            Self::Container | Self::Volume | Self::Whole => true,
+            Self::SecurityContext => matches!(name, "fsGroup" | "runAsGroup" | "runAsUser"),
+            Self::Container(_) | Self::Volume | Self::Whole => true,
+            Self::Metadata | Self::Presence => false,
         };
         is_kept.then_some(Self::Whole)
     }
 
     fn has_names(self) -> bool {
-        matches!(self, Self::Container | Self::Volume)
+        matches!(self, Self::Container(_) | Self::Volume)
     }
 }
 
@@ -87,6 +113,7 @@ impl<'de> DeserializeSeed<'de> for Place {
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         match self {
             Self::Whole => Value::deserialize(deserializer),
+            Self::Presence => IgnoredAny::deserialize(deserializer).map(|_| Value::Null),
             _ => deserializer.deserialize_any(self),
         }
     }
@@ -141,6 +168,13 @@ impl<'de> Visitor<'de> for Place {
                 fields.next_value::<IgnoredAny>()?;
                 continue;
             };
+            let place = match place {
+                // API servers write the annotations first, so that it is known by now what they ask for.
+                Self::Spec(_) if values.get("metadata").is_some_and(|metadata| !asks_for_commands(metadata)) => {
+                    Self::Spec(Commands::PassedOver)
+                }
+                place => place,
+            };
             let value = fields.next_value_seed(place)?;
             if self.has_names() && name == "name" {
                 is_others = value.as_str().is_some_and(|name| !name.starts_with(OUR_PREFIX));
@@ -149,6 +183,11 @@ impl<'de> Visitor<'de> for Place {
         }
         Ok(Value::Object(values))
     }
+}
+
+fn asks_for_commands(metadata: &Value) -> bool {
+    let annotations = metadata.get("annotations").and_then(Value::as_object);
+    annotations.is_some_and(|annotations| asks_for_variables(annotations.keys()))
 }
 
 /// A field's name, borrowed if it can be: serde lends to `Cow` only if told so.
@@ -166,7 +205,7 @@ mod tests {
         let mount = json!({"name": "data", "mountPath": "/data"});
         let ours = json!({"name": "hushpod", "env": [{"name": "é\n", "value": null}], "madeUp": [1, -2, 0.5, true]});
         let pod = json!({
-            "metadata": {"annotations": {"a": "b"}, "labels": {"a": "b"}, "managedFields": [{}]},
+            "metadata": {"annotations": {"a": "b", "hushpod.dev/mode": "init"}, "labels": {"a": "b"}, "managedFields": [{}]},
             "spec": {
                 "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
                 "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
@@ -177,7 +216,7 @@ mod tests {
         });
         let RelevantPod(seen) = serde_json::from_str(&pod.to_string()).unwrap();
         let expected = json!({
-            "metadata": {"annotations": {"a": "b"}},
+            "metadata": {"annotations": {"hushpod.dev/mode": "init"}},
             "spec": {
                 // Sorted, `env` comes before `name` here.
                 "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
@@ -186,12 +225,34 @@ mod tests {
             },
         });
         assert_eq!(seen, expected);
-        let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {}, "command": ["a"], "env": [{"name": "A", "value": "b", "valueFrom": {}}]}], "volumes": [{"name": "a", "b": 1}]}}"#;
+        let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {}, "command": ["a"], "env": [{"name": "A", "value": "b", "valueFrom": {}}]}], "volumes": [{"name": "a", "b": 1}, {"name": "c", "configMap": {"name": "d"}}], "securityContext": {"fsGroup": 1, "sysctls": []}}}"#;
         let RelevantPod(seen) = serde_json::from_str(as_sent).unwrap();
         assert_eq!(
             seen,
-            json!({"spec": {"containers": [{"name": "web", "resources": {}, "command": ["a"], "env": [{"name": "A"}]}], "volumes": [{"name": "a"}]}})
+            json!({"spec": {"containers": [{"name": "web", "resources": {}, "command": ["a"], "env": [{"name": "A"}]}], "volumes": [{"name": "a"}, {"name": "c", "configMap": null}], "securityContext": {"fsGroup": 1}}})
         );
+    }
+
+    #[test]
+    fn commands_are_looked_at_only_if_variables_are_asked_for() {
+        let spec = r#""spec": {"containers": [{"name": "web", "args": ["a"], "command": ["b"], "env": [{"name": "A", "value": "c"}]}]}"#;
+        let metadata = |key: &str| format!(r#""metadata": {{"annotations": {{"{key}": "x"}}}}"#);
+        let (plain, asks) = (metadata("hushpod.dev/environment"), metadata("hushpod.dev/env.A"));
+        for (text, are_seen) in [
+            (format!("{{{plain}, {spec}}}"), false),
+            (format!(r#"{{"metadata": {{"name": "x"}}, {spec}}}"#), false),
+            (format!("{{{asks}, {spec}}}"), true),
+            (format!("{{{}, {spec}}}", metadata("hushpod.dev/env")), true),
+            // It is not known yet.
+            (format!("{{{spec}, {plain}}}"), true),
+            (format!("{{{spec}, {asks}}}"), true),
+            (format!("{{{spec}}}"), true),
+        ] {
+            let RelevantPod(seen) = serde_json::from_str(&text).unwrap();
+            let whole = json!([{"name": "web", "args": ["a"], "command": ["b"], "env": [{"name": "A"}]}]);
+            let expected = if are_seen { whole } else { json!([{"name": "web"}]) };
+            assert_eq!(seen["spec"]["containers"], expected, "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! AdmissionReview in, AdmissionReview out: whatever comes in.
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>)
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::mutate::{Mutation, check_ephemeral, mutate};
@@ -102,7 +101,7 @@ fn encode(mut response: Response) -> Vec<u8> {
         body.truncate(open);
         body.reserve(patch.len() / 3 * 4 + 64);
         body.push_str(r#","patchType":"JSONPatch","patch":""#);
-        STANDARD.encode_string(patch, &mut body);
+        STANDARD.encode_append(patch, &mut body);
         body.push_str(r#""}}"#);
     }
     body.into_bytes()

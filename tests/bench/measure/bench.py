@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -62,6 +63,17 @@ class Process:
     def check(self):
         tail = self.log.read_text(errors="replace")[-1500:]
         check(self.process.poll() is None, f"{self.name} ended with {self.process.returncode}:\n{tail}")
+
+    def ended(self, seconds):
+        """Waits for its end, and returns how many seconds it ran. Popen.wait() with a limit looks every 50 ms."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            has_ended, _, _ = select.select([pidfd], [], [], seconds)
+            took = time.monotonic() - self.started
+        finally:
+            os.close(pidfd)
+        check(has_ended, f"{self.name} still runs after {seconds} s: see {self.log}")
+        return took
 
     def memory(self):
         """Resident KiB: all, anonymous, and the most there ever was."""

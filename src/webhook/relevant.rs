@@ -57,7 +57,10 @@ impl Place {
                 "spec" => return Some(Self::Spec(Commands::Seen)),
                 _ => false,
             },
-            Self::Metadata if name == "annotations" => return Some(Self::Annotations),
+            Self::Metadata => match name {
+                "annotations" => return Some(Self::Annotations),
+                _ => name == "generateName",
+            },
             Self::Annotations => name.starts_with(PREFIX) || name == MIRROR,
             Self::Spec(commands) => match name {
                 "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container(commands)),
@@ -91,7 +94,7 @@ impl Place {
             Self::Environment => name == "name",
             Self::SecurityContext => matches!(name, "fsGroup" | "runAsGroup" | "runAsUser"),
             Self::Container(_) | Self::Volume | Self::Whole => true,
-            Self::Metadata | Self::Presence => false,
+            Self::Presence => false,
         };
         is_kept.then_some(Self::Whole)
     }

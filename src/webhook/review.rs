@@ -113,8 +113,13 @@ fn malformed(message: String) -> (Response, Outcome) {
 }
 
 fn decide(request: Request, config: &Config) -> (Response, Outcome) {
-    let Request { uid, operation, namespace, name, sub_resource, resource, object } = request;
+    let Request { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
+    // Controllers leave the rest of the name to the API server, which has not chosen it yet.
+    let prefix = object.as_ref().and_then(|RelevantPod(pod)| pod.pointer("/metadata/generateName")?.as_str());
+    if let (true, Some(prefix)) = (name.is_empty(), prefix) {
+        name = format!("{prefix}*");
+    }
     let decision = match (object, sub_resource.as_str()) {
         (Some(RelevantPod(pod)), "") if is_pod && operation == "CREATE" => mutate(pod, &namespace, config),
         (Some(RelevantPod(pod)), "ephemeralcontainers") if is_pod => {

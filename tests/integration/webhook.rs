@@ -1,5 +1,7 @@
 //! The webhook's decisions: AdmissionReview in, AdmissionReview out.
 
+use std::sync::{Arc, Mutex};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hushpod::config::Config;
@@ -556,4 +558,41 @@ fn whatever_comes_in_a_review_goes_out() {
     // A pod whose parts have the wrong types was refused by the API server; we must not panic all the same.
     let odd = json!({"metadata": {"annotations": {"hushpod.dev/file.db": "secret/data/db#k"}}, "spec": {"containers": [1, null, {"volumeMounts": 3}]}});
     assert_ne!(decide(&odd).outcome, Outcome::Error);
+}
+
+#[test]
+fn the_log_names_the_pod_as_far_as_it_has_a_name() {
+    // With a single subscriber, tracing would remember what another test's thread, which has none, says of an event.
+    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let logged = |pod: &Value, name: &str| {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let mut review = review("CREATE", "", pod);
+        review["request"]["name"] = json!(name);
+        tracing::subscriber::with_default(subscriber, || decide_with(CONFIG, &review));
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    };
+    let denied = with(pod(), "/metadata/annotations/hushpod.dev~1mode", json!("x"));
+    for (pod, name, expected) in [
+        (&pod(), "web-1", r#"injected namespace="team-a" pod="web-1""#),
+        (&pod(), "", r#"injected namespace="team-a" pod="web-*""#),
+        (&denied, "", r#"denied namespace="team-a" pod="web-*""#),
+    ] {
+        let line = logged(pod, name);
+        assert!(line.contains(expected), "{expected} in {line}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -34,7 +34,6 @@ pub fn init(format: LogFormat, level: Level) {
 /// The same for servers: a thread writes, so that a reader of logs who is slow, or gone, holds no request back. Events
 /// are dropped while [`QUEUED_LINES`] of them wait. What still waits is written when the guard is dropped.
 #[cfg(feature = "cluster")]
-#[must_use]
 pub fn init_for_server(format: LogFormat, level: Level) -> tracing_appender::non_blocking::WorkerGuard {
     // Flushed whenever the queue is empty: one write for all that came meanwhile.
     let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()

@@ -81,9 +81,8 @@ impl Place {
                 ),
             },
             Self::Container(commands) if is_others => match (name, commands) {
-                ("name" | "resources" | "volumeMounts", _) => true,
+                ("name" | "resources" | "volumeMounts", _) | ("args" | "command", Commands::Seen) => true,
                 ("securityContext", _) => return Some(Self::SecurityContext),
-                ("args" | "command", Commands::Seen) => true,
                 ("env", Commands::Seen) => return Some(Self::Environment),
                 _ => false,
             },

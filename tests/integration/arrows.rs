@@ -122,3 +122,14 @@ fn crates_stay_where_they_belong() {
         }
     }
 }
+
+#[test]
+fn a_store_of_files_asks_nobody() {
+    let files: Vec<_> = sources().into_iter().filter(|(file, _)| file.starts_with("provider/file")).collect();
+    assert!(files.len() > 3, "{files:?}");
+    for (file, lines) in files {
+        let mut words = lines.iter().flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')));
+        let network = ["http", "hyper", "rustls", "net", "TcpStream", "oauth", "bearer"];
+        assert_eq!(words.find(|word| network.contains(word)), None, "{file}: the README says 0 requests an hour");
+    }
+}

@@ -16,6 +16,7 @@ mod aws;
 mod azure;
 mod gcp;
 mod infisical;
+mod requests;
 mod suite;
 mod vault;
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 use super::*;
+use crate::provider::Lease;
 use crate::secret::SecretTree;
 
 mod encrypted;
@@ -243,6 +244,19 @@ async fn a_missing_store_is_unavailable_and_a_forbidden_file_denied() {
     if fs::read(fixture.path("secret")).is_err() {
         assert_eq!(read(&mut fixture.connect(""), "secret").await.unwrap_err().kind, ErrorKind::Denied);
     }
+}
+
+#[tokio::test]
+async fn there_is_no_login_and_there_are_no_leases() {
+    let fixture = Fixture::new(&[("token", "canary")]);
+    let mut files = fixture.connect("");
+    assert!(read(&mut files, "token").await.is_ok(), "without a role, and without the pod's token");
+    assert_eq!(files.session(), None);
+    let settings = FileSettings::at("/store");
+    assert_eq!((settings.needs_role(), settings.default_audience()), (false, None));
+    let lease = Lease { id: "canary".into(), ttl: Duration::from_secs(1), renewable: true };
+    assert_eq!(files.renew(&lease).await.unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(files.revoke(&lease).await.unwrap_err().kind, ErrorKind::Invalid);
 }
 
 #[tokio::test]

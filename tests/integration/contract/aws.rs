@@ -6,13 +6,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hushpod::provider::aws::{AwsSettings, ParameterStore, SecretsManager, SsmSettings};
 use hushpod::provider::http::{Address, Call, Client, Limits};
 use hushpod::provider::{
-    ErrorKind, Extended, Known, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading, Version,
+    ErrorKind, Extended, Known, Lease, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading, Version,
 };
 use hushpod::reference::Request;
 use hyper::Method;
@@ -263,4 +263,13 @@ async fn refused(provider: &mut dyn Provider, request: &Request) -> ProviderErro
 async fn text(provider: &mut dyn Provider, request: &Request) -> String {
     let answer = fresh(read(provider, request).await);
     String::from_utf8(shown(&answer, "x")).unwrap()
+}
+
+/// Neither store leases: an answer has no end, and a lease made elsewhere is none here.
+async fn assert_no_leases(provider: &mut dyn Provider, request: &Request) {
+    let answer = fresh(read(provider, request).await);
+    assert_eq!((answer.lease, answer.expires_in), (None, None));
+    let lease = Lease { id: "canary".into(), ttl: Duration::from_secs(1), renewable: true };
+    assert_error(&provider.renew(&lease).await.unwrap_err(), ErrorKind::Invalid, &["no leases"]);
+    assert_error(&provider.revoke(&lease).await.unwrap_err(), ErrorKind::Invalid, &["no leases"]);
 }

@@ -20,6 +20,7 @@ macro_rules! cases {
             throttling_is_told_with_the_stores_wish,
             a_wrong_clock_is_survived_or_told,
             keys_are_exchanged_post_quantum,
+            nothing_is_pushed_unless_the_operator_wants_it,
         );
     };
     (@ $subject:ty: $($case:ident,)*) => {
@@ -269,4 +270,17 @@ pub(super) async fn keys_are_exchanged_post_quantum<S: Subject>(store: &S) {
     let reference = store.put("recorded", "canary").await;
     fresh(read(&mut *provider, &request(&settings, &reference), None).await);
     assert_eq!(server.key_exchanges().iter().map(String::as_str).collect::<Vec<_>>(), ["X25519MLKEM768"]);
+}
+
+pub(super) async fn nothing_is_pushed_unless_the_operator_wants_it<S: Subject>(store: &S) {
+    let (settings, mut provider) = client(store);
+    let reference = store.put("silent", "canary-1").await;
+    fresh(read(&mut *provider, &request(&settings, &reference), None).await);
+    store.put("silent", "canary-2").await;
+    store.server().map(FakeServer::take_seen);
+    tokio::time::pause();
+    let told = tokio::time::timeout(Duration::from_hours(1), provider.changed()).await;
+    tokio::time::resume();
+    assert!(told.is_err(), "the README's table says that only a poll tells");
+    assert!(store.server().is_none_or(|server| server.take_seen().is_empty()), "nobody was asked meanwhile");
 }

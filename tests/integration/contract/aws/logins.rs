@@ -1,5 +1,6 @@
 //! Where credentials come from, how they end, and how they are refused.
 
+use super::super::{CASE, run_again};
 use super::*;
 use crate::fakes::server::Fault;
 
@@ -191,6 +192,63 @@ async fn the_agent_on_the_node_gives_credentials() {
     pod.show(&json!({"aud": ["sts.amazonaws.com"], "sub": SUBJECT}), 600);
     let error = secrets.extend_session().await.unwrap_err();
     assert_error(&error, ErrorKind::Denied, &["pod identity agent"]);
+}
+
+/// Each method's settings, the audience of the token that it shows, and the login that it takes.
+fn methods(store: &Store, job: &Pod) -> [(Value, &'static str, Option<&'static str>); 5] {
+    let file = |name: &str, text: String| {
+        let file = job.dir.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let (id, secret) = ADMIN;
+    let keys = file("keys", format!("[people]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n"));
+    let (role, token) = (job.login.role.as_deref().unwrap(), job.token_file.display());
+    let federated = file("federated", format!("[profile job]\nrole_arn = {role}\nweb_identity_token_file = {token}\n"));
+    let profile = |name: &str, credentials: &Path, config: &Path| {
+        json!({"method": "profile", "profile": name,
+            "credentialsFile": credentials, "configFile": config})
+    };
+    let (agent, nowhere) = (format!("{}/v1/credentials", store.address), Path::new("/nonexistent"));
+    let sts = Some("AssumeRoleWithWebIdentity");
+    [
+        (json!({"method": "web-identity"}), "sts.amazonaws.com", sts),
+        (json!({"method": "pod-identity", "agent": agent}), "pods.eks.amazonaws.com", Some("agent")),
+        (json!({"method": "environment"}), "", None),
+        (profile("people", &keys, nowhere), "", None),
+        (profile("job", nowhere, &federated), "sts.amazonaws.com", sts),
+    ]
+}
+
+#[tokio::test]
+async fn each_method_serves_both_stores() {
+    let test = "contract::aws::logins::each_method_serves_both_stores";
+    if std::env::var(CASE).is_err() {
+        let keys = [("AWS_ACCESS_KEY_ID", Some(ADMIN.0)), ("AWS_SECRET_ACCESS_KEY", Some(ADMIN.1))];
+        return run_again(test, "each", &[keys[0], keys[1], ("AWS_SESSION_TOKEN", None)]).await;
+    }
+    let store = Store::fake().await;
+    let name = secret(&store).await;
+    store.put_parameter(&format!("/{name}"), "SecureString", "canary").await;
+    // Its role may read both.
+    let job = store.pod("");
+    for (auth, audience, login) in methods(&store, &job) {
+        let told = auth.to_string();
+        let pod = store.pod_that(auth, job.login.role.as_deref(), audience);
+        for (mut provider, request, call) in [
+            (Box::new(pod.secrets()) as Box<dyn Provider>, pod.secret(&name), "GetSecretValue"),
+            (Box::new(pod.parameters()), pod.parameter(&format!("/{name}")), "GetParameters"),
+        ] {
+            store.seen();
+            assert_eq!(text(&mut *provider, &request).await, "canary", "{told}");
+            let seen = store.seen().unwrap();
+            let operations: Vec<_> = seen.iter().map(operation).collect();
+            assert_eq!(operations, login.into_iter().chain([call]).collect::<Vec<_>>(), "{told}");
+            let shown = format!("{:?}", seen.last().unwrap());
+            let jwt = std::fs::read_to_string(&pod.token_file).unwrap();
+            assert!(!shown.contains(&jwt), "{told}: p6: the pod's token is for the login alone");
+        }
+    }
 }
 
 #[tokio::test]

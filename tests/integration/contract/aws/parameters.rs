@@ -191,3 +191,14 @@ async fn what_cannot_be_decrypted_names_the_right_that_lacks() {
     let error = refused(&mut pod.parameters(), &pod.parameter(&name)).await;
     assert_error(&error, ErrorKind::Denied, &["lacks kms:Decrypt"]);
 }
+
+#[tokio::test]
+async fn there_are_no_leases() {
+    let store = Store::fake().await;
+    let root = format!("/{}", store.name("unleased"));
+    store.put_parameter(&format!("{root}/db"), "SecureString", "canary").await;
+    let pod = store.pod(&root);
+    for reference in [format!("{root}/db"), format!("{root}/")] {
+        assert_no_leases(&mut pod.parameters(), &pod.parameter(&reference)).await;
+    }
+}

@@ -167,3 +167,11 @@ async fn one_denied_secret_of_a_batch_says_so() {
     let error = results.into_iter().next().unwrap().unwrap_err();
     assert_error(&error, ErrorKind::Denied, &[&prefix, ":role/", "lacks secretsmanager:GetSecretValue"]);
 }
+
+#[tokio::test]
+async fn there_are_no_leases() {
+    let store = Store::fake().await;
+    let (prefix, names) = put_many(&store, 1).await;
+    let pod = store.pod(&prefix);
+    assert_no_leases(&mut pod.secrets(), &pod.secret(&names[0])).await;
+}

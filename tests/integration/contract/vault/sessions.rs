@@ -264,6 +264,45 @@ async fn a_namespace_is_sent_with_everything() {
     assert!(seen.iter().all(|request| request.namespace.as_deref() == Some("admin/team")), "{seen:?}");
 }
 
+/// The real server reviews tokens of Kubernetes auth with a cluster, which only e2e has.
+#[tokio::test]
+async fn each_method_logs_in_at_its_own_path() {
+    let store = Store::fake().await;
+    let (path, _) = secret_and_pod(&store).await;
+    let policy = store.policy(&[(&path, &["read"])]).await;
+    let account = json!({"namespace": "shop", "serviceaccount": {"name": "web"}});
+    let jwt = token::sign(&json!({"aud": ["vault"], "sub": SUBJECT, "kubernetes.io": account}), 600);
+    for (method, role) in [
+        (
+            "kubernetes",
+            json!({"bound_service_account_names": ["web"], "bound_service_account_namespaces": ["shop"],
+                "audience": "vault", "token_policies": [policy]}),
+        ),
+        (
+            "jwt",
+            json!({"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["vault"], "bound_subject": SUBJECT,
+                "token_policies": [policy]}),
+        ),
+    ] {
+        store.write(&format!("sys/auth/{method}"), json!({"type": method})).await;
+        store.write(&format!("auth/{method}/config"), json!({})).await;
+        store.write(&format!("auth/{method}/role/web"), role).await;
+        let pod = store.pod_that(json!({"method": method}), Some("web"));
+        pod.show(&jwt);
+        let server = store.fake.as_deref().unwrap();
+        server.take_seen();
+        let mut vault = pod.vault();
+        pod.fresh(&mut vault, &path).await;
+        let seen = server.take_seen();
+        let paths: Vec<_> = seen.iter().map(|received| received.path.clone()).collect();
+        assert_eq!(paths, [format!("/v1/auth/{method}/login"), format!("/v1/{path}")]);
+        assert_eq!(seen[0].json(), json!({"role": "web", "jwt": jwt}));
+        let held = vault.session().unwrap().token;
+        let tokens: Vec<_> = seen.iter().map(|received| received.header("x-vault-token")).collect();
+        assert_eq!(tokens, [None, held.expose_str()], "{method}: what the login gave, and not the pod's token");
+    }
+}
+
 /// The real server reviews tokens with a cluster, which only e2e has; these statuses are those of
 /// vault-plugin-auth-kubernetes 0.21.
 #[tokio::test]

@@ -19,6 +19,8 @@ ADDRESS=10.88.0.1
 POD_SUBNET=10.88.0.0/16
 SERVICE_SUBNET=10.96.0.0/16
 KUBERNETES_SERVICE=10.96.0.1
+# Of service accounts' tokens.
+ISSUER=https://kubernetes.default.svc.cluster.local
 CONTAINERD=$STATE/containerd.sock
 
 export PATH=$BIN:$PATH:/usr/sbin:/sbin

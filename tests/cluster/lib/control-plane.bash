@@ -25,7 +25,7 @@ control_plane_up() {
     --kubelet-client-certificate "$PKI/apiserver-to-kubelet.crt" \
     --kubelet-client-key "$PKI/apiserver-to-kubelet.key" \
     --kubelet-certificate-authority "$PKI/cluster.crt" --kubelet-preferred-address-types InternalIP \
-    --service-account-issuer https://kubernetes.default.svc.cluster.local \
+    --service-account-issuer "$ISSUER" \
     --service-account-key-file "$PKI/service-accounts.pub" \
     --service-account-signing-key-file "$PKI/service-accounts.key"
   started kube-apiserver 120 kubectl get --raw /readyz

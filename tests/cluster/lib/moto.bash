@@ -40,12 +40,17 @@ moto_up() {
   authority moto-authority
   leaf moto-authority moto /CN=moto \
     "DNS:aws.moto.svc,DNS:aws.moto.svc.cluster.local,DNS:aws.moto,DNS:localhost,IP:$ADDRESS,IP:127.0.0.1"
-  if [[ $address == "$ADDRESS" ]]; then host_service moto aws "$MOTO_PORT"; fi
-  start moto "$MOTO/bin/moto_server" -H "$address" -p "$MOTO_PORT" -c "$PKI/moto.crt" -k "$PKI/moto.key"
+  local server=("$MOTO/bin/moto_server")
+  if [[ $address == "$ADDRESS" ]]; then
+    host_service moto aws "$MOTO_PORT"
+    kubectl get --raw /openid/v1/jwks >"$PKI/jwks.json"
+    server=("$MOTO/bin/python" "$HERE/lib/web_identity.py" "$PKI/jwks.json" "$ISSUER")
+  fi
+  start moto "${server[@]}" -H "$address" -p "$MOTO_PORT" -c "$PKI/moto.crt" -k "$PKI/moto.key"
   started moto 60 moto_answers "$address"
 }
 
-# The credentials are anyone's: moto looks at none.
+# The credentials are anyone's: moto looks at none but the tokens that the cluster signed (web_identity.py).
 moto_env() {
   cat <<EOF
 export MOTO_ENDPOINT=https://$(moto_address):$MOTO_PORT

@@ -65,7 +65,7 @@ def one_bundle_mixes_three_stores_and_each_rotates_alone(t):
 
 @test(node=True)
 def p6_three_stores_get_three_tokens_that_the_others_refuse(t):
-    """One projected token per store, each with that store's audience; Vault and Infisical refuse the others' tokens."""
+    """One projected token per store, each with that store's audience: each is refused by the other two."""
     t.open()
     values = {"vault": canary(), "aws": canary(), "infisical": canary()}
     thing = t.start(pod("app", bundle(t, **values)))
@@ -77,6 +77,9 @@ def p6_three_stores_get_three_tokens_that_the_others_refuse(t):
         equal(logs_in_to_vault(t.vault, t.role, token), store == "vault", f"whether Vault takes the token for {store}")
         accepted = t.suite.infisical.logs_in(f"{t.namespace}-web", token)
         equal(accepted, store == "infisical", f"whether Infisical takes the token for {store}")
+        accepted = t.suite.moto.logs_in(f"{t.namespace}-web", token)
+        equal(accepted, store == "aws", f"whether AWS takes the token for {store}")
+        check(not t.suite.moto.logs_in(f"{t.namespace}-other", token), "AWS gives a role that is another account's")
 
 
 @test(ALONE, node=True)

@@ -5,6 +5,7 @@ import os
 import ssl
 import subprocess
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from .base import Failed, check, run
 
 ROOT = Path(__file__).resolve().parents[3]
 REGION = "eu-west-1"
+STS = "sts.amazonaws.com"
 
 
 class Moto:
-    """Secrets Manager and STS. It looks at no signature and no token: what AWS refuses is shown elsewhere."""
+    """Secrets Manager, and STS, which looks at the cluster's tokens. Signatures of requests are looked at elsewhere."""
 
     def __init__(self):
         self.endpoint = os.environ["MOTO_ENDPOINT"]
@@ -42,6 +44,19 @@ class Moto:
             self.call("PutSecretValue", SecretId=name, SecretString=text)
         except Failed:
             self.call("CreateSecret", Name=name, SecretString=text)
+
+    def logs_in(self, role, jwt):
+        """Whether a token is good for a role."""
+        fields = {"Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15", "RoleSessionName": "e2e"}
+        fields |= {"RoleArn": f"arn:aws:iam::123456789012:role/{role}", "WebIdentityToken": jwt}
+        request = urllib.request.Request(self.endpoint, urllib.parse.urlencode(fields).encode(), {"Host": STS})
+        try:
+            with urllib.request.urlopen(request, context=self.tls, timeout=30) as answer:
+                return b"SessionToken" in answer.read()
+        except urllib.error.HTTPError as error:
+            answer = error.read().decode(errors="replace")
+            check("InvalidIdentityToken" in answer or "AccessDenied" in answer, f"STS: {error.code} {answer}")
+            return False
 
     def settings(self):
         return {

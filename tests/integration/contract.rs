@@ -14,6 +14,7 @@ use crate::fakes::tls::Certificates;
 
 mod aws;
 mod azure;
+mod file;
 mod gcp;
 mod infisical;
 mod requests;

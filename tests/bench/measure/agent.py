@@ -11,12 +11,14 @@ from suite.base import check
 from . import cluster_pods
 from .admission import Contender, start_webhook
 from .bench import Skipped, percentile, until
-from .store import Agent, Infisical, Store
+from .store import Agent, Amazon, Clouds, Infisical, Store
 
 REFRESHES = 200
 FILE_CHANGES = 120
 PUSHED_CHANGES = 120
+# As many files of as many secrets.
 FIRST_FILES = 20
+ROTATIONS = 10
 STARTS = 40
 # What a small team keeps in one secret.
 KEYS = ("username", "password", "token", "certificate", "private-key")
@@ -113,7 +115,13 @@ def measure(bench):
     time.sleep(2)
     show(bench, vault, by_event, by_poll, by_push)
     show_memory(bench, "infisical", pushed, f"{PUSHED_CHANGES} pushed changes")
+    show_memory(bench, "file", files, f"{FILE_CHANGES} changes")
     show_first(bench, first_files(bench, webhook, store))
+    rotate_all(bench, Clouds(bench, FIRST_FILES))
+    try:
+        rotate_all(bench, Amazon(FIRST_FILES))
+    except Skipped as reason:
+        report.note(f"agent: without `aws` and `ssm`: {reason}")
     show_idle(bench, idle)
 
 
@@ -177,6 +185,29 @@ def first_files(bench, webhook, store):
         check(status == 0, f"{agent.process.name} ended with {status}: see {agent.process.log}")
         until("the files of an init container", 0, lambda: agent.read("first-0") == b"first")
     return milliseconds
+
+
+def rotate_all(bench, stores):
+    """Twenty files of twenty secrets that all change, again and again, in each of the stores: what that takes of memory."""
+    providers = {name: {**provider, "refresh": "1s"} for name, provider in stores.providers.items()}
+    config = {"image": "registry.example/hushpod:0.1.0", "providers": providers}
+    process, port = start_webhook(bench, "-".join(providers), json.dumps(config))
+    webhook = Contender("hushpod", process, port, None)
+    stores.put("0")
+    agents = {}
+    for name in providers:
+        annotations = {f"hushpod.dev/file.{number}": f"{name}:bench-{number}" for number in range(FIRST_FILES)}
+        agents[name] = Agent(bench, f"{name}-agent", webhook, annotations, tokens=stores.tokens)
+    for rotation in range(ROTATIONS + 1):
+        value = str(rotation)
+        if rotation:
+            stores.put(value)
+        for name, agent in agents.items():
+            arrived = lambda: agent.read(f"{FIRST_FILES - 1}") == value.encode()  # noqa: B023, E731
+            until(f"{name} to bring {value}", 30, arrived)
+    for name, agent in agents.items():
+        show_memory(bench, name, agent, f"{ROTATIONS} changes of {FIRST_FILES} secrets")
+        agent.process.end()
 
 
 def show_first(bench, milliseconds):

@@ -2,14 +2,16 @@
 
 import base64
 import json
+import os
 import ssl
 import subprocess
 import time
 
 from suite.base import check
+from suite.stores import Moto
 from suite.vault import Vault
 
-from .bench import ROOT
+from .bench import ROOT, Skipped
 from .fixtures import pod, review
 
 NAMESPACE = "shop"
@@ -42,7 +44,23 @@ class Store(Vault):
         return {"type": "vault", "address": self.address, "ca": self.ca, "role": "web", "refresh": refresh}
 
 
-class Infisical:
+class Told:
+    """A process that is told on its standard input what its stores hold, a line each, and answers with one."""
+
+    def answer(self):
+        line = self.process.process.stdout.readline()
+        if not line:
+            self.process.process.wait()
+            self.process.check()
+        return json.loads(line)
+
+    def send(self, line):
+        self.process.process.stdin.write(line.encode() + b"\n")
+        self.process.process.stdin.flush()
+        return self.answer()
+
+
+class Infisical(Told):
     """The test suite's own Infisical, in a process of its own, that pushes its changes."""
 
     def __init__(self, bench):
@@ -56,17 +74,8 @@ class Infisical:
         self.token = bench.directory / "infisical-token"
         self.token.write_text(self.tell(identity="web", namespace=NAMESPACE)["token"])
 
-    def answer(self):
-        line = self.process.process.stdout.readline()
-        if not line:
-            self.process.process.wait()
-            self.process.check()
-        return json.loads(line)
-
     def tell(self, **line):
-        self.process.process.stdin.write(json.dumps(line).encode() + b"\n")
-        self.process.process.stdin.flush()
-        return self.answer()
+        return self.send(json.dumps(line))
 
     def provider(self):
         return {
@@ -80,10 +89,43 @@ class Infisical:
         }
 
 
-def projected_token():
+class Clouds(Told):
+    """The test suite's own Azure Key Vault and Google Secret Manager in one process: what a provider of each, its role
+    and a pod's token have to be; and `count` secrets of one value."""
+
+    def __init__(self, bench, count):
+        arguments = ["store", "--clouds", str(count)]
+        self.process = bench.spawn("clouds", bench.tools, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        pods = self.answer()
+        self.providers = {name: {**pod["provider"], "role": pod["role"]} for name, pod in pods.items()}
+        self.tokens = {name: pod["token"] for name, pod in pods.items()}
+
+    def put(self, value):
+        self.send(value)
+
+
+class Amazon:
+    """moto, which the cluster's scripts start, with `count` secrets and as many parameters of one value."""
+
+    def __init__(self, count):
+        if "MOTO_ENDPOINT" not in os.environ:
+            raise Skipped('no moto: eval "$(tests/cluster/moto up)"')
+        self.moto = Moto()
+        self.count = count
+        settings = {**self.moto.settings(), "endpoint": self.moto.endpoint, "stsEndpoint": self.moto.endpoint}
+        self.providers = {"aws": settings, "ssm": {**settings, "type": "ssm"}}
+        self.tokens = {name: projected_token("sts.amazonaws.com") for name in self.providers}
+
+    def put(self, value):
+        for number in range(self.count):
+            self.moto.put(f"bench-{number}", value)
+            self.moto.put_parameter(f"bench-{number}", value)
+
+
+def projected_token(audience="vault"):
     """Shaped as the cluster's are; this store does not look at signatures."""
     claims = {
-        "aud": ["vault"],
+        "aud": [audience],
         "exp": int(time.time()) + 3600,
         "kubernetes.io": {"namespace": NAMESPACE, "serviceaccount": {"name": "web"}},
     }
@@ -97,8 +139,9 @@ def projected_token():
 class Agent:
     """The injected container of a pod as a process, with directories in memory for its volumes."""
 
-    def __init__(self, bench, name, contender, annotations, container_name="hushpod"):
-        """`contender` is a webhook of ours whose configuration has what the annotations ask for."""
+    def __init__(self, bench, name, contender, annotations, container_name="hushpod", tokens=None):
+        """`contender` is a webhook of ours whose configuration has what the annotations ask for; `tokens` are those of
+        providers that Vault's is not good for."""
         contender.request = bench.directory / f"{name}.request"
         contender.request.write_text(review(pod(annotations)))
         answer = json.loads(contender.answer(bench).read_text())
@@ -116,7 +159,7 @@ class Agent:
             (self.directory / volume).mkdir(parents=True)
             arguments += [f"--{volume}", self.directory / volume]
         for provider in {value.partition(":")[0] for value in annotations.values() if ":" in value}:
-            (self.directory / "tokens" / provider).write_text(projected_token())
+            (self.directory / "tokens" / provider).write_text((tokens or {}).get(provider) or projected_token())
         (self.directory / "controls/annotations").write_text("")
         self.live = self.directory / "volume/live"
         self.process = bench.spawn(

@@ -25,11 +25,12 @@ class Moto:
             self.ca = file.read()
         self.tls = ssl.create_default_context(cadata=self.ca)
 
-    def call(self, action, **fields):
-        scope = f"20260101/{REGION}/secretsmanager/aws4_request"
+    def call(self, action, service="secretsmanager", **fields):
+        scope = f"20260101/{REGION}/{service}/aws4_request"
+        target = {"secretsmanager": "secretsmanager", "ssm": "AmazonSSM"}[service]
         headers = {
             "Content-Type": "application/x-amz-json-1.1",
-            "X-Amz-Target": f"secretsmanager.{action}",
+            "X-Amz-Target": f"{target}.{action}",
             "Authorization": f"AWS4-HMAC-SHA256 Credential=e2e/{scope}, SignedHeaders=host, Signature=0",
         }
         request = urllib.request.Request(self.endpoint, json.dumps(fields).encode(), headers)
@@ -44,6 +45,9 @@ class Moto:
             self.call("PutSecretValue", SecretId=name, SecretString=text)
         except Failed:
             self.call("CreateSecret", Name=name, SecretString=text)
+
+    def put_parameter(self, name, text):
+        self.call("PutParameter", "ssm", Name=name, Value=text, Type="SecureString", Overwrite=True)
 
     def logs_in(self, role, jwt):
         """Whether a token is good for a role."""

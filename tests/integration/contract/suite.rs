@@ -23,13 +23,16 @@ macro_rules! cases {
             nothing_is_pushed_unless_the_operator_wants_it,
         );
     };
-    (@ $subject:ty: $($case:ident,)*) => {
+    (fake $subject:ty: $($case:ident,)*) => {
         mod fake {
             $(#[tokio::test] async fn $case() {
                 use $crate::contract::Subject;
                 $crate::contract::suite::$case(&<$subject>::fake().await).await;
             })*
         }
+    };
+    (@ $subject:ty: $($case:ident,)*) => {
+        $crate::contract::suite::cases!(fake $subject: $($case,)*);
         mod real {
             $(#[tokio::test] async fn $case() {
                 use $crate::contract::Subject;

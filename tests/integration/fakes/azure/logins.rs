@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
+use super::super::server::{Received, Reply};
+use super::super::token;
 use super::{AUDIENCE, CLIENT_ID, CLIENT_SECRET, ISSUER, RESOURCE, SUBJECT, TENANT, World};
-use crate::fakes::server::{Received, Reply};
-use crate::fakes::token;
 
 // === impl World ===
 

@@ -5,10 +5,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use super::super::server::{Received, Reply};
+use super::super::token;
 use super::{ACCOUNT, ISSUER, KEY, POOL_PROVIDER, Principal, REFRESH_TOKEN, SCOPE, SUBJECT, World};
 use super::{rfc3339, status, unauthenticated};
-use crate::fakes::server::{Received, Reply};
-use crate::fakes::token;
 
 // === impl World ===
 

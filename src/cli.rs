@@ -118,9 +118,17 @@ struct ApplicationArgs {
 pub async fn run(cli: Cli) -> ExitCode {
     let Cli { command, log: LogArgs { log_level, log_format } } = cli;
     let default_level = if matches!(command, Command::Demo(_)) { tracing::Level::WARN } else { tracing::Level::INFO };
-    let _written_at_end = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
+    let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
     let outcome = match command {
-        Command::Webhook(args) => run_webhook(args).await,
+        Command::Webhook(args) => {
+            let registry = Registry::default();
+            registry.gauge(
+                "hushpod_log_dropped_lines",
+                "Log lines dropped because nobody took them in time.",
+                move || u32::try_from(dropped.dropped_lines()).ok().map(f64::from),
+            );
+            run_webhook(args, registry).await
+        }
         Command::Demo(args) => return run_demo(args).await,
         Command::DemoApplication(ApplicationArgs { file, port }) => {
             application::serve(file, port).await.map_err(|error| error.to_string())
@@ -135,7 +143,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn run_webhook(args: WebhookArgs) -> Result<(), String> {
+async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String> {
     let WebhookArgs {
         config,
         tls_dir,
@@ -149,7 +157,7 @@ async fn run_webhook(args: WebhookArgs) -> Result<(), String> {
     } = args;
     let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let reloading = Reloading::open(&config).map_err(|error| error.to_string())?;
-    let metrics = Metrics::new(Registry::default());
+    let metrics = Metrics::new(registry);
     let review = reloading.review();
     let settings = WebhookSettings {
         listen,

@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal as _};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
+#[cfg(feature = "cluster")]
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -31,16 +33,20 @@ pub fn init(format: LogFormat, level: Level) {
     init_to(format, level, io::stderr);
 }
 
-/// The same for servers: a thread writes, so that a reader of logs who is slow, or gone, holds no request back. Events
-/// are dropped while [`QUEUED_LINES`] of them wait. What still waits is written when the guard is dropped.
+/// The same for servers: a thread writes, so that a reader of logs who is slow, or gone, holds no request back. Lines are
+/// dropped while [`QUEUED_LINES`] of them wait. What still waits is written when the [`WorkerGuard`] is dropped.
 #[cfg(feature = "cluster")]
-pub fn init_for_server(format: LogFormat, level: Level) -> tracing_appender::non_blocking::WorkerGuard {
-    // Flushed whenever the queue is empty: one write for all that came meanwhile.
-    let (writer, guard) = tracing_appender::non_blocking::NonBlockingBuilder::default()
-        .buffered_lines_limit(QUEUED_LINES)
-        .finish(io::BufWriter::new(io::stderr()));
+pub fn init_for_server(format: LogFormat, level: Level) -> (WorkerGuard, ErrorCounter) {
+    let (writer, guard) = behind_a_thread(io::stderr());
+    let dropped = writer.error_counter();
     init_to(format, level, writer);
-    guard
+    (guard, dropped)
+}
+
+#[cfg(feature = "cluster")]
+fn behind_a_thread(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
+    // Flushed whenever the queue is empty: one write for all that came meanwhile.
+    NonBlockingBuilder::default().buffered_lines_limit(QUEUED_LINES).finish(io::BufWriter::new(writer))
 }
 
 fn init_to<W>(format: LogFormat, level: Level, writer: W)
@@ -124,6 +130,25 @@ mod tests {
         let log = || tracing::warn!(path = "a", "stale");
         let lines = lines(|out| text(Level::INFO, false, move || out.clone()), log);
         assert!(lines.len() == 1 && lines[0].ends_with("WARN stale path=\"a\""), "{lines:?}");
+    }
+
+    #[cfg(feature = "cluster")]
+    #[test]
+    fn a_log_that_nobody_reads_holds_nobody_back() {
+        let captured = Captured::default();
+        let unread = captured.0.lock().unwrap();
+        let (writer, guard) = behind_a_thread(captured.clone());
+        let dropped = writer.error_counter();
+        let subscriber = text(Level::INFO, false, writer);
+        // What is being written when the reader stops, and what waits.
+        tracing::subscriber::with_default(subscriber, || {
+            (0..QUEUED_LINES + 1000).for_each(|line| tracing::info!(line, "injected"));
+        });
+        assert!(dropped.dropped_lines() > 0, "nothing waited for the reader");
+        drop(unread);
+        drop(guard);
+        let written = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap().lines().count();
+        assert_eq!(written + dropped.dropped_lines(), QUEUED_LINES + 1000);
     }
 
     #[test]

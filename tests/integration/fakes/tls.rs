@@ -66,6 +66,8 @@ where
     while let Ok((tcp, _)) = listener.accept().await {
         let (acceptor, router, on_handshake) = (acceptor.clone(), router.clone(), on_handshake.clone());
         tokio::spawn(async move {
+            // As servers in Go do: else the last part of an answer waits 40 ms for the client to acknowledge the others.
+            tcp.set_nodelay(true).unwrap();
             let Ok(tls) = acceptor.accept(tcp).await else { return };
             if let Some(group) = tls.get_ref().1.negotiated_key_exchange_group() {
                 on_handshake(format!("{:?}", group.name()));

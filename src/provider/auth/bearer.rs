@@ -3,7 +3,6 @@
 //! What they share is what to do about the token: log in before the first read, once more when a store refuses, and
 //! hand it on.
 
-use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::provider::http::{Address, Client, Limits, SendError, secret_header};
+use crate::provider::http::{self, Address, Client, Limits, SendError, secret_header};
 use crate::provider::{
     ErrorKind, Extended, Known, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version,
 };
@@ -28,18 +27,13 @@ pub struct Bearer {
 }
 
 /// A failed call, and what else it says about.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// What it says about other calls.
-    pub scope: Scope,
-    /// What to tell.
-    pub error: ProviderError,
-}
+pub type Failure = http::Failure<Scope>;
 
 /// What a failure says about other calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
     /// Nothing.
+    #[default]
     Call,
     /// Nothing by itself; twice in a row, that the store is down: nobody waits for twenty time-outs.
     Silence,
@@ -234,34 +228,9 @@ impl From<&Bearer> for Session {
 
 // === impl Failure ===
 
-impl Failure {
-    /// One that says nothing about other calls.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { scope: Scope::Call, error: ProviderError::new(kind, message) }
-    }
-
-    /// The same with another scope.
-    #[must_use]
-    pub fn with(self, scope: Scope) -> Self {
-        Self { scope, ..self }
-    }
-}
-
 impl From<SendError> for Failure {
     fn from(failed: SendError) -> Self {
         Self { scope: if failed.is_connected { Scope::Silence } else { Scope::Store }, error: failed.error }
-    }
-}
-
-impl From<ProviderError> for Failure {
-    fn from(error: ProviderError) -> Self {
-        Self { scope: Scope::Call, error }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
     }
 }
 

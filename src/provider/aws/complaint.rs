@@ -121,7 +121,7 @@ impl<'a> Complaint<'a> {
             "{address} asks for patience at {action}: the account's rate is used up; set a longer refresh, or have its \
              quota raised"
         );
-        Failure::of(Scope::Store, kind, message)
+        Failure::new(kind, message).with(Scope::Store)
     }
 
     /// The signature says who calls: AWS does not know them, or not any more, or not at this hour.
@@ -132,7 +132,7 @@ impl<'a> Complaint<'a> {
         if is_skewed {
             let message =
                 "AWS refuses a signature of this time: the machine's clock is wrong by more than five minutes";
-            return Failure::of(Scope::Store, ErrorKind::Denied, message);
+            return Failure::new(ErrorKind::Denied, message).with(Scope::Store);
         }
         let problem = match self.code.as_str() {
             "ExpiredTokenException" | "ExpiredToken" => "have expired",
@@ -141,7 +141,7 @@ impl<'a> Complaint<'a> {
             }
             _ => "are unknown to AWS: the access key was deleted, or is of another partition or region",
         };
-        Failure::of(Scope::Session, ErrorKind::Denied, format!("the credentials of {who} {problem}"))
+        Failure::new(ErrorKind::Denied, format!("the credentials of {who} {problem}")).with(Scope::Session)
     }
 
     fn denied(&self, Asked { action, what, who, .. }: Asked<'_>) -> String {

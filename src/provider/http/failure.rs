@@ -1,21 +1,25 @@
 //! What came of a call, for stores that read several things with one login.
 
+use std::fmt;
+
 use super::SendError;
 use crate::provider::{ErrorKind, ProviderError};
 
-/// A failed call, and what else it says about.
+/// A failed call, and what else it says about: how far that can go depends on how a store is logged in to. The default
+/// scope is the call alone.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct Failure<S = Scope> {
     /// What it says about other calls.
-    pub scope: Scope,
+    pub scope: S,
     /// What to tell.
     pub error: ProviderError,
 }
 
 /// What a failure says about other calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Scope {
     /// Nothing.
+    #[default]
     Call,
     /// A new login, or other credentials, might help.
     Session,
@@ -25,15 +29,16 @@ pub enum Scope {
 
 // === impl Failure ===
 
-impl Failure {
+impl<S: Default> Failure<S> {
     /// One that says nothing about other calls.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self::of(Scope::Call, kind, message)
+        ProviderError::new(kind, message).into()
     }
 
-    /// One of that scope.
-    pub fn of(scope: Scope, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { scope, error: ProviderError::new(kind, message) }
+    /// The same with another scope.
+    #[must_use]
+    pub fn with(self, scope: S) -> Self {
+        Self { scope, ..self }
     }
 }
 
@@ -43,8 +48,14 @@ impl From<SendError> for Failure {
     }
 }
 
-impl From<ProviderError> for Failure {
+impl<S: Default> From<ProviderError> for Failure<S> {
     fn from(error: ProviderError) -> Self {
-        Self { scope: Scope::Call, error }
+        Self { scope: S::default(), error }
+    }
+}
+
+impl<S> fmt::Display for Failure<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn refused(response: &Response, address: &dyn std::fmt::Display, who:
     }
     if is_about_token(response) {
         let message = format!("{address} does not accept the login of {who} at {what}: it has ended or was revoked");
-        return Failure::of(Scope::Session, ErrorKind::Denied, message);
+        return Failure::new(ErrorKind::Denied, message).with(Scope::Session);
     }
     let status = response.status.as_u16();
     let (kind, message) = match status {
@@ -77,7 +77,7 @@ pub(super) fn throttled(response: &Response, address: &dyn std::fmt::Display) ->
     }
     let retry_after = response.retry_after.or_else(|| reset(response));
     let message = format!("{address} asks for patience ({status}): the rate limit of this network address is used up");
-    Some(Failure::of(Scope::Store, ErrorKind::Throttled { retry_after }, message))
+    Some(Failure::new(ErrorKind::Throttled { retry_after }, message).with(Scope::Store))
 }
 
 /// How long a lock-out takes after wrong secrets, where an administrator did not choose otherwise.
@@ -94,7 +94,8 @@ pub(super) fn login_refused(
     let says = |words| says(&response.body, words);
     let hold = Duration::from_secs(25);
     let told = |hint: &str| {
-        Failure::of(Scope::Store, ErrorKind::Denied, format!("{address} refuses the {method} login of {who}: {hint}"))
+        Failure::new(ErrorKind::Denied, format!("{address} refuses the {method} login of {who}: {hint}"))
+            .with(Scope::Store)
     };
     if is_unknown_route(response) {
         return (told("it has no such login: check the address, and the method"), hold);

@@ -78,11 +78,11 @@ impl Limits {
         let left = left.map(|until| until.saturating_duration_since(Instant::now()));
         match left.filter(|left| !left.is_zero()) {
             None => Ok(()),
-            Some(left) => Err(Failure::of(
-                Scope::Store,
+            Some(left) => Err(Failure::new(
                 ErrorKind::Throttled { retry_after: Some(left) },
                 format!("{address} has no request left for this network address before its rate limit is reset"),
-            )),
+            )
+            .with(Scope::Store)),
         }
     }
 

@@ -267,12 +267,14 @@ fn of_file_or(file: Option<&PathBuf>, variable: &str, what: &str) -> Result<Secr
     }
     auth::environment(variable).ok_or_else(|| {
         let message = format!("there is no {what}: set {variable}, or a file for it in auth");
-        Failure::of(Scope::Store, ErrorKind::Invalid, message)
+        Failure::new(ErrorKind::Invalid, message).with(Scope::Store)
     })
 }
 
 fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, Failure> {
-    secret.expose_str().ok_or_else(|| Failure::of(Scope::Store, ErrorKind::Invalid, format!("{what} is not text")))
+    secret
+        .expose_str()
+        .ok_or_else(|| Failure::new(ErrorKind::Invalid, format!("{what} is not text")).with(Scope::Store))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Split at the first `#`, then at the first `?`, then at the first `:`; percent-decoded after. Everything before `#`,
 //! made canonical by the provider's `resolve`, is the [`Request`]: equal requests are sent once and share one lease.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
@@ -152,6 +153,14 @@ fn unescape(token: &str) -> Option<String> {
     (!stray).then(|| token.replace("~1", "/").replace("~0", "~"))
 }
 
+/// RFC 6901, the other way round.
+pub(crate) fn escape(token: &str) -> Cow<'_, str> {
+    if !token.contains(['~', '/']) {
+        return Cow::Borrowed(token);
+    }
+    Cow::Owned(token.replace('~', "~0").replace('/', "~1"))
+}
+
 fn decode(text: &str) -> Result<String, ReferenceError> {
     if !text.contains('%') {
         return Ok(text.to_owned());
@@ -202,7 +211,7 @@ pub(crate) fn write_key(f: &mut fmt::Formatter<'_>, key: Option<&Key>) -> fmt::R
             f.write_str("#")?;
             tokens.iter().try_for_each(|token| {
                 f.write_str("/")?;
-                encode(f, &token.replace('~', "~0").replace('/', "~1"), &[])
+                encode(f, &escape(token), &[])
             })
         }
     }

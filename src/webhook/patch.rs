@@ -8,6 +8,8 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use crate::reference::escape;
+
 /// A raw object, and the operations that made it from the original.
 #[derive(Debug)]
 pub struct Patched {
@@ -238,10 +240,7 @@ impl fmt::Display for Pointer<'_> {
             Step::Index(index) => write!(f, "/{index}"),
             Step::Field(name) => {
                 f.write_str("/")?;
-                if name.contains(['~', '/']) {
-                    return f.write_str(&name.replace('~', "~0").replace('/', "~1"));
-                }
-                f.write_str(name)
+                f.write_str(&escape(name))
             }
         })
     }

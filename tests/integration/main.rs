@@ -15,6 +15,7 @@ mod arrows;
 mod chart;
 mod contract;
 mod fakes;
+mod log;
 mod readme;
 mod storm;
 mod tree;

@@ -1,7 +1,5 @@
 //! The webhook's decisions: AdmissionReview in, AdmissionReview out.
 
-use std::sync::{Arc, Mutex};
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hushpod::config::Config;
@@ -9,6 +7,9 @@ use hushpod::plan::Plan;
 use hushpod::webhook::Outcome;
 use hushpod::webhook::review::answer;
 use serde_json::{Value, json};
+use tracing::Level;
+
+use crate::log::Log;
 
 mod environment;
 
@@ -562,16 +563,12 @@ fn whatever_comes_in_a_review_goes_out() {
 
 #[test]
 fn the_log_names_the_pod_as_far_as_it_has_a_name() {
-    // With a single subscriber, tracing would remember what another test's thread, which has none, says of an event.
-    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let logged = |pod: &Value, name: &str| {
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
         let mut review = review("CREATE", "", pod);
         review["request"]["name"] = json!(name);
-        tracing::subscriber::with_default(subscriber, || decide_with(CONFIG, &review));
-        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+        let (log, _listening) = Log::listen(Level::INFO);
+        decide_with(CONFIG, &review);
+        log.text()
     };
     let denied = with(pod(), "/metadata/annotations/hushpod.dev~1mode", json!("x"));
     for (pod, name, expected) in [
@@ -581,18 +578,5 @@ fn the_log_names_the_pod_as_far_as_it_has_a_name() {
     ] {
         let line = logged(pod, name);
         assert!(line.contains(expected), "{expected} in {line}");
-    }
-}
-
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

@@ -1,12 +1,8 @@
 //! A store that fails: what only a fake does on demand.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
-use tracing_subscriber::fmt::MakeWriter;
-
 use super::*;
 use crate::fakes::server::Fault;
+use crate::log::Log;
 
 /// A secret, and a pod that may read it and loses patience soon.
 async fn secret_and_pod(store: &Store) -> (String, Pod) {
@@ -128,40 +124,9 @@ async fn redirects_within_the_address_are_followed_twice() {
     assert_error(&pod.refused(&mut vault, &first).await, ErrorKind::Unavailable, &["more than 2 times"]);
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Log {
-    type Writer = Self;
-
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
-
 #[tokio::test]
 async fn p5_no_error_log_or_debug_text_shows_a_value_or_a_token() {
-    let log = Log::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(log.clone())
-        .with_ansi(false)
-        .finish();
-    // With a single subscriber, tracing would ask the subscriber of whichever thread comes to an event first, and
-    // remember what it says: other tests have none.
-    let _second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _listening) = Log::listen(tracing::Level::TRACE);
     let store = Store::fake().await;
     let (path, pod) = secret_and_pod(&store).await;
     let fake = store.faker().unwrap();
@@ -181,7 +146,7 @@ async fn p5_no_error_log_or_debug_text_shows_a_value_or_a_token() {
     told.push(format!("{answer:?}"));
     told.push(format!("{:?}", pod.refused(&mut vault, &format!("{path}?param=canary-parameter")).await));
     vault.end_session().await.unwrap();
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     assert!(log.contains("request to store") && log.contains("logged in"), "the log is on: {log}");
     told.push(log);
     for text in told {

@@ -17,33 +17,6 @@ from .fixtures import pod, review
 NAMESPACE = "shop"
 
 
-class Store(Vault):
-    """The test suite's own Vault, in a process of its own, with a login for the service account `web`."""
-
-    def __init__(self, bench):
-        ca = bench.directory / "store-ca.pem"
-        self.process = bench.spawn(
-            "store", bench.tools, "store", "--ca", ca, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        line = self.process.process.stdout.readline()
-        if not line:
-            self.process.process.wait()
-            self.process.check()
-        served = json.loads(line)
-        self.address, self.token, self.ca = served["address"], served["token"], ca.read_text()
-        self.tls = ssl.create_default_context(cadata=self.ca)
-        paths = {f"secret/{area}/*": {"capabilities": ["read"]} for area in ("data", "metadata")}
-        self.write("sys/mounts/secret", type="kv", options={"version": "2"})
-        self.write("sys/policies/acl/web", policy=json.dumps({"path": paths}))
-        self.write("sys/auth/kubernetes", type="kubernetes")
-        self.write("auth/kubernetes/config", kubernetes_host="https://127.0.0.1")
-        role = {"bound_service_account_names": ["web"], "bound_service_account_namespaces": [NAMESPACE]}
-        self.write("auth/kubernetes/role/web", audience="vault", token_policies=["web"], token_ttl="1h", **role)
-
-    def provider(self, refresh):
-        return {"type": "vault", "address": self.address, "ca": self.ca, "role": "web", "refresh": refresh}
-
-
 class Told:
     """A process that is told on its standard input what its stores hold, a line each, and answers with one."""
 
@@ -58,6 +31,29 @@ class Told:
         self.process.process.stdin.write(line.encode() + b"\n")
         self.process.process.stdin.flush()
         return self.answer()
+
+
+class Store(Told, Vault):
+    """The test suite's own Vault, in a process of its own, with a login for the service account `web`."""
+
+    def __init__(self, bench):
+        ca = bench.directory / "store-ca.pem"
+        self.process = bench.spawn(
+            "store", bench.tools, "store", "--ca", ca, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        served = self.answer()
+        self.address, self.token, self.ca = served["address"], served["token"], ca.read_text()
+        self.tls = ssl.create_default_context(cadata=self.ca)
+        paths = {f"secret/{area}/*": {"capabilities": ["read"]} for area in ("data", "metadata")}
+        self.write("sys/mounts/secret", type="kv", options={"version": "2"})
+        self.write("sys/policies/acl/web", policy=json.dumps({"path": paths}))
+        self.write("sys/auth/kubernetes", type="kubernetes")
+        self.write("auth/kubernetes/config", kubernetes_host="https://127.0.0.1")
+        role = {"bound_service_account_names": ["web"], "bound_service_account_namespaces": [NAMESPACE]}
+        self.write("auth/kubernetes/role/web", audience="vault", token_policies=["web"], token_ttl="1h", **role)
+
+    def provider(self, refresh):
+        return {"type": "vault", "address": self.address, "ca": self.ca, "role": "web", "refresh": refresh}
 
 
 class Infisical(Told):
@@ -97,8 +93,8 @@ class Clouds(Told):
         arguments = ["store", "--clouds", str(count)]
         self.process = bench.spawn("clouds", bench.tools, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         pods = self.answer()
-        self.providers = {name: {**pod["provider"], "role": pod["role"]} for name, pod in pods.items()}
-        self.tokens = {name: pod["token"] for name, pod in pods.items()}
+        self.tokens = {name: pod.pop("token") for name, pod in pods.items()}
+        self.providers = {name: {"type": name, **pod.pop("settings"), **pod} for name, pod in pods.items()}
 
     def put(self, value):
         self.send(value)

@@ -66,7 +66,12 @@ pub(crate) fn run(args: &Args) -> super::Outcome {
     }
     if let Some(count) = args.clouds {
         let (azure, gcp) = runtime.block_on(async { (FakeAzure::start().await, FakeGcp::start().await) });
-        println!("{}", json!({"azure": pod_of_azure(&azure), "gcp": pod_of_gcp(&gcp)}));
+        let pods = json!({
+            "azure": {"settings": azure.settings(), "role": azure::CLIENT_ID, "token": token::sign(&azure::claims(), 3600)},
+            "gcp": {"settings": gcp.settings(), "auth": gcp.federation(), "role": gcp::ACCOUNT,
+                "token": token::sign(&gcp::claims(), 3600)},
+        });
+        println!("{pods}");
         for line in std::io::stdin().lines() {
             let value = line?;
             for number in 0..count {
@@ -101,21 +106,4 @@ fn instruct(store: &FakeInfisical, line: &Value) -> Value {
         store.server().put("prod", text("path"), text("key"), text("value"));
         json!({})
     }
-}
-
-fn pod_of_azure(store: &FakeAzure) -> Value {
-    let claims = json!({"iss": azure::ISSUER, "sub": azure::SUBJECT, "aud": [azure::AUDIENCE]});
-    let provider = json!({"type": "azure", "address": store.url(), "authority": store.url(), "tenant": azure::TENANT,
-        "ca": store.certificates.ca});
-    json!({"provider": provider, "role": azure::CLIENT_ID, "token": token::sign(&claims, 3600)})
-}
-
-fn pod_of_gcp(store: &FakeGcp) -> Value {
-    let claims = json!({"iss": gcp::ISSUER, "sub": gcp::SUBJECT, "aud": [format!("https://{}", gcp::POOL_PROVIDER)]});
-    let url = store.url();
-    let auth = json!({"method": "workload-identity-federation", "audience": format!("//{}", gcp::POOL_PROVIDER),
-        "tokenUrl": format!("{url}/v1/token"), "impersonationUrl": url});
-    let provider =
-        json!({"type": "gcp", "address": url, "project": gcp::PROJECT, "ca": store.certificates.ca, "auth": auth});
-    json!({"provider": provider, "role": gcp::ACCOUNT, "token": token::sign(&claims, 3600)})
 }

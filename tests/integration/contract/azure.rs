@@ -14,7 +14,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Value, json};
 
 use super::{CASE, Subject, assert_error, fresh, run_again};
-use crate::fakes::azure::{AUDIENCE, CLIENT_ID, FakeAzure, ISSUER, SUBJECT, TENANT};
+use crate::fakes::azure::{AUDIENCE, CLIENT_ID, FakeAzure, TENANT, claims};
 use crate::fakes::server::{FakeServer, Fault, Received};
 use crate::fakes::token;
 
@@ -26,11 +26,6 @@ pub(crate) struct Shared {
     fake: FakeAzure,
     token_file: PathBuf,
     _dir: tempfile::TempDir,
-}
-
-/// The claims of the pod's projected token.
-fn claims() -> Value {
-    json!({"iss": ISSUER, "sub": SUBJECT, "aud": [AUDIENCE]})
 }
 
 // === impl Shared ===
@@ -55,8 +50,7 @@ impl Shared {
 
     /// The usual settings with some replaced.
     fn settings_with(&self, fields: Value) -> AzureSettings {
-        let mut all = json!({"address": self.fake.url(), "authority": self.fake.url(), "tenant": TENANT,
-            "ca": self.fake.certificates.ca});
+        let mut all = self.fake.settings();
         all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         serde_json::from_value(all).unwrap()
     }

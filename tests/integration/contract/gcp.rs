@@ -14,7 +14,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Value, json};
 
 use super::{CASE, Subject, assert_error, fresh, run_again, version};
-use crate::fakes::gcp::{ACCOUNT, FakeGcp, ISSUER, POOL_PROVIDER, PROJECT, SUBJECT};
+use crate::fakes::gcp::{ACCOUNT, FakeGcp, ISSUER, POOL_PROVIDER, PROJECT, SUBJECT, claims};
 use crate::fakes::server::{FakeServer, Fault, Received};
 use crate::fakes::token;
 
@@ -25,11 +25,6 @@ mod values;
 pub(crate) struct Shared {
     fake: FakeGcp,
     dir: tempfile::TempDir,
-}
-
-/// The claims of the pod's projected token.
-fn claims() -> Value {
-    json!({"iss": ISSUER, "sub": SUBJECT, "aud": [format!("https://{POOL_PROVIDER}")]})
 }
 
 // === impl Shared ===
@@ -51,16 +46,11 @@ impl Shared {
     }
 
     fn usual(&self) -> GcpSettings {
-        let url = self.fake.url();
-        self.settings_with(
-            json!({}),
-            json!({"method": "workload-identity-federation",
-            "audience": format!("//{POOL_PROVIDER}"), "tokenUrl": format!("{url}/v1/token"), "impersonationUrl": url}),
-        )
+        self.settings_with(json!({}), self.fake.federation())
     }
 
     fn settings_with(&self, fields: Value, auth: Value) -> GcpSettings {
-        let mut all = json!({"address": self.fake.url(), "project": PROJECT, "ca": self.fake.certificates.ca});
+        let mut all = self.fake.settings();
         all["auth"] = auth;
         all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         serde_json::from_value(all).unwrap()

@@ -63,9 +63,19 @@ pub(crate) struct Stored {
     pub(crate) updated: i64,
 }
 
+/// The claims of a pod's projected token that it takes.
+pub(crate) fn claims() -> Value {
+    json!({"iss": ISSUER, "sub": SUBJECT, "aud": [AUDIENCE]})
+}
+
 // === impl FakeAzure ===
 
 impl FakeAzure {
+    /// What an operator writes for it, but for the type.
+    pub(crate) fn settings(&self) -> Value {
+        json!({"address": self.url(), "authority": self.url(), "tenant": TENANT, "ca": self.certificates.ca})
+    }
+
     pub(crate) async fn start() -> Self {
         let state = Arc::<Mutex<World>>::default();
         let shared = Arc::clone(&state);

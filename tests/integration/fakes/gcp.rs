@@ -14,7 +14,7 @@ use aws_lc_rs::rsa::{KeyPair, KeySize};
 use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::server::{FakeServer, Received, Reply};
 
@@ -97,9 +97,26 @@ pub(crate) struct Stored {
     pub(crate) state: &'static str,
 }
 
+/// The claims of a pod's projected token that it takes.
+pub(crate) fn claims() -> Value {
+    json!({"iss": ISSUER, "sub": SUBJECT, "aud": [format!("https://{POOL_PROVIDER}")]})
+}
+
 // === impl FakeGcp ===
 
 impl FakeGcp {
+    /// What an operator writes for it, but for the type and how pods log in.
+    pub(crate) fn settings(&self) -> Value {
+        json!({"address": self.url(), "project": PROJECT, "ca": self.certificates.ca})
+    }
+
+    /// How pods log in.
+    pub(crate) fn federation(&self) -> Value {
+        let url = self.url();
+        json!({"method": "workload-identity-federation", "audience": format!("//{POOL_PROVIDER}"),
+            "tokenUrl": format!("{url}/v1/token"), "impersonationUrl": url})
+    }
+
     pub(crate) async fn start() -> Self {
         let state = Arc::<Mutex<World>>::default();
         let shared = Arc::clone(&state);

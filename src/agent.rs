@@ -25,11 +25,14 @@ pub mod report;
 
 mod gated;
 mod keeper;
+mod port;
 mod program;
+mod running;
 
 use gate::GateError;
 use gated::GatedVolume;
 use keeper::Keeper;
+use port::Port;
 
 /// What kubelet keeps of a termination message.
 const MAX_TERMINATION_MESSAGE: usize = 4096;
@@ -225,8 +228,15 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
     pub async fn run(self, shutdown: &CancellationToken) -> Result<(), AgentError> {
-        let Self { mode, paths, plan, source, volume } = self;
-        Keeper::new(mode, plan, source, volume, &paths).run(shutdown).await
+        let Self { mode, paths, plan, source, mut volume } = self;
+        let port = plan.metrics_port.map(|port| (Port::new(&plan, volume.watch_running()), port));
+        let shown = port.as_ref().map(|(port, _)| port.clone());
+        if let Some((port, number)) = port
+            && mode == Mode::Sidecar
+        {
+            tokio::spawn(port.serve(number, shutdown.clone()));
+        }
+        Keeper::new(mode, plan, source, volume, &paths, shown).run(shutdown).await
     }
 }
 

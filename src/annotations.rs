@@ -63,6 +63,7 @@ keys! {
     ENV_VARIABLE = "env.", "–", false, "`env.<NAME>: <reference>` is one environment variable of the `containers`";
     ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so that it starts anew, `signal:<SIGNAL>` tells the application";
     ON_CHANGE_JITTER = "on-change-jitter", "`5m` for `restart`", true, "`restart` comes at a random moment within this time after the change";
+    METRICS_PORT = "metrics-port", "none", true, "port on which the sidecar serves `/metrics`, and tells the kubelet what `kubectl describe` is to show: see Metrics";
     HOLD = "hold", "`false`", false, "live: `true` freezes the present generation";
     PIN = "pin", "none", false, "live: a generation id to return to and stay at";
     REFRESH_NOW = "refresh-now", "–", false, "live: any new text fetches at once";
@@ -110,6 +111,8 @@ pub struct Options {
     pub on_change: OnChange,
     /// Within which time.
     pub on_change_jitter: Option<Duration>,
+    /// Where the sidecar serves metrics.
+    pub metrics_port: Option<u16>,
 }
 
 /// A file or directory of the bundle whose entries become environment variables.
@@ -467,6 +470,7 @@ impl Options {
             ENV => self.environment = parse_environment(value)?,
             ON_CHANGE => self.on_change = value.parse()?,
             ON_CHANGE_JITTER => self.on_change_jitter = Some(parse_duration(value)?),
+            METRICS_PORT => self.metrics_port = Some(parse_port(value)?),
             unknown => return Err(format!("unknown key{}", key_suggestion(unknown))),
         }
         Ok(())
@@ -493,6 +497,7 @@ impl Options {
             environment: self.environment,
             on_change: self.on_change,
             on_change_jitter: self.on_change_jitter.or(defaults.on_change_jitter),
+            metrics_port: self.metrics_port.or(defaults.metrics_port),
         }
     }
 }
@@ -559,6 +564,12 @@ fn parse_id(text: &str) -> Result<i64, String> {
         Ok(0) => Err("0 is root, and the agent never runs as root: leave it out, or write another id".to_owned()),
         _ => Err(format!("{text:?} is no user or group id: write a number from 1 to 2147483647")),
     }
+}
+
+/// The agent has no right to a port below 1024.
+fn parse_port(text: &str) -> Result<u16, String> {
+    let port = text.parse().ok().filter(|port| *port >= 1024);
+    port.ok_or_else(|| format!("{text:?} is no port that the agent may open: write a number from 1024 to 65535"))
 }
 
 // === impl Mode ===

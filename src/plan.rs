@@ -26,6 +26,9 @@ pub const PLAN_VERSION: u32 = 1;
 /// Linux refuses one environment string above 128 KiB; this leaves room for its name and for growth by other webhooks.
 pub const MAX_PLAN_BYTES: usize = 96 * 1024;
 
+/// What kubelet asks the agent for at [`Plan::metrics_port`]: its answer becomes an event of the pod.
+pub const GENERATIONS_PATH: &str = "/generations";
+
 /// Most bytes of one generation, where nobody says.
 pub const DEFAULT_SIZE_LIMIT: u64 = 1 << 20;
 
@@ -46,6 +49,9 @@ pub struct Plan {
     pub notify: Vec<Notify>,
     /// Most bytes one generation may have.
     pub size_limit: u64,
+    /// Where the sidecar serves metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics_port: Option<u16>,
 }
 
 /// One store and how this pod uses it.
@@ -201,6 +207,7 @@ impl Plan {
             items,
             notify: options.notify.clone(),
             size_limit: options.size_limit.unwrap_or(DEFAULT_SIZE_LIMIT),
+            metrics_port: options.metrics_port,
         })
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tracing::warn;
 
 use super::gate::{Gate, GateError, GateState};
+use super::running::Running;
 use crate::deliver::RenderedFile;
 use crate::deliver::volume::{AtomicVolume, VolumeError, Written};
 use crate::source::GenerationId;
@@ -17,6 +18,8 @@ pub(super) struct GatedVolume {
     /// `None` while the gate is closed.
     volume: Option<AtomicVolume>,
     grace: Duration,
+    /// Who runs with which generation, where somebody wants to know.
+    running: Option<Running>,
 }
 
 /// What writing came to.
@@ -53,7 +56,20 @@ impl GatedVolume {
                 source: std::io::Error::other(error),
             })?),
         };
-        Ok(Self { gate, volume, grace })
+        Ok(Self { gate, volume, grace, running: None })
+    }
+
+    /// From now on it can be seen which generations processes run with.
+    pub(super) fn watch_running(&mut self) -> Running {
+        let running = self.running.insert(Running::new(self.gate.live())).clone();
+        self.offer();
+        running
+    }
+
+    fn offer(&self) {
+        if let (Some(volume), Some(running)) = (&self.volume, &self.running) {
+            running.offer(self.gate.live(), volume);
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -72,13 +88,19 @@ impl GatedVolume {
     /// Puts a generation in place. Finishes what it began also while the process is being stopped.
     pub(super) async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<Outcome, DeliveryError> {
         if let Some(volume) = &mut self.volume {
-            return Ok(match volume.write(id, files).await? {
+            let written = volume.write(id, files).await?;
+            self.offer();
+            return Ok(match written {
                 Written::Swapped => Outcome::Swapped,
                 Written::Unchanged => Outcome::Unchanged,
             });
         }
-        let mut volume = AtomicVolume::open(self.gate.stage()?, self.grace)?;
+        let staged = self.gate.stage()?;
+        let mut volume = AtomicVolume::open(staged, self.grace)?;
         volume.write(id, files).await?;
+        if let Some(running) = &self.running {
+            running.offer(staged, &volume);
+        }
         self.gate.open()?;
         self.volume = Some(volume);
         Ok(Outcome::Opened)
@@ -103,7 +125,11 @@ impl GatedVolume {
     /// Returns to a generation that is still there; `false` if it is not.
     pub(super) async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, DeliveryError> {
         match &mut self.volume {
-            Some(volume) => Ok(volume.roll_back(id).await?),
+            Some(volume) => {
+                let is_back = volume.roll_back(id).await?;
+                self.offer();
+                Ok(is_back)
+            }
             None => Ok(false),
         }
     }

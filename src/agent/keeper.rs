@@ -11,6 +11,7 @@ use super::controls::{Control, Controls, Wanted};
 use super::gated::{DeliveryError, GatedVolume, Outcome};
 use super::handover::{Estate, HandOverFile};
 use super::notify::Notifier;
+use super::port::Port;
 use super::report::Status;
 use super::{AgentError, AgentPaths, Mode};
 use crate::deliver::render::{RenderError, render};
@@ -33,6 +34,8 @@ pub(super) struct Keeper {
     controls: Controls,
     notifier: Notifier,
     hand_over: HandOverFile,
+    /// Where the status is shown.
+    port: Option<Port>,
     status: Status,
     /// The newest generation, delivered or not.
     newest: Option<Generation>,
@@ -85,7 +88,14 @@ enum PinRefusal {
 // === impl Keeper ===
 
 impl Keeper {
-    pub(super) fn new(mode: Mode, plan: Plan, source: Source, volume: GatedVolume, paths: &AgentPaths) -> Self {
+    pub(super) fn new(
+        mode: Mode,
+        plan: Plan,
+        source: Source,
+        volume: GatedVolume,
+        paths: &AgentPaths,
+        port: Option<Port>,
+    ) -> Self {
         // Before the first generation, and after an init container, there is nobody to tell.
         let targets = if mode == Mode::Sidecar { plan.notify.clone() } else { Vec::new() };
         Self {
@@ -96,6 +106,7 @@ impl Keeper {
             controls: Controls::open(&paths.controls),
             notifier: Notifier::new(targets),
             hand_over: HandOverFile::new(&paths.state),
+            port,
             status: Status::default(),
             newest: None,
             delivered: None,
@@ -147,6 +158,9 @@ impl Keeper {
 
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
         while !self.is_done() {
+            if let Some(port) = &self.port {
+                port.show(&self.status);
+            }
             match self.wait(shutdown).await {
                 Woken::Stop if self.mode == Mode::Init && !self.volume.is_open() => {
                     return Err(AgentError::Interrupted);

@@ -105,6 +105,8 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("on-change", "signal:KILL", "HUP, USR1"),
         ("on-change", "restart", "means nothing without"),
         ("on-change-jitter", "soon", "30s, 5m"),
+        ("metrics-port", "443", "1024 to 65535"),
+        ("metrics-port", "9102/tcp", "1024 to 65535"),
         ("resources.cpu-limit", "1 core", "50m"),
         ("resources.memory-limit", "1.5Gi", "1Mi"),
         ("resources.memory-limits", "1Gi", "did you mean \"resources.memory-limit\"?"),

@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::annotations::{PREFIX, SIZE_LIMIT};
 use crate::deliver::RenderedFile;
+use crate::environment::RUNNING;
 use crate::secret::SecretValue;
 use crate::source::GenerationId;
 
@@ -163,6 +164,12 @@ impl AtomicVolume {
     #[must_use]
     pub fn current(&self) -> Option<GenerationId> {
         self.present.as_ref().map(|stored| stored.same_as.as_ref().unwrap_or(&stored.id).clone())
+    }
+
+    /// The generation that its directory is named after: an earlier one, if it had the same files.
+    #[must_use]
+    pub fn directory(&self) -> Option<GenerationId> {
+        self.present.as_ref().map(|stored| stored.id.clone())
     }
 
     /// Whether [`roll_back`](Self::roll_back) can go to this generation: it is the present or the kept one.
@@ -366,7 +373,7 @@ impl AtomicVolume {
     fn clear_leftovers(&mut self) -> Result<(), VolumeError> {
         for (name, kind) in tree::entries(&self.root)? {
             let is_present = self.present.as_ref().is_some_and(|present| present.name == name);
-            if !name.starts_with(OWN_PREFIX) || name == DATA || is_present {
+            if !name.starts_with(OWN_PREFIX) || [DATA, RUNNING].contains(&name.as_str()) || is_present {
                 continue;
             }
             let is_complete = kind == FileType::Directory && ![WRITING, REMOVED].contains(&name.as_str());

@@ -7,14 +7,15 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags, fstat, openat, readlinkat};
+use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, readlinkat};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::arguments::SourcePath;
 use crate::dotenv;
-use crate::environment::{MAX_TOTAL_BYTES, check_name, check_value};
+use crate::environment::{MAX_TOTAL_BYTES, RUNNING, check_name, check_value};
 use crate::secret::SecretValue;
 
 /// The link to the present generation.
@@ -225,6 +226,19 @@ impl Volume {
 // === impl Origin ===
 
 impl Origin {
+    /// Shows the agent that a process runs with this generation, for as long as what is returned is open; `None` where
+    /// nobody looks. `flags` say whether it stays open in the program that this process becomes.
+    pub(super) fn hold(&self, flags: OFlags) -> Option<OwnedFd> {
+        let path = self.files.join(RUNNING).join(&self.generation);
+        let file = openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | flags, Mode::empty()).ok()?;
+        // The agent has the lock for an instant, to see whether anybody does; whoever else keeps it is not waited for.
+        let mut locked = (0..ATTEMPTS).map(|attempt| {
+            std::thread::sleep(Duration::from_millis(u64::from(attempt > 0)));
+            flock(&file, FlockOperation::NonBlockingLockShared)
+        });
+        locked.any(|result| result != Err(Errno::WOULDBLOCK)).then_some(file)
+    }
+
     /// Whether the files are of this generation still.
     pub(super) fn is_present(&self) -> bool {
         present(&self.files).is_some_and(|present| present == *self)

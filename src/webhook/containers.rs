@@ -7,7 +7,7 @@ use super::sources;
 use crate::annotations::{Mode, Options, Resources, parse_bytes, parse_cpu};
 use crate::bundle::Target;
 use crate::config::Config;
-use crate::plan::Plan;
+use crate::plan::{GENERATIONS_PATH, Plan};
 
 /// The native sidecar, and the ordinary one on clusters without.
 pub const SIDECAR: &str = "hushpod";
@@ -35,6 +35,8 @@ const BIN_LIMIT: &str = "8Mi";
 pub const LIVE: &str = "live";
 /// Where the ServiceAccount admission plugin, which runs after us, would else mount the pod's API token.
 const TOKENS_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// What monitors call the port of [`Plan::metrics_port`].
+const METRICS_PORT: &str = "hushpod-metrics";
 /// The agent in the image.
 const AGENT: &str = "/hushpod-agent";
 /// The variable that carries the plan.
@@ -124,6 +126,10 @@ impl Blueprint<'_> {
             let mut sidecar = container(SIDECAR, "sidecar");
             if native {
                 set(&mut sidecar, "restartPolicy", json!("Always"));
+            }
+            if let Some(port) = self.plan.metrics_port {
+                set(&mut sidecar, "ports", json!([{"name": METRICS_PORT, "containerPort": port}]));
+                set(&mut sidecar, "livenessProbe", generations_probe(port));
             }
             if self.mode == Mode::Sidecar && native {
                 let command = [AGENT, "ready", "--wait", "2s"];
@@ -259,6 +265,17 @@ impl Blueprint<'_> {
         }
         Ok(json!({"requests": {"cpu": cpu_request, "memory": memory_request}, "limits": limits}))
     }
+}
+
+/// Asks which generations run, for the events that kubelet makes of the answers. It never ends the agent: a port that
+/// cannot be reached is no reason to.
+fn generations_probe(port: u16) -> Value {
+    json!({
+        "httpGet": {"path": GENERATIONS_PATH, "port": port},
+        "periodSeconds": 30,
+        "timeoutSeconds": 5,
+        "failureThreshold": i32::MAX,
+    })
 }
 
 fn set(object: &mut Value, field: &str, value: Value) {

@@ -12,7 +12,7 @@ use super::containers::{Blueprint, INIT, Injected, SIDECAR, VOLUME_PREFIX, is_gu
 use super::patch::{Patch, Patched, Step, at, below};
 use super::wrap::Wrapper;
 use super::{mounts, sources};
-use crate::annotations::{self, AnnotationError, InitOrder, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
+use crate::annotations::{self, AnnotationError, InitOrder, METRICS_PORT, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
 use crate::config::Config;
 use crate::plan::{Identity, Plan, PlanError};
 
@@ -75,6 +75,9 @@ pub fn mutate(mut pod: Value, namespace: &str, config: &Config) -> Result<Mutati
             .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
     };
     options.file_mode = Some(access.file_mode);
+    if mode == Mode::Init && options.metrics_port.take().is_some() {
+        warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
+    }
     let wrapper = Wrapper::of(spec, &bundle, &options, mode, earlier.is_some())?;
     let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
     let identity =

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -11,6 +11,7 @@ use std::sync::mpsc;
 
 use hushpod::config::Config;
 use hushpod::plan::{Identity, Plan};
+use rustix::process::{Pid, Signal, kill_process};
 
 mod exec;
 mod pod;
@@ -334,4 +335,52 @@ fn serve(listener: TcpListener) -> mpsc::Receiver<String> {
         }
     });
     seen
+}
+
+/// One request, as kubelet and Prometheus send it: the status line's code, and the body.
+fn ask(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+}
+
+#[test]
+fn the_port_tells_which_generation_an_application_runs_with_while_it_does() {
+    for on_change in ["none", "signal:WINCH"] {
+        let (pod, port) = Pod::with_metrics();
+        pod.store("token", "A=1\n");
+        // The init container offers the lock: an application may start before the sidecar is ready.
+        assert_eq!(pod.start("init").wait(), Some(0));
+        let first = pod.generation();
+        let mut application = Command::new(env!("CARGO_BIN_EXE_hushpod-exec"))
+            .args(["exec", "--on-change", on_change, "--env"])
+            .arg(pod.live().join("token"))
+            .args(["--", "sleep", "1000"])
+            .spawn()
+            .unwrap();
+        let mut agent = pod.start("sidecar");
+        let answers = |expected: (u16, String)| {
+            until(&format!("{expected:?}"), || ask(port, "/generations").as_ref() == Some(&expected));
+        };
+        answers((200, format!("running with generation {first}, newest {first}")));
+        pod.store("token", "A=2\n");
+        pod.until_file("A=2\n");
+        let second = pod.generation();
+        answers((300, format!("running with generation {first}, newest {second}")));
+        // What it says is in the volume: another agent says the same.
+        agent.kill();
+        agent = pod.start("sidecar");
+        answers((300, format!("running with generation {first}, newest {second}")));
+        let (status, metrics) = ask(port, "/metrics").unwrap();
+        assert_eq!(status, 200);
+        assert!(metrics.contains("\nhushpod_outdated_generations 1\n"), "{metrics}");
+        // A parent passes it on.
+        kill_process(Pid::from_child(&application), Signal::TERM).unwrap();
+        application.wait().unwrap();
+        answers((200, format!("running with generation none, newest {second}")));
+        assert_eq!(agent.terminate(), Some(0));
+    }
 }

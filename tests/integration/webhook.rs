@@ -459,6 +459,32 @@ fn host_network_with_http_notification_is_warned_of() {
 }
 
 #[test]
+fn a_metrics_port_is_the_sidecars_and_its_probe_never_ends_it() {
+    for mode in ["sidecar", "init+sidecar"] {
+        let decided = decide(&annotated(pod(), &[("metrics-port", "9102"), ("mode", mode)]));
+        let sidecar = named(&decided.pod, "initContainers", "hushpod");
+        assert_eq!(sidecar["ports"], json!([{"name": "hushpod-metrics", "containerPort": 9102}]));
+        let probe = &sidecar["livenessProbe"];
+        assert_eq!(probe["httpGet"], json!({"path": "/generations", "port": 9102}));
+        assert_eq!(probe["failureThreshold"], i32::MAX);
+        let inits = decided.pod["spec"]["initContainers"].as_array().unwrap();
+        assert!(inits.iter().all(|container| container.get("ports").is_none() || container["name"] == "hushpod"));
+        for container in inits {
+            let plan = Plan::from_json(container["env"][0]["value"].as_str().unwrap()).unwrap();
+            assert_eq!(plan.metrics_port, Some(9102), "an init container offers what a sidecar looks at");
+        }
+        // As it comes back from the API server, and in a host's network.
+        let place = inits.iter().position(|container| container["name"] == "hushpod").unwrap();
+        let port = json!({"name": "hushpod-metrics", "containerPort": 9102, "hostPort": 9102, "protocol": "TCP"});
+        let again = with(decided.pod.clone(), &format!("/spec/initContainers/{place}/ports/0"), port);
+        assert!(decide(&again).patch.is_empty(), "{mode}");
+    }
+    let decided = decide(&annotated(pod(), &[("metrics-port", "9102"), ("mode", "init")]));
+    assert!(decided.response["warnings"][0].as_str().unwrap().contains("mode init leaves no agent"));
+    assert!(named(&decided.pod, "initContainers", "hushpod-init").get("ports").is_none());
+}
+
+#[test]
 fn one_file_by_sub_path_is_allowed_with_a_warning() {
     let mount = json!({"name": "hushpod-secrets", "mountPath": "/etc/app/db", "subPath": "live/db", "readOnly": true});
     let decided = decide(&with(pod(), "/spec/containers/0/volumeMounts/1", mount));

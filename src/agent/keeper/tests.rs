@@ -76,7 +76,7 @@ impl Pod {
         let (shutdown, grace) = (stop.clone(), self.grace);
         let task = tokio::spawn(async move {
             let volume = GatedVolume::claim(&paths.volume, grace)?;
-            Keeper::new(mode, plan, source, volume, &paths).run(&shutdown).await
+            Keeper::new(mode, plan, source, volume, &paths, None).run(&shutdown).await
         });
         Agent { task, stop }
     }

@@ -353,6 +353,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
         items: requests.iter().enumerate().map(item).collect(),
         notify: Vec::new(),
         size_limit: 1 << 20,
+        metrics_port: None,
     }
 }
 

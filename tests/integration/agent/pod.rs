@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -22,6 +23,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Pod {
     dir: tempfile::TempDir,
     notify: Vec<Notify>,
+    metrics_port: Option<u16>,
 }
 
 /// A command line that is not started yet.
@@ -62,7 +64,13 @@ impl Pod {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         fs::set_permissions(dir.path().join("volume"), fs::Permissions::from_mode(0o1777)).unwrap();
-        Self { dir, notify }
+        Self { dir, notify, metrics_port: None }
+    }
+
+    /// With metrics at a port that is free now.
+    pub(super) fn with_metrics() -> (Self, u16) {
+        let port = TcpListener::bind("[::]:0").unwrap().local_addr().unwrap().port();
+        (Self { metrics_port: Some(port), ..Self::new() }, port)
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -105,6 +113,7 @@ impl Pod {
             items: vec![item],
             notify: self.notify.clone(),
             size_limit: 1 << 20,
+            metrics_port: self.metrics_port,
         }
     }
 

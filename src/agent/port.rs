@@ -1,0 +1,297 @@
+//! The agent's port, where a pod asks for one: metrics for Prometheus, and what `kubectl describe pod` is to show. Plain
+//! HTTP, nothing to change and nothing secret: ids of generations, and names of providers.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode, header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::report::Status;
+use super::running::Running;
+use crate::plan::{GENERATIONS_PATH, Plan};
+use crate::source::GenerationId;
+
+/// Clients at once: kubelet, Prometheus and a person. More wait in the kernel's queue.
+const CONNECTIONS: usize = 8;
+/// From the first byte to the last.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between attempts to accept, or to open a port that another container of the pod, or of the node, has.
+const PAUSE: Duration = Duration::from_secs(10);
+/// How long kubelet is told that a process runs with an old generation: longer than the time between its probes.
+const TOLD_FOR: Duration = Duration::from_secs(45);
+/// How often it is told again: events are kept for an hour.
+const TOLD_EVERY: Duration = Duration::from_mins(30);
+
+/// What is shown. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Port {
+    providers: Arc<[String]>,
+    running: Running,
+    shown: Arc<Mutex<Shown>>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    status: Status,
+    /// What kubelet was told last, and when it was new.
+    told: Option<(String, Instant)>,
+}
+
+// === impl Port ===
+
+impl Port {
+    pub(super) fn new(plan: &Plan, running: Running) -> Self {
+        Self { providers: plan.providers.keys().cloned().collect(), running, shown: Arc::default() }
+    }
+
+    /// Shows another status from now on.
+    pub(super) fn show(&self, status: &Status) {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).status.clone_from(status);
+    }
+
+    /// Serves until `shutdown` is cancelled. Whatever goes wrong here is logged: files matter more.
+    pub(super) async fn serve(self, port: u16, shutdown: CancellationToken) {
+        let served = async {
+            let listener = listen(port).await;
+            info!(port, "metrics are served");
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    Some(_) = connections.join_next() => {}
+                    accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                        Ok((stream, _)) => drop(connections.spawn(self.clone().connection(stream))),
+                        Err(error) => {
+                            warn!(%error, "metrics: cannot accept connections");
+                            sleep(PAUSE).await;
+                        }
+                    },
+                }
+            }
+        };
+        shutdown.run_until_cancelled_owned(served).await;
+    }
+
+    async fn connection(self, stream: TcpStream) {
+        let service = service_fn(|request: Request<Incoming>| {
+            let answer = self.answer(request.method(), request.uri().path());
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let mut server = http1::Builder::new();
+        server.keep_alive(false).max_buf_size(8192).timer(TokioTimer::new());
+        match timeout(CONNECTION_TIMEOUT, server.serve_connection(TokioIo::new(stream), service)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "metrics: connection ended"),
+            Err(_) => debug!("metrics: connection took too long"),
+        }
+    }
+
+    fn answer(&self, method: &Method, path: &str) -> Response<String> {
+        let (status, body) = match path {
+            _ if method != Method::GET && method != Method::HEAD => {
+                (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".to_owned())
+            }
+            "/metrics" => (StatusCode::OK, self.metrics()),
+            GENERATIONS_PATH => self.generations(),
+            _ => (StatusCode::NOT_FOUND, format!("there are /metrics and {GENERATIONS_PATH}\n")),
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        let text = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(header::CONTENT_TYPE, text);
+        response
+    }
+
+    /// kubelet makes an event with the body of an answer from 300 to 399, and takes the probe for passed all the same
+    /// (<https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/#http-probes>). 300 is one
+    /// that no client follows.
+    fn generations(&self) -> (StatusCode, String) {
+        let running = self.running.generations();
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = shown.status.newest.as_ref().or(shown.status.generation.as_ref());
+        let sentence = format!("running with generation {}, newest {}", listed(&running), listed(newest));
+        if outdated(&running, newest) == 0 {
+            shown.told = None;
+            return (StatusCode::OK, sentence);
+        }
+        let since = match &shown.told {
+            Some((told, since)) if *told == sentence => since.elapsed(),
+            _ => {
+                shown.told = Some((sentence.clone(), Instant::now()));
+                Duration::ZERO
+            }
+        };
+        let is_told = since.as_secs() % TOLD_EVERY.as_secs() < TOLD_FOR.as_secs();
+        (if is_told { StatusCode::MULTIPLE_CHOICES } else { StatusCode::OK }, sentence)
+    }
+
+    /// Prometheus' text format, version 0.0.4.
+    fn metrics(&self) -> String {
+        let running = self.running.generations();
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let Status { generation, since, newest, held, pinned, failing, .. } = &shown.status;
+        let newest = newest.as_ref().or(generation.as_ref());
+        let roles = [("delivered", generation.iter().collect()), ("newest", newest.into_iter().collect())];
+        let roles = roles.into_iter().chain([("running", running.iter().collect::<Vec<_>>())]);
+        let roles = roles.flat_map(|(role, ids)| ids.into_iter().map(move |id| (role, id)));
+        let infos = roles.map(|(role, GenerationId(id))| (format!("{{role=\"{role}\",generation=\"{id}\"}}"), 1));
+        let since = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
+        let failing = self.providers.iter().map(|provider| {
+            let labels = format!("{{provider=\"{provider}\"}}");
+            (labels, u64::from(failing.contains_key(provider)))
+        });
+        let one = |value: u64| vec![(String::new(), value)];
+        let mut text = String::new();
+        for (name, help, samples) in [
+            ("generation_info", "Generations: in the files, in the stores, in processes' variables.", infos.collect()),
+            (
+                "outdated_generations",
+                "Generations, other than the newest, that processes run with.",
+                one(outdated(&running, newest)),
+            ),
+            ("delivered_timestamp_seconds", "When the files changed last.", since.map(one).unwrap_or_default()),
+            ("held", "Whether hold or pin keeps the files as they are.", one(u64::from(*held || pinned.is_some()))),
+            ("provider_failing", "Whether a provider's last answer was an error.", failing.collect::<Vec<_>>()),
+        ] {
+            let _ = writeln!(text, "# HELP hushpod_{name} {help}\n# TYPE hushpod_{name} gauge");
+            for (labels, value) in samples {
+                let _ = writeln!(text, "hushpod_{name}{labels} {value}");
+            }
+        }
+        text
+    }
+}
+
+/// Until it is free: in a host's network, for one, another pod may have it.
+async fn listen(port: u16) -> TcpListener {
+    loop {
+        let bound = match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Err(error) if is_no_ipv6(&error) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+            bound => bound,
+        };
+        match bound {
+            Ok(listener) => return listener,
+            Err(error) => warn!(port, %error, "no metrics: the port cannot be opened; trying again in {PAUSE:?}"),
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn is_no_ipv6(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+}
+
+fn outdated(running: &BTreeSet<GenerationId>, newest: Option<&GenerationId>) -> u64 {
+    running.iter().filter(|id| Some(*id) != newest).count() as u64
+}
+
+fn listed<'a>(ids: impl IntoIterator<Item = &'a GenerationId>) -> String {
+    let ids: Vec<_> = ids.into_iter().map(|id| id.0.as_str()).collect();
+    if ids.is_empty() { "none".to_owned() } else { ids.join(" and ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use rustix::fs::{FlockOperation, flock};
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::environment::RUNNING;
+
+    fn id(text: &str) -> GenerationId {
+        GenerationId(text.to_owned())
+    }
+
+    /// A volume where processes run with `g1`, and with `g2`.
+    fn volume() -> (tempfile::TempDir, Port, [File; 2]) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(RUNNING)).unwrap();
+        let held = ["g1", "g2"].map(|id| {
+            let file = File::create_new(dir.path().join(RUNNING).join(id)).unwrap();
+            flock(&file, FlockOperation::NonBlockingLockShared).unwrap();
+            file
+        });
+        let providers = ["files".to_owned(), "vault".to_owned()].into();
+        let port = Port { providers, running: Running::new(dir.path()), shown: Arc::default() };
+        (dir, port, held)
+    }
+
+    fn status(delivered: &str, newest: Option<&str>) -> Status {
+        Status { generation: Some(id(delivered)), newest: newest.map(id), ..Status::default() }
+    }
+
+    fn ask(port: &Port) -> (u16, String) {
+        let response = port.answer(&Method::GET, GENERATIONS_PATH);
+        (response.status().as_u16(), response.into_body())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kubelet_is_told_for_a_while_of_processes_that_run_with_an_old_generation() {
+        let (_dir, port, held) = volume();
+        port.show(&status("g2", None));
+        let both = "running with generation g1 and g2, newest g2".to_owned();
+        let seconds = async |seconds| advance(Duration::from_secs(seconds)).await;
+        for (wait, expected) in [(0, 300), (30, 300), (20, 200), (1700, 200), (60, 300), (60, 200)] {
+            seconds(wait).await;
+            assert_eq!(ask(&port), (expected, both.clone()), "after another {wait} s");
+        }
+        // Held back, or not read by anybody yet: the newest is what the store has.
+        port.show(&status("g2", Some("g3")));
+        assert_eq!(ask(&port), (300, "running with generation g1 and g2, newest g3".to_owned()));
+        let [first, second] = held;
+        drop(first);
+        assert_eq!(ask(&port), (300, "running with generation g2, newest g3".to_owned()));
+        port.show(&status("g2", None));
+        assert_eq!(ask(&port), (200, "running with generation g2, newest g2".to_owned()));
+        port.show(&status("g4", None));
+        assert_eq!(ask(&port).0, 300, "new again");
+        drop(second);
+        assert_eq!(ask(&port), (200, "running with generation none, newest g4".to_owned()));
+    }
+
+    #[test]
+    fn metrics_say_what_is_delivered_what_is_newest_and_what_runs() {
+        let (_dir, port, _held) = volume();
+        let failing = BTreeMap::from([("vault".to_owned(), SystemTime::now())]);
+        let since = Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        port.show(&Status { since, failing, held: true, ..status("g2", Some("g3")) });
+        let text = port.answer(&Method::GET, "/metrics").into_body();
+        let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                r#"hushpod_generation_info{role="delivered",generation="g2"} 1"#,
+                r#"hushpod_generation_info{role="newest",generation="g3"} 1"#,
+                r#"hushpod_generation_info{role="running",generation="g1"} 1"#,
+                r#"hushpod_generation_info{role="running",generation="g2"} 1"#,
+                "hushpod_outdated_generations 2",
+                "hushpod_delivered_timestamp_seconds 1700000000",
+                "hushpod_held 1",
+                r#"hushpod_provider_failing{provider="files"} 0"#,
+                r#"hushpod_provider_failing{provider="vault"} 1"#,
+            ]
+        );
+        for (method, path, expected) in [(Method::GET, "/", 404), (Method::POST, "/metrics", 405)] {
+            assert_eq!(port.answer(&method, path).status().as_u16(), expected, "{method} {path}");
+        }
+    }
+}

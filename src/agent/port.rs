@@ -192,8 +192,7 @@ async fn listen(port: u16) -> TcpListener {
 }
 
 fn is_no_ipv6(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error())
 }
 
 fn outdated(running: &BTreeSet<GenerationId>, newest: Option<&GenerationId>) -> u64 {

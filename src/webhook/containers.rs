@@ -1,13 +1,22 @@
 //! What injection adds to a pod: the agent's containers, and the volumes between it and the application.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
+    EmptyDirVolumeSource, EnvVar, ExecAction, HTTPGetAction, ImageVolumeSource, Lifecycle, LifecycleHandler,
+    ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::sources;
 use crate::annotations::{Mode, Options, Resources, parse_bytes, parse_cpu};
 use crate::bundle::Target;
 use crate::config::Config;
-use crate::plan::{GENERATIONS_PATH, Plan};
+use crate::plan::{GENERATIONS_PATH, Plan, SOURCES_PATH};
 
 /// The native sidecar, and the ordinary one on clusters without.
 pub const SIDECAR: &str = "hushpod";
@@ -58,7 +67,7 @@ pub struct Injected {
     /// Whether it stands among `initContainers`.
     pub is_init: bool,
     /// What must hold of it.
-    pub container: Value,
+    pub container: Container,
 }
 
 /// Everything that the containers and volumes are made from.
@@ -90,32 +99,27 @@ impl Blueprint<'_> {
     pub fn containers(&self) -> Result<Vec<Injected>, String> {
         let resources = self.resources()?;
         let mut mounts = vec![
-            json!({"name": SECRETS_VOLUME, "mountPath": "/run/hushpod/volume"}),
-            json!({"name": STATE_VOLUME, "mountPath": "/run/hushpod/state"}),
-            json!({"name": CONTROLS_VOLUME, "mountPath": "/run/hushpod/controls", "readOnly": true}),
-            json!({"name": TOKENS_VOLUME, "mountPath": TOKENS_PATH, "readOnly": true}),
+            mount(SECRETS_VOLUME, "/run/hushpod/volume", false),
+            mount(STATE_VOLUME, "/run/hushpod/state", false),
+            mount(CONTROLS_VOLUME, "/run/hushpod/controls", true),
+            mount(TOKENS_VOLUME, TOKENS_PATH, true),
         ];
-        mounts.extend(sources::mounts(self.plan));
+        mounts.extend(self.plan.volumes().into_iter().map(|name| mount(name, &format!("{SOURCES_PATH}/{name}"), true)));
         if self.has_variables() && !self.config.image_volumes {
-            mounts.push(json!({"name": BIN_VOLUME, "mountPath": "/run/hushpod/bin"}));
+            mounts.push(mount(BIN_VOLUME, "/run/hushpod/bin", false));
         }
-        let container = |name: &'static str, subcommand: &str| {
-            let mut container = json!({
-                "name": name,
-                "image": self.config.image,
-                "command": [AGENT],
-                "args": [subcommand],
-                "env": [
-                    {"name": PLAN_VARIABLE, "value": self.plan_json},
-                    // One arena: a second one would hold memory for a thread that is gone.
-                    {"name": "MALLOC_ARENA_MAX", "value": "1"},
-                ],
-            });
-            // Set, since the macro would serialize again what are values already.
-            set(&mut container, "resources", resources.clone());
-            set(&mut container, "securityContext", self.security_context());
-            set(&mut container, "volumeMounts", Value::Array(mounts.clone()));
-            container
+        let container = |name: &'static str, subcommand: &str| Container {
+            name: name.to_owned(),
+            image: Some(self.config.image.clone()),
+            image_pull_policy: self.config.image_pull_policy.clone(),
+            command: Some(vec![AGENT.to_owned()]),
+            args: Some(vec![subcommand.to_owned()]),
+            // One arena: a second one would hold memory for a thread that is gone.
+            env: Some(vec![variable(PLAN_VARIABLE, self.plan_json), variable("MALLOC_ARENA_MAX", "1")]),
+            resources: Some(resources.clone()),
+            security_context: Some(self.security_context()),
+            volume_mounts: Some(mounts.clone()),
+            ..Container::default()
         };
         let native = self.config.native_sidecars;
         let mut injected = Vec::with_capacity(2);
@@ -125,35 +129,41 @@ impl Blueprint<'_> {
         if self.mode != Mode::Init {
             let mut sidecar = container(SIDECAR, "sidecar");
             if native {
-                set(&mut sidecar, "restartPolicy", json!("Always"));
+                sidecar.restart_policy = Some("Always".to_owned());
             }
             if let Some(port) = self.plan.metrics_port {
-                set(&mut sidecar, "ports", json!([{"name": METRICS_PORT, "containerPort": port}]));
-                set(&mut sidecar, "livenessProbe", generations_probe(port));
+                let port = ContainerPort {
+                    name: Some(METRICS_PORT.to_owned()),
+                    container_port: port.into(),
+                    ..ContainerPort::default()
+                };
+                sidecar.liveness_probe = Some(generations_probe(port.container_port));
+                sidecar.ports = Some(vec![port]);
             }
             if self.mode == Mode::Sidecar && native {
-                let command = [AGENT, "ready", "--wait", "2s"];
-                set(&mut sidecar, "lifecycle", json!({"postStart": {"exec": {"command": command}}}));
+                let command = [AGENT, "ready", "--wait", "2s"].map(str::to_owned).to_vec();
+                let exec = Some(ExecAction { command: Some(command) });
+                let post_start = Some(LifecycleHandler { exec, ..LifecycleHandler::default() });
+                sidecar.lifecycle = Some(Lifecycle { post_start, ..Lifecycle::default() });
             }
             injected.push(Injected { name: SIDECAR, is_init: native, container: sidecar });
-        }
-        if let Some(policy) = &self.config.image_pull_policy {
-            for injected in &mut injected {
-                set(&mut injected.container, "imagePullPolicy", json!(policy));
-            }
         }
         Ok(injected)
     }
 
     /// The volumes.
     #[must_use]
-    pub fn volumes(&self) -> Vec<Value> {
-        let annotations = json!({"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}});
+    pub fn volumes(&self) -> Vec<Volume> {
+        let annotations = DownwardAPIVolumeSource {
+            items: Some(vec![pod_field("annotations", "metadata.annotations")]),
+            ..DownwardAPIVolumeSource::default()
+        };
+        let tokens = ProjectedVolumeSource { sources: Some(self.token_sources()), ..ProjectedVolumeSource::default() };
         let mut volumes = vec![
-            json!({"name": SECRETS_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": kibibytes(self.volume_bytes())}}),
-            json!({"name": STATE_VOLUME, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}),
-            json!({"name": TOKENS_VOLUME, "projected": {"sources": self.token_sources()}}),
-            json!({"name": CONTROLS_VOLUME, "downwardAPI": {"items": [annotations]}}),
+            empty_dir(SECRETS_VOLUME, Some("Memory"), kibibytes(self.volume_bytes())),
+            empty_dir(STATE_VOLUME, Some("Memory"), "1Mi".to_owned()),
+            Volume { name: TOKENS_VOLUME.to_owned(), projected: Some(tokens), ..Volume::default() },
+            Volume { name: CONTROLS_VOLUME.to_owned(), downward_api: Some(annotations), ..Volume::default() },
         ];
         if self.has_variables() {
             volumes.push(self.bin_volume());
@@ -166,55 +176,54 @@ impl Blueprint<'_> {
     }
 
     /// Our image itself where the runtime can mount one, and executes from it; else room for a copy.
-    fn bin_volume(&self) -> Value {
+    fn bin_volume(&self) -> Volume {
         if !self.config.image_volumes {
-            return json!({"name": BIN_VOLUME, "emptyDir": {"sizeLimit": BIN_LIMIT}});
+            return empty_dir(BIN_VOLUME, None, BIN_LIMIT.to_owned());
         }
-        let mut image = json!({"reference": self.config.image});
-        if let Some(policy) = &self.config.image_pull_policy {
-            set(&mut image, "pullPolicy", json!(policy));
-        }
-        json!({"name": BIN_VOLUME, "image": image})
+        let image = ImageVolumeSource {
+            reference: Some(self.config.image.clone()),
+            pull_policy: self.config.image_pull_policy.clone(),
+        };
+        Volume { name: BIN_VOLUME.to_owned(), image: Some(image), ..Volume::default() }
     }
 
     /// One token per provider that takes one, each with that provider's audience: no store can replay it at another.
-    fn token_sources(&self) -> Vec<Value> {
+    fn token_sources(&self) -> Vec<VolumeProjection> {
         let tokens: Vec<_> = self
             .plan
             .providers
             .iter()
-            .filter_map(|(name, provider)| {
-                let audience = provider.audience.as_ref()?;
+            .filter(|(_, provider)| provider.audience.is_some())
+            .map(|(name, provider)| {
                 let seconds = self.config.providers.get(name).map_or(600, |provider| provider.token_seconds);
-                let token = json!({"path": name, "audience": audience, "expirationSeconds": seconds});
-                Some(json!({"serviceAccountToken": token}))
+                let token = ServiceAccountTokenProjection {
+                    path: name.clone(),
+                    audience: provider.audience.clone(),
+                    expiration_seconds: Some(seconds.into()),
+                };
+                VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() }
             })
             .collect();
         if !tokens.is_empty() {
             return tokens;
         }
         // The mount must exist all the same, to keep the API token out; an empty projection is refused by some versions.
-        vec![
-            json!({"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}}),
-        ]
+        let namespace = DownwardAPIProjection { items: Some(vec![pod_field("namespace", "metadata.namespace")]) };
+        vec![VolumeProjection { downward_api: Some(namespace), ..VolumeProjection::default() }]
     }
 
-    fn security_context(&self) -> Value {
-        let mut context = json!({
-            "allowPrivilegeEscalation": false,
-            "capabilities": {"drop": ["ALL"]},
-            "privileged": false,
-            "readOnlyRootFilesystem": true,
-            "runAsNonRoot": true,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        });
-        if let Some(user) = self.access.user {
-            set(&mut context, "runAsUser", json!(user));
+    fn security_context(&self) -> SecurityContext {
+        SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            privileged: Some(false),
+            read_only_root_filesystem: Some(true),
+            run_as_non_root: Some(true),
+            run_as_user: self.access.user,
+            run_as_group: self.access.group,
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+            ..SecurityContext::default()
         }
-        if let Some(group) = self.access.group {
-            set(&mut context, "runAsGroup", json!(group));
-        }
-        context
     }
 
     /// Bytes of one generation, in whole pages.
@@ -230,16 +239,14 @@ impl Blueprint<'_> {
     }
 
     /// tmpfs pages are charged to whoever wrote them: the agent.
-    fn resources(&self) -> Result<Value, String> {
+    fn resources(&self) -> Result<ResourceRequirements, String> {
         let Resources { cpu_request, cpu_limit, memory_request, memory_limit } = &self.options.resources;
         let memory_limit =
             memory_limit.clone().unwrap_or_else(|| kibibytes(AGENT_LIMIT.saturating_add(self.volume_bytes())));
         if self.guaranteed {
             let cpu = cpu_limit.as_ref().or(cpu_request.as_ref()).map_or("50m", String::as_str);
-            return Ok(json!({
-                "requests": {"cpu": cpu, "memory": memory_limit},
-                "limits": {"cpu": cpu, "memory": memory_limit},
-            }));
+            let both = quantities(Some(cpu), &memory_limit);
+            return Ok(ResourceRequirements { requests: both.clone(), limits: both, claims: None });
         }
         let default_request = AGENT_REQUEST.saturating_add(self.generation_bytes());
         let limit_bytes = parse_bytes(&memory_limit)?;
@@ -259,29 +266,66 @@ impl Blueprint<'_> {
             (None, Some(limit)) if parse_cpu(limit)? < 5 => limit.clone(),
             (None, _) => "5m".to_owned(),
         };
-        let mut limits = json!({"memory": memory_limit});
-        if let Some(cpu) = cpu_limit {
-            set(&mut limits, "cpu", json!(cpu));
-        }
-        Ok(json!({"requests": {"cpu": cpu_request, "memory": memory_request}, "limits": limits}))
+        let limits = quantities(cpu_limit.as_deref(), &memory_limit);
+        let requests = quantities(Some(&cpu_request), &memory_request);
+        Ok(ResourceRequirements { requests, limits, claims: None })
+    }
+}
+
+// === impl Injected ===
+
+impl Injected {
+    /// What later steps look at, instead of all of it: see [`is_ours`].
+    #[must_use]
+    pub fn seen(&self) -> Value {
+        json!({"name": self.name, "command": [AGENT], "env": [{"name": PLAN_VARIABLE}]})
     }
 }
 
 /// Asks which generations run, for the events that kubelet makes of the answers. It never ends the agent: a port that
 /// cannot be reached is no reason to.
-fn generations_probe(port: u16) -> Value {
-    json!({
-        "httpGet": {"path": GENERATIONS_PATH, "port": port},
-        "periodSeconds": 30,
-        "timeoutSeconds": 5,
-        "failureThreshold": i32::MAX,
-    })
+fn generations_probe(port: i32) -> Probe {
+    let path = Some(GENERATIONS_PATH.to_owned());
+    Probe {
+        http_get: Some(HTTPGetAction { path, port: IntOrString::Int(port), ..HTTPGetAction::default() }),
+        period_seconds: Some(30),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(i32::MAX),
+        ..Probe::default()
+    }
 }
 
-fn set(object: &mut Value, field: &str, value: Value) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert(field.to_owned(), value);
+fn variable(name: &str, value: &str) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+fn mount(volume: &str, path: &str, is_read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        // As the API server writes it.
+        read_only: is_read_only.then_some(true),
+        ..VolumeMount::default()
     }
+}
+
+fn empty_dir(name: &str, medium: Option<&str>, limit: String) -> Volume {
+    let source = EmptyDirVolumeSource { medium: medium.map(str::to_owned), size_limit: Some(Quantity(limit)) };
+    Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
+}
+
+/// A file with a field of the pod.
+fn pod_field(file: &str, field: &str) -> DownwardAPIVolumeFile {
+    DownwardAPIVolumeFile {
+        path: file.to_owned(),
+        field_ref: Some(ObjectFieldSelector { field_path: field.to_owned(), api_version: None }),
+        ..DownwardAPIVolumeFile::default()
+    }
+}
+
+fn quantities(cpu: Option<&str>, memory: &str) -> Option<BTreeMap<String, Quantity>> {
+    let named = [("cpu", cpu), ("memory", Some(memory))];
+    Some(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Quantity(value?.to_owned())))).collect())
 }
 
 /// A Kubernetes quantity, rounded up, in the form that the API server would give it: comparing must not see a change.

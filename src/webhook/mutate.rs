@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::Volume;
 use serde_json::{Value, json};
 
 use super::access::Access;
@@ -104,7 +105,7 @@ pub fn mutate(mut pod: Value, namespace: &str, config: &Config) -> Result<Mutati
     }
 
     let mut patched = Patched::new(pod);
-    converge_volumes(&mut patched, blueprint.volumes())?;
+    converge_volumes(&mut patched, &blueprint.volumes())?;
     place(&mut patched, injected, &options, &mut warnings)?;
     // Before the mounts: whether a container has them tells whether it was there the last time.
     if let Some(wrapper) = wrapper {
@@ -191,20 +192,21 @@ fn choose_mode(
 }
 
 /// Our volumes, added or converged; one of our names on anything else is refused.
-fn converge_volumes(patched: &mut Patched, wanted: Vec<Value>) -> Result<(), Refusal> {
+fn converge_volumes(patched: &mut Patched, wanted: &[Volume]) -> Result<(), Refusal> {
     let list = at!["spec", "volumes"];
     let taken = |name: &str| Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume"));
-    let known = |name: &str| wanted.iter().any(|volume| name_of(volume) == name);
+    let known = |name: &str| wanted.iter().any(|volume| volume.name == name);
     let mut present = patched.list(&list).iter().map(name_of);
     if let Some(stranger) = present.find(|name| name.starts_with(VOLUME_PREFIX) && !known(name)) {
         return Err(taken(stranger));
     }
     for volume in wanted {
-        let name = name_of(&volume);
+        let name = &volume.name;
         let Some(index) = patched.list(&list).iter().position(|present| name_of(present) == name) else {
-            patched.insert(&list, usize::MAX, volume);
+            patched.insert_unseen(&list, usize::MAX, volume, json!({"name": name}));
             continue;
         };
+        let volume = json!(volume);
         let kinds = |volume: &Value| -> Vec<String> {
             volume.as_object().map(|v| v.keys().filter(|key| *key != "name").cloned().collect()).unwrap_or_default()
         };
@@ -226,7 +228,9 @@ fn place(
     remove_unwanted(patched, &injected)?;
     let order = options.init_order.clone().unwrap_or(InitOrder::First);
     let mut next = first_place(patched, &order, warnings)?;
-    for Injected { name, is_init, mut container } in injected {
+    for injected in injected {
+        let seen = injected.seen();
+        let Injected { name, is_init, mut container } = injected;
         let list = at!["spec", if is_init { "initContainers" } else { "containers" }];
         let present = patched.list(&list).iter().position(|present| name_of(present) == name);
         let index = match present {
@@ -246,10 +250,10 @@ fn place(
         };
         if present.is_some() {
             // Resources may have been another webhook's to change since: they say nothing about what is delivered.
-            container.as_object_mut().and_then(|fields| fields.remove("resources"));
-            patched.converge(&below(&list, Step::Index(index)), &container);
+            container.resources = None;
+            patched.converge(&below(&list, Step::Index(index)), &json!(container));
         } else {
-            patched.insert(&list, index, container);
+            patched.insert_unseen(&list, index, container, seen);
         }
         if is_init {
             next = index + 1;

@@ -30,11 +30,11 @@ const USUAL_BYTES: usize = 4096;
 
 /// One operation, as it is written.
 #[derive(Serialize)]
-struct Operation<'a> {
+struct Operation<'a, V> {
     op: &'static str,
     path: Pointer<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<&'a Value>,
+    value: Option<V>,
 }
 
 /// RFC 6901.
@@ -105,13 +105,7 @@ impl Patched {
 
     /// Sets a field, unless it has this value; makes the objects on its way.
     pub fn set(&mut self, path: &[Step<'_>], value: Value) {
-        let Some((_, parents)) = path.split_last() else { return };
-        for depth in 1..=parents.len() {
-            let parent = parents.get(..depth).unwrap_or(parents);
-            if self.get(parent).is_none_or(Value::is_null) {
-                self.put("add", parent, Value::Object(Map::new()));
-            }
-        }
+        self.make_parents(path);
         match self.get(path) {
             Some(present) if *present == value => {}
             Some(_) => self.put("replace", path, value),
@@ -119,17 +113,39 @@ impl Patched {
         }
     }
 
+    fn make_parents(&mut self, path: &[Step<'_>]) {
+        for depth in 1..path.len() {
+            let parent = path.get(..depth).unwrap_or(path);
+            if self.get(parent).is_none_or(Value::is_null) {
+                self.put("add", parent, Value::Object(Map::new()));
+            }
+        }
+    }
+
     /// Puts an item into a list, making the list if there is none; at its end if `index` lies beyond it.
     pub fn insert(&mut self, list: &[Step<'_>], index: usize, item: Value) {
-        let length = match self.get(list) {
-            Some(Value::Array(items)) => items.len(),
-            _ => return self.set(list, Value::Array(vec![item])),
-        };
-        let index = index.min(length);
+        let Some(index) = self.index_in(list, index) else { return self.set(list, Value::Array(vec![item])) };
         if let Some(Value::Array(items)) = get_mut(&mut self.object, list) {
             self.patch.push("add", &below(list, Step::Index(index)), Some(&item));
             items.insert(index, item);
         }
+    }
+
+    /// The same for an item of which no later step looks at more than `seen`: it becomes text at once, and no value.
+    pub fn insert_unseen(&mut self, list: &[Step<'_>], index: usize, item: impl Serialize, seen: Value) {
+        let Some(index) = self.index_in(list, index) else {
+            self.make_parents(list);
+            return self.put_unseen("add", list, [item], Value::Array(vec![seen]));
+        };
+        if let Some(Value::Array(items)) = get_mut(&mut self.object, list) {
+            self.patch.push("add", &below(list, Step::Index(index)), Some(item));
+            items.insert(index, seen);
+        }
+    }
+
+    /// Where an item goes that is to have this index; `None` if there is no list.
+    fn index_in(&self, list: &[Step<'_>], index: usize) -> Option<usize> {
+        Some(self.get(list)?.as_array()?.len().min(index))
     }
 
     /// Takes away what stands at a path.
@@ -144,7 +160,7 @@ impl Patched {
             _ => false,
         };
         if was_there {
-            self.patch.push("remove", path, None);
+            self.patch.push("remove", path, None::<()>);
         }
     }
 
@@ -180,6 +196,14 @@ impl Patched {
             fields.insert((*name).to_owned(), value);
         }
     }
+
+    fn put_unseen(&mut self, op: &'static str, path: &[Step<'_>], value: impl Serialize, seen: Value) {
+        let Some((Step::Field(name), parents)) = path.split_last() else { return };
+        if let Some(Value::Object(fields)) = get_mut(&mut self.object, parents) {
+            self.patch.push(op, path, Some(value));
+            fields.insert((*name).to_owned(), seen);
+        }
+    }
 }
 
 fn get_mut<'a>(object: &'a mut Value, path: &[Step<'_>]) -> Option<&'a mut Value> {
@@ -212,7 +236,7 @@ impl Patch {
         json
     }
 
-    fn push(&mut self, op: &'static str, path: &[Step<'_>], value: Option<&Value>) {
+    fn push(&mut self, op: &'static str, path: &[Step<'_>], value: Option<impl Serialize>) {
         if self.json.is_empty() {
             self.json.reserve(USUAL_BYTES);
         }

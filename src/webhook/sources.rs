@@ -1,10 +1,10 @@
 //! The pod's own volumes that the agent reads: which they are, and that they may be read.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::mutate::{Refusal, name_of};
 use crate::bundle::{Bundle, suggestion};
-use crate::plan::{Plan, SOURCES_PATH};
+use crate::plan::Plan;
 
 /// Checks that the pod has every volume that its plan reads, and that each is a ConfigMap's: a Secret would be in etcd,
 /// and others may hold what the pod's containers write.
@@ -36,11 +36,4 @@ pub fn check(spec: &Value, bundle: &Bundle, plan: &Plan) -> Result<(), Refusal> 
 
 fn listed(known: &[&str]) -> String {
     if known.is_empty() { String::new() } else { format!("; those are: {}", known.join(", ")) }
-}
-
-/// The agent's mounts of them.
-pub fn mounts(plan: &Plan) -> impl Iterator<Item = Value> {
-    plan.volumes()
-        .into_iter()
-        .map(|name| json!({"name": name, "mountPath": format!("{SOURCES_PATH}/{name}"), "readOnly": true}))
 }

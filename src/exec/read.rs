@@ -7,10 +7,10 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags, flock, fstat, openat, readlinkat};
+use rustix::fs::{CWD, Dir, FileType, FlockOperation, Mode, OFlags, Timespec, flock, fstat, openat, readlinkat};
 use rustix::io::Errno;
+use rustix::thread::nanosleep;
 use zeroize::Zeroizing;
 
 use super::arguments::SourcePath;
@@ -26,6 +26,8 @@ const OWN_PREFIX: &str = "..";
 const COUNTER: char = '~';
 /// How often a generation may be taken away while it is read: it stays for a second.
 const ATTEMPTS: usize = 20;
+/// Between two attempts to take a lock.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// What was read.
 #[derive(Debug)]
@@ -232,11 +234,13 @@ impl Origin {
         let path = self.files.join(RUNNING).join(&self.generation);
         let file = openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | flags, Mode::empty()).ok()?;
         // The agent has the lock for an instant, to see whether anybody does; whoever else keeps it is not waited for.
-        let mut locked = (0..ATTEMPTS).map(|attempt| {
-            std::thread::sleep(Duration::from_millis(u64::from(attempt > 0)));
-            flock(&file, FlockOperation::NonBlockingLockShared)
-        });
-        locked.any(|result| result != Err(Errno::WOULDBLOCK)).then_some(file)
+        for _ in 0..ATTEMPTS {
+            match flock(&file, FlockOperation::NonBlockingLockShared) {
+                Err(Errno::WOULDBLOCK) => drop(nanosleep(&PAUSE)),
+                result => return result.ok().map(|()| file),
+            }
+        }
+        None
     }
 
     /// Whether the files are of this generation still.

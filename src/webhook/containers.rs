@@ -199,7 +199,7 @@ impl Blueprint<'_> {
                 let token = ServiceAccountTokenProjection {
                     path: name.clone(),
                     audience: provider.audience.clone(),
-                    expiration_seconds: Some(seconds.into()),
+                    expiration_seconds: Some(seconds),
                 };
                 VolumeProjection { service_account_token: Some(token), ..VolumeProjection::default() }
             })
@@ -246,7 +246,7 @@ impl Blueprint<'_> {
         if self.guaranteed {
             let cpu = cpu_limit.as_ref().or(cpu_request.as_ref()).map_or("50m", String::as_str);
             let both = quantities(Some(cpu), &memory_limit);
-            return Ok(ResourceRequirements { requests: both.clone(), limits: both, claims: None });
+            return Ok(ResourceRequirements { requests: Some(both.clone()), limits: Some(both), claims: None });
         }
         let default_request = AGENT_REQUEST.saturating_add(self.generation_bytes());
         let limit_bytes = parse_bytes(&memory_limit)?;
@@ -268,7 +268,7 @@ impl Blueprint<'_> {
         };
         let limits = quantities(cpu_limit.as_deref(), &memory_limit);
         let requests = quantities(Some(&cpu_request), &memory_request);
-        Ok(ResourceRequirements { requests, limits, claims: None })
+        Ok(ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None })
     }
 }
 
@@ -323,9 +323,9 @@ fn pod_field(file: &str, field: &str) -> DownwardAPIVolumeFile {
     }
 }
 
-fn quantities(cpu: Option<&str>, memory: &str) -> Option<BTreeMap<String, Quantity>> {
+fn quantities(cpu: Option<&str>, memory: &str) -> BTreeMap<String, Quantity> {
     let named = [("cpu", cpu), ("memory", Some(memory))];
-    Some(named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Quantity(value?.to_owned())))).collect())
+    named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Quantity(value?.to_owned())))).collect()
 }
 
 /// A Kubernetes quantity, rounded up, in the form that the API server would give it: comparing must not see a change.

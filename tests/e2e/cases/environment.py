@@ -1,6 +1,7 @@
 """Applications that only read environment variables: what they find there, and what happens after a change."""
 
 import time
+import urllib.request
 
 from suite.base import check, contains, equal, holds, wait
 from suite.cluster import kubectl
@@ -61,6 +62,34 @@ def environment_is_the_applications_and_no_process_stays(t, mode):
     contains(status, f"1 sh: running with generation {running}, newest {newest}", "the status")
     holds("the old value", 2, lambda: variable(t, name, "HF_TOKEN") == token)
     equal(statuses(t.pod(name))["app"]["restartCount"], 0, "restarts")
+
+
+@test(each={mode: word for mode, word in MODES.items() if mode != "init"})
+def environment_of_an_old_generation_is_told(t, mode):
+    """With a metrics port: which generation an application of another uid runs with is in the agent's metrics, and in
+    `kubectl describe` once the stores have a newer one, and nothing is restarted for it."""
+    t.open()
+    keys = asking(t.secret(HF_TOKEN=canary()), mode=mode, **{"metrics-port": "9102", "run-as-user": "3000"})
+    thing = pod("app", keys, f"{SHOW}; {FOREVER}")
+    thing["spec"]["containers"][0]["securityContext"] = {"runAsUser": 4000}
+    address = t.start(thing)["status"]["podIP"]
+
+    def metrics():
+        with urllib.request.urlopen(f"http://{address}:9102/metrics", timeout=5) as answer:
+            return answer.read().decode().splitlines()
+
+    running = variable(t, "app", "HUSHPOD_GENERATION")
+    for role in ("delivered", "newest", "running"):
+        line = f'hushpod_generation_info{{role="{role}",generation="{running}"}} 1'
+        wait(f"{role} in the metrics", 10, lambda: line in metrics())
+    check("hushpod_outdated_generations 0" in metrics(), "there is something outdated")
+    t.secret(HF_TOKEN=canary())
+    newest = wait("a new generation", 20, lambda: (now := t.sh("app", "readlink /secrets/..data")[2:]) != running and now)
+    wait("the old generation in the metrics", 10, lambda: "hushpod_outdated_generations 1" in metrics())
+    contains("\n".join(metrics()), f'role="running",generation="{running}"', "the metrics")
+    told = f"running with generation {running}, newest {newest}"
+    wait("an event", 60, lambda: told in kubectl("-n", t.namespace, "describe", "pod", "app"), every=1)
+    check(not any(each["restartCount"] for each in statuses(t.pod("app")).values()), "something was restarted")
 
 
 @test()

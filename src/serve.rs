@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
@@ -38,6 +38,9 @@ pub mod tls;
 
 /// How long to leave `accept` alone after the kernel refused: long enough not to spin, too short for a client to mind.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The largest record of TLS, with its header (RFC 8446 §5.2).
+const RECORD: usize = 5 + (1 << 14) + 256;
 
 /// HTTP/2 clients that do not answer a ping for this long are gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -260,6 +263,8 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, _slot: Option<
     let Some(acceptor) = &shared.tls else {
         return shared.serve(stream, &shared.http1).await;
     };
+    // rustls asks for 4 KiB at a time: a usual request would be two system calls.
+    let stream = BufReader::with_capacity(RECORD, stream);
     match timeout(shared.limits.handshake, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_HTTP2);

@@ -168,11 +168,3 @@ class Node:
                 check(state == "RUNNING", f"container {container} is {state}")
                 return int(pid)
         raise Failed(f"containerd runs no container {container}")
-
-    def ran(self, thing, name):
-        """Seconds from a container's start to its end, finer than the API tells them."""
-        status = next(each for each in thing["status"]["initContainerStatuses"] if each["name"] == name)
-        container = status["containerID"].removeprefix("containerd://")
-        path = self.state / "containerd/io.containerd.grpc.v1.cri/containers" / container / "status"
-        times = json.loads(path.read_text(encoding="ascii"))
-        return (times["FinishedAt"] - times["StartedAt"]) / 1e9

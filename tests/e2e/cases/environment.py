@@ -25,6 +25,11 @@ def variable(t, name, variable, container="app"):
     return t.sh(name, f"sed -n 's/^{variable}=//p' /tmp/environment", container)
 
 
+def resident(t, name):
+    """What PID 1 takes of the memory."""
+    return " ".join(t.sh(name, "grep -E '^(VmRSS|RssAnon|Threads)' /proc/1/status").split())
+
+
 @test(each=MODES)
 def environment_is_the_applications_and_no_process_stays(t, mode):
     """A Deployment of a wrapped and an unwrapped container: exact values in the one, none in the other or in a shell of
@@ -112,8 +117,7 @@ def environment_restart_reaches_one_container(t):
     more = [container("plain", FOREVER)]
     uid = t.start(pod("app", keys, f"{SHOW}; {FOREVER}", more=more))["metadata"]["uid"]
     equal(t.sh("app", "cat /proc/1/comm"), "hushpod-agent", "PID 1")
-    resident = t.sh("app", "grep -E '^(VmRSS|RssAnon|Threads)' /proc/1/status").split()
-    t.suite.say(f"the parent that stays: {' '.join(resident)}")
+    t.suite.say(f"the parent that stays: {resident(t, 'app')}")
 
     value = canary()
     t.secret(path="other", key=value)
@@ -232,6 +236,7 @@ def environment_from_an_image_volume(t):
             equal(variable(t, thing["metadata"]["name"], "HF_TOKEN"), token, "HF_TOKEN")
         for thing in modes:
             equal(t.sh(thing["metadata"]["name"], "cat /proc/1/comm"), "sh", "PID 1")
+        t.suite.say(f"the parent that stays, from an image volume: {resident(t, 'restart')}")
         running = variable(t, "sidecar", "HUSHPOD_GENERATION")
         contains(t.sh("sidecar", f"{PROGRAM} status"), f"1 sh: running with generation {running}", "the status")
         token = canary()

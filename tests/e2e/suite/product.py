@@ -106,9 +106,15 @@ class Product:
         """An upgrade to another configuration; each replica has it when this returns."""
         before = self.reloads()
         self.install(config=config)
-        self.look()
-        known = lambda: all(now > before.get(name, -1) for name, now in self.reloads().items())  # noqa: E731
-        wait("the new configuration to be in force", 120, known)
+
+        def known():
+            if all(now > before.get(name, -1) for name, now in self.reloads().items()):
+                return True
+            # Again and again: kubelet may look before it has heard of the change.
+            self.look()
+            return False
+
+        wait("the new configuration to be in force", 120, known, every=1)
 
     def look(self):
         """Kubelet carries a ConfigMap into a running pod within two minutes, or as soon as the pod changes."""

@@ -14,7 +14,8 @@ control_plane_up() {
 
   # No --encryption-provider-config: the scan of etcd's files must be able to
   # find an ordinary Secret, or it would prove nothing by finding none of ours.
-  # Aggregator routing has webhooks called at their pods' addresses.
+  # Aggregator routing has webhooks called at their pods' addresses. Image
+  # volumes are on by themselves only from 1.35.
   start kube-apiserver kube-apiserver \
     --etcd-servers http://127.0.0.1:2379 \
     --bind-address "$ADDRESS" --advertise-address "$ADDRESS" --secure-port 6443 \
@@ -22,6 +23,7 @@ control_plane_up() {
     --tls-cert-file "$PKI/apiserver.crt" --tls-private-key-file "$PKI/apiserver.key" \
     --client-ca-file "$PKI/cluster.crt" --authorization-mode Node,RBAC \
     --enable-admission-plugins NodeRestriction --allow-privileged --enable-aggregator-routing \
+    --feature-gates ImageVolume=true \
     --kubelet-client-certificate "$PKI/apiserver-to-kubelet.crt" \
     --kubelet-client-key "$PKI/apiserver-to-kubelet.key" \
     --kubelet-certificate-authority "$PKI/cluster.crt" --kubelet-preferred-address-types InternalIP \

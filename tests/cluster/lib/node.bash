@@ -4,24 +4,29 @@
 KUBELET=$STATE/kubelet
 PAUSE_IMAGE=localhost/hushpod-test/pause:latest
 
-ctr() { command ctr --address "$CONTAINERD" --namespace k8s.io "$@"; }
+# Where the machine has cgroup v1, every call would warn of its end.
+ctr() { CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=1 command ctr --address "$CONTAINERD" --namespace k8s.io "$@"; }
 
 containerd_up() {
   # restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot give the pause
-  # container the score that kubelet asks for, and dies.
+  # container the score that kubelet asks for, and dies. NRI would take its
+  # socket and plugins from outside the state directory.
   cat >"$STATE/containerd.toml" <<EOF
-version = 2
+version = 3
 root = "$STATE/containerd"
 state = "$STATE/run/containerd"
 [grpc]
   address = "$CONTAINERD"
 [plugins."io.containerd.internal.v1.opt"]
   path = "$STATE/containerd/opt"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "$PAUSE_IMAGE"
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "$PAUSE_IMAGE"
+[plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["/usr/lib/cni"]
     conf_dir = "$STATE/cni"
 EOF
   mkdir -p "$STATE/run"
@@ -44,6 +49,7 @@ authorization: {mode: Webhook}
 tlsCertFile: $PKI/kubelet-server.crt
 tlsPrivateKeyFile: $PKI/kubelet-server.key
 cgroupDriver: cgroupfs
+featureGates: {ImageVolume: true}
 failCgroupV1: false
 failSwapOn: false
 containerRuntimeEndpoint: unix://$CONTAINERD

@@ -35,9 +35,7 @@ def helm_upgrade_keeps_the_authorities(t):
     equal(lost, set(), "authorities that the upgrade took away")
     t.create(pod("app", wanted), dry_run=True)
     added = pod("app", {"file.x": f"added:secret/data/{t.namespace}/app#x"})
-    # Kubelet carries a ConfigMap into a running pod within two minutes, or as soon as the pod changes.
-    for each in product.pods():
-        kubectl("-n", NAMESPACE, "annotate", "pod", each["metadata"]["name"], "hushpod-e2e=look")
+    product.look()
     wait("the new configuration to be in force", 120, lambda: t.create(added, dry_run=True))
     product.install()
 

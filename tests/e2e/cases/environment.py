@@ -26,6 +26,11 @@ def variable(t, name, variable, container="app"):
     return t.sh(name, f"sed -n 's/^{variable}=//p' /tmp/environment", container)
 
 
+def resident(t, name):
+    """What PID 1 takes of the memory."""
+    return " ".join(t.sh(name, "grep -E '^(VmRSS|RssAnon|Threads)' /proc/1/status").split())
+
+
 @test(each=MODES)
 def environment_is_the_applications_and_no_process_stays(t, mode):
     """A Deployment of a wrapped and an unwrapped container: exact values in the one, none in the other or in a shell of
@@ -141,8 +146,7 @@ def environment_restart_reaches_one_container(t):
     more = [container("plain", FOREVER)]
     uid = t.start(pod("app", keys, f"{SHOW}; {FOREVER}", more=more))["metadata"]["uid"]
     equal(t.sh("app", "cat /proc/1/comm"), "hushpod-agent", "PID 1")
-    resident = t.sh("app", "grep -E '^(VmRSS|RssAnon|Threads)' /proc/1/status").split()
-    t.suite.say(f"the parent that stays: {' '.join(resident)}")
+    t.suite.say(f"the parent that stays: {resident(t, 'app')}")
 
     value = canary()
     t.secret(path="other", key=value)
@@ -230,22 +234,46 @@ def p9_environment_refusals(t):
     check(value not in message, "a value in the termination message")
 
 
-@test()
-def environment_figures(t):
-    """What wrapping costs a start, and how many bytes the program has on the node's disk."""
+@test(when=ALONE, node=True)
+def environment_from_an_image_volume(t):
+    """`imageVolumes: true`: our image is mounted, read-only, and the program executed from it, in every mode and by a
+    user that owns nothing there; no copy is made. Where it stays as parent, it restarts and signals as ever."""
     t.open()
-    t.start(pod("app", asking(t.secret(HF_TOKEN=canary())), f"{SHOW}; {FOREVER}"))
-    script = "i=0; while [ $i -lt 100 ]; do {} /bin/true; i=$((i+1)); done"
+    product, token = t.suite.product, canary()
+    reference = t.secret(HF_TOKEN=token)
+    command, now = f"{SHOW}; {FOREVER}", {"on-change": "restart", "on-change-jitter": "500ms"}
+    app = pod("app", asking(reference), command)
 
-    def seconds(prefix):
-        start = time.monotonic()
-        t.sh("app", script.format(prefix))
-        return time.monotonic() - start
+    def delivered():
+        """How the program comes, past the policy, which the API server changes in its own time."""
+        found = wait("a pod to be admitted", 20, lambda: t.create(app, dry_run=True))["spec"]["volumes"]
+        return next(each for each in found if each["name"] == "hushpod-bin")
 
-    plain, wrapped = [min(seconds(prefix) for _ in range(3)) for prefix in ("", " ".join(EXEC))]
-    size = int(t.sh("app", f"stat -c %s {PROGRAM}"))
-    t.suite.say(f"wrapping: {(wrapped - plain) * 10:.2f} ms a start; {size} bytes on disk in a pod")
-    check((wrapped - plain) / 100 < 0.2, "a start takes far longer than 20 ms")
+    copy = delivered()
+    check("emptyDir" in copy, f"without image volumes the program comes by {copy}")
+    with product.configured(imageVolumes=True):
+        equal(delivered()["image"], {"reference": product.image, "pullPolicy": "Never"}, "the volume hushpod-bin")
+        modes = [pod(mode.replace("+", "-"), asking(reference, mode=mode), command) for mode in MODES.values()]
+        restart = pod("restart", asking(reference, **now), command)
+        signal = pod("signal", asking(reference, **{"on-change": "signal:HUP"}), ["/programs/counter"])
+        for thing in t.start(*modes, restart, signal):
+            name = thing["metadata"]["name"]
+            mount = t.sh(name, "grep ' /hushpod-bin ' /proc/self/mounts").split()
+            check("ro" in mount[3].split(","), f"the program is mounted {mount[3]}")
+            check(not t.node.volume(thing, "empty-dir", "hushpod-bin").exists(), "there is a copy")
+        for thing in (*modes, restart):
+            equal(variable(t, thing["metadata"]["name"], "HF_TOKEN"), token, "HF_TOKEN")
+        for thing in modes:
+            equal(t.sh(thing["metadata"]["name"], "cat /proc/1/comm"), "sh", "PID 1")
+        t.suite.say(f"the parent that stays, from an image volume: {resident(t, 'restart')}")
+        running = variable(t, "sidecar", "HUSHPOD_GENERATION")
+        contains(t.sh("sidecar", f"{PROGRAM} status"), f"1 sh: running with generation {running}", "the status")
+        token = canary()
+        t.secret(HF_TOKEN=token)
+        wait("the new value", 30, lambda: variable(t, "restart", "HF_TOKEN") == token)
+        wait("kubelet to count the restart", 20, lambda: statuses(t.pod("restart"))["app"]["restartCount"] == 1)
+        wait("the signal", 20, lambda: t.file("signal", "/tmp/hups") == "1")
+    equal(delivered(), copy, "how the program comes without image volumes again")
 
 
 @test(when=ALONE, long=True)

@@ -16,6 +16,9 @@ from suite.runner import ALONE, test
 from suite.space import BUSYBOX, annotations, canary, container, has_run, pod
 
 BINDING = "ValidatingAdmissionPolicyBinding"
+# Volumes that could be in the place of one of ours.
+PROGRAMS = {"configMap": {"name": "programs"}}
+IMAGE = {"image": {"reference": BUSYBOX, "pullPolicy": "Never"}}
 
 
 def nowhere(name, wanted=None):
@@ -262,24 +265,37 @@ def p6_ephemeral_containers_cannot_mount_our_volumes(t):
     t.never_restarted(thing)
 
 
+def opted_in(t, webhook, keys, spec):
+    """A pod that a later webhook opts in, with all that ours would have made of it: `spec`, or so it says."""
+    webhook.patch = [*annotating(annotations(keys)), {"op": "replace", "path": "/spec", "value": spec}]
+    return t.create(late(t, "opted-in"), dry_run=True)
+
+
+def replaced(spec, name, value):
+    spec["volumes"] = [{"name": name, **value} if each["name"] == name else each for each in spec["volumes"]]
+
+
+def refused_by_policy(sentence, create):
+    try:
+        create()
+    except Failed as refusal:
+        contains(str(refusal), ["ValidatingAdmissionPolicy", sentence], "the refusal")
+    else:
+        raise Failed(f"admitted, where the policy should have said {sentence!r}")
+
+
 @test(when=ALONE, node=True)
 def p7_each_rule_of_the_policy_refuses(t):
     """A later webhook opts a pod in with all that ours would have made, and one thing wrong with it: every rule of the
     policy refuses what it is there for, and nothing else."""
     t.open()
-    keys = {"file.x": "secret/data/app#x", "env.TOKEN": "secret/data/app#token"}
-    plain = late(t, "broken", init=[container("first", "true")])
-    asking = copy.deepcopy(plain)
-    asking["metadata"]["annotations"].update(annotations({**keys, "init-order": "after:first"}))
-    made = t.create(asking, dry_run=True)["spec"]
+    keys = {"file.x": "secret/data/app#x", "env.TOKEN": "secret/data/app#token", "init-order": "after:first"}
+    made = t.create(pod("asking", keys, init=[container("first", "true")]), dry_run=True)["spec"]
     names = [each["name"] for each in made["initContainers"]]
     equal(names, ["first", "hushpod"], "the init containers that ours makes")
 
     def app_mounts(spec, name):
         return next(each for each in spec["containers"][0]["volumeMounts"] if each["name"] == name)
-
-    def replaced(spec, name, value):
-        spec["volumes"] = [{"name": name, **value} if each["name"] == name else each for each in spec["volumes"]]
 
     def early(spec):
         mount = {"name": "hushpod-secrets", "mountPath": "/early", "subPath": "live", "readOnly": True}
@@ -299,7 +315,9 @@ def p7_each_rule_of_the_policy_refuses(t):
         "other than the agent mounts a volume": lambda spec: spec["containers"][0]["volumeMounts"].append(state),
         "with the subPath live": lambda spec: app_mounts(spec, "hushpod-secrets").pop("subPath"),
         "and hushpod-bin read-only": lambda spec: app_mounts(spec, "hushpod-bin").pop("readOnly"),
-        "the volume hushpod-bin is not": lambda spec: replaced(spec, "hushpod-bin", {"configMap": {"name": "programs"}}),
+        "the volume hushpod-bin is not": lambda spec: replaced(spec, "hushpod-bin", PROGRAMS),
+        # Where the operator has not said that nodes can.
+        "hushpod-bin is not the one": lambda spec: replaced(spec, "hushpod-bin", IMAGE),
         "replaced the commands": lambda spec: spec["containers"][0].update(command=["sleep"]),
         "an init container before the agent mounts": early,
         "no container mounts hushpod-secrets": unmounted,
@@ -307,22 +325,29 @@ def p7_each_rule_of_the_policy_refuses(t):
     }
     with LateWebhook(t, []) as webhook:
         known(t, webhook)
-
-        def created(spec):
-            added = annotating(annotations({**keys, "init-order": "after:first"}))
-            webhook.patch = [*added, {"op": "replace", "path": "/spec", "value": spec}]
-            return t.create(plain, dry_run=True)
-
-        created(made)
+        opted_in(t, webhook, keys, made)
         for sentence, spoil in rules.items():
             spec = copy.deepcopy(made)
             spoil(spec)
-            try:
-                created(spec)
-            except Failed as refusal:
-                contains(str(refusal), ["ValidatingAdmissionPolicy", sentence], "the refusal")
-            else:
-                raise Failed(f"admitted, where the policy should have said {sentence!r}")
+            refused_by_policy(sentence, lambda: opted_in(t, webhook, keys, spec))  # noqa: B023
+
+
+@test(when=ALONE, node=True)
+def p7_the_policy_knows_image_volumes(t):
+    """With `imageVolumes: true` a pod may have the image, or the copy, which a replica asks for until it knows."""
+    t.open()
+    keys = {"env.TOKEN": "secret/data/app#token"}
+    copied = t.create(pod("copied", keys), dry_run=True)["spec"]
+    with t.suite.product.configured(imageVolumes=True), LateWebhook(t, []) as webhook:
+        known(t, webhook)
+        # The API server takes a moment for a changed policy.
+        mounted = wait("the policy to let it pass", 20, lambda: t.create(pod("mounted", keys), dry_run=True))["spec"]
+        images = [each["image"]["reference"] for each in mounted["volumes"] if "image" in each]
+        equal(images, [t.suite.product.image], "the image volumes")
+        for spec in (mounted, copied):
+            opted_in(t, webhook, keys, spec)
+            replaced(spec, "hushpod-bin", PROGRAMS)
+            refused_by_policy("the volume hushpod-bin is not", lambda: opted_in(t, webhook, keys, spec))  # noqa: B023
 
 
 @test(when=ALONE, node=True)

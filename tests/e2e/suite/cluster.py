@@ -74,6 +74,22 @@ class Api:
             raise ApiError(status, message)
         return json.loads(answer)
 
+    def text(self, path):
+        """What is no JSON, such as metrics."""
+        status, answer = self.raw("GET", path)
+        check(status == 200, f"GET {path}: {status} {answer[:200]!r}")
+        return answer.decode()
+
+    @staticmethod
+    def sums(text):
+        """Metrics by their names and labels; of those that are there several times, the sum."""
+        found = {}
+        for line in text.splitlines():
+            if line and not line.startswith("#"):
+                name, number = line.rsplit(" ", 1)
+                found[name] = found.get(name, 0) + float(number)
+        return found
+
     @staticmethod
     def path(version, kind, namespace=None, name=None):
         plural = kind.lower() + "s" if not kind.endswith("y") else kind.lower()[:-1] + "ies"

@@ -1,9 +1,11 @@
 """What is tested: the image and the chart, built from this checkout and installed as a user would."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import tempfile
+import time
 from pathlib import Path
 
 from .base import check, run, wait
@@ -90,6 +92,36 @@ class Product:
             arguments = ["upgrade", "--install", RELEASE, ROOT / "charts/hushpod", "--namespace", NAMESPACE]
             run("helm", *arguments, "--values", file.name, "--wait", "--timeout", "3m", *options, seconds=240)
 
+    @contextlib.contextmanager
+    def configured(self, **fields):
+        """With these fields in the operator's configuration. Nothing else may go on meanwhile."""
+        config = self.values()["config"]
+        try:
+            self.configure({**config, **fields})
+            yield
+        finally:
+            self.configure(config)
+
+    def configure(self, config):
+        """An upgrade to another configuration; each replica has it when this returns."""
+        before = self.reloads()
+        self.install(config=config)
+
+        def known():
+            if all(now > before.get(name, -1) for name, now in self.reloads().items()):
+                return True
+            # Again and again: kubelet may look before it has heard of the change.
+            self.look()
+            return False
+
+        wait("the new configuration to be in force", 120, known, every=1)
+
+    def look(self):
+        """Kubelet carries a ConfigMap into a running pod within two minutes, or as soon as the pod changes."""
+        for each in self.pods():
+            name, mark = each["metadata"]["name"], f"hushpod-e2e={time.time_ns()}"
+            kubectl("-n", NAMESPACE, "annotate", "pod", name, "--overwrite", mark)
+
     def set_up(self):
         """Namespace and chart. The namespace asks for Pod Security `restricted`: our own workloads must pass."""
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -140,18 +172,19 @@ class Product:
 
     def metrics(self):
         """What the replicas count, by the metric's name and labels, summed; and the text of it all."""
-        text = ""
-        for each in self.pods():
-            path = f"/api/v1/namespaces/{NAMESPACE}/pods/{each['metadata']['name']}:8081/proxy/metrics"
-            status, answer = self.api.raw("GET", path)
-            check(status == 200, f"GET {path}: {status} {answer[:200]!r}")
-            text += answer.decode()
-        sums = {}
-        for line in text.splitlines():
-            if line and not line.startswith("#"):
-                name, number = line.rsplit(" ", 1)
-                sums[name] = sums.get(name, 0) + float(number)
-        return sums, text
+        text = "".join(self.counted().values())
+        return self.api.sums(text), text
+
+    def counted(self):
+        """What each replica's `/metrics` says, by its pod's name."""
+        names = [each["metadata"]["name"] for each in self.pods()]
+        paths = {name: f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:8081/proxy/metrics" for name in names}
+        return {name: self.api.text(path) for name, path in paths.items()}
+
+    def reloads(self):
+        """How many configurations each replica has taken into use since it started, by its pod's name."""
+        series = 'hushpod_config_reload_total{outcome="ok"}'
+        return {name: self.api.sums(text)[series] for name, text in self.counted().items()}
 
     def reviews(self):
         """How many pods the replicas have been asked about since they started."""

@@ -2,7 +2,9 @@
 
 import argparse
 import concurrent.futures
+import contextlib
 import fcntl
+import glob
 import inspect
 import os
 import shutil
@@ -135,21 +137,18 @@ class Suite:
         """Kubelet deletes logs with their pod: a link keeps them, to be looked through at the end."""
         if not self.node:
             return
-        for path in self.node.pod_logs.glob("*/*/*.log"):
-            kept = self.kept_logs / f"{path.relative_to(self.node.pod_logs)}.{path.stat().st_ino}"
-            if not kept.exists():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                try:
+        # Unlike Path's, this glob does not mind that a directory is gone since it was listed.
+        for path in map(Path, glob.glob(f"{self.node.pod_logs}/*/*/*.log")):
+            # So may the log be, or another thread may have linked it.
+            with contextlib.suppress(OSError):
+                kept = self.kept_logs / f"{path.relative_to(self.node.pod_logs)}.{path.stat().st_ino}"
+                if not kept.exists():
+                    kept.parent.mkdir(parents=True, exist_ok=True)
                     os.link(path, kept)
-                except OSError:
-                    pass  # gone since it was listed, or linked by another thread
 
     def watch_logs(self):
         while not self.watching.wait(1):
-            try:
-                self.keep_logs()
-            except OSError:
-                pass
+            self.keep_logs()
 
     # --- tests
 

@@ -1,6 +1,8 @@
 //! Logs: to standard error, one line an event, times in UTC (RFC 3339).
 
 use std::io::{self, IsTerminal as _};
+#[cfg(feature = "cluster")]
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -15,6 +17,9 @@ use tracing_subscriber::{Registry, fmt};
 /// Some megabytes at most.
 #[cfg(feature = "cluster")]
 const QUEUED_LINES: usize = 16_384;
+/// How late a line may be that comes right after another.
+#[cfg(feature = "cluster")]
+const LOG_PAUSE: Duration = Duration::from_millis(10);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -45,8 +50,25 @@ pub fn init_for_server(format: LogFormat, level: Level) -> (WorkerGuard, ErrorCo
 
 #[cfg(feature = "cluster")]
 fn behind_a_thread(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    // Flushed whenever the queue is empty: one write for all that came meanwhile.
-    NonBlockingBuilder::default().buffered_lines_limit(QUEUED_LINES).finish(io::BufWriter::new(writer))
+    NonBlockingBuilder::default().buffered_lines_limit(QUEUED_LINES).finish(Paced(io::BufWriter::new(writer)))
+}
+
+/// Flushed whenever the queue is empty, it rests then: what comes meanwhile goes in one write, and wakes nobody.
+#[cfg(feature = "cluster")]
+struct Paced<W: io::Write>(io::BufWriter<W>);
+
+#[cfg(feature = "cluster")]
+impl<W: io::Write> io::Write for Paced<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "it has a thread of its own")]
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()?;
+        std::thread::sleep(LOG_PAUSE);
+        Ok(())
+    }
 }
 
 fn init_to<W>(format: LogFormat, level: Level, writer: W)

@@ -120,7 +120,7 @@ pub fn converge(
             for mount in ours.iter().filter(|_| wanted) {
                 let mounts = at!["spec", list, index, "volumeMounts"];
                 if !patched.list(&mounts).iter().any(|present| is_same(present, mount)) {
-                    patched.insert(&mounts, usize::MAX, mount.clone());
+                    patched.insert(&mounts, usize::MAX, mount, mount.clone());
                 }
             }
         }

@@ -203,7 +203,7 @@ fn converge_volumes(patched: &mut Patched, wanted: &[Volume]) -> Result<(), Refu
     for volume in wanted {
         let name = &volume.name;
         let Some(index) = patched.list(&list).iter().position(|present| name_of(present) == name) else {
-            patched.insert_unseen(&list, usize::MAX, volume, json!({"name": name}));
+            patched.insert(&list, usize::MAX, volume, json!({"name": name}));
             continue;
         };
         let volume = json!(volume);
@@ -253,7 +253,7 @@ fn place(
             container.resources = None;
             patched.converge(&below(&list, Step::Index(index)), &json!(container));
         } else {
-            patched.insert_unseen(&list, index, container, seen);
+            patched.insert(&list, index, container, seen);
         }
         if is_init {
             next = index + 1;
@@ -268,7 +268,7 @@ fn move_behind(patched: &mut Patched, list: &[Step<'_>], index: usize, next: usi
     patched.remove(&below(list, Step::Index(index)));
     // What stood behind it has moved up by one.
     let next = next.saturating_sub(1);
-    patched.insert(list, next, moved);
+    patched.insert(list, next, moved.clone(), moved);
     next
 }
 

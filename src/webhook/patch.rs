@@ -106,36 +106,31 @@ impl Patched {
     /// Sets a field, unless it has this value; makes the objects on its way.
     pub fn set(&mut self, path: &[Step<'_>], value: Value) {
         self.make_parents(path);
-        match self.get(path) {
-            Some(present) if *present == value => {}
-            Some(_) => self.put("replace", path, value),
-            None => self.put("add", path, value),
+        if self.get(path) != Some(&value) {
+            self.put(self.word(path), path, value.clone(), value);
         }
+    }
+
+    /// What giving a field its value is called.
+    fn word(&self, path: &[Step<'_>]) -> &'static str {
+        if self.get(path).is_some() { "replace" } else { "add" }
     }
 
     fn make_parents(&mut self, path: &[Step<'_>]) {
         for depth in 1..path.len() {
             let parent = path.get(..depth).unwrap_or(path);
             if self.get(parent).is_none_or(Value::is_null) {
-                self.put("add", parent, Value::Object(Map::new()));
+                self.put("add", parent, Map::new(), Value::Object(Map::new()));
             }
         }
     }
 
-    /// Puts an item into a list, making the list if there is none; at its end if `index` lies beyond it.
-    pub fn insert(&mut self, list: &[Step<'_>], index: usize, item: Value) {
-        let Some(index) = self.index_in(list, index) else { return self.set(list, Value::Array(vec![item])) };
-        if let Some(Value::Array(items)) = get_mut(&mut self.object, list) {
-            self.patch.push("add", &below(list, Step::Index(index)), Some(&item));
-            items.insert(index, item);
-        }
-    }
-
-    /// The same for an item of which no later step looks at more than `seen`: it becomes text at once, and no value.
-    pub fn insert_unseen(&mut self, list: &[Step<'_>], index: usize, item: impl Serialize, seen: Value) {
+    /// Puts an item into a list, making the list if there is none; at its end if `index` lies beyond it. `seen` is as
+    /// much of it as later steps look at: what is no value yet need not become one.
+    pub fn insert(&mut self, list: &[Step<'_>], index: usize, item: impl Serialize, seen: Value) {
         let Some(index) = self.index_in(list, index) else {
             self.make_parents(list);
-            return self.put_unseen("add", list, [item], Value::Array(vec![seen]));
+            return self.put(self.word(list), list, [item], Value::Array(vec![seen]));
         };
         if let Some(Value::Array(items)) = get_mut(&mut self.object, list) {
             self.patch.push("add", &below(list, Step::Index(index)), Some(item));
@@ -179,7 +174,7 @@ impl Patched {
                 for (item, place) in items.iter().zip(places) {
                     match place {
                         Some(index) => self.converge(&below(path, Step::Index(index)), item),
-                        None => self.insert(path, usize::MAX, item.clone()),
+                        None => self.insert(path, usize::MAX, item, item.clone()),
                     }
                 }
             }
@@ -189,15 +184,7 @@ impl Patched {
 
     /// Adds or replaces a field. If there is no object for it to be in, which callers have looked for, nothing is done:
     /// the pod that the patch describes and the one that we look at must not part.
-    fn put(&mut self, op: &'static str, path: &[Step<'_>], value: Value) {
-        let Some((Step::Field(name), parents)) = path.split_last() else { return };
-        if let Some(Value::Object(fields)) = get_mut(&mut self.object, parents) {
-            self.patch.push(op, path, Some(&value));
-            fields.insert((*name).to_owned(), value);
-        }
-    }
-
-    fn put_unseen(&mut self, op: &'static str, path: &[Step<'_>], value: impl Serialize, seen: Value) {
+    fn put(&mut self, op: &'static str, path: &[Step<'_>], value: impl Serialize, seen: Value) {
         let Some((Step::Field(name), parents)) = path.split_last() else { return };
         if let Some(Value::Object(fields)) = get_mut(&mut self.object, parents) {
             self.patch.push(op, path, Some(value));

@@ -229,14 +229,11 @@ impl Agent {
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
     pub async fn run(self, shutdown: &CancellationToken) -> Result<(), AgentError> {
         let Self { mode, paths, plan, source, mut volume } = self;
-        let port = plan.metrics_port.map(|port| (Port::new(&plan, volume.watch_running()), port));
-        let shown = port.as_ref().map(|(port, _)| port.clone());
-        if let Some((port, number)) = port
-            && mode == Mode::Sidecar
-        {
-            tokio::spawn(port.serve(number, shutdown.clone()));
+        let port = plan.metrics_port.map(|number| Port::new(number, &plan, volume.watch_running()));
+        if let (Some(port), Mode::Sidecar) = (&port, mode) {
+            tokio::spawn(port.clone().serve(shutdown.clone()));
         }
-        Keeper::new(mode, plan, source, volume, &paths, shown).run(shutdown).await
+        Keeper::new(mode, plan, source, volume, &paths, port).run(shutdown).await
     }
 }
 

@@ -16,8 +16,6 @@ mod read;
 mod status;
 mod supervise;
 
-use rustix::fs::OFlags;
-
 use crate::annotations::OnChange;
 use arguments::{CommandLine, UsageError};
 use read::{ReadError, Reading};
@@ -113,13 +111,12 @@ fn is_help(argument: &OsStr) -> bool {
 fn run(arguments: &CommandLine) -> Result<u8, ExecError> {
     let reading = read::read(&arguments.sources, &arguments.keep)?;
     let mut command = command(arguments, &reading);
-    let shown = |flags| reading.origin.as_ref().and_then(|origin| origin.hold(flags));
-    if arguments.on_change == OnChange::None {
-        let _shown = shown(OFlags::empty());
+    let stays = arguments.on_change != OnChange::None;
+    let _shown = reading.origin.as_ref().and_then(|origin| origin.hold(stays));
+    if !stays {
         // Returns only if it failed. What is read goes with this program's memory.
         return Err(ExecError::run(&arguments.program, &command.exec()));
     }
-    let _shown = shown(OFlags::CLOEXEC);
     supervise::supervise(arguments, reading, command)
 }
 

@@ -40,6 +40,7 @@ const TOLD_EVERY: Duration = Duration::from_mins(30);
 /// What is shown. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Port {
+    number: u16,
     providers: Arc<[String]>,
     running: Running,
     shown: Arc<Mutex<Shown>>,
@@ -55,8 +56,8 @@ struct Shown {
 // === impl Port ===
 
 impl Port {
-    pub(super) fn new(plan: &Plan, running: Running) -> Self {
-        Self { providers: plan.providers.keys().cloned().collect(), running, shown: Arc::default() }
+    pub(super) fn new(number: u16, plan: &Plan, running: Running) -> Self {
+        Self { number, providers: plan.providers.keys().cloned().collect(), running, shown: Arc::default() }
     }
 
     /// Shows another status from now on.
@@ -65,10 +66,10 @@ impl Port {
     }
 
     /// Serves until `shutdown` is cancelled. Whatever goes wrong here is logged: files matter more.
-    pub(super) async fn serve(self, port: u16, shutdown: CancellationToken) {
+    pub(super) async fn serve(self, shutdown: CancellationToken) {
         let served = async {
-            let listener = listen(port).await;
-            info!(port, "metrics are served");
+            let listener = listen(self.number).await;
+            info!(port = self.number, "metrics are served");
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
@@ -122,7 +123,7 @@ impl Port {
     fn generations(&self) -> (StatusCode, String) {
         let running = self.running.generations();
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let newest = shown.status.newest.as_ref().or(shown.status.generation.as_ref());
+        let newest = shown.status.newest_known();
         let sentence = format!("running with generation {}, newest {}", listed(&running), listed(newest));
         if outdated(&running, newest) == 0 {
             shown.told = None;
@@ -143,11 +144,10 @@ impl Port {
     fn metrics(&self) -> String {
         let running = self.running.generations();
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let Status { generation, since, newest, held, pinned, failing, .. } = &shown.status;
-        let newest = newest.as_ref().or(generation.as_ref());
-        let roles = [("delivered", generation.iter().collect()), ("newest", newest.into_iter().collect())];
-        let roles = roles.into_iter().chain([("running", running.iter().collect::<Vec<_>>())]);
-        let roles = roles.flat_map(|(role, ids)| ids.into_iter().map(move |id| (role, id)));
+        let Status { generation, since, held, pinned, failing, .. } = &shown.status;
+        let newest = shown.status.newest_known();
+        let delivered = generation.iter().map(|id| ("delivered", id));
+        let roles = delivered.chain(newest.map(|id| ("newest", id))).chain(running.iter().map(|id| ("running", id)));
         let infos = roles.map(|(role, GenerationId(id))| (format!("{{role=\"{role}\",generation=\"{id}\"}}"), 1));
         let since = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
         let failing = self.providers.iter().map(|provider| {
@@ -230,7 +230,7 @@ mod tests {
             file
         });
         let providers = ["files".to_owned(), "vault".to_owned()].into();
-        let port = Port { providers, running: Running::new(dir.path()), shown: Arc::default() };
+        let port = Port { number: 0, providers, running: Running::new(dir.path()), shown: Arc::default() };
         (dir, port, held)
     }
 

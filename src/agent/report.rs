@@ -54,6 +54,12 @@ macro_rules! report {
 // === impl Status ===
 
 impl Status {
+    /// The newest generation that the stores have, as far as is known: the one in the volume, if there is no other.
+    #[must_use]
+    pub fn newest_known(&self) -> Option<&GenerationId> {
+        self.newest.as_ref().or(self.generation.as_ref())
+    }
+
     /// Reports a change for the good, or one that someone asked for.
     pub fn info(&self, event: &'static str, sentence: &str) {
         report!(info, self, event, None::<&str>, sentence);

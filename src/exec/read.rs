@@ -24,7 +24,7 @@ const DATA: &str = "..data";
 const OWN_PREFIX: &str = "..";
 /// … and, where two of them have one id, behind it.
 const COUNTER: char = '~';
-/// How often a generation may be taken away while it is read: it stays for a second.
+/// How often a generation may be taken away while it is read, which stays for a second; and how often a lock may be taken.
 const ATTEMPTS: usize = 20;
 /// Between two attempts to take a lock.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
@@ -229,9 +229,10 @@ impl Volume {
 
 impl Origin {
     /// Shows the agent that a process runs with this generation, for as long as what is returned is open; `None` where
-    /// nobody looks. `flags` say whether it stays open in the program that this process becomes.
-    pub(super) fn hold(&self, flags: OFlags) -> Option<OwnedFd> {
+    /// nobody looks. Unless this process `stays`, it is left open in the program that this process becomes.
+    pub(super) fn hold(&self, stays: bool) -> Option<OwnedFd> {
         let path = self.files.join(RUNNING).join(&self.generation);
+        let flags = if stays { OFlags::CLOEXEC } else { OFlags::empty() };
         let file = openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | flags, Mode::empty()).ok()?;
         // The agent has the lock for an instant, to see whether anybody does; whoever else keeps it is not waited for.
         for _ in 0..ATTEMPTS {

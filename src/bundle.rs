@@ -89,7 +89,7 @@ pub enum Decode {
 pub struct VolumePath(String);
 
 /// Permission bits of a file, at most `0777`; written as an octal string such as `"0440"`.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FileMode(u32);
 

@@ -71,7 +71,7 @@ fn everything() -> Vec<String> {
 }
 
 /// Who asks, and what templates are filled with: the pod's namespace and service account.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Identity {
     /// Kubernetes namespace.

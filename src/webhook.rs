@@ -32,6 +32,7 @@ pub mod containers;
 pub mod mounts;
 pub mod mutate;
 pub mod patch;
+pub mod prepared;
 pub mod registration;
 pub mod relevant;
 pub mod reload;

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::serve::metrics::Registry;
 use crate::serve::{Server, tls};
 use crate::webhook::certificate::{self, Names};
+use crate::webhook::mutate::Injector;
 use crate::webhook::{self, Metrics, review};
 
 /// A directory that goes when the demo ends.
@@ -127,12 +128,12 @@ impl Webhook {
             "defaultProvider": "store",
             "providers": {"store": {"type": "file", "path": store.file()}},
         });
-        let config = Config::from_yaml(&config.to_string()).map_err(|error| broken(&error))?;
+        let injector = Injector::new(Config::from_yaml(&config.to_string()).map_err(|error| broken(&error))?);
         let names = Names { pod: "demo".into(), service: "hushpod".into(), namespace: "demo".into() };
         let issued = certificate::issue(&names, SystemTime::now()).map_err(|error| broken(&error))?;
         let served = tls::Served::default();
         served.publish(issued.credentials);
-        let decide = Arc::new(move |body: &[u8]| review::answer(body, &config));
+        let decide = Arc::new(move |body: &[u8]| review::answer(body, &injector));
         let router = webhook::router(decide, Metrics::new(Registry::default()));
         let stop = CancellationToken::new();
         let server = Server::bind(([127, 0, 0, 1], 0).into())

@@ -11,7 +11,7 @@ use crate::plan::Plan;
 pub const IMAGE_USER: i64 = 65532;
 
 /// The agent's identity in the kernel, and the files' permission bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Access {
     /// `runAsUser` of the agent; `None` leaves it to the image, or to the range that OpenShift assigns.
     pub user: Option<i64>,

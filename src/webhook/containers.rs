@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::access::Access;
@@ -59,15 +61,15 @@ const PAGE: u64 = 4096;
 /// Files that a directory is reckoned to have: the plan cannot know.
 const FILES_PER_DIR: u64 = 32;
 
-/// An injected container and where it goes.
+/// An injected container or volume.
 #[derive(Debug)]
 pub struct Injected {
+    /// The list of a pod's `spec` that it stands in.
+    pub list: &'static str,
     /// Its name.
-    pub name: &'static str,
-    /// Whether it stands among `initContainers`.
-    pub is_init: bool,
-    /// What must hold of it.
-    pub container: Container,
+    pub name: String,
+    /// All of it, as patches write it.
+    pub json: Box<RawValue>,
 }
 
 /// Everything that the containers and volumes are made from.
@@ -124,7 +126,7 @@ impl Blueprint<'_> {
         let native = self.config.native_sidecars;
         let mut injected = Vec::with_capacity(2);
         if self.mode != Mode::Sidecar || !native {
-            injected.push(Injected { name: INIT, is_init: true, container: container(INIT, "init") });
+            injected.push(Injected::new("initContainers", INIT, &container(INIT, "init")));
         }
         if self.mode != Mode::Init {
             let mut sidecar = container(SIDECAR, "sidecar");
@@ -146,14 +148,15 @@ impl Blueprint<'_> {
                 let post_start = Some(LifecycleHandler { exec, ..LifecycleHandler::default() });
                 sidecar.lifecycle = Some(Lifecycle { post_start, ..Lifecycle::default() });
             }
-            injected.push(Injected { name: SIDECAR, is_init: native, container: sidecar });
+            let list = if native { "initContainers" } else { "containers" };
+            injected.push(Injected::new(list, SIDECAR, &sidecar));
         }
         Ok(injected)
     }
 
     /// The volumes.
     #[must_use]
-    pub fn volumes(&self) -> Vec<Volume> {
+    pub fn volumes(&self) -> Vec<Injected> {
         let annotations = DownwardAPIVolumeSource {
             items: Some(vec![pod_field("annotations", "metadata.annotations")]),
             ..DownwardAPIVolumeSource::default()
@@ -168,7 +171,7 @@ impl Blueprint<'_> {
         if self.has_variables() {
             volumes.push(self.bin_volume());
         }
-        volumes
+        volumes.iter().map(|volume| Injected::new("volumes", &volume.name, volume)).collect()
     }
 
     fn has_variables(&self) -> bool {
@@ -275,10 +278,24 @@ impl Blueprint<'_> {
 // === impl Injected ===
 
 impl Injected {
+    fn new(list: &'static str, name: &str, object: &impl Serialize) -> Self {
+        // Objects have strings for keys, and memory takes what is written.
+        Self { list, name: name.to_owned(), json: to_raw_value(object).unwrap_or_default() }
+    }
+
     /// What later steps look at, instead of all of it: see [`is_ours`].
     #[must_use]
     pub fn seen(&self) -> Value {
+        if self.list == "volumes" {
+            return json!({"name": self.name});
+        }
         json!({"name": self.name, "command": [AGENT], "env": [{"name": PLAN_VARIABLE}]})
+    }
+
+    /// All of it, to be compared with what a pod has.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        serde_json::from_str(self.json.get()).unwrap_or_default()
     }
 }
 

@@ -5,17 +5,24 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::Volume;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::containers::{Blueprint, INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours};
+use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours};
 use super::patch::{Patch, Patched, Step, at, below};
+use super::prepared::{Asked, Remembered};
 use super::wrap::Wrapper;
 use super::{mounts, sources};
 use crate::annotations::{self, AnnotationError, InitOrder, METRICS_PORT, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
-use crate::config::Config;
-use crate::plan::{Identity, Plan, PlanError};
+use crate::config::{Config, Identity};
+use crate::plan::PlanError;
+
+/// Decides on pods by one configuration. What it decides does not depend on what it remembers.
+#[derive(Debug)]
+pub struct Injector {
+    config: Config,
+    remembered: Remembered,
+}
 
 /// What to do with a pod that is admitted.
 #[derive(Debug, Default)]
@@ -52,73 +59,79 @@ pub(super) const LISTS: [&str; 2] = ["initContainers", "containers"];
 /// The annotation of static pods. (<https://kubernetes.io/docs/reference/labels-annotations-taints/>)
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Mutates a pod that is being created in `namespace`.
-///
-/// # Errors
-/// [`Refusal`], whose sentence names the annotation, field, container or volume.
-pub fn mutate(mut pod: Value, namespace: &str, config: &Config) -> Result<Mutation, Refusal> {
-    let annotations = take_annotations(&mut pod);
-    if !annotations::opts_in(&annotations) {
-        return Ok(Mutation::default());
-    }
-    let (bundle, options) = annotations::parse(&annotations)?;
-    let mut options = options.or(&config.defaults);
-    let spec = pod.get("spec").unwrap_or(&Value::Null);
-    screen(spec, &annotations, config)?;
-    let mut warnings = Vec::new();
-    let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
-    options.mode = Some(mode);
-    let selection = mounts::Selection::of(spec, &options)?;
-    let earlier = LISTS.iter().flat_map(|list| containers(spec, list)).find(|container| is_ours(container));
-    let access = match earlier.and_then(|container| Access::kept(container, &bundle)) {
-        Some(kept) => kept,
-        None => Access::decide(spec, &selection.containers(spec), &options)
-            .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
-    };
-    options.file_mode = Some(access.file_mode);
-    if mode == Mode::Init && options.metrics_port.take().is_some() {
-        warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
-    }
-    let wrapper = Wrapper::of(spec, &bundle, &options, mode, earlier.is_some())?;
-    let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
-    let identity =
-        Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
-    let plan = Plan::build(identity, &bundle, &options, config)?;
-    sources::check(spec, &bundle, &plan)?;
-    let plan_json = plan.to_json()?;
-    let others = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
-    let blueprint = Blueprint {
-        config,
-        options: &options,
-        mode,
-        plan: &plan,
-        plan_json: &plan_json,
-        access,
-        guaranteed: is_guaranteed(others),
-    };
-    let injected = blueprint
-        .containers()
-        .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
-    if spec.get("hostNetwork") == Some(&json!(true)) && options.notify.iter().any(|n| matches!(n, Notify::Http { .. }))
-    {
-        warnings.push(format!("{PREFIX}{NOTIFY}: with hostNetwork, http: reaches the node's localhost, not the pod's"));
+// === impl Injector ===
+
+impl Injector {
+    /// One that remembers nothing yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, remembered: Remembered::default() }
     }
 
-    let mut patched = Patched::new(pod);
-    converge_volumes(&mut patched, &blueprint.volumes())?;
-    place(&mut patched, injected, &options, &mut warnings)?;
-    // Before the mounts: whether a container has them tells whether it was there the last time.
-    if let Some(wrapper) = wrapper {
-        wrapper.converge(&mut patched, &selection, &mut warnings)?;
+    /// What it decides by.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
     }
-    mounts::converge(&mut patched, &selection, &options, &mut warnings)?;
-    if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
-        patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
+
+    /// Mutates a pod that is being created in `namespace`.
+    ///
+    /// # Errors
+    /// [`Refusal`], whose sentence names the annotation, field, container or volume.
+    pub fn mutate(&self, mut pod: Value, namespace: &str) -> Result<Mutation, Refusal> {
+        let config = &self.config;
+        let annotations = take_annotations(&mut pod);
+        if !annotations::opts_in(&annotations) {
+            return Ok(Mutation::default());
+        }
+        let (bundle, options) = annotations::parse(&annotations)?;
+        let mut options = options.or(&config.defaults);
+        let spec = pod.get("spec").unwrap_or(&Value::Null);
+        screen(spec, &annotations, config)?;
+        let mut warnings = Vec::new();
+        let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
+        options.mode = Some(mode);
+        let selection = mounts::Selection::of(spec, &options)?;
+        let (ours, others): (Vec<_>, Vec<_>) =
+            LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
+        let access = match ours.first().and_then(|container| Access::kept(container, &bundle)) {
+            Some(kept) => kept,
+            None => Access::decide(spec, &selection.containers(spec), &options)
+                .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
+        };
+        options.file_mode = Some(access.file_mode);
+        if mode == Mode::Init && options.metrics_port.take().is_some() {
+            warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
+        }
+        let wrapper = Wrapper::of(spec, &bundle, &options, mode, !ours.is_empty())?;
+        let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let identity =
+            Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
+        let asked = Asked { annotations, identity, mode, access, guaranteed: is_guaranteed(others.into_iter()) };
+        let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
+        sources::check(spec, &bundle, &prepared.plan)?;
+        let calls = options.notify.iter().any(|notify| matches!(notify, Notify::Http { .. }));
+        if calls && spec.get("hostNetwork") == Some(&json!(true)) {
+            warnings
+                .push(format!("{PREFIX}{NOTIFY}: with hostNetwork, http: reaches the node's localhost, not the pod's"));
+        }
+
+        let mut patched = Patched::new(pod);
+        converge_volumes(&mut patched, &prepared.volumes)?;
+        place(&mut patched, &prepared.containers, &options, &mut warnings)?;
+        // Before the mounts: whether a container has them tells whether it was there the last time.
+        if let Some(wrapper) = wrapper {
+            wrapper.converge(&mut patched, &selection, &mut warnings)?;
+        }
+        mounts::converge(&mut patched, &selection, &options, &mut warnings)?;
+        if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
+            patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
+        }
+        for secret in &config.image_pull_secrets {
+            patched.converge(&at!["spec", "imagePullSecrets"], &json!([{"name": secret}]));
+        }
+        Ok(Mutation { patch: patched.into_patch(), warnings })
     }
-    for secret in &config.image_pull_secrets {
-        patched.converge(&at!["spec", "imagePullSecrets"], &json!([{"name": secret}]));
-    }
-    Ok(Mutation { patch: patched.into_patch(), warnings })
 }
 
 /// A subresource that adds ephemeral containers: they may not mount our volumes, where they would see what only the
@@ -192,7 +205,7 @@ fn choose_mode(
 }
 
 /// Our volumes, added or converged; one of our names on anything else is refused.
-fn converge_volumes(patched: &mut Patched, wanted: &[Volume]) -> Result<(), Refusal> {
+fn converge_volumes(patched: &mut Patched, wanted: &[Injected]) -> Result<(), Refusal> {
     let list = at!["spec", "volumes"];
     let taken = |name: &str| Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume"));
     let known = |name: &str| wanted.iter().any(|volume| volume.name == name);
@@ -203,10 +216,10 @@ fn converge_volumes(patched: &mut Patched, wanted: &[Volume]) -> Result<(), Refu
     for volume in wanted {
         let name = &volume.name;
         let Some(index) = patched.list(&list).iter().position(|present| name_of(present) == name) else {
-            patched.insert(&list, usize::MAX, volume, json!({"name": name}));
+            patched.insert(&list, usize::MAX, &volume.json, volume.seen());
             continue;
         };
-        let volume = json!(volume);
+        let volume = volume.value();
         let kinds = |volume: &Value| -> Vec<String> {
             volume.as_object().map(|v| v.keys().filter(|key| *key != "name").cloned().collect()).unwrap_or_default()
         };
@@ -221,18 +234,17 @@ fn converge_volumes(patched: &mut Patched, wanted: &[Volume]) -> Result<(), Refu
 /// Our containers, added or converged, at the place that `init-order` names.
 fn place(
     patched: &mut Patched,
-    injected: Vec<Injected>,
+    wanted: &[Injected],
     options: &Options,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
-    remove_unwanted(patched, &injected)?;
+    remove_unwanted(patched, wanted)?;
     let order = options.init_order.clone().unwrap_or(InitOrder::First);
     let mut next = first_place(patched, &order, warnings)?;
-    for injected in injected {
-        let seen = injected.seen();
-        let Injected { name, is_init, mut container } = injected;
-        let list = at!["spec", if is_init { "initContainers" } else { "containers" }];
-        let present = patched.list(&list).iter().position(|present| name_of(present) == name);
+    for injected in wanted {
+        let is_init = injected.list == "initContainers";
+        let list = at!["spec", injected.list];
+        let present = patched.list(&list).iter().position(|present| name_of(present) == injected.name);
         let index = match present {
             // Behind the container that it must follow is enough: others that were put between do no harm.
             Some(index) if is_init && index < next && matches!(order, InitOrder::After(_)) => {
@@ -249,11 +261,14 @@ fn place(
             }
         };
         if present.is_some() {
-            // Resources may have been another webhook's to change since: they say nothing about what is delivered.
-            container.resources = None;
-            patched.converge(&below(&list, Step::Index(index)), &json!(container));
+            let mut container = injected.value();
+            if let Some(fields) = container.as_object_mut() {
+                // They may have been another webhook's to change since, and say nothing about what is delivered.
+                fields.remove("resources");
+            }
+            patched.converge(&below(&list, Step::Index(index)), &container);
         } else {
-            patched.insert(&list, index, container, seen);
+            patched.insert(&list, index, &injected.json, injected.seen());
         }
         if is_init {
             next = index + 1;
@@ -301,7 +316,7 @@ fn first_place(patched: &Patched, order: &InitOrder, warnings: &mut Vec<String>)
 }
 
 /// Our containers of a mode that the pod no longer has; and our names on containers that are not ours.
-fn remove_unwanted(patched: &mut Patched, injected: &[Injected]) -> Result<(), Refusal> {
+fn remove_unwanted(patched: &mut Patched, wanted: &[Injected]) -> Result<(), Refusal> {
     for list in LISTS {
         let mut index = 0;
         while let Some(container) = patched.list(&at!["spec", list]).get(index) {
@@ -311,8 +326,8 @@ fn remove_unwanted(patched: &mut Patched, injected: &[Injected]) -> Result<(), R
                     "container name {name:?} is hushpod's own: rename the pod's container"
                 )));
             }
-            let wanted = injected.iter().any(|i| i.name == name && i.is_init == (list == "initContainers"));
-            if is_ours(container) && !wanted {
+            let is_wanted = wanted.iter().any(|injected| injected.name == name && injected.list == list);
+            if is_ours(container) && !is_wanted {
                 patched.remove(&at!["spec", list, index]);
             } else {
                 index += 1;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::mutate::Injector;
 use super::{Metrics, Review, review};
 use crate::config::{Config, ConfigError};
 use crate::process::watch::{Watch, WatchError};
@@ -35,7 +36,7 @@ pub enum ReloadError {
 pub struct Reloading {
     path: PathBuf,
     watch: Watch,
-    current: watch::Sender<Arc<Config>>,
+    current: watch::Sender<Arc<Injector>>,
 }
 
 // === impl Reloading ===
@@ -50,7 +51,7 @@ impl Reloading {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // ConfigMap volumes are swapped by a link in the directory: a watch on the file would die with the first swap.
         let watch = Watch::directory(directory)?;
-        Ok(Self { path: path.to_owned(), watch, current: watch::Sender::new(Arc::new(config)) })
+        Ok(Self { path: path.to_owned(), watch, current: watch::Sender::new(Arc::new(Injector::new(config))) })
     }
 
     /// Decides by whatever configuration is the last good one at that moment.
@@ -58,8 +59,8 @@ impl Reloading {
     pub fn review(&self) -> Review {
         let current = self.current.subscribe();
         Arc::new(move |body| {
-            let config = Arc::clone(&current.borrow());
-            review::answer(body, &config)
+            let injector = Arc::clone(&current.borrow());
+            review::answer(body, &injector)
         })
     }
 
@@ -70,9 +71,9 @@ impl Reloading {
             match read(&self.path) {
                 Ok(config) => {
                     let is_new = self.current.send_if_modified(|present| {
-                        let is_new = **present != config;
+                        let is_new = *present.config() != config;
                         if is_new {
-                            *present = Arc::new(config);
+                            *present = Arc::new(Injector::new(config));
                         }
                         is_new
                     });

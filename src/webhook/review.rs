@@ -4,11 +4,10 @@
 use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::mutate::{Mutation, check_ephemeral, mutate};
+use super::mutate::{Injector, Mutation, check_ephemeral};
 use super::patch::Patch;
 use super::relevant::RelevantPod;
 use super::{Answer, Outcome};
-use crate::config::Config;
 
 /// The one version that is spoken.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -76,14 +75,14 @@ struct Status {
 
 /// Answers one request body. Never fails: what cannot be understood is denied with the reason.
 #[must_use]
-pub fn answer(body: &[u8], config: &Config) -> Answer {
+pub fn answer(body: &[u8], injector: &Injector) -> Answer {
     // Looking once for what is no UTF-8 is less work than doing it string by string.
     let parsed = str::from_utf8(body).map_err(serde::de::Error::custom).and_then(serde_json::from_str::<Review>);
     let (response, outcome) = match parsed {
         Ok(Review { api_version, .. }) if api_version != API_VERSION => {
             malformed(format!("apiVersion {api_version:?} is not spoken: send {API_VERSION}"))
         }
-        Ok(Review { request: Some(request), .. }) => decide(request, config),
+        Ok(Review { request: Some(request), .. }) => decide(request, injector),
         Ok(Review { request: None, .. }) => malformed("the AdmissionReview has no request".to_owned()),
         Err(error) => malformed(format!("no AdmissionReview: {error}")),
     };
@@ -112,7 +111,7 @@ fn malformed(message: String) -> (Response, Outcome) {
     (Response { status: Some(status), ..Response::default() }, Outcome::Error)
 }
 
-fn decide(request: Request, config: &Config) -> (Response, Outcome) {
+fn decide(request: Request, injector: &Injector) -> (Response, Outcome) {
     let Request { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     // Controllers leave the rest of the name to the API server, which has not chosen it yet.
@@ -121,7 +120,7 @@ fn decide(request: Request, config: &Config) -> (Response, Outcome) {
         name = format!("{prefix}*");
     }
     let decision = match (object, sub_resource.as_str()) {
-        (Some(RelevantPod(pod)), "") if is_pod && operation == "CREATE" => mutate(pod, &namespace, config),
+        (Some(RelevantPod(pod)), "") if is_pod && operation == "CREATE" => injector.mutate(pod, &namespace),
         (Some(RelevantPod(pod)), "ephemeralcontainers") if is_pod => {
             check_ephemeral(&pod).map(|()| Mutation::default())
         }

@@ -1,13 +1,18 @@
 //! The webhook's decisions: AdmissionReview in, AdmissionReview out.
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hushpod::config::Config;
 use hushpod::plan::Plan;
 use hushpod::webhook::Outcome;
+use hushpod::webhook::mutate::Injector;
 use hushpod::webhook::review::answer;
 use serde_json::{Value, json};
 use tracing::Level;
+use tracing::subscriber::NoSubscriber;
 
 use crate::log::Log;
 
@@ -71,9 +76,27 @@ struct Decided {
     pod: Value,
 }
 
+fn injector(config: &str) -> Injector {
+    Injector::new(Config::from_yaml(config).unwrap())
+}
+
+/// One for all tests, which remembers what all of them asked for.
+fn seasoned(config: &str) -> Arc<Injector> {
+    static INJECTORS: LazyLock<Mutex<HashMap<String, Arc<Injector>>>> = LazyLock::new(Mutex::default);
+    let mut injectors = INJECTORS.lock().unwrap();
+    Arc::clone(injectors.entry(config.to_owned()).or_insert_with(|| Arc::new(injector(config))))
+}
+
 fn decide_with(config: &str, review: &Value) -> Decided {
-    let answer = answer(&serde_json::to_vec(review).unwrap(), &Config::from_yaml(config).unwrap());
-    let body: Value = serde_json::from_slice(&answer.body).unwrap();
+    let request = serde_json::to_vec(review).unwrap();
+    let decided = answer(&request, &injector(config));
+    tracing::subscriber::with_default(NoSubscriber::new(), || {
+        for time in ["first", "second"] {
+            let again = answer(&request, &seasoned(config));
+            assert_eq!(again, decided, "the {time} time: what was asked for before makes a difference");
+        }
+    });
+    let body: Value = serde_json::from_slice(&decided.body).unwrap();
     assert_eq!(body["apiVersion"], "admission.k8s.io/v1");
     assert_eq!(body["kind"], "AdmissionReview");
     let response = body["response"].clone();
@@ -85,7 +108,7 @@ fn decide_with(config: &str, review: &Value) -> Decided {
         json_patch::patch(&mut pod, &patch).unwrap();
         operations = serde_json::from_value(serde_json::to_value(&patch).unwrap()).unwrap();
     }
-    Decided { outcome: answer.outcome, response, patch: operations, pod }
+    Decided { outcome: decided.outcome, response, patch: operations, pod }
 }
 
 fn decide(pod: &Value) -> Decided {
@@ -568,7 +591,7 @@ fn ephemeral_containers_may_not_mount_our_volumes() {
 
 #[test]
 fn whatever_comes_in_a_review_goes_out() {
-    let config = Config::from_yaml(CONFIG).unwrap();
+    let injector = injector(CONFIG);
     for (body, part) in [
         (&b"not json"[..], "no AdmissionReview"),
         (b"{}", "admission.k8s.io/v1"),
@@ -576,7 +599,7 @@ fn whatever_comes_in_a_review_goes_out() {
         (br#"{"apiVersion":"admission.k8s.io/v1"}"#, "no request"),
         (br#"{"apiVersion":"admission.k8s.io/v1","request":{"uid":"1","object":"#, "no AdmissionReview"),
     ] {
-        let answer = answer(body, &config);
+        let answer = answer(body, &injector);
         assert_eq!(answer.outcome, Outcome::Error);
         let body: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(body["response"]["allowed"], false);
@@ -585,6 +608,36 @@ fn whatever_comes_in_a_review_goes_out() {
     // A pod whose parts have the wrong types was refused by the API server; we must not panic all the same.
     let odd = json!({"metadata": {"annotations": {"hushpod.dev/file.db": "secret/data/db#k"}}, "spec": {"containers": [1, null, {"volumeMounts": 3}]}});
     assert_ne!(decide(&odd).outcome, Outcome::Error);
+}
+
+#[test]
+fn what_is_remembered_of_one_pod_is_given_to_its_like_alone() {
+    let plain = review("CREATE", "", &pod());
+    let object = |path: &str| format!("/request/object{path}");
+    let resources = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}});
+    let reviews = [
+        plain.clone(),
+        with(plain.clone(), "/request/namespace", json!("team-b")),
+        with(plain.clone(), &object("/spec/serviceAccountName"), json!("another")),
+        with(plain.clone(), &object("/spec/restartPolicy"), json!("Never")),
+        with(plain.clone(), &object("/metadata/annotations/hushpod.dev~1file.db"), json!("secret/data/another#k")),
+        with(plain.clone(), &object("/metadata/annotations/hushpod.dev~1size-limit"), json!("2Mi")),
+        with(plain.clone(), &object("/spec/containers/0/resources"), resources),
+        with(plain, &object("/spec/containers/0/securityContext"), json!({"runAsUser": 4711})),
+    ];
+    let one = injector(CONFIG);
+    let mut patches = Vec::new();
+    for round in ["first", "second"] {
+        for (index, review) in reviews.iter().enumerate() {
+            let request = serde_json::to_vec(review).unwrap();
+            let decided = answer(&request, &one);
+            assert_eq!(decided, answer(&request, &injector(CONFIG)), "{round} round, {index}");
+            patches.push(decided.body);
+        }
+    }
+    patches.sort();
+    patches.dedup();
+    assert_eq!(patches.len(), reviews.len(), "each of them gets something else");
 }
 
 #[test]

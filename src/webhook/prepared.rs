@@ -1,0 +1,122 @@
+//! What all pods of one template get: worked out for the first of them, and remembered. A storm of pods, such as a
+//! rollout's, is one of few templates.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use super::access::Access;
+use super::containers::{Blueprint, Injected};
+use super::mutate::Refusal;
+use crate::annotations::{Mode, Options, PREFIX};
+use crate::bundle::Bundle;
+use crate::config::{Config, Identity};
+use crate::plan::Plan;
+
+/// Templates that are remembered, about.
+const TEMPLATES: usize = 1024;
+
+/// Bytes that they may take together: tenants annotate what they like.
+const BYTES: u64 = 8 << 20;
+
+/// Everything that decides what is added to a pod, besides the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// What its bundle and options are parsed from.
+    pub annotations: BTreeMap<String, String>,
+    /// Whom its agent acts as.
+    pub identity: Identity,
+    /// Its mode, decided.
+    pub mode: Mode,
+    /// As whom its agent runs.
+    pub access: Access,
+    /// Whether all its other containers are Guaranteed, so that ours must be.
+    pub guaranteed: bool,
+}
+
+/// What is added.
+#[derive(Debug)]
+pub struct Prepared {
+    /// What the agent is told.
+    pub plan: Plan,
+    /// The containers, in the order in which they start.
+    pub containers: Vec<Injected>,
+    /// The volumes.
+    pub volumes: Vec<Injected>,
+}
+
+/// What was prepared by one configuration: those that are asked for again, as far as there is room.
+#[derive(Debug)]
+pub struct Remembered(Cache<Asked, Arc<Prepared>, Bytes>);
+
+/// What an entry takes, about.
+#[derive(Debug, Clone)]
+struct Bytes;
+
+// === impl Prepared ===
+
+impl Prepared {
+    /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
+    fn new(asked: &Asked, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
+        let Asked { identity, mode, access, guaranteed, .. } = asked;
+        let plan = Plan::build(identity.clone(), bundle, options, config)?;
+        let plan_json = plan.to_json()?;
+        let blueprint = Blueprint {
+            config,
+            options,
+            mode: *mode,
+            plan: &plan,
+            plan_json: &plan_json,
+            access: *access,
+            guaranteed: *guaranteed,
+        };
+        let containers = blueprint
+            .containers()
+            .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
+        let volumes = blueprint.volumes();
+        Ok(Self { plan, containers, volumes })
+    }
+}
+
+// === impl Remembered ===
+
+impl Remembered {
+    /// What was asked for, remembered or worked out.
+    ///
+    /// # Errors
+    /// [`Refusal`], which is never remembered, if it cannot be had.
+    pub fn prepare(
+        &self,
+        asked: Asked,
+        bundle: &Bundle,
+        options: &Options,
+        config: &Config,
+    ) -> Result<Arc<Prepared>, Refusal> {
+        if let Some(prepared) = self.0.get(&asked) {
+            return Ok(prepared);
+        }
+        let prepared = Arc::new(Prepared::new(&asked, bundle, options, config)?);
+        self.0.insert(asked, Arc::clone(&prepared));
+        Ok(prepared)
+    }
+}
+
+impl Default for Remembered {
+    fn default() -> Self {
+        Self(Cache::with_weighter(TEMPLATES, BYTES, Bytes))
+    }
+}
+
+// === impl Bytes ===
+
+impl Weighter<Asked, Arc<Prepared>> for Bytes {
+    fn weight(&self, asked: &Asked, prepared: &Arc<Prepared>) -> u64 {
+        let annotations: usize = asked.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let injected = prepared.containers.iter().chain(&prepared.volumes);
+        let texts: usize = injected.map(|injected| injected.json.get().len()).sum();
+        // The plan says what the annotations say, in as many words; each word is a piece of memory of its own.
+        (4 * annotations + texts) as u64
+    }
+}

@@ -7,6 +7,8 @@ FILES = ["db-password", "db-username", "api-token", "smtp-password", "signing-ke
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 OURS = {f"hushpod.dev/file.{name}": f"secret/data/shop/web#{name}" for name in FILES}
+# What is prepared for such a pod is not remembered for another: each comes with an annotation of its own.
+UNLIKE = {**OURS, "hushpod.dev/refresh-now": UID}
 # The same files, into the same directory name; only what it needs.
 VAULT_K8S = {
     "vault.hashicorp.com/agent-inject": "true",

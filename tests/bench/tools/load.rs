@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-/// The uid in the file with the request: each request sent has another in its place, as long as this.
+/// The uid in the file with the request: each request sent has another in its places, as long as this.
 const UID: &str = "00000000-0000-0000-0000-000000000000";
 
 #[derive(Debug, Clone, clap::Args)]
@@ -58,7 +58,7 @@ pub(crate) struct Args {
 /// A request whose uid changes.
 struct Template {
     body: Vec<u8>,
-    uid: usize,
+    uids: Vec<usize>,
 }
 
 /// An answer that was looked at whole: others are right if they differ in nothing but their uid.
@@ -150,14 +150,19 @@ fn client_config(ca: &Path) -> Result<ClientConfig, Failure> {
 impl Template {
     fn read(file: &Path) -> Result<Self, Failure> {
         let text = fs::read_to_string(file)?;
-        let uid = text.find(UID).ok_or_else(|| format!("{} has no uid {UID}", file.display()))?;
-        Ok(Self { body: text.into_bytes(), uid })
+        let uids: Vec<_> = text.match_indices(UID).map(|(place, _)| place).collect();
+        if uids.is_empty() {
+            return Err(format!("{} has no uid {UID}", file.display()).into());
+        }
+        Ok(Self { body: text.into_bytes(), uids })
     }
 
     fn with(&self, uid: &str) -> Bytes {
         let mut body = self.body.clone();
-        if let Some(place) = body.get_mut(self.uid..self.uid + UID.len()) {
-            place.copy_from_slice(uid.as_bytes());
+        for uid_at in &self.uids {
+            if let Some(place) = body.get_mut(*uid_at..uid_at + UID.len()) {
+                place.copy_from_slice(uid.as_bytes());
+            }
         }
         body.into()
     }
@@ -181,7 +186,8 @@ impl Connection {
             let uid = if self.args.same_uid {
                 UID.to_owned()
             } else {
-                format!("00000000-0000-0000-{number:04x}-{:012x}", times.len())
+                // No other run's, either.
+                format!("{:08x}-0000-0000-{number:04x}-{:012x}", std::process::id(), times.len())
             };
             let (took, body) = self.ask(&uid).await?;
             self.check(&uid, &body)?;

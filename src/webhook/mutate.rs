@@ -109,7 +109,7 @@ impl Injector {
             Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
         let asked = Asked { annotations, identity, mode, access, guaranteed: is_guaranteed(others.into_iter()) };
         let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
-        sources::check(spec, &bundle, &prepared.plan)?;
+        sources::check(spec, &prepared.reads)?;
         let calls = options.notify.iter().any(|notify| matches!(notify, Notify::Http { .. }));
         if calls && spec.get("hostNetwork") == Some(&json!(true)) {
             warnings

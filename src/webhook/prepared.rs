@@ -10,16 +10,17 @@ use quick_cache::sync::Cache;
 use super::access::Access;
 use super::containers::{Blueprint, Injected};
 use super::mutate::Refusal;
+use super::sources::{self, Read};
 use crate::annotations::{Mode, Options, PREFIX};
 use crate::bundle::Bundle;
 use crate::config::{Config, Identity};
 use crate::plan::Plan;
 
 /// Templates that are remembered, about.
-const TEMPLATES: usize = 1024;
+const TEMPLATES: usize = 512;
 
 /// Bytes that they may take together: tenants annotate what they like.
-const BYTES: u64 = 8 << 20;
+const BYTES: u64 = 4 << 20;
 
 /// Everything that decides what is added to a pod, besides the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -39,8 +40,8 @@ pub struct Asked {
 /// What is added.
 #[derive(Debug)]
 pub struct Prepared {
-    /// What the agent is told.
-    pub plan: Plan,
+    /// What the agent reads of the pod's own volumes.
+    pub reads: Vec<Read>,
     /// The containers, in the order in which they start.
     pub containers: Vec<Injected>,
     /// The volumes.
@@ -75,8 +76,7 @@ impl Prepared {
         let containers = blueprint
             .containers()
             .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
-        let volumes = blueprint.volumes();
-        Ok(Self { plan, containers, volumes })
+        Ok(Self { reads: sources::of(bundle, &plan), containers, volumes: blueprint.volumes() })
     }
 }
 
@@ -116,7 +116,6 @@ impl Weighter<Asked, Arc<Prepared>> for Bytes {
         let annotations: usize = asked.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
         let injected = prepared.containers.iter().chain(&prepared.volumes);
         let texts: usize = injected.map(|injected| injected.json.get().len()).sum();
-        // The plan says what the annotations say, in as many words; each word is a piece of memory of its own.
-        (4 * annotations + texts) as u64
+        (annotations + texts) as u64
     }
 }

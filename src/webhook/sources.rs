@@ -6,32 +6,50 @@ use super::mutate::{Refusal, name_of};
 use crate::bundle::{Bundle, suggestion};
 use crate::plan::Plan;
 
-/// Checks that the pod has every volume that its plan reads, and that each is a ConfigMap's: a Secret would be in etcd,
-/// and others may hold what the pod's containers write.
+/// A volume of the pod's own, and what wants to read it.
+#[derive(Debug)]
+pub struct Read {
+    volume: String,
+    /// Where in the annotations, and which reference.
+    place: String,
+}
+
+/// Every reading of the pod's own volumes that a plan has.
+#[must_use]
+pub fn of(bundle: &Bundle, plan: &Plan) -> Vec<Read> {
+    // An item is planned from the same place of the bundle.
+    let takes = bundle
+        .items
+        .iter()
+        .zip(&plan.items)
+        .flat_map(|(item, planned)| planned.from.takes().map(|take| (&item.place, &take.request)));
+    let read = |(place, request)| {
+        let volume = plan.volume(request)?.to_owned();
+        Some(Read { volume, place: format!("annotation {place}: \"{request}\"") })
+    };
+    takes.filter_map(read).collect()
+}
+
+/// Checks that the pod has every volume that is read, and that each is a ConfigMap's: a Secret would be in etcd, and
+/// others may hold what the pod's containers write.
 ///
 /// # Errors
 /// [`Refusal`] names the annotation and the volumes that would do.
-pub fn check(spec: &Value, bundle: &Bundle, plan: &Plan) -> Result<(), Refusal> {
+pub fn check(spec: &Value, reads: &[Read]) -> Result<(), Refusal> {
     let volumes = spec.get("volumes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let known: Vec<_> = volumes.iter().filter(|volume| volume.get("configMap").is_some()).map(name_of).collect();
-    // An item is planned from the same place of the bundle.
-    for (item, planned) in bundle.items.iter().zip(&plan.items) {
-        for request in planned.from.takes().map(|take| &take.request) {
-            let Some(name) = plan.volume(request).filter(|name| !known.contains(name)) else { continue };
-            let problem = match volumes.iter().find(|volume| name_of(volume) == name) {
-                Some(volume) if volume.get("secret").is_some() => format!(
-                    "volume {name:?} is a Secret's, whose values lie in etcd: put encrypted files into a ConfigMap"
-                ),
-                Some(_) => format!("volume {name:?} is not a ConfigMap's, and no other is read{}", listed(&known)),
-                None if known.is_empty() => {
-                    format!("the pod has no volume {name:?}: add a ConfigMap volume of this name")
-                }
-                None => format!("the pod has no ConfigMap volume {name:?}{}", suggestion(name, &known)),
-            };
-            return Err(Refusal::Pod(format!("annotation {}: \"{request}\": {problem}", item.place)));
+    let Some(Read { volume: name, place }) = reads.iter().find(|read| !known.contains(&read.volume.as_str())) else {
+        return Ok(());
+    };
+    let problem = match volumes.iter().find(|volume| name_of(volume) == name) {
+        Some(volume) if volume.get("secret").is_some() => {
+            format!("volume {name:?} is a Secret's, whose values lie in etcd: put encrypted files into a ConfigMap")
         }
-    }
-    Ok(())
+        Some(_) => format!("volume {name:?} is not a ConfigMap's, and no other is read{}", listed(&known)),
+        None if known.is_empty() => format!("the pod has no volume {name:?}: add a ConfigMap volume of this name"),
+        None => format!("the pod has no ConfigMap volume {name:?}{}", suggestion(name, &known)),
+    };
+    Err(Refusal::Pod(format!("{place}: {problem}")))
 }
 
 fn listed(known: &[&str]) -> String {

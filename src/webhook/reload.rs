@@ -95,3 +95,69 @@ fn read(path: &Path) -> Result<Config, ReloadError> {
     let text = std::fs::read_to_string(path).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
     Ok(Config::from_yaml(&text)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use base64_simd::STANDARD;
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::serve::metrics::Registry;
+
+    /// The patch for a pod that is the same each time.
+    fn patch(review: &Review) -> String {
+        let request = json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "1", "operation": "CREATE", "namespace": "shop", "resource": {"group": "", "resource": "pods"},
+                "object": {
+                    "metadata": {"annotations": {"hushpod.dev/file.db": "secret/data/db#password"}},
+                    "spec": {"containers": [{"name": "web"}]},
+                },
+            },
+        });
+        let answer: Value = serde_json::from_slice(&review(request.to_string().as_bytes()).body).unwrap();
+        let patch = answer["response"]["patch"].as_str().unwrap_or_else(|| panic!("denied: {answer}"));
+        String::from_utf8(STANDARD.decode_to_vec(patch).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_last_good_configuration_decides_also_on_pods_that_were_seen_before() {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("config.yaml");
+        let write = |host: &str, rest: &str| {
+            let vault = format!("providers: {{v: {{type: vault, address: 'https://{host}', role: web}}}}");
+            let fresh = directory.path().join("fresh");
+            fs::write(&fresh, format!("image: registry/hushpod:1\ndefaultProvider: v\n{vault}\n{rest}\n")).unwrap();
+            fs::rename(&fresh, &file).unwrap();
+        };
+        write("one.example", "");
+        let registry = Registry::default();
+        let reloading = Reloading::open(&file).unwrap();
+        let review = reloading.review();
+        tokio::spawn(reloading.follow(Metrics::new(registry.clone())));
+        let counted = async |outcome: &str| {
+            let series = format!("hushpod_config_reload_total{{outcome=\"{outcome}\"}} 1\n");
+            let seen = async {
+                while !registry.to_string().contains(&series) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), seen).await.unwrap_or_else(|_| panic!("no {series}"));
+        };
+        assert!(patch(&review).contains("one.example"));
+
+        write("two.example", "madeUp: 1");
+        counted("error").await;
+        assert!(patch(&review).contains("one.example"), "the last good one stays");
+
+        write("three.example", "");
+        counted("ok").await;
+        let decided = patch(&review);
+        assert!(decided.contains("three.example") && !decided.contains("one.example"), "{decided}");
+    }
+}

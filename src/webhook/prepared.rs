@@ -119,3 +119,35 @@ impl Weighter<Asked, Arc<Prepared>> for Bytes {
         (annotations + texts) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::FileMode;
+
+    #[test]
+    fn what_tenants_ask_for_fills_no_memory() {
+        const CONFIG: &str =
+            "image: i\ndefaultProvider: v\nproviders: {v: {type: vault, address: 'https://v', role: r}}";
+        let config = Config::from_yaml(CONFIG).unwrap();
+        let remembered = Remembered::default();
+        let prepare = |path: &str| {
+            let annotations = BTreeMap::from([(format!("{PREFIX}file.db"), path.to_owned())]);
+            let (bundle, options) = crate::annotations::parse(&annotations).unwrap();
+            let identity = Identity { namespace: "shop".to_owned(), service_account: "web".to_owned() };
+            let access = Access { user: None, group: None, file_mode: FileMode::OWNER };
+            let asked = Asked { annotations, identity, mode: Mode::Sidecar, access, guaranteed: false };
+            remembered.prepare(asked, &bundle, &options, &config).unwrap()
+        };
+        for (length, number) in [(10, 2000), (10_000, 500)] {
+            for index in 0..number {
+                prepare(&format!("secret/data/{index:0length$}#k"));
+                assert!(remembered.0.weight() <= BYTES);
+            }
+            assert!(remembered.0.len() > 32, "{} of {length} bytes", remembered.0.len());
+        }
+        let large = format!("secret/data/{}#k", "x".repeat(70_000));
+        assert!(prepare(&large).containers.iter().all(|container| container.json.get().contains(&large)));
+        assert!(Arc::ptr_eq(&prepare("secret/data/same#k"), &prepare("secret/data/same#k")), "it is remembered");
+    }
+}

@@ -118,9 +118,9 @@ async fn show_mode(
     for line in report::describe_patch(&patch, &patched) {
         report.step("patch", &line)?;
     }
-    let start = pod.start_agents(agent, &patched).await?;
-    let first = report::millis(start.first);
-    report.step("agent", &format!("{} before the first fetch; files there after {first}", start.words()))?;
+    let start = pod.start_agents(agent, &patched, store).await?;
+    report.step("agent", &start.words())?;
+    report.step("agent", &format!("files there {} after the secret was in the store", report::millis(start.first)))?;
     let live = pod.live();
     let process = pod.start_application(&live).await?;
     let file = live.join("token");
@@ -138,7 +138,11 @@ async fn show_mode(
     let end = pod.application_reads().await?;
     pod.stop().await;
 
-    report.claim(format!("mode {name}: files before the application's first instruction"), start.gate, start.words());
+    report.claim(
+        format!("mode {name}: files before the application's first instruction"),
+        start.holds(),
+        start.words(),
+    );
     let seen = format!("process {process} at the start, {} at the end", end.pid);
     report.claim(format!("mode {name}: no restart"), end.pid == process, seen);
     let seen = format!("{torn} of {reads} reads of the whole set");

@@ -12,13 +12,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::application::Served;
 use super::exchange::exchange;
-use super::stage::Stage;
+use super::stage::{Stage, Store};
 use super::{DemoError, pointer};
 use crate::annotations::{Mode, PREFIX};
 use crate::deliver::volume::read_set;
 
 /// Nothing in the demo takes this long, unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the annotations ask for, as far as it carries the value.
+const FILES: usize = 5;
+
+/// How often the gate is looked at while there is nothing to deliver, a millisecond apart.
+const LOOKS: u32 = 300;
 
 /// A pod of the demo.
 #[derive(Debug)]
@@ -30,12 +36,16 @@ pub(super) struct Pod {
     processes: Vec<Child>,
 }
 
-/// What stood in the volume before the first fetch, and when the first generation was there.
+/// How a pod's files came: whether anything could be mounted without them.
 #[derive(Debug)]
 pub(super) struct Start {
-    /// Nothing could be mounted before the files were there.
-    pub(super) gate: bool,
-    /// From the first agent's start to the files.
+    /// Looks at the gate while the store had nothing to deliver.
+    pub(super) looks: u32,
+    /// Those that found it open.
+    pub(super) open: u32,
+    /// Whether all files were there when it was first found open.
+    pub(super) is_whole: bool,
+    /// From the store's having the secret to the files.
     pub(super) first: Duration,
 }
 
@@ -49,8 +59,14 @@ pub(super) struct Watcher {
 // === impl Start ===
 
 impl Start {
-    pub(super) fn words(&self) -> &'static str {
-        if self.gate { "gate closed" } else { "gate OPEN" }
+    pub(super) fn holds(&self) -> bool {
+        self.looks > 0 && self.open == 0 && self.is_whole
+    }
+
+    pub(super) fn words(&self) -> String {
+        let Self { looks, open, is_whole, .. } = self;
+        let files = if *is_whole { "all files there" } else { "files MISSING" };
+        format!("gate open in {open} of {looks} looks while the store had nothing; {files} when it opened")
     }
 }
 
@@ -111,16 +127,39 @@ impl Pod {
     }
 
     /// Runs the injected containers as kubelet would: in order, init containers to their end, the sidecar until the
-    /// pod ends, and the application after the files are there.
-    pub(super) async fn start_agents(&mut self, agent: &Path, patched: &Value) -> Result<Start, DemoError> {
-        let gate = !self.live().exists();
-        let begun = Instant::now();
+    /// pod ends. The store gets its secret only when the first of them has been without it for a while.
+    pub(super) async fn start_agents(
+        &mut self,
+        agent: &Path,
+        patched: &Value,
+        store: &Store,
+    ) -> Result<Start, DemoError> {
+        store.withhold()?;
+        let mut start = Start { looks: 0, open: 0, is_whole: false, first: Duration::ZERO };
         let containers = patched.pointer("/spec/initContainers").and_then(Value::as_array).cloned().unwrap_or_default();
         for container in &containers {
             let mut child = self.spawn_agent(agent, container)?;
-            if container.get("restartPolicy").is_some() {
+            let is_sidecar = container.get("restartPolicy").is_some();
+            if start.looks == 0 {
+                self.look_without_secret(&mut start).await?;
+                store.release()?;
+                let begun = Instant::now();
+                let live = self.live();
+                let mut at_opening = None;
+                self.until("the first files", || {
+                    let is_open = live.exists();
+                    let is_whole = is_open && is_whole(&live);
+                    if is_open {
+                        at_opening.get_or_insert(is_whole);
+                    }
+                    is_whole
+                })
+                .await?;
+                start.is_whole = at_opening == Some(true);
+                start.first = begun.elapsed();
+            }
+            if is_sidecar {
                 self.processes.push(child);
-                self.until("the first files", || self.live().join("token").exists()).await?;
                 continue;
             }
             let deadline = Instant::now() + PATIENCE;
@@ -138,7 +177,19 @@ impl Pod {
                 return Err(self.broken(&format!("the init container ended with {status}")));
             }
         }
-        Ok(Start { gate, first: begun.elapsed() })
+        Ok(start)
+    }
+
+    /// Looks at the gate again and again, while the agent has nothing to open it for.
+    async fn look_without_secret(&self, start: &mut Start) -> Result<(), DemoError> {
+        let live = self.live();
+        self.until("the gate", || fs::symlink_metadata(&live).is_ok()).await?;
+        while start.looks < LOOKS {
+            start.looks += 1;
+            start.open += u32::from(live.exists());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// The container's command, with the directories in place of its mounts.
@@ -163,7 +214,7 @@ impl Pod {
     /// Starts the application and waits for its first answer; gives its process id back.
     pub(super) async fn start_application(&mut self, live: &Path) -> Result<u32, DemoError> {
         let program = std::env::current_exe().map_err(DemoError::io("find this program"))?;
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .arg("demo-application")
             .arg("--file")
             .arg(live.join("token"))
@@ -171,15 +222,19 @@ impl Pod {
             .stdin(Stdio::null())
             .spawn()
             .map_err(DemoError::io("start the application"))?;
-        self.processes.push(child);
         let deadline = Instant::now() + PATIENCE;
-        loop {
+        let served = loop {
             match self.application_reads().await {
-                Ok(served) => return Ok(served.pid),
+                Ok(served) => break served,
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
-        }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(self.broken(&format!("the application ended with {status}")));
+            }
+        };
+        self.processes.push(child);
+        Ok(served.pid)
     }
 
     /// Asks the application.
@@ -309,14 +364,14 @@ impl Drop for Watcher {
     }
 }
 
-/// Whether all files of one look at the volume carry one value.
+/// Whether one look at the volume finds all files, and one value in them.
 fn is_whole(live: &Path) -> bool {
     let Ok(files) = read_set(live) else { return false };
-    let mut values = files.iter().filter_map(|(_, value)| {
+    let values = files.iter().filter_map(|(_, value)| {
         let text = value.expose_str()?;
         let begin = text.find("demo-")?;
         Some(text.get(begin..)?.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>())
     });
-    let first = values.next();
-    first.is_some() && values.all(|value| Some(value) == first)
+    let values: Vec<_> = values.collect();
+    values.len() == FILES && values.iter().all(|value| Some(value) == values.first())
 }

@@ -101,6 +101,20 @@ impl Store {
         &self.values
     }
 
+    /// Takes the document away, as if it had not been written yet.
+    pub(super) fn withhold(&self) -> Result<(), DemoError> {
+        fs::rename(&self.file, self.withheld()).map_err(DemoError::io("withhold the secret"))
+    }
+
+    /// Puts it back.
+    pub(super) fn release(&self) -> Result<(), DemoError> {
+        fs::rename(self.withheld(), &self.file).map_err(DemoError::io("release the secret"))
+    }
+
+    fn withheld(&self) -> PathBuf {
+        self.file.with_extension("withheld")
+    }
+
     /// Replaces the document and gives the new value back. All its fields carry the same value, so that a mixture
     /// shows.
     pub(super) fn rotate(&mut self) -> Result<String, DemoError> {

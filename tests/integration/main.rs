@@ -14,6 +14,7 @@ mod agent;
 mod arrows;
 mod chart;
 mod contract;
+mod demo;
 mod fakes;
 mod log;
 mod readme;

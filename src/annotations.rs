@@ -1,13 +1,13 @@
 //! Pod annotations become a [`Bundle`] and [`Options`]. Every key stands here, and only here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Bundle, FileMode, Format, Item, Target, VolumePath, suggestion};
+use crate::bundle::{Bundle, FileMode, Format, Item, Target, VolumePath, one_line, suggestion};
 use crate::environment::check_name;
 use crate::reference::{Reference, is_provider_name};
 
@@ -218,7 +218,7 @@ pub struct AnnotationError {
 
 impl AnnotationError {
     fn new(name: &str, problem: impl fmt::Display) -> Self {
-        Self { key: format!("{PREFIX}{name}"), problem: format!(": {problem}") }
+        Self { key: one_line(&format!("{PREFIX}{name}")), problem: one_line(&format!(": {problem}")) }
     }
 }
 
@@ -462,7 +462,7 @@ impl Options {
             FILE_MODE => self.file_mode = Some(value.parse()?),
             RUN_AS_USER => self.run_as_user = Some(parse_id(value)?),
             RUN_AS_GROUP => self.run_as_group = Some(parse_id(value)?),
-            SIZE_LIMIT => self.size_limit = Some(parse_bytes(value)?),
+            SIZE_LIMIT => self.size_limit = Some(parse_size_limit(value)?),
             CPU_REQUEST => self.resources.cpu_request = parse_cpu(value).map(|_| text())?,
             CPU_LIMIT => self.resources.cpu_limit = parse_cpu(value).map(|_| text())?,
             MEMORY_REQUEST => self.resources.memory_request = parse_bytes(value).map(|_| text())?,
@@ -545,9 +545,24 @@ fn parse_environment(text: &str) -> Result<Vec<EnvironmentSource>, String> {
         let path = name.trim().trim_end_matches('/').parse()?;
         Ok(EnvironmentSource { path, optional: false })
     };
-    text.split(',').map(source).collect::<Result<_, String>>().map_err(|problem| {
+    let sources = text.split(',').map(source).collect::<Result<Vec<_>, String>>().map_err(|problem| {
         format!("{problem}: write names of {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name> or {PREFIX}{SECRETS}, with commas")
-    })
+    })?;
+    let mut seen = BTreeSet::new();
+    match sources.iter().find(|source| !seen.insert(source.path.as_str())) {
+        Some(twice) => Err(format!("{:?} stands there twice: write it once", twice.path.as_str())),
+        None => Ok(sources),
+    }
+}
+
+fn parse_size_limit(text: &str) -> Result<u64, String> {
+    const MOST: u64 = 1 << 30;
+    match parse_bytes(text)? {
+        bytes if bytes > MOST => {
+            Err(format!("{text:?} is more than 1Gi, and three times as much memory would be taken"))
+        }
+        bytes => Ok(bytes),
+    }
 }
 
 fn parse_refresh(text: &str) -> Result<Duration, String> {

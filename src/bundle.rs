@@ -4,10 +4,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use minijinja::machinery::{Token, tokenize};
+use minijinja::syntax::SyntaxConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::reference::Reference;
+
+/// Most files and directories of a bundle: a plan of as many is near its limit.
+const MAX_ITEMS: usize = 1000;
+/// Most words and signs of one expression or statement of a template, and most of its `elif`s.
+const MAX_TEMPLATE_DEPTH: usize = 250;
+/// What is longer is no misspelt name: as Kubernetes has it for its own.
+const MAX_NAME_BYTES: usize = 253;
 
 /// Everything a pod asks for, in the order it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,8 +131,10 @@ pub fn one_line(text: &str) -> String {
 /// `; did you mean X?` for the known word nearest to `word`, else the list of all.
 #[must_use]
 pub fn suggestion(word: &str, known: &[&str]) -> String {
+    // Comparing takes as many steps as both have letters, multiplied.
     let nearest = known
         .iter()
+        .filter(|candidate| word.len().max(candidate.len()) <= MAX_NAME_BYTES)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .min()
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3));
@@ -300,6 +311,9 @@ impl Bundle {
     /// # Errors
     /// One sentence, if its path is taken or lies below a file.
     pub fn push(&mut self, item: Item) -> Result<(), String> {
+        if self.items.len() == MAX_ITEMS {
+            return Err(format!("is one more than {MAX_ITEMS}, the most of files and directories: take directories"));
+        }
         for other in &self.items {
             if let Some(problem) = item.target.clash(&other.target) {
                 return Err(problem);
@@ -427,8 +441,23 @@ impl Item {
     }
 }
 
-/// A template that cannot be compiled is refused here, where its author sees it.
+/// A template that cannot be compiled is refused here, where its author sees it. The compiler goes as deep as an
+/// expression is long, or a chain of `elif`: beyond a bound it is not even asked, since it would take all of us down.
 fn check_template(template: &str) -> Result<(), String> {
+    let (mut length, mut branches) = (0, 0);
+    for (token, _) in tokenize(template, false, SyntaxConfig::default()).map_while(Result::ok) {
+        match token {
+            Token::TemplateData(_) => {}
+            Token::VariableStart | Token::BlockStart => length = 0,
+            Token::Ident("elif") => branches += 1,
+            _ => length += 1,
+        }
+        if length.max(branches) > MAX_TEMPLATE_DEPTH {
+            return Err(format!(
+                "an expression has more than {MAX_TEMPLATE_DEPTH} words and signs, or there are as many elif: write it in parts"
+            ));
+        }
+    }
     minijinja::Environment::new().template_from_str(template).map(drop).map_err(|error| {
         let line = error.line().map_or_else(String::new, |line| format!("line {line}: "));
         format!("{line}{}", error.detail().unwrap_or("is no template"))

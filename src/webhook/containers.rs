@@ -347,8 +347,16 @@ fn quantities(cpu: Option<&str>, memory: &str) -> BTreeMap<String, Quantity> {
 
 /// A Kubernetes quantity, rounded up, in the form that the API server would give it: comparing must not see a change.
 fn kibibytes(bytes: u64) -> String {
-    let kibibytes = bytes.div_ceil(1024);
-    if kibibytes.is_multiple_of(1024) { format!("{}Mi", kibibytes / 1024) } else { format!("{kibibytes}Ki") }
+    let mut number = bytes.div_ceil(1024);
+    let mut unit = "Ki";
+    for larger in ["Mi", "Gi"] {
+        if number.is_multiple_of(1024) {
+            (number, unit) = (number / 1024, larger);
+        } else {
+            break;
+        }
+    }
+    format!("{number}{unit}")
 }
 
 /// Whether a container is one that we made: one of ours by its name alone could be anything.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::containers::{BIN_PATH, BIN_VOLUME, LIVE, SECRETS_VOLUME, VOLUME_PREFIX, is_ours};
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, Step, at, below};
+use super::wrap::is_wrapped;
 use crate::annotations::{CONTAINERS, MOUNT_PATH, Options, PREFIX};
 use crate::bundle::suggestion;
 
@@ -117,7 +118,8 @@ pub fn converge(
             }
             let wanted = selection.takes_all() || selection.names(&name);
             check_mounts(container, &name, &ours, wanted, warnings)?;
-            for mount in ours.iter().filter(|_| wanted) {
+            let is_wrapped = is_wrapped(container);
+            for mount in ours.iter().filter(|mount| wanted && (is_wrapped || name_of(mount) != BIN_VOLUME)) {
                 let mounts = at!["spec", list, index, "volumeMounts"];
                 if !patched.list(&mounts).iter().any(|present| is_same(present, mount)) {
                     patched.insert(&mounts, usize::MAX, mount, mount.clone());

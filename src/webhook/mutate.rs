@@ -103,7 +103,7 @@ impl Injector {
         if mode == Mode::Init && options.metrics_port.take().is_some() {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
-        let wrapper = Wrapper::of(spec, &bundle, &options, mode, !ours.is_empty())?;
+        let wrapper = Wrapper::of(spec, &bundle, &options, mode)?;
         let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
         let identity =
             Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };

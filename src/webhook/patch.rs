@@ -267,10 +267,15 @@ pub(super) fn below<'a>(path: &[Step<'a>], step: Step<'a>) -> Vec<Step<'a>> {
 
 /// Whether two items of a list are the same thing, by the field that Kubernetes merges such lists by.
 fn same_item(a: &Value, b: &Value) -> bool {
-    const MERGE_KEYS: [&str; 4] = ["mountPath", "name", "path", "serviceAccountToken"];
+    const MERGE_KEYS: [&str; 5] = ["mountPath", "name", "path", "serviceAccountToken", "downwardAPI"];
     match MERGE_KEYS.iter().find(|key| a.get(key).is_some()) {
         Some(&"serviceAccountToken") => {
             a.pointer("/serviceAccountToken/path") == b.pointer("/serviceAccountToken/path")
+        }
+        // Ours has one file, and the API server writes more about it.
+        Some(&"downwardAPI") => {
+            let path = |source: &Value| source.pointer("/downwardAPI/items/0/path").cloned();
+            path(a) == path(b)
         }
         Some(key) => a.get(key) == b.get(key),
         None => a == b,

@@ -111,6 +111,16 @@ fn malformed(message: String) -> (Response, Outcome) {
     (Response { status: Some(status), ..Response::default() }, Outcome::Error)
 }
 
+/// A refusal quotes what was written, of whatever length.
+fn shortened(mut message: String) -> String {
+    const MOST: usize = 2000;
+    if message.len() > MOST {
+        message.truncate(message.floor_char_boundary(MOST));
+        message.push('…');
+    }
+    message
+}
+
 fn decide(request: Request, injector: &Injector) -> (Response, Outcome) {
     let Request { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
@@ -136,8 +146,9 @@ fn decide(request: Request, injector: &Injector) -> (Response, Outcome) {
             (Response { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
         }
         Err(refusal) => {
-            tracing::info!(namespace, pod = name, %refusal, "denied");
-            let status = Status { code: 422, reason: "Invalid", message: refusal.to_string() };
+            let message = shortened(refusal.to_string());
+            tracing::info!(namespace, pod = name, refusal = %message, "denied");
+            let status = Status { code: 422, reason: "Invalid", message };
             (Response { uid, status: Some(status), ..Response::default() }, Outcome::Denied)
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::containers::{BIN_PATH, PROGRAM, is_ours};
+use super::containers::{BIN_PATH, BIN_VOLUME, PROGRAM, is_ours};
 use super::mounts::{DEFAULT_MOUNT_PATH, Selection};
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, at};
@@ -26,7 +26,7 @@ pub struct Wrapper<'a> {
     options: &'a Options,
     /// Variables that are annotated one by one.
     names: BTreeSet<&'a str>,
-    /// Whether this pod was injected before, so that what has no mount yet came later.
+    /// Whether this pod was given variables before, so that what has no mount yet came later.
     is_again: bool,
     /// Seconds that the application is given to end.
     grace: u64,
@@ -49,13 +49,7 @@ impl<'a> Wrapper<'a> {
     ///
     /// # Errors
     /// [`Refusal`], if the pod cannot have what it asks for.
-    pub fn of(
-        spec: &Value,
-        bundle: &'a Bundle,
-        options: &'a Options,
-        mode: Mode,
-        is_again: bool,
-    ) -> Result<Option<Self>, Refusal> {
+    pub fn of(spec: &Value, bundle: &'a Bundle, options: &'a Options, mode: Mode) -> Result<Option<Self>, Refusal> {
         if options.environment.is_empty() {
             return Ok(None);
         }
@@ -69,6 +63,7 @@ impl<'a> Wrapper<'a> {
         }
         let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_GRACE);
         let names = bundle.items.iter().filter_map(annotations::variable).collect();
+        let is_again = containers(spec, "volumes").iter().any(|volume| name_of(volume) == BIN_VOLUME);
         Ok(Some(Self { options, names, is_again, grace }))
     }
 
@@ -144,8 +139,8 @@ impl<'a> Wrapper<'a> {
         let mut arguments = Vec::new();
         for source in &self.options.environment {
             let option = if source.optional { "--optional-env" } else { "--env" };
-            // kubelet expands $(NAME) in commands.
-            let path = format!("{root}/{}", source.path).replace("$(", "$$(");
+            // kubelet expands $(NAME) in commands, and $$ is a dollar.
+            let path = format!("{root}/{}", source.path).replace('$', "$$");
             arguments.extend([option.to_owned(), path]);
         }
         let jitter = match self.options.on_change {
@@ -177,6 +172,11 @@ fn present(container: &Value) -> Present {
         return Present::Inside;
     }
     Present::Plain(command)
+}
+
+/// Whether a container is started through our program.
+pub(super) fn is_wrapped(container: &Value) -> bool {
+    !matches!(present(container), Present::Plain(_))
 }
 
 /// Whether a container has our program mounted: then it was wrapped once, and its command replaced since.

@@ -193,3 +193,36 @@ fn p1_no_value_and_no_secret_key_ref_stands_in_the_pod() {
     let text = injected(&asking()).to_string();
     assert!(!text.contains("secretKeyRef") && !text.contains("envFrom"), "{text}");
 }
+
+#[test]
+fn a_container_that_came_later_stays_without_variables_in_every_later_pass() {
+    let once = injected(&asking());
+    for late in
+        [json!({"name": "mesh", "image": "mesh"}), json!({"name": "mesh", "image": "mesh", "command": ["/mesh"]})]
+    {
+        let grown = with(once.clone(), "/spec/containers/1", late.clone());
+        let second = injected(&grown);
+        let mesh = named(&second, "containers", "mesh");
+        assert_eq!(mesh["command"], late["command"]);
+        assert!(has_mount(mesh, &live_mount("/secrets")) && !has_mount(mesh, &bin_mount()), "{mesh}");
+        assert!(decide(&second).patch.is_empty(), "the third pass");
+    }
+}
+
+#[test]
+fn variables_that_an_injected_pod_asks_for_later_are_given() {
+    let plain = injected(&with(pod(), "/spec/containers/0/command", json!(["/app/server"])));
+    let asks = injected(&annotated(plain, &[("env.HF_TOKEN", "secret/data/hf#token")]));
+    assert!(line(&asks, "app").ends_with(" -- /app/server"), "{}", line(&asks, "app"));
+    assert!(has_mount(named(&asks, "containers", "app"), &bin_mount()));
+}
+
+#[test]
+fn paths_are_no_variables_of_kubelets() {
+    for (file, expected) in [("a$(B)", "/secrets/a$$(B) "), ("a$$b", "/secrets/a$$$$b "), ("a$b", "/secrets/a$$b ")] {
+        let pod = with(pod(), "/spec/containers/0/command", json!(["/app"]));
+        let secrets = json!([{"file": file, "from": "secret/data/x", "format": "dotenv"}]).to_string();
+        let shown = line(&injected(&annotated(pod, &[("secrets", &secrets), ("env", file)])), "app");
+        assert!(shown.contains(expected), "{shown}");
+    }
+}

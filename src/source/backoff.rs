@@ -26,16 +26,20 @@ const UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1500));
 /// What an administrator has to put right is not put right within a second.
 const PERMANENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
+/// More patience than a store may ask for would be an outage of its own: leases end, and nobody notices a rotation.
+const LONGEST_WISH: Duration = Duration::from_mins(15);
 /// Full jitter may draw nothing; no store wants to be asked again that soon.
 const SHORTEST: Duration = Duration::from_millis(250);
 
 /// How long to wait after the `failures`-th failure in a row (1 is the first); `chance` is from 0 to 1.
 ///
 /// Exponential with full jitter, which spreads retries best when a store comes back (AWS Architecture Blog,
-/// "Exponential Backoff And Jitter", 2015). A store's own wish is a lower bound.
+/// "Exponential Backoff And Jitter", 2015). A store's own wish is a lower bound, as far as it is
+/// no longer than [`LONGEST_WISH`].
 pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64) -> Duration {
     let (base, cap) = match kind {
         ErrorKind::Throttled { retry_after: Some(wish) } => {
+            let wish = wish.min(LONGEST_WISH);
             return wish.saturating_add(wish.mul_f64(chance / 10.0)).saturating_add(SHORTEST);
         }
         ErrorKind::Unavailable if starting => UNAVAILABLE_AT_START,

@@ -54,10 +54,15 @@ pub(super) struct VersionState {
     #[serde(default)]
     version: u64,
     #[serde(default)]
+    created_time: String,
+    #[serde(default)]
     deletion_time: String,
     #[serde(default)]
     destroyed: bool,
 }
+
+/// Stands between a version's number and when it was made.
+const VERSION_MADE: char = '@';
 
 /// How an engine without leases says until when its answer is good.
 enum Expiry {
@@ -101,11 +106,27 @@ fn versioned(tree: SecretTree, path: &str) -> Result<(SecretTree, Version), Secr
         && ["created_time", "deletion_time", "destroyed"]
             .iter()
             .all(|field| tree.pointer(&["metadata".to_owned(), (*field).to_owned()]).is_ok());
-    let version = tree.pointer(&["metadata".to_owned(), "version".to_owned()]).ok().as_ref().and_then(number);
+    let field = |name: &str| tree.pointer(&["metadata".to_owned(), name.to_owned()]).ok();
+    let version = field("version").as_ref().and_then(number);
     match (tree.key("data"), version) {
-        (Ok(values @ SecretTree::Map(_)), Some(version)) if is_kv2 => Ok((values, Version(version.to_string()))),
+        (Ok(values @ SecretTree::Map(_)), Some(version)) if is_kv2 => {
+            let created = field("created_time");
+            let created = created.as_ref().and_then(SecretTree::as_value).and_then(SecretValue::expose_str);
+            Ok((values, named(version, created.unwrap_or_default())))
+        }
         _ => Err(tree),
     }
+}
+
+/// A version's number and when it was made: a secret that was deleted and made anew, or a store that was, counts from
+/// one again.
+fn named(number: u64, created_time: &str) -> Version {
+    Version(format!("{number}{VERSION_MADE}{created_time}"))
+}
+
+/// The number alone, as Vault takes it.
+pub(super) fn number_of(version: &str) -> &str {
+    version.split_once(VERSION_MADE).map_or(version, |(number, _)| number)
 }
 
 fn expiry(tree: &SecretTree) -> Option<Duration> {
@@ -130,7 +151,7 @@ pub(super) fn number(tree: &SecretTree) -> Option<u64> {
 /// What a 404 of KV version 2 tells about a version that once was: its number and what became of it.
 pub(super) fn former_version(body: &[u8]) -> Option<String> {
     let state = serde_json::from_slice::<Absence>(body).ok()?.data?.metadata;
-    let VersionState { version, deletion_time, destroyed } = state;
+    let VersionState { version, deletion_time, destroyed, .. } = state;
     if destroyed {
         return Some(format!("version {version} was destroyed"));
     }
@@ -143,6 +164,11 @@ pub(super) fn former_version(body: &[u8]) -> Option<String> {
 // === impl VersionState ===
 
 impl VersionState {
+    /// The name of this version, whose number is not always in it.
+    pub(super) fn name(&self, number: u64) -> Version {
+        named(number, &self.created_time)
+    }
+
     /// Neither deleted, nor destroyed, nor set to be deleted some time.
     pub(super) fn is_there(&self) -> bool {
         !self.destroyed && self.deletion_time.is_empty()

@@ -7,7 +7,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::VaultSettings;
-use super::answer::{Envelope, former_version};
+use super::answer::{Envelope, former_version, number_of};
 use super::complaint::store_failure;
 use super::kv::Engines;
 use super::session::Held;
@@ -209,14 +209,16 @@ impl Vault {
         };
         match (known, request.version()) {
             // A version never changes.
-            (Some(known), Some(pinned)) if known.0 == pinned && !is_write => return Ok(Reading::NotModified),
+            (Some(known), Some(pinned)) if number_of(&known.0) == number_of(pinned) && !is_write => {
+                return Ok(Reading::NotModified);
+            }
             (Some(known), None) if !is_write && self.current_version(path).await?.as_ref() == Some(known) => {
                 return Ok(Reading::NotModified);
             }
             _ => {}
         }
         if let Some(version) = request.version().filter(|_| !is_write) {
-            call = call.query(VERSION_PARAM, version);
+            call = call.query(VERSION_PARAM, number_of(version));
         }
         let response = self.client.send(call).await?;
         let answer = self.take_answer(&response, request, is_write)?;
@@ -354,7 +356,7 @@ fn absent(response: &Response, request: &Request) -> Failure {
     } else {
         match (former_version(&response.body), request.version()) {
             (Some(former), _) => format!("{path}: {former}"),
-            (None, Some(version)) => format!("{path} has no version {version}"),
+            (None, Some(version)) => format!("{path} has no version {}", number_of(version)),
             (None, None) => format!("{path} does not exist"),
         }
     };

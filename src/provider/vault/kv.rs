@@ -114,9 +114,8 @@ impl Vault {
             _ => return Err(self.store_failure(&response, &metadata_path)),
         }
         let Ok(MetadataAnswer { data }) = serde_json::from_slice(&response.body) else { return Ok(None) };
-        let current = data.current_version.to_string();
-        let is_there = data.versions.get(&current).is_some_and(VersionState::is_there);
-        Ok(is_there.then_some(Version(current)))
+        let current = data.versions.get(&data.current_version.to_string()).filter(|state| state.is_there());
+        Ok(current.map(|state| state.name(data.current_version)))
     }
 }
 

@@ -19,7 +19,7 @@ use hyper::Method;
 use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Value, json};
 
-use super::{assert_error, fresh, version};
+use super::{assert_error, fresh};
 use crate::fakes::token;
 use crate::fakes::vault::{FakeVault, ROOT, Seen};
 

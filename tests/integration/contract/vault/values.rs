@@ -8,6 +8,7 @@ contract!(
     what_is_missing_is_not_found,
     what_is_forbidden_is_denied,
     a_version_can_be_pinned,
+    what_was_deleted_and_made_anew_counts_from_one_and_is_read_again,
     a_rotation_is_seen_and_what_is_unchanged_is_not_read_again,
     without_a_right_to_metadata_whole_reads_tell_what_is_unchanged,
     mounts_of_several_components_have_metadata_too,
@@ -27,7 +28,7 @@ async fn values_of_every_kind_are_read(store: &Store) {
     let answer = pod.fresh(&mut pod.vault(), &format!("{kv}/data/db")).await;
     let expected: SecretTree = serde_json::from_value(values).unwrap();
     assert!(answer.tree == expected, "the values differ");
-    assert_eq!((answer.version, answer.lease, answer.expires_in), (Some(version("1")), None, None));
+    assert_eq!((number(&answer), &answer.lease, answer.expires_in), (Some("1"), &None, None));
 }
 
 async fn a_batch_is_answered_in_order_and_one_failure_spoils_no_other(store: &Store) {
@@ -81,9 +82,9 @@ async fn a_version_can_be_pinned(store: &Store) {
     let mut vault = pod.vault();
     let pinned = format!("{kv}/data/db?version=1");
     let answer = pod.fresh(&mut vault, &pinned).await;
-    assert_eq!((shown(&answer.tree, "password").as_str(), answer.version), ("first", Some(version("1"))));
+    assert_eq!((shown(&answer.tree, "password").as_str(), number(&answer)), ("first", Some("1")));
     store.seen();
-    assert_eq!(pod.read_again(&mut vault, &pinned, Some(&version("1"))).await, Ok(Reading::NotModified));
+    assert_eq!(pod.read_again(&mut vault, &pinned, answer.version.as_ref()).await, Ok(Reading::NotModified));
     assert!(store.seen().is_none_or(|seen| seen.is_empty()), "a version never changes, so nobody needs to be asked");
 }
 
@@ -105,7 +106,34 @@ async fn a_rotation_is_seen_and_what_is_unchanged_is_not_read_again(store: &Stor
     }
     store.write(&path, json!({"data": {"password": "second"}})).await;
     let second = fresh(pod.read_again(&mut vault, &path, Some(&first)).await);
-    assert_eq!((shown(&second.tree, "password").as_str(), second.version), ("second", Some(version("2"))));
+    assert_eq!((shown(&second.tree, "password").as_str(), number(&second)), ("second", Some("2")));
+}
+
+async fn what_was_deleted_and_made_anew_counts_from_one_and_is_read_again(store: &Store) {
+    for rights in ["*", "data/*"] {
+        let kv = store.kv2().await;
+        let path = format!("{kv}/data/db");
+        store.write(&path, json!({"data": {"password": "first"}})).await;
+        let pod = store.pod(&[(&format!("{kv}/{rights}"), &["read"])]).await;
+        let mut vault = pod.vault();
+        let held = pod.fresh(&mut vault, &path).await.version.unwrap();
+        assert_eq!(pod.read_again(&mut vault, &path, Some(&held)).await, Ok(Reading::NotModified), "{rights}");
+        store.admin(Method::DELETE, &format!("{kv}/metadata/db"), Value::Null).await;
+        store.write(&path, json!({"data": {"password": "second"}})).await;
+        let anew = fresh(pod.read_again(&mut vault, &path, Some(&held)).await);
+        assert_eq!((shown(&anew.tree, "password").as_str(), number(&anew)), ("second", Some("1")), "{rights}");
+        assert_ne!(anew.version, Some(held.clone()), "so that the generation has another name");
+        // As the way back to a generation asks: what has the number now is not what had it then.
+        let mut pinned = pod.request(&path);
+        pinned.params.insert("version".to_owned(), held.0.clone());
+        let mut read = vault.read(&[pinned], &Known::new()).await;
+        assert_eq!(fresh(read.remove(0)).version, anew.version, "{rights}");
+    }
+}
+
+/// A version's number, without when it was made.
+fn number(answer: &Answer) -> Option<&str> {
+    answer.version.as_ref()?.0.split('@').next()
 }
 
 async fn without_a_right_to_metadata_whole_reads_tell_what_is_unchanged(store: &Store) {

@@ -1,6 +1,7 @@
 //! Secrets engines: KV of both versions, and three that lease or issue.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -26,6 +27,7 @@ pub(super) enum Engine {
 
 pub(super) struct Kv2Version {
     values: Value,
+    created: String,
     is_deleted: bool,
     is_destroyed: bool,
 }
@@ -207,10 +209,11 @@ fn kv2(secrets: &mut BTreeMap<String, Vec<Kv2Version>>, call: &Call, rest: &str)
                 return Reply::error(400, "no data provided");
             }
             let versions = secrets.entry(key.to_owned()).or_default();
-            versions.push(Kv2Version { values, is_deleted: false, is_destroyed: false });
+            let created = created_time();
+            versions.push(Kv2Version { values, created: created.clone(), is_deleted: false, is_destroyed: false });
             Reply::framed(
                 200,
-                json!({"data": {"created_time": CREATED, "custom_metadata": null, "deletion_time": "",
+                json!({"data": {"created_time": created, "custom_metadata": null, "deletion_time": "",
                 "destroyed": false, "version": versions.len()}, "mount_type": "kv"}),
             )
         }
@@ -227,6 +230,10 @@ fn kv2(secrets: &mut BTreeMap<String, Vec<Kv2Version>>, call: &Call, rest: &str)
             }
             Reply::no_content()
         }
+        ("DELETE", "metadata") => {
+            secrets.remove(key);
+            Reply::no_content()
+        }
         ("GET", "data") => kv2_read(secrets.get(key), call),
         ("GET", "metadata") => secrets.get(key).map_or_else(Reply::not_found, |versions| kv2_metadata(versions)),
         _ => Reply::framed(
@@ -237,6 +244,12 @@ fn kv2(secrets: &mut BTreeMap<String, Vec<Kv2Version>>, call: &Call, rest: &str)
     }
 }
 
+/// Another one each time, as clocks have it.
+fn created_time() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("2026-11-21T10:26:12.{:09}Z", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
 fn kv2_read(versions: Option<&Vec<Kv2Version>>, call: &Call) -> Reply {
     let Some(versions) = versions else { return Reply::not_found() };
     let number = call.query.get("version").map_or(versions.len(), |text| text.parse().unwrap());
@@ -244,7 +257,7 @@ fn kv2_read(versions: Option<&Vec<Kv2Version>>, call: &Call) -> Reply {
     let Some((_, version)) = kept.into_iter().find(|(index, _)| index + 1 == number) else { return Reply::not_found() };
     let is_gone = version.is_deleted || version.is_destroyed;
     let values = if is_gone { Value::Null } else { version.values.clone() };
-    let data = json!({"data": values, "metadata": {"created_time": CREATED, "custom_metadata": null,
+    let data = json!({"data": values, "metadata": {"created_time": version.created, "custom_metadata": null,
         "deletion_time": if version.is_deleted { DELETED } else { "" }, "destroyed": version.is_destroyed,
         "version": number}});
     if is_gone {
@@ -257,7 +270,8 @@ fn kv2_read(versions: Option<&Vec<Kv2Version>>, call: &Call) -> Reply {
 fn kv2_metadata(versions: &[Kv2Version]) -> Reply {
     let states = versions.iter().enumerate().map(|(index, version)| {
         let deleted = if version.is_deleted { DELETED } else { "" };
-        let state = json!({"created_time": CREATED, "deletion_time": deleted, "destroyed": version.is_destroyed});
+        let state =
+            json!({"created_time": version.created, "deletion_time": deleted, "destroyed": version.is_destroyed});
         ((index + 1).to_string(), state)
     });
     let states = states.skip(versions.len().saturating_sub(KEPT_VERSIONS));

@@ -289,7 +289,9 @@ impl Keeper {
         if self.delivered.as_ref() == Some(id) || self.unusable.as_ref() == Some(id) || self.retry.at.is_some() {
             return Ok(());
         }
-        if self.volume.is_open() && (self.status.held || self.status.pinned.is_some()) {
+        // A pin that waits for its store is one all the same: who set it wants anything but the newest.
+        let is_pinned = self.status.pinned.is_some() || self.pending_pin.is_some();
+        if self.volume.is_open() && (self.status.held || is_pinned) {
             if self.volume.current().as_ref() == Some(id) {
                 self.is_delivered(id);
             }

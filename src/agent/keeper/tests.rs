@@ -417,9 +417,17 @@ async fn a_pin_waits_for_a_store_that_is_down() {
     pod.store.state().failing = Some(ErrorKind::Unavailable);
     pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
     a_while().await;
+    // By now it waits longer between its own tries than the store is looked at.
+    tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(pod.file("f0").contains("x2"));
+    pod.put("3");
     pod.store.state().failing = None;
-    pod.until_file("f0", "x1").await;
+    pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\""), "hushpod.dev/refresh-now=\"1\""]);
+    for _ in 0..20_000 {
+        assert!(!pod.file("f0").contains("x3"), "the newest comes before what was asked for");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(pod.file("f0").contains("x1"));
     agent.stop().await.unwrap();
 }
 

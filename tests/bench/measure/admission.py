@@ -19,6 +19,9 @@ VAULT_K8S = "vault-k8s 1.6.2"
 # Ours, with nothing to remember.
 UNLIKE = "hushpod, no two pods of one template"
 
+# In each line of our log about a pod.
+INJECTED = '"message":"injected"'
+
 CONFIG = """\
 image: registry.example/hushpod:0.1.0
 defaultProvider: vault
@@ -69,6 +72,7 @@ class Contender:
         self.request = request
         self.flags = flags
         self.rounds = {connections: [] for connections in CONNECTIONS}
+        self.requests = 0
 
     def load(self, bench, cpu, *arguments):
         address = ["--address", f"127.0.0.1:{self.port}", "--ca", bench.tls_directory() / "tls.crt"]
@@ -94,7 +98,19 @@ class Contender:
         busy = ["--busy"] if cpu is not None else []
         result = self.load(bench, cpu, "--connections", connections, "--seconds", seconds, *busy)
         result["cpu_us"] = (self.process.cpu_seconds() - before) / result["requests"] * 1e6
+        self.requests += result["requests"]
         return result
+
+    def check_log(self):
+        """Every pod stands in our log: a server that drops lines would be faster than it is."""
+        end = time.monotonic() + 10
+        while True:
+            lines = int(run("grep", "--count", INJECTED, self.process.log, ok=False).stdout)
+            if lines >= self.requests:
+                return
+            if time.monotonic() > end:
+                raise Failed(f"{self.name} logged {lines} of {self.requests} pods")
+            time.sleep(0.2)
 
     def median(self, connections, field):
         return median([each[field] for each in self.rounds[connections]])
@@ -120,6 +136,8 @@ def measure(bench):
                 for contender in contenders[number % len(contenders) :] + contenders[: number % len(contenders)]:
                     result = contender.round(bench, load_cpu, connections, SECONDS)
                     contender.rounds[connections].append(result)
+        for contender in (ours, unlike):
+            contender.check_log()
         show(bench, contenders)
     finally:
         for contender in contenders:

@@ -69,7 +69,7 @@ class Times:
 def measure(bench):
     report = bench.report
     size = (bench.binaries / "hushpod-agent").stat().st_size
-    report.figure("agent_binary", "agent: static binary", size / 1e6, "MB", ("<=", 11))
+    report.figure("agent_binary", "agent: static binary", size / 1e6, "MB", ("<=", 9))
 
     idle = None
     try:
@@ -221,7 +221,7 @@ def show_memory(bench, provider, agent, after):
     report.figure(
         f"agent_{provider}_anonymous", f"{name}: anonymous RSS after {after}", memory["anonymous"] / 1024, "MiB", ("<=", 1)
     )
-    report.figure(f"agent_{provider}_rss", f"{name}: RSS after {after}", memory["rss"] / 1024, "MiB", ("<=", 8))
+    report.figure(f"agent_{provider}_rss", f"{name}: RSS after {after}", memory["rss"] / 1024, "MiB", ("<=", 7))
 
 
 def show(bench, vault, by_event, by_poll, by_push):

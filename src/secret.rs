@@ -13,6 +13,52 @@ use zeroize::Zeroizing;
 /// Bytes of a secret, wiped when the last holder lets go.
 ///
 /// Clones share one buffer, so that a value stands in memory once however many files it goes into.
+///
+/// ```
+/// # fn at(place: usize) -> [u8; 512] {
+/// #     use std::os::unix::fs::FileExt as _;
+/// #     let mut bytes = [0; 512];
+/// #     std::fs::File::open("/proc/self/mem").unwrap().read_exact_at(&mut bytes, place as u64).unwrap();
+/// #     bytes
+/// # }
+/// # use hushpod::secret::SecretValue;
+/// # // An allocator may write into what it got back, but not all over it.
+/// # let is_there = |place| at(place).windows(16).any(|bytes| bytes == [b'c'; 16]);
+/// let value = SecretValue::new(vec![b'c'; 512]);
+/// # let place = value.expose().as_ptr() as usize;
+/// let other = value.clone();
+/// drop(value);
+/// # assert!(is_there(place));
+/// assert_eq!(other.expose(), [b'c'; 512]);
+/// drop(other); // and now it is nowhere
+/// # assert!(!is_there(place));
+/// # let plain = vec![b'c'; 512];
+/// # let place = plain.as_ptr() as usize;
+/// # drop(plain);
+/// # assert!(is_there(place), "or this would show nothing");
+/// ```
+///
+/// What shows or writes things takes no secret, unless somebody exposes it:
+///
+/// ```
+/// fn show(_: &impl std::fmt::Display) {}
+/// fn write(_: &impl serde::Serialize) {}
+/// let value = hushpod::secret::SecretValue::from("x");
+/// show(&value.expose_str().unwrap());
+/// write(&value.expose_str().unwrap());
+/// ```
+///
+/// ```compile_fail,E0277
+/// # fn show(_: &impl std::fmt::Display) {}
+/// let value = hushpod::secret::SecretValue::from("x");
+/// show(&value);
+/// ```
+///
+/// ```compile_fail,E0277
+/// # fn write(_: &impl serde::Serialize) {}
+/// let value = hushpod::secret::SecretValue::from("x");
+/// write(&value);
+/// ```
 #[derive(Clone)]
 pub struct SecretValue(Arc<Zeroizing<Vec<u8>>>);
 

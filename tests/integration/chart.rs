@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS, PREFIX};
-use hushpod::config::Config;
 use hushpod::provider::ProviderSettings;
 use hushpod::webhook::containers::{
     BIN_VOLUME, INIT, LIVE, PLAN_VARIABLE, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::readme::{accepted, provider_fields};
 
 fn chart(file: &str) -> String {
     fs::read_to_string(format!("{}/charts/hushpod/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -19,18 +20,79 @@ fn keys(object: &Value) -> BTreeSet<&str> {
     object.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
+/// What providers can say and the schema refuses, each with the reason: types, how it is written in
+/// [`provider_fields`], why.
+const NOT_IN_PODS: &[(&[&str], &[&str], &str)] = &[
+    (&["file"], &["audience"], "a store of files takes no token: the code refuses every one"),
+    (&["vault", "azure", "gcp", "aws", "ssm", "infisical"], &["auth.tokenFile"], "a pod's token is its projected one"),
+    (&["vault"], &["auth=token"], "a person's token, or a CI job's"),
+    (&["vault"], &["auth=approle", "auth.roleIdFile", "auth.secretIdFile"], "the agent's image has no such files"),
+    (&["infisical"], &["auth=token"], "a person's token, or a CI job's"),
+    (
+        &["infisical"],
+        &["auth=universal", "auth.clientIdFile", "auth.clientSecretFile"],
+        "the agent's image has no such files",
+    ),
+    (&["aws", "ssm", "azure"], &["auth=environment"], "the agent's environment is not the operator's"),
+    (
+        &["aws", "ssm"],
+        &["auth=profile", "auth.profile", "auth.credentialsFile", "auth.configFile"],
+        "the files of AWS's command line are a person's",
+    ),
+    (
+        &["gcp"],
+        &["auth=application-default-credentials", "auth.file"],
+        "the file of gcloud is a person's, or a CI job's",
+    ),
+];
+
+/// What a schema lets an object say, as [`provider_fields`] writes it.
+fn known_fields(object: &Value, place: &str, known: &mut BTreeSet<String>) {
+    for (name, field) in object["properties"].as_object().unwrap() {
+        let path = format!("{place}{name}");
+        for inner in [field, &field["items"], &field["additionalProperties"]] {
+            if inner["properties"].is_object() {
+                known_fields(inner, &format!("{path}."), known);
+            }
+            // serde tells of an unknown method without its field's name.
+            let words = inner["enum"].as_array().into_iter().flatten().map(|word| word.as_str().unwrap());
+            known.extend(words.map(|word| format!("{}={word}", path.trim_end_matches(".method"))));
+        }
+        known.insert(path);
+    }
+}
+
 #[test]
 fn the_schema_knows_what_the_configuration_knows() {
     let schema: Value = serde_json::from_str(&chart("values.schema.json")).unwrap();
     let config = &schema["properties"]["config"]["properties"];
     let defaults = KEYS.iter().filter(|key| key.has_operator_default).map(|key| key.name).collect::<BTreeSet<_>>();
     assert_eq!(keys(&config["defaults"]["properties"]), defaults);
+    assert_eq!(keys(config), accepted("noSuchField: 1").iter().map(String::as_str).collect());
     let types = &config["providers"]["additionalProperties"]["properties"]["type"]["enum"];
-    assert_eq!(*types, serde_json::json!(ProviderSettings::TYPES));
-    // An unknown field's error names all those that are known.
-    let error = Config::from_yaml("{image: x, noSuchField: 1}").unwrap_err().to_string();
-    for field in keys(config) {
-        assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
+    assert_eq!(*types, json!(ProviderSettings::TYPES));
+}
+
+#[test]
+fn the_schema_knows_what_each_type_of_store_knows() {
+    let schema: Value = serde_json::from_str(&chart("values.schema.json")).unwrap();
+    let provider = &schema["properties"]["config"]["properties"]["providers"]["additionalProperties"];
+    for kind in ProviderSettings::TYPES {
+        let meets = |branch: &&Value| {
+            let of = &branch["if"]["properties"]["type"];
+            of["const"] == kind || of["enum"].as_array().is_some_and(|kinds| kinds.contains(&json!(kind)))
+        };
+        let branches: Vec<_> = provider["allOf"].as_array().unwrap().iter().filter(meets).collect();
+        let [branch] = branches[..] else { panic!("{kind}: {branches:?}") };
+        assert_eq!(branch["then"]["additionalProperties"], false, "{kind}");
+        let mut known = BTreeSet::new();
+        known_fields(&branch["then"], "", &mut known);
+        known.retain(|field| field != "type" && !field.starts_with("type="));
+        let rows = NOT_IN_PODS.iter().filter(|(kinds, ..)| kinds.contains(&kind));
+        let exceptions: BTreeSet<_> = rows.flat_map(|(_, fields, _)| *fields).map(|&field| field.to_owned()).collect();
+        assert!(known.is_disjoint(&exceptions), "{kind}: {known:?}");
+        known.extend(exceptions);
+        assert_eq!(known, provider_fields(kind), "{kind}");
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-use hushpod::annotations::{KEYS, PREFIX};
+use hushpod::annotations::{KEYS, PREFIX, parse_duration};
+use hushpod::config::Config;
 use hushpod::provider::ProviderSettings;
+use hushpod::serve::metrics::Registry;
+use hushpod::webhook::Metrics;
 use serde_json::json;
 
 fn readme() -> String {
@@ -60,12 +64,16 @@ fn smallest_settings() -> Vec<ProviderSettings> {
     settings.collect()
 }
 
+/// A table's line, cell by cell.
+fn cells(line: &str) -> Vec<String> {
+    line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+}
+
 /// The table of stores, cell by cell; its first row names the types.
 fn stores() -> Vec<Vec<String>> {
     let readme = readme();
     let (_, rest) = readme.split_once("<!-- stores: tested against src/provider.rs -->\n").unwrap();
     let (table, _) = rest.split_once("<!-- end -->").unwrap();
-    let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
     table.lines().filter(|line| !line.starts_with("|---")).map(cells).collect()
 }
 
@@ -105,6 +113,191 @@ fn the_table_of_stores_says_what_the_types_say() {
             shown = format!("{shown}; EKS Pod Identity: {}", audience(&serde_json::from_value(other).unwrap()));
         }
         assert_eq!(cell("audience of the pod's token", kind), shown, "{kind}");
+    }
+}
+
+/// What stands between backticks.
+fn words(text: &str) -> BTreeSet<String> {
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// What a configuration could have said instead: serde's complaint of a name that it does not know lists all that it
+/// does.
+pub(crate) fn accepted(config: &str) -> BTreeSet<String> {
+    let error = Config::from_yaml(config).unwrap_err().to_string();
+    let (_, expected) = error.split_once(", expected ").unwrap_or_else(|| panic!("{config}: {error}"));
+    words(expected)
+}
+
+/// Fields that every provider has beside its type's. Only the source lists them: serde is asked for no others.
+pub(crate) fn common_fields() -> BTreeSet<String> {
+    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/config.rs")).unwrap();
+    let (_, rest) = source.split_once("const FIELDS: [&'static str; ").unwrap();
+    let (list, _) = rest.split_once("];\n").unwrap();
+    list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// All that a provider of a type can say: `field`, `field.inner` and `field=word`.
+pub(crate) fn provider_fields(kind: &str) -> BTreeSet<String> {
+    let provider = |fields: &str| format!("{{image: x, providers: {{a: {{{fields}}}}}}}");
+    let mut known = accepted(&provider(&format!("type: {kind}, noSuchField: 1")));
+    for (field, separator, value) in [
+        ("auth", '.', "{noSuchField: 1}"),
+        ("auth", '=', "{method: no-such-method}"),
+        ("namespaces", '.', "{web: {noSuchField: 1}}"),
+        ("allowParams", '=', "[no-such-param]"),
+    ] {
+        if known.contains(field) {
+            let inner = accepted(&provider(&format!("type: {kind}, {field}: {value}")));
+            known.extend(inner.iter().map(|inner| format!("{field}{separator}{inner}")));
+        }
+    }
+    known.extend(common_fields());
+    let rule = accepted(&provider("type: file, path: /srv, allow: [{noSuchField: 1}]"));
+    known.extend(rule.iter().map(|inner| format!("allow.{inner}")));
+    known
+}
+
+/// The tables below a heading, each with its first row.
+fn tables(heading: &str) -> Vec<Vec<Vec<String>>> {
+    let readme = readme();
+    let (_, rest) = readme.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
+    let section = rest.split("\n##").next().unwrap();
+    let tables = section.split("\n\n").map(str::trim_start).filter(|block| block.starts_with('|'));
+    tables.map(|table| table.lines().filter(|line| !line.starts_with("|---")).map(cells).collect()).collect()
+}
+
+/// The fields of a table's first column; `<…>` after one stands for any name.
+fn fields(table: &[Vec<String>]) -> BTreeSet<String> {
+    assert_eq!(table[0], ["field", "meaning", "default"]);
+    let names = table[1..].iter().flat_map(|row| words(&row[0]));
+    names.map(|name| name.split(".<").next().unwrap().to_owned()).collect()
+}
+
+/// A field's row.
+fn row<'a>(table: &'a [Vec<String>], field: &str) -> &'a [String] {
+    let has_it = |row: &&Vec<String>| words(&row[0]).iter().any(|name| name.split(".<").next() == Some(field));
+    table.iter().find(has_it).unwrap_or_else(|| panic!("no row of {field}"))
+}
+
+/// The operator's fields, and those of every provider.
+fn operators_tables() -> [Vec<Vec<String>>; 2] {
+    tables("## What the operator writes").try_into().unwrap()
+}
+
+#[test]
+fn the_tables_of_the_operators_fields_are_the_codes() {
+    let [top, common] = operators_tables();
+    assert_eq!(fields(&top), accepted("noSuchField: 1"));
+    let mut known = common_fields();
+    known.insert("type".to_owned());
+    assert_eq!(fields(&common), known);
+    assert_eq!(words(&row(&common, "type")[1]), ProviderSettings::TYPES.map(str::to_owned).into());
+    for kind in ProviderSettings::TYPES {
+        for inner in provider_fields(kind).iter().filter_map(|field| field.strip_prefix("allow.")) {
+            assert!(row(&common, "allow")[1].contains(&format!("{inner}: ")), "{inner}");
+        }
+    }
+}
+
+#[test]
+fn the_tables_of_the_stores_fields_are_the_codes() {
+    for (kind, settings) in ProviderSettings::TYPES.iter().zip(smallest_settings()) {
+        let heading = match *kind {
+            "vault" => "### Vault",
+            "infisical" => "### Infisical",
+            "aws" | "ssm" => "### AWS",
+            "azure" => "### Azure Key Vault",
+            "gcp" => "### Google Secret Manager",
+            _ => "### Files",
+        };
+        let tables = tables(heading);
+        let table = tables.iter().find(|table| table[0][0] == "field").unwrap();
+        let code = provider_fields(kind);
+        let mut own: BTreeSet<_> = code.iter().filter(|field| !field.contains('=')).cloned().collect();
+        own.retain(|field| field != "auth" && !field.starts_with("namespaces.") && !field.starts_with("allow."));
+        // Those of a login's method may stand in the table of methods.
+        let in_cells = tables.iter().flatten().flatten().flat_map(|cell| words(cell));
+        let mut documented: BTreeSet<_> = in_cells.filter(|word| word.starts_with("auth.")).collect();
+        documented.extend(fields(table));
+        // Those of every provider stand here, too, where this type has something to say of them.
+        documented.extend(common_fields());
+        assert_eq!(documented, own, "{kind}");
+        for inner in code.iter().filter_map(|field| field.strip_prefix("namespaces.")) {
+            assert!(row(table, "namespaces")[1].contains(inner), "{kind}: {inner}");
+        }
+
+        let methods: BTreeSet<_> = code.iter().filter_map(|field| field.strip_prefix("auth=")).collect();
+        if methods.is_empty() {
+            continue;
+        }
+        let login = row(table, "auth.method");
+        let column = |table: &Vec<Vec<String>>| table[1..].iter().flat_map(|row| words(&row[0])).collect();
+        let of_methods = tables.iter().filter(|table| ["auth method", "`auth.method`"].contains(&table[0][0].as_str()));
+        let shown: Vec<BTreeSet<String>> = of_methods.map(column).chain([words(&login[1])]).collect();
+        for shown in shown.iter().filter(|shown| !shown.is_empty()) {
+            assert_eq!(shown.iter().map(String::as_str).collect::<BTreeSet<_>>(), methods, "{kind}");
+        }
+        assert!(shown.iter().any(|shown| !shown.is_empty()), "{kind}");
+        let default = serde_json::to_value(&settings).unwrap()["auth"]["method"].clone();
+        assert_eq!(login[2], format!("`{}`", default.as_str().unwrap()), "{kind}");
+    }
+}
+
+#[test]
+fn defaults_of_refresh_are_the_codes() {
+    let [_, common] = operators_tables();
+    let shown = &row(&common, "refresh")[2];
+    for (kind, settings) in ProviderSettings::TYPES.iter().zip(smallest_settings()) {
+        // The part that names the type, else the one that names none.
+        let names = |part: &&str| part.contains(&format!("`{kind}`"));
+        let part = shown.split("; ").find(names).or_else(|| shown.split("; ").find(|part| part.starts_with('`')));
+        let duration = part.unwrap().trim_end_matches('`').rsplit('`').next().unwrap();
+        assert_eq!(parse_duration(duration), Ok(settings.as_settings().default_refresh()), "{kind}: {shown}");
+    }
+    for (heading, kind) in [("### Azure Key Vault", "azure"), ("### Google Secret Manager", "gcp")] {
+        let tables = tables(heading);
+        let place = ProviderSettings::TYPES.iter().position(|known| *known == kind).unwrap();
+        let default = smallest_settings()[place].as_settings().default_refresh();
+        assert_eq!(parse_duration(row(&tables[0], "refresh")[2].trim_matches('`')), Ok(default), "{kind}");
+    }
+}
+
+/// The series that the webhook's sources name.
+fn series_in(directory: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        // The agent's have a table of their own, which its own test looks at.
+        if path.ends_with("agent") || path.ends_with("tests.rs") {
+            continue;
+        }
+        if path.is_dir() {
+            found.extend(series_in(&path));
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        let literals = code.split('"').skip(1).filter(|literal| literal.starts_with("hushpod_"));
+        found.extend(literals.map(str::to_owned));
+    }
+    found
+}
+
+#[test]
+fn the_webhooks_metrics_are_listed() {
+    let readme = readme();
+    let (_, rest) = readme.split_once("\n## Metrics\n\n").unwrap();
+    let paragraph = rest.split("\n\n").next().unwrap();
+    let shown: BTreeSet<_> = words(paragraph).into_iter().filter(|word| word.starts_with("hushpod_")).collect();
+    let names: BTreeSet<_> = shown.iter().map(|shown| shown.split('{').next().unwrap().to_owned()).collect();
+    assert_eq!(names, series_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
+    let registry = Registry::default();
+    let _metrics = Metrics::new(registry.clone());
+    let text = registry.to_string();
+    for shown in shown {
+        let (name, label) = shown.trim_end_matches('}').split_once('{').unwrap_or((&shown, ""));
+        assert_eq!(text.contains(&format!("\n{name}{{{label}=")), !label.is_empty(), "{shown} in {text}");
     }
 }
 

@@ -17,6 +17,7 @@ use tracing::subscriber::NoSubscriber;
 use crate::log::Log;
 
 mod environment;
+mod hostile;
 
 const CONFIG: &str = r#"
 image: registry/hushpod:0.1.0
@@ -210,6 +211,29 @@ fn p6_without_tokens_the_api_tokens_place_is_still_taken() {
     assert_eq!(tokens.as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn p6_who_wants_no_api_token_gets_the_stores_in_the_agent_all_the_same() {
+    let pod = with(pod(), "/spec/automountServiceAccountToken", json!(false));
+    let pod = with(pod, "/spec/containers/1", json!({"name": "helper", "image": "x"}));
+    let pod = with(pod, "/spec/initContainers", json!([{"name": "early", "image": "x"}]));
+    for mode in ["sidecar", "init+sidecar", "init"] {
+        let pod = injected(&annotated(pod.clone(), &[("mode", mode)]));
+        assert_eq!(pod["spec"]["automountServiceAccountToken"], false, "{mode}");
+        let token = json!({"serviceAccountToken": {"path": "vault", "audience": "vault", "expirationSeconds": 900}});
+        assert_eq!(named(&pod, "volumes", "hushpod-tokens")["projected"]["sources"], json!([token]), "{mode}");
+        let path = "/var/run/secrets/kubernetes.io/serviceaccount";
+        let mount = json!({"name": "hushpod-tokens", "mountPath": path, "readOnly": true});
+        for list in ["initContainers", "containers"] {
+            for container in pod["spec"][list].as_array().unwrap() {
+                let mounts = container["volumeMounts"].as_array().map_or(&[][..], Vec::as_slice);
+                let of_tokens: Vec<_> = mounts.iter().filter(|mount| mount["name"] == "hushpod-tokens").collect();
+                let is_agent = container["command"] == json!(["/hushpod-agent"]);
+                assert_eq!(of_tokens, if is_agent { vec![&mount] } else { Vec::new() }, "{mode} {container}");
+            }
+        }
+    }
+}
+
 /// A pod whose bundle is in its own volumes.
 fn with_sources() -> Value {
     let pod = with(pod(), "/metadata/annotations", json!({}));
@@ -341,6 +365,27 @@ fn clusters_without_native_sidecars_get_the_classical_pair() {
     let job = with(pod(), "/spec/restartPolicy", json!("OnFailure"));
     let denied = decide_with(&config, &review("CREATE", "", &job));
     assert!(denied.response["status"]["message"].as_str().unwrap().contains("mode: init"));
+}
+
+#[test]
+fn our_images_pull_secrets_join_the_pods_own() {
+    let config = format!("{CONFIG}imagePullSecrets: [ours, mirror]\n");
+    let (ours, mirror, theirs) = (json!({"name": "ours"}), json!({"name": "mirror"}), json!({"name": "theirs"}));
+    for (present, expected) in [
+        (None, json!([ours, mirror])),
+        (Some(Value::Null), json!([ours, mirror])),
+        (Some(json!([])), json!([ours, mirror])),
+        (Some(json!([theirs])), json!([theirs, ours, mirror])),
+        (Some(json!([mirror])), json!([mirror, ours])),
+        (Some(json!([mirror, theirs, ours])), json!([mirror, theirs, ours])),
+    ] {
+        let pod = present.iter().fold(pod(), |pod, list| with(pod, "/spec/imagePullSecrets", list.clone()));
+        let decided = decide_with(&config, &review("CREATE", "", &pod));
+        assert_eq!(decided.pod["spec"]["imagePullSecrets"], expected, "{present:?}");
+        let second = decide_with(&config, &review("CREATE", "", &decided.pod));
+        assert!(second.patch.is_empty(), "{present:?}: {:?}", second.patch);
+    }
+    assert!(injected(&pod())["spec"].get("imagePullSecrets").is_none(), "none are configured");
 }
 
 #[test]

@@ -1,6 +1,8 @@
-"""The chart's life: upgrade and uninstall."""
+"""The chart: what it promises, upgrade and uninstall."""
 
-from suite.base import check, contains, equal, run, wait
+import base64
+
+from suite.base import check, contains, equal, meanwhile, run, wait
 from suite.cluster import kubectl
 from suite.product import NAMESPACE, RELEASE, remains
 from suite.runner import LAST, test
@@ -8,7 +10,25 @@ from suite.space import canary, pod
 
 
 def certificates(text):
-    return set(text.split("-----END CERTIFICATE-----")[:-1])
+    return {each.strip() for each in text.split("-----END CERTIFICATE-----")[:-1]}
+
+
+def foreign_authority():
+    """The certificate of an authority of which the replicas know nothing; nobody has its key."""
+    return run(
+        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"],
+        *["-subj", "/CN=foreign", "-days", "1", "-keyout", "/dev/null"],
+    )
+
+
+def bundled(change):
+    """What alters a webhook's `caBundle`, by its text."""
+
+    def alter(webhook):
+        text = base64.b64decode(webhook["clientConfig"].get("caBundle", "")).decode()
+        webhook["clientConfig"]["caBundle"] = base64.b64encode(change(text).encode()).decode()
+
+    return alter
 
 
 @test()
@@ -22,21 +42,35 @@ def the_chart_has_no_unknown_fields(t):
 @test(when=LAST)
 def helm_upgrade_keeps_the_authorities(t):
     """An upgrade that changes the configuration does not reset `caBundle`: pods are admitted at every moment, and soon
-    by the new configuration."""
+    by the new configuration.
+
+    The replicas put their own authorities back at once, so that those would not be missed; but nobody puts back what a
+    stranger wrote."""
     t.open()
     wanted = {"file.x": t.secret(x=canary()) + "#x"}
     product = t.suite.product
-    before = product.authorities()
     config = product.values()["config"]
     config["providers"]["added"] = config["providers"]["vault"]
-    t.refused(pod("app", {"file.x": "added:secret/data/app#x"}), "added")
-    product.install(config=config)
-    lost = certificates(before) - certificates(product.authorities())
-    equal(lost, set(), "authorities that the upgrade took away")
-    t.create(pod("app", wanted), dry_run=True)
     added = pod("app", {"file.x": f"added:secret/data/{t.namespace}/app#x"})
-    product.look()
-    wait("the new configuration to be in force", 120, lambda: t.create(added, dry_run=True))
+    t.refused(added, "added")
+    foreign = foreign_authority()
+    product.rewrite(bundled(lambda text: text + foreign))
+    before = certificates(product.authorities())
+    check(certificates(foreign) < before, "the foreign authority is not among ours")
+    try:
+        with meanwhile(lambda _: t.create(pod("app", wanted), dry_run=True)) as outcomes:
+            # The other timeout makes helm write the webhook configuration itself.
+            product.install(config=config, webhook={"timeoutSeconds": 7})
+            equal([each["timeoutSeconds"] for each in product.configuration()["webhooks"]], [7], "timeouts")
+            equal(before - certificates(product.authorities()), set(), "authorities that the upgrade took away")
+            product.look()
+            wait("the new configuration to be in force", 120, lambda: t.create(added, dry_run=True))
+        failures = list(filter(None, outcomes))
+        equal(failures[:3], [], f"{len(failures)} failures of {len(outcomes)} pods")
+        check(len(outcomes) > 10, f"only {len(outcomes)} pods were created meanwhile")
+    finally:
+        product.rewrite(bundled(lambda text: text.replace(foreign.strip(), "")))
+    equal(certificates(foreign) & certificates(product.authorities()), set(), "foreign authorities at the end")
     product.install()
 
 

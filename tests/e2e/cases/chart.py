@@ -1,14 +1,92 @@
-"""The chart's life: upgrade and uninstall."""
+"""The chart: what it promises, upgrade and uninstall."""
 
-from suite.base import check, contains, equal, run, wait
+import base64
+import json
+
+from suite.base import check, contains, equal, meanwhile, run, wait
 from suite.cluster import kubectl
-from suite.product import NAMESPACE, RELEASE, remains
+from suite.product import NAMESPACE, RELEASE, ROOT, remains
 from suite.runner import LAST, test
-from suite.space import canary, pod
+from suite.space import RESTRICTED, canary, pod
+
+CHART = ROOT / "charts/hushpod"
+NAME = "hushpod-webhook"
+CONFIGURATION = ("MutatingWebhookConfiguration", "hushpod")
+# Whose pods are spread, kept and served.
+SELECTOR = {
+    "matchLabels": {
+        "app.kubernetes.io/name": "hushpod",
+        "app.kubernetes.io/instance": RELEASE,
+        "app.kubernetes.io/component": "webhook",
+    }
+}
+# The pods' affinity and the Service have no field of this name around it.
+LABELS = SELECTOR["matchLabels"]
+OBJECTS = {
+    ("ConfigMap", "hushpod-config"),
+    ("Deployment", NAME),
+    CONFIGURATION,
+    ("PodDisruptionBudget", NAME),
+    ("Service", NAME),
+    ("ServiceAccount", NAME),
+}
+RBAC = {("ClusterRole", NAME), ("ClusterRoleBinding", NAME)}
+POLICY = {
+    (kind, name)
+    for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    for name in ("hushpod-pods", "hushpod-ephemeral-containers")
+}
+TLS_DIRECTORY = "/etc/hushpod/tls"
+WEBHOOKS = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
+
+def rendered(*options, version="1.30.0"):
+    """The chart's objects for a version of Kubernetes, by kind and name."""
+    arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--kube-version", version]
+    manifest = run("helm", *arguments, *options)
+    # A change of nothing makes JSON of YAML; it is local, so that kinds that this API server lacks are none to it.
+    text = kubectl("patch", "--local", "--type=merge", "--patch={}", "--output=json", "-f", "-", stdin=manifest)
+    found, start = {}, 0
+    while text[start:].strip():
+        start += len(text[start:]) - len(text[start:].lstrip())
+        thing, start = json.JSONDecoder().raw_decode(text, start)
+        found[thing["kind"], thing["metadata"]["name"]] = thing
+    return found
+
+
+def webhook_pod(found):
+    """The spec of the webhook's pods, and of their only container."""
+    spec = found["Deployment", NAME]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    return spec, container
+
+
+def equals(thing, fields, what):
+    """Of all fields of a thing, these."""
+    for field, expected in fields.items():
+        equal(thing.get(field), expected, f"{field} of {what}")
 
 
 def certificates(text):
-    return set(text.split("-----END CERTIFICATE-----")[:-1])
+    return {each.strip() for each in text.split("-----END CERTIFICATE-----")[:-1]}
+
+
+def foreign_authority():
+    """The certificate of an authority of which the replicas know nothing; nobody has its key."""
+    return run(
+        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"],
+        *["-subj", "/CN=foreign", "-days", "1", "-keyout", "/dev/null"],
+    )
+
+
+def bundled(change):
+    """What alters a webhook's `caBundle`, by its text."""
+
+    def alter(webhook):
+        text = base64.b64decode(webhook["clientConfig"].get("caBundle", "")).decode()
+        webhook["clientConfig"]["caBundle"] = base64.b64encode(change(text).encode()).decode()
+
+    return alter
 
 
 @test()
@@ -19,24 +97,242 @@ def the_chart_has_no_unknown_fields(t):
     kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=manifest)
 
 
+@test()
+def the_chart_is_as_it_promises(t):
+    """Without any value of ours: two replicas, spread and never all evicted, restricted, probed, with resources; a
+    webhook that fails closed, for pods that ask alone."""
+    found = rendered()
+    equal(set(found), OBJECTS | RBAC | POLICY, "the chart's objects")
+    deployment, (spec, container) = found["Deployment", NAME]["spec"], webhook_pod(found)
+    equals(deployment, {"replicas": 2, "selector": SELECTOR}, "the Deployment")
+    labels = deployment["template"]["metadata"]["labels"]
+    equal({key: labels.get(key) for key in LABELS}, LABELS, "labels of the webhook's pods")
+    # New ones first.
+    equal(deployment["strategy"], {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}, "the strategy")
+    budget = {"minAvailable": 1, "selector": SELECTOR}
+    equal(found["PodDisruptionBudget", NAME]["spec"], budget, "the PodDisruptionBudget")
+    zones = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
+    nodes = {"topologyKey": "kubernetes.io/hostname", "labelSelector": SELECTOR}
+    apart = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": nodes}]}
+    equals(
+        spec,
+        {
+            "topologySpreadConstraints": [{**zones, "labelSelector": SELECTOR}],
+            "affinity": {"podAntiAffinity": apart},
+            "serviceAccountName": NAME,
+            "automountServiceAccountToken": True,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "hostNetwork": None,
+            "hostPID": None,
+            "hostIPC": None,
+            "initContainers": None,
+            "volumes": [{"name": "config", "configMap": {"name": "hushpod-config"}}],
+        },
+        "the webhook's pods",
+    )
+    equals(
+        container,
+        {
+            "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+            "ports": [{"name": "https", "containerPort": 8443}, {"name": "admin", "containerPort": 8081}],
+            "readinessProbe": {
+                "httpGet": {"path": "/readyz", "port": "admin"},
+                "periodSeconds": 2,
+                "failureThreshold": 2,
+            },
+            "livenessProbe": {
+                "httpGet": {"path": "/healthz", "port": "admin"},
+                "periodSeconds": 10,
+                "failureThreshold": 3,
+            },
+        },
+        "the webhook's container",
+    )
+    contains(container["args"], ["--service=hushpod-webhook", "--webhook-configuration=hushpod"], "its arguments")
+    check("--tls-dir" not in " ".join(container["args"]), "there is a --tls-dir without a volume for it")
+    service = {"selector": LABELS, "ports": [{"name": "https", "port": 443, "targetPort": "https"}]}
+    equal(found["Service", NAME]["spec"], service, "the Service")
+    (webhook,) = found[CONFIGURATION]["webhooks"]
+    pods = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    excluded = {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": [NAMESPACE, "kube-system"]}
+    called = {"namespace": NAMESPACE, "name": NAME, "path": "/mutate", "port": 443}
+    equals(
+        webhook,
+        {
+            "failurePolicy": "Fail",
+            "reinvocationPolicy": "IfNeeded",
+            "sideEffects": "None",
+            "timeoutSeconds": 5,
+            "rules": [{**pods, "scope": "Namespaced"}],
+            "namespaceSelector": {"matchExpressions": [excluded]},
+            "objectSelector": None,
+            # And no caBundle: that is the replicas'.
+            "clientConfig": {"service": called},
+        },
+        "the webhook",
+    )
+    asks = [each["expression"] for each in webhook["matchConditions"]]
+    contains(" ".join(asks), ["startsWith('hushpod.dev/')", "'hushpod.dev/inject'"], "the webhook's conditions")
+    for name in ("hushpod-pods", "hushpod-ephemeral-containers"):
+        equal(found["ValidatingAdmissionPolicy", name]["spec"]["failurePolicy"], "Fail", f"failurePolicy of {name}")
+        binding = found["ValidatingAdmissionPolicyBinding", name]["spec"]
+        equal(binding, {"policyName": name, "validationActions": ["Deny"]}, f"the binding of {name}")
+    policy = found["ValidatingAdmissionPolicy", "hushpod-pods"]["spec"]
+    equal(policy["matchConditions"], webhook["matchConditions"], "the policy's conditions, which are the webhook's")
+    # Of one replica a budget would only keep its node from being drained.
+    alone = set(rendered("--set", "replicaCount=1"))
+    equal(set(found) - alone, {("PodDisruptionBudget", NAME)}, "what one replica lacks")
+
+
+@test()
+def the_chart_before_kubernetes_1_30(t):
+    """No match conditions and no policy there: a label says who asks. The webhook still fails closed."""
+    for version in ("1.25.0", "1.29.9"):
+        found = rendered(version=version)
+        equal(set(found), OBJECTS | RBAC, f"the chart's objects on {version}")
+        (webhook,) = found[CONFIGURATION]["webhooks"]
+        selector = {"matchLabels": {"hushpod.dev/inject": "true"}}
+        fields = {"failurePolicy": "Fail", "objectSelector": selector, "matchConditions": None}
+        equals(webhook, fields, f"the webhook on {version}")
+
+
+@test()
+def the_chart_with_certificates_of_others(t):
+    """Of cert-manager or in the user's Secret: with the directory comes its volume, and the webhook has no right."""
+    owned = ["--set", "tls.mode=secret,tls.secret.name=mine,tls.secret.ca=PEM"]
+    managed = {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/hushpod-webhook-tls"}
+    for options, secret, annotations, authority in (
+        (["--set", "tls.mode=certManager"], "hushpod-webhook-tls", managed, None),
+        (owned, "mine", None, base64.b64encode(b"PEM").decode()),
+    ):
+        found = rendered(*options)
+        spec, container = webhook_pod(found)
+        contains(container["args"], [f"--tls-dir={TLS_DIRECTORY}"], "its arguments")
+        mounts = {each["name"]: each for each in container["volumeMounts"]}
+        equal(mounts["tls"], {"name": "tls", "mountPath": TLS_DIRECTORY, "readOnly": True}, "the mount")
+        volumes = {each["name"]: each for each in spec["volumes"]}
+        equal(volumes["tls"], {"name": "tls", "secret": {"secretName": secret}}, "the volume")
+        equal(set(volumes), set(mounts), "volumes")
+        # They make none of their own, and so tell nobody.
+        check("--webhook-configuration" not in " ".join(container["args"]), "they write the caBundle all the same")
+        equal(spec["automountServiceAccountToken"], False, "automountServiceAccountToken")
+        made = {each for each in found if each[0] in ("Certificate", "Issuer")}
+        equal(set(found) - made, OBJECTS | POLICY, "the other objects")
+        equal(found[CONFIGURATION]["metadata"].get("annotations"), annotations, "annotations of the configuration")
+        (webhook,) = found[CONFIGURATION]["webhooks"]
+        equal(webhook["clientConfig"].get("caBundle"), authority, "caBundle")
+        if annotations:
+            certificate = found["Certificate", secret]["spec"]
+            equals(certificate, {"secretName": secret, "dnsNames": [f"{NAME}.{NAMESPACE}.svc"]}, "the Certificate")
+            issuer = certificate["issuerRef"]
+            authority = found[issuer["kind"], issuer["name"]]["spec"]["ca"]["secretName"]
+            equal(found["Certificate", authority]["spec"]["isCA"], True, "isCA of the issuer's Certificate")
+        else:
+            equal(made, set(), "objects of cert-manager")
+
+
+@test()
+def p6_the_webhook_may_write_its_own_configuration_and_nothing_else(t):
+    """No Secrets at all: one rule in the chart, and no more than that on the cluster."""
+    found = rendered()
+    roles = {each: found[each]["rules"] for each in found if each[0] in ("Role", "ClusterRole")}
+    rule = {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["mutatingwebhookconfigurations"],
+        "resourceNames": ["hushpod"],
+        "verbs": ["get", "list", "watch", "patch"],
+    }
+    equal(roles, {("ClusterRole", NAME): [rule]}, "the chart's rules")
+    binding = found["ClusterRoleBinding", NAME]
+    equal(binding["roleRef"]["name"], NAME, "the role that is bound")
+    equal(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}], "to whom")
+
+    def may(*question):
+        result = run("kubectl", "auth", "can-i", *question, "--as", ACCOUNT, ok=False)
+        check(result.stdout.split()[:1] in (["yes"], ["no"]), f"{question}: {result.stdout} {result.stderr}")
+        return result.stdout.split()[0] == "yes"
+
+    for verb in ("get", "list", "watch", "patch"):
+        check(may(verb, f"{WEBHOOKS}/hushpod"), f"it may not {verb} its own configuration")
+    for question in (
+        *[[verb, "secrets", "-A"] for verb in ("get", "list", "watch", "create", "update", "patch", "delete")],
+        *[[verb, "pods", "-A"] for verb in ("get", "list", "watch", "create", "update", "patch", "delete")],
+        *[[verb, "configmaps", "-A"] for verb in ("get", "list", "watch", "create")],
+        ["get", "secrets", "--namespace", NAMESPACE],
+        ["get", "configmaps", "--namespace", NAMESPACE],
+        ["create", "pods/exec", "-A"],
+        ["create", "serviceaccounts/token", "-A"],
+        ["list", "namespaces"],
+        ["list", WEBHOOKS],
+        ["create", WEBHOOKS],
+        ["update", f"{WEBHOOKS}/hushpod"],
+        ["delete", f"{WEBHOOKS}/hushpod"],
+        ["patch", f"{WEBHOOKS}/other"],
+        ["patch", "validatingadmissionpolicies.admissionregistration.k8s.io/hushpod-pods"],
+        ["impersonate", "users"],
+        ["*", "*"],
+    ):
+        check(not may(*question), f"it may {' '.join(question)}")
+
+    # All that it may, beside what every account may.
+    def rights(account, namespace):
+        listed = kubectl("auth", "can-i", "--list", "--no-headers", "--namespace", namespace, "--as", account)
+        return {" ".join(line.split()) for line in listed.splitlines()}
+
+    own = f"{WEBHOOKS} [] [hushpod] [get list watch patch]"
+    for namespace in (NAMESPACE, "kube-system", "default"):
+        others = rights(f"system:serviceaccount:{NAMESPACE}:default", namespace)
+        equal(rights(ACCOUNT, namespace) - others, {own}, f"rights in {namespace}")
+
+
+@test()
+def the_chart_says_how_to_go_on(t):
+    """Its notes: without a provider that there is none, and else what to write, by the names that are configured."""
+    bare = ["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--reset-values", "--dry-run=client", "--output=json"]
+    contains(json.loads(run("helm", *bare))["info"]["notes"], ["no provider yet", "config.providers"], "the notes")
+    notes = run("helm", "get", "notes", RELEASE, "--namespace", NAMESPACE)
+    contains(notes, ["Providers: ", "vault is meant", "hushpod.dev/file.password", "rollout status"], "the notes")
+    for absent in ("no provider yet", "older than Kubernetes 1.30"):
+        check(absent not in notes, f"the notes say {absent!r}")
+    # What they show to write is admitted.
+    t.open()
+    (line,) = [line for line in notes.splitlines() if "hushpod.dev/file.password" in line]
+    t.create(pod("app", {"file.password": line.split('"')[1]}), dry_run=True)
+
+
 @test(when=LAST)
 def helm_upgrade_keeps_the_authorities(t):
     """An upgrade that changes the configuration does not reset `caBundle`: pods are admitted at every moment, and soon
-    by the new configuration."""
+    by the new configuration.
+
+    The replicas put their own authorities back at once, so that those would not be missed; but nobody puts back what a
+    stranger wrote."""
     t.open()
     wanted = {"file.x": t.secret(x=canary()) + "#x"}
     product = t.suite.product
-    before = product.authorities()
     config = product.values()["config"]
     config["providers"]["added"] = config["providers"]["vault"]
-    t.refused(pod("app", {"file.x": "added:secret/data/app#x"}), "added")
-    product.install(config=config)
-    lost = certificates(before) - certificates(product.authorities())
-    equal(lost, set(), "authorities that the upgrade took away")
-    t.create(pod("app", wanted), dry_run=True)
     added = pod("app", {"file.x": f"added:secret/data/{t.namespace}/app#x"})
-    product.look()
-    wait("the new configuration to be in force", 120, lambda: t.create(added, dry_run=True))
+    t.refused(added, "added")
+    foreign = foreign_authority()
+    product.rewrite(bundled(lambda text: text + foreign))
+    before = certificates(product.authorities())
+    check(certificates(foreign) < before, "the foreign authority is not among ours")
+    try:
+        with meanwhile(lambda _: t.create(pod("app", wanted), dry_run=True)) as outcomes:
+            # The other timeout makes helm write the webhook configuration itself.
+            product.install(config=config, webhook={"timeoutSeconds": 4})
+            equal([each["timeoutSeconds"] for each in product.configuration()["webhooks"]], [4], "timeouts")
+            equal(before - certificates(product.authorities()), set(), "authorities that the upgrade took away")
+            product.look()
+            wait("the new configuration to be in force", 120, lambda: t.create(added, dry_run=True))
+        failures = list(filter(None, outcomes))
+        equal(failures[:3], [], f"{len(failures)} failures of {len(outcomes)} pods")
+        check(len(outcomes) > 10, f"only {len(outcomes)} pods were created meanwhile")
+    finally:
+        product.rewrite(bundled(lambda text: text.replace(foreign.strip(), "")))
+    equal(certificates(foreign) & certificates(product.authorities()), set(), "foreign authorities at the end")
     product.install()
 
 

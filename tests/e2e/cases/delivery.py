@@ -108,6 +108,24 @@ def p6_injected_containers_hold_no_api_token(t):
     t.sh("app", f"test -s {TOKENS}/token")
 
 
+@test()
+def p6_a_pod_without_an_api_token_gets_its_secret(t):
+    """`automountServiceAccountToken: false`: the application has no token, and the agents log in with theirs."""
+    t.open()
+    value = canary()
+    wanted = {"file.password": t.secret(password=value) + "#password", "mode": "init+sidecar"}
+    thing = t.start(pod("app", wanted, READ_FIRST, automountServiceAccountToken=False))
+    equal(thing["spec"]["automountServiceAccountToken"], False, "automountServiceAccountToken")
+    equal(t.log("app").split()[0], digest(value), "what the application read first")
+    equal(t.sh("app", f"ls {TOKENS} 2>/dev/null", ok=False).stdout, "", "the application's tokens")
+    # The sidecar's login, too: it reads anew.
+    value = canary()
+    t.secret(password=value)
+    t.annotate("app", "refresh-now=1")
+    t.sees("app", "/secrets/password", value)
+    t.never_restarted(thing)
+
+
 @test(each={mode: MODES[mode] for mode in ("sidecar", "init_and_sidecar")})
 def p6_the_application_reaches_neither_token_nor_state(t, mode):
     """In a shared process namespace, with the agent's own uid, /proc/<agent> is closed; another process's is not."""

@@ -8,6 +8,9 @@ from suite.base import check, equal, holds, wait
 from suite.runner import test
 from suite.space import PSQL, canary, pod, statuses
 
+# DRAIN of src/source/poll.rs: how long applications have to take new credentials up before the old ones are revoked.
+DRAIN = 10
+
 
 @test(long=True)
 def p4_a_client_of_leased_credentials_never_fails(t):
@@ -37,10 +40,42 @@ def p4_a_client_of_leased_credentials_never_fails(t):
     # Renewed to the end, a lease lasts a minute less what is left for replacing it; not renewed, it would last TTL.
     check(len(seen) <= duration / (longest - ttl) + 1, f"{len(seen)} leases in {duration} s: they are not renewed")
     check(len(seen) >= duration / longest, f"{len(seen)} leases in {duration} s, whose longest life is {longest} s")
-    # During a drain: an old lease lives at most its TTL beside the new one.
+    # During a drain. At most: with these TTLs the old lease has seven seconds left when it is replaced; that it is
+    # revoked before its end is shown below.
     drains = sorted(seen.values())[1:]
-    stray = [at for at in doubled if not any(0 <= at - newest <= ttl + 2 for newest in drains)]
+    stray = [at for at in doubled if not any(0 <= at - newest <= DRAIN + 2 for newest in drains)]
     equal(stray, [], "moments with two leases outside of a drain")
+
+
+@test(long=True)
+def p4_a_replaced_lease_is_revoked_before_its_end(t):
+    """A lease of two minutes that cannot be extended is replaced with a third of it left, and revoked as soon as the
+    application had its time to take the new one up, not when it would have ended by itself."""
+    # The policy `default` lets tokens renew leases, but not revoke them: without this one a lease lives to its end.
+    t.open(rights='path "sys/leases/revoke" { capabilities = ["update"] }')
+    life = 120
+    creds = t.database(default_ttl=f"{life}s", max_ttl=f"{life}s")
+    first = t.start(pod("client", {"dir.db": creds}, ["/programs/client"], image=PSQL))
+    (old,) = t.leases()
+
+    def left(lease):
+        return t.vault.write("sys/leases/lookup", lease_id=f"{creds}/{lease}")["ttl"]
+
+    t.suite.canaries[t.file("client", "/secrets/db/password")] = f"{t.title} leased password"
+    (new,) = wait("another lease beside it", life, lambda: t.leases() - {old})
+    # How long the old one would live beside it.
+    both = left(old) + life - left(new)
+    wait("the old lease to be gone", both, lambda: old not in t.leases())
+    drained = life - left(new)
+    t.suite.say(f"the old lease lived {drained} s beside the new one, of {both} s that it had left")
+    check(DRAIN - 1 <= drained, f"it was revoked after {drained} s")
+    check(both >= 3 * DRAIN and drained <= 2 * DRAIN, f"it lived {drained} s beside the new one, of {both} s left")
+    equal(len(t.leases()), 1, "leases after the drain")
+    t.suite.canaries[t.file("client", "/secrets/db/password")] = f"{t.title} second leased password"
+    # Nor does the client miss the old one.
+    turns, failed = map(int, t.file("client", "/tmp/count").split())
+    equal(failed, 0, f"failures of {turns} ({t.sh('client', 'cat /tmp/errors 2>/dev/null; true')[:500]})")
+    t.never_restarted(first)
 
 
 @test()

@@ -7,13 +7,12 @@ import json
 import ssl
 import tempfile
 import threading
-import time
 
-from suite.base import Failed, check, contains, equal, run, wait
+from suite.base import Failed, check, contains, equal, meanwhile, run, wait
 from suite.cluster import kubectl
 from suite.product import ADMISSION, RELEASE
 from suite.runner import ALONE, test
-from suite.space import BUSYBOX, annotations, canary, container, has_run, pod
+from suite.space import BUSYBOX, FOREVER, annotations, canary, container, has_run, pod
 
 BINDING = "ValidatingAdmissionPolicyBinding"
 # Volumes that could be in the place of one of ours.
@@ -33,8 +32,10 @@ def p7_without_the_webhook_only_those_that_ask_are_refused(t):
     wanted = {"file.password": t.secret(password=canary()) + "#password"}
     try:
         t.suite.product.scale(0)
-        t.refused(pod("annotated", wanted), "hushpod")
-        t.refused(pod("mistyped", {"fiel.password": "x"}), "hushpod")
+        # In the API server's words: were the failure ignored, the policy would refuse them, and tell of hushpod too.
+        uncalled = 'failed calling webhook "pods.hushpod.dev"'
+        t.refused(pod("annotated", wanted), uncalled)
+        t.refused(pod("mistyped", {"fiel.password": "x"}), uncalled)
         t.create(pod("plain"))
         t.create(pod("opted-out", {**wanted, "inject": "false"}))
         for name in ("plain", "opted-out"):
@@ -64,32 +65,20 @@ def p7_both_replicas_rolled_and_no_pod_refused(t):
     t.open()
     wanted = {"file.x": "secret/data/app#x"}
     old = {each["metadata"]["name"] for each in t.suite.product.pods()}
-    failures, made, over = [], [0], threading.Event()
 
-    def create():
-        while not over.is_set():
-            try:
-                thing = t.create(nowhere(f"pod-{made[0]}", wanted))
-                if thing["spec"]["initContainers"][0]["name"] != "hushpod":
-                    failures.append("not injected")
-            except Failed as failure:
-                failures.append(str(failure))
-            made[0] += 1
-            time.sleep(0.05)  # not to wait, but to leave the cluster something of the two cores
+    def create(number):
+        thing = t.create(nowhere(f"pod-{number}", wanted))
+        check(thing["spec"]["initContainers"][0]["name"] == "hushpod", "not injected")
 
-    thread = threading.Thread(target=create)
-    thread.start()
-    try:
+    with meanwhile(create) as outcomes:
         name = t.suite.product.deployment()["metadata"]["name"]
         kubectl("-n", "hushpod", "rollout", "restart", "deployment", name)
         kubectl("-n", "hushpod", "rollout", "status", "deployment", name, "--timeout=120s", seconds=130)
         gone = lambda: not old & {each["metadata"]["name"] for each in t.api.list("Pod", "hushpod")}  # noqa: E731
         wait("the old replicas to be gone", 60, gone)
-    finally:
-        over.set()
-        thread.join()
-    equal(failures[:3], [], f"{len(failures)} failures of {made[0]} pods")
-    check(made[0] > 50, f"only {made[0]} pods were created meanwhile")
+    failures = list(filter(None, outcomes))
+    equal(failures[:3], [], f"{len(failures)} failures of {len(outcomes)} pods")
+    check(len(outcomes) > 50, f"only {len(outcomes)} pods were created meanwhile")
     check(not old & {each["metadata"]["name"] for each in t.suite.product.pods()}, "the replicas are the old ones")
 
 
@@ -363,3 +352,34 @@ def environment_survives_a_webhook_that_replaces_the_command(t):
     equal(command[-3:], ["--", "late", "2"], "what is run behind the wrapper")
     equal(command[:2], ["/hushpod-bin/hushpod-agent", "exec"], "the wrapper")
     equal(command.count("exec"), 1, "wrappers")
+
+
+@test(when=ALONE, node=True)
+def p7_a_container_that_a_later_webhook_adds_gets_the_files(t):
+    """It adds the container when ours was asked already: ours is asked again, and mounts the files there, too."""
+    t.open()
+    value = canary()
+    wanted = {"file.password": t.secret(password=value) + "#password"}
+    added = container("added", f"set -e; cat /secrets/password >/tmp/first; {FOREVER}")
+    product = t.suite.product
+
+    def mounts():
+        """What of ours the added container would have now."""
+        spec = t.create(late(t, "another", wanted), dry_run=True)["spec"]
+        found = next(each for each in spec["containers"] if each["name"] == "added").get("volumeMounts", [])
+        return [(each["name"], each["mountPath"]) for each in found if each["name"].startswith("hushpod-")]
+
+    with LateWebhook(t, [{"op": "add", "path": "/spec/containers/-", "value": added}]) as webhook:
+        known(t, webhook)
+        equal(mounts(), [("hushpod-secrets", "/secrets")], "mounts")
+        thing = t.start(late(t, "app", wanted))
+        equal(t.file("app", "/tmp/first", "added"), value, "what the added container read first")
+        equal([each["name"] for each in thing["spec"]["initContainers"]], ["hushpod"], "the agents")
+        t.never_restarted(thing)
+        # Asked but once, ours would never hear of it.
+        try:
+            product.rewrite(lambda each: each.update(reinvocationPolicy="Never"))
+            wait("the added container to be left out", 20, lambda: not mounts())
+        finally:
+            product.rewrite(lambda each: each.update(reinvocationPolicy="IfNeeded"))
+        wait("the added container to have the files again", 20, mounts)

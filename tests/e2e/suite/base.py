@@ -1,6 +1,8 @@
 """What everything here uses: failing, and waiting for what must come true."""
 
+import contextlib
 import subprocess
+import threading
 import time
 
 
@@ -43,6 +45,29 @@ def holds(what, seconds, condition, every=0.2):
     while time.monotonic() < end:
         check(condition(), f"no longer so: {what}")
         time.sleep(every)
+
+
+@contextlib.contextmanager
+def meanwhile(step):
+    """Takes `step(number)` again and again while the block runs; gives what came of each: None, or how it failed."""
+    outcomes, over = [], threading.Event()
+
+    def go():
+        while not over.is_set():
+            try:
+                step(len(outcomes))
+                outcomes.append(None)
+            except Failed as failure:
+                outcomes.append(str(failure))
+            time.sleep(0.05)  # not to wait, but to leave the cluster something of the two cores
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    try:
+        yield outcomes
+    finally:
+        over.set()
+        thread.join()
 
 
 def run(*command, stdin=None, ok=True, seconds=120, env=None):

@@ -164,6 +164,18 @@ class Product:
         check(len(ours) == 1, f"{len(ours)} webhook configurations of ours")
         return ours[0]
 
+    def rewrite(self, change):
+        """Lets `change` alter each webhook of the configuration; again, if a replica wrote it meanwhile."""
+
+        def written():
+            now = self.configuration()
+            for each in now["webhooks"]:
+                change(each)
+            path = self.api.path(ADMISSION, WEBHOOK, None, now["metadata"]["name"])
+            return self.api.call("PUT", path, {**now, "apiVersion": ADMISSION, "kind": WEBHOOK})
+
+        wait("the webhook configuration to be written", 20, written)
+
     def authorities(self):
         """The PEM text of the webhook configuration's `caBundle`."""
         bundles = {each["clientConfig"].get("caBundle", "") for each in self.configuration()["webhooks"]}

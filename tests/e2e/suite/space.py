@@ -186,8 +186,9 @@ class Space:
 
     # --- its life
 
-    def open(self, labels=None):
-        """Makes the namespace and a role at Vault that its service account `web` can log in with."""
+    def open(self, labels=None, rights=""):
+        """Makes the namespace and a role at Vault that its service account `web` can log in with; `rights` are more
+        lines of its policy."""
         name = self.namespace
         self.api.create(
             {
@@ -206,6 +207,7 @@ class Space:
 path "secret/data/{name}/*" {{ capabilities = ["read"] }}
 path "secret/metadata/{name}/*" {{ capabilities = ["read"] }}
 path "database/creds/{name}" {{ capabilities = ["read"] }}
+{rights}
 """,
         )
         self.vault.write(
@@ -281,12 +283,13 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
                 kinds.add("projected token")
         return kinds
 
-    def database(self):
-        """A role of this test's own at the database engine, and the reference to its credentials."""
+    def database(self, **more):
+        """A role of this test's own at the database engine, and the reference to its credentials; `more`: settings that
+        are not as the others'."""
         settings = self.vault.read("database/roles/web")
         self.vault.write(
             f"database/roles/{self.namespace}",
-            **{key: settings[key] for key in ("db_name", "default_ttl", "max_ttl", "creation_statements")},
+            **{key: settings[key] for key in ("db_name", "default_ttl", "max_ttl", "creation_statements")} | more,
         )
         return f"database/creds/{self.namespace}"
 

@@ -135,7 +135,7 @@ async fn show_mode(
         show_hold(&pod, store, report).await?;
     }
     let (reads, torn) = watcher.stop().await;
-    let end = pod.application_reads().await?;
+    let end = if mode == Mode::Init { pod.application_reads().await? } else { pod.until_told().await? };
     pod.stop().await;
 
     report.claim(

@@ -245,6 +245,18 @@ impl Pod {
         serde_json::from_slice(&body).map_err(|_| DemoError::Broken("the application's answer is no JSON".to_owned()))
     }
 
+    /// Asks the application until it was told of a change, which comes after the files; or for as long as nothing takes.
+    pub(super) async fn until_told(&self) -> Result<Served, DemoError> {
+        let begun = Instant::now();
+        loop {
+            let served = self.application_reads().await?;
+            if served.notified > 0 || begun.elapsed() > PATIENCE {
+                return Ok(served);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// How long until the application reads `value`, from now.
     pub(super) async fn until_visible(&self, value: &str) -> Result<Duration, DemoError> {
         let begun = Instant::now();

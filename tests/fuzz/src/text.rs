@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hushpod::annotations::{self, PREFIX};
-use hushpod::bundle::Bundle;
+use hushpod::bundle::{Bundle, one_line};
 use hushpod::config::{Config, Identity};
 use hushpod::plan::{Plan, PlannedItem};
 use hushpod::provider::ProviderSettings;
@@ -84,7 +84,7 @@ pub(crate) fn annotations(input: &[u8]) {
         Err(error) => {
             let message = error.to_string();
             assert_sentence(&message);
-            let names_one = pod.keys().any(|key| key.starts_with(PREFIX) && message.contains(key.as_str()));
+            let names_one = pod.keys().any(|key| key.starts_with(PREFIX) && message.contains(&one_line(key)));
             assert!(names_one || message.contains(annotations::SECRETS), "{message:?} names no annotation");
             return;
         }

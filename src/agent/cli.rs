@@ -162,11 +162,14 @@ fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
         // Blocking threads do file work now and then; none stays to hold memory.
         .thread_keep_alive(Duration::from_secs(1))
         .build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let shutdown = Shutdown::listen()?;
         tokio::spawn(reap::reap_orphans());
         agent.run(&shutdown.token()).await
-    })
+    });
+    // A file that takes its time to be read, as on a network mount, must not keep the agent from ending.
+    runtime.shutdown_background();
+    ended
 }
 
 /// A duration that may be zero.

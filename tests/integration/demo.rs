@@ -21,7 +21,8 @@ for argument; do
 done
 mkdir -p "$volume/live" "$volume/real"
 {
-  until [ -e "$volume/real/live/token" ]; do sleep 0.05; done
+  # Nobody waits for this: it ends with the volume.
+  until [ -e "$volume/real/live/token" ] || [ ! -d "$volume" ]; do sleep 0.05; done
   rmdir "$volume/live" && ln -s real/live "$volume/live"
 } 2>/dev/null &
 exec AGENT "$@"

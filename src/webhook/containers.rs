@@ -347,16 +347,11 @@ fn quantities(cpu: Option<&str>, memory: &str) -> BTreeMap<String, Quantity> {
 
 /// A Kubernetes quantity, rounded up, in the form that the API server would give it: comparing must not see a change.
 fn kibibytes(bytes: u64) -> String {
-    let mut number = bytes.div_ceil(1024);
-    let mut unit = "Ki";
-    for larger in ["Mi", "Gi"] {
-        if number.is_multiple_of(1024) {
-            (number, unit) = (number / 1024, larger);
-        } else {
-            break;
-        }
+    match bytes.div_ceil(1024) {
+        kibibytes if kibibytes.is_multiple_of(1 << 20) => format!("{}Gi", kibibytes >> 20),
+        kibibytes if kibibytes.is_multiple_of(1 << 10) => format!("{}Mi", kibibytes >> 10),
+        kibibytes => format!("{kibibytes}Ki"),
     }
-    format!("{number}{unit}")
 }
 
 /// Whether a container is one that we made: one of ours by its name alone could be anything.

@@ -118,8 +118,8 @@ pub fn converge(
             }
             let wanted = selection.takes_all() || selection.names(&name);
             check_mounts(container, &name, &ours, wanted, warnings)?;
-            let is_wrapped = is_wrapped(container);
-            for mount in ours.iter().filter(|mount| wanted && (is_wrapped || name_of(mount) != BIN_VOLUME)) {
+            let given = |mount: &&Value| wanted && (name_of(mount) != BIN_VOLUME || is_wrapped(container));
+            for mount in ours.iter().filter(given).collect::<Vec<_>>() {
                 let mounts = at!["spec", list, index, "volumeMounts"];
                 if !patched.list(&mounts).iter().any(|present| is_same(present, mount)) {
                     patched.insert(&mounts, usize::MAX, mount, mount.clone());

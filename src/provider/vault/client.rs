@@ -207,9 +207,10 @@ impl Vault {
         } else {
             self.call(Method::GET, path)?
         };
-        match (known, request.version()) {
+        let pinned = request.version().map(number_of);
+        match (known, pinned) {
             // A version never changes.
-            (Some(known), Some(pinned)) if number_of(&known.0) == number_of(pinned) && !is_write => {
+            (Some(known), Some(pinned)) if number_of(&known.0) == pinned && !is_write => {
                 return Ok(Reading::NotModified);
             }
             (Some(known), None) if !is_write && self.current_version(path).await?.as_ref() == Some(known) => {
@@ -217,8 +218,8 @@ impl Vault {
             }
             _ => {}
         }
-        if let Some(version) = request.version().filter(|_| !is_write) {
-            call = call.query(VERSION_PARAM, number_of(version));
+        if let Some(version) = pinned.filter(|_| !is_write) {
+            call = call.query(VERSION_PARAM, version);
         }
         let response = self.client.send(call).await?;
         let answer = self.take_answer(&response, request, is_write)?;

@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Answer the API server: patch pods that ask for secrets by annotation.
-    Webhook(WebhookArgs),
+    Webhook(Box<WebhookArgs>),
     /// Show the whole chain on this machine: webhook, agent, application, rotation. No cluster, no root.
     Demo(DemoArgs),
     /// The demo's application.
@@ -81,6 +81,9 @@ struct WebhookArgs {
     /// The MutatingWebhookConfiguration that has to trust it.
     #[arg(long, env = "HUSHPOD_WEBHOOK_CONFIGURATION", value_name = "NAME", default_value = "hushpod")]
     webhook_configuration: String,
+    /// The cluster to talk to, if the webhook does not run in it; ~/.kube/config is never looked for.
+    #[arg(long, value_name = "FILE", conflicts_with = "tls_dir")]
+    kubeconfig: Option<PathBuf>,
     /// How long to go on serving after SIGTERM; 5s is the least.
     #[arg(long, env = "HUSHPOD_DRAIN", value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     drain: Duration,
@@ -127,7 +130,7 @@ pub async fn run(cli: Cli) -> ExitCode {
                 "Log lines dropped because nobody took them in time.",
                 move || u32::try_from(dropped.dropped_lines()).ok().map(f64::from),
             );
-            run_webhook(args, registry).await
+            run_webhook(*args, registry).await
         }
         Command::Demo(args) => return run_demo(args).await,
         Command::DemoApplication(ApplicationArgs { file, port }) => {
@@ -151,6 +154,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
         admin_listen,
         service,
         webhook_configuration,
+        kubeconfig,
         drain,
         pod_name,
         pod_namespace,
@@ -165,6 +169,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
         tls_dir,
         names: Names { pod: pod_name, service, namespace: pod_namespace },
         configuration: webhook_configuration,
+        kubeconfig,
         drain_delay: drain,
     };
     let token: CancellationToken = shutdown.token();

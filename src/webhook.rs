@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use self::certificate::{CertificateError, Names};
+use self::cluster::ClusterError;
 use self::registration::{Clock, SelfManaged};
 use crate::process::watch::{Watch, WatchError};
 use crate::serve::metrics::{Counter, Histogram, Registry};
@@ -28,6 +29,7 @@ use crate::serve::{Drain, ServeError, Server, admin};
 
 pub mod access;
 pub mod certificate;
+pub mod cluster;
 pub mod containers;
 pub mod mounts;
 pub mod mutate;
@@ -101,6 +103,8 @@ pub struct WebhookSettings {
     pub names: Names,
     /// The `MutatingWebhookConfiguration` that has to trust them.
     pub configuration: String,
+    /// How to reach the API server from elsewhere; `None` in the cluster.
+    pub kubeconfig: Option<PathBuf>,
     /// How long to go on serving after SIGTERM while not ready: at least [`WebhookSettings::LEAST_DRAIN_DELAY`].
     pub drain_delay: Duration,
 }
@@ -121,8 +125,8 @@ pub enum WebhookError {
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     /// There is no way to the API server.
-    #[error("cannot find the Kubernetes API (without --tls-dir the webhook has to run in the cluster): {0}")]
-    Kubernetes(#[source] Box<kube::Error>),
+    #[error(transparent)]
+    Kubernetes(#[from] ClusterError),
     /// A part that should run for ever did not.
     #[error("a part of the webhook failed: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -173,7 +177,7 @@ pub async fn run(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> Result<(), WebhookError> {
-    let WebhookSettings { listen, admin, tls_dir, names, configuration, drain_delay } = settings;
+    let WebhookSettings { listen, admin, tls_dir, names, configuration, kubeconfig, drain_delay } = settings;
     let certificate = Served::default();
     metrics.show_expiry(certificate.clone());
     let drain = Drain { delay: drain_delay.max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
@@ -187,7 +191,7 @@ pub async fn run(
         let waiting = readiness.block("certificate in the TLS directory");
         tasks.spawn(async move { Ok(follow(&directory, watch, certificate, waiting).await) });
     } else {
-        let client = kube::Client::try_default().await.map_err(|cause| WebhookError::Kubernetes(Box::new(cause)))?;
+        let client = cluster::client(kubeconfig.as_deref()).await?;
         let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), Clock::default());
         tasks.spawn(async move { Ok(own.run(client).await?) });
     }

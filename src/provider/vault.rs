@@ -2,6 +2,7 @@
 //!
 //! [API](https://developer.hashicorp.com/vault/api-docs); where it is silent, Vault 1.19.5 was asked.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hyper::header::HeaderValue;
@@ -30,6 +31,10 @@ pub struct VaultSettings {
     /// Namespace (Vault Enterprise, `OpenBao`), sent as `X-Vault-Namespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// Paths of mounts, without `/` at their ends, that the operator knows to be no KV: parameters may be written there
+    /// even if a login may not be told what is mounted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writable_mounts: Vec<String>,
     /// How to log in.
     #[serde(default)]
     pub auth: VaultAuth,
@@ -130,6 +135,32 @@ impl VaultAuth {
 
 // === impl VaultSettings ===
 
+impl VaultSettings {
+    /// Whether the operator says that parameters may be written to this canonical path.
+    #[must_use]
+    pub fn is_writable(&self, path: &str) -> bool {
+        let below = |mount: &String| path.strip_prefix(mount.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        self.writable_mounts.iter().any(below)
+    }
+
+    /// A parameter makes a request a write, and a KV engine would take it for the new values of a secret: what is
+    /// certainly none is refused before it is sent.
+    fn check_parameters(&self, path: &str, params: &BTreeMap<String, String>) -> Result<(), String> {
+        let Some(name) = params.keys().find(|name| *name != VERSION_PARAM) else { return Ok(()) };
+        if let Some(typo) = params.keys().find(|name| is_nearly_version(name)) {
+            return Err(format!("unknown parameter {typo:?}; did you mean \"{VERSION_PARAM}\"?"));
+        }
+        let is_kv_path = path.split('/').skip(1).any(|component| component == "data");
+        if is_kv_path && !self.is_writable(path) {
+            return Err(format!(
+                "parameter {name:?} would be written, and {path} has the form of a KV secret, which takes no parameter \
+                 but {VERSION_PARAM}: leave it out, or the operator lists the mount in writableMounts"
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Settings for VaultSettings {
     /// The API path without `v1/`; `version` as a plain number.
     fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
@@ -153,7 +184,9 @@ impl Settings for VaultSettings {
                 _ => return Err(format!("version {version:?} is no version: write a whole number above zero")),
             }
         }
-        Ok(Request { provider: provider.to_owned(), path: components.join("/"), params })
+        let path = components.join("/");
+        self.check_parameters(&path, &params)?;
+        Ok(Request { provider: provider.to_owned(), path, params })
     }
 
     /// Whether the path has the form `<mount>/creds/<role>` that engines with leases share. Not every one does, and an
@@ -179,12 +212,23 @@ impl Settings for VaultSettings {
         {
             return Err(format!("namespace {namespace:?} is none: write its path, such as admin/team"));
         }
+        let is_mount = |mount: &&String| mount.split('/').all(is_plain_component) && !mount.starts_with("v1/");
+        if let Some(mount) = self.writable_mounts.iter().find(|mount| !is_mount(mount)) {
+            return Err(format!("writableMounts: {mount:?} is no mount: write its path, such as pki or team/pki"));
+        }
         self.auth.validate()
     }
 
     fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
         Vault::connect(self, login).map(|vault| Box::new(vault) as _)
     }
+}
+
+/// Whether a name is `version` with one letter wrong. No engine has a parameter of such a name that a secret is asked by.
+fn is_nearly_version(name: &str) -> bool {
+    name != VERSION_PARAM
+        && name.len().abs_diff(VERSION_PARAM.len()) <= 1
+        && strsim::damerau_levenshtein(&name.to_ascii_lowercase(), VERSION_PARAM) <= 1
 }
 
 fn is_plain_component(component: &str) -> bool {

@@ -130,6 +130,7 @@ async fn start(mounted: &MountedSecret) -> Running {
         tls_dir: Some(mounted.directory.path().to_owned()),
         names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
         configuration: "hushpod".to_owned(),
+        kubeconfig: None,
         drain_delay: Duration::ZERO,
     };
     let (metrics, readiness) = (Metrics::new(Registry::default()), Readiness::default());
@@ -229,6 +230,7 @@ async fn what_cannot_start_says_why() {
         tls_dir: Some(mounted.directory.path().join("missing")),
         names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
         configuration: "hushpod".to_owned(),
+        kubeconfig: None,
         drain_delay: Duration::ZERO,
     };
     let run = |settings| {

@@ -16,6 +16,7 @@ use tracing::subscriber::NoSubscriber;
 
 use crate::log::Log;
 
+mod command;
 mod environment;
 mod hostile;
 

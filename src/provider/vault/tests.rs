@@ -54,6 +54,35 @@ fn p9_paths_that_vault_cannot_mean_are_refused_in_a_sentence() {
 }
 
 #[test]
+fn p9_a_parameter_that_a_kv_engine_would_store_is_refused_before_it_is_sent() {
+    let listed = settings(r#"{"address":"https://vault:8200","writableMounts":["pki","team/data/pki"]}"#);
+    for (reference, part, part_if_listed) in [
+        ("secret/data/db?version=3", None, None),
+        ("secret/data/db?verison=3", Some("did you mean \"version\"?"), Some("did you mean \"version\"?")),
+        ("kv1/db?Version=3", Some("did you mean \"version\"?"), Some("did you mean \"version\"?")),
+        ("kv1/db?versions=3", Some("did you mean \"version\"?"), Some("did you mean \"version\"?")),
+        ("kv1/db?vrsion=3&ttl=1h", Some("unknown parameter \"vrsion\""), Some("unknown parameter \"vrsion\"")),
+        ("secret/data/db?ttl=1h", Some("takes no parameter but version"), Some("writableMounts")),
+        ("secret/data/db?version=3&ttl=1h", Some("parameter \"ttl\""), Some("parameter \"ttl\"")),
+        ("team/kv/data/db?ttl=1h", Some("team/kv/data/db has the form"), Some("writableMounts")),
+        ("team/data/pki/issue/web?ttl=1h", Some("writableMounts"), None),
+        ("team/data/pkix/issue/web?ttl=1h", Some("writableMounts"), Some("writableMounts")),
+        ("pki/issue/web?common_name=a.svc", None, None),
+        ("data/issue/web?ttl=1h", None, None),
+        ("transit/datakey/plaintext/web?bits=256", None, None),
+    ] {
+        for (settings, part) in [(&kubernetes(), part), (&listed, part_if_listed)] {
+            let outcome = settings.resolve("vault", &reference.parse().unwrap());
+            match part {
+                None => assert!(outcome.is_ok(), "{reference}: {outcome:?}"),
+                Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{reference}: {outcome:?}"),
+            }
+        }
+    }
+    assert!(listed.is_writable("pki/issue/web") && !listed.is_writable("pki") && !listed.is_writable("pkix/issue"));
+}
+
+#[test]
 fn leases_are_told_by_path_as_far_as_possible() {
     for (reference, is_leased) in [
         ("database/creds/web", true),
@@ -101,6 +130,10 @@ fn p9_settings_that_cannot_work_name_the_field() {
         (with(r#""ca":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----""#), "ca: certificate 1"),
         (with(r#""namespace":"/""#), "namespace"),
         (with(r#""namespace":"a\nb""#), "namespace"),
+        (with(r#""writableMounts":["pki/"]"#), "writableMounts"),
+        (with(r#""writableMounts":["/pki"]"#), "such as pki"),
+        (with(r#""writableMounts":["v1/pki"]"#), "writableMounts"),
+        (with(r#""writableMounts":[""]"#), "writableMounts"),
         (with(r#""auth":{"mount":"auth/kubernetes"}"#), "auth.mount"),
         (with(r#""auth":{"mount":"a/../b"}"#), "auth.mount"),
         (with(r#""auth":{"method":"token","mount":"token"}"#), "auth.mount"),

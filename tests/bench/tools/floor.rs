@@ -38,6 +38,7 @@ pub(crate) fn run(args: Args) -> super::Outcome {
         tls_dir: Some(tls_dir),
         names: Names { pod: String::new(), service: String::new(), namespace: String::new() },
         configuration: String::new(),
+        kubeconfig: None,
         drain_delay: Duration::ZERO,
     };
     // As the webhook's own main has it.

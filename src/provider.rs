@@ -22,6 +22,7 @@ pub mod file;
 pub mod gcp;
 pub mod http;
 pub mod infisical;
+pub mod time;
 pub mod vault;
 
 /// Where the agent finds the pod's own volumes, each under its name.

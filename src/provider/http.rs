@@ -15,6 +15,7 @@ use hyper::{Method, StatusCode, Uri};
 use hyper_util::client::legacy;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -113,6 +114,13 @@ pub fn secret_header(secret: &SecretValue, what: &str) -> Result<HeaderValue, Pr
     })?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// The frame of a refusal. JSON objects alone are frames: what is read into fields by their names, a list would fill by
+/// their order.
+#[must_use]
+pub fn frame<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
 /// Whether a store's text has these words, in whatever case: it may hold a value, so that it is only searched, and never

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::bearer::Bearer;
+use crate::provider::http::frame;
 use crate::secret::SecretValue;
 
 /// `application/x-www-form-urlencoded`.
@@ -43,7 +44,14 @@ pub fn parse_token(body: &[u8]) -> Option<Bearer> {
 /// The error code in a refusal, to be compared with the ones that are known; empty if there is none.
 #[must_use]
 pub fn error_code(body: &[u8]) -> String {
-    serde_json::from_slice::<ErrorAnswer>(body).map(|answer| answer.error).unwrap_or_default()
+    let code = frame::<ErrorAnswer>(body).map(|answer| answer.error).unwrap_or_default();
+    if is_error_code(&code) { code } else { String::new() }
+}
+
+/// Whether this is a code such as `invalid_grant`, and not what something in front of the server calls an error.
+#[must_use]
+pub fn is_error_code(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
 /// A form, wiped after use.

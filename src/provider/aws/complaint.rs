@@ -59,7 +59,7 @@ impl<'a> Complaint<'a> {
     /// <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>
     pub(super) fn of(response: &'a Response) -> Self {
         let header = response.headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
-        let frame = || serde_json::from_slice::<Frame>(&response.body).ok().map(|frame| frame.kind);
+        let frame = || http::frame::<Frame>(&response.body).map(|frame| frame.kind);
         let code = header.map(str::to_owned).or_else(frame).unwrap_or_default();
         // Before it there may be a namespace, behind it an address.
         let code = code.split(':').next().and_then(|code| code.rsplit('#').next()).unwrap_or_default().to_owned();
@@ -107,7 +107,16 @@ impl<'a> Complaint<'a> {
             "InvalidRequestException" | "InvalidParameterException" | "ValidationException" => {
                 call(ErrorKind::Invalid, format!("{what} is refused as a bad request: check its name and version"))
             }
-            _ if matches!(self.status, 401 | 403) => call(ErrorKind::Denied, self.denied(asked)),
+            // What has no name is not AWS's own, but something's in front of it.
+            code if matches!(self.status, 401 | 403) && !code.is_empty() => call(ErrorKind::Denied, self.denied(asked)),
+            "" if self.status < 500 => call(
+                ErrorKind::Unavailable,
+                format!(
+                    "{address} answers {action} of {what} with a {} that is not AWS's: check the endpoint, and what \
+                     stands in front of it",
+                    self.status
+                ),
+            ),
             _ => call(
                 ErrorKind::Unavailable,
                 format!("{address} fails at {action} of {what} with status {}", self.status),
@@ -141,7 +150,8 @@ impl<'a> Complaint<'a> {
             }
             _ => "are unknown to AWS: the access key was deleted, or is of another partition or region",
         };
-        Failure::new(ErrorKind::Denied, format!("the credentials of {who} {problem}")).with(Scope::Session)
+        let whose = if who.contains("credentials") { who.to_owned() } else { format!("the credentials of {who}") };
+        Failure::new(ErrorKind::Denied, format!("{whose} {problem}")).with(Scope::Session)
     }
 
     fn denied(&self, Asked { action, what, who, .. }: Asked<'_>) -> String {
@@ -149,5 +159,29 @@ impl<'a> Complaint<'a> {
             return format!("{what} is denied to {who}: it lacks kms:Decrypt on its KMS key");
         }
         format!("{what} is denied to {who}: it lacks {action} on it")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_that_aws_does_not_know_is_named_once() {
+        let role = "arn:aws:iam::123456789012:role/web";
+        for (who, code, told) in [
+            ("the credentials of the environment", "ExpiredToken", "the credentials of the environment have expired"),
+            (
+                "the profile's credentials",
+                "UnrecognizedClientException",
+                "the profile's credentials are unknown to AWS",
+            ),
+            (role, "ExpiredTokenException", &format!("the credentials of {role} have expired")),
+        ] {
+            let complaint = Complaint { status: 403, code: code.to_owned(), text: b"", retry_after: None };
+            let asked = Asked { action: "ssm:GetParameters", what: "parameter /x", who, address: &"https://aws" };
+            let failure = complaint.explain(asked);
+            assert!(failure.error.message.starts_with(told), "{failure}");
+        }
     }
 }

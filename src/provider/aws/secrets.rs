@@ -277,6 +277,8 @@ impl SecretsManager {
                     self.denials().batch = true;
                     return;
                 }
+                // One name that AWS does not like spoils no other: each is read alone.
+                Err(failure) if failure.is_about_one() => return,
                 Err(failure) => {
                     for request in requests {
                         outcomes.entry(request).or_insert_with(|| Err(failure.clone()));

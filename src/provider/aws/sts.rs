@@ -110,7 +110,7 @@ fn refused(response: &Response, role: &str, client: &Client) -> Failure {
             "there is no such role, or its trust policy does not name this service account (…:sub) and the cluster's \
              identity provider"
         }
-        _ if matches!(status, 400 | 401 | 403) => {
+        code if matches!(status, 400 | 401 | 403) && !code.is_empty() => {
             "check the role, its trust policy and the account's identity provider"
         }
         _ => {

@@ -9,7 +9,8 @@ use serde::Deserialize;
 use super::client::Azure;
 use super::{DEFAULT_SCOPE, is_guid};
 use crate::provider::auth::bearer::{Failure, Scope};
-use crate::provider::http::Response;
+use crate::provider::auth::oauth::is_error_code;
+use crate::provider::http::{Response, frame};
 use crate::provider::{ErrorKind, Settings as _};
 
 #[derive(Default, Deserialize)]
@@ -69,11 +70,16 @@ const HINTS: [(&[u32], &str); 9] = [
 
 /// What an answer that is no success means; `name` and `version` are what was asked for.
 pub(super) fn failure(response: &Response, azure: &Azure, name: &str, version: Option<&str>) -> Failure {
-    let Complaint { code, innererror } = serde_json::from_slice::<Envelope>(&response.body).unwrap_or_default().error;
+    let Complaint { code, innererror } = frame::<Envelope>(&response.body).unwrap_or_default().error;
     let inner = innererror.unwrap_or_default().code;
     let address = azure.address();
     let what = version.map_or_else(|| name.to_owned(), |version| format!("{name} in version {version}"));
     match (response.status.as_u16(), code.as_str(), inner.as_str()) {
+        // What is no vault answers so, too. A vault's challenge may come without a body.
+        (400..=499, "", _) if !matches!(response.status.as_u16(), 429) && !is_challenge(response) => {
+            let status = response.status.as_u16();
+            unavailable(format!("{address} answers {name} with a {status} that is no vault's: check address"))
+        }
         (401, ..) => {
             let message = format!("{address} does not accept the login: {}", unaccepted(response, azure));
             Failure::new(ErrorKind::Denied, message).with(Scope::Login)
@@ -90,8 +96,6 @@ pub(super) fn failure(response: &Response, azure: &Azure, name: &str, version: O
             let message = format!("{what} is denied to {}: {}", who(azure), missing_right(inner));
             Failure::new(ErrorKind::Denied, message).with(Scope::Right)
         }
-        // What is no vault answers 404 too.
-        (404, "", _) => unavailable(format!("{address} answers {name} with a 404 that is no vault's: check address")),
         (404, ..) => {
             let message = match version {
                 Some(version) => format!("{name} has no version {version}"),
@@ -110,6 +114,10 @@ pub(super) fn failure(response: &Response, azure: &Azure, name: &str, version: O
         }
         (status, ..) => unavailable(format!("{address} fails at {name} with status {status}")),
     }
+}
+
+fn is_challenge(response: &Response) -> bool {
+    response.status.as_u16() == 401 && response.headers.contains_key(WWW_AUTHENTICATE)
 }
 
 fn unavailable(message: String) -> Failure {
@@ -159,7 +167,7 @@ fn missing_right(inner: &str) -> &'static str {
 
 /// Why an authority gives no token.
 pub(super) fn login_failure(response: &Response, azure: &Azure, address: &dyn std::fmt::Display) -> Failure {
-    let Refusal { error, error_codes } = serde_json::from_slice(&response.body).unwrap_or_default();
+    let Refusal { error, error_codes } = frame(&response.body).unwrap_or_default();
     let method = azure.settings.auth.method.as_str();
     match (response.status.as_u16(), error.as_str()) {
         (429, _) => {
@@ -169,7 +177,7 @@ pub(super) fn login_failure(response: &Response, azure: &Azure, address: &dyn st
         (400 | 401 | 403, "temporarily_unavailable") => {
             unavailable(format!("{address} is overloaded and gives no login now"))
         }
-        (400 | 401 | 403, error) if !error.is_empty() => {
+        (400 | 401 | 403, error) if is_error_code(error) => {
             let known = HINTS.iter().find(|(codes, _)| codes.iter().any(|code| error_codes.contains(code)));
             let hint = known.map_or("see its sign-in log", |(_, hint)| *hint);
             let role = azure.login.role.as_ref().filter(|_| azure.settings.needs_role());
@@ -185,8 +193,9 @@ pub(super) fn login_failure(response: &Response, azure: &Azure, address: &dyn st
 /// Why a machine's metadata service gives no token:
 /// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling>
 pub(super) fn metadata_failure(response: &Response, azure: &Azure, address: &dyn std::fmt::Display) -> Failure {
+    let Refusal { error, .. } = frame(&response.body).unwrap_or_default();
     match response.status.as_u16() {
-        400 | 401 | 403 => {
+        400 | 401 | 403 if is_error_code(&error) => {
             let hint = match &azure.login.role {
                 Some(role) => format!("no managed identity of client id {role:?} is assigned to this machine"),
                 None => "this machine has no managed identity, or several, so that the role must name one".to_owned(),

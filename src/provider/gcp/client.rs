@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::answer::{Access, Damage, Look};
-use super::complaint::failure;
+use super::complaint::{failure, is_googles};
 use super::{GcpSettings, LATEST, is_number};
 use crate::provider::auth::bearer::{Bearer, BearerStore, Failure, Reach};
 use crate::provider::http::{Address, Call, Client, Limits, Response};
@@ -113,7 +113,7 @@ impl Gcp {
                 let look: Look = self.parse(&response, path)?;
                 look.version(path).map_err(|damage| self.damaged(path, damage))
             }
-            403 => {
+            403 if is_googles(&response) => {
                 self.unlooked.insert(path.to_owned());
                 Ok(None)
             }

@@ -11,7 +11,7 @@ use super::client::Gcp;
 use crate::provider::ErrorKind;
 use crate::provider::auth::bearer::{Failure, Scope};
 use crate::provider::auth::oauth::error_code;
-use crate::provider::http::{Response, says};
+use crate::provider::http::{Response, frame, says};
 
 #[derive(Default, Deserialize)]
 struct Envelope {
@@ -38,12 +38,17 @@ struct Detail {
 
 impl Status {
     fn of(response: &Response) -> Self {
-        serde_json::from_slice::<Envelope>(&response.body).unwrap_or_default().error
+        frame::<Envelope>(&response.body).unwrap_or_default().error
     }
 
     fn has_reason(&self, reason: &str) -> bool {
         self.details.iter().any(|detail| detail.reason == reason)
     }
+}
+
+/// Whether a refusal is an API's own.
+pub(super) fn is_googles(response: &Response) -> bool {
+    !Status::of(response).status.is_empty()
 }
 
 /// What an answer that is no success means; `path` and `version` are what was asked for.
@@ -52,6 +57,10 @@ pub(super) fn failure(response: &Response, gcp: &Gcp, path: &str, version: Optio
     let address = gcp.address();
     let what = version.map_or_else(|| path.to_owned(), |version| format!("{path} in version {version}"));
     match (response.status.as_u16(), status.status.as_str()) {
+        // What is not Secret Manager answers so, too.
+        (code @ (400..=428 | 430..=499), "") => {
+            unavailable(format!("{address} answers {path} with a {code} that is not Google's: check address"))
+        }
         (401, _) => {
             let message = format!("{address} does not accept the login: it has ended or was revoked: check the clocks");
             Failure::new(ErrorKind::Denied, message).with(Scope::Login)
@@ -64,8 +73,6 @@ pub(super) fn failure(response: &Response, gcp: &Gcp, path: &str, version: Optio
             };
             Failure::new(ErrorKind::NotFound, message)
         }
-        // What is not Secret Manager answers 404 too.
-        (404, _) => unavailable(format!("{address} answers {path} with a 404 that is not Google's: check address")),
         (400, "FAILED_PRECONDITION") => {
             let hint = if says(&response.body, "DESTROYED") {
                 "was destroyed: add a version"
@@ -161,6 +168,9 @@ pub(super) fn impersonation_failure(response: &Response, gcp: &Gcp, address: &dy
     let refused = |hint: &str| Failure::new(ErrorKind::Denied, format!("login as {role:?} is refused: {hint}"));
     let status = Status::of(response);
     match (response.status.as_u16(), status.status.as_str()) {
+        (code @ 400..=428, "") => unavailable(format!(
+            "{address} fails at the login with status {code}, which is not Google's: check impersonationUrl"
+        )),
         (401, _) => refused("the first token is not accepted: check the clocks"),
         (403, "PERMISSION_DENIED") if status.has_reason("SERVICE_DISABLED") => {
             refused("the API iamcredentials.googleapis.com is not enabled in its project")

@@ -39,8 +39,8 @@ pub struct Infisical {
     pub(super) refusal: Option<Refusal>,
     pub(super) limits: RateLimits,
     pub(super) projects: Projects,
-    /// The newest API that the server is known to have.
-    pub(super) api: Api,
+    /// The newest API that the server is known to have: it has answered.
+    pub(super) api: Option<Api>,
     /// What was read, for the next time.
     pub(super) seen: BTreeMap<Request, Seen>,
     /// Key of the digests in `seen`: they stay in this process.
@@ -110,7 +110,7 @@ impl Infisical {
             refusal: None,
             limits: RateLimits::default(),
             projects: Projects::default(),
-            api: Api::V4,
+            api: None,
             seen: BTreeMap::new(),
             key: hmac::Key::new(hmac::HMAC_SHA256, &*key),
         })

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use self::frames::{Frame, Frames};
 use super::asked::{Asked, What};
 use super::client::{call_as, to_json};
-use super::complaint::{is_about_token, throttled};
+use super::complaint::{foreign, is_about_token, is_infisicals, is_unknown_route, throttled};
 use crate::provider::ErrorKind;
 use crate::provider::http::{Client, Opened, Response, Stream};
 use crate::secret::SecretValue;
@@ -309,6 +309,8 @@ impl End {
         }
         match response.status.as_u16() {
             _ if is_about_token(response) => Self::Token,
+            404 if is_unknown_route(response) && is_infisicals(response) => Self::Refused,
+            _ if foreign(response, client.address(), "a subscription").is_some() => Self::Unreachable,
             400 | 403 | 404 | 422 => Self::Refused,
             _ => Self::Unreachable,
         }

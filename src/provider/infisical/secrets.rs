@@ -8,7 +8,7 @@ use hyper::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use super::answer::{Document, Listing, Single};
 use super::asked::{Asked, What};
 use super::client::Infisical;
-use super::complaint::is_unknown_route;
+use super::complaint::{is_absence, is_unknown_route};
 use super::limits::Kind;
 use crate::provider::http::{Call, Failure, Response};
 use crate::provider::{Answer, ErrorKind, Reading, Version};
@@ -136,18 +136,29 @@ impl Infisical {
         Ok(Reading::Fresh(Answer { tree: document.tree, version: Some(version), expires_in: None, lease: None }))
     }
 
-    /// Asks by the newest API that is known to be there, and where it is not, by the other one from now on.
+    /// Asks by the newest API that is known to be there, and where it is not, by the other one from now on. That there
+    /// is no such secret counts only if an API says so that has answered before, or if both do.
     async fn ask(&mut self, project: &str, asked: &Asked, etag: Option<&HeaderValue>) -> Result<Response, Failure> {
-        let response = self.ask_by(self.api, project, asked, etag).await?;
-        if !is_unknown_route(&response) {
-            return Ok(response);
+        let api = self.api.unwrap_or(Api::V4);
+        let first = self.ask_by(api, project, asked, etag).await?;
+        let is_open = is_unknown_route(&first) || (self.api.is_none() && is_absence(&first));
+        if !is_open {
+            self.note_api(api, &first);
+            return Ok(first);
         }
-        let other = self.api.other();
-        let response = self.ask_by(other, project, asked, None).await?;
-        if !is_unknown_route(&response) {
-            self.api = other;
+        let other = api.other();
+        let second = self.ask_by(other, project, asked, None).await?;
+        if is_unknown_route(&second) {
+            return Ok(first);
         }
-        Ok(response)
+        self.note_api(other, &second);
+        Ok(second)
+    }
+
+    fn note_api(&mut self, api: Api, response: &Response) {
+        if response.status.is_success() || response.status.as_u16() == 304 {
+            self.api = Some(api);
+        }
     }
 
     async fn ask_by(

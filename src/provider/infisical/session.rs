@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Method;
 use super::client::{Infisical, to_json};
-use super::complaint::{login_refused, throttled};
+use super::complaint::{foreign, login_failed, login_refused, throttled};
 use super::limits::Kind;
 use crate::provider::http::{Call, Failure, Response, Scope};
 use crate::provider::{ErrorKind, Extended, Session, auth};
@@ -201,7 +201,7 @@ impl Infisical {
                 self.refusal = Some(Refusal { until: Instant::now() + hold, failure: failure.clone() });
                 Err(failure)
             }
-            _ => Err(Failure { scope: Scope::Store, ..self.refused(response, what) }),
+            _ => Err(login_failed(&self.refused(response, what), self.settings.auth.method.as_str())),
         }
     }
 
@@ -232,7 +232,8 @@ impl Infisical {
         let body = to_json(&TokenCall { access_token: text(&held.token, "access token")? });
         let call = Call::new(HttpMethod::POST, "api/v1/auth/token/renew").json(body);
         let response = self.send(Kind::Write, call).await?;
-        if let Some(failure) = throttled(&response, self.client.address()) {
+        let address = self.client.address();
+        if let Some(failure) = throttled(&response, address).or_else(|| foreign(&response, address, "the renewal")) {
             return Err(failure);
         }
         match serde_json::from_slice::<Granted>(&response.body) {
@@ -253,10 +254,11 @@ impl Infisical {
         let body = to_json(&TokenCall { access_token: text(token, "access token")? });
         let call = Call::new(HttpMethod::POST, "api/v1/auth/token/revoke").json(body);
         let response = self.send(Kind::Write, call).await?;
-        match response.status.as_u16() {
+        match self.refused(&response, "the end of its login") {
+            _ if response.status.is_success() => Ok(()),
             // One that the server does not know has ended already.
-            200..=299 | 401 | 403 | 404 => Ok(()),
-            _ => Err(self.refused(&response, "the end of its login")),
+            failure if matches!(failure.error.kind, ErrorKind::Denied | ErrorKind::NotFound) => Ok(()),
+            failure => Err(failure),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use crate::provider::{Answer, Lease, Version};
+use crate::provider::{Answer, Lease, Version, time};
 use crate::secret::{SecretTree, SecretValue};
 
 /// Every answer's frame.
@@ -169,9 +169,10 @@ impl VersionState {
         named(number, &self.created_time)
     }
 
-    /// Neither deleted, nor destroyed, nor set to be deleted some time.
+    /// Neither destroyed nor deleted. A version that is to be deleted some time (`delete_version_after`) is still there.
     pub(super) fn is_there(&self) -> bool {
-        !self.destroyed && self.deletion_time.is_empty()
+        let is_to_come = || time::parse_rfc3339(&self.deletion_time).is_some_and(|at| time::now() < at);
+        !self.destroyed && (self.deletion_time.is_empty() || is_to_come())
     }
 }
 

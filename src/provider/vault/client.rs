@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::VaultSettings;
 use super::answer::{Envelope, former_version, number_of};
-use super::complaint::store_failure;
+use super::complaint::{NO_NAMESPACE, foreign, store_failure};
 use super::kv::Engines;
 use super::session::Held;
 use crate::provider::http::{Address, Call, Client, Failure, Limits, Response, Scope, says, secret_header};
@@ -100,6 +100,15 @@ impl Vault {
         let value = HeaderValue::from_str(namespace)
             .map_err(|_| Failure::new(ErrorKind::Invalid, "namespace cannot be sent in a header"))?;
         Ok(call.header(NAMESPACE, value))
+    }
+
+    /// Sends a call. A refusal that is not Vault's own is a failure of whatever stands in front of it.
+    pub(super) async fn send(&self, call: Call, what: &str) -> Result<Response, Failure> {
+        let response = self.client.send(call).await?;
+        match foreign(&response, self.client.address(), what) {
+            Some(failure) => Err(failure),
+            None => Ok(response),
+        }
     }
 
     pub(super) fn store_failure(&self, response: &Response, what: &str) -> Failure {
@@ -202,7 +211,7 @@ impl Vault {
         let path = request.path.as_str();
         let is_write = request.params.keys().any(|name| name != VERSION_PARAM);
         let mut call = if is_write {
-            self.refuse_to_overwrite(path).await?;
+            self.check_writable(path).await?;
             self.call(Method::POST, path)?.json(to_json(&request.params))
         } else {
             self.call(Method::GET, path)?
@@ -221,7 +230,7 @@ impl Vault {
         if let Some(version) = pinned.filter(|_| !is_write) {
             call = call.query(VERSION_PARAM, version);
         }
-        let response = self.client.send(call).await?;
+        let response = self.send(call, path).await?;
         let answer = self.take_answer(&response, request, is_write)?;
         if known.is_some() && answer.version.as_ref() == known {
             // Only a full read could tell: metadata are out of reach, so that asking for them again is of no use.
@@ -231,14 +240,24 @@ impl Vault {
         Ok(Reading::Fresh(answer))
     }
 
-    /// A KV engine would take parameters for the new values of the secret.
-    async fn refuse_to_overwrite(&mut self, path: &str) -> Result<(), Failure> {
-        match self.mount(path).await? {
+    /// A KV engine would take parameters for the new values of the secret, so that they are sent only to what is known
+    /// to be none. It is asked each time: what was mounted there yesterday may be another engine today.
+    async fn check_writable(&mut self, path: &str) -> Result<(), Failure> {
+        match self.look_up_mount(path).await? {
             Some(mount) if mount.is_kv => Err(Failure::new(
                 ErrorKind::Invalid,
                 format!("{path} is in a KV engine, which takes no parameter but version: leave the others out"),
             )),
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None if self.settings.is_writable(path) => Ok(()),
+            None => Err(Failure::new(
+                ErrorKind::Denied,
+                format!(
+                    "{path} is asked with parameters, which would overwrite a secret if a KV engine is mounted there, and \
+                     this login may not see what is: allow it to read sys/internal/ui/mounts/{path}, or have the \
+                     operator list the mount in writableMounts"
+                ),
+            )),
         }
     }
 
@@ -273,7 +292,7 @@ impl Vault {
         };
         // Without an increment, the engine's own ttl counts: one of ours could only shrink it.
         let call = self.call(Method::PUT, &format!("sys/leases/{verb}"))?.json(to_json(&LeaseCall { lease_id }));
-        Ok(self.client.send(call).await?)
+        self.send(call, &format!("sys/leases/{verb}")).await
     }
 
     async fn renew_lease(&mut self, lease: &Lease) -> Result<Lease, Failure> {
@@ -350,6 +369,10 @@ impl Provider for Vault {
 
 fn absent(response: &Response, request: &Request) -> Failure {
     let path = &request.path;
+    if says(&response.body, NO_NAMESPACE) {
+        let message = format!("{path}: there is no such namespace: check the provider's namespace");
+        return Failure::new(ErrorKind::Invalid, message);
+    }
     let message = if says(&response.body, "versioned K/V") {
         format!("{path} is in a KV version 2 engine: write <mount>/data/<path>")
     } else if says(&response.body, "no handler for route") {

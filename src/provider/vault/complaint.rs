@@ -3,9 +3,38 @@
 //! Vault's text may hold a value, so that it is only searched for words that tell cases apart, and never passed on.
 
 use hyper::StatusCode;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use crate::provider::http::{Failure, Response, Scope, says};
+use crate::provider::http::{Failure, Response, Scope, frame, says};
 use crate::provider::{ErrorKind, ProviderError};
+use crate::secret::SecretValue;
+
+/// What Vault puts around a refusal: a list of texts; around a version that is gone, what it was.
+#[derive(Deserialize)]
+struct Frame {
+    errors: Option<Vec<SecretValue>>,
+    request_id: Option<IgnoredAny>,
+    renewable: Option<bool>,
+}
+
+/// A refusal that is not Vault's own: something in front of it answers in its place, so that it tells nothing about what
+/// was asked for, and least of all that it does not exist.
+pub(super) fn foreign(response: &Response, address: &dyn std::fmt::Display, what: &str) -> Option<Failure> {
+    let status = response.status;
+    if !matches!(status.as_u16(), 400..=411) {
+        return None;
+    }
+    let is_own = frame::<Frame>(&response.body)
+        .is_some_and(|frame| frame.errors.is_some() || (frame.request_id.is_some() && frame.renewable.is_some()));
+    (!is_own).then(|| {
+        let message = format!(
+            "{address} answers {what} with a {} that is not Vault's: check address, and what stands in front of Vault",
+            status.as_u16()
+        );
+        Failure::new(ErrorKind::Unavailable, message)
+    })
+}
 
 /// What a status means that has nothing to do with what was asked for; `address` and `what` name the call.
 ///
@@ -34,6 +63,9 @@ pub(super) fn store_failure(response: &Response, address: &dyn std::fmt::Display
     Failure { scope, error: ProviderError::new(ErrorKind::Unavailable, message) }
 }
 
+/// `OpenBao`'s words for a namespace that it does not have.
+pub(super) const NO_NAMESPACE: &str = "namespace not found";
+
 /// Why a login was refused, told as what an administrator can check.
 pub(super) fn login_refused(response: &Response, mount: &str, role: Option<&str>) -> Failure {
     let role = role.map_or_else(|| "the default role".to_owned(), |role| format!("role {role:?}"));
@@ -43,7 +75,9 @@ pub(super) fn login_refused(response: &Response, mount: &str, role: Option<&str>
             format!("login at auth/{mount} is not possible now: Vault cannot fetch the keys that sign tokens");
         return Failure::new(ErrorKind::Unavailable, message);
     }
-    let hint = if says("invalid role name") || says("could not be found") {
+    let hint = if says(NO_NAMESPACE) {
+        "there is no such namespace: check the provider's namespace".to_owned()
+    } else if says("invalid role name") || says("could not be found") {
         "there is no such role there".to_owned()
     } else if says("service account name not authorized") {
         "the role is not bound to this pod's service account".to_owned()

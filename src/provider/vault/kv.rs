@@ -77,21 +77,27 @@ impl Vault {
         if self.engines.hidden.contains(path) {
             return Ok(None);
         }
+        // In a namespace that is part of the path, Vault leaves the namespace out: where the mount ends, is not told.
+        let found = self.look_up_mount(path).await?.filter(|mount| path.starts_with(&mount.path));
+        match &found {
+            Some(mount) => self.engines.mounts.push(mount.clone()),
+            None => drop(self.engines.hidden.insert(path.to_owned())),
+        }
+        Ok(found)
+    }
+
+    /// The same, asked of Vault: the mount as it is called in its own namespace.
+    pub(super) async fn look_up_mount(&self, path: &str) -> Result<Option<Mount>, Failure> {
+        const WHAT: &str = "the look-up of a mount";
         let call = self.call(Method::GET, &format!("sys/internal/ui/mounts/{path}"))?;
-        let response = self.client.send(call).await?;
-        let found = match response.status.as_u16() {
-            200 => serde_json::from_slice::<MountAnswer>(&response.body).ok().map(|answer| answer.data),
-            403 | 404 => None,
-            _ => return Err(self.store_failure(&response, "the look-up of a mount")),
+        let response = self.send(call, WHAT).await?;
+        let data = match response.status.as_u16() {
+            200 => serde_json::from_slice::<MountAnswer>(&response.body).map_err(|_| self.garbage(WHAT))?.data,
+            403 | 404 => return Ok(None),
+            _ => return Err(self.store_failure(&response, WHAT)),
         };
-        // In a namespace that is part of the path, Vault leaves the namespace out.
-        let Some(data) = found.filter(|data| data.path.ends_with('/') && path.starts_with(&data.path)) else {
-            self.engines.hidden.insert(path.to_owned());
-            return Ok(None);
-        };
-        let mount = Mount { path: data.path, is_kv: matches!(data.r#type.as_str(), "kv" | "generic") };
-        self.engines.mounts.push(mount.clone());
-        Ok(Some(mount))
+        let is_kv = matches!(data.r#type.as_str(), "kv" | "generic" | "cubbyhole");
+        Ok(Some(data).filter(|data| data.path.ends_with('/')).map(|data| Mount { path: data.path, is_kv }))
     }
 
     /// The present version of a KV version 2 secret without its values. `None` if only a full read can tell: metadata

@@ -112,11 +112,11 @@ impl Vault {
     async fn log_in_with(&self, body: Zeroizing<Vec<u8>>) -> Result<Held, Failure> {
         let mount = self.settings.auth.mount();
         let call = self.anonymous_call(HttpMethod::POST, &format!("auth/{mount}/login"))?.json(body);
-        let response = self.client.send(call).await?;
+        let what = format!("the login at auth/{mount}");
+        let response = self.send(call, &what).await?;
         if is_refusal(response.status) {
             return Err(login_refused(&response, mount, self.login.role.as_deref()));
         }
-        let what = format!("the login at auth/{mount}");
         let auth = self.parse_auth(&response, &what)?;
         if auth.client_token.is_empty() {
             let message = format!("login at auth/{mount} wants a second factor, which a machine does not have");
@@ -142,11 +142,12 @@ impl Vault {
 
     /// How long a token made elsewhere lives. If it may not ask that, reads will show what it is good for.
     async fn look_up(&self, token: SecretValue) -> Result<Held, Failure> {
-        let response = self.client.send(self.call_as(HttpMethod::GET, "auth/token/lookup-self", &token)?).await?;
+        const WHAT: &str = "the look-up of its token";
+        let response = self.send(self.call_as(HttpMethod::GET, "auth/token/lookup-self", &token)?, WHAT).await?;
         if is_refusal(response.status) {
             return Ok(Held::new(token, 0, false));
         }
-        let data = self.parse(&response, "the look-up of its token")?.data;
+        let data = self.parse(&response, WHAT)?.data;
         let field = |name| data.as_ref().and_then(|data| data.key(name).ok());
         let life = field("ttl").as_ref().and_then(number).unwrap_or_default();
         let renewable = matches!(field("renewable"), Some(SecretTree::Literal(value)) if value.expose() == b"true");
@@ -155,11 +156,12 @@ impl Vault {
 
     /// Whether Vault still knows a token.
     pub(super) async fn is_alive(&self, token: &SecretValue) -> Result<bool, Failure> {
-        let response = self.client.send(self.call_as(HttpMethod::GET, "auth/token/lookup-self", token)?).await?;
+        const WHAT: &str = "the look-up of its token";
+        let response = self.send(self.call_as(HttpMethod::GET, "auth/token/lookup-self", token)?, WHAT).await?;
         match response.status.as_u16() {
             200 => Ok(true),
             400..=404 => Ok(false),
-            _ => Err(self.store_failure(&response, "the look-up of its token")),
+            _ => Err(self.store_failure(&response, WHAT)),
         }
     }
 
@@ -183,13 +185,14 @@ impl Vault {
 
     /// Whether the renewal was worthwhile.
     async fn renew_token(&mut self, held: &Held) -> Result<bool, Failure> {
+        const WHAT: &str = "the renewal of its token";
         // Without an increment, the role's own period or ttl counts.
         let call = self.call_as(HttpMethod::POST, "auth/token/renew-self", &held.token)?.json(b"{}".to_vec().into());
-        let response = self.client.send(call).await?;
+        let response = self.send(call, WHAT).await?;
         if is_refusal(response.status) {
             return Ok(false);
         }
-        let auth = self.parse_auth(&response, "the renewal of its token")?;
+        let auth = self.parse_auth(&response, WHAT)?;
         let renewed = Held::new(held.token.clone(), auth.lease_duration, auth.renewable);
         let granted = held.granted.max(renewed.granted);
         let is_worthwhile = renewed.ends.is_none() || renewed.granted.saturating_mul(WORTHWHILE_PART) >= granted;
@@ -203,7 +206,7 @@ impl Vault {
             return Ok(());
         }
         let call = self.call_as(HttpMethod::POST, "auth/token/revoke-self", token)?;
-        let response = self.client.send(call).await?;
+        let response = self.send(call, "the end of its login").await?;
         // One that Vault does not know has ended already.
         if response.status.is_success() || is_refusal(response.status) {
             return Ok(());

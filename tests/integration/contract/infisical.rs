@@ -16,7 +16,9 @@ use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Value, json};
 
 use super::{assert_error, fresh};
-use crate::fakes::infisical::{Dynamic, FakeInfisical, Identity, Limited, PROJECT, PROJECT_SLUG, Rights, Year};
+use crate::fakes::infisical::{
+    API_SERVER, Dynamic, FakeInfisical, Identity, Limited, PROJECT, PROJECT_SLUG, Rights, Year,
+};
 use crate::fakes::server::{Fault, Received};
 use crate::fakes::token;
 
@@ -57,7 +59,9 @@ impl Pod {
     /// A pod with these settings beside the usual ones.
     async fn with(year: Year, more: Value) -> Self {
         let fake = FakeInfisical::of(year).await;
-        fake.server().set_identity(IDENTITY, Identity::default());
+        // A server of 2024 asks the cluster for its own audience alone.
+        let audience = if year == Year::Y2024 { API_SERVER } else { "infisical" };
+        fake.server().set_identity(IDENTITY, Identity { audience: audience.to_owned(), ..Identity::default() });
         let dir = tempfile::tempdir().unwrap();
         let token_file = dir.path().join("token");
         let mut settings =
@@ -73,7 +77,7 @@ impl Pod {
 
     /// Shows a projected token with these claims at its next login.
     fn show(&self, claims: &Value) {
-        let mut all = json!({"aud": ["infisical"], "sub": SUBJECT});
+        let mut all = json!({"aud": [self.fake.server().identity(IDENTITY).audience.clone()], "sub": SUBJECT});
         all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
         std::fs::write(&self.token_file, token::sign(&all, 600)).unwrap();
     }

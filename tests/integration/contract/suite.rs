@@ -17,6 +17,7 @@ macro_rules! cases {
             an_ended_login_is_replaced_in_mid_flight,
             a_wrong_authority_is_refused,
             p3_every_failure_has_a_kind_and_passes,
+            p3_what_answers_in_a_stores_place_says_nothing_of_what_it_has,
             throttling_is_told_with_the_stores_wish,
             a_wrong_clock_is_survived_or_told,
             keys_are_exchanged_post_quantum,
@@ -237,6 +238,42 @@ pub(super) async fn p3_every_failure_has_a_kind_and_passes<S: Subject>(store: &S
         assert_eq!(error.kind, kind, "{told}: {error}");
         assert!(!error.message.contains("canary"), "{told}: {error}");
         assert_eq!(shown(&fresh(read(&mut *provider, &wanted, None).await), &reference), b"canary-shaky", "{told}");
+    }
+}
+
+/// What gateways, load balancers and other servers answer in a store's place, by shape.
+const FOREIGN: [&str; 8] = [
+    "",
+    "<!DOCTYPE html><html><title>canary</title></html>",
+    "404 page not found canary",
+    r#"{"message": "no Route matched with those values canary"}"#,
+    r#"{"statusCode": 404, "message": "Resource not found canary"}"#,
+    r#"{"timestamp": 1795258786, "status": 404, "error": "Not Found", "message": "", "path": "/canary"}"#,
+    r#"{"errors": [{"status": "404", "title": "canary"}]}"#,
+    r#"["canary"]"#,
+];
+
+/// An outage of a front end must not start applications without what is optional, nor end what waits.
+pub(super) async fn p3_what_answers_in_a_stores_place_says_nothing_of_what_it_has<S: Subject>(store: &S) {
+    let Some(server) = store.server() else { return };
+    let (settings, mut provider) = client(store);
+    let reference = store.put("behind", "canary-behind").await;
+    let wanted = request(&settings, &reference);
+    let held = fresh(read(&mut *provider, &wanted, None).await).version;
+    for body in FOREIGN {
+        for status in [400, 401, 403, 404, 405, 410] {
+            for (what, held) in [("a read", None), ("a look", held.as_ref()), ("a login", None)] {
+                if what == "a login" {
+                    provider = client(store).1;
+                }
+                server.fail(|_| true, usize::MAX, Fault::Status(status, Vec::new(), body.to_owned()));
+                let error = read(&mut *provider, &wanted, held).await.expect_err(body);
+                server.heal();
+                assert_error(&error, ErrorKind::Unavailable, &[]);
+                let again = fresh(read(&mut *provider, &wanted, None).await);
+                assert_eq!(shown(&again, &reference), b"canary-behind", "{what}: {status} {body}");
+            }
+        }
     }
 }
 

@@ -23,7 +23,7 @@ mod projects;
 mod secrets;
 
 pub(crate) use leases::Dynamic;
-pub(crate) use logins::{Identity, Rights};
+pub(crate) use logins::{API_SERVER, Identity, Rights};
 
 /// The project that is there from the start.
 pub(crate) const PROJECT: &str = "5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a11";
@@ -223,6 +223,8 @@ impl Server {
             ("POST", ["v1", "dynamic-secrets", "leases", id, "renew"]) => self.renew_lease(&call, id),
             ("DELETE", ["v1", "dynamic-secrets", "leases", id]) => self.end_lease(&call, id),
             ("POST", ["v1", "events", "subscribe", "project-events"]) if !is_old => self.subscribe(&call),
+            // The image has the web pages in it, which take what the API does not know.
+            _ if is_old => Err(web_page()),
             (method, _) => {
                 let message = format!("Route {method}:{} not found", received.path);
                 Err(Reply::json(404, &json!({"message": message, "error": "Not Found", "statusCode": 404})))
@@ -287,6 +289,13 @@ impl Call<'_> {
 fn error(status: u16, name: &str, message: &str) -> Reply {
     let body = json!({"reqId": "req-canary", "statusCode": status, "message": message, "error": name});
     Reply::json(status, &body)
+}
+
+/// What a server of 2024 shows of a path that it does not know.
+fn web_page() -> Reply {
+    let page = "<!DOCTYPE html><html><head><title>404: This page could not be found</title></head></html>";
+    let headers = vec![("content-type", "text/html; charset=utf-8".to_owned())];
+    Reply { status: 404, headers, body: Body::from(page) }
 }
 
 fn unauthorized(message: &str) -> Reply {

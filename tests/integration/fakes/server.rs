@@ -200,6 +200,11 @@ impl FakeServer {
         self.inner.state().faults.push(Planned { meets: Box::new(meets), times, fault });
     }
 
+    /// What was planned and has not been met is forgotten.
+    pub(crate) fn heal(&self) {
+        self.inner.state().faults.clear();
+    }
+
     /// What came in since the last time this was asked.
     pub(crate) fn take_seen(&self) -> Vec<Received> {
         std::mem::take(&mut self.inner.state().seen)

@@ -119,7 +119,7 @@ async fn what_cannot_be_made_says_why() {
     let error = pod.refused(&mut infisical, "/db?dynamic=mysql").await;
     assert_error(&error, ErrorKind::NotFound, &["mysql", "/db"]);
     let error = pod.refused(&mut infisical, "/db?dynamic=postgres&ttl=9h").await;
-    assert_error(&error, ErrorKind::Invalid, &["postgres"]);
+    assert_error(&error, ErrorKind::Invalid, &["postgres", "ttl is longer"]);
     pod.fake.server().set_plan(false);
     let error = pod.refused(&mut infisical, "/db?dynamic=postgres").await;
     assert_error(&error, ErrorKind::Invalid, &["plan of this Infisical"]);

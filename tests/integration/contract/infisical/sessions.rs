@@ -92,7 +92,11 @@ async fn an_expired_token_is_403_and_replaced_and_a_missing_right_is_not() {
 #[tokio::test]
 async fn a_login_that_is_worth_nothing_at_once_is_not_made_again() {
     let pod = pod_with(Year::Y2026, |_| json!({})).await;
-    let refuse = Fault::Status(401, Vec::new(), r#"{"error":"UnauthorizedError","message":"canary"}"#.to_owned());
+    let refuse = Fault::Status(
+        401,
+        Vec::new(),
+        r#"{"statusCode":401,"error":"UnauthorizedError","message":"canary"}"#.to_owned(),
+    );
     pod.fake.fail(|received| received.path.contains("/secrets"), 9, refuse);
     let mut infisical = pod.infisical();
     let requests = [pod.request("/a"), pod.request("/b")];
@@ -141,7 +145,11 @@ async fn a_login_refused_says_what_to_check() {
     for (method, claims, part) in [
         ("kubernetes", json!({"sub": "system:serviceaccount:other:web"}), "this pod's namespace"),
         ("kubernetes", json!({"sub": "system:serviceaccount:shop:other"}), "service account"),
-        ("kubernetes", json!({"aud": ["vault"]}), "another audience"),
+        (
+            "kubernetes",
+            json!({"aud": ["vault"]}),
+            "does not accept the token's audience: set the identity's allowedAudience",
+        ),
         ("oidc", json!({"sub": "canary"}), "service account"),
         ("jwt", json!({"aud": ["vault"]}), "another audience"),
     ] {
@@ -154,6 +162,52 @@ async fn a_login_refused_says_what_to_check() {
     let mut pod = pod_with(Year::Y2024, |_| json!({})).await;
     pod.login.role = Some("no-such".to_owned());
     assert_error(&pod.refused(&mut pod.infisical(), "/a").await, ErrorKind::Denied, &["no-such", "role is its id"]);
+}
+
+/// By a real API server's rules: who reviews, for which audience the token is, and whom the server asks for.
+#[tokio::test]
+async fn a_cluster_reviews_tokens_by_its_own_rules() {
+    let default = Identity::default;
+    let allowed = |audience: &str| Identity { audience: audience.to_owned(), ..default() };
+    let both = "or, at a server of 2024";
+    for (year, token_is_for, identity, refused) in [
+        (Year::Y2026, "infisical", default(), None),
+        (Year::Y2026, "infisical", allowed(""), Some(both)),
+        (Year::Y2026, API_SERVER, allowed(""), None),
+        (Year::Y2026, API_SERVER, default(), Some(both)),
+        (Year::Y2026, "infisical", Identity { has_reviewer: false, ..default() }, Some("tokenReviewerJwt")),
+        (Year::Y2026, API_SERVER, Identity { has_reviewer: false, ..allowed("") }, Some("system:auth-delegator")),
+        (Year::Y2026, "infisical", Identity { has_ca: false, ..default() }, Some("kubernetesHost and caCert")),
+        (Year::Y2024, "infisical", default(), Some(both)),
+        (Year::Y2024, "infisical", allowed(""), Some(both)),
+        (Year::Y2024, API_SERVER, default(), Some("identity's allowedAudience")),
+        (Year::Y2024, API_SERVER, allowed(""), None),
+        (Year::Y2024, API_SERVER, allowed(API_SERVER), None),
+    ] {
+        let pod = pod_with(year, |_| json!({})).await;
+        let kind = if identity.has_ca { ErrorKind::Denied } else { ErrorKind::Unavailable };
+        pod.fake.server().set_identity(IDENTITY, identity);
+        pod.show(&json!({"aud": [token_is_for]}));
+        match (pod.read(&mut pod.infisical(), "/a").await, refused) {
+            (Ok(_), None) => {}
+            (Err(error), Some(part)) => assert_error(&error, kind, &[part]),
+            (result, refused) => panic!("{year:?} {token_is_for}: {result:?} is not {refused:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_member_of_a_project_is_told_so_and_logs_in_once() {
+    for (status, name) in
+        [(401, "Identity is not a part of this project"), (403, "Identity is not a member of the project")]
+    {
+        let pod = pod_with(Year::Y2024, |_| json!({})).await;
+        let body = json!({"statusCode": status, "error": name, "message": "canary"}).to_string();
+        pod.fake.fail(|received| received.path.contains("/v3/"), 1, Fault::Status(status, Vec::new(), body));
+        let error = pod.refused(&mut pod.infisical(), "/a").await;
+        assert_error(&error, ErrorKind::Denied, &[IDENTITY, "no member of the project: add it there"]);
+        assert_eq!(pod.logins(), 1);
+    }
 }
 
 #[tokio::test]
@@ -193,8 +247,8 @@ async fn a_renewal_that_would_pass_the_maximum_is_a_login() {
     // With Infisical's own defaults, where both are 30 days, that is every time.
     for (ttl, max_ttl, renews) in [(3600, 3600, false), (3600, 86_400, true), (3600, 0, true)] {
         let pod = pod_with(Year::Y2024, |_| json!({})).await;
-        let identity = Identity { ttl, max_ttl, ..Identity::default() };
-        pod.fake.server().set_identity(IDENTITY, identity);
+        let usual = pod.fake.server().identity(IDENTITY).clone();
+        pod.fake.server().set_identity(IDENTITY, Identity { ttl, max_ttl, ..usual });
         let mut infisical = pod.infisical();
         pod.fresh(&mut infisical, "/a").await;
         assert_eq!(infisical.session().unwrap().renewable, renews);
@@ -213,11 +267,8 @@ async fn a_failed_renewal_is_a_login() {
         let pod = pod_with(Year::Y2026, |_| json!({})).await;
         let mut infisical = pod.infisical();
         pod.fresh(&mut infisical, "/a").await;
-        pod.fake.fail(
-            |received| received.path.ends_with("/renew"),
-            1,
-            Fault::Status(status, Vec::new(), "canary".to_owned()),
-        );
+        let body = json!({"statusCode": status, "error": "canary", "message": "canary"}).to_string();
+        pod.fake.fail(|received| received.path.ends_with("/renew"), 1, Fault::Status(status, Vec::new(), body));
         assert_eq!(infisical.extend_session().await, Ok(Extended::Replaced), "{status}");
         pod.fresh(&mut infisical, "/a").await;
     }
@@ -225,9 +276,10 @@ async fn a_failed_renewal_is_a_login() {
 
 #[tokio::test]
 async fn periodic_and_endless_logins_are_kept() {
+    let usual = Identity { audience: API_SERVER.to_owned(), ..Identity::default() };
     for (identity, ttl) in [
-        (Identity { period: 600, ..Identity::default() }, Some(Duration::from_mins(10))),
-        (Identity { ttl: 0, max_ttl: 0, ..Identity::default() }, None),
+        (Identity { period: 600, ..usual.clone() }, Some(Duration::from_mins(10))),
+        (Identity { ttl: 0, max_ttl: 0, ..usual }, None),
     ] {
         let pod = pod_with(Year::Y2024, |_| json!({})).await;
         pod.fake.server().set_identity(IDENTITY, identity);

@@ -42,6 +42,26 @@ async fn servers_of_all_years_are_read_alike_and_what_they_have_is_remembered() 
     }
 }
 
+/// A server of 2024 shows a web page in place of what its API does not know.
+#[tokio::test]
+async fn what_is_missing_is_missing_only_if_an_api_says_so() {
+    let own =
+        |message: &str| json!({"reqId": "r", "statusCode": 404, "error": "NotFound", "message": message}).to_string();
+    for year in [Year::Y2024, Year::Y2025, Year::Y2026] {
+        let pod = Pod::of(year).await;
+        pod.put("/a", "K", "canary");
+        let error = pod.refused(&mut pod.infisical(), "/a?secret=NONE").await;
+        assert_error(&error, ErrorKind::NotFound, &["NONE", "does not exist"]);
+        // The newer API says so, and nobody knows yet that it is there: the older one is asked.
+        pod.fake.fail(|received| received.path.contains("/v4/"), 1, Fault::Status(404, Vec::new(), own("Not here")));
+        let mut infisical = pod.infisical();
+        assert_eq!(shown(&pod.fresh(&mut infisical, "/a?secret=K").await), pairs(&[("K", "canary")]), "{year:?}");
+        pod.seen();
+        pod.fresh(&mut infisical, "/a").await;
+        assert_eq!(pod.seen(), ["v3/secrets/raw"]);
+    }
+}
+
 #[tokio::test]
 async fn imports_are_merged_from_the_last_to_the_first_and_direct_secrets_win() {
     for year in [Year::Y2024, Year::Y2026] {

@@ -16,6 +16,7 @@ contract!(
     an_old_kv_engine_has_no_versions,
     an_old_kv_secret_that_looks_like_a_new_one_is_left_alone,
     parameters_never_overwrite_a_kv_secret,
+    what_will_be_deleted_is_still_there,
     a_quota_is_honoured,
 );
 
@@ -220,6 +221,23 @@ async fn parameters_never_overwrite_a_kv_secret(store: &Store) {
     assert_error(&error, ErrorKind::Invalid, &["no parameter but version"]);
     let answer = pod.fresh(&mut pod.vault(), &format!("{kv}/db")).await;
     assert_eq!(shown(&answer.tree, "password"), "p");
+}
+
+async fn what_will_be_deleted_is_still_there(store: &Store) {
+    let kv = store.kv2().await;
+    store.write(&format!("{kv}/config"), json!({"delete_version_after": "1h"})).await;
+    let path = format!("{kv}/data/db");
+    store.write(&path, json!({"data": {"password": "first"}})).await;
+    let pod = store.pod(&[(&format!("{kv}/*"), &["read"])]).await;
+    let mut vault = pod.vault();
+    let held = pod.fresh(&mut vault, &path).await.version.unwrap();
+    store.seen();
+    for _ in 0..2 {
+        assert_eq!(pod.read_again(&mut vault, &path, Some(&held)).await, Ok(Reading::NotModified));
+    }
+    if let Some(seen) = store.seen() {
+        assert!(seen.iter().all(|request| request.path != path), "metadata alone can tell: {seen:?}");
+    }
 }
 
 async fn a_quota_is_honoured(store: &Store) {

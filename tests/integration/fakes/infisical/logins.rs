@@ -16,6 +16,9 @@ use super::{Answer, Call, Limited, Server, Year, error, unauthorized};
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     /// Kubernetes auth: namespaces, service accounts, audience; empty lists allow all.
+    /// Kubernetes auth: whether it has a token that may review others, and the authority of the cluster's API server.
+    pub(crate) has_reviewer: bool,
+    pub(crate) has_ca: bool,
     pub(crate) namespaces: Vec<String>,
     pub(crate) names: Vec<String>,
     pub(crate) audience: String,
@@ -69,6 +72,8 @@ struct Token {
 impl Default for Identity {
     fn default() -> Self {
         Self {
+            has_reviewer: true,
+            has_ca: true,
             namespaces: vec!["shop".to_owned()],
             names: vec!["web".to_owned()],
             audience: "infisical".to_owned(),
@@ -223,7 +228,7 @@ impl Server {
 
     fn check_pod(&self, call: &Call<'_>) -> Result<String, Reply> {
         let (id, identity) = self.known_identity(call)?;
-        let claims = self.claims(call.text("jwt"), "Kubernetes token review")?;
+        let claims = self.review(call.text("jwt"), &identity)?;
         let subject = claims["sub"].as_str().unwrap_or_default();
         let mut parts = subject.strip_prefix("system:serviceaccount:").unwrap_or_default().split(':');
         let (namespace, name) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -234,10 +239,47 @@ impl Server {
         if !allows(&identity.names, name) {
             return Err(unauthorized("Access denied: K8s name not allowed"));
         }
-        if !identity.audience.is_empty() && !has_audience(&claims, &identity.audience) {
+        // As the review's status says it: those that were asked for and are the token's, else the API server's own.
+        let reviewed = if self.year == Year::Y2024 { API_SERVER } else { identity.audience.as_str() };
+        if !identity.audience.is_empty() && reviewed != identity.audience {
             return Err(unauthorized("Access denied: K8s audience not allowed"));
         }
         Ok(id)
+    }
+
+    /// What a cluster's API server says of a token. Without `spec.audiences` it means its own audience
+    /// (<https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-review-v1/>).
+    fn review(&self, jwt: &str, identity: &Identity) -> Result<Value, Reply> {
+        if !identity.has_ca {
+            // No answer at all, since its certificate is not trusted.
+            return Err(error(500, "InternalServerError", "Something went wrong"));
+        }
+        let request_error = |message: &str| error(401, "KubernetesTokenReviewRequestError", message);
+        let review_error = |message: &str| error(401, "KubernetesTokenReviewError", message);
+        let claims = self
+            .claims(jwt, "Kubernetes token review")
+            .map_err(|_| review_error("[invalid bearer token, service account token has expired]"))?;
+        if !identity.has_reviewer {
+            // The token reviews itself: first it has to be one for the API server, and then to have the right.
+            return Err(match (self.year, has_audience(&claims, API_SERVER)) {
+                (Year::Y2024, _) => self.invalid("tokenReviewerJwt", "Required"),
+                (_, false) => request_error("Unauthorized"),
+                (_, true) => request_error(
+                    "tokenreviews.authentication.k8s.io is forbidden: User \"system:serviceaccount:shop:web\" cannot \
+                     create resource \"tokenreviews\" in API group \"authentication.k8s.io\" at the cluster scope",
+                ),
+            });
+        }
+        let sends_audiences = self.year != Year::Y2024 && !identity.audience.is_empty();
+        let target = if sends_audiences { identity.audience.as_str() } else { API_SERVER };
+        if has_audience(&claims, target) {
+            return Ok(claims);
+        }
+        let message = format!(
+            "[invalid bearer token, token audiences {} is invalid for the target audiences [{target:?}]]",
+            claims["aud"]
+        );
+        Err(review_error(&message))
     }
 
     fn check_jwt(&self, call: &Call<'_>, method: &str) -> Result<String, Reply> {
@@ -325,6 +367,9 @@ impl Server {
         matching.max_by_key(|(_, prefix, _)| prefix.len()).map_or(Rights::Nothing, |(_, _, rights)| *rights)
     }
 }
+
+/// The audience that an API server takes itself for.
+pub(crate) const API_SERVER: &str = "https://kubernetes.default.svc";
 
 fn has_audience(claims: &Value, audience: &str) -> bool {
     claims["aud"].as_array().is_some_and(|list| list.iter().any(|one| one == audience)) || claims["aud"] == audience

@@ -10,13 +10,15 @@ use super::{Call, Reply, Server};
 
 const CREATED: &str = "2026-11-21T10:26:12.971069283Z";
 const DELETED: &str = "2026-11-21T10:26:13.109256157Z";
+const DELETED_LATER: &str = "2099-11-21T10:26:13.109256157Z";
 
 /// Of a KV version 2 secret, unless it says `max_versions`.
 const KEPT_VERSIONS: usize = 10;
 
 pub(super) enum Engine {
     Kv1(BTreeMap<String, Value>),
-    Kv2(BTreeMap<String, Vec<Kv2Version>>),
+    /// And whether new versions are deleted some time (`delete_version_after`).
+    Kv2(BTreeMap<String, Vec<Kv2Version>>, bool),
     /// Renewable credentials; per role, ttl and maximum in seconds.
     Database(BTreeMap<String, (u64, u64)>),
     /// One-time passwords: asked with parameters, not renewable.
@@ -28,7 +30,8 @@ pub(super) enum Engine {
 pub(super) struct Kv2Version {
     values: Value,
     created: String,
-    is_deleted: bool,
+    /// When it was deleted, or will be.
+    deletion_time: &'static str,
     is_destroyed: bool,
 }
 
@@ -45,7 +48,7 @@ pub(super) struct LeaseState {
 impl Server {
     pub(super) fn mount(&mut self, path: &str, body: &Value) -> Reply {
         let engine = match (body["type"].as_str(), body["options"]["version"].as_str()) {
-            (Some("kv"), Some("2")) => Engine::Kv2(BTreeMap::new()),
+            (Some("kv"), Some("2")) => Engine::Kv2(BTreeMap::new(), false),
             (Some("kv"), _) => Engine::Kv1(BTreeMap::new()),
             (Some("database"), _) => Engine::Database(BTreeMap::new()),
             (Some("ssh"), _) => Engine::Ssh,
@@ -71,7 +74,7 @@ impl Server {
         }
         let (kind, options) = match engine {
             Engine::Kv1(_) => ("kv", json!({"version": "1"})),
-            Engine::Kv2(_) => ("kv", json!({"version": "2"})),
+            Engine::Kv2(..) => ("kv", json!({"version": "2"})),
             Engine::Database(_) => ("database", Value::Null),
             Engine::Ssh => ("ssh", Value::Null),
             Engine::Pki => ("pki", Value::Null),
@@ -94,7 +97,11 @@ impl Server {
         let unsupported = || Reply::error(405, "1 error occurred:\n\t* unsupported operation\n\n");
         match self.engines.get_mut(&mount).unwrap() {
             Engine::Kv1(secrets) => kv1(secrets, call, &rest),
-            Engine::Kv2(secrets) => kv2(secrets, call, &rest),
+            Engine::Kv2(_, deletes) if rest == "config" => {
+                *deletes = !call.body["delete_version_after"].is_null();
+                Reply::no_content()
+            }
+            Engine::Kv2(secrets, deletes) => kv2(secrets, *deletes, call, &rest),
             Engine::Database(roles) => match rest.split_once('/') {
                 Some(("roles", role)) if is_write => {
                     let seconds = |field: &str| call.body[field].as_u64().unwrap();
@@ -200,7 +207,7 @@ fn kv1(secrets: &mut BTreeMap<String, Value>, call: &Call, key: &str) -> Reply {
     }
 }
 
-fn kv2(secrets: &mut BTreeMap<String, Vec<Kv2Version>>, call: &Call, rest: &str) -> Reply {
+fn kv2(secrets: &mut BTreeMap<String, Vec<Kv2Version>>, deletes: bool, call: &Call, rest: &str) -> Reply {
     let (area, key) = rest.split_once('/').unwrap_or((rest, ""));
     match (call.method.as_str(), area) {
         ("POST" | "PUT", "data") => {
@@ -210,16 +217,17 @@ fn kv2(secrets: &mut BTreeMap<String, Vec<Kv2Version>>, call: &Call, rest: &str)
             }
             let versions = secrets.entry(key.to_owned()).or_default();
             let created = created_time();
-            versions.push(Kv2Version { values, created: created.clone(), is_deleted: false, is_destroyed: false });
+            let deletion_time = if deletes { DELETED_LATER } else { "" };
+            versions.push(Kv2Version { values, created: created.clone(), deletion_time, is_destroyed: false });
             Reply::framed(
                 200,
-                json!({"data": {"created_time": created, "custom_metadata": null, "deletion_time": "",
+                json!({"data": {"created_time": created, "custom_metadata": null, "deletion_time": deletion_time,
                 "destroyed": false, "version": versions.len()}, "mount_type": "kv"}),
             )
         }
         ("DELETE", "data") => {
             if let Some(version) = secrets.get_mut(key).and_then(|versions| versions.last_mut()) {
-                version.is_deleted = true;
+                version.deletion_time = DELETED;
             }
             Reply::no_content()
         }
@@ -255,10 +263,10 @@ fn kv2_read(versions: Option<&Vec<Kv2Version>>, call: &Call) -> Reply {
     let number = call.query.get("version").map_or(versions.len(), |text| text.parse().unwrap());
     let kept = versions.iter().enumerate().skip(versions.len().saturating_sub(KEPT_VERSIONS));
     let Some((_, version)) = kept.into_iter().find(|(index, _)| index + 1 == number) else { return Reply::not_found() };
-    let is_gone = version.is_deleted || version.is_destroyed;
+    let is_gone = version.deletion_time == DELETED || version.is_destroyed;
     let values = if is_gone { Value::Null } else { version.values.clone() };
     let data = json!({"data": values, "metadata": {"created_time": version.created, "custom_metadata": null,
-        "deletion_time": if version.is_deleted { DELETED } else { "" }, "destroyed": version.is_destroyed,
+        "deletion_time": version.deletion_time, "destroyed": version.is_destroyed,
         "version": number}});
     if is_gone {
         Reply::framed(404, json!({"data": data}))
@@ -269,9 +277,8 @@ fn kv2_read(versions: Option<&Vec<Kv2Version>>, call: &Call) -> Reply {
 
 fn kv2_metadata(versions: &[Kv2Version]) -> Reply {
     let states = versions.iter().enumerate().map(|(index, version)| {
-        let deleted = if version.is_deleted { DELETED } else { "" };
-        let state =
-            json!({"created_time": version.created, "deletion_time": deleted, "destroyed": version.is_destroyed});
+        let state = json!({"created_time": version.created, "deletion_time": version.deletion_time,
+            "destroyed": version.is_destroyed});
         ((index + 1).to_string(), state)
     });
     let states = states.skip(versions.len().saturating_sub(KEPT_VERSIONS));

@@ -31,6 +31,8 @@ pub(super) struct Logins {
 struct Token {
     policies: Vec<String>,
     is_root: bool,
+    /// Policy `default` is its own, too.
+    has_default: bool,
     is_renewable: bool,
     ttl: Duration,
     ends: Option<Instant>,
@@ -50,6 +52,7 @@ impl Logins {
         let root = Token {
             policies: vec!["root".to_owned()],
             is_root: true,
+            has_default: true,
             is_renewable: false,
             ttl: Duration::ZERO,
             ends: None,
@@ -91,7 +94,8 @@ impl Logins {
             Some(prefix) => call.path.starts_with(prefix),
             None => call.path == pattern,
         };
-        let by_default = DEFAULT.iter().any(|(path, capability)| fits(path) && wanted.contains(capability));
+        let by_default =
+            token.has_default && DEFAULT.iter().any(|(path, capability)| fits(path) && wanted.contains(capability));
         let by_policy = self
             .rules(token)
             .any(|(path, capabilities)| fits(path) && capabilities.iter().any(|name| wanted.contains(&name.as_str())));
@@ -144,6 +148,7 @@ impl Server {
         let token = Token {
             policies: policies.clone(),
             is_root: false,
+            has_default: *field("no_default_policy") != true,
             is_renewable: !is_batch,
             ttl: Duration::from_secs(ttl),
             ends: Some(now + Duration::from_secs(ttl)),

@@ -33,6 +33,7 @@ pub mod cluster;
 pub mod containers;
 pub mod mounts;
 pub mod mutate;
+mod own;
 pub mod patch;
 pub mod prepared;
 pub mod registration;

@@ -1,4 +1,5 @@
-//! `hushpod-agent`'s command line. Every flag is an environment variable, too, since the webhook sets those.
+//! `hushpod-agent`'s command line. Paths and times are arguments alone: whoever adds variables to every container of a
+//! pod, as meshes and vendors do, must not move the agent's volumes, its tokens or its state.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,47 +61,28 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Options {
     /// Root of the secrets volume
-    #[arg(long, global = true, env = "HUSHPOD_VOLUME", value_name = "DIR", default_value = "/run/hushpod/volume")]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/volume")]
     volume: PathBuf,
     /// State volume: the hand-over of logins and leases (optional for init)
-    #[arg(long, global = true, env = "HUSHPOD_STATE", value_name = "DIR", default_value = "/run/hushpod/state")]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/state")]
     state: PathBuf,
     /// Downward API volume with the file `annotations`: hold, pin and refresh-now
-    #[arg(long, global = true, env = "HUSHPOD_CONTROLS", value_name = "DIR", default_value = "/run/hushpod/controls")]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/controls")]
     controls: PathBuf,
     /// Projected service account tokens, one file per provider
-    #[arg(
-        long,
-        global = true,
-        env = "HUSHPOD_TOKENS",
-        value_name = "DIR",
-        default_value = "/var/run/secrets/kubernetes.io/serviceaccount"
-    )]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
     tokens: PathBuf,
     /// Volume for the program that applications are started through; without it none is copied
-    #[arg(long, global = true, env = "HUSHPOD_BIN", value_name = "DIR", default_value = "/run/hushpod/bin")]
+    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/bin")]
     bin: PathBuf,
     /// That program
-    #[arg(long, global = true, env = "HUSHPOD_PROGRAM", value_name = "FILE", default_value = "/hushpod-exec")]
+    #[arg(long, global = true, value_name = "FILE", default_value = "/hushpod-exec")]
     program: PathBuf,
     /// Least time between two swaps; a replaced generation stays that long for its readers
-    #[arg(
-        long,
-        global = true,
-        env = "HUSHPOD_GRACE",
-        value_name = "DURATION",
-        default_value = "1s",
-        value_parser = parse_duration
-    )]
+    #[arg(long, global = true, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     grace: Duration,
     /// File for the reason of a permanent failure
-    #[arg(
-        long,
-        global = true,
-        env = "HUSHPOD_TERMINATION_LOG",
-        value_name = "FILE",
-        default_value = "/dev/termination-log"
-    )]
+    #[arg(long, global = true, value_name = "FILE", default_value = "/dev/termination-log")]
     termination_log: PathBuf,
     /// error, warn, info, debug or trace
     #[arg(long, global = true, env = "HUSHPOD_LOG", value_name = "LEVEL", default_value = "info")]
@@ -197,6 +179,13 @@ mod tests {
         let cli = Cli::try_parse_from(["hushpod-agent", "ready", "--wait", "2s", "--volume", "/v"]).unwrap();
         assert_eq!(cli.options.volume, PathBuf::from("/v"));
         assert!(matches!(cli.command, Command::Ready { wait } if wait == Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn p6_of_the_environment_only_the_log_is_told() {
+        let command = Cli::command();
+        let variables = command.get_arguments().filter_map(|argument| argument.get_env()).collect::<Vec<_>>();
+        assert_eq!(variables, ["HUSHPOD_LOG", "HUSHPOD_LOG_FORMAT"]);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Access {
         let plan = Plan::from_json(plan.get("value")?.as_str()?).ok()?;
         let unset = bundle.items.iter().find(|item| item.file_mode.is_none())?;
         let file_mode = plan.items.iter().find(|item| item.target == unset.target)?.mode;
-        let id = |field: &str| container.get("securityContext")?.get(field)?.as_i64();
+        let id = |field: &str| container.get("securityContext")?.get(field)?.as_i64().filter(|id| *id > 0);
         Some(Self { user: id("runAsUser"), group: id("runAsGroup"), file_mode })
     }
 }

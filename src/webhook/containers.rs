@@ -286,10 +286,7 @@ impl Injected {
     /// What later steps look at, instead of all of it: see [`is_ours`].
     #[must_use]
     pub fn seen(&self) -> Value {
-        if self.list == "volumes" {
-            return json!({"name": self.name});
-        }
-        json!({"name": self.name, "command": [AGENT], "env": [{"name": PLAN_VARIABLE}]})
+        json!({"name": self.name})
     }
 
     /// All of it, to be compared with what a pod has.
@@ -354,14 +351,16 @@ fn kibibytes(bytes: u64) -> String {
     }
 }
 
-/// Whether a container is one that we made: one of ours by its name alone could be anything.
+/// Whether a container carries one of our names: such a one is ours, or becomes it.
 #[must_use]
 pub fn is_ours(container: &Value) -> bool {
-    let named = |name: &str| container.get("name").and_then(Value::as_str) == Some(name);
-    let env = container.get("env").and_then(Value::as_array);
-    (named(SIDECAR) || named(INIT))
-        && container.get("command").and_then(|command| command.get(0)).and_then(Value::as_str) == Some(AGENT)
-        && env.is_some_and(|env| env.iter().any(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE))))
+    matches!(container.get("name").and_then(Value::as_str), Some(SIDECAR | INIT))
+}
+
+/// Whether a container runs our program: by its name alone it could be an application.
+#[must_use]
+pub fn runs_agent(container: &Value) -> bool {
+    container.get("command").and_then(|command| command.get(0)).and_then(Value::as_str) == Some(AGENT)
 }
 
 /// Whether every container's requests equal its limits, for CPU and memory.

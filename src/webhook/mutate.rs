@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours};
+use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours, runs_agent};
+use super::own::{check_variables, replace_container, replace_volume};
 use super::patch::{Patch, Patched, Step, at, below};
 use super::prepared::{Asked, Remembered};
 use super::wrap::Wrapper;
@@ -94,6 +95,7 @@ impl Injector {
         let selection = mounts::Selection::of(spec, &options)?;
         let (ours, others): (Vec<_>, Vec<_>) =
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
+        others.iter().try_for_each(|container| check_variables(container))?;
         let access = match ours.first().and_then(|container| Access::kept(container, &bundle)) {
             Some(kept) => kept,
             None => Access::decide(spec, &selection.containers(spec), &options)
@@ -135,21 +137,31 @@ impl Injector {
 }
 
 /// A subresource that adds ephemeral containers: they may not mount our volumes, where they would see what only the
-/// agent may, or open the gate.
+/// agent may, or open the gate; nor take variables out of them, nor join the agent's processes.
 ///
 /// # Errors
-/// [`Refusal`] names the container and volume.
+/// [`Refusal`] names the container and what it reaches for.
 pub fn check_ephemeral(pod: &Value) -> Result<(), Refusal> {
-    for container in pod.pointer("/spec").map_or(&[][..], |spec| containers(spec, "ephemeralContainers")) {
+    const INSTEAD: &str = "look at the files through an application container";
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    let is_agent =
+        |name: &str| LISTS.iter().flat_map(|list| containers(spec, list)).any(|c| name_of(c) == name && runs_agent(c));
+    for container in containers(spec, "ephemeralContainers") {
+        let name = name_of(container);
         let mut volumes = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
         if let Some(mount) = volumes.find(|mount| name_of(mount).starts_with(VOLUME_PREFIX)) {
             return Err(Refusal::Pod(format!(
-                "ephemeral container {:?} mounts the volume {:?}, which is hushpod's own: look at the files through an \
-                 application container",
-                name_of(container),
+                "ephemeral container {name:?} mounts the volume {:?}, which is hushpod's own: {INSTEAD}",
                 name_of(mount)
             )));
         }
+        let target = container.get("targetContainerName").and_then(Value::as_str);
+        if let Some(target) = target.filter(|target| is_agent(target)) {
+            return Err(Refusal::Pod(format!(
+                "ephemeral container {name:?} targets {target:?}, which is hushpod's own: {INSTEAD}"
+            )));
+        }
+        check_variables(container)?;
     }
     Ok(())
 }
@@ -226,7 +238,7 @@ fn converge_volumes(patched: &mut Patched, wanted: &[Injected]) -> Result<(), Re
         if patched.list(&list).get(index).is_none_or(|present| kinds(present) != kinds(&volume)) {
             return Err(taken(name));
         }
-        patched.converge(&at!["spec", "volumes", index], &volume);
+        replace_volume(patched, &at!["spec", "volumes", index], volume);
     }
     Ok(())
 }
@@ -241,6 +253,7 @@ fn place(
     remove_unwanted(patched, wanted)?;
     let order = options.init_order.clone().unwrap_or(InitOrder::First);
     let mut next = first_place(patched, &order, warnings)?;
+    let has_host_network = patched.get(&at!["spec", "hostNetwork"]) == Some(&json!(true));
     for injected in wanted {
         let is_init = injected.list == "initContainers";
         let list = at!["spec", injected.list];
@@ -261,12 +274,14 @@ fn place(
             }
         };
         if present.is_some() {
-            let mut container = injected.value();
-            if let Some(fields) = container.as_object_mut() {
-                // They may have been another webhook's to change since, and say nothing about what is delivered.
-                fields.remove("resources");
+            let path = below(&list, Step::Index(index));
+            if patched.get(&path).is_some_and(|container| !runs_agent(container)) {
+                warnings.push(format!(
+                    "container {:?} has hushpod's own name: all but its image and resources is replaced",
+                    injected.name
+                ));
             }
-            patched.converge(&below(&list, Step::Index(index)), &container);
+            replace_container(patched, &path, injected.value(), has_host_network);
         } else {
             patched.insert(&list, index, &injected.json, injected.seen());
         }
@@ -315,22 +330,21 @@ fn first_place(patched: &Patched, order: &InitOrder, warnings: &mut Vec<String>)
     }
 }
 
-/// Our containers of a mode that the pod no longer has; and our names on containers that are not ours.
+/// Takes away our containers of a mode that the pod no longer has. An application that has one of our names where none
+/// of ours belongs is not ours to take away.
 fn remove_unwanted(patched: &mut Patched, wanted: &[Injected]) -> Result<(), Refusal> {
     for list in LISTS {
         let mut index = 0;
         while let Some(container) = patched.list(&at!["spec", list]).get(index) {
             let name = name_of(container);
-            if (name == SIDECAR || name == INIT) && !is_ours(container) {
+            if !is_ours(container) || wanted.iter().any(|injected| injected.name == name && injected.list == list) {
+                index += 1;
+            } else if runs_agent(container) {
+                patched.remove(&at!["spec", list, index]);
+            } else {
                 return Err(Refusal::Pod(format!(
                     "container name {name:?} is hushpod's own: rename the pod's container"
                 )));
-            }
-            let is_wanted = wanted.iter().any(|injected| injected.name == name && injected.list == list);
-            if is_ours(container) && !is_wanted {
-                patched.remove(&at!["spec", list, index]);
-            } else {
-                index += 1;
             }
         }
     }

@@ -29,8 +29,11 @@ enum Place {
     Spec(Commands),
     Container(Commands),
     Volume,
-    /// A container's environment, or one variable of it: only its name is looked at.
-    Environment,
+    /// A container's environment, or one variable of it: what it takes out of a volume, and its name where that is
+    /// looked at.
+    Environment(Commands),
+    /// Where a variable's value comes from: of interest is a file of a volume.
+    VariableSource,
     /// A pod's, or another's container's.
     SecurityContext,
     /// Only whether it is there.
@@ -81,21 +84,37 @@ impl Place {
                 ),
             },
             Self::Container(commands) if is_others => match (name, commands) {
-                ("name" | "resources" | "volumeMounts", _) | ("args" | "command", Commands::Seen) => true,
+                ("name" | "resources" | "targetContainerName" | "volumeMounts", _)
+                | ("args" | "command", Commands::Seen) => true,
                 ("securityContext", _) => return Some(Self::SecurityContext),
-                ("env", Commands::Seen) => return Some(Self::Environment),
+                ("env", commands) => return Some(Self::Environment(commands)),
                 _ => false,
             },
             Self::Volume if is_others => match name {
                 "configMap" | "secret" => return Some(Self::Presence),
                 _ => name == "name",
             },
-            Self::Environment => name == "name",
+            Self::Environment(commands) => match (name, commands) {
+                ("valueFrom", _) => return Some(Self::VariableSource),
+                ("name", Commands::Seen) => true,
+                _ => false,
+            },
+            Self::VariableSource => name == "fileKeyRef",
             Self::SecurityContext => matches!(name, "fsGroup" | "runAsGroup" | "runAsUser"),
             Self::Container(_) | Self::Volume | Self::Whole => true,
             Self::Presence => false,
         };
         is_kept.then_some(Self::Whole)
+    }
+
+    /// Whether a value here is one of which nothing was of interest: most variables are.
+    fn is_nothing(self, value: &Value) -> bool {
+        matches!(self, Self::Environment(Commands::PassedOver) | Self::VariableSource)
+            && match value {
+                Value::Array(items) => items.is_empty(),
+                Value::Object(fields) => fields.is_empty(),
+                _ => false,
+            }
     }
 
     fn has_names(self) -> bool {
@@ -156,7 +175,9 @@ impl<'de> Visitor<'de> for Place {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = items.next_element_seed(self)? {
-            values.push(value);
+            if !self.is_nothing(&value) {
+                values.push(value);
+            }
         }
         Ok(Value::Array(values))
     }
@@ -178,6 +199,9 @@ impl<'de> Visitor<'de> for Place {
                 place => place,
             };
             let value = fields.next_value_seed(place)?;
+            if place.is_nothing(&value) {
+                continue;
+            }
             if self.has_names() && name == "name" {
                 is_others = value.as_str().is_some_and(|name| !name.starts_with(OUR_PREFIX));
             }
@@ -255,6 +279,24 @@ mod tests {
             let expected = if are_seen { whole } else { json!([{"name": "web"}]) };
             assert_eq!(seen["spec"]["containers"], expected, "{text}");
         }
+    }
+
+    #[test]
+    fn variables_out_of_volumes_are_looked_at_in_any_case() {
+        let key = r#"{"name": "K", "valueFrom": {"fileKeyRef": {"volumeName": "v"}}}"#;
+        let others = r#"{"name": "A", "value": "b"}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "c"}}}"#;
+        let taken = json!({"valueFrom": {"fileKeyRef": {"volumeName": "v"}}});
+        for (list, annotation) in
+            [("containers", "hushpod.dev/mode"), ("initContainers", "x"), ("ephemeralContainers", "x")]
+        {
+            let metadata = format!(r#""metadata": {{"annotations": {{"{annotation}": "x"}}}}"#);
+            let spec = format!(r#""spec": {{"{list}": [{{"name": "web", "env": [{others}, {key}]}}]}}"#);
+            let RelevantPod(seen) = serde_json::from_str(&format!("{{{metadata}, {spec}}}")).unwrap();
+            assert_eq!(seen["spec"][list], json!([{"name": "web", "env": [taken]}]), "{list}");
+        }
+        let target = r#"{"spec": {"ephemeralContainers": [{"name": "debug", "targetContainerName": "hushpod"}]}}"#;
+        let RelevantPod(seen) = serde_json::from_str(target).unwrap();
+        assert_eq!(seen["spec"]["ephemeralContainers"][0]["targetContainerName"], "hushpod");
     }
 
     #[test]

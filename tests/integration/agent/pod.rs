@@ -124,7 +124,6 @@ impl Pod {
             command.arg(format!("--{volume}")).arg(self.path(volume));
         }
         command.arg("--termination-log").arg(self.termination_log());
-        command.env("HUSHPOD_GRACE", "1ms");
         Invocation { command }
     }
 
@@ -169,7 +168,6 @@ impl Pod {
 impl Invocation {
     pub(super) fn arg(mut self, arg: &str) -> Self {
         self.command.arg(arg);
-        // A flag beats the environment.
         self
     }
 
@@ -179,6 +177,9 @@ impl Invocation {
     }
 
     pub(super) fn run(mut self) -> Agent {
+        if !self.command.get_args().any(|arg| arg.as_encoded_bytes().starts_with(b"--grace")) {
+            self.command.arg("--grace=1ms");
+        }
         let mut child = self.command.stderr(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(String::new()));

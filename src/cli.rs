@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::annotations::parse_duration;
-use crate::demo::{self, DemoSettings, application};
+use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::serve::metrics::Registry;
@@ -96,7 +97,10 @@ struct WebhookArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 0 if every claim held, 1 if one did not or the chain broke.")]
+#[command(
+    after_help = "Exit code 0 if every claim held, 1 if one did not or the chain broke; 130 after Ctrl-C, which leaves \
+                  nothing behind."
+)]
 struct DemoArgs {
     /// One JSON document for scripts, instead of lines for people.
     #[arg(long)]
@@ -185,12 +189,34 @@ async fn run_demo(args: DemoArgs) -> ExitCode {
     let DemoArgs { json, rotations, agent } = args;
     let beside = || std::env::current_exe().unwrap_or_default().with_file_name("hushpod-agent");
     let settings = DemoSettings { json, rotations, agent: agent.unwrap_or_else(beside) };
-    match demo::run(settings, &mut std::io::stdout()).await {
-        Ok(true) => ExitCode::SUCCESS,
+    let mut out = std::io::stdout();
+    // What was set up goes with the future that is not polled any more.
+    let outcome = tokio::select! {
+        outcome = demo::run(settings, &mut out) => outcome,
+        stopped = stopped() => match stopped {
+            Ok(status) => return ExitCode::from(status),
+            Err(error) => Err(DemoError::Broken(format!("cannot listen for signals: {error}"))),
+        },
+    };
+    match outcome {
+        // Whoever wanted to see no more has seen enough.
+        Ok(true) | Err(DemoError::Unread) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Waits for a signal that ends a program of a terminal, and gives the exit code that a shell makes of it.
+async fn stopped() -> std::io::Result<u8> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(tokio::select! {
+        _ = hangup.recv() => 128 + 1,
+        _ = interrupt.recv() => 128 + 2,
+        _ = terminate.recv() => 128 + 15,
+    })
 }

@@ -54,6 +54,9 @@ pub enum DemoError {
     /// A part of the chain did not do what it should.
     #[error("{0}")]
     Broken(String),
+    /// Nobody reads the report any more, as behind `| head`.
+    #[error("nobody reads the report any more")]
+    Unread,
 }
 
 /// One thing that the demo set out to show.
@@ -83,7 +86,8 @@ pub async fn run(settings: DemoSettings, out: &mut (dyn Write + Send)) -> Result
     if !agent.is_file() {
         return Err(DemoError::NoAgent(agent));
     }
-    let mut report = Report::new(out, if json { Style::Json } else { Style::of_stdout() });
+    let style = if json { Style::Json } else { Style::of_stdout() };
+    let mut report = Report::new(out, style, report::width_of_stdout());
     report.line("hushpod demo: a webhook, an agent and an application on this machine; no cluster, no root")?;
     let stage = Stage::set()?;
     let mut store = Store::create(&stage)?;
@@ -129,10 +133,10 @@ async fn show_mode(
     let watcher = Watcher::start(live);
     let delays = match mode {
         Mode::Init => show_no_rotation(&pod, store, report).await?,
-        Mode::Sidecar | Mode::InitAndSidecar => show_rotations(&pod, rotations, store, report).await?,
+        Mode::Sidecar | Mode::InitAndSidecar => show_rotations(&mut pod, rotations, store, report).await?,
     };
     if mode == Mode::Sidecar {
-        show_hold(&pod, store, report).await?;
+        show_hold(&mut pod, store, report).await?;
     }
     let (reads, torn) = watcher.stop().await;
     let end = if mode == Mode::Init { pod.application_reads().await? } else { pod.until_told().await? };
@@ -163,7 +167,7 @@ async fn show_mode(
 
 /// Rotates, and measures how long each time until the application reads the new value.
 async fn show_rotations(
-    pod: &Pod,
+    pod: &mut Pod,
     rotations: u32,
     store: &mut Store,
     report: &mut Report<'_>,
@@ -193,7 +197,7 @@ async fn show_no_rotation(pod: &Pod, store: &mut Store, report: &mut Report<'_>)
 }
 
 /// `kubectl annotate … hushpod.dev/hold=true`, as kubelet would carry it in.
-async fn show_hold(pod: &Pod, store: &mut Store, report: &mut Report<'_>) -> Result<(), DemoError> {
+async fn show_hold(pod: &mut Pod, store: &mut Store, report: &mut Report<'_>) -> Result<(), DemoError> {
     pod.set_control("hold", Some("true"))?;
     // Every line of the log has `held=…`: only the event itself says that the hold is in force.
     pod.until_logged("event=\"held\"").await?;

@@ -138,8 +138,8 @@ impl Pod {
         let mut start = Start { looks: 0, open: 0, is_whole: false, first: Duration::ZERO };
         let containers = patched.pointer("/spec/initContainers").and_then(Value::as_array).cloned().unwrap_or_default();
         for container in &containers {
-            let mut child = self.spawn_agent(agent, container)?;
-            let is_sidecar = container.get("restartPolicy").is_some();
+            let child = self.spawn_agent(agent, container)?;
+            self.processes.push(child);
             if start.looks == 0 {
                 self.look_without_secret(&mut start).await?;
                 store.release()?;
@@ -158,21 +158,19 @@ impl Pod {
                 start.is_whole = at_opening == Some(true);
                 start.first = begun.elapsed();
             }
-            if is_sidecar {
-                self.processes.push(child);
+            if container.get("restartPolicy").is_some() {
                 continue;
             }
             let deadline = Instant::now() + PATIENCE;
             let status = loop {
-                match child.try_wait().map_err(DemoError::io("wait for the init container"))? {
+                let ended = self.processes.last_mut().map_or(Ok(None), Child::try_wait);
+                match ended.map_err(DemoError::io("wait for the init container"))? {
                     Some(status) => break status,
-                    None if Instant::now() > deadline => {
-                        let _ = child.kill();
-                        return Err(self.broken("the init container did not end"));
-                    }
+                    None if Instant::now() > deadline => return Err(self.broken("the init container did not end")),
                     None => tokio::time::sleep(Duration::from_millis(1)).await,
                 }
             };
+            self.processes.pop();
             if !status.success() {
                 return Err(self.broken(&format!("the init container ended with {status}")));
             }
@@ -181,7 +179,7 @@ impl Pod {
     }
 
     /// Looks at the gate again and again, while the agent has nothing to open it for.
-    async fn look_without_secret(&self, start: &mut Start) -> Result<(), DemoError> {
+    async fn look_without_secret(&mut self, start: &mut Start) -> Result<(), DemoError> {
         let live = self.live();
         self.until("the gate", || fs::symlink_metadata(&live).is_ok()).await?;
         while start.looks < LOOKS {
@@ -258,28 +256,35 @@ impl Pod {
     }
 
     /// How long until the application reads `value`, from now.
-    pub(super) async fn until_visible(&self, value: &str) -> Result<Duration, DemoError> {
+    pub(super) async fn until_visible(&mut self, value: &str) -> Result<Duration, DemoError> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if self.application_reads().await?.token == value {
                 return Ok(begun.elapsed());
             }
+            self.check_running()?;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Err(self.broken("a rotation did not reach the application"))
     }
 
     /// Waits until the agent has logged an event.
-    pub(super) async fn until_logged(&self, event: &str) -> Result<(), DemoError> {
-        self.until(&format!("the agent's log of {event:?}"), || self.logs().is_ok_and(|logs| logs.contains(event)))
-            .await
+    pub(super) async fn until_logged(&mut self, event: &str) -> Result<(), DemoError> {
+        let log = self.log_file();
+        let is_told = || fs::read_to_string(&log).is_ok_and(|logs| logs.contains(event));
+        self.until(&format!("the agent's log of {event:?}"), is_told).await
     }
 
-    async fn until(&self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), DemoError> {
+    async fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), DemoError> {
         let deadline = Instant::now() + PATIENCE;
         while !holds() {
             if Instant::now() > deadline {
                 return Err(self.broken(&format!("waited in vain for {what}")));
+            }
+            // Once more when it has ended: an init container does so right after what it is waited for.
+            match self.check_running() {
+                Err(_) if holds() => return Ok(()),
+                checked => checked?,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -310,12 +315,25 @@ impl Pod {
         swap().map_err(DemoError::io("write the live controls"))
     }
 
+    /// What ends while it is needed will not do what is waited for.
+    fn check_running(&mut self) -> Result<(), DemoError> {
+        let ended = self.processes.iter_mut().find_map(|child| child.try_wait().ok().flatten());
+        match ended {
+            Some(status) => Err(self.broken(&format!("a process ended with {status}, where it should have gone on"))),
+            None => Ok(()),
+        }
+    }
+
     /// An error, with what the agent had to say.
     fn broken(&self, what: &str) -> DemoError {
         let log = self.logs().unwrap_or_default();
+        let mode = self.mode.as_str();
+        if log.trim().is_empty() {
+            return DemoError::Broken(format!("mode {mode}: {what}; it said nothing: is --agent a hushpod-agent?"));
+        }
         let tail: Vec<_> = log.lines().rev().take(5).collect();
         let tail: Vec<_> = tail.into_iter().rev().collect();
-        DemoError::Broken(format!("mode {}: {what}; the agent's last words:\n{}", self.mode.as_str(), tail.join("\n")))
+        DemoError::Broken(format!("mode {mode}: {what}; the agent's last words:\n{}", tail.join("\n")))
     }
 
     /// Ends the processes: the application, then the agents, as kubelet does.

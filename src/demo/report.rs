@@ -23,6 +23,8 @@ pub(super) enum Style {
 pub(super) struct Report<'a> {
     out: &'a mut (dyn Write + Send),
     style: Style,
+    /// Columns of the terminal; lines are as long as they are if there is none.
+    width: Option<usize>,
     claims: Vec<Claim>,
     measured: Vec<Value>,
 }
@@ -36,19 +38,38 @@ impl Style {
     }
 }
 
+/// Columns of the terminal that standard output is; `None` if it is none.
+pub(super) fn width_of_stdout() -> Option<usize> {
+    let columns = rustix::termios::tcgetwinsize(io::stdout()).ok()?.ws_col;
+    (columns > 0).then_some(usize::from(columns))
+}
+
 // === impl Report ===
 
 impl<'a> Report<'a> {
-    pub(super) fn new(out: &'a mut (dyn Write + Send), style: Style) -> Self {
-        Self { out, style, claims: Vec::new(), measured: Vec::new() }
+    pub(super) fn new(out: &'a mut (dyn Write + Send), style: Style, width: Option<usize>) -> Self {
+        Self { out, style, width, claims: Vec::new(), measured: Vec::new() }
     }
 
     /// A line for people.
     pub(super) fn line(&mut self, text: &str) -> Result<(), DemoError> {
+        self.wrapped(text, 2)
+    }
+
+    /// A line whose further lines on a narrow terminal begin in column `hanging`.
+    fn wrapped(&mut self, text: &str, hanging: usize) -> Result<(), DemoError> {
         if self.style == Style::Json {
             return Ok(());
         }
-        writeln!(self.out, "{text}").and_then(|()| self.out.flush()).map_err(DemoError::io("write the report"))
+        let text = self.width.map_or_else(|| text.to_owned(), |width| wrap(text, width, hanging));
+        self.write(&text)
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), DemoError> {
+        writeln!(self.out, "{text}").and_then(|()| self.out.flush()).map_err(|cause| match cause.kind() {
+            io::ErrorKind::BrokenPipe => DemoError::Unread,
+            _ => DemoError::io("write the report")(cause),
+        })
     }
 
     pub(super) fn heading(&mut self, text: &str) -> Result<(), DemoError> {
@@ -57,7 +78,7 @@ impl<'a> Report<'a> {
     }
 
     pub(super) fn step(&mut self, what: &str, text: &str) -> Result<(), DemoError> {
-        self.line(&format!("  {what:<15} {text}"))
+        self.wrapped(&format!("  {what:<15} {text}"), STEP)
     }
 
     pub(super) fn claim(&mut self, claim: impl Into<String>, holds: bool, seen: impl Into<String>) {
@@ -75,7 +96,7 @@ impl<'a> Report<'a> {
         let holds = self.claims.iter().all(|claim| claim.holds);
         if self.style == Style::Json {
             let document = json!({"holds": holds, "claims": self.claims, "modes": self.measured});
-            writeln!(self.out, "{document:#}").map_err(DemoError::io("write the report"))?;
+            self.write(&format!("{document:#}"))?;
             return Ok(holds);
         }
         self.heading("claims")?;
@@ -86,13 +107,68 @@ impl<'a> Report<'a> {
                 (_, true) => "ok    ",
                 (_, false) => "FAILED",
             };
-            self.line(&format!("  {word}  {claim} ({seen})"))?;
+            self.wrapped(&format!("  {word}  {claim} ({seen})"), CLAIM)?;
         }
-        let failed = self.claims.iter().filter(|claim| !claim.holds).count();
-        let summary = if holds { "every claim holds".to_owned() } else { format!("{failed} claims do not hold") };
-        self.line(&format!("\n{summary}"))?;
+        let summary = self.summary(holds);
+        self.wrapped(&format!("\n{summary}"), 0)?;
         Ok(holds)
     }
+
+    /// What was seen, and what to do next.
+    fn summary(&self, holds: bool) -> String {
+        if !holds {
+            let failed = self.claims.iter().filter(|claim| !claim.holds).count();
+            let claims = if failed == 1 { "1 claim does not hold" } else { &format!("{failed} claims do not hold") };
+            return format!("{claims}: see FAILED above; next: hushpod demo --json, and tell us what it says");
+        }
+        let delays = self.measured.iter().flat_map(|mode| mode["visible_ms"].as_array().into_iter().flatten());
+        let delays: Vec<_> = delays.filter_map(Value::as_f64).collect();
+        let most = delays.iter().copied().fold(0.0, f64::max);
+        let reads: u64 = self.measured.iter().filter_map(|mode| mode["reads"].as_u64()).sum();
+        format!(
+            "every claim holds: {} rotations reached the application, each within {most:.1} ms, and none of {reads} reads \
+             was torn; next: your cluster, by README.md, On a cluster",
+            delays.len()
+        )
+    }
+}
+
+/// Columns before a step's text, and before a claim's.
+const STEP: usize = 18;
+const CLAIM: usize = 10;
+
+/// Breaks lines at blanks, where they would not fit; a word that is longer than a line stays whole.
+fn wrap(text: &str, width: usize, hanging: usize) -> String {
+    let lines = text.split('\n').map(|line| {
+        let (mut wrapped, mut column) = (String::new(), 0);
+        for (index, word) in line.split(' ').enumerate() {
+            let columns = columns(word);
+            if column > hanging && column + 1 + columns > width {
+                wrapped.truncate(wrapped.trim_end().len());
+                wrapped.push('\n');
+                wrapped.push_str(&" ".repeat(hanging));
+                column = hanging;
+            } else if index > 0 {
+                wrapped.push(' ');
+                column += 1;
+            }
+            wrapped.push_str(word);
+            column += columns;
+        }
+        wrapped
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Columns that a word takes, without its colours.
+fn columns(word: &str) -> usize {
+    let mut is_colour = false;
+    let is_seen = |character: &char| {
+        let was_colour = is_colour;
+        is_colour = if was_colour { *character != 'm' } else { *character == '\x1b' };
+        !was_colour && !is_colour
+    };
+    word.chars().filter(is_seen).count()
 }
 
 /// Milliseconds, as people read them.
@@ -156,4 +232,47 @@ fn describe_mount(mount: &Value, container: &str) -> String {
         pointer(mount, "/subPath"),
         pointer(mount, "/name")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_at_blanks_where_they_would_not_fit() {
+        for (text, width, hanging, expected) in [
+            ("", 10, 2, ""),
+            ("a b", 10, 2, "a b"),
+            ("one two three", 7, 2, "one two\n  three"),
+            ("one two three", 8, 0, "one two\nthree"),
+            ("  what   text of several words", 16, 9, "  what   text of\n         several\n         words"),
+            ("/a/path/longer/than/a/line b", 10, 2, "/a/path/longer/than/a/line\n  b"),
+            ("a/path/longer", 5, 2, "a/path/longer"),
+            ("\nabc def\n  ghi jkl", 6, 2, "\nabc\n  def\n  ghi\n  jkl"),
+            ("\x1b[32mok\x1b[0m ab cd", 8, 0, "\x1b[32mok\x1b[0m ab cd"),
+            ("≤ → …", 5, 0, "≤ → …"),
+        ] {
+            assert_eq!(wrap(text, width, hanging), expected, "{text:?} in {width}");
+        }
+    }
+
+    #[test]
+    fn the_end_says_what_was_seen_and_what_is_next() {
+        for (holds, parts) in [
+            (&[true, true][..], ["every claim holds: 2 rotations", "within 4.0 ms", "100 reads", "next: your cluster"]),
+            (&[true, false], ["1 claim does not hold", "FAILED above", "next: ", "--json"]),
+            (&[false, false], ["2 claims do not hold", "FAILED above", "next: ", "--json"]),
+        ] {
+            let mut out = Vec::new();
+            let mut report = Report::new(&mut out, Style::Plain, None);
+            report.measured("sidecar", &[Duration::from_millis(2), Duration::from_millis(4)], 100, 0);
+            for holds in holds {
+                report.claim("a", *holds, "b");
+            }
+            assert_eq!(report.finish().unwrap(), holds.iter().all(|holds| *holds));
+            let text = String::from_utf8(out).unwrap();
+            let last = text.lines().last().unwrap();
+            assert!(parts.iter().all(|part| last.contains(part)), "{last}");
+        }
+    }
 }

@@ -138,7 +138,7 @@ impl Webhook {
     pub(super) async fn start(store: &Store) -> Result<Self, DemoError> {
         let broken = |error: &dyn std::fmt::Display| DemoError::Broken(format!("webhook: {error}"));
         let config = json!({
-            "image": "localhost/hushpod:demo",
+            "image": "localhost/hushpod-agent:demo",
             "defaultProvider": "store",
             "providers": {"store": {"type": "file", "path": store.file()}},
         });

@@ -22,12 +22,22 @@ app.kubernetes.io/component: webhook
 {{- end }}
 {{- end }}
 
+{{- /* Beside the other, unless it says where: they are of one build. */ -}}
+{{- define "hushpod.agentImage" -}}
+{{- $repository := .Values.agentImage.repository | default (printf "%s-agent" .Values.image.repository) -}}
+{{- if .Values.agentImage.digest -}}
+{{ $repository }}@{{ .Values.agentImage.digest }}
+{{- else -}}
+{{ $repository }}:{{ .Values.agentImage.tag | default .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
 {{- /* The operator's configuration; what it says itself stays. (`merge` would take false for nothing.) */ -}}
 {{- define "hushpod.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- $filled := dict
-  "image" (include "hushpod.image" .)
-  "imagePullPolicy" .Values.image.pullPolicy
+  "image" (include "hushpod.agentImage" .)
+  "imagePullPolicy" (.Values.agentImage.pullPolicy | default .Values.image.pullPolicy)
   "nativeSidecars" (semverCompare ">=1.29.0-0" .Capabilities.KubeVersion.Version)
 -}}
 {{- range $field, $value := $filled }}{{ if not (hasKey $config $field) }}{{ $_ := set $config $field $value }}{{ end }}{{ end -}}

@@ -24,7 +24,7 @@ CLOCK = 'kubelet_runtime_operations_duration_seconds_sum{operation_type="create_
 
 def measure(bench):
     cluster = cluster_pods.cluster(bench)
-    image = {"image": {"reference": cluster.product.image, "pullPolicy": "Never"}}
+    image = {"image": {"reference": cluster.product.agent_image, "pullPolicy": "Never"}}
     volumes = {"none": {}, "copy": {"volume": {"emptyDir": {}}}, "image": {"volume": image}}
     runtime = in_runtime(bench, cluster, volumes)
     copying = {"copy": copied(cluster, image), "image": 0.0}

@@ -252,7 +252,7 @@ def environment_from_an_image_volume(t):
     copy = delivered()
     check("emptyDir" in copy, f"without image volumes the program comes by {copy}")
     with product.configured(imageVolumes=True):
-        equal(delivered()["image"], {"reference": product.image, "pullPolicy": "Never"}, "the volume hushpod-bin")
+        equal(delivered()["image"], {"reference": product.agent_image, "pullPolicy": "Never"}, "the volume hushpod-bin")
         modes = [pod(mode.replace("+", "-"), asking(reference, mode=mode), command) for mode in MODES.values()]
         restart = pod("restart", asking(reference, **now), command)
         signal = pod("signal", asking(reference, **{"on-change": "signal:HUP"}), ["/programs/counter"])

@@ -1,4 +1,4 @@
-"""What is tested: the image and the chart, built from this checkout and installed as a user would."""
+"""What is tested: the images and the chart, built from this checkout and installed as a user would."""
 
 import base64
 import contextlib
@@ -28,10 +28,16 @@ class Product:
         # Providers beside Vault, by name.
         self.more = {}
 
-    # --- image
+    # --- images
+
+    @property
+    def agent_image(self):
+        """What is injected: the chart looks for it beside the webhook's."""
+        repository, tag = self.image.rsplit(":", 1)
+        return f"{repository}-agent:{tag}"
 
     def build(self):
-        """Builds the image and gives it to the node, unless it has these very binaries already."""
+        """Builds the images and gives them to the node, unless it has these very binaries already."""
         with tempfile.TemporaryDirectory() as directory:
             self.say("building the binaries (deploy/build)")
             run(ROOT / "deploy/build", directory, seconds=3600)
@@ -40,12 +46,12 @@ class Product:
                 digest.update(binary.read_bytes())
             self.image = f"localhost/hushpod:e2e-{digest.hexdigest()[:12]}"
             ctr = ["ctr", "--address", self.node.state / "containerd.sock", "--namespace", "k8s.io", "images"]
-            if self.image in run(*ctr, "ls", "-q").split():
+            if {self.image, self.agent_image} <= set(run(*ctr, "ls", "-q").split()):
                 return
-            self.say(f"making the image {self.image} (deploy/image)")
-            archive = f"{directory}/image.tar"
-            run(ROOT / "deploy/image", directory, archive, self.image, seconds=600)
-            run(*ctr, "import", "--all-platforms", archive)
+            self.say(f"making the images {self.image} and {self.agent_image} (deploy/image)")
+            run(ROOT / "deploy/image", directory, f"{directory}/image.tar", self.image, seconds=600)
+            for archive in ("image.tar", "image-agent.tar"):
+                run(*ctr, "import", "--all-platforms", f"{directory}/{archive}")
 
     # --- chart
 

@@ -107,7 +107,7 @@ class Suite:
         if image := self.options.image:
             self.product.image = image
         else:
-            check(self.node, "a cluster of your own wants an image that it can pull: --image NAME")
+            check(self.node, "a cluster of your own wants images that it can pull: --image NAME")
             self.product.build()
         if self.node:
             self.watching = threading.Event()
@@ -216,7 +216,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="list the tests and exit")
     parser.add_argument("--keep", action="store_true", help="leave the chart and the tests' namespaces in place")
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="so many tests side by side (default: 4)")
-    parser.add_argument("--image", metavar="NAME", help="this image instead of one built from the checkout")
+    parser.add_argument("--image", metavar="NAME", help="this image, and NAME-agent of the same tag, instead of those built here")
     parser.add_argument(
         "--output", metavar="DIR", default="/tmp/hushpod-e2e", help="diagnoses of failures (default: %(default)s)"
     )

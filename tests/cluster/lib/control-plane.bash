@@ -23,7 +23,7 @@ control_plane_up() {
     --tls-cert-file "$PKI/apiserver.crt" --tls-private-key-file "$PKI/apiserver.key" \
     --client-ca-file "$PKI/cluster.crt" --authorization-mode Node,RBAC \
     --enable-admission-plugins NodeRestriction --allow-privileged --enable-aggregator-routing \
-    --feature-gates ImageVolume=true \
+    --feature-gates EnvFiles=true,ImageVolume=true \
     --kubelet-client-certificate "$PKI/apiserver-to-kubelet.crt" \
     --kubelet-client-key "$PKI/apiserver-to-kubelet.key" \
     --kubelet-certificate-authority "$PKI/cluster.crt" --kubelet-preferred-address-types InternalIP \

@@ -3,13 +3,14 @@
 
 image_loaded() { ctr images ls -q | grep -xF "$1" >/dev/null; }
 
-# load_image NAME CONTEXT [DOCKERFILE]
+# load_image NAME CONTEXT [DOCKERFILE [TARGET]]
 load_image() {
-  local name=$1 context=$2 dockerfile=${3:-$2/Dockerfile} work
+  local name=$1 context=$2 dockerfile=${3:-$2/Dockerfile} target=${4:-} work
   # One directory per call: two calls may overlap, and nothing is worth keeping.
   work=$(mktemp -d "$STATE/image.XXXXXX")
   local buildah=(buildah --root "$work/root" --runroot "$work/run" --storage-driver vfs)
-  if ! { "${buildah[@]}" bud --isolation chroot --tag "$name" --file "$dockerfile" "$context" &&
+  if ! { "${buildah[@]}" bud --isolation chroot --tag "$name" ${target:+--target "$target"} --file "$dockerfile" \
+    "$context" &&
     "${buildah[@]}" push "$name" "docker-archive:$work/image.tar:$name"; } >"$work/log" 2>&1; then
     cat "$work/log" >&2
     rm -rf "$work"

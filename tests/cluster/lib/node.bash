@@ -49,7 +49,7 @@ authorization: {mode: Webhook}
 tlsCertFile: $PKI/kubelet-server.crt
 tlsPrivateKeyFile: $PKI/kubelet-server.key
 cgroupDriver: cgroupfs
-featureGates: {ImageVolume: true}
+featureGates: {EnvFiles: true, ImageVolume: true}
 failCgroupV1: false
 failSwapOn: false
 containerRuntimeEndpoint: unix://$CONTAINERD

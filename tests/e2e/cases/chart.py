@@ -34,7 +34,7 @@ RBAC = {("ClusterRole", NAME), ("ClusterRoleBinding", NAME)}
 POLICY = {
     (kind, name)
     for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-    for name in ("hushpod-pods", "hushpod-ephemeral-containers")
+    for name in ("hushpod-pods", "hushpod-running-pods", "hushpod-ephemeral-containers", "hushpod-workloads")
 }
 TLS_DIRECTORY = "/etc/hushpod/tls"
 WEBHOOKS = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
@@ -174,15 +174,44 @@ def the_chart_is_as_it_promises(t):
     )
     asks = [each["expression"] for each in webhook["matchConditions"]]
     contains(" ".join(asks), ["startsWith('hushpod.dev/')", "'hushpod.dev/inject'"], "the webhook's conditions")
-    for name in ("hushpod-pods", "hushpod-ephemeral-containers"):
-        equal(found["ValidatingAdmissionPolicy", name]["spec"]["failurePolicy"], "Fail", f"failurePolicy of {name}")
+    for _, name in filter(lambda each: each[0] == "ValidatingAdmissionPolicy", POLICY):
+        # Who annotates a workload in the wrong place is told, and not stopped.
+        failure, action = ("Ignore", "Warn") if name == "hushpod-workloads" else ("Fail", "Deny")
+        equal(found["ValidatingAdmissionPolicy", name]["spec"]["failurePolicy"], failure, f"failurePolicy of {name}")
         binding = found["ValidatingAdmissionPolicyBinding", name]["spec"]
-        equal(binding, {"policyName": name, "validationActions": ["Deny"]}, f"the binding of {name}")
+        equal(binding, {"policyName": name, "validationActions": [action]}, f"the binding of {name}")
     policy = found["ValidatingAdmissionPolicy", "hushpod-pods"]["spec"]
     equal(policy["matchConditions"], webhook["matchConditions"], "the policy's conditions, which are the webhook's")
     # Of one replica a budget would only keep its node from being drained.
     alone = set(rendered("--set", "replicaCount=1"))
     equal(set(found) - alone, {("PodDisruptionBudget", NAME)}, "what one replica lacks")
+
+
+@test()
+def pods_get_the_image_beside_the_webhooks(t):
+    """The agent's image is of the webhook's repository, tag and pull policy, until it is said otherwise."""
+
+    def injected(*values):
+        found = rendered(*(word for value in values for word in ("--set", value)))
+        (config,) = found["ConfigMap", "hushpod-config"]["data"].values()
+        lines = [line.split(": ", 1) for line in config.splitlines() if line.startswith("image")]
+        return webhook_pod(found)[1]["image"], *(text for _, text in sorted(lines))
+
+    own = ["image.repository=r.example/hushpod", "image.tag=1.2"]
+    for values, expected in (
+        (["image.tag=1.2"], ("hushpod:1.2", "hushpod-agent:1.2", "IfNotPresent")),
+        (own, ("r.example/hushpod:1.2", "r.example/hushpod-agent:1.2", "IfNotPresent")),
+        (
+            [*own, "agentImage.repository=x/agent", "agentImage.tag=1.3", "agentImage.pullPolicy=Always"],
+            ("r.example/hushpod:1.2", "x/agent:1.3", "Always"),
+        ),
+        (
+            [*own, f"agentImage.digest=sha256:{'0' * 64}", "image.pullPolicy=Never"],
+            ("r.example/hushpod:1.2", f"r.example/hushpod-agent@sha256:{'0' * 64}", "Never"),
+        ),
+        ([*own, "config.image=mine/agent:9"], ("r.example/hushpod:1.2", "mine/agent:9", "IfNotPresent")),
+    ):
+        equal(injected(*values), expected, f"images of {values}")
 
 
 @test()

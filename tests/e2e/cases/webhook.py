@@ -223,9 +223,14 @@ def p7_an_opt_in_after_our_turn_is_refused_by_the_policy(t):
         wait("the pod to be refused again", 20, refused)
 
 
+def out_of_a_volume(volume="hushpod-secrets"):
+    """A variable that kubelet reads from a file, without a mount."""
+    return {"name": "X", "valueFrom": {"fileKeyRef": {"volumeName": volume, "path": "live/x", "key": "X"}}}
+
+
 @test()
-def p6_ephemeral_containers_cannot_mount_our_volumes(t):
-    """Neither token nor state nor files, whether or not the debugger means well."""
+def p6_ephemeral_containers_cannot_reach_what_is_ours(t):
+    """Neither token nor state nor files nor processes, whether or not the debugger means well."""
     t.open()
     thing = t.start(pod("app", {"file.password": t.secret(password=canary()) + "#password"}))
     path = t.api.path("v1", "Pod", t.namespace, "app") + "/ephemeralcontainers"
@@ -238,19 +243,21 @@ def p6_ephemeral_containers_cannot_mount_our_volumes(t):
         "securityContext": {"runAsUser": 1000},
     }
 
-    def attach(mounts):
+    def attach(**fields):
         now = t.pod("app")
-        now["spec"]["ephemeralContainers"] = [{**debugger, "volumeMounts": mounts}]
+        now["spec"]["ephemeralContainers"] = [{**debugger, **fields}]
         return t.api.call("PUT", path, now)
 
-    for volume in ("hushpod-tokens", "hushpod-state", "hushpod-secrets"):
-        try:
-            attach([{"name": volume, "mountPath": "/mnt"}])
-        except Failed as refusal:
-            contains(str(refusal), [volume] if "denied the request" in str(refusal) else ["hushpod"], "the refusal")
-        else:
-            raise Failed(f"an ephemeral container with {volume} was admitted")
-    attach([])
+    wrong = [
+        ({"volumeMounts": [{"name": volume, "mountPath": "/mnt"}]}, "mounts a volume hushpod-*")
+        for volume in ("hushpod-tokens", "hushpod-state", "hushpod-secrets")
+    ]
+    wrong.append(({"targetContainerName": "hushpod"}, "targets hushpod's own"))
+    if t.node:
+        wrong.append(({"env": [out_of_a_volume("hushpod-state")]}, "takes a variable out of a volume"))
+    for fields, sentence in wrong:
+        refused_by_policy(sentence, lambda: attach(**fields))  # noqa: B023
+    attach(targetContainerName="app")
     t.never_restarted(thing)
 
 
@@ -308,6 +315,7 @@ def p7_each_rule_of_the_policy_refuses(t):
         # Where the operator has not said that nodes can.
         "hushpod-bin is not the one": lambda spec: replaced(spec, "hushpod-bin", IMAGE),
         "replaced the commands": lambda spec: spec["containers"][0].update(command=["sleep"]),
+        "takes a variable out of a volume": lambda spec: spec["containers"][0].update(env=[out_of_a_volume()]),
         "an init container before the agent mounts": early,
         "no container mounts hushpod-secrets": unmounted,
         "runs before the init container first": lambda spec: spec["initContainers"].reverse(),
@@ -321,6 +329,90 @@ def p7_each_rule_of_the_policy_refuses(t):
             refused_by_policy(sentence, lambda: opted_in(t, webhook, keys, spec))  # noqa: B023
 
 
+@test()
+def p6_what_was_injected_stays_as_it_was_made(t):
+    """Whatever a running pod's annotations say: our containers' image and resources are nobody's to change. All else
+    that can be changed is free."""
+    t.open()
+    requests = {"requests": {"cpu": "10m", "memory": "16Mi"}}
+    for mode in ("sidecar", "init+sidecar"):
+        name = mode.replace("+", "-")
+        thing = nowhere(name, {"file.x": "secret/data/app#x", "mode": mode})
+        thing["spec"]["containers"][0]["resources"] = requests
+        t.create(thing)
+        path = t.api.path("v1", "Pod", t.namespace, name)
+        content_type = "application/strategic-merge-patch+json"
+
+        def change(patch, subresource=""):
+            return t.api.call("PATCH", path + subresource, patch, content_type)  # noqa: B023
+
+        def containers(field, found, **fields):
+            return {"spec": {field: [{"name": found, **fields}]}}
+
+        more = {"requests": {"cpu": "20m"}}
+        change({"metadata": {"labels": {"a": "b"}, "annotations": {"hushpod.dev/hold": "true"}}})
+        change({"metadata": {"finalizers": ["e2e.hushpod.dev/none"]}})
+        change({"metadata": {"$deleteFromPrimitiveList/finalizers": ["e2e.hushpod.dev/none"]}})
+        change({"status": {"reason": "e2e"}}, "/status")
+        change(containers("containers", "app", image="localhost/hushpod-test/psql:latest"))
+        change(containers("containers", "app", resources=more), "/resize")
+        keys = t.pod(name)["metadata"]["annotations"]
+        for without in (False, True):
+            if without:
+                change({"metadata": {"annotations": {key: None for key in keys}}})
+                check(not t.pod(name)["metadata"].get("annotations"), "the annotations are still there")
+            for ours in [each["name"] for each in t.pod(name)["spec"]["initContainers"]]:
+                image = containers("initContainers", ours, image=BUSYBOX)
+                refused_by_policy("stay as the webhook made them", lambda: change(image))  # noqa: B023
+            resized = containers("initContainers", "hushpod", resources=more)
+            refused_by_policy("stay as the webhook made them", lambda: change(resized, "/resize"))  # noqa: B023
+    # A namesake in a pod that is not injected is its owner's.
+    plain = nowhere("plain")
+    plain["spec"]["containers"][0]["name"] = "hushpod"
+    t.create(plain)
+    patch = {"spec": {"containers": [{"name": "hushpod", "image": "localhost/hushpod-test/psql:latest"}]}}
+    t.api.call("PATCH", t.api.path("v1", "Pod", t.namespace, "plain"), patch, "application/strategic-merge-patch+json")
+
+
+@test()
+def annotations_of_a_workload_instead_of_its_pods_are_warned_of(t):
+    """They do nothing there: whoever writes them is told where they belong, and is not stopped."""
+    t.open()
+    ours = annotations({"file.x": "secret/data/app#x"})
+    template = {key: value for key, value in pod("app").items() if key in ("metadata", "spec")}
+
+    def workloads(own, of_pods):
+        """Each kind of workload with these annotations."""
+        made = copy.deepcopy(template)
+        made["metadata"] = {"labels": {"app": "app"}, "annotations": of_pods}
+        spec = {"selector": {"matchLabels": {"app": "app"}}, "template": made}
+        job = {"template": copy.deepcopy(made)}
+        job["template"]["spec"]["restartPolicy"] = "Never"
+        cron = {"schedule": "0 0 1 1 *", "jobTemplate": {"spec": job}}
+        kinds = [("apps/v1", kind, spec) for kind in ("Deployment", "DaemonSet", "ReplicaSet")]
+        kinds.append(("apps/v1", "StatefulSet", {**spec, "serviceName": "app"}))
+        kinds += [("batch/v1", "Job", job), ("batch/v1", "CronJob", cron)]
+        for version, kind, fields in kinds:
+            metadata = {"name": "app", "namespace": t.namespace, "annotations": own}
+            yield {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": copy.deepcopy(fields)}
+
+    def warned(thing):
+        made = run("kubectl", "create", "--dry-run=server", "-f", "-", stdin=json.dumps(thing), ok=False)
+        equal(made.returncode, 0, f"the outcome for a {thing['kind']}: {made.stderr}")
+        return [line for line in made.stderr.splitlines() if "hushpod" in line]
+
+    for own, of_pods, is_wrong in ((ours, {}, True), (ours, ours, False), ({}, ours, False), ({"a": "b"}, {}, False)):
+        for thing in workloads(own, of_pods):
+            found = warned(thing)
+            equal(len(found), int(is_wrong), f"warnings for a {thing['kind']} with {own} and {of_pods}: {found}")
+            place = "spec.jobTemplate.spec.template" if thing["kind"] == "CronJob" else "spec.template"
+            for line in found:
+                contains(line, [f"of a {thing['kind']}", f"({place}."], "the warning")
+    (cron,) = [thing for thing in workloads({}, {}) if thing["kind"] == "CronJob"]
+    cron["spec"]["jobTemplate"]["metadata"] = {"annotations": ours}
+    equal(len(warned(cron)), 1, "warnings for annotations of a CronJob's jobs")
+
+
 @test(when=ALONE, node=True)
 def p7_the_policy_knows_image_volumes(t):
     """With `imageVolumes: true` a pod may have the image, or the copy, which a replica asks for until it knows."""
@@ -332,7 +424,7 @@ def p7_the_policy_knows_image_volumes(t):
         # The API server takes a moment for a changed policy.
         mounted = wait("the policy to let it pass", 20, lambda: t.create(pod("mounted", keys), dry_run=True))["spec"]
         images = [each["image"]["reference"] for each in mounted["volumes"] if "image" in each]
-        equal(images, [t.suite.product.image], "the image volumes")
+        equal(images, [t.suite.product.agent_image], "the image volumes")
         for spec in (mounted, copied):
             opted_in(t, webhook, keys, spec)
             replaced(spec, "hushpod-bin", PROGRAMS)

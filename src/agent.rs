@@ -86,15 +86,15 @@ pub struct Agent {
     volume: GatedVolume,
 }
 
-/// Why the agent ends without having done its work. None of these passes by waiting. The text goes into the
-/// container's termination message, and with it into etcd: our own words only.
+/// Why the agent ends without having done its work. None of these passes by waiting. Shown as logs have it; what goes
+/// into the container's termination message, and with it into etcd, is [`AgentError::public`]. Our own words only.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// There is no plan, or none that this agent understands.
     #[error("{0}")]
     Plan(String),
     /// Stores refuse what the plan asks for.
-    #[error("{}", refusals(.0))]
+    #[error("{}", refusals(.0, |error| &error.message))]
     Refused(Vec<Failure>),
     /// A provider cannot be set up.
     #[error("provider {provider}: {error}")]
@@ -152,7 +152,7 @@ pub fn ready(root: &Path, wait: Duration) -> bool {
 /// A file in `/dev` is not created: without a container there is nobody to read it.
 pub fn terminate(path: &Path, problem: &AgentError) {
     error!(event = "ended", exit_code = problem.exit_code(), problem = %problem, "the agent ends: waiting would not help");
-    let text = problem.to_string();
+    let text = problem.public();
     let end = text.floor_char_boundary(MAX_TERMINATION_MESSAGE);
     let message = text.get(..end).unwrap_or_default();
     let file =
@@ -175,10 +175,10 @@ fn connect(plan: &Plan, tokens: &Path) -> Result<BTreeMap<String, Box<dyn Provid
     Ok(providers)
 }
 
-fn refusals(failures: &[Failure]) -> String {
+fn refusals(failures: &[Failure], told: impl Fn(&ProviderError) -> &str) -> String {
     let each = failures.iter().map(|Failure { provider, request, error, .. }| match request {
-        Some(request) => format!("{request}: {error}"),
-        None => format!("{provider}: {error}"),
+        Some(request) => format!("{request}: {}", told(error)),
+        None => format!("{provider}: {}", told(error)),
     });
     each.collect::<Vec<_>>().join("; ")
 }
@@ -195,7 +195,10 @@ pub fn read_plan(json: Option<&str>) -> Result<Plan, AgentError> {
     let json = json.ok_or_else(|| {
         AgentError::Plan("there is no plan: the webhook puts it into the environment as HUSHPOD_PLAN".to_owned())
     })?;
-    let damaged = |error: serde_json::Error| AgentError::Plan(format!("the plan in HUSHPOD_PLAN is damaged: {error}"));
+    let damaged = |error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        AgentError::Plan(format!("the plan in HUSHPOD_PLAN is damaged at line {line}, column {column}"))
+    };
     let VersionOnly { version } = serde_json::from_str(json).map_err(damaged)?;
     if version != PLAN_VERSION {
         return Err(AgentError::Plan(format!(
@@ -240,6 +243,19 @@ impl Agent {
 // === impl AgentError ===
 
 impl AgentError {
+    /// For whoever may see the pod: without names that only a store knows.
+    #[must_use]
+    pub fn public(&self) -> String {
+        match self {
+            Self::Refused(failures) => refusals(failures, |error| error.message.public()),
+            Self::Provider { provider, error } => format!("provider {provider}: {}", error.message.public()),
+            Self::Render(error) => format!("the files cannot be made: {}", error.public()),
+            Self::Plan(_) | Self::Gate(_) | Self::Interrupted | Self::Program { .. } | Self::Process(_) => {
+                self.to_string()
+            }
+        }
+    }
+
     /// The process's exit code, as `--help` documents it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -317,7 +317,7 @@ fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, Anno
     } else if let Some(dir) = name.strip_prefix(DIR) {
         Target::Dir(VolumePath::try_from(dir.to_owned()).map_err(error)?)
     } else if let Some(variable) = name.strip_prefix(ENV_VARIABLE) {
-        check_name(variable).map_err(error)?;
+        check_name(variable).map_err(|problem| error(problem.of(&format!("{variable:?}"))))?;
         Target::File(format!("{ENV_DIR}/{variable}").parse::<VolumePath>().map_err(error)?)
     } else if name == SECRETS {
         let listed = Bundle::from_yaml(value)

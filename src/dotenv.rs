@@ -4,10 +4,12 @@
 //! one after another (`'it'\''s'`). Any other value is the rest of its line up to ` #`, without the blanks around it.
 //! Nothing is expanded, and a value need not be UTF-8. Of a key that stands there twice the last one counts, as in a shell.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
+use crate::environment::{VariableError, check_name, check_value};
 use crate::secret::SecretValue;
 
 /// What is wrong, and where. Never what stands there.
@@ -15,7 +17,7 @@ use crate::secret::SecretValue;
 #[error("line {line}: {problem}")]
 pub struct DotenvError {
     line: usize,
-    problem: &'static str,
+    problem: Cow<'static, str>,
 }
 
 /// Reads a whole file.
@@ -23,6 +25,21 @@ pub struct DotenvError {
 /// # Errors
 /// [`DotenvError`] names the line.
 pub fn parse(text: &[u8]) -> Result<BTreeMap<String, SecretValue>, DotenvError> {
+    parse_checked(text, |_, _| Ok(()))
+}
+
+/// Reads a whole file whose keys are to be variables.
+///
+/// # Errors
+/// [`DotenvError`] names the line, and not the name either: in a file that is no dotenv it is a piece of the value.
+pub fn variables(text: &[u8]) -> Result<BTreeMap<String, SecretValue>, DotenvError> {
+    parse_checked(text, |key, value| check_name(key).and_then(|()| check_value(key, value)))
+}
+
+fn parse_checked(
+    text: &[u8],
+    check: impl Fn(&str, &[u8]) -> Result<(), VariableError>,
+) -> Result<BTreeMap<String, SecretValue>, DotenvError> {
     let mut parser = Parser {
         rest: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text),
         line: 1,
@@ -31,7 +48,18 @@ pub fn parse(text: &[u8]) -> Result<BTreeMap<String, SecretValue>, DotenvError> 
     };
     let mut entries = BTreeMap::new();
     while let Some(key) = parser.key()? {
+        let line = parser.line;
         parser.value()?;
+        check(&key, &parser.value).map_err(|error| DotenvError {
+            line,
+            problem: match error {
+                VariableError::Nul | VariableError::Large(_) => error.of("the value"),
+                VariableError::Name | VariableError::LongName | VariableError::Reserved(_) => {
+                    error.of_unnamed("the key")
+                }
+            }
+            .into(),
+        })?;
         entries.insert(key, SecretValue::new(parser.value.to_vec()));
     }
     Ok(entries)
@@ -119,7 +147,7 @@ impl Parser<'_> {
             }
             self.value.push(byte);
         }
-        Err(DotenvError { line, problem: "a ' is not closed" })
+        Err(DotenvError { line, problem: "a ' is not closed".into() })
     }
 
     fn double(&mut self) -> Result<(), DotenvError> {
@@ -140,7 +168,7 @@ impl Parser<'_> {
                 byte => self.value.push(byte),
             }
         }
-        Err(DotenvError { line, problem: "a \" is not closed" })
+        Err(DotenvError { line, problem: "a \" is not closed".into() })
     }
 
     /// Only a comment may follow a quoted value.
@@ -162,7 +190,7 @@ impl Parser<'_> {
     }
 
     fn error<T>(&self, problem: &'static str) -> Result<T, DotenvError> {
-        Err(DotenvError { line: self.line, problem })
+        Err(DotenvError { line: self.line, problem: problem.into() })
     }
 }
 
@@ -213,6 +241,19 @@ mod tests {
         ] {
             let error = parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(&format!("line {line}: ")) && error.contains(part), "{text:?}: {error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+        // Raw values that begin as a key does: what stands before '=' is a piece of the value.
+        for (text, part) in [
+            ("canary-1=", "letters, digits"),
+            ("X=1\nLD_canary=1", "reserved: it decides"),
+            ("canary.x=y", "letters, digits"),
+            (&format!("canary{}=1", "a".repeat(300)), "too long"),
+            ("canary=1\0", "NUL byte"),
+            (&format!("canary={}", "a".repeat(200_000)), "the kernel's limit"),
+        ] {
+            let error = variables(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("line ") && error.contains(part), "{text:.20}: {error}");
             assert!(!error.contains("canary"), "{error}");
         }
     }

@@ -3,6 +3,9 @@
 /// The kernel's limit for one `NAME=value` with the byte that ends it (`MAX_ARG_STRLEN`, execve(2)).
 pub const MAX_VARIABLE_BYTES: usize = 128 * 1024;
 
+/// Most bytes of a variable's name.
+const MAX_NAME_BYTES: usize = 255;
+
 /// Most bytes of all variables together. The kernel shares a quarter of the stack's limit, usually 2 MiB, between
 /// arguments and environment (execve(2)); the rest is the container's own.
 pub const MAX_TOTAL_BYTES: usize = 1024 * 1024;
@@ -49,49 +52,87 @@ pub const RESERVED: &[&str] = &[
     "_JAVA_OPTIONS",
 ];
 
+/// What to do about one of [`RESERVED`].
+const RESERVED_ADVICE: &str =
+    "it decides which code runs, and no secret may; take another name, or deliver it as a file";
+
+/// Why a secret cannot be a variable. Says neither name nor value: [`VariableError::of`] is told what to call it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VariableError {
+    /// No shell could say the name.
+    Name,
+    /// The name is too long.
+    LongName,
+    /// The name is one of [`RESERVED`].
+    Reserved(&'static str),
+    /// The value has a NUL byte.
+    Nul,
+    /// Name and value have as many bytes together.
+    Large(usize),
+}
+
+impl VariableError {
+    /// One sentence that says why not, and what would be accepted. `what` is the variable: its name, or where it stands.
+    #[must_use]
+    pub fn of(self, what: &str) -> String {
+        match self {
+            Self::Name => {
+                format!("{what} is no variable's name: write letters, digits and '_' only, and no digit first")
+            }
+            Self::LongName => format!("{what} is too long: a variable's name has at most {MAX_NAME_BYTES} bytes"),
+            Self::Reserved(reserved) => format!("{what} is reserved ({reserved}): {RESERVED_ADVICE}"),
+            Self::Nul => format!("{what} has a NUL byte, which no variable can hold: deliver it as a file"),
+            Self::Large(bytes) => format!(
+                "{what} takes {bytes} bytes, over the kernel's limit of {MAX_VARIABLE_BYTES} for one variable: deliver \
+                 it as a file"
+            ),
+        }
+    }
+
+    /// The same where the name is a store's, and not to be told: no entry of [`RESERVED`] either.
+    #[must_use]
+    pub fn of_unnamed(self, what: &str) -> String {
+        match self {
+            Self::Reserved(_) => format!("{what} is reserved: {RESERVED_ADVICE}"),
+            error => error.of(what),
+        }
+    }
+}
+
 /// Checks the name of a variable that a secret is to fill.
 ///
 /// # Errors
-/// One sentence that says why not, and what would be accepted.
-pub fn check_name(name: &str) -> Result<(), String> {
+/// [`VariableError`] says why not.
+pub fn check_name(name: &str) -> Result<(), VariableError> {
     let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     let mut bytes = name.bytes();
     if !bytes.next().is_some_and(letter) || !bytes.all(|byte| letter(byte) || byte.is_ascii_digit()) {
-        return Err(format!("{name:?} is no variable's name: write letters, digits and '_' only, and no digit first"));
+        return Err(VariableError::Name);
     }
-    if name.len() > 255 {
-        return Err("a variable's name has at most 255 bytes".to_owned());
+    if name.len() > MAX_NAME_BYTES {
+        return Err(VariableError::LongName);
     }
     let is_reserved = |reserved: &&&str| match reserved.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => name == **reserved,
     };
-    match RESERVED.iter().find(is_reserved) {
-        Some(reserved) => Err(format!(
-            "{name} is reserved ({reserved}): it decides which code runs, and no secret may; take another name, or \
-             deliver it as a file"
-        )),
-        None => Ok(()),
-    }
+    RESERVED.iter().find(is_reserved).map_or(Ok(()), |reserved| Err(VariableError::Reserved(reserved)))
 }
 
 /// Checks one variable as the kernel will.
 ///
 /// # Errors
-/// One sentence, without the value.
-pub fn check_value(name: &str, value: &[u8]) -> Result<(), String> {
-    if value.contains(&0) {
-        return Err(format!("{name} has a NUL byte, which no variable can hold: deliver it as a file"));
-    }
+/// [`VariableError`] says why not.
+pub fn check_value(name: &str, value: &[u8]) -> Result<(), VariableError> {
     // The '=' and the byte at the end.
     let bytes = name.len() + value.len() + 2;
-    if bytes > MAX_VARIABLE_BYTES {
-        return Err(format!(
-            "{name} takes {bytes} bytes, over the kernel's limit of {MAX_VARIABLE_BYTES} for one variable: deliver it \
-             as a file"
-        ));
+    if value.contains(&0) {
+        Err(VariableError::Nul)
+    } else if bytes > MAX_VARIABLE_BYTES {
+        Err(VariableError::Large(bytes))
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -118,7 +159,7 @@ mod tests {
             ("GLIBC_TUNABLES", "reserved"),
             ("KUBERNETES_SERVICE_HOST", "reserved"),
         ] {
-            let problem = check_name(name).unwrap_err();
+            let problem = check_name(name).unwrap_err().of(name);
             assert!(problem.contains(part), "{name}: {problem}");
         }
         assert!(check_name(&"A".repeat(256)).is_err());
@@ -131,7 +172,7 @@ mod tests {
             assert_eq!(check_value("A", value), Ok(()));
         }
         for value in [b"canary\0".to_vec(), b"canary".repeat(MAX_VARIABLE_BYTES / 6)] {
-            let problem = check_value("A", &value).unwrap_err();
+            let problem = check_value("A", &value).unwrap_err().of("A");
             assert!(problem.contains("deliver it as a file") && !problem.contains("canary"), "{problem}");
         }
     }

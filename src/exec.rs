@@ -59,7 +59,8 @@ with a NUL byte, or of more than 128 KiB.
 Exit codes: COMMAND's own; 125 exec failed, 126 COMMAND cannot be run, 127 there is no COMMAND, 75 ended for a change.
 ";
 
-/// Why the command is not run. The text goes into the termination message, and with it into etcd: our own words only.
+/// Why the command is not run. Shown as logs have it; what goes into the termination message, and with it into etcd, is
+/// [`ExecError::public`]. Our own words only.
 #[derive(Debug, thiserror::Error)]
 enum ExecError {
     #[error("{0}")]
@@ -88,8 +89,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Err(error) => (Err(error.into()), PathBuf::from(arguments::TERMINATION_LOG)),
             };
             ExitCode::from(result.unwrap_or_else(|error| {
-                say(&mut io::stderr(), &format!("hushpod-agent exec: {error}\n"));
-                terminate(&log, &format!("hushpod-agent exec: {error}"));
+                let public = format!("hushpod-agent exec: {}", error.public());
+                // Without a termination message kubelet may take the end of the log for one.
+                if terminate(&log, &public) {
+                    say(&mut io::stderr(), &format!("hushpod-agent exec: {error}\n"));
+                } else {
+                    say(&mut io::stderr(), &format!("{public}\n"));
+                }
                 error.code()
             }))
         }
@@ -142,10 +148,10 @@ fn say(out: &mut impl Write, text: &str) {
 }
 
 /// Tells kubelet why the container ended. Without a container there is no such file, and nobody to tell.
-fn terminate(log: &Path, text: &str) {
-    if let Ok(mut file) = OpenOptions::new().write(true).truncate(true).open(log) {
-        let _ = file.write_all(text.as_bytes());
-    }
+/// Says whether it was told.
+fn terminate(log: &Path, text: &str) -> bool {
+    let file = OpenOptions::new().write(true).truncate(true).open(log);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).is_ok()
 }
 
 // === impl ExecError ===
@@ -162,6 +168,14 @@ impl ExecError {
             _ => (126, error.to_string()),
         };
         Self::Run { program: program.to_owned(), problem, code }
+    }
+
+    /// For whoever may see the pod: without names that only a store knows.
+    fn public(&self) -> String {
+        match self {
+            Self::Read(error) => error.public(),
+            Self::Usage(_) | Self::Run { .. } | Self::Process(_) => self.to_string(),
+        }
     }
 
     fn code(&self) -> u8 {

@@ -17,6 +17,7 @@ pub mod process;
 pub mod provider;
 pub mod reference;
 pub mod secret;
+pub mod sentence;
 pub mod source;
 
 #[cfg(feature = "cluster")]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::reference::{Reference, Request};
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::Sentence;
 
 pub mod auth;
 pub mod aws;
@@ -152,12 +153,12 @@ pub enum Extended {
 
 /// Why a store did not answer with values. The message is in our own words: never a store's, which might show a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{}", &**message)]
 pub struct ProviderError {
     /// What to do about it.
     pub kind: ErrorKind,
-    /// One sentence: what failed, and what to check.
-    pub message: String,
+    /// One sentence: what failed, and what to check. Shown as logs have it; see [`Sentence::public`].
+    pub message: Sentence,
 }
 
 /// Kinds of failure, by what the caller does about them.
@@ -291,7 +292,7 @@ impl ErrorKind {
 
 impl ProviderError {
     /// An error of the given kind.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<Sentence>) -> Self {
         Self { kind, message: message.into() }
     }
 }

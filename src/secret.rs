@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use zeroize::Zeroizing;
 
+use crate::sentence::{Sentence, store_names};
+
 /// Bytes of a secret, wiped when the last holder lets go.
 ///
 /// Clones share one buffer, so that a value stands in memory once however many files it goes into.
@@ -82,8 +84,8 @@ pub enum SecretTree {
 /// Why [`SecretTree::pointer`] found nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
-    /// No such key; `known` are its neighbours.
-    #[error("no key {key:?}{}", neighbours(.known))]
+    /// No such key; `known` are its neighbours, which only the store knows.
+    #[error("no key {key:?}")]
     NoKey {
         /// The key that was asked for.
         key: String,
@@ -98,13 +100,21 @@ pub enum LookupError {
     },
 }
 
-fn neighbours(known: &[String]) -> String {
-    const SHOWN: usize = 8;
-    if known.is_empty() {
-        return String::new();
+// === impl LookupError ===
+
+impl LookupError {
+    /// What to tell: logs have the neighbours, too.
+    #[must_use]
+    pub fn sentence(&self) -> Sentence {
+        let public = self.to_string();
+        match self {
+            Self::NoKey { known, .. } if !known.is_empty() => {
+                let known = store_names(known.iter().map(String::as_str));
+                Sentence::hiding(format!("{public} (there are: {known})"), public)
+            }
+            _ => public.into(),
+        }
     }
-    let more = if known.len() > SHOWN { ", …" } else { "" };
-    format!(" (there are: {}{more})", known.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))
 }
 
 // === impl SecretValue ===
@@ -346,8 +356,12 @@ mod tests {
     #[test]
     fn pointer_errors_name_the_key_and_its_neighbours_but_no_value() {
         let doc = tree(r#"{"user":"canary","password":"canary"}"#);
-        let missing = doc.key("passwd").unwrap_err().to_string();
-        assert_eq!(missing, r#"no key "passwd" (there are: password, user)"#);
+        let missing = doc.key("passwd").unwrap_err();
+        assert_eq!(&*missing.sentence(), r#"no key "passwd" (there are: password, user)"#);
+        assert_eq!(
+            (missing.sentence().public(), missing.to_string().as_str()),
+            (r#"no key "passwd""#, r#"no key "passwd""#)
+        );
         let below = doc.pointer(&tokens(&["user", "name"])).unwrap_err().to_string();
         assert_eq!(below, r#""name" is asked for inside a single value, not a document"#);
     }

@@ -1,6 +1,8 @@
 use super::*;
+use crate::bundle::Target;
 use crate::provider::ErrorKind;
 use crate::reference::Request;
+use crate::sentence::Sentence;
 use crate::source::tests::fake::plan;
 
 fn failure(path: &str, message: &str) -> Failure {
@@ -15,13 +17,15 @@ fn p9_a_plan_that_cannot_be_used_is_refused_with_a_sentence() {
     for (json, says) in [
         (None, "there is no plan"),
         (Some(""), "is damaged"),
-        (Some("{}"), "missing field `version`"),
-        (Some("{\"version\":1}"), "missing field"),
+        (Some("{}"), "is damaged at line 1, column 2"),
+        (Some("{\"version\":1}"), "is damaged at line 1"),
+        (Some("{\"version\":\"canary\"}"), "is damaged at line 1"),
         (Some(&*newer), "has format 99, and this agent understands 1: webhook and agent image are of different"),
     ] {
         let error = read_plan(json).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(says), "{json:?}: {error}");
+        assert!(!error.to_string().contains("canary"), "{error}");
     }
     let good = plan(&["a:x"]);
     assert_eq!(read_plan(Some(&serde_json::to_string(&good).unwrap())).unwrap(), good);
@@ -36,6 +40,28 @@ fn the_termination_message_names_every_refusal_and_is_cut_where_kubelet_would() 
     // A character of two bytes stands across the end.
     terminate(&path, &AgentError::Refused(vec![failure("a", &"ü".repeat(4000))]));
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 4095);
+}
+
+#[test]
+fn p5_a_termination_message_has_no_name_that_only_the_store_knows() {
+    let named = || Sentence::hiding("STORE_KEY is bad", "a key is bad");
+    let refused = |message: Sentence| {
+        let mut refused = failure("asked", "");
+        refused.error.message = message;
+        refused
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("termination-log");
+    for error in [
+        AgentError::Refused(vec![refused(named()), refused("is no secret".into())]),
+        AgentError::Provider { provider: "asked".to_owned(), error: ProviderError::new(ErrorKind::Invalid, named()) },
+        RenderError::new(&Target::File("asked".parse().unwrap()), named()).into(),
+    ] {
+        terminate(&path, &error);
+        let told = std::fs::read_to_string(&path).unwrap();
+        assert!(told.contains("a key is bad") && told.contains("asked"), "{told}");
+        assert!(!told.contains("STORE_KEY") && error.to_string().contains("STORE_KEY is bad"), "{told}: {error}");
+    }
 }
 
 #[test]

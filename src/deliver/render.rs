@@ -3,7 +3,6 @@
 //! Pure. Errors name the item, the reference and the key, never a value; buffers on the way are wiped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -16,6 +15,7 @@ use crate::deliver::RenderedFile;
 use crate::plan::{PlannedFrom, PlannedItem, Take};
 use crate::reference::Key;
 use crate::secret::{LookupError, SecretTree, SecretValue};
+use crate::sentence::{Sentence, store_name, store_names};
 use crate::source::Generation;
 
 mod buffer;
@@ -25,15 +25,12 @@ mod template;
 use buffer::Buffer;
 use format::Problem;
 
-/// Keys shown in an error before the rest is an ellipsis.
-const SHOWN_KEYS: usize = 8;
-
 /// A generation that cannot become files: the item, the place in it, and what to do. Never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{item}: {problem}")]
+#[error("{item}: {}", &**problem)]
 pub struct RenderError {
     item: String,
-    problem: String,
+    problem: Sentence,
 }
 
 /// One part of an answer, with the words that errors name it by.
@@ -77,24 +74,34 @@ pub fn render(
     let total = files.iter().map(|file| file.bytes.len() as u64).sum::<u64>();
     if total > size_limit {
         let problem = format!("{total} bytes, over the limit of {size_limit}: raise {PREFIX}{SIZE_LIMIT}");
-        return Err(RenderError { item: "all files together".to_owned(), problem });
+        return Err(RenderError { item: "all files together".to_owned(), problem: problem.into() });
     }
     Ok(files)
 }
 
 /// Keys of a store can collide with other items only now: the plan did not know them.
-fn claim(paths: &mut BTreeSet<String>, path: &VolumePath) -> Result<(), String> {
+fn claim(paths: &mut BTreeSet<String>, path: &VolumePath) -> Result<(), Sentence> {
     let path = path.as_str();
+    let clash = |log: String, public: &str| Err(Sentence::hiding(log, public));
     if !paths.insert(path.to_owned()) {
-        return Err(format!("another item writes {path:?} too"));
+        return clash(
+            format!("another item writes {} too", store_name(path)),
+            "another item writes one of its files too",
+        );
     }
     let above = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
     if let Some(file) = above.clone().find(|dir| paths.contains(*dir)) {
-        return Err(format!("{path:?} would lie below the file {file:?}"));
+        return clash(
+            format!("{} would lie below the file {}", store_name(path), store_name(file)),
+            "one of its files would lie below another item's file",
+        );
     }
     let below = format!("{path}/");
     match paths.range(below.clone()..).next() {
-        Some(other) if other.starts_with(&below) => Err(format!("the file {path:?} would lie above {other:?}")),
+        Some(other) if other.starts_with(&below) => clash(
+            format!("the file {} would lie above {}", store_name(path), store_name(other)),
+            "one of its files would lie above another item's file",
+        ),
         _ => Ok(()),
     }
 }
@@ -103,7 +110,7 @@ fn render_item(
     item: &PlannedItem,
     generation: &Generation,
     size_limit: u64,
-) -> Result<Vec<(VolumePath, SecretValue)>, String> {
+) -> Result<Vec<(VolumePath, SecretValue)>, Sentence> {
     let Some(parts) = Parts::look_up(item, generation)? else { return Ok(Vec::new()) };
     match &item.target {
         Target::Dir(dir) => render_dir(item, dir, parts),
@@ -121,15 +128,17 @@ fn render_dir(
     item: &PlannedItem,
     dir: &VolumePath,
     parts: Parts<'_>,
-) -> Result<Vec<(VolumePath, SecretValue)>, String> {
+) -> Result<Vec<(VolumePath, SecretValue)>, Sentence> {
     let entries = parts.entries()?;
     if entries.is_empty() && !item.optional {
         // An empty directory would let the application start, or go on, without its secrets.
-        return Err("the answer has no keys, so there is no file to write (optional: true allows that)".to_owned());
+        return Err("the answer has no keys, so there is no file to write (optional: true allows that)".into());
     }
     let file = |(key, tree): (String, SecretTree)| {
-        let path = dir.join(&key).map_err(|problem| format!("key {key:?} is no file name: {problem}"))?;
-        let inside = |problem: Problem| problem.inside(&key).to_string();
+        let path = dir.join(&key).map_err(|problem| {
+            Sentence::hiding(format!("key {} is no file name: {problem}", store_name(&key)), "a key is no file name")
+        })?;
+        let inside = |problem: Problem| Sentence::from(problem.inside(&key));
         let value = match item.decode {
             Some(decode) => decoded(decode, &tree).map_err(|what| inside(Problem::new(what)))?,
             None => format::plain(&tree).map_err(inside)?,
@@ -139,38 +148,44 @@ fn render_dir(
     entries.into_iter().map(file).collect()
 }
 
-fn render_file(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, String> {
+fn render_file(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Sentence> {
     let mut out = Buffer::default();
     match item.format {
         Format::Raw => return render_raw(item, parts),
         Format::Json => {
-            format::json(&mut out, &parts.whole()?).map_err(|problem| problem.to_string())?;
+            format::json(&mut out, &parts.whole()?).map_err(Sentence::from)?;
             out.push(b"\n");
         }
-        Format::Yaml => format::yaml(&mut out, &parts.whole()?).map_err(|problem| problem.to_string())?,
-        Format::Dotenv => format::dotenv(&mut out, &parts.entries()?).map_err(|problem| problem.to_string())?,
-        Format::Properties => format::properties(&mut out, &parts.entries()?).map_err(|problem| problem.to_string())?,
+        Format::Yaml => format::yaml(&mut out, &parts.whole()?).map_err(Sentence::from)?,
+        Format::Dotenv => format::dotenv(&mut out, &parts.entries()?).map_err(Sentence::from)?,
+        Format::Properties => format::properties(&mut out, &parts.entries()?).map_err(Sentence::from)?,
     }
     Ok(out.into_value())
 }
 
-fn render_raw(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, String> {
+fn render_raw(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Sentence> {
     let Parts::One(part) = parts else {
-        return Err("raw needs one value, but from has several: write format: json".to_owned());
+        return Err("raw needs one value, but from has several: write format: json".into());
     };
     let shown = || part.take.to_string();
     match (&part.tree, item.decode) {
-        (SecretTree::Map(entries), _) => Err(format!(
-            "{} is a document with the keys {} where one value is needed: write #key or format: json",
-            shown(),
-            shown_keys(entries.keys().map(String::as_str))
-        )),
-        (SecretTree::List(_), _) => {
-            Err(format!("{} is a list where one value is needed: write #/0 or format: json", shown()))
+        (SecretTree::Map(entries), _) => {
+            let advice = "where one value is needed: write #key or format: json";
+            Err(Sentence::hiding(
+                format!(
+                    "{} is a document with the keys {} {advice}",
+                    shown(),
+                    store_names(entries.keys().map(String::as_str))
+                ),
+                format!("{} is a document {advice}", shown()),
+            ))
         }
-        (tree, Some(decode)) => decoded(decode, tree).map_err(|problem| format!("{} {problem}", shown())),
-        (tree, None) if format::is_null(tree) => Err(format!("{} is null where a value is needed", shown())),
-        (tree, None) => format::plain(tree).map_err(|problem| format!("{} {problem}", shown())),
+        (SecretTree::List(_), _) => {
+            Err(format!("{} is a list where one value is needed: write #/0 or format: json", shown()).into())
+        }
+        (tree, Some(decode)) => decoded(decode, tree).map_err(|problem| format!("{} {problem}", shown()).into()),
+        (tree, None) if format::is_null(tree) => Err(format!("{} is null where a value is needed", shown()).into()),
+        (tree, None) => format::plain(tree).map_err(|problem| Sentence::from(problem).behind(&format!("{} ", shown()))),
     }
 }
 
@@ -200,20 +215,21 @@ fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, Str
     })
 }
 
-fn shown_keys<'a>(keys: impl ExactSizeIterator<Item = &'a str>) -> String {
-    let more = if keys.len() > SHOWN_KEYS { ", …" } else { "" };
-    format!("{}{more}", keys.take(SHOWN_KEYS).collect::<Vec<_>>().join(", "))
-}
-
 // === impl RenderError ===
 
 impl RenderError {
-    fn new(target: &Target, problem: impl fmt::Display) -> Self {
+    pub(crate) fn new(target: &Target, problem: Sentence) -> Self {
         let item = match target {
             Target::File(path) => format!("file {path}"),
             Target::Dir(path) => format!("dir {path}"),
         };
-        Self { item, problem: problem.to_string() }
+        Self { item, problem }
+    }
+
+    /// The same for a termination message: see [`Sentence::public`].
+    #[must_use]
+    pub fn public(&self) -> String {
+        format!("{}: {}", self.item, self.problem.public())
     }
 }
 
@@ -233,9 +249,9 @@ impl Take {
 
 impl<'a> Part<'a> {
     /// `None` if the secret is missing and the item can do without.
-    fn look_up(take: &'a Take, generation: &Generation, optional: bool) -> Result<Option<Self>, String> {
+    fn look_up(take: &'a Take, generation: &Generation, optional: bool) -> Result<Option<Self>, Sentence> {
         let Some(answer) = generation.answers.get(&take.request) else {
-            return if optional { Ok(None) } else { Err(format!("{take} has no answer")) };
+            return if optional { Ok(None) } else { Err(format!("{take} has no answer").into()) };
         };
         let found = match &take.key {
             None => Ok((**answer).clone()),
@@ -245,7 +261,7 @@ impl<'a> Part<'a> {
         match found {
             Ok(tree) => Ok(Some(Self { take, tree })),
             Err(LookupError::NoKey { .. }) if optional => Ok(None),
-            Err(problem) => Err(format!("{take}: {problem}")),
+            Err(problem) => Err(problem.sentence().behind(&format!("{take}: "))),
         }
     }
 
@@ -261,17 +277,18 @@ impl<'a> Part<'a> {
     }
 
     /// A document's entries; a single value is one entry, named by its key.
-    fn entries(self) -> Result<Entries, String> {
+    fn entries(self) -> Result<Entries, Sentence> {
         let take = self.take;
         match (self.whole(), take.name()) {
             (SecretTree::Map(entries), _) => Ok(entries),
             (tree, Some(name)) => Ok(Entries::from([(name.to_owned(), tree)])),
             (SecretTree::List(_), None) => {
-                Err(format!("{take} is a list where a document is needed: write #/0 or format: json"))
+                Err(format!("{take} is a list where a document is needed: write #/0 or format: json").into())
             }
             (_, None) => Err(format!(
                 "{take} is a single value where a document is needed: write from: {{name: reference}} to name it"
-            )),
+            )
+            .into()),
         }
     }
 }
@@ -280,7 +297,7 @@ impl<'a> Part<'a> {
 
 impl<'a> Parts<'a> {
     /// `None` if something is missing that an optional item can do without.
-    fn look_up(item: &'a PlannedItem, generation: &Generation) -> Result<Option<Self>, String> {
+    fn look_up(item: &'a PlannedItem, generation: &Generation) -> Result<Option<Self>, Sentence> {
         let look_up = |take: &'a Take| Part::look_up(take, generation, item.optional);
         Ok(match &item.from {
             PlannedFrom::One(take) => look_up(take)?.map(Self::One),
@@ -288,13 +305,13 @@ impl<'a> Parts<'a> {
             PlannedFrom::Named(takes) => takes
                 .iter()
                 .map(|(name, take)| Ok(look_up(take)?.map(|part| (name.as_str(), part))))
-                .collect::<Result<Option<_>, String>>()?
+                .collect::<Result<Option<_>, Sentence>>()?
                 .map(Self::Named),
         })
     }
 
     /// The top level of the merged or named document.
-    fn entries(self) -> Result<Entries, String> {
+    fn entries(self) -> Result<Entries, Sentence> {
         match self {
             Self::One(part) => part.entries(),
             Self::Merge(parts) => merge(parts),
@@ -303,7 +320,7 @@ impl<'a> Parts<'a> {
     }
 
     /// The whole document; a single value stays one.
-    fn whole(self) -> Result<SecretTree, String> {
+    fn whole(self) -> Result<SecretTree, Sentence> {
         match self {
             Self::One(part) => Ok(part.whole()),
             several => several.entries().map(SecretTree::Map),
@@ -311,7 +328,7 @@ impl<'a> Parts<'a> {
     }
 
     /// What a template sees: names, or the keys of the one document, or `value`.
-    fn context(self) -> Result<Entries, String> {
+    fn context(self) -> Result<Entries, Sentence> {
         match self {
             Self::One(part) => match part.whole() {
                 SecretTree::Map(entries) => Ok(entries),
@@ -322,14 +339,15 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn merge(parts: Vec<Part<'_>>) -> Result<Entries, String> {
+fn merge(parts: Vec<Part<'_>>) -> Result<Entries, Sentence> {
     let mut merged = Entries::new();
     let mut origins: BTreeMap<String, &Take> = BTreeMap::new();
     for part in parts {
         let take = part.take;
         for (key, tree) in part.entries()? {
             if let Some(first) = origins.insert(key.clone(), take) {
-                return Err(format!("key {key:?} comes from both {first} and {take}: take it from one of them"));
+                let said = format!("comes from both {first} and {take}: take it from one of them");
+                return Err(Sentence::hiding(format!("key {} {said}", store_name(&key)), format!("a key {said}")));
             }
             merged.insert(key, tree);
         }

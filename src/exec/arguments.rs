@@ -85,7 +85,7 @@ impl CommandLine {
                 let text = value.to_str().ok_or_else(|| format!("{} is no text", value.display()))?;
                 match option {
                     "--keep" => {
-                        check_name(text)?;
+                        check_name(text).map_err(|error| error.of(&format!("{text:?}")))?;
                         self.keep.push(text.to_owned());
                     }
                     "--on-change" => self.on_change = text.parse()?,

@@ -14,9 +14,11 @@ use rustix::thread::nanosleep;
 use zeroize::Zeroizing;
 
 use super::arguments::SourcePath;
+use crate::annotations::ENV_DIR;
 use crate::dotenv;
 use crate::environment::{MAX_TOTAL_BYTES, RUNNING, check_name, check_value};
 use crate::secret::SecretValue;
+use crate::sentence::{Sentence, store_name};
 
 /// The link to the present generation.
 const DATA: &str = "..data";
@@ -50,10 +52,10 @@ pub(super) struct Origin {
 
 /// Files that do not make variables. Never shows a value.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", .path.display())]
+#[error("{}: {}", .path.display(), &**problem)]
 pub(super) struct ReadError {
     path: PathBuf,
-    problem: String,
+    problem: Sentence,
     /// Whether the generation was taken away meanwhile.
     is_gone: bool,
 }
@@ -99,7 +101,7 @@ fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadErr
         let problem = format!(
             "all variables together take {total} bytes, over the limit of {MAX_TOTAL_BYTES}: deliver large ones as files"
         );
-        return Err(ReadError { path, problem, is_gone: false });
+        return Err(ReadError { path, problem: problem.into(), is_gone: false });
     }
     Ok(Reading { variables, origin: first })
 }
@@ -122,7 +124,9 @@ fn volume_of(path: &Path) -> Option<&Path> {
 type Variables = BTreeMap<String, SecretValue>;
 
 /// The problem, and whether it is that nothing has this name.
-fn read_source(source: &SourcePath, volume: Option<&Volume>, into: &mut Variables) -> Result<(), (String, bool)> {
+type Problem = (Sentence, bool);
+
+fn read_source(source: &SourcePath, volume: Option<&Volume>, into: &mut Variables) -> Result<(), Problem> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let opened = match volume {
         Some(volume) => {
@@ -135,25 +139,23 @@ fn read_source(source: &SourcePath, volume: Option<&Volume>, into: &mut Variable
     let file = match opened {
         Ok(file) => file,
         Err(Errno::NOENT) if source.optional && !is_replaced => return Ok(()),
-        Err(errno) => return Err((told(errno), errno == Errno::NOENT)),
+        Err(errno) => return Err((told(errno).into(), errno == Errno::NOENT)),
     };
-    let os = |errno: Errno| (told(errno), errno == Errno::NOENT);
+    let os = |errno: Errno| (told(errno).into(), errno == Errno::NOENT);
     let is_directory = FileType::from_raw_mode(fstat(&file).map_err(os)?.st_mode) == FileType::Directory;
-    if is_directory { read_directory(&file, into) } else { read_dotenv(file, into) }
+    let is_tenants = source.path.ends_with(ENV_DIR);
+    if is_directory { read_directory(&file, is_tenants, into) } else { read_dotenv(file, into) }
 }
 
-fn read_dotenv(file: OwnedFd, into: &mut Variables) -> Result<(), (String, bool)> {
-    let bytes = read_all(file).map_err(|error| (error.to_string(), false))?;
-    let entries = dotenv::parse(&bytes).map_err(|error| (error.to_string(), false))?;
-    for (name, value) in entries {
-        insert(into, name, value)?;
-    }
+fn read_dotenv(file: OwnedFd, into: &mut Variables) -> Result<(), Problem> {
+    let bytes = read_all(file).map_err(|error| (error.to_string().into(), false))?;
+    into.extend(dotenv::variables(&bytes).map_err(|error| (error.to_string().into(), false))?);
     Ok(())
 }
 
 /// One file is one variable, byte by byte.
-fn read_directory(directory: &OwnedFd, into: &mut Variables) -> Result<(), (String, bool)> {
-    let os = |errno: Errno| (told(errno), errno == Errno::NOENT);
+fn read_directory(directory: &OwnedFd, is_tenants: bool, into: &mut Variables) -> Result<(), Problem> {
+    let os = |errno: Errno| (told(errno).into(), errno == Errno::NOENT);
     for entry in Dir::read_from(directory).map_err(os)? {
         let entry = entry.map_err(os)?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -163,15 +165,16 @@ fn read_directory(directory: &OwnedFd, into: &mut Variables) -> Result<(), (Stri
         let name = name.to_string_lossy().into_owned();
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = openat(directory, entry.file_name(), flags, Mode::empty()).map_err(os)?;
-        let bytes = read_all(file).map_err(|error| (format!("{name}: {error}"), false))?;
-        insert(into, name, SecretValue::new(bytes.to_vec()))?;
+        // Names of files are a store's keys, unless the tenant wrote them as variables.
+        let shown = store_name(&name);
+        let public = if is_tenants { shown.clone() } else { "one of its files".to_owned() };
+        let bytes = read_all(file)
+            .map_err(|error| (Sentence::hiding(format!("{shown}: {error}"), format!("{public}: {error}")), false))?;
+        check_name(&name)
+            .and_then(|()| check_value(&name, &bytes))
+            .map_err(|error| (Sentence::hiding(error.of(&shown), error.of_unnamed(&public)), false))?;
+        into.insert(name, SecretValue::new(bytes.to_vec()));
     }
-    Ok(())
-}
-
-fn insert(into: &mut Variables, name: String, value: SecretValue) -> Result<(), (String, bool)> {
-    check_name(&name).and_then(|()| check_value(&name, value.expose())).map_err(|problem| (problem, false))?;
-    into.insert(name, value);
     Ok(())
 }
 
@@ -263,6 +266,11 @@ impl Reading {
 
 impl ReadError {
     fn new(path: &Path, problem: &str) -> Self {
-        Self { path: path.to_owned(), problem: problem.to_owned(), is_gone: false }
+        Self { path: path.to_owned(), problem: problem.into(), is_gone: false }
+    }
+
+    /// The same for a termination message: see [`Sentence::public`].
+    pub(super) fn public(&self) -> String {
+        format!("{}: {}", self.path.display(), self.problem.public())
     }
 }

@@ -182,7 +182,7 @@ impl Supervisor<'_> {
         }
         let text = format!("restarted for generation {} (ran with {})", self.seen.generation, self.started.generation);
         note(&text);
-        terminate(&self.arguments.termination_log, &text);
+        let _ = terminate(&self.arguments.termination_log, &text);
         RESTARTED
     }
 

@@ -8,6 +8,7 @@ use crate::plan::Take;
 use crate::provider::{ErrorKind, ProviderError, ReadResult, Reading};
 use crate::reference::{Key, Request};
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::Sentence;
 
 /// What a lane is opened with.
 pub(super) struct Lock {
@@ -19,14 +20,14 @@ pub(super) struct Lock {
 
 /// The value that opens a lane, out of a store's answer.
 fn part_of(tree: &SecretTree, part: Option<&Key>) -> Result<SecretValue, ProviderError> {
-    let invalid = |problem: String| ProviderError::new(ErrorKind::Invalid, format!("as an identity: {problem}"));
+    let invalid = |problem: Sentence| ProviderError::new(ErrorKind::Invalid, problem.behind("as an identity: "));
     let found = match part {
         None => Ok(tree.clone()),
         Some(Key::Literal(key)) => tree.key(key),
         Some(Key::Pointer(tokens)) => tree.pointer(tokens),
     };
-    let found = found.map_err(|error| invalid(error.to_string()))?;
-    let value = found.as_value().ok_or_else(|| invalid("is a document: name one of its keys behind '#'".to_owned()))?;
+    let found = found.map_err(|error| invalid(error.sentence()))?;
+    let value = found.as_value().ok_or_else(|| invalid("is a document: name one of its keys behind '#'".into()))?;
     Ok(value.clone())
 }
 

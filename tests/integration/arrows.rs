@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Std and serde alone: everyone may use them.
-const LEAVES: [&str; 5] = ["secret", "reference", "bundle", "dotenv", "environment"];
+const LEAVES: [&str; 6] = ["secret", "sentence", "reference", "bundle", "dotenv", "environment"];
 
 /// Which other modules each one may use, beside [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
     ("secret", &[]),
+    ("sentence", &[]),
     ("reference", &[]),
     ("bundle", &[]),
     ("dotenv", &[]),

@@ -1,9 +1,8 @@
 //! One function per format. Written by hand, since a serializer would need values in types that nobody wipes.
 
-use std::fmt;
-
 use super::{Buffer, Entries};
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::{Sentence, store_name};
 
 /// What is wrong, and below which keys. Never a value.
 #[derive(Debug)]
@@ -28,13 +27,13 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.keys.is_empty() {
-            let path: Vec<_> = self.keys.iter().rev().map(String::as_str).collect();
-            write!(f, "key {:?} ", path.join("/"))?;
+impl From<Problem> for Sentence {
+    fn from(Problem { keys, what }: Problem) -> Self {
+        if keys.is_empty() {
+            return what.into();
         }
-        f.write_str(&self.what)
+        let path: Vec<_> = keys.iter().rev().map(String::as_str).collect();
+        Self::hiding(format!("key {} {what}", store_name(&path.join("/"))), format!("a key {what}"))
     }
 }
 

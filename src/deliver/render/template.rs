@@ -8,9 +8,10 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter};
 
-use super::{Buffer, Entries, format, shown_keys};
+use super::{Buffer, Entries, format};
 use crate::annotations::{PREFIX, SIZE_LIMIT};
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::{Sentence, store_names};
 
 /// Instructions that one template may take: far above any configuration file, and over in a fraction of a second.
 const FUEL: u64 = 1_000_000;
@@ -36,10 +37,10 @@ struct Limited {
 ///
 /// # Errors
 /// One sentence with the line. minijinja's own details may quote values, so only the kind of its error is used.
-pub(super) fn render(text: &str, context: Entries, limit: u64) -> Result<SecretValue, String> {
-    let known = shown_keys(context.keys().map(String::as_str).collect::<Vec<_>>().into_iter());
+pub(super) fn render(text: &str, context: Entries, limit: u64) -> Result<SecretValue, Sentence> {
+    let known = store_names(context.keys().map(String::as_str));
     let context = SecretTree::Map(context);
-    format::check_text(&context).map_err(|problem| problem.to_string())?;
+    format::check_text(&context)?;
     let mut out = Limited { out: Buffer::default(), limit };
     run(text, context, &mut out).map_err(|error| sentence(&error, &known))?;
     Ok(out.out.into_value())
@@ -60,20 +61,23 @@ fn run(text: &str, context: SecretTree, out: &mut Limited) -> Result<(), Error> 
     template.render_captured_to(Value::from_object(Node(context)), out).map(drop)
 }
 
-fn sentence(error: &Error, known: &str) -> String {
+fn sentence(error: &Error, known: &str) -> Sentence {
     let line = error.line().map_or_else(String::new, |line| format!(", line {line}"));
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(inner) = cause {
         let limit = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref).and_then(|e| e.downcast_ref());
         if let Some(TooLarge(bytes)) = limit {
-            return format!("template: {}", TooLarge(*bytes));
+            return format!("template: {}", TooLarge(*bytes)).into();
         }
         cause = inner.source();
     }
     match error.kind() {
-        ErrorKind::UndefinedError => format!("template{line}: a name is not defined; at the top there are: {known}"),
-        ErrorKind::OutOfFuel => format!("template{line}: runs too long (over {FUEL} instructions)"),
-        kind => format!("template{line}: {kind}"),
+        ErrorKind::UndefinedError => {
+            let said = format!("template{line}: a name is not defined");
+            Sentence::hiding(format!("{said}; at the top there are: {known}"), said)
+        }
+        ErrorKind::OutOfFuel => format!("template{line}: runs too long (over {FUEL} instructions)").into(),
+        kind => format!("template{line}: {kind}").into(),
     }
 }
 

@@ -314,7 +314,7 @@ fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
         ("dots", tree(&json!({"..data": "canary"}))),
     ];
     for (fields, part) in [
-        (json!({"file": "f", "from": "db"}), "vault:db is a document with the keys bad key, last64, no64, none"),
+        (json!({"file": "f", "from": "db"}), "vault:db is a document with the keys \"bad key\", last64, no64, none"),
         (json!({"file": "f", "from": "db"}), "write #key or format: json"),
         (json!({"file": "f", "from": "list"}), "vault:list is a list where one value is needed"),
         (json!({"file": "f", "from": "db#none"}), "vault:db#none is null"),
@@ -358,6 +358,42 @@ fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
         let error = render_one(&fields, &answers).expect_err(&fields.to_string());
         assert!(error.contains(part), "{fields}: {error}");
         assert!(!error.contains("canary") && !error.contains("424242"), "{fields}: {error}");
+    }
+}
+
+#[test]
+fn p5_names_that_only_the_store_knows_are_for_logs_alone() {
+    let db = tree(&json!({"STORE KEY": {"STORE_DEEP": "1\0"}, "asked": {"STORE_DEEP": "1"}, "text": "x"}));
+    let bin = SecretTree::Map(BTreeMap::from([("STORE_BIN".to_owned(), binary())]));
+    let slash = tree(&json!({"STORE/a": "x"}));
+    let answers =
+        generation(&[("db", db), ("bin", bin), ("slash", slash), ("again", tree(&json!({"STORE_BIN": "x"})))]);
+    for (fields, part) in [
+        (json!({"file": "f", "from": "db"}), "vault:db is a document where one value is needed: write #key"),
+        (json!({"file": "f", "from": "db#asked"}), "vault:db#asked is a document where one"),
+        (json!({"file": "f", "from": "db#other"}), "vault:db#other: no key \"other\""),
+        (json!({"file": "f", "from": "db#/asked/other"}), "no key \"other\""),
+        (json!({"file": "f", "from": "db", "format": "dotenv"}), "a key is no shell variable's name"),
+        (json!({"file": "f", "from": "bin", "format": "json"}), "a key is binary"),
+        (json!({"file": "f", "from": "bin", "format": "yaml"}), "a key is binary"),
+        (json!({"file": "f", "from": "bin", "format": "properties"}), "a key is binary"),
+        (json!({"file": "f", "from": ["bin", "again"], "format": "json"}), "a key comes from both vault:bin and vault"),
+        (json!({"dir": "d", "from": "slash"}), "dir d: a key is no file name"),
+        (json!({"dir": "d", "from": "again", "decode": "base64"}), "dir d: a key is no base64"),
+        (json!({"file": "f", "from": "bin", "template": "x"}), "a key is binary"),
+        (json!({"file": "f", "from": "db", "template": "{{ asked.other }}"}), "file f: template, line 1"),
+        (json!({"file": "f", "from": "db", "template": "{{ other }}"}), "file f: template, line 1"),
+    ] {
+        let error = render(&[item(&fields)], &answers, LIMIT).expect_err(&fields.to_string());
+        let public = error.public();
+        assert!(public.contains(part), "{fields}: {public}");
+        assert!(!public.contains("STORE"), "{fields}: {public}");
+    }
+    let items = [item(&json!({"dir": ".", "from": "again"})), item(&json!({"dir": "STORE_BIN", "from": "db#asked"}))];
+    for items in [&items, &[items[1].clone(), items[0].clone()]] {
+        let error = render(items, &answers, LIMIT).unwrap_err();
+        assert!(error.public().contains("another item's file"), "{}", error.public());
+        assert!(!error.public().replace("dir STORE_BIN", "").contains("STORE"), "{}", error.public());
     }
 }
 

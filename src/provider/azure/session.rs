@@ -11,6 +11,7 @@ use crate::provider::auth::oauth::{FORM, form, parse_token};
 use crate::provider::http::{Address, Call};
 use crate::provider::{ErrorKind, auth};
 use crate::secret::SecretValue;
+use crate::sentence::Sentence;
 
 /// A machine's own metadata service; it answers none but the machine.
 const METADATA: &str = "http://169.254.169.254";
@@ -121,7 +122,7 @@ fn variable(name: &str) -> Result<SecretValue, Failure> {
     auth::environment(name).ok_or_else(message)
 }
 
-fn invalid(message: impl Into<String>) -> Failure {
+fn invalid(message: impl Into<Sentence>) -> Failure {
     Failure::new(ErrorKind::Invalid, message)
 }
 

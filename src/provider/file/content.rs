@@ -55,7 +55,7 @@ fn opened(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretValue, Pr
         return if is_named { Err(error(ErrorKind::Unavailable, "is no age file")) } else { Ok(bytes) };
     }
     keys.open(bytes.expose()).map_err(|sealed| match sealed {
-        Sealed::Keys(ProviderError { kind, message }) => error(kind, &message),
+        Sealed::Keys(ProviderError { kind, message }) => ProviderError::new(kind, message.behind(&format!("{path}: "))),
         Sealed::NotForUs => error(
             ErrorKind::Invalid,
             "is not encrypted to the provider's age identity: encrypt it to that recipient, too (age -r age1…)",

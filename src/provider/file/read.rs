@@ -18,6 +18,7 @@ use super::content;
 use super::keys::Keys;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::{Sentence, store_name};
 
 /// Most bytes of one file: what etcd, and so a Kubernetes Secret, takes.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
@@ -140,10 +141,12 @@ impl<'a> Store<'a> {
         for entry in Dir::read_from(fd).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let Some(name) = visible(entry.file_name(), path)? else { continue };
-            let (fd, stat) = match self.open_at(&join(place, name), &join(path, name)) {
+            let below = join(path, name);
+            let hidden = |error| hide_name(error, &below, path, name);
+            let (fd, stat) = match self.open_at(&join(place, name), &below) {
                 // Gone since it was listed, or a link to nothing.
                 Err(error) if error.kind == ErrorKind::NotFound => continue,
-                opened => opened?,
+                opened => opened.map_err(hidden)?,
             };
             if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                 continue;
@@ -152,12 +155,15 @@ impl<'a> Store<'a> {
                 let problem = format!("{path}: has more than {MAX_FILES} files");
                 return Err(ProviderError::new(ErrorKind::Invalid, problem));
             }
-            let below = join(path, name);
-            let bytes = self.bytes(fd, &stat, &below)?;
-            let entry = content::entry(&below, bytes, self.keys)?;
+            let bytes = self.bytes(fd, &stat, &below).map_err(hidden)?;
+            let entry = content::entry(&below, bytes, self.keys).map_err(hidden)?;
             let name = content::plain_name(name);
             if entries.insert(name.to_owned(), entry).is_some() {
-                let problem = format!("{path}: has {name:?} both encrypted and not: remove one of them");
+                let said = "both encrypted and not: remove one of them";
+                let problem = Sentence::hiding(
+                    format!("{path}: has {} {said}", store_name(name)),
+                    format!("{path}: has a file {said}"),
+                );
                 return Err(ProviderError::new(ErrorKind::Invalid, problem));
             }
         }
@@ -234,6 +240,15 @@ fn join(directory: &str, name: &str) -> String {
         (directory, ".") => directory.to_owned(),
         (directory, name) => format!("{directory}/{name}"),
     }
+}
+
+/// The error about a file of a directory that was asked for: its name is the store's.
+fn hide_name(error: ProviderError, below: &str, path: &str, name: &str) -> ProviderError {
+    let ProviderError { kind, message } = error;
+    let rest = |text: &str| text.strip_prefix(below).unwrap_or_default().to_owned();
+    let log = format!("{path}: the file {}{}", store_name(name), rest(&message));
+    let public = format!("{path}: one of its files{}", rest(message.public()));
+    ProviderError::new(kind, Sentence::hiding(log, public))
 }
 
 /// The name, unless it is hidden.

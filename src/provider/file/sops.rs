@@ -12,6 +12,7 @@ use self::value::{DataKey, Kind};
 use super::keys::{Keys, Sealed};
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::{Sentence, store_name};
 
 mod node;
 mod value;
@@ -30,7 +31,7 @@ pub(super) enum Format {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     kind: ErrorKind,
-    text: String,
+    text: Sentence,
 }
 
 /// Where a document keeps its metadata …
@@ -110,7 +111,7 @@ pub(super) fn has_encrypted_values(text: &str) -> bool {
 /// # Errors
 /// `Invalid`, whatever is wrong with it; what [`Keys`] cannot get at otherwise.
 pub(super) fn decrypt(name: &str, format: Format, text: &str, keys: &Keys) -> Result<SecretTree, ProviderError> {
-    let error = |Problem { kind, text }| ProviderError::new(kind, format!("{name}: {text}"));
+    let error = |Problem { kind, text }| ProviderError::new(kind, text.behind(&format!("{name}: ")));
     let document = match format {
         Format::Json | Format::Binary => node::json(text),
         Format::Yaml => node::yaml(text),
@@ -147,7 +148,7 @@ fn data_key(name: &str, metadata: &Metadata, keys: &Keys) -> Result<DataKey, Pro
                 return DataKey::new(&key).ok_or_else(|| invalid("has a data key that is not of 256 bits"));
             }
             Err(Sealed::Keys(ProviderError { kind, message })) => {
-                return Err(ProviderError::new(kind, format!("{name}: {message}")));
+                return Err(ProviderError::new(kind, message.behind(&format!("{name}: "))));
             }
             Err(Sealed::NotForUs) => {}
             Err(Sealed::Broken(problem)) => broken = Some(problem),
@@ -189,18 +190,20 @@ fn walk(document: Fields, metadata: &Metadata, key: &DataKey) -> Result<SecretTr
 
 impl Problem {
     fn new(problem: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Invalid, text: problem.into() }
+        Self { kind: ErrorKind::Invalid, text: problem.into().into() }
     }
 
     /// It may be half of a write, and is put right by the next one.
     fn unreadable(problem: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Unavailable, text: problem.into() }
+        Self { kind: ErrorKind::Unavailable, text: problem.into().into() }
     }
 
     /// Says where in the document.
     fn at(self, path: &str) -> Self {
         let Self { kind, text } = self;
-        Self { kind, text: format!("the value at {:?} {text}", path.trim_end_matches(':')) }
+        let place = store_name(path.trim_end_matches(':'));
+        let text = Sentence::hiding(format!("the value at {place} {}", &*text), format!("a value {}", text.public()));
+        Self { kind, text }
     }
 }
 

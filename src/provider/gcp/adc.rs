@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::provider::auth;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::Sentence;
 
 const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 const HOME_FILE: &str = ".config/gcloud/application_default_credentials.json";
@@ -107,7 +108,7 @@ fn parse(text: &SecretValue) -> Result<Credentials, ProviderError> {
     }
 }
 
-fn invalid(message: impl Into<String>) -> ProviderError {
+fn invalid(message: impl Into<Sentence>) -> ProviderError {
     ProviderError::new(ErrorKind::Invalid, message)
 }
 
@@ -144,7 +145,7 @@ mod tests {
             Ok(Credentials::External(external)) => format!("external for {}", external.audience),
             Err(error) => {
                 assert_eq!(error.kind, ErrorKind::Invalid);
-                error.message
+                error.message.to_string()
             }
         }
     }
@@ -184,7 +185,7 @@ mod tests {
                 r#"{{"audience":"a","subject_token_type":"t","token_url":"u","credential_source":{{{source}}}}}"#
             );
             let found = serde_json::from_str::<External>(&json).unwrap().subject_token();
-            found.map(|token| token.expose_str().unwrap().to_owned()).map_err(|error| error.message)
+            found.map(|token| token.expose_str().unwrap().to_owned()).map_err(|error| error.message.to_string())
         };
         let json = r#""file":"FILE","format":{"type":"json","subject_token_field_name":"id_token"}"#;
         assert_eq!(token(r#""file":"FILE""#, "canary\n").unwrap(), "canary");

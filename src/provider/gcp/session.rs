@@ -14,6 +14,7 @@ use crate::provider::auth::oauth::{FORM, form, parse_token};
 use crate::provider::http::Call;
 use crate::provider::{ErrorKind, auth};
 use crate::secret::SecretValue;
+use crate::sentence::Sentence;
 
 /// What tokens are asked for; IAM says what they are good for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -200,6 +201,6 @@ impl Gcp {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Failure {
+fn invalid(message: impl Into<Sentence>) -> Failure {
     Failure::new(ErrorKind::Invalid, message)
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::SendError;
 use crate::provider::{ErrorKind, ProviderError};
+use crate::sentence::Sentence;
 
 /// A failed call, and what else it says about: how far that can go depends on how a store is logged in to. The default
 /// scope is the call alone.
@@ -31,7 +32,7 @@ pub enum Scope {
 
 impl<S: Default> Failure<S> {
     /// One that says nothing about other calls.
-    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: ErrorKind, message: impl Into<Sentence>) -> Self {
         ProviderError::new(kind, message).into()
     }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::provider::ErrorKind;
 use crate::provider::http::Failure;
 use crate::secret::{SecretTree, SecretValue};
+use crate::sentence::{Sentence, store_names};
 
 /// A folder.
 #[derive(Deserialize)]
@@ -79,8 +80,15 @@ impl Listing {
         for secret in self.secrets.into_iter().filter(|secret| secret.r#type != "personal") {
             if let Some(other) = found.get(&secret.key) {
                 let (key, one, two) = (&secret.key, &other.path, &secret.path);
-                let message = format!(
-                    "{place}: {key} is in {one} and in {two}: take the folders one by one, or rename one of them"
+                let advice = "take the folders one by one, or rename one of them";
+                let message = Sentence::hiding(
+                    format!(
+                        "{place}: {} is in {} and in {}: {advice}",
+                        store_names([key.as_str()]),
+                        store_names([one.as_str()]),
+                        store_names([two.as_str()])
+                    ),
+                    format!("{place}: two of its folders have one and the same key: {advice}"),
                 );
                 return Err(Failure::new(ErrorKind::Invalid, message));
             }
@@ -114,16 +122,20 @@ impl Document {
             let Secret { id, version, value, is_hidden, path, .. } = secret;
             let value = value.unwrap_or_else(|| "".into());
             if is_hidden {
-                let message = format!(
-                    "{place}: the value of {name} is hidden from this identity: allow it to read that value, or take \
-                     the other secrets one by one (?secret=<KEY>)"
+                let said = "is hidden from this identity: allow it to read that value, or take the other secrets one by \
+                            one (?secret=<KEY>)";
+                let message = Sentence::hiding(
+                    format!("{place}: the value of {} {said}", store_names([name.as_str()])),
+                    format!("{place}: a value {said}"),
                 );
                 return Err(Failure::new(ErrorKind::Denied, message));
             }
             if !keeps_unresolved && has_reference(value.expose()) {
-                let message = format!(
-                    "{place}: {name} has a ${{…}} in it that refers to nothing Infisical knows: correct it there, or \
-                     write ?unresolved=keep if it is meant as it stands"
+                let said = "has a ${…} in it that refers to nothing Infisical knows: correct it there, or write \
+                            ?unresolved=keep if it is meant as it stands";
+                let message = Sentence::hiding(
+                    format!("{place}: {} {said}", store_names([name.as_str()])),
+                    format!("{place}: a value {said}"),
                 );
                 return Err(Failure::new(ErrorKind::Invalid, message));
             }
@@ -239,6 +251,8 @@ mod tests {
                 assert!(failure.error.message.contains(part), "{}", failure.error);
             }
             assert!(!failure.error.message.contains("canary"));
+            let public = failure.error.message.public();
+            assert!(public.starts_with("/app in") && !public.contains("A ") && !public.contains("/sub"), "{public}");
         }
     }
 

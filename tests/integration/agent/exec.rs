@@ -111,8 +111,8 @@ fn p5_p9_what_makes_no_variables_is_refused_without_a_value() {
     let volume = Volume::new();
     let large = b"canary".repeat(30_000);
     for (name, bytes, part) in [
-        ("a.env", &b"PATH=canary\n"[..], "PATH is reserved"),
-        ("a.env", b"HUSHPOD_X=canary\n", "reserved (HUSHPOD_*)"),
+        ("a.env", &b"PATH=canary\n"[..], "line 1: the key is reserved: it decides"),
+        ("a.env", b"HUSHPOD_X=canary\n", "the key is reserved"),
         ("a.env", b"a.b=canary\n", "no variable's name"),
         ("a.env", b"A='canary", "line 1: a ' is not closed"),
         ("a.env", b"A=canary\0\n", "NUL byte"),
@@ -126,7 +126,12 @@ fn p5_p9_what_makes_no_variables_is_refused_without_a_value() {
         let (code, _, errors) = output(volume.exec(&["--env", source, "--", "echo", "started"]));
         assert_eq!(code, 125, "{errors}");
         assert!(errors.contains(part) && !errors.contains("canary"), "{part}: {errors}");
-        assert_eq!(volume.termination(), errors.trim_end(), "kubectl describe pod shows it");
+        // What is a key of the store is told in the log alone.
+        let told = errors
+            .trim_end()
+            .replace("\"A\" takes", "one of its files takes")
+            .replace("\"tls.crt\"", "one of its files");
+        assert_eq!(volume.termination(), told, "kubectl describe pod shows it");
     }
     let (code, out, errors) = output(volume.exec(&["--optional-env={}/none.env", "--", "echo", "started"]));
     assert_eq!((code, out.as_str()), (0, "started\n"), "{errors}");
@@ -232,6 +237,45 @@ fn an_application_that_does_not_end_is_killed_after_its_grace() {
     until("it runs", || volume.log().contains("started"));
     volume.write("g2", &[("a.env", b"A=2\n")]);
     assert_eq!(running.code(), Some(75), "{}", volume.log());
+}
+
+#[test]
+fn p5_neither_values_nor_names_of_a_store_reach_a_termination_message() {
+    let long = "9".repeat(200_000);
+    for (file, bytes, log, public) in [
+        // Raw values that look like the beginning of a dotenv file.
+        ("raw", "canary", "line 1: there is no KEY=value", "line 1: there is no KEY=value"),
+        ("raw", "Y2FuYXJ5LQ==", "", ""),
+        ("raw", "canary-Q==", "line 1: the key is no variable's name", "line 1: the key is no"),
+        ("raw", "canary.x=1", "line 1: the key is no variable's name", "line 1: the key is no"),
+        ("raw", "A=1\nLD_canary=1", "line 2: the key is reserved", "line 2: the key is reserved"),
+        ("raw", "canary=1\0", "line 1: the value has a NUL", "line 1: the value has a NUL"),
+        ("raw", "a canary=1", "line 1: a key has letters", "line 1: a key has letters"),
+        // Files whose names are the store's keys …
+        ("dir/STORE-canary", "1", "\"STORE-canary\" is no variable's name", "one of its files is no variable's name"),
+        ("dir/LD_canary", "1", "\"LD_canary\" is reserved (LD_*)", "one of its files is reserved: it decides"),
+        ("dir/canary", "\0", "\"canary\" has a NUL byte", "one of its files has a NUL byte"),
+        ("dir/canary", &long, "\"canary\" takes 200008 bytes", "one of its files takes 200008 bytes"),
+        ("dir/STORE\n\u{202e}canary", "1", "\"STORE\\n\\u{202e}canary\"", "one of its files is no variable's name"),
+        // … or the tenant's own words.
+        (".hushpod-env/TENANT", "\0", "\"TENANT\" has a NUL byte", "\"TENANT\" has a NUL byte"),
+    ] {
+        let volume = Volume::new();
+        volume.write("g1", &[(file, bytes.as_bytes())]);
+        let top = file.split('/').next().unwrap();
+        let (code, _, errors) = output(volume.exec(&[&format!("--env={{}}/{top}"), "--", "true"]));
+        let (told, is_named) = (volume.termination(), file.contains("canary"));
+        assert_eq!(code, if log.is_empty() { 0 } else { 125 }, "{file}: {errors}");
+        assert!(errors.contains(log) && told.contains(public), "{file}: {errors}{told}");
+        assert!(!told.contains("canary") && (is_named || !errors.contains("canary")), "{file}: {errors}{told}");
+        // Where there is no termination message, kubelet may take the log for one.
+        fs::remove_file(volume.path("termination-log")).unwrap();
+        let mut command = volume.exec(&[&format!("--env={{}}/{top}"), "--", "true"]);
+        fs::remove_file(volume.path("termination-log")).unwrap();
+        command.current_dir(volume.root());
+        let (_, _, errors) = output(command);
+        assert!(errors.contains(public) && !errors.contains("canary"), "{file}: {errors}");
+    }
 }
 
 #[test]

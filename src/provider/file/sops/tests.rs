@@ -236,7 +236,7 @@ fn scalars_are_resolved_as_sops_does() {
             let (kind, text) = value::shown(&scalar);
             format!("{kind:?} {}", text.expose_str().unwrap())
         }
-        Err(Problem { text, .. }) => text,
+        Err(Problem { text, .. }) => text.to_string(),
     };
     for (text, expected) in [
         ("", "null"),

@@ -1,0 +1,123 @@
+//! Sentences about what went wrong, for two kinds of readers.
+//!
+//! A termination message ends up in etcd, and whoever may see the pod reads it: names that only a store knows (its keys)
+//! stay out of it. Logs tell them, escaped and cut. What the tenant wrote may be told everywhere; a value nowhere.
+
+use std::fmt::Write as _;
+use std::ops::Deref;
+
+/// Most characters of one name that only a store knows.
+const SHOWN_CHARACTERS: usize = 64;
+/// Most names before the rest is an ellipsis.
+const SHOWN_NAMES: usize = 8;
+
+/// One sentence in our own words. It dereferences to what logs say; [`Sentence::public`] is what a termination message
+/// may say. It is no `Display`, so that `format!` does not make the one into the other unseen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sentence(Box<Words>);
+
+/// Errors are passed up by value: they are to be small.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Words {
+    log: String,
+    /// `None` where both are the same.
+    public: Option<String>,
+}
+
+impl Sentence {
+    /// A sentence that names what only a store knows (with [`store_name`] and [`store_names`]), and the same without.
+    #[must_use]
+    pub fn hiding(log: impl Into<String>, public: impl Into<String>) -> Self {
+        Self(Box::new(Words { log: log.into(), public: Some(public.into()) }))
+    }
+
+    /// The same behind `words`, which may be told everywhere.
+    #[must_use]
+    pub fn behind(self, words: &str) -> Self {
+        let Words { log, public } = *self.0;
+        let public = public.map(|public| format!("{words}{public}"));
+        Self(Box::new(Words { log: format!("{words}{log}"), public }))
+    }
+
+    /// For whoever may see the pod: without a name that only a store knows.
+    #[must_use]
+    pub fn public(&self) -> &str {
+        self.0.public.as_deref().unwrap_or(&self.0.log)
+    }
+}
+
+impl Deref for Sentence {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0.log
+    }
+}
+
+impl From<String> for Sentence {
+    fn from(text: String) -> Self {
+        Self(Box::new(Words { log: text, public: None }))
+    }
+}
+
+impl From<&str> for Sentence {
+    fn from(text: &str) -> Self {
+        Self::from(text.to_owned())
+    }
+}
+
+/// A name that only a store knows, as logs show it: quoted, escaped and cut.
+#[must_use]
+pub fn store_name(name: &str) -> String {
+    let mut shown: String = name.chars().take(SHOWN_CHARACTERS).collect();
+    let is_cut = shown.len() < name.len();
+    shown = format!("{shown:?}");
+    if is_cut {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Names that only a store knows, as logs show them: a few.
+#[must_use]
+pub fn store_names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut shown = String::new();
+    for (index, name) in names.into_iter().enumerate() {
+        if index == SHOWN_NAMES {
+            shown.push_str(", …");
+            break;
+        }
+        let comma = if index == 0 { "" } else { ", " };
+        // A name that could be taken for something else is quoted.
+        let is_plain = name.len() <= SHOWN_CHARACTERS
+            && !name.is_empty()
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/'));
+        let name = if is_plain { name.to_owned() } else { store_name(name) };
+        // A `String` takes everything.
+        let _ = write!(shown, "{comma}{name}");
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p5_names_of_a_store_are_for_logs_escaped_and_cut() {
+        let long = "é".repeat(100);
+        for (name, shown) in [
+            ("KEY", "\"KEY\"".to_owned()),
+            ("a\nb\u{202e}c\"", "\"a\\nb\\u{202e}c\\\"\"".to_owned()),
+            (long.as_str(), format!("\"{}\"…", "é".repeat(64))),
+        ] {
+            assert_eq!(store_name(name), shown);
+        }
+        assert_eq!(store_names(["a", "b c", ""]), "a, \"b c\", \"\"");
+        assert_eq!(store_names((0..20).map(|_| "x")), "x, x, x, x, x, x, x, x, …");
+        let sentence = Sentence::hiding("key KEY is bad", "a key is bad").behind("file a: ");
+        assert_eq!(&*sentence, "file a: key KEY is bad");
+        assert_eq!(sentence.public(), "file a: a key is bad");
+        assert_eq!(Sentence::from("x").behind("a ").public(), "a x");
+    }
+}

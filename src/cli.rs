@@ -132,7 +132,7 @@ pub async fn run(cli: Cli) -> ExitCode {
             registry.gauge(
                 "hushpod_log_dropped_lines",
                 "Log lines dropped because nobody took them in time.",
-                move || u32::try_from(dropped.dropped_lines()).ok().map(f64::from),
+                move || u32::try_from(dropped.lines()).ok().map(f64::from),
             );
             run_webhook(*args, registry).await
         }

@@ -91,7 +91,7 @@ pub async fn run(settings: DemoSettings, out: &mut (dyn Write + Send)) -> Result
     report.line("hushpod demo: a webhook, an agent and an application on this machine; no cluster, no root")?;
     let stage = Stage::set()?;
     let mut store = Store::create(&stage)?;
-    let webhook = Webhook::start(&store).await?;
+    let webhook = Webhook::start(&store)?;
     report.step("store", &format!("one file that is rotated by rename, in {}", stage.kind()))?;
     report.step("webhook", &webhook.describe())?;
     for mode in [Mode::Sidecar, Mode::InitAndSidecar, Mode::Init] {

@@ -7,44 +7,49 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use http_body_util::Limited;
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, Request, Response, Version, header};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite, BufReader};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 use tracing::{debug, error, warn};
 
+use self::body::InFlight;
+use self::limits::{HEAD, HEADER_LIST, RECORD, SOCKET, STREAMS, TLS_SEND, WINDOW};
+pub use self::limits::{Limits, WORKERS};
+use self::peers::{Peer, Peers, Seat};
+
 pub mod admin;
+mod body;
+mod exchange;
+mod limits;
 pub mod metrics;
+mod peers;
 pub mod readiness;
 pub mod tls;
 
 /// How long to leave `accept` alone after the kernel refused: long enough not to spin, too short for a client to mind.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The largest record of TLS, with its header (RFC 8446 §5.2).
-const RECORD: usize = 5 + (1 << 14) + 256;
-
-/// HTTP/2 clients that do not answer a ping for this long are gone.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Clients in the kernel's queue, who are not accepted yet.
+const BACKLOG: u32 = 1024;
 
 /// A listening socket and how to treat who connects.
 #[derive(Debug)]
@@ -54,24 +59,6 @@ pub struct Server {
     tls: Option<Arc<ServerConfig>>,
     limits: Limits,
     drain: Drain,
-}
-
-/// What one client may take.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// For the TLS handshake.
-    pub handshake: Duration,
-    /// From the handshake to the end of the first request's head.
-    pub first_request: Duration,
-    /// From a response to the end of the next request's head. Longer than kube-apiserver keeps idle connections
-    /// (90 s, `SetTransportDefaults` in apimachinery), so that it is never we who close one just as it is used.
-    pub idle: Duration,
-    /// From a request's head to its response, its body included.
-    pub request: Duration,
-    /// Bytes of a request's body.
-    pub body: usize,
-    /// Open connections; more wait in the kernel's queue.
-    pub connections: usize,
 }
 
 /// How to stop.
@@ -98,27 +85,12 @@ struct Shared {
     router: Router,
     tls: Option<TlsAcceptor>,
     limits: Limits,
-    http1: auto::Builder<TokioExecutor>,
-    http2: auto::Builder<TokioExecutor>,
+    http1: http1::Builder,
+    http2: http2::Builder<TokioExecutor>,
     /// Set for the drain's delay: HTTP/1 clients are asked to come back on another connection.
     leaving: AtomicBool,
     /// Cancelled after the drain's delay.
     close: CancellationToken,
-}
-
-// === impl Limits ===
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake: Duration::from_secs(10),
-            first_request: Duration::from_secs(10),
-            idle: Duration::from_mins(2),
-            request: Duration::from_secs(10),
-            body: 3 * 1024 * 1024,
-            connections: 1024,
-        }
-    }
 }
 
 // === impl Drain ===
@@ -132,11 +104,11 @@ impl Drain {
 
 impl Server {
     /// Listens on `address`, over both IPv6 and IPv4 if it is `[::]`.
-    pub async fn bind(address: SocketAddr) -> Result<Self, ServeError> {
-        let bound = match TcpListener::bind(address).await {
+    pub fn bind(address: SocketAddr) -> Result<Self, ServeError> {
+        let bound = match listen(address) {
             // The usual wildcard on nodes whose kernel has IPv6 switched off.
             Err(cause) if address.is_ipv6() && address.ip().is_unspecified() && is_no_ipv6(&cause) => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+                listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
             }
             bound => bound,
         };
@@ -176,20 +148,24 @@ impl Server {
     pub async fn run(self, router: Router, shutdown: CancellationToken) {
         let Self { listener, address, tls, limits, drain } = self;
         let shared = Arc::new(Shared::new(router, tls, limits));
-        let slots = Arc::new(Semaphore::new(limits.connections));
+        let peers = Peers::new(limits);
         let mut connections = JoinSet::new();
         let mut leave = pin!(async {
             shutdown.cancelled().await;
             shared.leaving.store(true, Ordering::Relaxed);
             sleep(drain.delay).await;
         });
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut leave => break,
-                Some(ended) = connections.join_next() => report(ended),
-                (slot, stream) = next_connection(&slots, || listener.accept()) => {
-                    connections.spawn(serve_connection(Arc::clone(&shared), stream, slot));
+        {
+            let mut next = pin!(next_connection(&listener, &peers));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut leave => break,
+                    Some(ended) = connections.join_next() => report(ended),
+                    (seat, stream) = &mut next => {
+                        connections.spawn(serve_connection(Arc::clone(&shared), stream, seat));
+                        next.set(next_connection(&listener, &peers));
+                    }
                 }
             }
         }
@@ -205,6 +181,44 @@ impl Server {
             connections.shutdown().await;
         }
     }
+
+    /// The same on a thread of its own, which the work of others does not hold up. Over when the receiver hears so, or the
+    /// sender is gone.
+    pub fn run_apart(
+        self,
+        name: &str,
+        router: Router,
+        shutdown: CancellationToken,
+    ) -> Result<oneshot::Receiver<()>, ServeError> {
+        let address = self.address;
+        let failed = |cause| ServeError { address, cause };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let Self { listener, tls, limits, drain, .. } = self;
+        let listener = listener.into_std().map_err(failed)?;
+        let (over, is_over) = oneshot::channel();
+        let run = move || {
+            runtime.block_on(async {
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => Self { listener, address, tls, limits, drain }.run(router, shutdown).await,
+                    Err(cause) => error!(%address, %cause, "cannot serve"),
+                }
+            });
+            // Nobody waits any more.
+            let _ = over.send(());
+        };
+        std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(failed)?;
+        Ok(is_over)
+    }
+}
+
+/// Accepted connections have the listener's buffers.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_recv_buffer_size(SOCKET)?;
+    socket.set_send_buffer_size(SOCKET)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn is_no_ipv6(error: &io::Error) -> bool {
@@ -218,21 +232,22 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-/// Waits for a free slot, then for a client. Errors of `accept` end here: whatever they are, later clients want in.
-async fn next_connection<F, Accepted>(
-    slots: &Arc<Semaphore>,
-    mut accept: F,
-) -> (Option<OwnedSemaphorePermit>, TcpStream)
+/// Waits for a client, then for a place.
+async fn next_connection(listener: &TcpListener, peers: &Arc<Peers>) -> (Seat, TcpStream) {
+    let stream = accept(|| listener.accept()).await;
+    (peers.enter().await, stream)
+}
+
+/// Waits for a client. Errors of `accept` end here: whatever they are, later clients want in.
+async fn accept<F, Accepted>(mut accept: F) -> TcpStream
 where
     F: FnMut() -> Accepted,
     Accepted: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
 {
-    // The semaphore is never closed, so there always is a permit.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
     let mut failed = false;
     loop {
         match accept().await {
-            Ok((stream, _)) => return (slot, stream),
+            Ok((stream, _)) => return stream,
             // accept(2): the client left before its turn, or the network told of an earlier failure.
             Err(cause) if is_of_client(&cause) => debug!(%cause, "a client left before it was accepted"),
             // Out of descriptors or memory: the waiting client stays readable, so accepting at once would spin.
@@ -255,23 +270,10 @@ fn is_of_client(cause: &io::Error) -> bool {
     )
 }
 
-async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, _slot: Option<OwnedSemaphorePermit>) {
-    // Answers are one write each: waiting for more to send only adds delay.
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "TCP_NODELAY");
-    }
-    let Some(acceptor) = &shared.tls else {
-        return shared.serve(stream, &shared.http1).await;
-    };
-    // rustls asks for 4 KiB at a time: a usual request would be two system calls.
-    let stream = BufReader::with_capacity(RECORD, stream);
-    match timeout(shared.limits.handshake, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => {
-            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_HTTP2);
-            shared.serve(stream, if is_http2 { &shared.http2 } else { &shared.http1 }).await;
-        }
-        Ok(Err(error)) => debug!(%error, "handshake failed"),
-        Err(_) => debug!("handshake took too long"),
+async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, seat: Seat) {
+    tokio::select! {
+        () = shared.greet(stream, seat.peer()) => {}
+        () = seat.peer().told_to_leave() => debug!("a connection made room for another"),
     }
 }
 
@@ -279,16 +281,20 @@ async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, _slot: Option<
 
 impl Shared {
     fn new(router: Router, tls: Option<Arc<ServerConfig>>, limits: Limits) -> Self {
-        // ALPN has said which version it is. Guessing it from the first bytes would wait for them without a limit.
-        let mut http1 = auto::Builder::new(TokioExecutor::new()).http1_only();
-        http1.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle);
-        let mut http2 = auto::Builder::new(TokioExecutor::new()).http2_only();
+        // All that is waited for, and how long, is known to the connection's `Peer`: hyper would not count what it is idle
+        // for as HTTP/2, and pings would keep it.
+        let mut http1 = http1::Builder::new();
+        http1.header_read_timeout(None).keep_alive(limits.keep_alive).max_buf_size(HEAD).max_header_size(HEAD);
+        // Queued and not copied, an answer is held for as long as it is charged.
+        http1.writev(true);
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
         http2
-            .http2()
             .timer(TokioTimer::new())
-            .keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_TIMEOUT)
-            .max_concurrent_streams(256);
+            .max_concurrent_streams(STREAMS)
+            .max_header_list_size(HEADER_LIST)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_send_buf_size(HEAD);
         Self {
             router,
             tls: tls.map(TlsAcceptor::from),
@@ -300,18 +306,43 @@ impl Shared {
         }
     }
 
-    async fn serve<I>(self: &Arc<Self>, stream: I, http: &auto::Builder<TokioExecutor>)
+    async fn greet(self: &Arc<Self>, stream: TcpStream, peer: &Arc<Peer>) {
+        // Answers are one write each: waiting for more to send only adds delay.
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "TCP_NODELAY");
+        }
+        let service = service_fn(|request| Arc::clone(self).answer(Arc::clone(peer), request));
+        let Some(acceptor) = &self.tls else {
+            let connection = self.http1.serve_connection(TokioIo::new(stream), service);
+            return self.serve(pin!(connection), http1::Connection::graceful_shutdown, peer).await;
+        };
+        // rustls asks for 4 KiB at a time: a usual request would be two system calls.
+        let stream = BufReader::with_capacity(RECORD, stream);
+        let greeting = acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_SEND)));
+        let stream = match timeout(self.limits.handshake, greeting).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return debug!(%error, "handshake failed"),
+            Err(_) => return debug!("handshake took too long"),
+        };
+        // ALPN has said which version it is. Guessing it from the first bytes would wait for them.
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(tls::ALPN_HTTP2);
+        peer.greeted(is_http2).await;
+        let stream = TokioIo::new(stream);
+        if is_http2 {
+            let connection = self.http2.serve_connection(stream, service);
+            self.serve(pin!(connection), http2::Connection::graceful_shutdown, peer).await;
+        } else {
+            let connection = self.http1.serve_connection(stream, service);
+            self.serve(pin!(connection), http1::Connection::graceful_shutdown, peer).await;
+        }
+    }
+
+    async fn serve<C>(&self, mut connection: Pin<&mut C>, finish: fn(Pin<&mut C>), peer: &Peer)
     where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        C: Future<Output = hyper::Result<()>>,
     {
-        let asked = Arc::new(AtomicBool::new(false));
-        let service = service_fn(|request: Request<Incoming>| {
-            asked.store(true, Ordering::Relaxed);
-            Arc::clone(self).answer(request)
-        });
-        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-        let mut first_request = pin!(sleep(self.limits.first_request));
-        let (mut waits_for_first, mut closing) = (true, false);
+        let mut look = pin!(sleep_until(Instant::now()));
+        let mut closing = false;
         loop {
             tokio::select! {
                 ended = &mut connection => {
@@ -320,39 +351,50 @@ impl Shared {
                     }
                     return;
                 }
-                () = &mut first_request, if waits_for_first => {
-                    if !asked.load(Ordering::Relaxed) {
-                        return debug!("no request in time");
-                    }
-                    waits_for_first = false;
-                }
+                () = &mut look => match peer.look() {
+                    Ok(next) => look.as_mut().reset(next),
+                    Err(reason) => return debug!(reason, "cut a connection"),
+                },
                 () = self.close.cancelled(), if !closing => {
-                    connection.as_mut().graceful_shutdown();
+                    finish(connection.as_mut());
                     closing = true;
                 }
             }
         }
     }
 
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let is_http1 = request.version() <= Version::HTTP_11;
-        let request = request.map(|body| Body::new(Limited::new(body, self.limits.body)));
-        let mut response = match timeout(self.limits.request, self.router.clone().call(request)).await {
-            Ok(Ok(response)) => response,
-            Err(_) => status(StatusCode::REQUEST_TIMEOUT),
+    async fn answer(
+        self: Arc<Self>,
+        peer: Arc<Peer>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, Infallible> {
+        let in_flight = InFlight::begin(&peer);
+        let (head, body) = request.into_parts();
+        let is_http1 = head.version <= Version::HTTP_11;
+        let answered = match in_flight.read(body, self.limits.body).await {
+            Ok(body) => {
+                let request = Request::from_parts(head, Body::from(body));
+                let Ok(answer) = self.router.clone().call(request).await;
+                let (head, body) = answer.into_parts();
+                // Bodies of ours are in memory, and cannot fail.
+                let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                in_flight.answer(bytes).map(|body| Response::from_parts(head, body))
+            }
+            Err(stop) => Err(stop),
         };
+        let is_last = is_http1 && (answered.is_err() || self.leaving.load(Ordering::Relaxed));
+        let mut response = answered.unwrap_or_else(|stop| {
+            debug!(?stop, "a request was not answered");
+            let mut refused = Response::new(Full::default());
+            *refused.status_mut() = stop.status();
+            refused
+        });
         // RFC 9113 §8.2.2 forbids the header in HTTP/2, which says GOAWAY when the connection closes.
-        if is_http1 && self.leaving.load(Ordering::Relaxed) {
+        if is_last {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
-}
-
-fn status(code: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = code;
-    response
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::post;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -25,7 +26,7 @@ use crate::process::watch::{Watch, WatchError};
 use crate::serve::metrics::{Counter, Histogram, Registry};
 use crate::serve::readiness::{Guard, Readiness};
 use crate::serve::tls::{self, Served, TlsError};
-use crate::serve::{Drain, ServeError, Server, admin};
+use crate::serve::{Drain, Limits, ServeError, Server, admin};
 
 pub mod access;
 pub mod certificate;
@@ -136,14 +137,27 @@ pub enum WebhookError {
 struct Admission {
     review: Review,
     metrics: Metrics,
+    large: Arc<Semaphore>,
 }
+
+/// Bytes of a request that is decided where it is; larger ones are decided one after the other, on a thread of their own,
+/// so that they hold up each other alone.
+const SMALL: usize = 64 * 1024;
+
+/// Bytes that one review may take, beside the request: of a small request, and of any.
+pub const SMALL_REVIEW: usize = 2 << 20;
+/// See [`SMALL_REVIEW`].
+pub const LARGE_REVIEW: usize = 16 << 20;
+/// Large requests that are decided at once.
+pub const LARGE_REVIEWS: usize = 1;
 
 /// `POST /mutate`. Oversize bodies are refused by the server's limit ([`crate::serve::Limits::body`]).
 pub fn router(review: Review, metrics: Metrics) -> Router {
-    Router::new()
-        .route(PATH, post(mutate))
-        .layer(DefaultBodyLimit::disable())
-        .with_state(Arc::new(Admission { review, metrics }))
+    Router::new().route(PATH, post(mutate)).layer(DefaultBodyLimit::disable()).with_state(Arc::new(Admission {
+        review,
+        metrics,
+        large: Arc::new(Semaphore::new(LARGE_REVIEWS)),
+    }))
 }
 
 async fn mutate(
@@ -154,10 +168,20 @@ async fn mutate(
     if !is_json(&headers) {
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json\n").into_response();
     }
-    match body {
-        Ok(body) => admission.answer(&body),
-        Err(rejection) => rejection.into_response(),
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return rejection.into_response(),
+    };
+    if body.len() <= SMALL {
+        return admission.answer(&body);
     }
+    // Never closed, so there always is one in time.
+    let permit = Arc::clone(&admission.large).acquire_owned().await;
+    let decided = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        admission.answer(&body)
+    });
+    decided.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -182,8 +206,8 @@ pub async fn run(
     let certificate = Served::default();
     metrics.show_expiry(certificate.clone());
     let drain = Drain { delay: drain_delay.max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
-    let server = Server::bind(listen).await?.with_tls(tls::server_config(&certificate)?).with_drain(drain);
-    let admin = Server::bind(admin).await?;
+    let server = Server::bind(listen)?.with_tls(tls::server_config(&certificate)?).with_drain(drain);
+    let admin = Server::bind(admin)?.with_limits(Limits::ADMIN);
     info!(address = %server.address(), admin = %admin.address(), "webhook listens");
 
     let mut tasks = JoinSet::new();
@@ -197,9 +221,10 @@ pub async fn run(
         tasks.spawn(async move { Ok(own.run(client).await?) });
     }
 
-    // kubelet must be able to ask until the end.
+    // kubelet must be able to ask until the end, and whatever is being decided.
     let all_served = CancellationToken::new();
-    let admin = tokio::spawn(admin.run(admin::router(readiness.clone(), metrics.registry.clone()), all_served.clone()));
+    let probes = admin::router(readiness.clone(), metrics.registry.clone());
+    let admin_over = admin.run_apart("admin", probes, all_served.clone())?;
     let leave = CancellationToken::new();
     let begin_drain = async {
         shutdown.cancelled().await;
@@ -211,7 +236,9 @@ pub async fn run(
         Some(ended) = tasks.join_next() => match ended? { Ok(never) => match never {}, Err(error) => return Err(error) },
     }
     all_served.cancel();
-    Ok(admin.await?)
+    // It has said all that it had to say, or is gone.
+    let _ = admin_over.await;
+    Ok(())
 }
 
 /// Serves what the directory holds, now and whenever it changes. What cannot be used is logged, and the last good

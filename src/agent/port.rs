@@ -28,6 +28,8 @@ use crate::source::GenerationId;
 
 /// Clients at once: kubelet, Prometheus and a person. More wait in the kernel's queue.
 const CONNECTIONS: usize = 8;
+/// From the connection to the end of the request's head: a client that says nothing keeps no other waiting.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// From the first byte to the last.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between attempts to accept, or to open a port that another container of the pod, or of the node, has.
@@ -93,7 +95,7 @@ impl Port {
             async { Ok::<_, Infallible>(answer) }
         });
         let mut server = http1::Builder::new();
-        server.keep_alive(false).max_buf_size(8192).timer(TokioTimer::new());
+        server.keep_alive(false).max_buf_size(8192).timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         match timeout(CONNECTION_TIMEOUT, server.serve_connection(TokioIo::new(stream), service)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => debug!(%error, "metrics: connection ended"),

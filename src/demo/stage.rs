@@ -135,7 +135,7 @@ impl Store {
 
 impl Webhook {
     /// Starts the server with a certificate of its own, as in a cluster.
-    pub(super) async fn start(store: &Store) -> Result<Self, DemoError> {
+    pub(super) fn start(store: &Store) -> Result<Self, DemoError> {
         let broken = |error: &dyn std::fmt::Display| DemoError::Broken(format!("webhook: {error}"));
         let config = json!({
             "image": "localhost/hushpod-agent:demo",
@@ -151,7 +151,6 @@ impl Webhook {
         let router = webhook::router(decide, Metrics::new(Registry::default()));
         let stop = CancellationToken::new();
         let server = Server::bind(([127, 0, 0, 1], 0).into())
-            .await
             .map_err(|error| broken(&error))?
             .with_tls(tls::server_config(&served).map_err(|error| broken(&error))?);
         let address = server.address();

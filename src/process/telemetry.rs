@@ -1,25 +1,22 @@
 //! Logs: to standard error, one line an event, times in UTC (RFC 3339).
 
 use std::io::{self, IsTerminal as _};
-#[cfg(feature = "cluster")]
-use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
-#[cfg(feature = "cluster")]
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
-/// Some megabytes at most.
+use self::lines::Lines;
 #[cfg(feature = "cluster")]
-const QUEUED_LINES: usize = 16_384;
-/// How late a line may be that comes right after another.
+use self::queue::{Dropped, Queue, Written};
+
+mod lines;
 #[cfg(feature = "cluster")]
-const LOG_PAUSE: Duration = Duration::from_millis(10);
+pub mod queue;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -39,36 +36,14 @@ pub fn init(format: LogFormat, level: Level) {
 }
 
 /// The same for servers: a thread writes, so that a reader of logs who is slow, or gone, holds no request back. Lines are
-/// dropped while [`QUEUED_LINES`] of them wait. What still waits is written when the [`WorkerGuard`] is dropped.
+/// dropped while [`queue::QUEUED`] bytes of them wait. What still waits is written when [`Written`] is dropped.
 #[cfg(feature = "cluster")]
-pub fn init_for_server(format: LogFormat, level: Level) -> (WorkerGuard, ErrorCounter) {
-    let (writer, guard) = behind_a_thread(io::stderr());
-    let dropped = writer.error_counter();
-    init_to(format, level, writer);
-    (guard, dropped)
-}
-
-#[cfg(feature = "cluster")]
-fn behind_a_thread(writer: impl io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default().buffered_lines_limit(QUEUED_LINES).finish(Paced(io::BufWriter::new(writer)))
-}
-
-/// Flushed whenever the queue is empty, it rests then: what comes meanwhile goes in one write, and wakes nobody.
-#[cfg(feature = "cluster")]
-struct Paced<W: io::Write>(io::BufWriter<W>);
-
-#[cfg(feature = "cluster")]
-impl<W: io::Write> io::Write for Paced<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    #[expect(clippy::disallowed_methods, reason = "it has a thread of its own")]
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()?;
-        std::thread::sleep(LOG_PAUSE);
-        Ok(())
-    }
+#[must_use]
+pub fn init_for_server(format: LogFormat, level: Level) -> (Written, Dropped) {
+    let queue = Queue::in_front_of(io::stderr());
+    let handles = (queue.written(), queue.dropped());
+    init_to(format, level, queue);
+    handles
 }
 
 fn init_to<W>(format: LogFormat, level: Level, writer: W)
@@ -78,41 +53,34 @@ where
     // See https://no-color.org: any value but the empty one.
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stderr().is_terminal() && !no_color;
-    // Fails only if there is a subscriber already, as in tests.
-    let _ = match format {
-        LogFormat::Text => text(level, colour, writer).try_init(),
-        LogFormat::Json => json(level, writer).try_init(),
+    let lines = match format {
+        LogFormat::Text => Lines::Text { colour },
+        LogFormat::Json => Lines::Json,
     };
+    // Fails only if there is a subscriber already, as in tests.
+    let _ = subscriber(lines, level, writer).try_init();
 }
 
-fn targets(level: Level) -> Targets {
+fn subscriber<W>(lines: Lines, level: Level, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let level = LevelFilter::from_level(level);
     // "more verbose" is greater.
-    Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hushpod", level)
-}
-
-fn text<W>(level: Level, colour: bool, writer: W) -> impl Subscriber + Send + Sync
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    let lines = fmt::layer().with_writer(writer).with_ansi(colour).with_target(false);
-    Registry::default().with(targets(level)).with(lines)
-}
-
-fn json<W>(level: Level, writer: W) -> impl Subscriber + Send + Sync
-where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
-{
-    let lines = fmt::layer().json().flatten_event(true).with_current_span(false).with_writer(writer);
-    Registry::default().with(targets(level)).with(lines)
+    let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hushpod", level);
+    Registry::default().with(targets).with(fmt::layer().event_format(lines).with_writer(writer))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::{self as std_fmt, Debug, Display};
     use std::io::Write;
     use std::sync::{Arc, Mutex, PoisonError};
 
+    use super::lines::FIELD;
     use super::*;
+
+    const TEXT: Lines = Lines::Text { colour: false };
 
     #[derive(Clone, Default)]
     struct Captured(Arc<Mutex<Vec<u8>>>);
@@ -127,31 +95,109 @@ mod tests {
         }
     }
 
-    fn lines<S: Subscriber + Send + Sync>(subscriber: impl FnOnce(Captured) -> S, log: impl FnOnce()) -> Vec<String> {
+    fn lines(lines: Lines, level: Level, log: impl FnOnce()) -> Vec<String> {
         let captured = Captured::default();
-        tracing::subscriber::with_default(subscriber(captured.clone()), log);
+        let out = captured.clone();
+        tracing::subscriber::with_default(subscriber(lines, level, move || out.clone()), log);
         let bytes = captured.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// The line's JSON, and its text from the sentence on.
+    fn both(log: impl Fn()) -> (serde_json::Value, String) {
+        let json = lines(Lines::Json, Level::INFO, &log);
+        let text = lines(TEXT, Level::INFO, &log);
+        assert_eq!((json.len(), text.len()), (1, 1), "{json:?} {text:?}");
+        let (_, after_level) = text[0].split_once("INFO ").unwrap();
+        (serde_json::from_str(&json[0]).unwrap(), after_level.to_owned())
+    }
+
     #[test]
     fn json_is_one_object_a_line_with_a_utc_time() {
-        let log = || tracing::info!(provider = "vault", "read");
-        let lines = lines(|out| json(Level::INFO, move || out.clone()), log);
-        assert_eq!(lines.len(), 1, "{lines:?}");
-        let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        let (line, _) = both(|| tracing::info!(provider = "vault", count = 3, part = 0.5, ok = true, "read"));
         let time = line["timestamp"].as_str().unwrap();
         assert!(time.contains('T') && time.ends_with('Z'), "{time}");
-        for (field, want) in [("level", "INFO"), ("message", "read"), ("provider", "vault")] {
+        assert_eq!((&line["count"], &line["part"], &line["ok"]), (&3.into(), &0.5.into(), &true.into()));
+        for (field, want) in [
+            ("level", "INFO"),
+            ("message", "read"),
+            ("provider", "vault"),
+            ("target", "hushpod::process::telemetry::tests"),
+        ] {
             assert_eq!(line[field], want, "{line}");
         }
     }
 
     #[test]
-    fn text_is_plain_off_a_terminal() {
-        let log = || tracing::warn!(path = "a", "stale");
-        let lines = lines(|out| text(Level::INFO, false, move || out.clone()), log);
-        assert!(lines.len() == 1 && lines[0].ends_with("WARN stale path=\"a\""), "{lines:?}");
+    fn text_is_plain_off_a_terminal_and_coloured_on_one() {
+        let log = || tracing::warn!(path = "a", count = 1, nan = f64::NAN, "stale");
+        let plain = lines(TEXT, Level::INFO, log);
+        assert!(plain.len() == 1 && plain[0].ends_with("Z  WARN stale path=\"a\" count=1 nan=NaN"), "{plain:?}");
+        let coloured = lines(Lines::Text { colour: true }, Level::INFO, log);
+        assert!(coloured[0].contains("\x1b[33m WARN\x1b[0m stale"), "{coloured:?}");
+    }
+
+    #[test]
+    fn fields_are_escaped_and_quoted_where_they_need_it() {
+        for (value, expected) in [
+            ("word", "word"),
+            ("two words", r#""two words""#),
+            ("a=b", r#""a=b""#),
+            ("", r#""""#),
+            (r#"say "no""#, r#""say \"no\"""#),
+            (r"back\slash", r#""back\\slash""#),
+            ("new\nline\r\t", r#""new\nline\r\t""#),
+            ("\u{1b}[31m\u{7f}\u{9b}\0", r#""\u{1b}[31m\u{7f}\u{9b}\u{0}""#),
+            ("a\u{202e}b\u{2028}c\u{2066}", r#""a\u{202e}b\u{2028}c\u{2066}""#),
+            ("é", "é"),
+        ] {
+            let (json, text) = both(|| tracing::info!(pod = %value, "injected"));
+            assert_eq!(text, format!("injected pod={expected}"));
+            assert_eq!(json["pod"], value);
+            // As the message, it has no quotes to end.
+            let (json, text) = both(|| tracing::info!("{value}"));
+            assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");
+            assert_eq!(json["message"], value);
+        }
+        let raw = lines(Lines::Json, Level::INFO, || tracing::info!(pod = "\u{9b}\u{202e}", "x"));
+        assert!(raw[0].contains(r#""pod":"\u009b\u202e""#), "{raw:?}");
+    }
+
+    /// Counts what is asked of it, and would never end.
+    struct Endless<'a>(&'a Mutex<usize>);
+
+    impl Display for Endless<'_> {
+        fn fmt(&self, f: &mut std_fmt::Formatter<'_>) -> std_fmt::Result {
+            loop {
+                *self.0.lock().unwrap() += 1;
+                f.write_str("x")?;
+            }
+        }
+    }
+
+    impl Debug for Endless<'_> {
+        fn fmt(&self, f: &mut std_fmt::Formatter<'_>) -> std_fmt::Result {
+            Display::fmt(self, f)
+        }
+    }
+
+    #[test]
+    fn fields_are_cut_before_they_are_formatted() {
+        let at_limit = "x".repeat(FIELD);
+        let (json, text) = both(|| tracing::info!(pod = %at_limit, "injected"));
+        assert_eq!((json["pod"].as_str(), text.len()), (Some(&*at_limit), "injected pod=".len() + FIELD));
+        let asked = Mutex::new(0);
+        let cut = format!("{at_limit}…");
+        let (json, text) = both(|| tracing::info!(a = %Endless(&asked), b = ?Endless(&asked), "{}", Endless(&asked)));
+        assert_eq!(text, format!("{cut} a={cut} b={cut}"));
+        for field in ["a", "b", "message"] {
+            assert_eq!(json[field], *cut, "{field}");
+        }
+        assert!(*asked.lock().unwrap() <= 6 * (FIELD + 1));
+        // Neither between the bytes of a character, nor between those of an escape.
+        let odd = format!("x{}", "é\u{1}".repeat(FIELD));
+        let (json, text) = both(|| tracing::info!(pod = odd, "injected"));
+        assert!(json["pod"].as_str().unwrap().len() <= FIELD && text.len() <= FIELD + 40, "{text}");
     }
 
     #[cfg(feature = "cluster")]
@@ -159,18 +205,17 @@ mod tests {
     fn a_log_that_nobody_reads_holds_nobody_back() {
         let captured = Captured::default();
         let unread = captured.0.lock().unwrap();
-        let (writer, guard) = behind_a_thread(captured.clone());
-        let dropped = writer.error_counter();
-        let subscriber = text(Level::INFO, false, writer);
-        // What is being written when the reader stops, and what waits.
-        tracing::subscriber::with_default(subscriber, || {
-            (0..QUEUED_LINES + 1000).for_each(|line| tracing::info!(line, "injected"));
+        let queue = Queue::in_front_of(captured.clone());
+        let (written, dropped) = (queue.written(), queue.dropped());
+        let count = queue::QUEUED / 32;
+        tracing::subscriber::with_default(subscriber(TEXT, Level::INFO, queue), || {
+            (0..count).for_each(|line| tracing::info!(line, "injected"));
         });
-        assert!(dropped.dropped_lines() > 0, "nothing waited for the reader");
+        assert!(dropped.lines() > 0, "nothing waited for the reader");
         drop(unread);
-        drop(guard);
-        let written = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap().lines().count();
-        assert_eq!(written + dropped.dropped_lines(), QUEUED_LINES + 1000);
+        drop(written);
+        let lines = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap().lines().count();
+        assert_eq!(lines + dropped.lines(), count);
     }
 
     #[test]
@@ -181,16 +226,13 @@ mod tests {
             tracing::error!(target: "hyper::proto", "failed");
             tracing::trace!(target: "hushpod::agent", "ours");
         };
-        let all = lines(|out| text(Level::TRACE, false, move || out.clone()), log);
+        let all = lines(TEXT, Level::TRACE, log);
         assert_eq!(all.len(), 2, "{all:?}");
         assert!(all[0].contains("failed") && all[1].contains("ours"), "{all:?}");
-        let quiet = lines(
-            |out| text(Level::ERROR, false, move || out.clone()),
-            || {
-                tracing::warn!(target: "kube", "no");
-                tracing::warn!("no");
-            },
-        );
+        let quiet = lines(TEXT, Level::ERROR, || {
+            tracing::warn!(target: "kube", "no");
+            tracing::warn!("no");
+        });
         assert!(quiet.is_empty(), "{quiet:?}");
     }
 }

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::symlink;
 
 use axum::body::to_bytes;
@@ -11,6 +12,8 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use super::*;
+use crate::process::telemetry::queue::QUEUED;
+use crate::serve::WORKERS;
 use crate::serve::tests::{Client, HOST, HandClock};
 
 /// Says what it got; panics when told to.
@@ -123,6 +126,10 @@ async fn free_address() -> SocketAddr {
 }
 
 async fn start(mounted: &MountedSecret) -> Running {
+    start_with(mounted, review()).await
+}
+
+async fn start_with(mounted: &MountedSecret, review: Review) -> Running {
     let (listen, admin, shutdown) = (free_address().await, free_address().await, CancellationToken::new());
     let settings = WebhookSettings {
         listen,
@@ -134,7 +141,7 @@ async fn start(mounted: &MountedSecret) -> Running {
         drain_delay: Duration::ZERO,
     };
     let (metrics, readiness) = (Metrics::new(Registry::default()), Readiness::default());
-    let webhook = tokio::spawn(run(settings, review(), metrics, readiness, shutdown.clone()));
+    let webhook = tokio::spawn(run(settings, review, metrics, readiness, shutdown.clone()));
     Running { listen, admin, shutdown, webhook }
 }
 
@@ -240,4 +247,92 @@ async fn what_cannot_start_says_why() {
     assert!(matches!(error, WebhookError::Serve(_)), "{error}");
     let error = run(WebhookSettings { listen: "127.0.0.1:0".parse().unwrap(), ..settings }).await.unwrap_err();
     assert!(matches!(error, WebhookError::Watch(_)), "{error}");
+}
+
+/// A review that waits, for requests longer than [`SMALL`], until it is told to go on.
+fn waiting_review() -> (Review, std::sync::mpsc::Sender<()>, tokio::sync::mpsc::UnboundedReceiver<()>) {
+    let (go_on, told) = std::sync::mpsc::channel();
+    let (begun, has_begun) = tokio::sync::mpsc::unbounded_channel();
+    let told = std::sync::Mutex::new(told);
+    let review: Review = Arc::new(move |request| {
+        if request.len() > SMALL {
+            begun.send(()).unwrap();
+            told.lock().unwrap().recv().unwrap();
+        }
+        Answer { body: request.to_vec(), outcome: Outcome::Injected }
+    });
+    (review, go_on, has_begun)
+}
+
+#[tokio::test]
+async fn large_requests_hold_up_each_other_alone() {
+    let (review, go_on, mut has_begun) = waiting_review();
+    let router = router(review, Metrics::new(Registry::default()));
+    let ask = |length: usize| {
+        let request =
+            Request::post(PATH).header("content-type", "application/json").body(Body::from(vec![b'x'; length]));
+        let router = router.clone();
+        async move { send(&router, request.unwrap()).await.0 }
+    };
+    let large = [tokio::spawn(ask(SMALL + 1)), tokio::spawn(ask(SMALL + 1))];
+    has_begun.recv().await.unwrap();
+    assert_eq!(ask(SMALL).await, 200);
+    assert!(has_begun.try_recv().is_err(), "one after the other");
+    for _ in 0..2 {
+        go_on.send(()).unwrap();
+    }
+    for asked in large {
+        assert_eq!(asked.await.unwrap(), 200);
+    }
+}
+
+#[tokio::test]
+async fn probes_are_answered_while_every_thread_decides() {
+    let mut mounted = MountedSecret::new();
+    let root = mounted.renew();
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let told = std::sync::Mutex::new(told);
+    let review: Review = Arc::new(move |request| {
+        told.lock().unwrap().recv().unwrap();
+        Answer { body: request.to_vec(), outcome: Outcome::Injected }
+    });
+    let running = start_with(&mounted, review).await;
+    running.until_serves(&root).await;
+    // The only thread of this test decides; another one asks.
+    let admin = running.admin;
+    let asking = std::thread::spawn(move || {
+        let mut answers = Vec::new();
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let mut stream = std::net::TcpStream::connect(admin).unwrap();
+            write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answers.push(answer);
+        }
+        go_on.send(()).unwrap();
+        answers
+    });
+    let client = Client { address: running.listen, root, host: HOST };
+    let mut sender = client.http1().await.unwrap();
+    let request = Request::post(PATH).header("content-type", "application/json").body(Body::from("x")).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
+    for answer in asking.join().unwrap() {
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+#[test]
+fn all_that_can_be_asked_for_at_once_fits_into_the_limit() {
+    // What clients can make it hold; the chart's limit of 128 MiB leaves the rest to the program and its allocator.
+    let sum = [
+        ("the webhook's port", Limits::WEBHOOK.most_memory()),
+        ("the admin port", Limits::ADMIN.most_memory()),
+        ("small reviews", WORKERS * SMALL_REVIEW),
+        ("large reviews, whose clients may have left", LARGE_REVIEWS * (Limits::WEBHOOK.body + LARGE_REVIEW)),
+        ("lines of the log, waiting and being written", 2 * QUEUED),
+    ];
+    let total: usize = sum.iter().map(|(_, bytes)| bytes).sum();
+    assert!(total <= 100 << 20, "{} KiB: {sum:#?}", total >> 10);
+    let values = include_str!("../../charts/hushpod/values.yaml");
+    assert!(values.contains("limits: {memory: 128Mi}"));
 }

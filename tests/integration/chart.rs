@@ -120,3 +120,16 @@ fn p7_webhook_and_policy_ask_for_the_same_pods_by_the_same_names() {
         assert!(policy.contains(&part), "{part}");
     }
 }
+
+#[test]
+fn the_admin_port_is_closed_unless_it_is_said_to_whom_it_is_open() {
+    let values = chart("values.yaml");
+    assert!(values.contains("networkPolicy:\n  enabled: true\n"));
+    let policy = chart("templates/networkpolicy.yaml");
+    assert!(policy.contains("- ports: [{port: https}]\n"), "API servers have no address");
+    assert!(
+        policy.contains("{{- with .Values.networkPolicy.metricsFrom }}\n    - ports: [{port: admin}]\n      from:")
+    );
+    let monitor = chart("templates/podmonitor.yaml");
+    assert!(monitor.contains(r#"{{- fail "metrics.podMonitor needs networkPolicy.metricsFrom: "#));
+}

@@ -90,7 +90,7 @@ async fn callers_that_trust_the_authority_can_connect_and_others_cannot() {
     let (issued, renewed) =
         (issue(&names("a"), SystemTime::now()).unwrap(), issue(&names("a"), SystemTime::now()).unwrap());
     let served = Served::default();
-    let bound = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap().with_tls(server_config(&served).unwrap());
+    let bound = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_tls(server_config(&served).unwrap());
     let client = Client { address: bound.address(), root: issued.authority, host: "hushpod.secrets.svc" };
     tokio::spawn(bound.run(Router::new(), CancellationToken::new()));
 

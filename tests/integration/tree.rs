@@ -20,12 +20,14 @@ fn crates(arguments: &[&str]) -> BTreeSet<String> {
 fn p6_the_agent_has_nothing_to_ask_the_api_server_with() {
     let agent = crates(&["--no-default-features"]);
     assert!(agent.contains("rustls"), "{agent:?}");
-    for server in ["kube", "kube-client", "k8s-openapi", "axum", "tonic", "json-patch", "rcgen", "h2", "regex"] {
+    for server in
+        ["kube", "kube-client", "k8s-openapi", "axum", "tonic", "json-patch", "rcgen", "h2", "regex", "terminal_size"]
+    {
         assert!(!agent.contains(server), "the agent links {server}");
     }
     // The test must see them where they are.
     let all = crates(&["--all-features"]);
-    for server in ["kube-client", "axum", "h2"] {
+    for server in ["kube-client", "axum", "h2", "terminal_size"] {
         assert!(all.contains(server), "{server} is not in {all:?}");
     }
 }

@@ -39,6 +39,14 @@ impl Sentence {
         Self(Box::new(Words { log: format!("{words}{log}"), public }))
     }
 
+    /// The same before `words`, which may be told everywhere.
+    #[must_use]
+    pub fn before(self, words: &str) -> Self {
+        let Words { log, public } = *self.0;
+        let public = public.map(|public| format!("{public}{words}"));
+        Self(Box::new(Words { log: format!("{log}{words}"), public }))
+    }
+
     /// For whoever may see the pod: without a name that only a store knows.
     #[must_use]
     pub fn public(&self) -> &str {
@@ -119,5 +127,7 @@ mod tests {
         assert_eq!(&*sentence, "file a: key KEY is bad");
         assert_eq!(sentence.public(), "file a: a key is bad");
         assert_eq!(Sentence::from("x").behind("a ").public(), "a x");
+        let sentence = sentence.before(" (ask)");
+        assert_eq!((&*sentence, sentence.public()), ("file a: key KEY is bad (ask)", "file a: a key is bad (ask)"));
     }
 }

@@ -199,6 +199,6 @@ pub(super) fn login_failed(failure: &Failure, method: &str) -> Failure {
     } else {
         ""
     };
-    let message = format!("{}{hint}", failure.error.message);
+    let message = failure.error.message.clone().before(hint);
     Failure::new(failure.error.kind, message).with(Scope::Store)
 }

@@ -11,6 +11,7 @@ use crate::bundle::{one_line, parse_yaml, suggestion};
 use crate::provider::ProviderSettings;
 use crate::reference::is_provider_name;
 
+pub mod injected;
 mod unlock;
 
 /// Everything the operator decides; validated when it is made.
@@ -34,6 +35,8 @@ pub struct Config {
     pub defaults: Options,
     /// `runtimeClassName`s whose pods share the node's memory volumes, so that the gate holds.
     pub runtime_classes: Vec<String>,
+    /// Globs of names that other webhooks give to containers: those get files only if a pod names them.
+    pub injected_containers: Vec<String>,
 }
 
 /// One store, and who may use it how.
@@ -113,6 +116,8 @@ struct RawConfig {
     defaults: BTreeMap<String, Value>,
     #[serde(default)]
     runtime_classes: Vec<String>,
+    #[serde(default = "injected::known")]
+    injected_containers: Vec<String>,
 }
 
 fn yes() -> bool {
@@ -156,6 +161,7 @@ impl Config {
             providers,
             defaults,
             runtime_classes,
+            injected_containers,
         } = raw;
         if image.is_empty() || image.contains(char::is_whitespace) {
             return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
@@ -186,6 +192,7 @@ impl Config {
             providers,
             defaults,
             runtime_classes,
+            injected_containers,
         };
         config.check_unlocking()?;
         Ok(config)

@@ -52,6 +52,10 @@ pub struct Plan {
     /// Where the sidecar serves metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_port: Option<u16>,
+    /// Names of the containers that get the files: when the webhook is asked again, it gives them to no others. Agents
+    /// do not look at it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<String>,
 }
 
 /// One store and how this pod uses it.
@@ -208,6 +212,7 @@ impl Plan {
             notify: options.notify.clone(),
             size_limit: options.size_limit.unwrap_or(DEFAULT_SIZE_LIMIT),
             metrics_port: options.metrics_port,
+            containers: Vec::new(),
         })
     }
 

@@ -43,7 +43,8 @@ fn request_matches(glob: &str, request: &Request) -> bool {
 }
 
 /// `*` stands for any characters, `/` among them, as in the policies of Vault and AWS; all else for itself.
-fn matches(glob: &str, text: &str) -> bool {
+#[must_use]
+pub fn matches(glob: &str, text: &str) -> bool {
     let Some((head, tail)) = glob.split_once('*') else { return glob == text };
     let Some(rest) = text.strip_prefix(head) else { return false };
     (0..=rest.len())

@@ -1,8 +1,7 @@
 //! Who can read the files, and as whom the agent runs: decided from the containers that get the mount.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::containers::PLAN_VARIABLE;
 use crate::annotations::{Notify, Options};
 use crate::bundle::{Bundle, FileMode};
 use crate::plan::Plan;
@@ -53,13 +52,10 @@ impl Access {
         Ok(Self { user, group, file_mode })
     }
 
-    /// What an earlier pass decided, read back from our container: a container that another webhook added since then
-    /// gets the mount, but changes neither the agent's uid nor who else can read.
+    /// What an earlier pass decided, read back from our container and its plan: a container that another webhook added
+    /// since then changes neither the agent's uid nor who else can read.
     #[must_use]
-    pub fn kept(container: &Value, bundle: &Bundle) -> Option<Self> {
-        let variables = container.get("env")?.as_array()?;
-        let plan = variables.iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
-        let plan = Plan::from_json(plan.get("value")?.as_str()?).ok()?;
+    pub fn kept(container: &Value, plan: &Plan, bundle: &Bundle) -> Option<Self> {
         let unset = bundle.items.iter().find(|item| item.file_mode.is_none())?;
         let file_mode = plan.items.iter().find(|item| item.target == unset.target)?.mode;
         let id = |field: &str| container.get("securityContext")?.get(field)?.as_i64().filter(|id| *id > 0);
@@ -99,6 +95,8 @@ fn check_signal(spec: &Value, agreed: Option<i64>, user: Option<i64>, process: &
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

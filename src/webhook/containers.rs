@@ -363,6 +363,14 @@ pub fn runs_agent(container: &Value) -> bool {
     container.get("command").and_then(|command| command.get(0)).and_then(Value::as_str) == Some(AGENT)
 }
 
+/// What an earlier pass made the agent of a container of ours do; `None` if nobody can read it.
+#[must_use]
+pub fn plan_of(container: &Value) -> Option<Plan> {
+    let variables = container.get("env")?.as_array()?;
+    let plan = variables.iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
+    Plan::from_json(plan.get("value")?.as_str()?).ok()
+}
+
 /// Whether every container's requests equal its limits, for CPU and memory.
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>)
 #[must_use]

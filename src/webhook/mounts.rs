@@ -1,70 +1,137 @@
 //! Who gets the files: which containers mount the volume, and that none mounts it in another way.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::containers::{BIN_PATH, BIN_VOLUME, LIVE, SECRETS_VOLUME, VOLUME_PREFIX, is_ours};
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, Step, at, below};
 use super::wrap::is_wrapped;
-use crate::annotations::{CONTAINERS, MOUNT_PATH, Options, PREFIX};
+use crate::annotations::{CONTAINERS, InitOrder, MOUNT_PATH, Options, PREFIX};
 use crate::bundle::suggestion;
+use crate::config::Config;
+use crate::plan::Plan;
+use crate::plan::policy::matches;
 
 /// Where the files are, if nobody says.
 pub const DEFAULT_MOUNT_PATH: &str = "/secrets";
 
-/// The containers that a pod selects.
+/// The containers that get the files.
 #[derive(Debug)]
 pub struct Selection {
-    /// Names; `None` is all but ours.
-    names: Option<Vec<String>>,
+    /// Their names; those that the pod names may be yet to come.
+    names: BTreeSet<String>,
+    /// Whether the pod names them itself.
+    is_asked: bool,
+    /// Whether an earlier pass was here, so that mounts of ours are its own.
+    is_again: bool,
 }
 
 // === impl Selection ===
 
 impl Selection {
-    /// Reads the selection and checks that its names exist.
+    /// Those that the pod names; else those that an earlier pass wrote down; else all that nobody is known to inject.
+    /// What others add when we were asked already gets nothing: a mesh's proxy that waits for the files would keep the
+    /// agent from its store.
     ///
     /// # Errors
-    /// [`Refusal`] suggests the name that was meant.
-    pub fn of(spec: &Value, options: &Options) -> Result<Self, Refusal> {
-        let Some(names) = &options.containers else { return Ok(Self { names: None }) };
+    /// [`Refusal`] suggests the name that was meant, or says that nobody is left.
+    pub fn of(
+        spec: &Value,
+        options: &Options,
+        earlier: Option<&Plan>,
+        config: &Config,
+        warnings: &mut Vec<String>,
+    ) -> Result<Self, Refusal> {
+        let is_again = earlier.is_some();
+        let is_injected = |name: &str| config.injected_containers.iter().any(|glob| matches(glob, name));
         let others = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
-        let known: Vec<_> = others.map(name_of).collect();
-        match names.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(unknown) => Err(Refusal::Pod(format!(
-                "annotation {PREFIX}{CONTAINERS}: the pod has no container {unknown:?}{}",
-                suggestion(unknown, &known)
-            ))),
-            None => Ok(Self { names: Some(names.clone()) }),
+        let present: BTreeSet<_> = others.map(name_of).collect();
+        if let Some(names) = &options.containers {
+            let names: BTreeSet<_> = names.iter().cloned().collect();
+            for absent in names.iter().filter(|name| !present.contains(name.as_str())) {
+                if !is_injected(absent) {
+                    let known: Vec<_> = present.iter().copied().collect();
+                    return Err(Refusal::Pod(format!(
+                        "annotation {PREFIX}{CONTAINERS}: the pod has no container {absent:?}{}",
+                        suggestion(absent, &known)
+                    )));
+                }
+                warnings.push(format!(
+                    "{PREFIX}{CONTAINERS}: no container {absent:?} yet; it gets the files when another webhook adds it"
+                ));
+            }
+            return Ok(Self { names, is_asked: true, is_again });
         }
+        let here = |name: &&String| present.contains(name.as_str());
+        let kept: BTreeSet<_> = earlier.iter().flat_map(|plan| plan.containers.iter().filter(here).cloned()).collect();
+        let (injected, own): (Vec<_>, Vec<_>) = candidates(spec, options).partition(|name| is_injected(name));
+        // A copy of a pod may have other names: then nothing was chosen of it yet.
+        if !kept.is_empty() {
+            for late in own.iter().filter(|name| !kept.contains(**name)) {
+                warnings.push(format!(
+                    "container {late:?} came later and gets no files: name it in {PREFIX}{CONTAINERS} if it wants them"
+                ));
+            }
+            return Ok(Self { names: kept, is_asked: false, is_again });
+        }
+        let left_out = injected.join(", ");
+        if own.is_empty() && !injected.is_empty() {
+            return Err(Refusal::Pod(format!(
+                "the pod has no containers but {left_out}, whose names other webhooks give to what they inject: say \
+                 in the annotation {PREFIX}{CONTAINERS} which of them get the files"
+            )));
+        }
+        if !injected.is_empty() {
+            warnings.push(format!(
+                "{left_out}: no files, since other webhooks inject containers of such names: write \
+                 {PREFIX}{CONTAINERS} to choose yourself"
+            ));
+        }
+        let names = own.into_iter().map(str::to_owned).collect();
+        Ok(Self { names, is_asked: false, is_again })
+    }
+
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
     }
 
     /// The containers that will read the files. Init containers count if they are named, or if no application
     /// container is left to ask.
     #[must_use]
     pub fn containers<'a>(&self, spec: &'a Value) -> Vec<&'a Value> {
-        let named = |list| containers(spec, list).iter().filter(|container| !is_ours(container));
-        match &self.names {
-            None => named("containers").collect(),
-            Some(names) => LISTS
-                .iter()
-                .flat_map(|list| named(list))
-                .filter(|container| names.iter().any(|name| name == name_of(container)))
-                .collect(),
-        }
+        let lists = if self.is_asked { &LISTS[..] } else { &["containers"] };
+        let all = lists.iter().flat_map(|list| containers(spec, list));
+        all.filter(|container| !is_ours(container) && self.takes(name_of(container))).collect()
     }
 
-    /// Whether a container is named.
+    /// Whether a container gets the files, if there are any when it starts.
     #[must_use]
-    pub fn names(&self, container: &str) -> bool {
-        self.names.as_ref().is_some_and(|names| names.iter().any(|name| name == container))
+    pub fn takes(&self, container: &str) -> bool {
+        self.names.contains(container)
     }
 
-    /// Whether no container is named, so that all are meant.
+    /// Whether the pod names them itself.
     #[must_use]
-    pub fn takes_all(&self) -> bool {
-        self.names.is_none()
+    pub fn is_asked(&self) -> bool {
+        self.is_asked
     }
+}
+
+/// Names of the containers that start behind the gate, ours apart.
+fn candidates<'a>(spec: &'a Value, options: &Options) -> impl Iterator<Item = &'a str> {
+    let inits = containers(spec, "initContainers");
+    let position = |name: &str| inits.iter().position(|container| name_of(container) == name);
+    let agent = inits.iter().rposition(is_ours);
+    let early = match &options.init_order {
+        Some(InitOrder::After(name)) => agent.max(position(name)).map_or(0, |place| place + 1),
+        Some(InitOrder::Last) if agent.is_none() => inits.len(),
+        _ => agent.map_or(0, |place| place + 1),
+    };
+    let others = inits.iter().skip(early).chain(containers(spec, "containers"));
+    others.filter(|container| !is_ours(container)).map(name_of)
 }
 
 /// What applications mount.
@@ -116,7 +183,11 @@ pub fn converge(
                 check_early(patched, list, index, &name, &ours, selection)?;
                 continue;
             }
-            let wanted = selection.takes_all() || selection.names(&name);
+            let wanted = selection.takes(&name);
+            if !wanted && selection.is_again {
+                take_away(patched, &at!["spec", list, index, "volumeMounts"], &ours);
+            }
+            let Some(container) = patched.get(&at!["spec", list, index]) else { continue };
             check_mounts(container, &name, &ours, wanted, warnings)?;
             let given = |mount: &&Value| wanted && (name_of(mount) != BIN_VOLUME || is_wrapped(container));
             for mount in ours.iter().filter(given).collect::<Vec<_>>() {
@@ -139,22 +210,27 @@ fn check_early(
     ours: &[Value],
     selection: &Selection,
 ) -> Result<(), Refusal> {
-    if selection.names(name) {
+    if selection.is_asked && selection.takes(name) {
         return Err(Refusal::Pod(format!(
             "annotation {PREFIX}{CONTAINERS}: init container {name:?} runs before the agent, when there are no files yet: \
              change {PREFIX}init-order, or leave it out"
         )));
     }
     let mounts = at!["spec", list, index, "volumeMounts"];
-    while let Some(at) = patched.list(&mounts).iter().position(|mount| ours.iter().any(|own| is_same(mount, own))) {
-        patched.remove(&below(&mounts, Step::Index(at)));
-    }
+    take_away(patched, &mounts, ours);
     match patched.list(&mounts).iter().find(|mount| name_of(mount).starts_with(VOLUME_PREFIX)) {
         Some(mount) => Err(Refusal::Pod(format!(
             "init container {name:?} mounts {:?} but runs before the agent, when there are no files yet",
             name_of(mount)
         ))),
         None => Ok(()),
+    }
+}
+
+/// Removes the mounts that we give to applications.
+fn take_away(patched: &mut Patched, mounts: &[Step<'_>], ours: &[Value]) {
+    while let Some(at) = patched.list(mounts).iter().position(|mount| ours.iter().any(|own| is_same(mount, own))) {
+        patched.remove(&below(mounts, Step::Index(at)));
     }
 }
 
@@ -175,7 +251,8 @@ fn check_mounts(
                 continue;
             }
             return Err(Refusal::Pod(format!(
-                "container {name:?} mounts {volume:?} but is not in the annotation {PREFIX}{CONTAINERS}"
+                "container {name:?} mounts {volume:?} and is none of those that get the files: leave the mount out, or name \
+                 the container in the annotation {PREFIX}{CONTAINERS}"
             )));
         }
         if volume.starts_with(VOLUME_PREFIX) {

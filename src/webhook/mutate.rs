@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours, runs_agent};
+use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours, plan_of, runs_agent};
 use super::own::{check_variables, replace_container, replace_volume};
 use super::patch::{Patch, Patched, Step, at, below};
 use super::prepared::{Asked, Remembered};
@@ -92,11 +92,14 @@ impl Injector {
         let mut warnings = Vec::new();
         let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
         options.mode = Some(mode);
-        let selection = mounts::Selection::of(spec, &options)?;
         let (ours, others): (Vec<_>, Vec<_>) =
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
         others.iter().try_for_each(|container| check_variables(container))?;
-        let access = match ours.first().and_then(|container| Access::kept(container, &bundle)) {
+        let earlier = ours.first().and_then(|container| Some((*container, plan_of(container)?)));
+        let earlier_plan = earlier.as_ref().map(|(_, plan)| plan);
+        let selection = mounts::Selection::of(spec, &options, earlier_plan, config, &mut warnings)?;
+        let kept = earlier.as_ref().and_then(|(container, plan)| Access::kept(container, plan, &bundle));
+        let access = match kept {
             Some(kept) => kept,
             None => Access::decide(spec, &selection.containers(spec), &options)
                 .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
@@ -109,7 +112,14 @@ impl Injector {
         let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
         let identity =
             Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
-        let asked = Asked { annotations, identity, mode, access, guaranteed: is_guaranteed(others.into_iter()) };
+        let asked = Asked {
+            annotations,
+            identity,
+            mode,
+            access,
+            guaranteed: is_guaranteed(others.into_iter()),
+            containers: selection.names().map(str::to_owned).collect(),
+        };
         let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
         sources::check(spec, &prepared.reads)?;
         let calls = options.notify.iter().any(|notify| matches!(notify, Notify::Http { .. }));
@@ -121,9 +131,9 @@ impl Injector {
         let mut patched = Patched::new(pod);
         converge_volumes(&mut patched, &prepared.volumes)?;
         place(&mut patched, &prepared.containers, &options, &mut warnings)?;
-        // Before the mounts: whether a container has them tells whether it was there the last time.
+        // Before the mounts: what is started through our program needs it.
         if let Some(wrapper) = wrapper {
-            wrapper.converge(&mut patched, &selection, &mut warnings)?;
+            wrapper.converge(&mut patched, &selection)?;
         }
         mounts::converge(&mut patched, &selection, &options, &mut warnings)?;
         if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
@@ -307,7 +317,7 @@ fn first_place(patched: &Patched, order: &InitOrder, warnings: &mut Vec<String>)
     let present = patched.list(&at!["spec", "initContainers"]);
     match order {
         InitOrder::First => Ok(0),
-        // Once placed we stay: what others add behind us later gets the files.
+        // Once placed we stay, whatever others add behind us later.
         InitOrder::Last => Ok(present.iter().position(is_ours).unwrap_or(present.len())),
         // Behind itself it would be moved at every pass.
         InitOrder::After(name) if name == SIDECAR || name == INIT => Err(Refusal::Pod(format!(

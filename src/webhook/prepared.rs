@@ -35,6 +35,8 @@ pub struct Asked {
     pub access: Access,
     /// Whether all its other containers are Guaranteed, so that ours must be.
     pub guaranteed: bool,
+    /// Which of them get the files.
+    pub containers: Vec<String>,
 }
 
 /// What is added.
@@ -61,8 +63,9 @@ struct Bytes;
 impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
     fn new(asked: &Asked, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
-        let Asked { identity, mode, access, guaranteed, .. } = asked;
-        let plan = Plan::build(identity.clone(), bundle, options, config)?;
+        let Asked { identity, mode, access, guaranteed, containers, .. } = asked;
+        let mut plan = Plan::build(identity.clone(), bundle, options, config)?;
+        plan.containers.clone_from(containers);
         let plan_json = plan.to_json()?;
         let blueprint = Blueprint {
             config,
@@ -114,9 +117,10 @@ impl Default for Remembered {
 impl Weighter<Asked, Arc<Prepared>> for Bytes {
     fn weight(&self, asked: &Asked, prepared: &Arc<Prepared>) -> u64 {
         let annotations: usize = asked.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
+        let selected: usize = asked.containers.iter().map(String::len).sum();
         let injected = prepared.containers.iter().chain(&prepared.volumes);
         let texts: usize = injected.map(|injected| injected.json.get().len()).sum();
-        (annotations + texts) as u64
+        (annotations + selected + texts) as u64
     }
 }
 
@@ -136,7 +140,8 @@ mod tests {
             let (bundle, options) = crate::annotations::parse(&annotations).unwrap();
             let identity = Identity { namespace: "shop".to_owned(), service_account: "web".to_owned() };
             let access = Access { user: None, group: None, file_mode: FileMode::OWNER };
-            let asked = Asked { annotations, identity, mode: Mode::Sidecar, access, guaranteed: false };
+            let asked =
+                Asked { annotations, identity, mode: Mode::Sidecar, access, guaranteed: false, containers: Vec::new() };
             remembered.prepare(asked, &bundle, &options, &config).unwrap()
         };
         for (length, number) in [(10, 2000), (10_000, 500)] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::containers::{BIN_PATH, BIN_VOLUME, PROGRAM, is_ours};
+use super::containers::{PROGRAM, is_ours};
 use super::mounts::{DEFAULT_MOUNT_PATH, Selection};
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, at};
@@ -26,8 +26,6 @@ pub struct Wrapper<'a> {
     options: &'a Options,
     /// Variables that are annotated one by one.
     names: BTreeSet<&'a str>,
-    /// Whether this pod was given variables before, so that what has no mount yet came later.
-    is_again: bool,
     /// Seconds that the application is given to end.
     grace: u64,
 }
@@ -63,28 +61,22 @@ impl<'a> Wrapper<'a> {
         }
         let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_GRACE);
         let names = bundle.items.iter().filter_map(annotations::variable).collect();
-        let is_again = containers(spec, "volumes").iter().any(|volume| name_of(volume) == BIN_VOLUME);
-        Ok(Some(Self { options, names, is_again, grace }))
+        Ok(Some(Self { options, names, grace }))
     }
 
     /// Wraps every selected container once.
     ///
     /// # Errors
     /// [`Refusal`] names the container, and what it lacks.
-    pub fn converge(
-        &self,
-        patched: &mut Patched,
-        selection: &Selection,
-        warnings: &mut Vec<String>,
-    ) -> Result<(), Refusal> {
+    pub fn converge(&self, patched: &mut Patched, selection: &Selection) -> Result<(), Refusal> {
         for list in LISTS {
             let spec = patched.object().get("spec").unwrap_or(&Value::Null);
             let mut commands = Vec::new();
             for (index, container) in containers(spec, list).iter().enumerate() {
-                // Init containers run other programs, if nobody says otherwise: those that meshes add, too.
-                let is_meant = selection.names(name_of(container)) || (selection.takes_all() && list == "containers");
+                // Init containers run other programs, if nobody says otherwise.
+                let is_meant = selection.takes(name_of(container)) && (selection.is_asked() || list == "containers");
                 if is_meant && !is_ours(container) {
-                    commands.extend(self.command(container, selection, warnings)?.map(|command| (index, command)));
+                    commands.extend(self.command(container, selection)?.map(|command| (index, command)));
                 }
             }
             for (index, command) in commands {
@@ -95,27 +87,17 @@ impl<'a> Wrapper<'a> {
     }
 
     /// The command that a container must have; `None` if it is to be left alone.
-    fn command(
-        &self,
-        container: &Value,
-        selection: &Selection,
-        warnings: &mut Vec<String>,
-    ) -> Result<Option<Vec<String>>, Refusal> {
+    fn command(&self, container: &Value, selection: &Selection) -> Result<Option<Vec<String>>, Refusal> {
         let name = name_of(container);
         let inner = match present(container) {
             Present::Inside => return Ok(None),
-            Present::Plain(_) if selection.takes_all() && self.is_again && !has_program(container) => {
-                warnings.push(format!(
-                    "container {name:?} came later and gets no environment variables: name it in {PREFIX}{CONTAINERS} if it wants them"
-                ));
-                return Ok(None);
-            }
             Present::Plain(inner) | Present::Wrapped(inner) => inner,
         };
         if inner.is_empty() {
+            let way_out = if selection.is_asked() { "leave it out of" } else { "name only others in" };
             return Err(Refusal::Pod(format!(
                 "container {name:?} has no command, and the image's own is not known here: add command (the image's \
-                 ENTRYPOINT, and args if there are none), or leave it out of {PREFIX}{CONTAINERS}"
+                 ENTRYPOINT, and args if there are none), or {way_out} {PREFIX}{CONTAINERS}"
             )));
         }
         let own: Vec<_> = variables(container).collect();
@@ -177,12 +159,6 @@ fn present(container: &Value) -> Present {
 /// Whether a container is started through our program.
 pub(super) fn is_wrapped(container: &Value) -> bool {
     !matches!(present(container), Present::Plain(_))
-}
-
-/// Whether a container has our program mounted: then it was wrapped once, and its command replaced since.
-fn has_program(container: &Value) -> bool {
-    let mut mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
-    mounts.any(|mount| mount.get("mountPath").and_then(Value::as_str) == Some(BIN_PATH))
 }
 
 /// Names of a container's own variables.

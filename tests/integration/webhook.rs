@@ -20,6 +20,7 @@ mod command;
 mod environment;
 mod hostile;
 mod own;
+mod meshes;
 
 const CONFIG: &str = r#"
 image: registry/hushpod:0.1.0
@@ -410,7 +411,7 @@ fn init_order_and_who_gets_the_mount() {
 }
 
 #[test]
-fn a_second_pass_changes_nothing_and_new_containers_get_the_mount() {
+fn p7_a_second_pass_puts_back_what_was_taken_and_gives_nothing_to_others() {
     for mode in ["sidecar", "init+sidecar", "init"] {
         let mut pod = injected(&annotated(pod(), &[("mode", mode)]));
         // The API server fills these in between two webhooks.
@@ -421,24 +422,53 @@ fn a_second_pass_changes_nothing_and_new_containers_get_the_mount() {
         pod["spec"]["volumes"][3]["projected"]["defaultMode"] = json!(420);
         let second = decide(&pod);
         assert_eq!(second.outcome, Outcome::Unchanged, "{mode}: {:?}", second.patch);
-        let grown = with(pod, "/spec/containers/1", json!({"name": "late", "image": "x"}));
+        let mut grown = with(pod, "/spec/containers/1", json!({"name": "late", "image": "x"}));
         let third = decide(&grown);
-        let expected =
-            json!({"op": "add", "path": "/spec/containers/1/volumeMounts", "value": [live_mount("/secrets")]});
-        assert_eq!(third.patch, [expected], "{mode}");
+        assert_eq!(third.outcome, Outcome::Unchanged, "{mode}: {:?}", third.patch);
+        let warning =
+            "container \"late\" came later and gets no files: name it in hushpod.dev/containers if it wants them";
+        assert_eq!(third.response["warnings"], json!([warning]), "{mode}");
+        // One webhook strips the mounts, another gives them to its own container as well.
+        let mounts = grown["spec"]["containers"][0]["volumeMounts"].take();
+        grown["spec"]["containers"][0]["volumeMounts"] = json!([mounts[0]]);
+        grown["spec"]["containers"][1]["volumeMounts"] = json!([mounts[1]]);
+        let expected = [
+            json!({"op": "add", "path": "/spec/containers/0/volumeMounts/1", "value": live_mount("/secrets")}),
+            json!({"op": "remove", "path": "/spec/containers/1/volumeMounts/0"}),
+        ];
+        assert_eq!(decide(&grown).patch, expected, "{mode}");
     }
 }
 
 #[test]
-fn containers_that_come_later_change_nothing_but_their_mount() {
+fn a_copy_whose_containers_are_called_otherwise_is_chosen_from_anew() {
+    let mut copy = injected(&with(pod(), "/spec/containers/1", json!({"name": "helper", "image": "x"})));
+    let plan = |pod: &Value| {
+        let agent = named(pod, "initContainers", "hushpod");
+        Plan::from_json(agent["env"][0]["value"].as_str().unwrap()).unwrap().containers
+    };
+    assert_eq!(plan(&copy), ["app", "helper"]);
+    // As `kubectl debug --copy-to` makes one: a container more, and here one less.
+    copy["spec"]["containers"][1] = json!({"name": "debugger-x7k2p", "image": "x"});
+    let again = injected(&copy);
+    assert_eq!(plan(&again), ["app"], "what is gone is forgotten");
+    assert!(!has_mount(named(&again, "containers", "debugger-x7k2p"), &live_mount("/secrets")));
+    assert!(decide(&again).patch.is_empty());
+    copy["spec"]["containers"] = json!([{"name": "other", "image": "x"}]);
+    let other = injected(&copy);
+    assert_eq!(plan(&other), ["other"]);
+    assert!(has_mount(named(&other, "containers", "other"), &live_mount("/secrets")));
+    assert!(decide(&other).patch.is_empty());
+}
+
+#[test]
+fn containers_that_come_later_change_nothing() {
     let uid = with(pod(), "/spec/securityContext", json!({"runAsUser": 1000}));
     let equal = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
     let pod = injected(&annotated(with(uid, "/spec/containers/0/resources", equal), &[("notify", "signal:HUP:x")]));
     let proxy = json!({"name": "proxy", "image": "x", "securityContext": {"runAsUser": 1337}});
     let grown = with(pod, "/spec/containers/1", proxy);
-    let expected = json!({"op": "add", "path": "/spec/containers/1/volumeMounts", "value": [live_mount("/secrets")]});
-    assert_eq!(decide(&grown).patch, [expected], "neither uid, nor modes, nor resources");
-    assert!(decide(&injected(&grown)).patch.is_empty());
+    assert_eq!(decide(&grown).patch, [] as [Value; 0], "neither uid, nor modes, nor resources, nor mounts");
 }
 
 #[test]
@@ -658,7 +688,8 @@ fn what_is_remembered_of_one_pod_is_given_to_its_like_alone() {
         with(plain.clone(), &object("/metadata/annotations/hushpod.dev~1file.db"), json!("secret/data/another#k")),
         with(plain.clone(), &object("/metadata/annotations/hushpod.dev~1size-limit"), json!("2Mi")),
         with(plain.clone(), &object("/spec/containers/0/resources"), resources),
-        with(plain, &object("/spec/containers/0/securityContext"), json!({"runAsUser": 4711})),
+        with(plain.clone(), &object("/spec/containers/0/securityContext"), json!({"runAsUser": 4711})),
+        with(plain, &object("/spec/containers/0/name"), json!("another")),
     ];
     let one = injector(CONFIG);
     let mut patches = Vec::new();

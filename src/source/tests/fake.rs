@@ -354,6 +354,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
         notify: Vec::new(),
         size_limit: 1 << 20,
         metrics_port: None,
+        containers: Vec::new(),
     }
 }
 

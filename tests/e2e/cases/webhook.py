@@ -447,31 +447,49 @@ def environment_survives_a_webhook_that_replaces_the_command(t):
 
 
 @test(when=ALONE, node=True)
-def p7_a_container_that_a_later_webhook_adds_gets_the_files(t):
-    """It adds the container when ours was asked already: ours is asked again, and mounts the files there, too."""
+def p6_p7_what_a_later_webhook_adds_gets_nothing_and_what_it_takes_comes_back(t):
+    """It adds a proxy and an init container, and takes the application's mounts away, when ours was asked already: ours
+    is asked again. The proxy runs while the agent still waits for the store, as a mesh's must."""
     t.open()
     value = canary()
     wanted = {"file.password": t.secret(password=value) + "#password"}
-    added = container("added", f"set -e; cat /secrets/password >/tmp/first; {FOREVER}")
+    proxy = container("istio-proxy", f"set -e; test ! -e /secrets; touch /tmp/runs; {FOREVER}")
+    check_rules = container("istio-validation", "test ! -e /secrets")
     product = t.suite.product
 
-    def mounts():
-        """What of ours the added container would have now."""
+    def mounts(name):
+        """What of ours a container would have now."""
         spec = t.create(late(t, "another", wanted), dry_run=True)["spec"]
-        found = next(each for each in spec["containers"] if each["name"] == "added").get("volumeMounts", [])
+        found = next(each for each in spec["containers"] if each["name"] == name).get("volumeMounts", [])
         return [(each["name"], each["mountPath"]) for each in found if each["name"].startswith("hushpod-")]
 
-    with LateWebhook(t, [{"op": "add", "path": "/spec/containers/-", "value": added}]) as webhook:
+    patch = [
+        {"op": "add", "path": "/spec/containers/-", "value": proxy},
+        {"op": "add", "path": "/spec/initContainers/-", "value": check_rules},
+        {"op": "replace", "path": "/spec/containers/0/volumeMounts", "value": []},
+    ]
+    with LateWebhook(t, patch) as webhook:
         known(t, webhook)
-        equal(mounts(), [("hushpod-secrets", "/secrets")], "mounts")
+        equal(mounts("app"), [("hushpod-secrets", "/secrets")], "the application's mounts")
+        equal(mounts("istio-proxy"), [], "the proxy's mounts")
         thing = t.start(late(t, "app", wanted))
-        equal(t.file("app", "/tmp/first", "added"), value, "what the added container read first")
-        equal([each["name"] for each in thing["spec"]["initContainers"]], ["hushpod"], "the agents")
+        equal(t.file("app", "/secrets/password", "app"), value, "what the application reads")
+        equal(t.file("app", "/tmp/runs", "istio-proxy"), "", "the proxy's own file")
+        equal([each["name"] for each in thing["spec"]["initContainers"]], ["hushpod", "istio-validation"], "the agents")
         t.never_restarted(thing)
         # Asked but once, ours would never hear of it.
         try:
             product.rewrite(lambda each: each.update(reinvocationPolicy="Never"))
-            wait("the added container to be left out", 20, lambda: not mounts())
+            wait("the mounts to stay away", 20, lambda: refused_without_mounts(lambda: mounts("app")))
         finally:
             product.rewrite(lambda each: each.update(reinvocationPolicy="IfNeeded"))
-        wait("the added container to have the files again", 20, mounts)
+        wait("the mounts to come back", 20, lambda: not refused_without_mounts(lambda: mounts("app")))
+
+
+def refused_without_mounts(create):
+    """Whether the policy looks at what came of it."""
+    try:
+        create()
+    except Failed as refusal:
+        return "no container mounts hushpod-secrets" in str(refusal)
+    return False

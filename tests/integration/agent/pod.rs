@@ -114,6 +114,7 @@ impl Pod {
             notify: self.notify.clone(),
             size_limit: 1 << 20,
             metrics_port: self.metrics_port,
+            containers: Vec::new(),
         }
     }
 

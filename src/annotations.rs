@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, FileMode, Format, Item, Target, VolumePath, one_line, suggestion};
 use crate::environment::check_name;
+use crate::quantity::Amount;
 use crate::reference::{Reference, is_provider_name};
 
 /// Any annotation under this prefix opts a pod in.
@@ -55,10 +56,10 @@ keys! {
     RUN_AS_USER = "run-as-user", "the containers' common uid", true, "uid of the agent";
     RUN_AS_GROUP = "run-as-group", "the containers' common gid", true, "gid of the agent";
     SIZE_LIMIT = "size-limit", "`1Mi`", true, "most bytes of all files together; the tmpfs is sized for three generations of it";
-    CPU_REQUEST = "resources.cpu-request", "`5m`", true, "CPU request of each injected container";
+    CPU_REQUEST = "resources.cpu-request", "`5m`", true, "CPU request of each injected container, or `none`: see Resources";
     CPU_LIMIT = "resources.cpu-limit", "none", true, "CPU limit of each injected container";
-    MEMORY_REQUEST = "resources.memory-request", "`8Mi` and the files", true, "memory request of each injected container";
-    MEMORY_LIMIT = "resources.memory-limit", "`32Mi` and the files", true, "memory limit of each injected container";
+    MEMORY_REQUEST = "resources.memory-request", "`8Mi` and the files", true, "memory request of each injected container, or `none`";
+    MEMORY_LIMIT = "resources.memory-limit", "`32Mi` and the files", true, "memory limit of each injected container, or `none`";
     ENV = "env", "none", false, "comma-separated dotenv files, or directories of `dir.<name>`, whose keys become environment variables of the `containers`: see Environment variables";
     ENV_VARIABLE = "env.", "–", false, "`env.<NAME>: <reference>` is one environment variable of the `containers`";
     ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so that it starts anew, `signal:<SIGNAL>` tells the application";
@@ -136,17 +137,17 @@ pub enum OnChange {
     Signal(Signal),
 }
 
-/// Resource quantities, checked for form, kept as written.
+/// What each injected container is to have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
     /// CPU request.
-    pub cpu_request: Option<String>,
+    pub cpu_request: Option<Amount>,
     /// CPU limit.
-    pub cpu_limit: Option<String>,
+    pub cpu_limit: Option<Amount>,
     /// Memory request.
-    pub memory_request: Option<String>,
+    pub memory_request: Option<Amount>,
     /// Memory limit.
-    pub memory_limit: Option<String>,
+    pub memory_limit: Option<Amount>,
 }
 
 /// Which containers are injected.
@@ -413,27 +414,6 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Thousandths of a CPU from a Kubernetes quantity: `50m`, `1`, `0.5`.
-///
-/// # Errors
-/// A sentence for anything else.
-pub fn parse_cpu(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no CPU quantity: write thousandths such as 50m, or CPUs such as 1 or 0.5");
-    let millis = if let Some(millis) = text.strip_suffix('m') {
-        millis.parse().map_err(|_| bad())?
-    } else {
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !digits(fraction) || fraction.len() > 3 {
-            return Err(bad());
-        }
-        let whole: u64 = whole.parse().map_err(|_| bad())?;
-        let thousandths: u64 = format!("{fraction:0<3}").parse().map_err(|_| bad())?;
-        whole.checked_mul(1000).and_then(|millis| millis.checked_add(thousandths)).ok_or_else(bad)?
-    };
-    if millis == 0 { Err(bad()) } else { Ok(millis) }
-}
-
 // === impl Options ===
 
 impl Options {
@@ -463,10 +443,10 @@ impl Options {
             RUN_AS_USER => self.run_as_user = Some(parse_id(value)?),
             RUN_AS_GROUP => self.run_as_group = Some(parse_id(value)?),
             SIZE_LIMIT => self.size_limit = Some(parse_size_limit(value)?),
-            CPU_REQUEST => self.resources.cpu_request = parse_cpu(value).map(|_| text())?,
-            CPU_LIMIT => self.resources.cpu_limit = parse_cpu(value).map(|_| text())?,
-            MEMORY_REQUEST => self.resources.memory_request = parse_bytes(value).map(|_| text())?,
-            MEMORY_LIMIT => self.resources.memory_limit = parse_bytes(value).map(|_| text())?,
+            CPU_REQUEST => self.resources.cpu_request = Some(value.parse()?),
+            CPU_LIMIT => self.resources.cpu_limit = Some(value.parse()?),
+            MEMORY_REQUEST => self.resources.memory_request = Some(value.parse()?),
+            MEMORY_LIMIT => self.resources.memory_limit = Some(value.parse()?),
             ENV => self.environment = parse_environment(value)?,
             ON_CHANGE => self.on_change = value.parse()?,
             ON_CHANGE_JITTER => self.on_change_jitter = Some(parse_duration(value)?),
@@ -504,7 +484,7 @@ impl Options {
 
 impl Resources {
     fn or(self, defaults: &Self) -> Self {
-        let or = |mine: Option<String>, theirs: &Option<String>| mine.or_else(|| theirs.clone());
+        let or = |mine: Option<Amount>, theirs: &Option<Amount>| mine.or_else(|| theirs.clone());
         Self {
             cpu_request: or(self.cpu_request, &defaults.cpu_request),
             cpu_limit: or(self.cpu_limit, &defaults.cpu_limit),

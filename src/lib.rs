@@ -15,6 +15,7 @@ pub mod exec;
 pub mod plan;
 pub mod process;
 pub mod provider;
+pub mod quantity;
 pub mod reference;
 pub mod secret;
 pub mod sentence;

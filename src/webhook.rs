@@ -40,6 +40,7 @@ pub mod prepared;
 pub mod registration;
 pub mod relevant;
 pub mod reload;
+pub mod resources;
 pub mod review;
 pub mod sources;
 pub mod wrap;

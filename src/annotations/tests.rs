@@ -108,7 +108,8 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("metrics-port", "443", "1024 to 65535"),
         ("metrics-port", "9102/tcp", "1024 to 65535"),
         ("resources.cpu-limit", "1 core", "50m"),
-        ("resources.memory-limit", "1.5Gi", "1Mi"),
+        ("resources.memory-limit", "1.5gi", "64Mi"),
+        ("resources.memory-limit", "0", "above zero"),
         ("resources.memory-limits", "1Gi", "did you mean \"resources.memory-limit\"?"),
     ] {
         let message = parse(&annotations(&[("file.other", "vault:a#b"), (key, value)])).unwrap_err().to_string();
@@ -130,7 +131,7 @@ fn options_fall_back_to_the_operators_defaults() {
     let (_, options) = parsed(&[FILE_X, ("mount-path", "/mine")]);
     let options = options.or(&defaults);
     assert_eq!(options.mount_path.as_deref(), Some("/mine"));
-    assert_eq!(options.resources.memory_limit.as_deref(), Some("64Mi"));
+    assert_eq!(options.resources.memory_limit, Some("64Mi".parse().unwrap()));
 }
 
 #[test]

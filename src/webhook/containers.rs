@@ -1,12 +1,10 @@
 //! What injection adds to a pod: the agent's containers, and the volumes between it and the application.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
     EmptyDirVolumeSource, EnvVar, ExecAction, HTTPGetAction, ImageVolumeSource, Lifecycle, LifecycleHandler,
-    ObjectFieldSelector, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecurityContext,
-    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    ObjectFieldSelector, Probe, ProjectedVolumeSource, SeccompProfile, SecurityContext, ServiceAccountTokenProjection,
+    Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -15,7 +13,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::access::Access;
-use crate::annotations::{Mode, Options, Resources, parse_bytes, parse_cpu};
+use super::resources::{self, Need, Standing, kibibytes};
+use crate::annotations::{Mode, Options};
 use crate::bundle::Target;
 use crate::config::Config;
 use crate::plan::{GENERATIONS_PATH, Plan, SOURCES_PATH};
@@ -45,7 +44,7 @@ const BIN_LIMIT: &str = "8Mi";
 /// What applications mount of [`SECRETS_VOLUME`]: kubelet cannot prepare it before the gate is open.
 pub const LIVE: &str = "live";
 /// Where the ServiceAccount admission plugin, which runs after us, would else mount the pod's API token.
-const TOKENS_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub const TOKENS_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// What monitors call the port of [`Plan::metrics_port`].
 const METRICS_PORT: &str = "hushpod-metrics";
 /// The agent in the image.
@@ -87,8 +86,8 @@ pub struct Blueprint<'a> {
     pub plan_json: &'a str,
     /// As whom it runs.
     pub access: Access,
-    /// Whether all other containers are Guaranteed, so that ours must be.
-    pub guaranteed: bool,
+    /// What the pod itself says of resources.
+    pub standing: Standing,
 }
 
 // === impl Blueprint ===
@@ -99,7 +98,7 @@ impl Blueprint<'_> {
     /// # Errors
     /// One sentence, if resources contradict each other.
     pub fn containers(&self) -> Result<Vec<Injected>, String> {
-        let resources = self.resources()?;
+        let resources = resources::requirements(&self.options.resources, self.standing, self.need())?;
         let mut mounts = vec![
             mount(SECRETS_VOLUME, "/run/hushpod/volume", false),
             mount(STATE_VOLUME, "/run/hushpod/state", false),
@@ -242,36 +241,11 @@ impl Blueprint<'_> {
     }
 
     /// tmpfs pages are charged to whoever wrote them: the agent.
-    fn resources(&self) -> Result<ResourceRequirements, String> {
-        let Resources { cpu_request, cpu_limit, memory_request, memory_limit } = &self.options.resources;
-        let memory_limit =
-            memory_limit.clone().unwrap_or_else(|| kibibytes(AGENT_LIMIT.saturating_add(self.volume_bytes())));
-        if self.guaranteed {
-            let cpu = cpu_limit.as_ref().or(cpu_request.as_ref()).map_or("50m", String::as_str);
-            let both = quantities(Some(cpu), &memory_limit);
-            return Ok(ResourceRequirements { requests: Some(both.clone()), limits: Some(both), claims: None });
+    fn need(&self) -> Need {
+        Need {
+            request: AGENT_REQUEST.saturating_add(self.generation_bytes()),
+            limit: AGENT_LIMIT.saturating_add(self.volume_bytes()),
         }
-        let default_request = AGENT_REQUEST.saturating_add(self.generation_bytes());
-        let limit_bytes = parse_bytes(&memory_limit)?;
-        let memory_request = match memory_request {
-            Some(request) if parse_bytes(request)? > limit_bytes => {
-                return Err(format!("memory request {request} is above the memory limit {memory_limit}"));
-            }
-            Some(request) => request.clone(),
-            None if default_request > limit_bytes => memory_limit.clone(),
-            None => kibibytes(default_request),
-        };
-        let cpu_request = match (cpu_request, cpu_limit) {
-            (Some(request), Some(limit)) if parse_cpu(request)? > parse_cpu(limit)? => {
-                return Err(format!("CPU request {request} is above the CPU limit {limit}"));
-            }
-            (Some(request), _) => request.clone(),
-            (None, Some(limit)) if parse_cpu(limit)? < 5 => limit.clone(),
-            (None, _) => "5m".to_owned(),
-        };
-        let limits = quantities(cpu_limit.as_deref(), &memory_limit);
-        let requests = quantities(Some(&cpu_request), &memory_request);
-        Ok(ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None })
     }
 }
 
@@ -337,20 +311,6 @@ fn pod_field(file: &str, field: &str) -> DownwardAPIVolumeFile {
     }
 }
 
-fn quantities(cpu: Option<&str>, memory: &str) -> BTreeMap<String, Quantity> {
-    let named = [("cpu", cpu), ("memory", Some(memory))];
-    named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Quantity(value?.to_owned())))).collect()
-}
-
-/// A Kubernetes quantity, rounded up, in the form that the API server would give it: comparing must not see a change.
-fn kibibytes(bytes: u64) -> String {
-    match bytes.div_ceil(1024) {
-        kibibytes if kibibytes.is_multiple_of(1 << 20) => format!("{}Gi", kibibytes >> 20),
-        kibibytes if kibibytes.is_multiple_of(1 << 10) => format!("{}Mi", kibibytes >> 10),
-        kibibytes => format!("{kibibytes}Ki"),
-    }
-}
-
 /// Whether a container carries one of our names: such a one is ours, or becomes it.
 #[must_use]
 pub fn is_ours(container: &Value) -> bool {
@@ -369,17 +329,4 @@ pub fn plan_of(container: &Value) -> Option<Plan> {
     let variables = container.get("env")?.as_array()?;
     let plan = variables.iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
     Plan::from_json(plan.get("value")?.as_str()?).ok()
-}
-
-/// Whether every container's requests equal its limits, for CPU and memory.
-/// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>)
-#[must_use]
-pub fn is_guaranteed<'a>(mut containers: impl Iterator<Item = &'a Value>) -> bool {
-    containers.all(|container| {
-        ["cpu", "memory"].iter().all(|resource| {
-            let quantity = |kind: &str| container.get("resources")?.get(kind)?.get(resource);
-            // The API server fills a missing request with the limit.
-            quantity("limits").is_some_and(|limit| quantity("requests").is_none_or(|request| request == limit))
-        })
-    })
 }

@@ -1,10 +1,11 @@
 //! Who gets the files: which containers mount the volume, and that none mounts it in another way.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::containers::{BIN_PATH, BIN_VOLUME, LIVE, SECRETS_VOLUME, VOLUME_PREFIX, is_ours};
+use super::containers::{BIN_PATH, BIN_VOLUME, LIVE, SECRETS_VOLUME, TOKENS_PATH, VOLUME_PREFIX, is_ours};
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, Step, at, below};
 use super::wrap::is_wrapped;
@@ -149,8 +150,54 @@ fn is_same(mount: &Value, wanted: &Value) -> bool {
     wanted.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| mount.get(name) == Some(value)))
 }
 
-fn mount_path(mount: &Value) -> &str {
-    mount.get("mountPath").and_then(Value::as_str).unwrap_or_default().trim_end_matches('/')
+fn path_of(mount: &Value) -> &str {
+    mount.get("mountPath").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Where the kubelet, and after it the runtime, puts a path: absolute, without empty parts and dots.
+fn normal(path: &str) -> Cow<'_, str> {
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+    if path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_plain)) {
+        return Cow::Borrowed(path);
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Cow::Owned(format!("/{}", parts.join("/")))
+}
+
+/// Whether a path is another one, or lies below it. Both are normal.
+fn is_within(path: &str, other: &str) -> bool {
+    let rest = path.strip_prefix(other.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Checks where the files are to go, whatever the containers mount.
+///
+/// # Errors
+/// [`Refusal`], if our own program goes there.
+pub fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+    // Where /var/run is /run, as in most images, it is the same place.
+    const TOKENS: [&str; 2] = [TOKENS_PATH, "/run/secrets/kubernetes.io/serviceaccount"];
+    let path = options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
+    if is_within(path, BIN_PATH) || is_within(BIN_PATH, path) {
+        return Err(Refusal::Pod(format!(
+            "annotation {PREFIX}{MOUNT_PATH}: {path:?} is where hushpod's program goes: write another path"
+        )));
+    }
+    let has_token = spec.get("automountServiceAccountToken") != Some(&json!(false));
+    if has_token && TOKENS.iter().any(|tokens| is_within(tokens, path)) {
+        warnings.push(format!(
+            "{PREFIX}{MOUNT_PATH}: Kubernetes mounts the API's token below {path}, which is read-only then, so that no \
+             container starts: write another path, or automountServiceAccountToken: false"
+        ));
+    }
+    Ok(())
 }
 
 /// Gives the selected containers the mount, and takes it from those that now run before the agent.
@@ -188,7 +235,11 @@ pub fn converge(
                 take_away(patched, &at!["spec", list, index, "volumeMounts"], &ours);
             }
             let Some(container) = patched.get(&at!["spec", list, index]) else { continue };
-            check_mounts(container, &name, &ours, wanted, warnings)?;
+            let spec = patched.object().get("spec").unwrap_or(&Value::Null);
+            check_mounts(container, spec, &ours, wanted, warnings)?;
+            if wanted {
+                check_devices(container, &name, &ours)?;
+            }
             let given = |mount: &&Value| wanted && (name_of(mount) != BIN_VOLUME || is_wrapped(container));
             for mount in ours.iter().filter(given).collect::<Vec<_>>() {
                 let mounts = at!["spec", list, index, "volumeMounts"];
@@ -237,15 +288,17 @@ fn take_away(patched: &mut Patched, mounts: &[Step<'_>], ours: &[Value]) {
 /// Mounts of our volumes that a tenant may not make, and mounts of others that collide with ours.
 fn check_mounts(
     container: &Value,
-    name: &str,
+    spec: &Value,
     ours: &[Value],
     wanted: bool,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
+    let name = name_of(container);
     let mounts = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
     for mount in mounts {
         let volume = name_of(mount);
-        let mount_path = mount_path(mount);
+        let mount_path = path_of(mount);
+        let place = normal(mount_path);
         if ours.iter().any(|own| is_same(mount, own)) {
             if wanted {
                 continue;
@@ -258,10 +311,14 @@ fn check_mounts(
         if volume.starts_with(VOLUME_PREFIX) {
             check_own_file(mount, volume, name, warnings)?;
         }
-        let below = |own: &&Value| {
-            mount_path.strip_prefix(self::mount_path(own)).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        match ours.iter().find(below) {
+        let files = ours.first().map_or("", path_of);
+        if wanted && is_within(files, &place) && place != files && is_read_only(mount, spec) {
+            warnings.push(format!(
+                "container {name:?} mounts {volume:?} read-only at {mount_path:?}, and cannot start unless that has the \
+                 directory {files} for the secrets: set {PREFIX}{MOUNT_PATH} to another path"
+            ));
+        }
+        match ours.iter().find(|own| is_within(&place, path_of(own))) {
             Some(own) if wanted && name_of(own) == BIN_VOLUME => {
                 return Err(Refusal::Pod(format!(
                     "container {name:?} mounts {volume:?} at {mount_path:?}, where hushpod's program goes: mount it elsewhere"
@@ -277,6 +334,27 @@ fn check_mounts(
         }
     }
     Ok(())
+}
+
+/// Whether nothing can be made in a mount: in those volumes the kubelet lets nobody write.
+fn is_read_only(mount: &Value, spec: &Value) -> bool {
+    const KINDS: [&str; 4] = ["configMap", "downwardAPI", "projected", "secret"];
+    let volume = containers(spec, "volumes").iter().find(|volume| name_of(volume) == name_of(mount));
+    mount.get("readOnly") == Some(&json!(true))
+        || volume.is_some_and(|volume| KINDS.iter().any(|kind| volume.get(kind).is_some()))
+}
+
+/// The API server knows mounts and block devices by their paths, of which none may be there twice.
+fn check_devices(container: &Value, name: &str, ours: &[Value]) -> Result<(), Refusal> {
+    let devices = container.get("volumeDevices").and_then(Value::as_array).into_iter().flatten();
+    let mut paths = devices.filter_map(|device| device.get("devicePath")?.as_str());
+    let is_ours = |path: &&str| ours.iter().any(|own| normal(path) == path_of(own));
+    paths.find(is_ours).map_or(Ok(()), |path| {
+        Err(Refusal::Pod(format!(
+            "container {name:?} has a block device at {path:?}, where hushpod mounts: set the annotation \
+             {PREFIX}{MOUNT_PATH} to another path, or the device's"
+        )))
+    })
 }
 
 /// The one mount of our volumes that a tenant may write: a single file, read-only.

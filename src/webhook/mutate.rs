@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_guaranteed, is_ours, plan_of, runs_agent};
+use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_ours, plan_of, runs_agent};
 use super::own::{check_variables, replace_container, replace_volume};
 use super::patch::{Patch, Patched, Step, at, below};
 use super::prepared::{Asked, Remembered};
+use super::resources::Standing;
 use super::wrap::Wrapper;
 use super::{mounts, sources};
 use crate::annotations::{self, AnnotationError, InitOrder, METRICS_PORT, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
@@ -97,6 +98,7 @@ impl Injector {
         others.iter().try_for_each(|container| check_variables(container))?;
         let earlier = ours.first().and_then(|container| Some((*container, plan_of(container)?)));
         let earlier_plan = earlier.as_ref().map(|(_, plan)| plan);
+        mounts::check_path(spec, &options, &mut warnings)?;
         let selection = mounts::Selection::of(spec, &options, earlier_plan, config, &mut warnings)?;
         let kept = earlier.as_ref().and_then(|(container, plan)| Access::kept(container, plan, &bundle));
         let access = match kept {
@@ -109,28 +111,23 @@ impl Injector {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
         let wrapper = Wrapper::of(spec, &bundle, &options, mode)?;
-        let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
-        let identity =
-            Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() };
+        let standing = Standing::of(spec, others.iter().copied());
+        standing.warn(&annotations, &mut warnings);
+        check_host_network(spec, &others, &options, &mut warnings)?;
         let asked = Asked {
             annotations,
-            identity,
+            identity: identity(spec, namespace),
             mode,
             access,
-            guaranteed: is_guaranteed(others.into_iter()),
+            standing,
             containers: selection.names().map(str::to_owned).collect(),
         };
         let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
         sources::check(spec, &prepared.reads)?;
-        let calls = options.notify.iter().any(|notify| matches!(notify, Notify::Http { .. }));
-        if calls && spec.get("hostNetwork") == Some(&json!(true)) {
-            warnings
-                .push(format!("{PREFIX}{NOTIFY}: with hostNetwork, http: reaches the node's localhost, not the pod's"));
-        }
 
         let mut patched = Patched::new(pod);
         converge_volumes(&mut patched, &prepared.volumes)?;
-        place(&mut patched, &prepared.containers, &options, &mut warnings)?;
+        place(&mut patched, &prepared.containers, &options, standing, &mut warnings)?;
         // Before the mounts: what is started through our program needs it.
         if let Some(wrapper) = wrapper {
             wrapper.converge(&mut patched, &selection)?;
@@ -198,6 +195,40 @@ fn screen(spec: &Value, annotations: &BTreeMap<String, String>, config: &Config)
     }
 }
 
+/// Whom the pod's agent acts as.
+fn identity(spec: &Value, namespace: &str) -> Identity {
+    let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
+    Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() }
+}
+
+/// In the host's network localhost is the node's, and a port is taken once: the API server refuses a pod that takes one
+/// twice.
+fn check_host_network(
+    spec: &Value,
+    others: &[&Value],
+    options: &Options,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    if spec.get("hostNetwork") != Some(&json!(true)) {
+        return Ok(());
+    }
+    if options.notify.iter().any(|notify| matches!(notify, Notify::Http { .. })) {
+        warnings.push(format!("{PREFIX}{NOTIFY}: with hostNetwork, http: reaches the node's localhost, not the pod's"));
+    }
+    let Some(port) = options.metrics_port else { return Ok(()) };
+    let takes_it = |container: &&&Value| {
+        let mut ports = container.get("ports").and_then(Value::as_array).into_iter().flatten();
+        let is_tcp = |port: &Value| port.get("protocol").is_none_or(|protocol| protocol == "TCP");
+        ports.any(|taken| taken.get("containerPort") == Some(&json!(port)) && is_tcp(taken))
+    };
+    others.iter().find(takes_it).map_or(Ok(()), |container| {
+        Err(Refusal::Pod(format!(
+            "annotation {PREFIX}{METRICS_PORT}: container {:?} has port {port} of the node, too: write another one",
+            name_of(container)
+        )))
+    })
+}
+
 /// The pod's mode: what it says, else what fits its restart policy and the cluster.
 fn choose_mode(
     spec: &Value,
@@ -258,6 +289,7 @@ fn place(
     patched: &mut Patched,
     wanted: &[Injected],
     options: &Options,
+    standing: Standing,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     remove_unwanted(patched, wanted)?;
@@ -292,6 +324,7 @@ fn place(
                 ));
             }
             replace_container(patched, &path, injected.value(), has_host_network);
+            standing.release(patched, &path);
         } else {
             patched.insert(&list, index, &injected.json, injected.seen());
         }

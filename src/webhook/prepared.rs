@@ -10,6 +10,7 @@ use quick_cache::sync::Cache;
 use super::access::Access;
 use super::containers::{Blueprint, Injected};
 use super::mutate::Refusal;
+use super::resources::Standing;
 use super::sources::{self, Read};
 use crate::annotations::{Mode, Options, PREFIX};
 use crate::bundle::Bundle;
@@ -33,8 +34,8 @@ pub struct Asked {
     pub mode: Mode,
     /// As whom its agent runs.
     pub access: Access,
-    /// Whether all its other containers are Guaranteed, so that ours must be.
-    pub guaranteed: bool,
+    /// What it says of resources itself.
+    pub standing: Standing,
     /// Which of them get the files.
     pub containers: Vec<String>,
 }
@@ -63,7 +64,7 @@ struct Bytes;
 impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
     fn new(asked: &Asked, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
-        let Asked { identity, mode, access, guaranteed, containers, .. } = asked;
+        let Asked { identity, mode, access, standing, containers, .. } = asked;
         let mut plan = Plan::build(identity.clone(), bundle, options, config)?;
         plan.containers.clone_from(containers);
         let plan_json = plan.to_json()?;
@@ -74,7 +75,7 @@ impl Prepared {
             plan: &plan,
             plan_json: &plan_json,
             access: *access,
-            guaranteed: *guaranteed,
+            standing: *standing,
         };
         let containers = blueprint
             .containers()
@@ -140,8 +141,14 @@ mod tests {
             let (bundle, options) = crate::annotations::parse(&annotations).unwrap();
             let identity = Identity { namespace: "shop".to_owned(), service_account: "web".to_owned() };
             let access = Access { user: None, group: None, file_mode: FileMode::OWNER };
-            let asked =
-                Asked { annotations, identity, mode: Mode::Sidecar, access, guaranteed: false, containers: Vec::new() };
+            let asked = Asked {
+                annotations,
+                identity,
+                mode: Mode::Sidecar,
+                access,
+                standing: Standing::default(),
+                containers: Vec::new(),
+            };
             remembered.prepare(asked, &bundle, &options, &config).unwrap()
         };
         for (length, number) in [(10, 2000), (10_000, 500)] {

@@ -36,6 +36,13 @@ enum Place {
     VariableSource,
     /// A pod's, or another's container's.
     SecurityContext,
+    /// A pod's, or another's container's: what it has of CPU and memory.
+    Resources,
+    Quantities,
+    /// A container's ports, or one of them.
+    Ports,
+    /// A container's block devices, or one of them.
+    Devices,
     /// Only whether it is there.
     Presence,
     /// All of it is kept.
@@ -69,9 +76,11 @@ impl Place {
                 "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container(commands)),
                 "volumes" => return Some(Self::Volume),
                 "securityContext" => return Some(Self::SecurityContext),
+                "resources" => return Some(Self::Resources),
                 _ => matches!(
                     name,
-                    "hostNetwork"
+                    "automountServiceAccountToken"
+                        | "hostNetwork"
                         | "hostPID"
                         | "imagePullSecrets"
                         | "nodeSelector"
@@ -84,14 +93,16 @@ impl Place {
                 ),
             },
             Self::Container(commands) if is_others => match (name, commands) {
-                ("name" | "resources" | "targetContainerName" | "volumeMounts", _)
-                | ("args" | "command", Commands::Seen) => true,
+                ("name" | "targetContainerName" | "volumeMounts", _) | ("args" | "command", Commands::Seen) => true,
+                ("resources", _) => return Some(Self::Resources),
+                ("ports", _) => return Some(Self::Ports),
+                ("volumeDevices", _) => return Some(Self::Devices),
                 ("securityContext", _) => return Some(Self::SecurityContext),
                 ("env", commands) => return Some(Self::Environment(commands)),
                 _ => false,
             },
             Self::Volume if is_others => match name {
-                "configMap" | "secret" => return Some(Self::Presence),
+                "configMap" | "downwardAPI" | "projected" | "secret" => return Some(Self::Presence),
                 _ => name == "name",
             },
             Self::Environment(commands) => match (name, commands) {
@@ -100,9 +111,13 @@ impl Place {
                 _ => false,
             },
             Self::VariableSource => name == "fileKeyRef",
+            Self::Resources if matches!(name, "limits" | "requests") => return Some(Self::Quantities),
+            Self::Quantities => matches!(name, "cpu" | "memory"),
+            Self::Ports => matches!(name, "containerPort" | "protocol"),
+            Self::Devices => name == "devicePath",
             Self::SecurityContext => matches!(name, "fsGroup" | "runAsGroup" | "runAsUser"),
             Self::Container(_) | Self::Volume | Self::Whole => true,
-            Self::Presence => false,
+            Self::Presence | Self::Resources => false,
         };
         is_kept.then_some(Self::Whole)
     }
@@ -236,6 +251,7 @@ mod tests {
                 "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
                 "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
                 "restartPolicy": "Always",
+                "resources": {"limits": {"cpu": "1", "memory": 2, "hugepages-2Mi": "4Mi"}, "claims": [{"name": "x"}]},
                 "tolerations": [],
             },
             "status": {"phase": "Pending"},
@@ -248,14 +264,15 @@ mod tests {
                 "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
                 "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
                 "restartPolicy": "Always",
+                "resources": {"limits": {"cpu": "1", "memory": 2}},
             },
         });
         assert_eq!(seen, expected);
-        let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {}, "command": ["a"], "env": [{"name": "A", "value": "b", "valueFrom": {}}]}], "volumes": [{"name": "a", "b": 1}, {"name": "c", "configMap": {"name": "d"}}], "securityContext": {"fsGroup": 1, "sysctls": []}}}"#;
+        let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {"requests": {"cpu": "1", "nvidia.com/gpu": "1"}}, "ports": [{"containerPort": 80, "name": "a"}], "volumeDevices": [{"devicePath": "/x", "name": "b"}], "command": ["a"], "env": [{"name": "A", "value": "b", "valueFrom": {}}]}], "volumes": [{"name": "a", "b": 1}, {"name": "c", "configMap": {"name": "d"}}], "securityContext": {"fsGroup": 1, "sysctls": []}}}"#;
         let RelevantPod(seen) = serde_json::from_str(as_sent).unwrap();
         assert_eq!(
             seen,
-            json!({"spec": {"containers": [{"name": "web", "resources": {}, "command": ["a"], "env": [{"name": "A"}]}], "volumes": [{"name": "a"}, {"name": "c", "configMap": null}], "securityContext": {"fsGroup": 1}}})
+            json!({"spec": {"containers": [{"name": "web", "resources": {"requests": {"cpu": "1"}}, "ports": [{"containerPort": 80}], "volumeDevices": [{"devicePath": "/x"}], "command": ["a"], "env": [{"name": "A"}]}], "volumes": [{"name": "a"}, {"name": "c", "configMap": null}], "securityContext": {"fsGroup": 1}}})
         );
     }
 

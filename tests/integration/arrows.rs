@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Std and serde alone: everyone may use them.
-const LEAVES: [&str; 6] = ["secret", "sentence", "reference", "bundle", "dotenv", "environment"];
+const LEAVES: [&str; 7] = ["secret", "sentence", "reference", "bundle", "dotenv", "environment", "quantity"];
 
 /// Which other modules each one may use, beside [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
@@ -14,6 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("bundle", &[]),
     ("dotenv", &[]),
     ("environment", &[]),
+    ("quantity", &[]),
     ("process", &[]),
     ("serve", &[]),
     ("annotations", &[]),

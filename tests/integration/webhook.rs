@@ -1,15 +1,17 @@
 //! The webhook's decisions: AdmissionReview in, AdmissionReview out.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write as _;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hushpod::config::Config;
 use hushpod::plan::Plan;
-use hushpod::webhook::Outcome;
 use hushpod::webhook::mutate::Injector;
 use hushpod::webhook::review::answer;
+use hushpod::webhook::{Answer, Outcome};
 use serde_json::{Value, json};
 use tracing::Level;
 use tracing::subscriber::NoSubscriber;
@@ -19,8 +21,10 @@ use crate::log::Log;
 mod command;
 mod environment;
 mod hostile;
-mod own;
 mod meshes;
+mod oracle;
+mod own;
+mod resources;
 
 const CONFIG: &str = r#"
 image: registry/hushpod:0.1.0
@@ -91,7 +95,20 @@ fn seasoned(config: &str) -> Arc<Injector> {
     Arc::clone(injectors.entry(config.to_owned()).or_insert_with(|| Arc::new(injector(config))))
 }
 
+/// What was asked, for `tests/oracle/run`, if that wants to know.
+fn note(config: &str, review: &Value) {
+    static NOTES: LazyLock<Option<Mutex<File>>> = LazyLock::new(|| {
+        let path = std::env::var_os("HUSHPOD_ASKED").filter(|_| std::env::var_os("HUSHPOD_ORACLE").is_none())?;
+        Some(Mutex::new(File::create(path).expect("HUSHPOD_ASKED can be written")))
+    });
+    let request = &review["request"];
+    if let (Some(notes), "CREATE") = (&*NOTES, request["operation"].as_str().unwrap_or_default()) {
+        writeln!(notes.lock().unwrap(), "{}", json!({"config": config, "pod": request["object"]})).unwrap();
+    }
+}
+
 fn decide_with(config: &str, review: &Value) -> Decided {
+    note(config, review);
     let request = serde_json::to_vec(review).unwrap();
     let decided = answer(&request, &injector(config));
     tracing::subscriber::with_default(NoSubscriber::new(), || {
@@ -100,6 +117,11 @@ fn decide_with(config: &str, review: &Value) -> Decided {
             assert_eq!(again, decided, "the {time} time: what was asked for before makes a difference");
         }
     });
+    applied(&decided, review)
+}
+
+/// The answer, and what it makes of the pod.
+fn applied(decided: &Answer, review: &Value) -> Decided {
     let body: Value = serde_json::from_slice(&decided.body).unwrap();
     assert_eq!(body["apiVersion"], "admission.k8s.io/v1");
     assert_eq!(body["kind"], "AdmissionReview");
@@ -522,17 +544,6 @@ fn who_can_read_decides_the_agents_uid() {
 }
 
 #[test]
-fn a_guaranteed_pod_stays_guaranteed() {
-    let equal = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}});
-    let pod = injected(&with(pod(), "/spec/containers/0/resources", equal));
-    let resources = &named(&pod, "initContainers", "hushpod")["resources"];
-    assert_eq!(resources["requests"], resources["limits"]);
-    assert!(resources["limits"]["cpu"].is_string() && resources["limits"]["memory"].is_string());
-    let burstable = injected(&self::pod());
-    assert!(named(&burstable, "initContainers", "hushpod")["resources"]["limits"].get("cpu").is_none());
-}
-
-#[test]
 fn memory_reckons_three_generations() {
     let pod = injected(&annotated(pod(), &[("size-limit", "2Mi")]));
     // 3 × (2 MiB + one page for the one file).
@@ -655,6 +666,92 @@ fn p9_pods_that_stand_in_the_way_are_denied_by_name() {
 }
 
 #[test]
+fn p9_paths_and_ports_that_are_taken_are_denied() {
+    let mount = |fields: Value| with(pod(), "/spec/containers/0/volumeMounts/1", fields);
+    for (pod, parts) in [
+        (mount(json!({"name": "cache", "mountPath": "//secrets"})), &["\"cache\" at \"//secrets\"", "mount-path"][..]),
+        (mount(json!({"name": "cache", "mountPath": "secrets/./db"})), &["\"secrets/./db\"", "mount-path"]),
+        (mount(json!({"name": "cache", "mountPath": "/etc/../secrets/"})), &["\"/etc/../secrets/\"", "mount-path"]),
+        (annotated(pod(), &[("mount-path", "/hushpod-bin")]), &["hushpod.dev/mount-path", "hushpod's program"]),
+        (annotated(pod(), &[("mount-path", "/hushpod-bin/x/")]), &["hushpod.dev/mount-path", "hushpod's program"]),
+        (annotated(pod(), &[("mount-path", "//secrets")]), &["hushpod.dev/mount-path", "absolute path"]),
+        (annotated(pod(), &[("mount-path", "/secrets/../x")]), &["hushpod.dev/mount-path", "absolute path"]),
+        (annotated(pod(), &[("mount-path", "/")]), &["hushpod.dev/mount-path", "absolute path"]),
+        (
+            with(pod(), "/spec/containers/0/volumeDevices", json!([{"name": "disk", "devicePath": "/secrets"}])),
+            &["block device at \"/secrets\"", "mount-path"],
+        ),
+        (
+            with(
+                with(annotated(pod(), &[("metrics-port", "9102")]), "/spec/hostNetwork", json!(true)),
+                "/spec/containers/0/ports",
+                json!([{"containerPort": 9102}]),
+            ),
+            &["hushpod.dev/metrics-port", "\"app\" has port 9102"],
+        ),
+    ] {
+        let message = denial(&pod);
+        for part in parts {
+            assert!(message.contains(part), "{message:?} lacks {part:?}");
+        }
+    }
+}
+
+#[test]
+fn paths_that_only_look_like_ours_are_others() {
+    for path in ["/secrets/../x", "/secretsmore", "/sec", "/..secrets", "/a/secrets", "/secrets/.."] {
+        let mount = json!({"name": "cache", "mountPath": path});
+        let decided = decide(&with(pod(), "/spec/containers/0/volumeMounts/1", mount));
+        assert_eq!(decided.outcome, Outcome::Injected, "{path}: {}", decided.response);
+        assert!(decided.response.get("warnings").is_none(), "{path}: {}", decided.response);
+    }
+    let ports = json!([{"containerPort": 9102, "protocol": "UDP"}]);
+    let host = with(annotated(pod(), &[("metrics-port", "9102")]), "/spec/hostNetwork", json!(true));
+    injected(&with(host, "/spec/containers/0/ports", ports));
+    let own = with(
+        annotated(pod(), &[("metrics-port", "9102")]),
+        "/spec/containers/0/ports",
+        json!([{"containerPort": 9102}]),
+    );
+    injected(&own);
+}
+
+#[test]
+fn places_where_nothing_can_be_mounted_are_warned_of() {
+    let warnings = |pod: &Value| {
+        let decided = decide(pod);
+        assert_eq!(decided.outcome, Outcome::Injected, "{}", decided.response);
+        decided.response["warnings"].to_string()
+    };
+    let below = annotated(pod(), &[("mount-path", "/etc/app/secrets")]);
+    let config = with(below.clone(), "/spec/volumes/1", json!({"name": "settings", "configMap": {"name": "settings"}}));
+    let mounted = |pod: &Value, mount: Value| with(pod.clone(), "/spec/containers/0/volumeMounts/1", mount);
+    for (pod, is_warned) in [
+        (mounted(&config, json!({"name": "settings", "mountPath": "/etc/app/"})), true),
+        (mounted(&below, json!({"name": "cache", "mountPath": "/etc", "readOnly": true})), true),
+        (mounted(&below, json!({"name": "cache", "mountPath": "/etc"})), false),
+        (mounted(&config, json!({"name": "settings", "mountPath": "/etc/other"})), false),
+    ] {
+        let said = warnings(&pod);
+        assert_eq!(said.contains("read-only at") && said.contains("hushpod.dev/mount-path"), is_warned, "{said}");
+    }
+    let tokens = "/var/run/secrets/kubernetes.io/serviceaccount";
+    for (path, is_warned) in [
+        ("/var/run/secrets", true),
+        ("/run/secrets", true),
+        ("/run", true),
+        (tokens, true),
+        ("/run/secrets/mine", false),
+        ("/var/run/creds", false),
+    ] {
+        let asking = annotated(pod(), &[("mount-path", path)]);
+        assert_eq!(warnings(&asking).contains("automountServiceAccountToken"), is_warned, "{path}");
+        let without = with(asking, "/spec/automountServiceAccountToken", json!(false));
+        assert_eq!(warnings(&without), "null", "{path}");
+    }
+}
+
+#[test]
 fn whatever_comes_in_a_review_goes_out() {
     let injector = injector(CONFIG);
     for (body, part) in [
@@ -687,7 +784,8 @@ fn what_is_remembered_of_one_pod_is_given_to_its_like_alone() {
         with(plain.clone(), &object("/spec/restartPolicy"), json!("Never")),
         with(plain.clone(), &object("/metadata/annotations/hushpod.dev~1file.db"), json!("secret/data/another#k")),
         with(plain.clone(), &object("/metadata/annotations/hushpod.dev~1size-limit"), json!("2Mi")),
-        with(plain.clone(), &object("/spec/containers/0/resources"), resources),
+        with(plain.clone(), &object("/spec/containers/0/resources"), resources.clone()),
+        with(plain.clone(), &object("/spec/resources"), resources),
         with(plain.clone(), &object("/spec/containers/0/securityContext"), json!({"runAsUser": 4711})),
         with(plain, &object("/spec/containers/0/name"), json!("another")),
     ];

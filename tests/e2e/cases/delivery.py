@@ -200,20 +200,41 @@ def p8_a_restricted_namespace_admits_the_pods(t, mode):
 
 @test(each=MODES)
 def a_guaranteed_pod_stays_guaranteed(t, mode):
-    """Our containers get requests that equal limits where all others do; and only there."""
+    """Our containers get requests that equal limits where all others do, however those are written; and only there."""
     t.open()
     wanted = {"file.password": t.secret(password=canary()) + "#password", "mode": mode}
     things = []
     for name, resources in (
         ("guaranteed", {"limits": {"cpu": "20m", "memory": "16Mi"}}),
+        (
+            "spelled",
+            {"requests": {"cpu": "0.02", "memory": "16777216"}, "limits": {"cpu": "20m", "memory": "16Mi"}},
+        ),
         ("burstable", {"limits": {"memory": "16Mi"}}),
     ):
         thing = pod(name, wanted)
         thing["spec"]["containers"][0]["resources"] = resources
         things.append(thing)
-    guaranteed, burstable = t.start(*things)
+    guaranteed, spelled, burstable = t.start(*things)
     equal(guaranteed["status"]["qosClass"], "Guaranteed", "QoS class")
+    equal(spelled["status"]["qosClass"], "Guaranteed", "QoS class of the one with two spellings")
     equal(burstable["status"]["qosClass"], "Burstable", "QoS class of the other")
+
+
+@test(each=MODES)
+def a_pod_with_resources_as_a_whole_has_room_for_ours(t, mode):
+    """`spec.resources` (1.34): ours have no requests and limits of their own, so that the sums hold, and run in it."""
+    t.open()
+    value = canary()
+    thing = pod("whole", {"file.password": t.secret(password=value) + "#password", "mode": mode})
+    resources = {"cpu": "100m", "memory": "96Mi"}
+    thing["spec"]["resources"] = {"requests": resources, "limits": resources}
+    thing["spec"]["containers"][0]["resources"] = {"requests": resources}
+    started = t.start(thing)
+    equal(started["status"]["qosClass"], "Guaranteed", "QoS class")
+    agents = [each for each in started["spec"]["initContainers"] if each["name"].startswith("hushpod")]
+    equal([each.get("resources", {}) for each in agents], [{}] * len(agents), "resources of ours")
+    equal(t.file("whole", "/secrets/password"), value, "what the application reads")
 
 
 @test()

@@ -3,103 +3,70 @@
 
 use super::*;
 
-/// What a webhook adds to a pod: init containers before the pod's own or behind them, and containers.
+/// What a webhook adds to a pod. A container's name, `@` its uid if it has one of its own, and `!` if it is an init
+/// container that stays.
 struct Shape {
     name: &'static str,
-    first: Value,
-    last: Value,
-    containers: Value,
+    /// Init containers before the pod's own …
+    first: &'static [&'static str],
+    /// … and behind them.
+    last: &'static [&'static str],
+    containers: &'static [&'static str],
     /// Whether its containers come before the application's.
     is_in_front: bool,
 }
 
-fn shape(name: &'static str, first: Value, last: Value, containers: Value) -> Shape {
-    Shape { name, first, last, containers, is_in_front: false }
+const NONE: Shape = Shape { name: "", first: &[], last: &[], containers: &[], is_in_front: false };
+
+const SHAPES: [Shape; 17] = [
+    Shape { name: "Istio", last: &["istio-init"], containers: &["istio-proxy@1337"], ..NONE },
+    Shape { name: "Istio, CNI", last: &["istio-validation@1337"], containers: &["istio-proxy@1337"], ..NONE },
+    Shape { name: "Istio, native, CNI", first: &["istio-validation@1337", "istio-proxy@1337!"], ..NONE },
+    Shape { name: "Istio, native", first: &["istio-init", "istio-proxy@1337!"], ..NONE },
+    Shape { name: "Istio, held", first: &["istio-init"], containers: &["istio-proxy@1337"], is_in_front: true, ..NONE },
+    Shape { name: "Linkerd", last: &["linkerd-init"], containers: &["linkerd-proxy@2102"], is_in_front: true, ..NONE },
+    Shape { name: "Linkerd, CNI", first: &["linkerd-network-validator"], containers: &["linkerd-proxy@2102"], ..NONE },
+    Shape { name: "Linkerd, native", last: &["linkerd-init", "linkerd-proxy@2102!"], ..NONE },
+    Shape { name: "Linkerd, native, CNI", first: &["linkerd-network-validator", "linkerd-proxy@2102!"], ..NONE },
+    Shape { name: "Consul", first: &["consul-connect-inject-init"], containers: &["consul-dataplane@5995"], ..NONE },
+    Shape {
+        name: "Consul, two ports",
+        last: &["consul-connect-inject-init-web", "consul-connect-inject-init-admin"],
+        containers: &["consul-dataplane-web@5995", "consul-dataplane-admin@5996"],
+        ..NONE
+    },
+    Shape { name: "Kuma", first: &["kuma-init"], containers: &["kuma-sidecar@5678"], ..NONE },
+    Shape { name: "Kuma, native, CNI", first: &["kuma-validation", "kuma-sidecar@5678!"], ..NONE },
+    Shape { name: "Dapr", containers: &["daprd@65532"], ..NONE },
+    Shape {
+        name: "Datadog",
+        first: &["datadog-init-apm-inject", "datadog-lib-java-init"],
+        containers: &["datadog-agent-injected@100"],
+        ..NONE
+    },
+    Shape {
+        name: "OpenTelemetry",
+        last: &["opentelemetry-auto-instrumentation-java"],
+        containers: &["otc-container"],
+        ..NONE
+    },
+    Shape { name: "Vault's agent", first: &["vault-agent-init"], containers: &["vault-agent"], ..NONE },
+];
+
+fn name_of(text: &str) -> &str {
+    text.split('@').next().unwrap()
 }
 
-fn shapes() -> Vec<Shape> {
-    let plain = |name: &str| json!({"name": name, "image": "x"});
-    let proxy = |name: &str, uid: i64| {
-        let context = json!({"runAsUser": uid, "runAsGroup": uid, "readOnlyRootFilesystem": true});
-        json!({"name": name, "image": "x", "args": ["proxy"], "securityContext": context})
-    };
-    let native = |name: &str, uid: i64| with(proxy(name, uid), "/restartPolicy", json!("Always"));
-    let none = json!([]);
-    vec![
-        shape("Istio", none.clone(), json!([plain("istio-init")]), json!([proxy("istio-proxy", 1337)])),
-        shape(
-            "Istio, CNI",
-            none.clone(),
-            json!([proxy("istio-validation", 1337)]),
-            json!([proxy("istio-proxy", 1337)]),
-        ),
-        shape(
-            "Istio, native, CNI",
-            json!([plain("istio-validation"), native("istio-proxy", 1337)]),
-            none.clone(),
-            none.clone(),
-        ),
-        shape("Istio, native", json!([plain("istio-init"), native("istio-proxy", 1337)]), none.clone(), none.clone()),
-        Shape {
-            is_in_front: true,
-            ..shape("Istio, held", json!([plain("istio-init")]), none.clone(), json!([proxy("istio-proxy", 1337)]))
-        },
-        Shape {
-            is_in_front: true,
-            ..shape("Linkerd", none.clone(), json!([plain("linkerd-init")]), json!([proxy("linkerd-proxy", 2102)]))
-        },
-        shape(
-            "Linkerd, CNI",
-            json!([plain("linkerd-network-validator")]),
-            none.clone(),
-            json!([proxy("linkerd-proxy", 2102)]),
-        ),
-        shape(
-            "Linkerd, native",
-            none.clone(),
-            json!([plain("linkerd-init"), native("linkerd-proxy", 2102)]),
-            none.clone(),
-        ),
-        shape(
-            "Linkerd, native, CNI",
-            json!([plain("linkerd-network-validator"), native("linkerd-proxy", 2102)]),
-            none.clone(),
-            none.clone(),
-        ),
-        shape(
-            "Consul",
-            json!([plain("consul-connect-inject-init")]),
-            none.clone(),
-            json!([proxy("consul-dataplane", 5995)]),
-        ),
-        shape(
-            "Consul, two ports",
-            none.clone(),
-            json!([plain("consul-connect-inject-init-web"), plain("consul-connect-inject-init-admin")]),
-            json!([proxy("consul-dataplane-web", 5995), proxy("consul-dataplane-admin", 5996)]),
-        ),
-        shape("Kuma", json!([plain("kuma-init")]), none.clone(), json!([proxy("kuma-sidecar", 5678)])),
-        shape(
-            "Kuma, CNI, native",
-            json!([plain("kuma-validation"), native("kuma-sidecar", 5678)]),
-            none.clone(),
-            none.clone(),
-        ),
-        shape("Dapr", none.clone(), none.clone(), json!([proxy("daprd", 65532)])),
-        shape(
-            "Datadog",
-            json!([plain("datadog-init-apm-inject"), plain("datadog-lib-java-init")]),
-            none.clone(),
-            json!([proxy("datadog-agent-injected", 100)]),
-        ),
-        shape(
-            "OpenTelemetry",
-            none.clone(),
-            json!([plain("opentelemetry-auto-instrumentation-java")]),
-            json!([plain("otc-container")]),
-        ),
-        shape("Vault's agent", json!([plain("vault-agent-init")]), none.clone(), json!([plain("vault-agent")])),
-    ]
+fn container(text: &str) -> Value {
+    let mut made = json!({"name": name_of(text), "image": "x", "args": ["proxy"]});
+    if let Some((_, uid)) = text.split_once('@') {
+        let uid: i64 = uid.trim_end_matches('!').parse().unwrap();
+        made["securityContext"] = json!({"runAsUser": uid, "runAsGroup": uid, "readOnlyRootFilesystem": true});
+    }
+    if text.ends_with('!') {
+        made["restartPolicy"] = json!("Always");
+    }
+    made
 }
 
 impl Shape {
@@ -113,17 +80,17 @@ impl Shape {
                 spec.insert(list.to_owned(), json!(all));
             }
         };
-        let items = |list: &Value| list.as_array().unwrap().clone();
-        of("initContainers", &items(&self.first), &items(&self.last));
-        let (front, end) =
-            if self.is_in_front { (items(&self.containers), vec![]) } else { (vec![], items(&self.containers)) };
-        of("containers", &front, &end);
+        let items = |list: &[&str]| list.iter().map(|text| container(text)).collect::<Vec<_>>();
+        of("initContainers", &items(self.first), &items(self.last));
+        let own = items(self.containers);
+        let (front, end) = own.split_at(if self.is_in_front { own.len() } else { 0 });
+        of("containers", front, end);
         pod
     }
 
     fn names(&self) -> Vec<String> {
-        let all = [&self.first, &self.last, &self.containers].into_iter().flat_map(|list| list.as_array().unwrap());
-        all.map(|container| container["name"].as_str().unwrap().to_owned()).collect()
+        let all = [self.first, self.last, self.containers].concat();
+        all.into_iter().map(|text| name_of(text).to_owned()).collect()
     }
 }
 
@@ -165,7 +132,7 @@ fn check(pod: &Value, injected: &[String], case: &str) {
 
 #[test]
 fn p6_what_others_inject_before_our_turn_gets_no_files() {
-    for shape in shapes() {
+    for shape in SHAPES {
         let decided = decide(&shape.injects(&application()));
         assert_eq!(decided.outcome, Outcome::Injected, "{}: {}", shape.name, decided.response);
         check(&decided.pod, &shape.names(), shape.name);
@@ -186,7 +153,7 @@ fn p6_what_others_inject_before_our_turn_gets_no_files() {
 #[test]
 fn p6_what_others_inject_after_our_turn_gets_no_files() {
     let once = injected(&application());
-    for shape in shapes() {
+    for shape in SHAPES {
         let grown = shape.injects(&once);
         check(&grown, &shape.names(), shape.name);
         let again = decide(&grown);
@@ -197,7 +164,7 @@ fn p6_what_others_inject_after_our_turn_gets_no_files() {
 
 #[test]
 fn p7_what_a_mesh_strips_comes_back_and_the_mesh_gets_none_of_it() {
-    for shape in shapes() {
+    for shape in SHAPES {
         let once = injected(&application());
         let mut stripped = shape.injects(&once);
         for list in ["initContainers", "containers"] {
@@ -214,7 +181,7 @@ fn p7_what_a_mesh_strips_comes_back_and_the_mesh_gets_none_of_it() {
 #[test]
 fn p6_a_pod_that_an_older_webhook_made_is_chosen_from_anew() {
     // The plan of a webhook that wrote no names, and the mounts that it gave to all.
-    for shape in shapes() {
+    for shape in SHAPES {
         let mut pod = shape.injects(&injected(&application()));
         let mut plan = plan_of(&pod);
         plan.containers.clear();
@@ -244,7 +211,7 @@ fn p6_a_pod_that_an_older_webhook_made_is_chosen_from_anew() {
 
 #[test]
 fn a_container_is_chosen_by_its_name_whoever_injects_it() {
-    let mesh = shapes().into_iter().find(|shape| shape.name == "Istio").unwrap();
+    let mesh = SHAPES.into_iter().find(|shape| shape.name == "Istio").unwrap();
     let asking = annotated(pod(), &[("containers", "app, istio-proxy")]);
     let gets = |pod: &Value, name: &str| has_mount(named(pod, "containers", name), &live_mount("/secrets"));
 

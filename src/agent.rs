@@ -13,6 +13,7 @@ use tracing::{debug, error};
 
 use crate::deliver::render::RenderError;
 use crate::plan::{PLAN_VERSION, Plan, PlannedProvider};
+use crate::provider::http::Proxy;
 use crate::provider::{Login, Provider, ProviderError};
 use crate::source::{Failure, Source};
 
@@ -164,11 +165,11 @@ pub fn terminate(path: &Path, problem: &AgentError) {
 
 fn connect(plan: &Plan, tokens: &Path) -> Result<BTreeMap<String, Box<dyn Provider>>, AgentError> {
     let mut providers = BTreeMap::new();
-    for (name, PlannedProvider { settings, role, .. }) in &plan.providers {
+    for (name, PlannedProvider { settings, role, proxy, .. }) in &plan.providers {
         let login = Login { provider: name.clone(), role: role.clone(), token_file: tokens.join(name) };
         let provider = settings
             .as_settings()
-            .connect(login)
+            .connect(login, Proxy::matcher_of(proxy.as_ref()))
             .map_err(|error| AgentError::Provider { provider: name.clone(), error })?;
         providers.insert(name.clone(), provider);
     }

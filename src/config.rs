@@ -9,10 +9,14 @@ use serde_json::Value;
 use crate::annotations::{KEYS, Options, parse_duration};
 use crate::bundle::{one_line, parse_yaml, suggestion};
 use crate::provider::ProviderSettings;
+use crate::provider::http::Proxy;
 use crate::reference::is_provider_name;
 
 pub mod injected;
+mod proxy;
 mod unlock;
+
+use proxy::ProxyFields;
 
 /// Everything the operator decides; validated when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct ProviderConfig {
     pub refresh: Option<Duration>,
     /// Whether leases and login are revoked when an agent ends.
     pub revoke_on_exit: bool,
+    /// How it is reached, as its own fields or those for all say; `None` if none does.
+    pub proxy: Option<Proxy>,
     /// Who may ask for what; `None` is everyone for everything.
     pub allow: Option<Vec<Allow>>,
 }
@@ -118,6 +124,8 @@ struct RawConfig {
     runtime_classes: Vec<String>,
     #[serde(default = "injected::known")]
     injected_containers: Vec<String>,
+    proxy: Option<String>,
+    no_proxy: Option<Vec<String>>,
 }
 
 fn yes() -> bool {
@@ -134,11 +142,14 @@ struct RawProvider {
     refresh: Option<String>,
     #[serde(default)]
     revoke_on_exit: bool,
+    proxy: Option<String>,
+    no_proxy: Option<Vec<String>>,
     allow: Option<Vec<Allow>>,
 }
 
 impl RawProvider {
-    const FIELDS: [&'static str; 6] = ["audience", "tokenSeconds", "role", "refresh", "revokeOnExit", "allow"];
+    const FIELDS: [&'static str; 8] =
+        ["audience", "tokenSeconds", "role", "refresh", "revokeOnExit", "allow", "proxy", "noProxy"];
 }
 
 // === impl Config ===
@@ -162,6 +173,8 @@ impl Config {
             defaults,
             runtime_classes,
             injected_containers,
+            proxy,
+            no_proxy,
         } = raw;
         if image.is_empty() || image.contains(char::is_whitespace) {
             return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
@@ -172,9 +185,11 @@ impl Config {
             let problem = format!("{policy:?} is unknown; known are: Always, IfNotPresent, Never");
             return Err(ConfigError::new(".imagePullPolicy", problem));
         }
+        let for_all =
+            ProxyFields::checked(proxy, no_proxy).map_err(|(place, problem)| ConfigError::new(place, problem))?;
         let providers = providers
             .into_iter()
-            .map(|(name, value)| Ok((name.clone(), ProviderConfig::parse(&name, value)?)))
+            .map(|(name, value)| Ok((name.clone(), ProviderConfig::parse(&name, value, &for_all)?)))
             .collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
         if let Some(name) = &default_provider
             && !providers.contains_key(name)
@@ -221,7 +236,7 @@ fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigEr
 // === impl ProviderConfig ===
 
 impl ProviderConfig {
-    fn parse(name: &str, value: Value) -> Result<Self, ConfigError> {
+    fn parse(name: &str, value: Value, for_all: &ProxyFields) -> Result<Self, ConfigError> {
         let place = format!(".providers.{name}");
         let error = |field: &str, problem: String| ConfigError::new(format!("{place}{field}"), problem);
         if !is_provider_name(name) {
@@ -246,11 +261,15 @@ impl ProviderConfig {
         settings.as_settings().validate().map_err(|problem| error("", problem))?;
         let raw: RawProvider =
             serde_json::from_value(Value::Object(common)).map_err(|problem| error("", problem.to_string()))?;
-        Self::from_parts(settings, raw).map_err(|(field, problem)| error(field, problem))
+        Self::from_parts(settings, raw, for_all).map_err(|(field, problem)| error(field, problem))
     }
 
-    fn from_parts(settings: ProviderSettings, raw: RawProvider) -> Result<Self, (&'static str, String)> {
-        let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, allow } = raw;
+    fn from_parts(
+        settings: ProviderSettings,
+        raw: RawProvider,
+        for_all: &ProxyFields,
+    ) -> Result<Self, (&'static str, String)> {
+        let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, allow } = raw;
         let token_seconds = token_seconds.unwrap_or(600);
         if !(600..=3600).contains(&token_seconds) {
             return Err((".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
@@ -263,6 +282,11 @@ impl ProviderConfig {
                 ".audience",
                 "this provider takes no projected token with these settings: leave it out".to_owned(),
             ));
+        }
+        let proxy = ProxyFields::checked(proxy, no_proxy)?;
+        let is_remote = settings.as_settings().is_remote();
+        if !proxy.is_empty() && !is_remote {
+            return Err((".proxy", "this provider is not reached over a network: leave it out".to_owned()));
         }
         let default_audience = settings.as_settings().default_audience().map(str::to_owned);
         let refresh = refresh.map(|text| parse_duration(&text)).transpose().map_err(|problem| (".refresh", problem))?;
@@ -281,6 +305,7 @@ impl ProviderConfig {
             role,
             refresh,
             revoke_on_exit,
+            proxy: if is_remote { proxy.or(for_all) } else { None },
             allow,
         })
     }
@@ -366,6 +391,41 @@ runtimeClasses: [runc]
             for part in parts {
                 assert!(message.contains(part), "{to}: {message:?} lacks {part:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_proxy_for_all_is_every_stores_unless_it_has_its_own() {
+        let config = |for_all: &str, own: &str| {
+            let vault = format!("{{type: vault, address: 'https://vault:8200'{own}}}");
+            let files = "{type: file, path: /srv}";
+            Config::from_yaml(&format!("image: r/h:1\n{for_all}\nproviders: {{files: {files}, vault: {vault}}}\n"))
+        };
+        let all = "proxy: 'http://all:3128'\nnoProxy: [svc, 10.0.0.0/8]";
+        for (for_all, own, proxy) in [
+            ("", "", None),
+            (all, "", Some((Some("http://all:3128"), &["svc", "10.0.0.0/8"][..]))),
+            (all, ", proxy: 'http://own:1'", Some((Some("http://own:1"), &["svc", "10.0.0.0/8"]))),
+            (all, ", noProxy: []", Some((Some("http://all:3128"), &[]))),
+            (all, ", proxy: none", Some((None, &["svc", "10.0.0.0/8"]))),
+            ("", ", proxy: 'http://own:1', noProxy: [vault]", Some((Some("http://own:1"), &["vault"]))),
+        ] {
+            let config = config(for_all, own).unwrap();
+            let expected = proxy.map(|(url, list)| Proxy {
+                url: url.map(str::to_owned),
+                no_proxy: list.iter().map(|&entry| entry.to_owned()).collect(),
+            });
+            assert_eq!(config.providers["vault"].proxy, expected, "{for_all} {own}");
+            assert_eq!(config.providers["files"].proxy, None);
+        }
+        for (for_all, own, part) in [
+            ("proxy: 'https://p:1'", "", ".proxy"),
+            ("noProxy: ['http://x']", "", ".noProxy"),
+            ("", ", proxy: 'http://me:canary@p:1'", "vault.proxy"),
+            ("", ", noProxy: ['a b']", "vault.noProxy"),
+        ] {
+            let problem = config(for_all, own).unwrap_err().to_string();
+            assert!(problem.contains(part) && !problem.contains("canary"), "{problem}");
         }
     }
 }

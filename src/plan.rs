@@ -13,6 +13,7 @@ use crate::annotations::{Mode, Notify, Options, PREFIX, ROLE, SECRETS};
 use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, one_line};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::provider::ProviderSettings;
+use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
 
 pub use crate::config::Identity;
@@ -75,6 +76,9 @@ pub struct PlannedProvider {
     /// Whether leases and login are revoked when the agent ends.
     #[serde(default, skip_serializing_if = "is_default")]
     pub revoke_on_exit: bool,
+    /// How the store is reached; `None` as the environment says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
     /// Another provider's secret that this store cannot be read without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock: Option<Take>,
@@ -371,6 +375,7 @@ impl Planner<'_> {
             audience: provider.audience.clone(),
             refresh_seconds: refresh.as_secs().max(1),
             revoke_on_exit: provider.revoke_on_exit,
+            proxy: provider.proxy.clone(),
             unlock: None,
         })
     }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use crate::reference::{Reference, Request};
@@ -244,11 +245,17 @@ pub trait Settings {
     /// One sentence that names the field.
     fn validate(&self) -> Result<(), String>;
 
-    /// Makes a client. Does no I/O beyond reading local files: the first read logs in.
+    /// Makes a client that reaches stores through what proxies there are. Does no I/O beyond reading local files: the
+    /// first read logs in.
     ///
     /// # Errors
     /// `Invalid` if settings such as the CA bundle cannot be used.
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError>;
+    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError>;
+
+    /// Whether it is reached over a network, and so perhaps through a proxy.
+    fn is_remote(&self) -> bool {
+        true
+    }
 }
 
 /// Who logs in, for [`Settings::connect`].

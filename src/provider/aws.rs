@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use super::{Login, Provider, ProviderError, Settings, http};
@@ -215,8 +216,8 @@ impl Settings for AwsSettings {
         self.validate()
     }
 
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
-        SecretsManager::connect(self, login).map(|store| Box::new(store) as _)
+    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
+        SecretsManager::connect(self, login, &proxy).map(|store| Box::new(store) as _)
     }
 }
 
@@ -245,8 +246,8 @@ impl Settings for SsmSettings {
         self.0.validate()
     }
 
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
-        ParameterStore::connect(self, login).map(|store| Box::new(store) as _)
+    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
+        ParameterStore::connect(self, login, &proxy).map(|store| Box::new(store) as _)
     }
 }
 

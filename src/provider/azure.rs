@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use super::{Login, Provider, ProviderError, Settings, http};
@@ -249,8 +250,8 @@ impl Settings for AzureSettings {
         self.auth.validate()
     }
 
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
-        Azure::connect(self, login).map(|azure| Box::new(azure) as _)
+    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
+        Azure::connect(self, login, proxy).map(|azure| Box::new(azure) as _)
     }
 }
 

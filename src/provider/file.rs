@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::{pending, select_all};
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use self::keys::{KeySource, Keys};
@@ -112,7 +113,11 @@ impl Settings for FileSettings {
         self.identity.as_deref()
     }
 
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
+    fn is_remote(&self) -> bool {
+        false
+    }
+
+    fn connect(&self, login: Login, _: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
         Files::connect(self, login).map(|files| Box::new(files) as _)
     }
 }

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use super::auth::bearer::check_endpoint;
@@ -282,8 +283,8 @@ impl Settings for GcpSettings {
         self.auth.validate()
     }
 
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
-        Gcp::connect(self, login).map(|gcp| Box::new(gcp) as _)
+    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
+        Gcp::connect(self, login, proxy).map(|gcp| Box::new(gcp) as _)
     }
 }
 

@@ -25,11 +25,13 @@ use crate::secret::SecretValue;
 mod address;
 mod connect;
 mod failure;
+mod proxy;
 
 pub use address::Address;
 use connect::Connector;
 pub use connect::check_ca;
 pub use failure::{Failure, Scope};
+pub use proxy::Proxy;
 
 /// How many redirects within one address are followed.
 const MAX_REDIRECTS: u8 = 2;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use super::{Login, Provider, ProviderError, Settings, http};
@@ -268,8 +269,8 @@ impl Settings for InfisicalSettings {
         self.auth.validate()
     }
 
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
-        Infisical::connect(self, login).map(|infisical| Box::new(infisical) as _)
+    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
+        Infisical::connect(self, login, &proxy).map(|infisical| Box::new(infisical) as _)
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use hyper::header::HeaderValue;
+use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use super::{Login, Provider, ProviderError, Settings, http};
@@ -219,8 +220,8 @@ impl Settings for VaultSettings {
         self.auth.validate()
     }
 
-    fn connect(&self, login: Login) -> Result<Box<dyn Provider>, ProviderError> {
-        Vault::connect(self, login).map(|vault| Box::new(vault) as _)
+    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
+        Vault::connect(self, login, &proxy).map(|vault| Box::new(vault) as _)
     }
 }
 

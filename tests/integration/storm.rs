@@ -12,6 +12,7 @@ use hushpod::provider::{
 };
 use hushpod::reference::Request;
 use hushpod::source::{Event, Source};
+use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -106,7 +107,7 @@ async fn p6_five_hundred_agents_start_together_and_settle_below_the_limit() {
     for _ in 0..AGENTS {
         let login =
             Login { provider: "infisical".to_owned(), role: Some(IDENTITY.to_owned()), token_file: token_file.clone() };
-        let inner = Infisical::connect(infisical, login).unwrap();
+        let inner = Infisical::connect(infisical, login, &Matcher::builder().build()).unwrap();
         let provider: Box<dyn Provider> = Box::new(Attended(inner));
         let mut source = Source::new(&plan(&settings), BTreeMap::from([("infisical".to_owned(), provider)]));
         let served = Arc::clone(&served);

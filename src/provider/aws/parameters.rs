@@ -169,11 +169,11 @@ impl ParameterStore {
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.
-    pub fn connect(settings: &SsmSettings, login: Login) -> Result<Self, ProviderError> {
-        Self::connect_with(settings, login, limits(), &Matcher::from_env())
+    pub fn connect(settings: &SsmSettings, login: Login, proxy: &Matcher) -> Result<Self, ProviderError> {
+        Self::connect_with(settings, login, limits(), proxy)
     }
 
-    /// As [`Self::connect`], with other limits and proxies than the usual and the environment's.
+    /// As [`Self::connect`], with other limits than the usual.
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.

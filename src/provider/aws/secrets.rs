@@ -163,11 +163,11 @@ impl SecretsManager {
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.
-    pub fn connect(settings: &AwsSettings, login: Login) -> Result<Self, ProviderError> {
-        Self::connect_with(settings, login, limits(), &Matcher::from_env())
+    pub fn connect(settings: &AwsSettings, login: Login, proxy: &Matcher) -> Result<Self, ProviderError> {
+        Self::connect_with(settings, login, limits(), proxy)
     }
 
-    /// As [`Self::connect`], with other limits and proxies than the usual and the environment's.
+    /// As [`Self::connect`], with other limits than the usual.
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.

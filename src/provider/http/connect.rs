@@ -36,7 +36,7 @@ type Tcp = TokioIo<TcpStream>;
 #[derive(Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector,
-    tunnel: Option<Tunnel<HttpConnector>>,
+    tunnel: Option<(Tunnel<HttpConnector>, Uri)>,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     limit: Duration,
 }
@@ -46,7 +46,7 @@ pub(super) struct Connector {
 pub(super) enum ConnectError {
     Name,
     Tcp(io::ErrorKind),
-    Proxy(&'static str),
+    Proxy(Uri, &'static str),
     Tls(io::Error),
     TimedOut,
 }
@@ -78,7 +78,9 @@ impl Connector {
 
     async fn connect(mut self, to: Uri) -> Result<MaybeHttpsStream<Tcp>, ConnectError> {
         let tcp = match &mut self.tunnel {
-            Some(tunnel) => tunnel.call(to).await.map_err(|error| proxy_error(&error))?,
+            Some((tunnel, proxy)) => {
+                tunnel.call(to).await.map_err(|error| ConnectError::Proxy(proxy.clone(), proxy_problem(&error)))?
+            }
             None => self.tcp.call(to).await.map_err(|error| tcp_error(&error))?,
         };
         let Some((config, name)) = self.tls else { return Ok(MaybeHttpsStream::Http(tcp)) };
@@ -107,17 +109,24 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn tunnel(address: &Address, tcp: &HttpConnector, proxy: &Matcher) -> Result<Option<Tunnel<HttpConnector>>, String> {
+/// A tunnel, and the proxy that makes it, without a password.
+fn tunnel(
+    address: &Address,
+    tcp: &HttpConnector,
+    proxy: &Matcher,
+) -> Result<Option<(Tunnel<HttpConnector>, Uri)>, String> {
     let to = address.uri("", &[])?;
     let Some(intercept) = proxy.intercept(&to) else { return Ok(None) };
     if intercept.uri().scheme_str() != Some("http") {
-        return Err("HTTPS_PROXY is no http:// proxy: write http://<host>:<port>, or add the store to NO_PROXY".into());
+        return Err(
+            "the proxy is no http:// one: set HTTPS_PROXY to http://<host>:<port>, or add the store to NO_PROXY".into(),
+        );
     }
     let mut tunnel = Tunnel::new(intercept.uri().clone(), tcp.clone());
     if let Some(auth) = intercept.basic_auth() {
         tunnel = tunnel.with_auth(auth.clone());
     }
-    Ok(Some(tunnel))
+    Ok(Some((tunnel, intercept.uri().clone())))
 }
 
 fn tls_config(ca: Option<&str>) -> Result<ClientConfig, String> {
@@ -155,7 +164,10 @@ impl fmt::Display for ConnectError {
             Self::Tcp(io::ErrorKind::ConnectionRefused) => f.write_str("cannot be reached: connection refused"),
             Self::Tcp(io::ErrorKind::TimedOut) => f.write_str("cannot be reached: no answer to the connection"),
             Self::Tcp(kind) => write!(f, "cannot be reached: {kind}"),
-            Self::Proxy(problem) => write!(f, "cannot be reached through HTTPS_PROXY: the proxy {problem}"),
+            Self::Proxy(proxy, problem) => {
+                let proxy = proxy.authority().map_or("", |authority| authority.as_str());
+                write!(f, "cannot be reached: the proxy {proxy} {problem}")
+            }
             Self::Tls(error) => f.write_str(tls_problem(error)),
             Self::TimedOut => f.write_str("cannot be reached in time"),
         }
@@ -173,15 +185,15 @@ fn tcp_error(error: &(dyn StdError + 'static)) -> ConnectError {
     ConnectError::Tcp(kind.unwrap_or(io::ErrorKind::Other))
 }
 
-fn proxy_error(error: &(dyn StdError + 'static)) -> ConnectError {
+fn proxy_problem(error: &(dyn StdError + 'static)) -> &'static str {
     let text = error.to_string();
-    ConnectError::Proxy(if text.contains("underlying connection") {
+    if text.contains("underlying connection") {
         "itself cannot be reached"
     } else if text.contains("authorization required") {
         "wants a user and password"
     } else {
         "makes no tunnel to it"
-    })
+    }
 }
 
 fn tls_problem(error: &io::Error) -> &'static str {

@@ -80,11 +80,11 @@ impl Infisical {
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.
-    pub fn connect(settings: &InfisicalSettings, login: Login) -> Result<Self, ProviderError> {
-        Self::connect_with(settings, login, Limits::default(), &Matcher::from_env())
+    pub fn connect(settings: &InfisicalSettings, login: Login, proxy: &Matcher) -> Result<Self, ProviderError> {
+        Self::connect_with(settings, login, Limits::default(), proxy)
     }
 
-    /// As [`Self::connect`], with other limits and proxies than the usual and the environment's.
+    /// As [`Self::connect`], with other limits than the usual.
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.

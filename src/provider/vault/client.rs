@@ -60,11 +60,11 @@ impl Vault {
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.
-    pub fn connect(settings: &VaultSettings, login: Login) -> Result<Self, ProviderError> {
-        Self::connect_with(settings, login, Limits::default(), &Matcher::from_env())
+    pub fn connect(settings: &VaultSettings, login: Login, proxy: &Matcher) -> Result<Self, ProviderError> {
+        Self::connect_with(settings, login, Limits::default(), proxy)
     }
 
-    /// As [`Self::connect`], with other limits and proxies than the usual and the environment's.
+    /// As [`Self::connect`], with other limits than the usual.
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.

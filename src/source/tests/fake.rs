@@ -342,6 +342,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
             audience: None,
             refresh_seconds: 60,
             revoke_on_exit: true,
+            proxy: None,
             unlock: None,
         };
         (request(text).provider, planned)

@@ -104,6 +104,7 @@ impl Pod {
             audience: None,
             refresh_seconds: 60,
             revoke_on_exit: false,
+            proxy: None,
             unlock: None,
         };
         Plan {

@@ -164,7 +164,7 @@ async fn a_proxy_tunnels_to_hosts_that_only_it_knows() {
 
     pod.proxy = Matcher::builder().https(format!("http://user:canary-wrong@{address}")).build();
     let error = pod.refused(&mut pod.vault(), &path).await;
-    assert_error(&error, ErrorKind::Unavailable, &["HTTPS_PROXY", "user and password"]);
+    assert_error(&error, ErrorKind::Unavailable, &["cannot be reached: the proxy 127.0.0.1:", "user and password"]);
     assert!(!error.message.contains("canary"), "{error}");
 
     pod.proxy = Matcher::builder().https("socks5://127.0.0.1:1").build();

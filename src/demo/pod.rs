@@ -19,6 +19,8 @@ use crate::deliver::volume::read_set;
 
 /// Nothing in the demo takes this long, unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long what a process did may take to be seen after its end.
+const SETTLED: Duration = Duration::from_millis(500);
 
 /// What the annotations ask for, as far as it carries the value.
 const FILES: usize = 5;
@@ -277,13 +279,14 @@ impl Pod {
 
     async fn until(&mut self, what: &str, mut holds: impl FnMut() -> bool) -> Result<(), DemoError> {
         let deadline = Instant::now() + PATIENCE;
+        let mut ended: Option<Instant> = None;
         while !holds() {
             if Instant::now() > deadline {
                 return Err(self.broken(&format!("waited in vain for {what}")));
             }
-            // Once more when it has ended: an init container does so right after what it is waited for.
+            // An init container ends right after what it is waited for, which others may see a moment later.
             match self.check_running() {
-                Err(_) if holds() => return Ok(()),
+                Err(_) if ended.get_or_insert_with(Instant::now).elapsed() < SETTLED => {}
                 checked => checked?,
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -20,6 +20,10 @@ pub struct DotenvError {
     problem: Cow<'static, str>,
 }
 
+/// Most keys of a file.
+const MAX_KEYS: usize = 10_000;
+const TOO_MANY: &str = "there are more than 10000 keys: split the file";
+
 /// Reads a whole file.
 ///
 /// # Errors
@@ -48,6 +52,9 @@ fn parse_checked(
     };
     let mut entries = BTreeMap::new();
     while let Some(key) = parser.key()? {
+        if entries.len() == MAX_KEYS {
+            return parser.error(TOO_MANY);
+        }
         let line = parser.line;
         parser.value()?;
         check(&key, &parser.value).map_err(|error| DotenvError {
@@ -79,6 +86,16 @@ fn is_blank(byte: u8) -> bool {
 /// `bytes` up to the first that `ends`, and the rest from there on.
 fn split_before(bytes: &[u8], ends: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
     bytes.split_at(bytes.iter().position(|&byte| ends(byte)).unwrap_or(bytes.len()))
+}
+
+// === impl DotenvError ===
+
+impl DotenvError {
+    /// Whether it may be half of a write. What is only too much will not be put right by waiting.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        *self.problem != *TOO_MANY
+    }
 }
 
 // === impl Parser ===
@@ -224,6 +241,11 @@ mod tests {
             let expected: BTreeMap<String, SecretValue> = serde_json::from_str(expected).unwrap();
             assert!(parse(text.as_bytes()).unwrap() == expected, "{text:?}");
         }
+        let many = |keys: usize| (0..keys).map(|key| format!("K{key}=\n")).collect::<Vec<_>>().concat();
+        assert_eq!(parse(many(10_000).as_bytes()).unwrap().len(), 10_000);
+        let error = parse(many(10_001).as_bytes()).unwrap_err();
+        assert!(!error.is_malformed());
+        assert_eq!(error.to_string(), "line 10001: there are more than 10000 keys: split the file");
         assert_eq!(parse(b"A=\xff\nB='\xfe\n'").unwrap()["B"].expose(), b"\xfe\n", "any bytes");
     }
 

@@ -184,7 +184,7 @@ fn render_raw(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Sente
             Err(format!("{} is a list where one value is needed: write #/0 or format: json", shown()).into())
         }
         (tree, Some(decode)) => decoded(decode, tree).map_err(|problem| format!("{} {problem}", shown()).into()),
-        (tree, None) if format::is_null(tree) => Err(format!("{} is null where a value is needed", shown()).into()),
+        (tree, None) if tree.is_null() => Err(format!("{} is null where a value is needed", shown()).into()),
         (tree, None) => format::plain(tree).map_err(|problem| Sentence::from(problem).behind(&format!("{} ", shown()))),
     }
 }
@@ -265,30 +265,39 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The tree; a whole answer whose text is itself a document is that document, since stores keep them so.
-    fn whole(self) -> SecretTree {
+    /// The tree; a whole answer whose text is itself a document is that document, since stores keep them so. Text that is
+    /// none is a value.
+    fn whole(self) -> Result<SecretTree, Sentence> {
         match &self.tree {
-            SecretTree::Text(text) if self.take.key.is_none() => match serde_json::from_slice(text.expose()) {
-                Ok(parsed @ (SecretTree::Map(_) | SecretTree::List(_))) => parsed,
-                _ => self.tree,
+            SecretTree::Text(text) if self.take.key.is_none() => match SecretTree::from_json(text.expose()) {
+                Ok(parsed @ (SecretTree::Map(_) | SecretTree::List(_))) => Ok(parsed),
+                Err(error) if !error.is_malformed() => Err(format!("{} {error}", self.take).into()),
+                _ => Ok(self.tree),
             },
-            _ => self.tree,
+            _ => Ok(self.tree),
         }
     }
 
     /// A document's entries; a single value is one entry, named by its key.
     fn entries(self) -> Result<Entries, Sentence> {
         let take = self.take;
-        match (self.whole(), take.name()) {
+        match (self.whole()?, take.name()) {
             (SecretTree::Map(entries), _) => Ok(entries),
             (tree, Some(name)) => Ok(Entries::from([(name.to_owned(), tree)])),
             (SecretTree::List(_), None) => {
                 Err(format!("{take} is a list where a document is needed: write #/0 or format: json").into())
             }
-            (_, None) => Err(format!(
-                "{take} is a single value where a document is needed: write from: {{name: reference}} to name it"
-            )
-            .into()),
+            (tree, None) => {
+                let why = match &tree {
+                    SecretTree::Text(text) => SecretTree::from_json(text.expose()).err(),
+                    _ => None,
+                };
+                let why = why.map_or_else(String::new, |error| format!(" (its text {error})"));
+                Err(format!(
+                    "{take} is a single value where a document is needed{why}: write from: {{name: reference}} to name it"
+                )
+                .into())
+            }
         }
     }
 }
@@ -315,14 +324,14 @@ impl<'a> Parts<'a> {
         match self {
             Self::One(part) => part.entries(),
             Self::Merge(parts) => merge(parts),
-            Self::Named(parts) => Ok(parts.into_iter().map(|(name, part)| (name.to_owned(), part.whole())).collect()),
+            Self::Named(parts) => parts.into_iter().map(|(name, part)| Ok((name.to_owned(), part.whole()?))).collect(),
         }
     }
 
     /// The whole document; a single value stays one.
     fn whole(self) -> Result<SecretTree, Sentence> {
         match self {
-            Self::One(part) => Ok(part.whole()),
+            Self::One(part) => part.whole(),
             several => several.entries().map(SecretTree::Map),
         }
     }
@@ -330,7 +339,7 @@ impl<'a> Parts<'a> {
     /// What a template sees: names, or the keys of the one document, or `value`.
     fn context(self) -> Result<Entries, Sentence> {
         match self {
-            Self::One(part) => match part.whole() {
+            Self::One(part) => match part.whole()? {
                 SecretTree::Map(entries) => Ok(entries),
                 tree => Ok(Entries::from([("value".to_owned(), tree)])),
             },

@@ -185,10 +185,16 @@ async fn p7_a_permanent_refusal_before_the_first_files_ends_the_agent_with_the_g
     }
 }
 
+/// As much as an answer may have: with the newline at its end, the file is over the size limit.
+fn largest(beginning: &str) -> String {
+    let (before, after) = (format!("{{\"k\":\"{beginning}"), "\"}");
+    format!("{before}{}{after}", "x".repeat((1 << 20) - before.len() - after.len()))
+}
+
 #[tokio::test(start_paused = true)]
 async fn p7_answers_that_make_no_files_end_the_agent_too() {
     let pod = Pod::new(&["a:x"]);
-    pod.store.put("x", "1", &format!("{{\"k\":\"canary-{}\"}}", "x".repeat(2 << 20)));
+    pod.store.put("x", "1", &largest("canary-"));
     let error = pod.start(Mode::Sidecar).done().await.unwrap_err();
     assert_eq!(error.exit_code(), 1);
     assert!(error.to_string().contains("size-limit") && !error.to_string().contains("canary"), "{error}");
@@ -219,7 +225,7 @@ async fn p3_values_that_do_not_fit_and_a_volume_that_cannot_be_written_leave_the
     let agent = pod.start(Mode::Sidecar);
     pod.until_file("f0", "x1").await;
     // More than the size limit.
-    pod.store.put("x", "2", &format!("{{\"k\":\"x2{}\"}}", "x".repeat(2 << 20)));
+    pod.store.put("x", "2", &largest("x2"));
     pod.store.push.notify_one();
     a_while().await;
     assert!(pod.file("f0").contains("x1"));

@@ -37,14 +37,10 @@ impl From<Problem> for Sentence {
     }
 }
 
-pub(super) fn is_null(tree: &SecretTree) -> bool {
-    matches!(tree, SecretTree::Literal(text) if text.expose() == b"null")
-}
-
 /// One value as a file or a shell has it: text and bytes as they are, `null` as nothing, documents as compact JSON.
 pub(super) fn plain(tree: &SecretTree) -> Result<SecretValue, Problem> {
     match tree {
-        tree if is_null(tree) => Ok(SecretValue::new(Vec::new())),
+        tree if tree.is_null() => Ok(SecretValue::new(Vec::new())),
         SecretTree::Literal(value) | SecretTree::Text(value) | SecretTree::Binary(value) => Ok(value.clone()),
         SecretTree::List(_) | SecretTree::Map(_) => {
             let mut out = Buffer::default();
@@ -79,7 +75,7 @@ fn utf8(value: &SecretValue) -> Result<&str, Problem> {
     value.expose_str().ok_or_else(Problem::binary)
 }
 
-/// Compact JSON (RFC 8259), keys in byte order, no newline. Numbers and booleans keep their type and their digits.
+/// Compact JSON (RFC 8259), keys in byte order, no newline. Numbers, booleans and null are copied to the letter.
 pub(super) fn json(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
     match tree {
         SecretTree::Literal(value) => out.push(value.expose()),
@@ -134,10 +130,10 @@ fn push_unicode(out: &mut Buffer, number: u32) {
 }
 
 /// Block-style YAML 1.2. Every string and key is double-quoted, so that none is taken for a number, a boolean (`no`)
-/// or a date by any reader.
+/// or a date by any reader; so is a number with an exponent, which some take for text and others for another number.
 pub(super) fn yaml(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
-    if tree.as_value().is_some() || tree.is_empty() {
-        json(out, tree)?;
+    if is_inline(tree) {
+        yaml_inline(out, tree)?;
         out.push(b"\n");
         return Ok(());
     }
@@ -149,8 +145,7 @@ fn yaml_block(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), P
     match tree {
         SecretTree::Map(entries) => entries.iter().try_for_each(|(key, value)| {
             indent(out);
-            quote(out, key);
-            out.push(b":");
+            yaml_key(out, key, indent);
             yaml_node(out, value, depth + 1).map_err(|problem| problem.inside(key))
         }),
         SecretTree::List(items) => items.iter().enumerate().try_for_each(|(index, item)| {
@@ -158,19 +153,51 @@ fn yaml_block(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), P
             out.push(b"-");
             yaml_node(out, item, depth + 1).map_err(|problem| problem.inside(&index.to_string()))
         }),
-        _ => json(out, tree),
+        _ => yaml_inline(out, tree),
     }
 }
 
+/// Readers need not look further than 1024 characters for the `:` behind a key (YAML 1.2, 7.4.2), and go-yaml writes
+/// those of more than 128 as we do.
+fn yaml_key(out: &mut Buffer, key: &str, indent: impl Fn(&mut Buffer)) {
+    let is_long = key.len() > 128;
+    if is_long {
+        out.push(b"? ");
+    }
+    quote(out, key);
+    if is_long {
+        out.push(b"\n");
+        indent(out);
+    }
+    out.push(b":");
+}
+
 fn yaml_node(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), Problem> {
-    if tree.as_value().is_some() || tree.is_empty() {
+    if is_inline(tree) {
         out.push(b" ");
-        json(out, tree)?;
+        yaml_inline(out, tree)?;
         out.push(b"\n");
         return Ok(());
     }
     out.push(b"\n");
     yaml_block(out, tree, depth)
+}
+
+fn is_inline(tree: &SecretTree) -> bool {
+    tree.as_value().is_some() || tree.is_empty()
+}
+
+fn yaml_inline(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
+    let is_number = |text: &&str| !matches!(*text, "true" | "false" | "null");
+    match tree {
+        SecretTree::Literal(value) => match utf8(value).ok().filter(is_number).filter(|text| text.contains(['e', 'E']))
+        {
+            Some(text) => quote(out, text),
+            None => out.push(value.expose()),
+        },
+        tree => json(out, tree)?,
+    }
+    Ok(())
 }
 
 /// `KEY='value'` lines that a POSIX shell can source (XCU 2.2.2: nothing is special between single quotes but the

@@ -42,7 +42,7 @@ pub(super) fn entry(path: &str, bytes: SecretValue, keys: &Keys) -> Result<Secre
     let Some(format) = format_of(plain_name(path)) else { return value(path, bytes, keys) };
     match bytes.expose_str().filter(|text| sops::has_encrypted_values(text)) {
         Some(_) => document(path, format, &bytes, keys),
-        None => Ok(as_it_is(bytes)),
+        None => Ok(bytes.into()),
     }
 }
 
@@ -74,16 +74,12 @@ fn format_of(path: &str) -> Option<Format> {
     }
 }
 
-fn as_it_is(bytes: SecretValue) -> SecretTree {
-    if bytes.expose_str().is_some() { SecretTree::Text(bytes) } else { SecretTree::Binary(bytes) }
-}
-
 /// A file that is no document by its name. SOPS wraps such a one into JSON.
 fn value(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
     let Some(text) = bytes.expose_str().filter(|text| sops::has_encrypted_values(text)) else {
-        return Ok(as_it_is(bytes));
+        return Ok(bytes.into());
     };
-    if serde_json::from_str::<SecretTree>(text).is_ok_and(|tree| sops::is_sops(&tree)) {
+    if SecretTree::from_json(text.as_bytes()).is_ok_and(|tree| sops::is_sops(&tree)) {
         return sops::decrypt(path, sops::Format::Binary, text, keys);
     }
     let problem = "has values that sops encrypted, in a format that cannot be read here: use YAML, JSON, dotenv or binary \
@@ -92,43 +88,40 @@ fn value(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, Prov
 }
 
 /// What cannot be parsed is unavailable and not invalid: it may be half of a write, and is put right by the next one.
-/// Parsers' own messages may quote the text, so only their positions are told.
 fn document(path: &str, format: Format, bytes: &SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
-    let bad = |problem: String| ProviderError::new(ErrorKind::Unavailable, format!("{path}: {problem}"));
-    let text = bytes.expose_str().ok_or_else(|| bad("is not UTF-8".to_owned()))?;
+    let bad = |kind, problem: &str| ProviderError::new(kind, format!("{path}: {problem}"));
     let encrypted = match format {
         Format::Json => sops::Format::Json,
         Format::Yaml => sops::Format::Yaml,
         Format::Dotenv => sops::Format::Dotenv,
     };
-    if sops::has_encrypted_values(text) || (matches!(format, Format::Dotenv) && sops::is_sops_dotenv(text)) {
+    let text = bytes.expose_str().filter(|text| {
+        sops::has_encrypted_values(text) || (matches!(format, Format::Dotenv) && sops::is_sops_dotenv(text))
+    });
+    if let Some(text) = text {
         return sops::decrypt(path, encrypted, text, keys);
     }
-    let tree = parse(format, text).map_err(bad)?;
-    if sops::is_sops(&tree) {
-        return sops::decrypt(path, encrypted, text, keys);
-    }
-    // Half of a YAML document often is one, of a single word or none.
-    match tree {
-        tree @ (SecretTree::Map(_) | SecretTree::List(_)) => Ok(tree),
-        _ => Err(bad("is a single value, not a document with keys".to_owned())),
+    let tree = match format {
+        Format::Json => SecretTree::from_json(bytes.expose()),
+        Format::Yaml => SecretTree::from_yaml(bytes.expose()),
+        Format::Dotenv => return dotenv(bytes).map_err(|error| bad(error.kind, &error.message)),
+    };
+    let tree = tree.map_err(|error| {
+        let kind = if error.is_malformed() { ErrorKind::Unavailable } else { ErrorKind::Invalid };
+        bad(kind, &error.to_string())
+    })?;
+    match (tree, bytes.expose_str()) {
+        (tree, Some(text)) if sops::is_sops(&tree) => sops::decrypt(path, encrypted, text, keys),
+        (tree @ (SecretTree::Map(_) | SecretTree::List(_)), _) => Ok(tree),
+        // Half of a YAML document often is one, of a single word or none.
+        _ => Err(bad(ErrorKind::Unavailable, "is a single value, not a document with keys")),
     }
 }
 
-fn parse(format: Format, text: &str) -> Result<SecretTree, String> {
-    match format {
-        Format::Dotenv => dotenv::parse(text.as_bytes()).map_err(|error| error.to_string()).map(|entries| {
-            SecretTree::Map(entries.into_iter().map(|(key, value)| (key, SecretTree::Text(value))).collect())
-        }),
-        Format::Json => serde_json::from_str(text)
-            .map_err(|error| format!("is no JSON at line {}, column {}", error.line(), error.column())),
-        Format::Yaml => {
-            // YAML 1.2: "no" is a word, also as a password.
-            let options = serde_saphyr::options! { with_snippet: false, strict_booleans: true };
-            serde_saphyr::from_str_with_options(text, options).map_err(|error| match error.location() {
-                Some(at) => format!("is no YAML at line {}, column {}", at.line(), at.column()),
-                None => "is no YAML".to_owned(),
-            })
-        }
-    }
+fn dotenv(bytes: &SecretValue) -> Result<SecretTree, ProviderError> {
+    let entries = dotenv::parse(bytes.expose()).map_err(|error| {
+        let kind = if error.is_malformed() { ErrorKind::Unavailable } else { ErrorKind::Invalid };
+        ProviderError::new(kind, error.to_string())
+    })?;
+    Ok(SecretTree::Map(entries.into_iter().map(|(key, value)| (key, value.into())).collect()))
 }

@@ -7,11 +7,12 @@
 
 use aws_lc_rs::digest;
 
-use self::node::{Fields, Node};
-use self::value::{DataKey, Kind};
+use self::node::Typed;
+use self::value::DataKey;
 use super::keys::{Keys, Sealed};
 use crate::provider::{ErrorKind, ProviderError};
-use crate::secret::{SecretTree, SecretValue};
+use crate::secret::document::{Fields, Node};
+use crate::secret::{DocumentError, SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name};
 
 mod node;
@@ -178,7 +179,7 @@ fn walk(document: Fields, metadata: &Metadata, key: &DataKey) -> Result<SecretTr
     let found = walk.mac.finish().as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02X}"));
     let (kind, written) = value::decrypt(&metadata.mac, key, &metadata.last_modified)
         .map_err(|_| Problem::new("has a MAC that cannot be decrypted: the file was changed without sops"))?;
-    if kind == Kind::Text && written == SecretValue::from(found) {
+    if kind == value::Kind::Text && written == SecretValue::from(found) {
         return Ok(tree);
     }
     Err(Problem::new(
@@ -207,17 +208,24 @@ impl Problem {
     }
 }
 
+impl From<DocumentError> for Problem {
+    fn from(error: DocumentError) -> Self {
+        let problem = error.to_string();
+        if error.is_malformed() { Self::unreadable(problem) } else { Self::new(problem) }
+    }
+}
+
 // === impl Metadata ===
 
 impl Metadata {
     fn read(node: &Node) -> Result<Self, Problem> {
-        let text = |name: &str| node.get(name).and_then(Node::text).unwrap_or_default().to_owned();
+        let text = |name: &str| node.get(name).and_then(node::text).unwrap_or_default().to_owned();
         let items = |name: &str| match node.get(name) {
             Some(Node::List(items)) => items.as_slice(),
             _ => &[],
         };
         let each = |name: &str| -> Vec<String> {
-            let texts = items("age").iter().filter_map(|item| item.get(name).and_then(Node::text));
+            let texts = items("age").iter().filter_map(|item| item.get(name).and_then(node::text));
             texts.map(str::to_owned).collect()
         };
         let (data_keys, recipients) = (each("enc"), each("recipient"));
@@ -237,11 +245,10 @@ impl Metadata {
         if mac.is_empty() {
             return Err(Problem::new("has no MAC, so that nothing tells whether it was changed: encrypt it again"));
         }
-        // Dotenv files have only text.
         let mac_only_encrypted = match node.get("mac_only_encrypted") {
-            Some(Node::Bool(only)) => *only,
-            Some(other) => other.text() == Some("true"),
-            None => false,
+            // Dotenv files have only text.
+            Some(Node::Literal(only) | Node::Plain(only) | Node::Text(only)) => only.expose() == b"true",
+            _ => false,
         };
         let rule = Rule::read(node)?;
         if mac_only_encrypted && matches!(rule, Rule::Looks) {
@@ -266,7 +273,7 @@ impl Metadata {
 
 impl Rule {
     fn read(node: &Node) -> Result<Self, Problem> {
-        let text = |name: &str| node.get(name).and_then(Node::text).filter(|text| !text.is_empty());
+        let text = |name: &str| node.get(name).and_then(node::text).filter(|text| !text.is_empty());
         let regex = REGEX_RULES.iter().find_map(|name| text(name));
         match (text("unencrypted_suffix"), text("encrypted_suffix"), regex) {
             (None, None, None) => Ok(Self::Except("_unencrypted".to_owned())),
@@ -306,34 +313,38 @@ impl Walk<'_> {
     /// `None` is an encrypted comment: SOPS keeps those of a list among its items.
     fn node(&mut self, node: Node, matched: bool) -> Result<Option<SecretTree>, Problem> {
         let text = match node {
-            Node::Null => return Ok(Some(SecretTree::Literal("null".into()))),
             Node::Map(fields) => return self.map(fields, matched).map(Some),
             Node::List(items) => {
                 let items = items.into_iter().filter_map(|item| self.node(item, matched).transpose());
                 return items.collect::<Result<_, _>>().map(|items| Some(SecretTree::List(items)));
             }
-            Node::Text(text) => text,
-            scalar => {
-                if self.is_encrypted(matched, None) {
-                    return Err(self.plain_where_encrypted());
+            Node::Text(text) | Node::Bytes(text) => text,
+            Node::Literal(ref text) | Node::Plain(ref text) => match node::typed(text.expose_str().unwrap_or_default())
+            {
+                Typed::Text => text.clone(),
+                Typed::Null => return Ok(Some(SecretTree::null())),
+                _ if self.is_encrypted(matched, None) => return Err(self.plain_where_encrypted()),
+                typed => {
+                    if let Some(in_mac) = value::in_mac(typed, text) {
+                        self.hash(&in_mac, false);
+                    }
+                    return Ok(Some(node.into()));
                 }
-                let (kind, text) = value::shown(&scalar);
-                return self.leaf(kind, text, false);
-            }
+            },
         };
-        if !self.is_encrypted(matched, Some(&text)) {
-            return self.leaf(Kind::Text, text, false);
-        }
         // SOPS leaves empty text as it is.
-        if text.is_empty() {
-            return self.leaf(Kind::Text, text, true);
+        let is_encrypted = self.is_encrypted(matched, Some(&text));
+        if !is_encrypted || text.is_empty() {
+            self.hash(&text, is_encrypted);
+            return Ok(Some(text.into()));
         }
         let Some(sealed) = text.expose_str().filter(|text| text.starts_with(ENCRYPTED)) else {
             return Err(self.plain_where_encrypted());
         };
-        let (kind, text) =
-            value::decrypt(sealed, self.key, &self.path).map_err(|problem| Problem::new(problem).at(&self.path))?;
-        self.leaf(kind, text, true)
+        let opened = value::decrypt(sealed, self.key, &self.path).and_then(|(kind, text)| value::leaf(kind, text));
+        let value::Leaf { tree, in_mac } = opened.map_err(|problem| Problem::new(problem).at(&self.path))?;
+        self.hash(&in_mac, true);
+        Ok(tree)
     }
 
     fn is_encrypted(&self, matched: bool, text: Option<&SecretValue>) -> bool {
@@ -349,13 +360,10 @@ impl Walk<'_> {
             .at(&self.path)
     }
 
-    fn leaf(&mut self, kind: Kind, text: SecretValue, encrypted: bool) -> Result<Option<SecretTree>, Problem> {
-        let value::Leaf { tree, in_mac } =
-            value::leaf(kind, text).map_err(|problem| Problem::new(problem).at(&self.path))?;
-        if encrypted || !self.only_encrypted {
+    fn hash(&mut self, in_mac: &SecretValue, is_encrypted: bool) {
+        if is_encrypted || !self.only_encrypted {
             self.mac.update(in_mac.expose());
         }
-        Ok(tree)
     }
 }
 

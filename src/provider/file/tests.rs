@@ -77,7 +77,7 @@ fn resolve(text: &str) -> Result<Request, String> {
 }
 
 fn json(text: &str) -> SecretTree {
-    serde_json::from_str(text).unwrap()
+    SecretTree::from_json(text.as_bytes()).unwrap()
 }
 
 async fn read(files: &mut Files, path: &str) -> Result<SecretTree, ProviderError> {
@@ -194,8 +194,12 @@ async fn p5_what_cannot_be_read_has_a_kind_and_a_sentence_without_content() {
         ("empty.yaml", ""),
         ("word.yaml", "canary"),
         ("duplicate.yaml", "canary: 1\ncanary: 2\n"),
+        ("duplicate.json", r#"{"canary":1, "canary":2}"#),
+        ("several.yaml", "canary: 1\n---\ncanary: 2\n"),
         ("good", "canary"),
     ]);
+    fixture.write("many.json", format!("[{}0]", "0,".repeat(500_000)));
+    fixture.write("many.env", (0..60_000).map(|key| format!("K{key}=canary\n")).collect::<Vec<_>>().concat());
     fixture.write("latin1.json", b"{\"k\": \"canary\xff\"}");
     fixture.write("large", vec![b'x'; (1 << 20) + 1]);
     fixture.write("largest", vec![b'x'; 1 << 20]);
@@ -210,11 +214,15 @@ async fn p5_what_cannot_be_read_has_a_kind_and_a_sentence_without_content() {
         ("none", ErrorKind::NotFound, "no such file"),
         ("good/below", ErrorKind::NotFound, "no such file"),
         ("bad.json", ErrorKind::Unavailable, "line 2, column"),
-        ("bad.yaml", ErrorKind::Unavailable, "no YAML at line"),
+        ("bad.yaml", ErrorKind::Unavailable, "no YAML at line 1, column 4"),
         ("bad.env", ErrorKind::Unavailable, "line 2: there is no KEY=value"),
         ("empty.yaml", ErrorKind::Unavailable, "not a document"),
         ("word.yaml", ErrorKind::Unavailable, "not a document"),
-        ("duplicate.yaml", ErrorKind::Unavailable, "no YAML at line 2"),
+        ("duplicate.yaml", ErrorKind::Invalid, "has the same key twice at line 2, column 1"),
+        ("duplicate.json", ErrorKind::Invalid, "has the same key twice at line 1, column 14"),
+        ("many.json", ErrorKind::Invalid, "has more than 10000 values: split it"),
+        ("many.env", ErrorKind::Invalid, "there are more than 10000 keys: split the file"),
+        ("several.yaml", ErrorKind::Invalid, "has several YAML documents: put each into a file of its own"),
         ("latin1.json", ErrorKind::Unavailable, "not UTF-8"),
         ("large", ErrorKind::Invalid, "more than 1048576 bytes"),
         ("fifo", ErrorKind::Invalid, "neither a file nor a directory"),

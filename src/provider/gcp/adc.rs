@@ -127,7 +127,7 @@ impl External {
             Some(SourceFormat { r#type, subject_token_field_name: Some(field) }) if r#type == "json" => field,
             Some(_) => return Err(invalid(format!("{WHAT}: the credential_source's format is neither text nor json"))),
         };
-        let found = serde_json::from_slice::<SecretTree>(content.expose()).ok().and_then(|tree| tree.key(field).ok());
+        let found = SecretTree::from_json(content.expose()).ok().and_then(|tree| tree.key(field).ok());
         found.as_ref().and_then(SecretTree::as_value).cloned().ok_or_else(|| {
             invalid(format!("subject token: {} is no JSON document with a text {field:?}", file.display()))
         })

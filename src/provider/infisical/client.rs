@@ -9,8 +9,7 @@ use aws_lc_rs::{hmac, rand};
 use hyper::Method;
 use hyper::header::AUTHORIZATION;
 use hyper_util::client::proxy::matcher::Matcher;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::InfisicalSettings;
@@ -156,7 +155,7 @@ impl Infisical {
     }
 
     /// What a 200 says; any other status is an error.
-    pub(super) fn parse<T: DeserializeOwned>(&self, response: &Response, what: &str) -> Result<T, Failure> {
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&self, response: &'a Response, what: &str) -> Result<T, Failure> {
         if response.status.as_u16() != 200 || throttled(response, self.client.address()).is_some() {
             return Err(self.refused(response, what));
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use super::asked::Asked;
 use super::client::{Infisical, to_json};
@@ -40,9 +41,11 @@ struct LeaseCall<'a> {
 }
 
 #[derive(Deserialize)]
-struct Made {
+struct Made<'a> {
     lease: Granted,
-    data: SecretTree,
+    /// Read by itself: no number in it may be computed.
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +124,10 @@ impl Infisical {
         let response = self.send(Kind::Write, self.call(Method::POST, LEASES)?.json(to_json(&body))).await?;
         let Made { lease: granted, data } = self.parse(&response, &told)?;
         let ttl = granted.ttl(&granted.created_at).ok_or_else(|| self.garbage(&told))?;
+        let data = SecretTree::from_json(data.get().as_bytes()).map_err(|error| {
+            let message = format!("{} answers {told} with a document that {error}", self.client.address());
+            Failure::new(ErrorKind::Invalid, message)
+        })?;
         if !matches!(data, SecretTree::Map(_)) {
             return Err(self.garbage(&told));
         }

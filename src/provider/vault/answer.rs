@@ -3,13 +3,14 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::provider::{Answer, Lease, Version, time};
-use crate::secret::{SecretTree, SecretValue};
+use crate::secret::{DocumentError, SecretTree, SecretValue};
 
 /// Every answer's frame.
 #[derive(Deserialize)]
-pub(super) struct Envelope {
+pub(super) struct Envelope<'a> {
     #[serde(default)]
     pub(super) lease_id: Option<SecretValue>,
     #[serde(default)]
@@ -17,8 +18,9 @@ pub(super) struct Envelope {
     /// Seconds. Without a lease id it is KV version 1's hint about how often to look.
     #[serde(default)]
     pub(super) lease_duration: u64,
-    #[serde(default)]
-    pub(super) data: Option<SecretTree>,
+    /// Read by itself: no number in it may be computed.
+    #[serde(default, borrow)]
+    data: Option<&'a RawValue>,
     #[serde(default)]
     pub(super) auth: Option<Auth>,
     /// The engine's type; older servers do not say.
@@ -82,13 +84,27 @@ const EXPIRIES: [(&str, Expiry); 4] = [
 
 // === impl Envelope ===
 
-impl Envelope {
+impl Envelope<'_> {
+    /// All that is in this answer, if there is anything.
+    ///
+    /// # Errors
+    /// [`DocumentError`] if it is over a bound, or has a key twice.
+    pub(super) fn data(&self) -> Result<Option<SecretTree>, DocumentError> {
+        self.data.map(|data| SecretTree::from_json(data.get().as_bytes())).transpose()
+    }
+
     /// The values in this answer, if there are any. `path` is what was read.
-    pub(super) fn into_answer(self, path: &str) -> Option<Answer> {
-        let tree = self.data?;
+    ///
+    /// # Errors
+    /// As [`Self::data`].
+    pub(super) fn into_answer(self, path: &str) -> Result<Option<Answer>, DocumentError> {
+        Ok(self.data()?.map(|tree| self.with(tree, path)))
+    }
+
+    fn with(self, tree: SecretTree, path: &str) -> Answer {
         if let Some(id) = self.lease_id.filter(|id| !id.is_empty()) {
             let lease = Lease { id, ttl: Duration::from_secs(self.lease_duration), renewable: self.renewable };
-            return Some(Answer { tree, version: None, expires_in: None, lease: Some(lease) });
+            return Answer { tree, version: None, expires_in: None, lease: Some(lease) };
         }
         let (tree, version) = match versioned(tree, path) {
             Ok((tree, version)) => (tree, Some(version)),
@@ -96,7 +112,7 @@ impl Envelope {
         };
         let is_kv = version.is_some() || self.mount_type.as_deref() == Some("kv");
         let expires_in = if is_kv { None } else { expiry(&tree) };
-        Some(Answer { tree, version, expires_in, lease: None })
+        Answer { tree, version, expires_in, lease: None }
     }
 }
 
@@ -181,7 +197,7 @@ mod tests {
     use super::*;
 
     fn answer(path: &str, json: &str) -> Answer {
-        serde_json::from_str::<Envelope>(json).unwrap().into_answer(path).unwrap()
+        serde_json::from_str::<Envelope<'_>>(json).unwrap().into_answer(path).unwrap().unwrap()
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::provider::{
     Settings as _, Version,
 };
 use crate::reference::{Request, VERSION_PARAM};
-use crate::secret::SecretValue;
+use crate::secret::{DocumentError, SecretValue};
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
@@ -120,8 +120,16 @@ impl Vault {
         Failure::new(ErrorKind::Unavailable, message)
     }
 
+    /// It is JSON, and cannot be taken.
+    pub(super) fn unusable(&self, what: &str, error: &DocumentError) -> Failure {
+        Failure::new(
+            ErrorKind::Invalid,
+            format!("{} answers {what} with a document that {error}", self.client.address()),
+        )
+    }
+
     /// The frame of a successful answer.
-    pub(super) fn parse(&self, response: &Response, what: &str) -> Result<Envelope, Failure> {
+    pub(super) fn parse<'a>(&self, response: &'a Response, what: &str) -> Result<Envelope<'a>, Failure> {
         if response.status.as_u16() != 200 {
             return Err(self.store_failure(response, what));
         }
@@ -265,7 +273,10 @@ impl Vault {
         let path = request.path.as_str();
         let invalid = |problem| Err(Failure::new(ErrorKind::Invalid, format!("{path} {problem}")));
         match response.status.as_u16() {
-            200 => self.parse(response, path)?.into_answer(path).ok_or_else(|| self.garbage(path)),
+            200 => {
+                let answer = self.parse(response, path)?.into_answer(path);
+                answer.map_err(|error| self.unusable(path, &error))?.ok_or_else(|| self.garbage(path))
+            }
             204 => invalid("answers nothing that could be delivered"),
             400 if is_write => invalid("refuses these parameters: see what its engine's API takes"),
             400 => invalid("is refused as a bad request: see what its engine's API takes"),

@@ -147,7 +147,7 @@ impl Vault {
         if is_refusal(response.status) {
             return Ok(Held::new(token, 0, false));
         }
-        let data = self.parse(&response, WHAT)?.data;
+        let data = self.parse(&response, WHAT)?.data().map_err(|error| self.unusable(WHAT, &error))?;
         let field = |name| data.as_ref().and_then(|data| data.key(name).ok());
         let life = field("ttl").as_ref().and_then(number).unwrap_or_default();
         let renewable = matches!(field("renewable"), Some(SecretTree::Literal(value)) if value.expose() == b"true");

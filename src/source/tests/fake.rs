@@ -117,7 +117,7 @@ impl State {
             self.leases.insert(id.clone(), Granted { path: path.to_owned(), ends: now + ttl, latest: now + max });
             Lease { id: id.as_str().into(), ttl, renewable }
         });
-        let tree: SecretTree = serde_json::from_str(&json).unwrap();
+        let tree = SecretTree::from_json(json.as_bytes()).unwrap();
         if let Some(Version(version)) = &version {
             self.past.insert((path.to_owned(), version.clone()), tree.clone());
         }

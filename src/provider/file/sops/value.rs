@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::ENCRYPTED;
-use super::node::Node;
+use super::node::Typed;
 use crate::secret::{SecretTree, SecretValue};
 
 /// AES-256-GCM with SOPS' nonces of 256 bits.
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Comment,
 }
 
-/// A value in the open.
+/// A value that was encrypted.
 pub(super) struct Leaf {
     /// What it is for us; `None` for a comment.
     pub(super) tree: Option<SecretTree>,
@@ -61,7 +61,7 @@ pub(super) fn decrypt(sealed: &str, key: &DataKey, place: &str) -> Result<(Kind,
     Ok((kind, SecretValue::new(std::mem::take(&mut *data))))
 }
 
-/// What a value in the open is for us, and in the MAC: there, numbers and truth are in one form only.
+/// What a decrypted value is for us, and in the MAC.
 ///
 /// # Errors
 /// If it is not of its type.
@@ -69,17 +69,14 @@ pub(super) fn leaf(kind: Kind, text: SecretValue) -> Result<Leaf, &'static str> 
     let known = || text.expose_str().ok_or("is not of its type");
     let (tree, in_mac) = match kind {
         Kind::Comment => return Ok(Leaf { tree: None, in_mac: SecretValue::new(Vec::new()) }),
-        Kind::Text if text.expose_str().is_some() => (SecretTree::Text(text.clone()), text),
-        Kind::Text => (SecretTree::Binary(text.clone()), text),
+        Kind::Text => (SecretTree::from(text.clone()), text),
         Kind::Int => {
             let value: i64 = known()?.parse().map_err(|_| "is no whole number")?;
-            (SecretTree::Literal(value.to_string().into()), value.to_string().into())
+            (SecretTree::plain(text), value.to_string().into())
         }
         Kind::Float => {
             let value: f64 = known()?.parse().map_err(|_| "is no number")?;
-            // JSON has no name for what is no number.
-            let tree = serde_json::Number::from_f64(value).map(|number| SecretTree::Literal(number.to_string().into()));
-            (tree.unwrap_or_else(|| SecretTree::Text(float(value).into())), float(value).into())
+            (SecretTree::plain(text), float(value).into())
         }
         Kind::Bool => match known()? {
             "True" | "true" => (SecretTree::Literal("true".into()), "True".into()),
@@ -90,15 +87,16 @@ pub(super) fn leaf(kind: Kind, text: SecretValue) -> Result<Leaf, &'static str> 
     Ok(Leaf { tree: Some(tree), in_mac })
 }
 
-/// A scalar that is not text, in the form that it would be encrypted in.
-pub(super) fn shown(scalar: &Node) -> (Kind, SecretValue) {
-    match scalar {
-        Node::Bool(true) => (Kind::Bool, "True".into()),
-        Node::Bool(false) => (Kind::Bool, "False".into()),
-        Node::Int(value) => (Kind::Int, value.to_string().into()),
-        Node::Float(value) => (Kind::Float, float(*value).into()),
-        _ => (Kind::Comment, SecretValue::new(Vec::new())),
-    }
+/// What a scalar in the open is in the MAC; `None` for null, which is in none.
+pub(super) fn in_mac(typed: Typed, text: &SecretValue) -> Option<SecretValue> {
+    Some(match typed {
+        Typed::Null => return None,
+        Typed::Bool(true) => "True".into(),
+        Typed::Bool(false) => "False".into(),
+        Typed::Int(value) => value.to_string().into(),
+        Typed::Float(value) => float(value).into(),
+        Typed::Text => text.clone(),
+    })
 }
 
 /// As Go's `strconv.FormatFloat(value, 'f', -1, 64)`: the fewest digits that mean it, no exponent.

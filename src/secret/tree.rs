@@ -1,0 +1,220 @@
+//! What a store answered, and how values are found in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{DocumentError, SecretValue};
+use crate::sentence::{Sentence, store_names};
+
+/// What a store answered for one request: a value, or a document of values.
+///
+/// Keys are names, not secrets: they may stand in errors. Leaves may not.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SecretTree {
+    /// A JSON number, `true`, `false` or `null`, to the letter as its source has it: no digit is ever computed.
+    Literal(SecretValue),
+    /// UTF-8 text.
+    Text(SecretValue),
+    /// Bytes that are not UTF-8.
+    Binary(SecretValue),
+    /// An ordered list.
+    List(Vec<SecretTree>),
+    /// A document, keys in byte order.
+    Map(BTreeMap<String, SecretTree>),
+}
+
+/// Why [`SecretTree::pointer`] found nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// No such key; `known` are its neighbours, which only the store knows.
+    #[error("no key {key:?}")]
+    NoKey {
+        /// The key that was asked for.
+        key: String,
+        /// The keys that exist beside it.
+        known: Vec<String>,
+    },
+    /// The pointer goes on below a plain value.
+    #[error("{key:?} is asked for inside a single value, not a document")]
+    NotADocument {
+        /// The key that was asked for.
+        key: String,
+    },
+    /// The pointer goes on below text that is no document.
+    #[error("{key:?} is asked for inside text that {error}")]
+    NoJson {
+        /// The key that was asked for.
+        key: String,
+        /// What is wrong with the text, and where.
+        error: DocumentError,
+    },
+}
+
+// === impl LookupError ===
+
+impl LookupError {
+    /// What to tell: logs have the neighbours, too.
+    #[must_use]
+    pub fn sentence(&self) -> Sentence {
+        let public = self.to_string();
+        match self {
+            Self::NoKey { known, .. } if !known.is_empty() => {
+                let known = store_names(known.iter().map(String::as_str));
+                Sentence::hiding(format!("{public} (there are: {known})"), public)
+            }
+            _ => public.into(),
+        }
+    }
+}
+
+// === impl SecretTree ===
+
+impl SecretTree {
+    /// Text if the bytes are UTF-8, else binary.
+    #[must_use]
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        SecretValue::new(bytes).into()
+    }
+
+    /// JSON's `null`: no value at all.
+    #[must_use]
+    pub fn null() -> Self {
+        Self::Literal("null".into())
+    }
+
+    /// Whether this is JSON's `null`.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Literal(text) if text.expose() == b"null")
+    }
+
+    /// The single value, if this is one.
+    #[must_use]
+    pub fn as_value(&self) -> Option<&SecretValue> {
+        match self {
+            Self::Literal(value) | Self::Text(value) | Self::Binary(value) => Some(value),
+            Self::List(_) | Self::Map(_) => None,
+        }
+    }
+
+    /// Whether this is a document or list without anything in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::List(items) => items.is_empty(),
+            Self::Map(entries) => entries.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// The value under one literal key.
+    ///
+    /// # Errors
+    /// [`LookupError`] if there is no such key, or this is no document.
+    pub fn key(&self, key: &str) -> Result<Self, LookupError> {
+        self.pointer(&[key.to_owned()])
+    }
+
+    /// Follows unescaped JSON-pointer tokens (RFC 6901). Text that is itself a JSON document is parsed on the way,
+    /// since stores keep documents in string fields.
+    ///
+    /// # Errors
+    /// [`LookupError`] names the first token that leads nowhere.
+    pub fn pointer(&self, tokens: &[String]) -> Result<Self, LookupError> {
+        let Some((token, rest)) = tokens.split_first() else { return Ok(self.clone()) };
+        match self {
+            Self::Map(entries) => match entries.get(token) {
+                Some(child) => child.pointer(rest),
+                None => Err(LookupError::NoKey { key: token.clone(), known: entries.keys().cloned().collect() }),
+            },
+            Self::List(items) => match token.parse::<usize>().ok().and_then(|index| items.get(index)) {
+                Some(child) => child.pointer(rest),
+                None => Err(LookupError::NoKey { key: token.clone(), known: vec![format!("0 to {}", items.len())] }),
+            },
+            Self::Text(text) => match Self::from_json(text.expose()) {
+                Ok(parsed @ (Self::Map(_) | Self::List(_))) => parsed.pointer(tokens),
+                Ok(_) => Err(LookupError::NotADocument { key: token.clone() }),
+                Err(error) => Err(LookupError::NoJson { key: token.clone(), error }),
+            },
+            Self::Literal(_) | Self::Binary(_) => Err(LookupError::NotADocument { key: token.clone() }),
+        }
+    }
+}
+
+/// Text if the bytes are UTF-8, else binary.
+impl From<SecretValue> for SecretTree {
+    fn from(value: SecretValue) -> Self {
+        if value.expose_str().is_some() { Self::Text(value) } else { Self::Binary(value) }
+    }
+}
+
+impl fmt::Debug for SecretTree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Literal(_) | Self::Text(_) | Self::Binary(_) => f.write_str("<redacted>"),
+            Self::List(items) => f.debug_list().entries(items).finish(),
+            Self::Map(entries) => f.debug_map().entries(entries).finish(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(json: &str) -> SecretTree {
+        SecretTree::from_json(json.as_bytes()).unwrap()
+    }
+
+    fn tokens(pointer: &[&str]) -> Vec<String> {
+        pointer.iter().map(|&token| token.to_owned()).collect()
+    }
+
+    #[test]
+    fn p5_debug_never_shows_a_value() {
+        let shown = format!("{:?}", tree(r#"{"user":"canary-a","deep":{"list":["canary-b",424242]}}"#));
+        assert!(!shown.contains("canary") && !shown.contains("424242"), "{shown}");
+        assert!(shown.contains("user"), "keys may be shown: {shown}");
+        assert_eq!(format!("{:?}", SecretValue::from("canary")), "<redacted>");
+    }
+
+    #[test]
+    fn pointer_walks_documents_lists_and_json_in_strings() {
+        let doc = tree(r#"{"db":"{\"users\":[{\"password\":\"p\"}]}","a.b":"dotted"}"#);
+        let found = doc.pointer(&tokens(&["db", "users", "0", "password"])).unwrap();
+        assert_eq!(found, SecretTree::Text("p".into()));
+        assert_eq!(doc.key("a.b").unwrap(), SecretTree::Text("dotted".into()));
+    }
+
+    #[test]
+    fn pointer_errors_name_the_key_and_its_neighbours_but_no_value() {
+        let doc = tree(r#"{"user":"canary","password":"canary"}"#);
+        let missing = doc.key("passwd").unwrap_err();
+        assert_eq!(&*missing.sentence(), r#"no key "passwd" (there are: password, user)"#);
+        assert_eq!(
+            (missing.sentence().public(), missing.to_string().as_str()),
+            (r#"no key "passwd""#, r#"no key "passwd""#)
+        );
+        let below = doc.pointer(&tokens(&["user", "name"])).unwrap_err().to_string();
+        assert_eq!(below, r#""name" is asked for inside text that is no JSON at line 1, column 1"#);
+    }
+
+    #[test]
+    fn asked_inside_text_that_is_no_document_it_is_told_where_it_stops_to_be_one() {
+        for (text, told) in [
+            ("{'canary':'u'}", r#""user" is asked for inside text that is no JSON at line 1, column 2"#),
+            ("canary", r#""user" is asked for inside text that is no JSON at line 1, column 1"#),
+            ("{\"user\":\n \"canary", r#""user" is asked for inside text that is no JSON at line 2, column 9"#),
+            (
+                r#"{"a":"canary","a":1}"#,
+                r#""user" is asked for inside text that has the same key twice at line 1, column 15"#,
+            ),
+            (r#""canary""#, r#""user" is asked for inside a single value, not a document"#),
+            ("42", r#""user" is asked for inside a single value, not a document"#),
+        ] {
+            assert_eq!(SecretTree::Text(text.into()).key("user").unwrap_err().to_string(), told, "{text}");
+        }
+        let marked = SecretTree::Text("\u{feff}{\"user\":\"u\"}".into());
+        assert_eq!(marked.key("user").unwrap(), SecretTree::Text("u".into()), "a byte-order mark is passed over");
+    }
+}

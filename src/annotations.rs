@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Bundle, FileMode, Format, Item, Target, VolumePath, one_line, suggestion};
+use crate::bundle::{self, Bundle, FileMode, Format, Item, Target, VolumePath, one_line, suggestion};
 use crate::environment::check_name;
 use crate::quantity::Amount;
-use crate::reference::{Reference, is_provider_name};
+use crate::reference::is_provider_name;
+use crate::steps::{self, OverBudget};
 
 /// Any annotation under this prefix opts a pod in.
 pub const PREFIX: &str = "hushpod.dev/";
@@ -70,6 +71,9 @@ keys! {
     REFRESH_NOW = "refresh-now", "–", false, "live: any new text fetches at once";
 }
 
+/// Most bytes of all annotations under [`PREFIX`], keys and values. Kubernetes takes 256 KiB of everybody's together.
+pub const MAX_BYTES: usize = 128 * 1024;
+
 /// Directory of the volume with one file for each variable of [`ENV_VARIABLE`]: bytes stay as they are.
 pub const ENV_DIR: &str = ".hushpod-env";
 
@@ -89,7 +93,7 @@ pub struct Options {
     /// Absolute mount path.
     pub mount_path: Option<String>,
     /// Names of the containers that get the mount; `None` is all but injected ones.
-    pub containers: Option<Vec<String>>,
+    pub containers: Option<BTreeSet<String>>,
     /// Place among init containers.
     pub init_order: Option<InitOrder>,
     /// Poll interval.
@@ -223,6 +227,12 @@ impl AnnotationError {
     }
 }
 
+impl From<OverBudget> for AnnotationError {
+    fn from(spent: OverBudget) -> Self {
+        Self::new("*", spent)
+    }
+}
+
 /// Whether the annotations ask for injection: any key under our prefix does, unless `inject` is `false`.
 #[must_use]
 pub fn opts_in(annotations: &BTreeMap<String, String>) -> bool {
@@ -244,7 +254,9 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<(Bundle, Options)
     let mut bundle = Bundle::default();
     let mut options = Options::default();
     let ours = annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())));
+    check_size(ours.clone())?;
     for (name, value) in ours {
+        steps::look(value)?;
         if !bundle_key(&mut bundle, name, value)? && !control_key(name, value)? {
             options.set(name, value).map_err(|problem| AnnotationError::new(name, problem))?;
         }
@@ -262,11 +274,30 @@ pub fn parse(annotations: &BTreeMap<String, String>) -> Result<(Bundle, Options)
     Ok((bundle, options))
 }
 
+/// Bounds everything that is parsed from them.
+fn check_size<'a>(ours: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Result<(), AnnotationError> {
+    let bytes: usize = ours.clone().map(|(name, value)| PREFIX.len() + name.len() + value.len()).sum();
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    let (largest, _) = ours.max_by_key(|(name, value)| name.len() + value.len()).unwrap_or_default();
+    let problem = format!(
+        "is the largest of the {PREFIX} annotations, which have {bytes} bytes together, over the limit of {MAX_BYTES}: \
+         take directories instead of many files, or shorter templates"
+    );
+    Err(AnnotationError::new(largest, problem))
+}
+
 /// Checks what [`ENV`] names against the bundle, and adds the variables that are annotated one by one.
 fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), AnnotationError> {
+    let items: BTreeMap<_, _> = if options.environment.is_empty() {
+        BTreeMap::new()
+    } else {
+        bundle.items.iter().map(|item| (item.target.path().as_str(), item)).collect()
+    };
     for source in &mut options.environment {
-        let item = bundle.items.iter().find(|item| item.target.path() == &source.path).ok_or_else(|| {
-            let known: Vec<_> = bundle.items.iter().map(|item| item.target.path().as_str()).collect();
+        let item = items.get(source.path.as_str()).ok_or_else(|| {
+            let known: Vec<_> = items.keys().copied().collect();
             let problem = format!(
                 "{:?} is no file of this pod{}",
                 source.path.as_str(),
@@ -312,7 +343,7 @@ pub fn variable(item: &Item) -> Option<&str> {
 /// Keys that say what to deliver. `false` if `name` is none of them.
 fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, AnnotationError> {
     let error = |problem: String| AnnotationError::new(name, problem);
-    let reference = || value.trim().parse::<Reference>().map_err(|problem| error(format!("{value:?}: {problem}")));
+    let reference = || bundle::parse_reference(value.trim()).map_err(error);
     let target = if let Some(file) = name.strip_prefix(FILE) {
         Target::File(file.parse::<VolumePath>().map_err(error)?)
     } else if let Some(dir) = name.strip_prefix(DIR) {
@@ -438,7 +469,7 @@ impl Options {
             CONTAINERS => self.containers = Some(parse_containers(value)?),
             INIT_ORDER => self.init_order = Some(value.parse()?),
             REFRESH => self.refresh = Some(parse_refresh(value)?),
-            NOTIFY => self.notify = value.split_whitespace().map(str::parse).collect::<Result<_, _>>()?,
+            NOTIFY => self.notify = distinct(value.split_whitespace()).map(str::parse).collect::<Result<_, _>>()?,
             FILE_MODE => self.file_mode = Some(value.parse()?),
             RUN_AS_USER => self.run_as_user = Some(parse_id(value)?),
             RUN_AS_GROUP => self.run_as_group = Some(parse_id(value)?),
@@ -512,12 +543,19 @@ fn parse_mount_path(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_containers(text: &str) -> Result<Vec<String>, String> {
-    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
-    match names.iter().find(|name| name.is_empty()) {
-        Some(_) => Err(format!("{text:?} has an empty name: write container names with commas between them")),
-        None => Ok(names),
+/// Each word once, in the order of their first places.
+fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let mut seen = BTreeSet::new();
+    words.filter(move |word| seen.insert(*word))
+}
+
+fn parse_containers(text: &str) -> Result<BTreeSet<String>, String> {
+    let names: BTreeSet<_> = distinct(text.split(',').map(str::trim)).map(str::to_owned).collect();
+    steps::take(names.len())?;
+    if names.contains("") {
+        return Err(format!("{text:?} has an empty name: write container names with commas between them"));
     }
+    Ok(names)
 }
 
 fn parse_environment(text: &str) -> Result<Vec<EnvironmentSource>, String> {

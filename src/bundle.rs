@@ -1,6 +1,7 @@
 //! The bundle: what a tenant wants delivered, and its YAML grammar (annotations, `hushpod.yaml`, CSI attributes).
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -8,8 +9,10 @@ use minijinja::machinery::{Token, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use serde_saphyr::budget::BudgetBreach;
 
 use crate::reference::Reference;
+use crate::steps;
 
 /// Most files and directories of a bundle: a plan of as many is near its limit.
 const MAX_ITEMS: usize = 1000;
@@ -17,13 +20,29 @@ const MAX_ITEMS: usize = 1000;
 const MAX_TEMPLATE_DEPTH: usize = 250;
 /// What is longer is no misspelt name: as Kubernetes has it for its own.
 const MAX_NAME_BYTES: usize = 253;
+/// Most pairs of letters that are compared for one suggestion.
+const MAX_COMPARED: usize = 1 << 17;
+/// Most bytes of the known words that a sentence lists.
+const MAX_LIST_BYTES: usize = 1000;
+/// Most bytes of one reference, as it is written.
+pub const MAX_REFERENCE_BYTES: usize = 4096;
+/// Most bytes of one template.
+pub const MAX_TEMPLATE_BYTES: usize = 32 * 1024;
+/// Most values and keys of the YAML in an annotation.
+pub const MAX_YAML_NODES: usize = 10_000;
 
 /// Everything a pod asks for, in the order it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bundle {
     /// Files and directories; no two of them share a path.
     pub items: Vec<Item>,
+    /// Where they are.
+    taken: BTreeSet<Spot>,
 }
+
+/// A target, by its path: what lies below a directory follows right behind it.
+#[derive(Debug, Clone)]
+struct Spot(Target);
 
 /// One file, or one directory with a file per key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,16 +151,51 @@ pub fn one_line(text: &str) -> String {
 #[must_use]
 pub fn suggestion(word: &str, known: &[&str]) -> String {
     // Comparing takes as many steps as both have letters, multiplied.
+    let mut room = MAX_COMPARED;
+    let most = |candidate: &str| 1.max(candidate.len() / 3);
+    let is_like = |candidate: &&&str| word.len().abs_diff(candidate.len()) <= most(candidate);
     let nearest = known
         .iter()
         .filter(|candidate| word.len().max(candidate.len()) <= MAX_NAME_BYTES)
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(is_like)
+        .map_while(|candidate| {
+            room = room.checked_sub(word.len() * candidate.len())?;
+            Some((strsim::damerau_levenshtein(word, candidate), candidate))
+        })
         .min()
-        .filter(|(distance, candidate)| *distance <= 1.max(candidate.len() / 3));
+        .filter(|(distance, candidate)| *distance <= most(candidate));
+    steps::spend(known.len() + (MAX_COMPARED - room) / 64);
     match nearest {
         Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
-        None => format!("; known are: {}", known.join(", ")),
+        None => format!("; known are: {}", list(known)),
     }
+}
+
+/// Words with commas between them; of many, the first.
+#[must_use]
+pub fn list(words: &[&str]) -> String {
+    let mut room = MAX_LIST_BYTES;
+    let fits = |word: &&&str| {
+        room = room.saturating_sub(word.len() + 2);
+        room > 0
+    };
+    let mut shown: Vec<_> = words.iter().take_while(fits).copied().collect();
+    if shown.len() < words.len() {
+        shown.push("…");
+    }
+    shown.join(", ")
+}
+
+/// Reads a reference that a tenant wrote.
+///
+/// # Errors
+/// One sentence that quotes it and says what to write.
+pub fn parse_reference(text: &str) -> Result<Reference, String> {
+    steps::look(text)?;
+    if text.len() > MAX_REFERENCE_BYTES {
+        return Err(format!("a reference has at most {MAX_REFERENCE_BYTES} bytes, and this one has {}", text.len()));
+    }
+    text.parse().map_err(|problem| format!("{text:?}: {problem}"))
 }
 
 // === impl VolumePath ===
@@ -293,7 +347,7 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] names the field and what would be accepted.
     pub fn from_yaml(text: &str) -> Result<Self, BundleError> {
-        let value = parse_yaml(text).map_err(|problem| BundleError::new("", problem))?;
+        let value = parse_annotation(text).map_err(|problem| BundleError::new("", problem))?;
         let Value::Array(entries) = value else {
             return Err(BundleError::new("", "is no list: write \"- {file: NAME, from: REFERENCE}\" lines"));
         };
@@ -314,11 +368,15 @@ impl Bundle {
         if self.items.len() == MAX_ITEMS {
             return Err(format!("is one more than {MAX_ITEMS}, the most of files and directories: take directories"));
         }
-        for other in &self.items {
-            if let Some(problem) = item.target.clash(&other.target) {
-                return Err(problem);
-            }
+        steps::look(item.target.path().as_str())?;
+        let spot = Spot(item.target.clone());
+        // Nothing lies below a file: if it would, the file is the last one before it, or it is the first one behind.
+        let before = self.taken.range(..=&spot).next_back();
+        let behind = self.taken.range(&spot..).next();
+        if let Some(problem) = before.into_iter().chain(behind).find_map(|other| item.target.clash(&other.0)) {
+            return Err(problem);
         }
+        self.taken.insert(spot);
         self.items.push(item);
         Ok(())
     }
@@ -329,9 +387,31 @@ impl Bundle {
 /// # Errors
 /// One sentence; of the parser's message its first line, since the rest is a picture of the source.
 pub fn parse_yaml(text: &str) -> Result<Value, String> {
-    serde_saphyr::from_str_with_options(text, serde_saphyr::options! { strict_booleans: true }).map_err(|error| {
-        let message = error.to_string();
-        format!("is no YAML: {}", message.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    parse_with(text, serde_saphyr::options! { strict_booleans: true })
+}
+
+/// Reads the YAML of an annotation, which has no anchors: a few aliases of aliases would be gigabytes.
+fn parse_annotation(text: &str) -> Result<Value, String> {
+    let budget = serde_saphyr::budget! { max_aliases: 0, max_anchors: 0, max_merge_keys: 0, max_nodes: MAX_YAML_NODES };
+    parse_with(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false, budget: budget })
+}
+
+fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Value, String> {
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| match error {
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. }, location } => {
+            format!(
+                "line {}: has an anchor or alias, which begin with & and *: write out what they stand for, or put quotes \
+                 around a text",
+                location.line()
+            )
+        }
+        serde_saphyr::Error::Budget { breach: BudgetBreach::Nodes { .. }, .. } => {
+            format!("has more than {MAX_YAML_NODES} values: take directories instead of many files")
+        }
+        error => {
+            let message = error.to_string();
+            format!("is no YAML: {}", message.lines().next().unwrap_or_default().trim_start_matches("error: "))
+        }
     })
 }
 
@@ -357,6 +437,28 @@ impl Target {
         }
     }
 }
+
+// === impl Spot ===
+
+impl Ord for Spot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.path().as_str().split('/').cmp(other.0.path().as_str().split('/'))
+    }
+}
+
+impl PartialOrd for Spot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Spot {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Spot {}
 
 // === impl Item ===
 
@@ -415,6 +517,11 @@ impl Item {
             }
             if matches!(self.from, From::Merge(_)) {
                 return Err(("from", "a template needs names: write from: {name: REFERENCE}".to_owned()));
+            }
+            if template.len() > MAX_TEMPLATE_BYTES {
+                let problem =
+                    format!("a template has at most {MAX_TEMPLATE_BYTES} bytes, and this one has {}", template.len());
+                return Err(("template", problem));
             }
             check_template(template).map_err(|problem| ("template", problem))?;
             return Ok(());
@@ -517,15 +624,21 @@ impl Fields<'_> {
 
     fn from(&self) -> Result<From, BundleError> {
         let reference = |place: &str, value: &Value| match value {
-            Value::String(text) => {
-                text.parse::<Reference>().map_err(|problem| self.error(place, format!("{text:?}: {problem}")))
-            }
+            Value::String(text) => parse_reference(text).map_err(|problem| self.error(place, problem)),
             _ => Err(self.error(place, "is no reference: write \"[provider:]path[#key]\"")),
         };
         match self.fields.get("from") {
             Some(value @ Value::String(_)) => reference("from", value).map(From::One),
             Some(Value::Array(list)) if !list.is_empty() => {
-                let each = list.iter().enumerate().map(|(index, value)| reference(&format!("from[{index}]"), value));
+                let mut seen = BTreeSet::new();
+                let each = list.iter().enumerate().map(|(index, value)| {
+                    let place = format!("from[{index}]");
+                    let reference = reference(&place, value)?;
+                    if value.as_str().is_some_and(|text| seen.insert(text)) {
+                        return Ok(reference);
+                    }
+                    Err(self.error(&place, format!("\"{reference}\" stands there twice: write it once")))
+                });
                 each.collect::<Result<_, _>>().map(From::Merge)
             }
             Some(Value::Object(map)) if !map.is_empty() => {

@@ -1,5 +1,6 @@
 //! The operator's configuration: where stores are, who may use what, and defaults for every annotation.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -12,11 +13,15 @@ use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::is_provider_name;
 
+mod allow;
 pub mod injected;
 mod proxy;
 mod unlock;
 
+use allow::RawAllow;
 use proxy::ProxyFields;
+
+pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
 
 /// Everything the operator decides; validated when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,21 +67,6 @@ pub struct ProviderConfig {
     pub proxy: Option<Proxy>,
     /// Who may ask for what; `None` is everyone for everything.
     pub allow: Option<Vec<Allow>>,
-}
-
-/// One rule: these namespaces may make these requests.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Allow {
-    /// Globs of namespace names.
-    pub namespaces: Vec<String>,
-    /// Globs of canonical requests, `{{namespace}}` and `{{service_account}}` filled in; all of them if left out.
-    #[serde(default = "everything")]
-    pub requests: Vec<String>,
-}
-
-fn everything() -> Vec<String> {
-    vec!["*".to_owned()]
 }
 
 /// Who asks, and what templates are filled with: the pod's namespace and service account.
@@ -144,7 +134,7 @@ struct RawProvider {
     revoke_on_exit: bool,
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
-    allow: Option<Vec<Allow>>,
+    allow: Option<Vec<RawAllow>>,
 }
 
 impl RawProvider {
@@ -261,43 +251,49 @@ impl ProviderConfig {
         settings.as_settings().validate().map_err(|problem| error("", problem))?;
         let raw: RawProvider =
             serde_json::from_value(Value::Object(common)).map_err(|problem| error("", problem.to_string()))?;
-        Self::from_parts(settings, raw, for_all).map_err(|(field, problem)| error(field, problem))
+        Self::from_parts(settings, raw, for_all).map_err(|(field, problem)| error(&field, problem))
     }
 
     fn from_parts(
         settings: ProviderSettings,
         raw: RawProvider,
         for_all: &ProxyFields,
-    ) -> Result<Self, (&'static str, String)> {
+    ) -> Result<Self, (Cow<'static, str>, String)> {
         let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, allow } = raw;
         let token_seconds = token_seconds.unwrap_or(600);
         if !(600..=3600).contains(&token_seconds) {
-            return Err((".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
+            return Err((".tokenSeconds".into(), format!("{token_seconds} is not between 600 and 3600")));
         }
         if audience.as_deref() == Some("") {
-            return Err((".audience", "an empty audience is the API server's own: name the store's".to_owned()));
+            return Err((".audience".into(), "an empty audience is the API server's own: name the store's".to_owned()));
         }
         if audience.is_some() && settings.as_settings().default_audience().is_none() {
             return Err((
-                ".audience",
+                ".audience".into(),
                 "this provider takes no projected token with these settings: leave it out".to_owned(),
             ));
         }
-        let proxy = ProxyFields::checked(proxy, no_proxy)?;
+        let proxy = ProxyFields::checked(proxy, no_proxy).map_err(|(field, problem)| (field.into(), problem))?;
         let is_remote = settings.as_settings().is_remote();
         if !proxy.is_empty() && !is_remote {
-            return Err((".proxy", "this provider is not reached over a network: leave it out".to_owned()));
+            return Err((".proxy".into(), "this provider is not reached over a network: leave it out".to_owned()));
         }
         let default_audience = settings.as_settings().default_audience().map(str::to_owned);
-        let refresh = refresh.map(|text| parse_duration(&text)).transpose().map_err(|problem| (".refresh", problem))?;
+        let refresh = refresh.map(|text| parse_duration(&text)).transpose();
+        let refresh = refresh.map_err(|problem| (".refresh".into(), problem))?;
         if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
-            return Err((".refresh", "a second is the least".to_owned()));
+            return Err((".refresh".into(), "a second is the least".to_owned()));
         }
-        let templates = role.iter().chain(allow.iter().flatten().flat_map(|rule| &rule.requests));
-        for template in templates {
+        if let Some(template) = &role {
             expand(template, &Identity { namespace: "n".to_owned(), service_account: "s".to_owned() })
-                .map_err(|problem| (".role or .allow", problem))?;
+                .map_err(|problem| (".role".into(), problem))?;
         }
+        let parameters = settings.as_settings().parameters();
+        let rule = |(index, raw)| {
+            Allow::parse(raw, &parameters)
+                .map_err(|(field, problem)| (format!(".allow[{index}].{field}").into(), problem))
+        };
+        let allow = allow.map(|rules| rules.into_iter().enumerate().map(rule).collect()).transpose()?;
         Ok(Self {
             settings,
             audience: audience.or(default_audience),
@@ -360,9 +356,42 @@ runtimeClasses: [runc]
         assert_eq!(config.defaults.size_limit, Some(65536));
         let files = &config.providers["files"];
         assert_eq!(files.refresh, Some(Duration::from_secs(30)));
-        assert_eq!(files.allow.as_ref().unwrap()[0].requests, ["*"]);
+        assert_eq!(files.allow.as_ref().unwrap()[0].requests, None);
         let identity = Identity { namespace: "team-a".to_owned(), service_account: "web".to_owned() };
         assert_eq!(expand(files.role.as_ref().unwrap(), &identity).unwrap(), "team-a-web");
+    }
+
+    #[test]
+    fn rules_that_allow_more_than_they_say_are_told_of_when_they_are_read() {
+        let warnings = |store: &str, requests: &str| {
+            let text = format!(
+                "image: i\nproviders: {{s: {{{store}, role: r, allow: [{{namespaces: [a], requests: [{requests}]}}]}}}}"
+            );
+            Config::from_yaml(&text).unwrap().warnings()
+        };
+        let vault = "type: vault, address: 'https://v'";
+        let infisical = "type: infisical, address: 'https://i', project: p, environment: e";
+        for (store, requests, parts) in [
+            (vault, "'secret/data/*'", &["providers.s.allow", "\"secret/data/*?NAME=*\"", "secret/data/*"][..]),
+            (vault, "'pki/issue/web?common_name=*'", &["pki/issue/web?common_name=*"]),
+            (vault, "'pki/issue/web?common_name=a.svc'", &[]),
+            (vault, "'pki/*?*'", &["name=value", "next release"]),
+            (vault, "'secret/data/a#key'", &["whole requests", "next release"]),
+            (vault, "'pki?a=1&a=2'", &["twice", "next release"]),
+            (vault, "'50%'", &["%25", "next release"]),
+            (infisical, "'/a?recursiv=true'", &["did you mean \"recursive\"?", "next release"]),
+            (infisical, "'/a?recursive=true'", &[]),
+            ("type: file, path: /srv", "'a/*'", &[]),
+            ("type: aws, region: eu-west-1", "'a/*', '*'", &[]),
+        ] {
+            let warnings = warnings(store, requests);
+            assert_eq!(warnings.len(), usize::from(!parts.is_empty()), "{requests}: {warnings:?}");
+            for part in parts {
+                assert!(warnings[0].contains(part), "{requests}: {warnings:?} lacks {part:?}");
+            }
+        }
+        let many = vec!["'secret/data/*'"; 1000].join(",");
+        assert!(warnings(vault, &many)[0].len() < 2000);
     }
 
     #[test]
@@ -376,6 +405,10 @@ runtimeClasses: [runc]
             ("refresh: 30s", "refresh: soon", &[".providers.files.refresh", "30s"]),
             ("refresh: 30s", "refresh: 10ms", &[".providers.files.refresh", "second"]),
             ("refresh: 30s", "audience: x", &[".providers.files.audience", "leave it out"]),
+            ("[\"team-*\"]", "[\"{{namespace}}\"]", &[".allow[0].namespaces", "everyone"]),
+            ("[\"team-*\"]", "[a], requests: [\"{{pod}}/*\"]", &[".allow[0].requests", "known are namespace"]),
+            ("[\"team-*\"]", "[a], roles: [\"{{\"]", &[".allow[0].roles", "}}"]),
+            ("[\"team-*\"]", "[a], serviceAccount: [a]", &[".providers.files", "serviceAccounts"]),
             ("refresh: 30s", "tokenSeconds: 60", &[".providers.files.tokenSeconds", "600"]),
             ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "known are namespace"]),
             ("{{namespace}}-", "{{namespace-", &["}}"]),

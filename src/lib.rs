@@ -20,6 +20,7 @@ pub mod reference;
 pub mod secret;
 pub mod sentence;
 pub mod source;
+pub mod steps;
 
 #[cfg(feature = "cluster")]
 pub mod cli;

@@ -4,22 +4,26 @@
 //! only that. Making it fills defaults, lets each provider resolve references to canonical requests, and asks
 //! [`policy`].
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::annotations::{Mode, Notify, Options, PREFIX, ROLE, SECRETS};
-use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, one_line};
+use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, list, one_line};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
+use crate::steps;
 
 pub use crate::config::Identity;
 pub use crate::provider::SOURCES_PATH;
 
 pub mod policy;
+
+use self::policy::Rights;
 
 /// The format that this program writes and understands.
 pub const PLAN_VERSION: u32 = 1;
@@ -201,14 +205,34 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] names the annotation and what would be accepted.
     pub fn build(identity: Identity, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, PlanError> {
-        let mut planner = Planner { identity: &identity, options, config, providers: BTreeMap::new() };
+        Self::build_with_warnings(identity, bundle, options, config).map(|(plan, _)| plan)
+    }
+
+    /// As [`Plan::build`], with what the operator should know of it.
+    ///
+    /// # Errors
+    /// As [`Plan::build`].
+    pub fn build_with_warnings(
+        identity: Identity,
+        bundle: &Bundle,
+        options: &Options,
+        config: &Config,
+    ) -> Result<(Self, Vec<String>), PlanError> {
+        let mut planner = Planner {
+            identity: &identity,
+            options,
+            config,
+            providers: BTreeMap::new(),
+            rights: BTreeMap::new(),
+            warnings: BTreeSet::new(),
+        };
         let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>()?;
         if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
             let problem = no_provider(unknown, &config.providers);
             return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
         }
-        let providers = planner.providers;
-        Ok(Self {
+        let Planner { providers, warnings, .. } = planner;
+        let plan = Self {
             version: PLAN_VERSION,
             identity,
             providers,
@@ -217,7 +241,8 @@ impl Plan {
             size_limit: options.size_limit.unwrap_or(DEFAULT_SIZE_LIMIT),
             metrics_port: options.metrics_port,
             containers: Vec::new(),
-        })
+        };
+        Ok((plan, warnings.into_iter().collect()))
     }
 
     /// The form that the agent reads.
@@ -246,6 +271,9 @@ impl Plan {
             version: u32,
         }
         let error = |problem: String| PlanError::new("plan", problem);
+        if json.len() > MAX_PLAN_BYTES {
+            return Err(error(format!("has {} bytes, over the limit of {MAX_PLAN_BYTES}", json.len())));
+        }
         let Versioned { version } = serde_json::from_str(json).map_err(|e| error(format!("no plan: {e}")))?;
         if version != PLAN_VERSION {
             return Err(error(format!(
@@ -289,9 +317,12 @@ struct Planner<'a> {
     options: &'a Options,
     config: &'a Config,
     providers: BTreeMap<String, PlannedProvider>,
+    /// What the operator's rules let this identity do, by provider.
+    rights: BTreeMap<&'a str, Rights<'a>>,
+    warnings: BTreeSet<String>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn item(&mut self, item: &Item) -> Result<PlannedItem, PlanError> {
         let mut take = |reference: &Reference| {
             self.take(reference).map_err(|problem| PlanError::new(&item.place, format!("\"{reference}\": {problem}")))
@@ -320,13 +351,14 @@ impl Planner<'_> {
             reference.provider.as_ref().or(self.options.provider.as_ref()).or(self.config.default_provider.as_ref());
         let name = chosen.ok_or_else(|| {
             let known: Vec<_> = providers.keys().map(String::as_str).collect();
-            let known = known.join(", ");
+            let known = list(&known);
             format!("names no provider and there is no default one: write <provider>:<path>; known are: {known}")
         })?;
-        let provider = providers.get(name).ok_or_else(|| no_provider(name, providers))?;
+        steps::take(1)?;
+        let (name, provider) = providers.get_key_value(name).ok_or_else(|| no_provider(name, providers))?;
         let settings = provider.settings.in_namespace(&self.identity.namespace);
         let request = settings.as_settings().resolve(name, reference)?;
-        policy::check(provider.allow.as_deref(), self.identity, &request)?;
+        self.check(name, provider, &request)?;
         if self.options.mode == Some(Mode::Init) && settings.as_settings().is_leased(&request) {
             return Err(
                 "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar".to_owned()
@@ -334,6 +366,23 @@ impl Planner<'_> {
         }
         self.plan_provider(name, provider)?;
         Ok(Take { request, key: reference.key.clone() })
+    }
+
+    /// Asks the operator's rules.
+    fn check(&mut self, name: &'a str, provider: &'a ProviderConfig, request: &Request) -> Result<(), String> {
+        let rights = match self.rights.entry(name) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let asked = self.options.roles.get(name);
+                // What a pod is given anyway it need not be allowed to ask for.
+                let given = asked.and(provider.role.as_ref()).map(|role| expand(role, self.identity)).transpose()?;
+                let asked = asked.filter(|role| given.as_ref() != Some(*role));
+                let rules = provider.allow.as_deref();
+                vacant.insert(Rights::of(name, rules, self.identity, asked.map(String::as_str))?)
+            }
+        };
+        self.warnings.extend(rights.check(request, &provider.settings.as_settings().parameters())?);
+        Ok(())
     }
 
     /// Plans a provider, and the one that holds what unlocks it.
@@ -345,9 +394,9 @@ impl Planner<'_> {
         if let Some((request, key)) = self.config.unlocking(name, self.identity)? {
             let locked = |problem: String| format!("provider {name:?} is unlocked by {request}: {problem}");
             // Of a configuration that was read there is always one.
-            if let Some(other) = self.config.providers.get(&request.provider) {
-                policy::check(other.allow.as_deref(), self.identity, &request).map_err(locked)?;
-                self.plan_provider(&request.provider, other).map_err(locked)?;
+            if let Some((name, other)) = self.config.providers.get_key_value(&request.provider) {
+                self.check(name, other, &request).map_err(locked)?;
+                self.plan_provider(name, other).map_err(locked)?;
             }
             planned.unlock = Some(Take { request, key });
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use crate::reference::{Reference, Request};
+use crate::reference::{Reference, Request, VERSION_PARAM};
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::Sentence;
 
@@ -208,6 +208,11 @@ pub trait Settings {
     /// One sentence that says what this store cannot mean by it.
     fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String>;
 
+    /// What the parameters of references do here.
+    fn parameters(&self) -> Parameters {
+        Parameters { narrowing: &[VERSION_PARAM], widening: Some(&[]) }
+    }
+
     /// Whether answers to this request always carry a lease, as far as its path tells.
     fn is_leased(&self, _request: &Request) -> bool {
         false
@@ -258,6 +263,15 @@ pub trait Settings {
     }
 }
 
+/// A store's parameters, by what they do to a request. Rules about requests must name those that widen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameters {
+    /// Those that ask for less than the path alone, or for another state of it.
+    pub narrowing: &'static [&'static str],
+    /// Those that may ask for more, or for something else; `None` is every other.
+    pub widening: Option<&'static [&'static str]>,
+}
+
 /// Who logs in, for [`Settings::connect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
@@ -301,6 +315,16 @@ impl ProviderError {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<Sentence>) -> Self {
         Self { kind, message: message.into() }
+    }
+}
+
+// === impl Parameters ===
+
+impl Parameters {
+    /// Whether a parameter asks for no more than the path alone.
+    #[must_use]
+    pub fn narrows(&self, name: &str) -> bool {
+        self.narrowing.contains(&name)
     }
 }
 

@@ -127,14 +127,25 @@ fn parse_provider(name: &str) -> Result<String, ReferenceError> {
 
 fn parse_params(text: &str) -> Result<BTreeMap<String, String>, ReferenceError> {
     let mut params = BTreeMap::new();
-    for pair in text.split('&') {
-        let bad = || ReferenceError::BadParameter(pair.to_owned());
-        let (name, value) = pair.split_once('=').ok_or_else(bad)?;
-        if name.is_empty() || params.insert(decode(name)?, decode(value)?).is_some() {
-            return Err(bad());
+    for pair in split_params(text) {
+        let (name, value) = pair?;
+        if params.contains_key(&name) {
+            return Err(ReferenceError::BadParameter(name));
         }
+        params.insert(name, decode(value)?);
     }
     Ok(params)
+}
+
+/// What stands behind `?`: each parameter's name, and its value as it is written.
+pub(crate) fn split_params(text: &str) -> impl Iterator<Item = Result<(String, &str), ReferenceError>> {
+    text.split('&').map(|pair| {
+        let (name, value) = pair
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| ReferenceError::BadParameter(pair.to_owned()))?;
+        Ok((decode(name)?, value))
+    })
 }
 
 fn parse_key(text: &str) -> Result<Key, ReferenceError> {
@@ -161,7 +172,7 @@ pub(crate) fn escape(token: &str) -> Cow<'_, str> {
     Cow::Owned(token.replace('~', "~0").replace('/', "~1"))
 }
 
-fn decode(text: &str) -> Result<String, ReferenceError> {
+pub(crate) fn decode(text: &str) -> Result<String, ReferenceError> {
     if !text.contains('%') {
         return Ok(text.to_owned());
     }

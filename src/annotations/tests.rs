@@ -51,7 +51,7 @@ fn short_forms_and_options() {
     assert_eq!(options.roles["infisical"], "id-1");
     assert_eq!(options.mode, Some(Mode::InitAndSidecar));
     assert_eq!(options.mount_path.as_deref(), Some("/etc/creds"));
-    assert_eq!(options.containers.unwrap(), ["app", "worker"]);
+    assert!(options.containers.unwrap().iter().eq(["app", "worker"]));
     assert_eq!(options.init_order, Some(InitOrder::After("istio-init".to_owned())));
     assert_eq!(options.refresh, Some(Duration::from_mins(5)));
     let notify: Vec<_> = options.notify.iter().map(ToString::to_string).collect();
@@ -80,6 +80,7 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("mount-path", "/a/../b", "without '.', '..'"),
         ("mount-path", "/", "below /"),
         ("containers", "a,,b", "empty name"),
+        ("containers", "", "empty name"),
         ("init-order", "before:x", "after:<init container>"),
         ("refresh", "5 minutes", "30s, 5m"),
         ("refresh", "10", "30s, 5m"),
@@ -121,6 +122,15 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
     assert!(message.contains("nothing to deliver"), "{message}");
     let twice = parse(&annotations(&[FILE_X, ("secrets", "- {file: x, from: c}")])).unwrap_err().to_string();
     assert!(twice.contains("delivered twice"), "{twice}");
+}
+
+#[test]
+fn what_is_named_twice_counts_once() {
+    let (_, options) =
+        parsed(&[FILE_X, ("containers", "a, b,a"), ("notify", "http://localhost/ signal:HUP:x http://localhost/")]);
+    assert!(options.containers.unwrap().iter().eq(["a", "b"]));
+    let notify: Vec<_> = options.notify.iter().map(ToString::to_string).collect();
+    assert_eq!(notify, ["http:http://localhost/", "signal:HUP:x"]);
 }
 
 #[test]

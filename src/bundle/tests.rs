@@ -58,7 +58,14 @@ fn p9_bad_entries_name_the_field_and_what_to_write() {
         ("- {dir: a, from: b, format: json}", &["[0].format", "dir"]),
         ("- {file: a, from: b, template: \"{{ x\"}", &["[0].template", "line 1"]),
         ("- {file: a, from: [b], template: \"x\"}", &["[0].from", "names"]),
+        ("- {file: a, from: [b, c, b], format: json}", &["[0].from[2]", "\"b\" stands there twice"]),
         ("- {file: a, from: b}\n- {file: a, from: c}", &["[1]", "delivered twice"]),
+        ("- {dir: a, from: b}\n- {file: a, from: c}", &["[1]", "delivered twice"]),
+        ("- {file: a, from: b}\n- {file: a!, from: b}\n- {dir: a/b/c, from: c}", &["[2]", "below the file \"a\""]),
+        (
+            "- {file: a!, from: b}\n- {file: a/b/c, from: b}\n- {file: a, from: c}",
+            &["[2]", "\"a/b/c\" lies below the file \"a\""],
+        ),
         ("- {file: a, from: b}\n- {file: a/b, from: c}", &["[1]", "below the file \"a\""]),
         ("- {dir: a/b, from: b}\n- {file: a, from: c}", &["[1]", "below the file \"a\""]),
     ] {
@@ -74,4 +81,16 @@ fn p9_bad_entries_name_the_field_and_what_to_write() {
 fn suggestions_are_near_or_absent() {
     assert_eq!(suggestion("formt", &["format", "from"]), "; did you mean \"format\"?");
     assert_eq!(suggestion("zzzzzz", &["format", "from"]), "; known are: format, from");
+    let many: Vec<_> = (0..1000).map(|index| format!("{index:0250}")).collect();
+    let many: Vec<_> = many.iter().map(String::as_str).collect();
+    let (all, steps) = steps::within(u64::MAX, || suggestion(&"x".repeat(250), &many));
+    assert!(all.len() < 1100 && all.ends_with(", …") && steps < 5000, "{steps}: {all}");
+}
+
+#[test]
+fn what_may_stand_side_by_side_does() {
+    let paths = ["a", "a!", "a-b", "a.b", "b/a", "b/a!", "b!/a", ".", "b0"];
+    let target = |path: &&str| if *path == "." { format!("dir: {path}") } else { format!("file: {path}") };
+    let yaml: String = paths.iter().map(|path| format!("- {{{}, from: x}}\n", target(path))).collect();
+    assert_eq!(Bundle::from_yaml(&yaml).unwrap().items.len(), paths.len());
 }

@@ -1,103 +1,258 @@
-//! Who may ask for what: the operator's rules, by namespace and by canonical request.
+//! Who may ask for what, and as whom: the operator's rules, by namespace, service account, role and canonical request.
 //!
 //! Defence in depth: the store's own policy is the authority. These rules keep a tenant's typo, or a role that is too
 //! wide, from reaching further than the operator meant.
 
 use super::Identity;
-use crate::config::{Allow, expand};
-use crate::reference::Request;
+use crate::config::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob};
+use crate::provider::Parameters;
+use crate::reference::{Request, VERSION_PARAM};
+use crate::steps;
 
-/// Whether one of the rules lets this identity make this request; no rules let everyone.
-///
-/// # Errors
-/// One sentence that says what is not allowed, and where.
-pub fn check(rules: Option<&[Allow]>, identity: &Identity, request: &Request) -> Result<(), String> {
-    let Some(rules) = rules else { return Ok(()) };
-    let namespace = &identity.namespace;
-    let mut mine = rules.iter().filter(|rule| rule.namespaces.iter().any(|glob| matches(glob, namespace))).peekable();
-    if mine.peek().is_none() {
-        return Err(format!(
-            "namespace {namespace:?} may not use provider {:?} (the operator's allow rules)",
-            request.provider
-        ));
-    }
-    let allowed = mine.flat_map(|rule| &rule.requests).any(|glob| {
-        // A template that cannot be filled was refused when the configuration was loaded: here it allows nothing.
-        expand(glob, identity).is_ok_and(|glob| request_matches(&glob, request))
-    });
-    if allowed {
-        return Ok(());
-    }
-    Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)"))
+/// What one identity may ask one provider for.
+#[derive(Debug)]
+pub struct Rights<'a> {
+    identity: &'a Identity,
+    /// `None` if there is a rule without `requests`, or no rule at all: everything.
+    requests: Option<Vec<Right<'a>>>,
+    old_rules_count: bool,
 }
 
-/// A glob without `?` speaks of paths alone; one with `?` of path and parameters, `version` apart.
-fn request_matches(glob: &str, request: &Request) -> bool {
-    if !glob.contains('?') {
-        return matches(glob, &request.path);
+#[derive(Debug)]
+struct Right<'a> {
+    glob: &'a RequestGlob,
+    /// `None` if it means nothing any more.
+    filled: Option<(Filled<'a>, Vec<(&'a str, Filled<'a>)>)>,
+}
+
+// === impl Rights ===
+
+impl<'a> Rights<'a> {
+    /// The rules of a provider that are about this identity, in the role that its pod asks for; no rules let everyone.
+    ///
+    /// # Errors
+    /// One sentence, if there are rules, and none is about it.
+    pub fn of(
+        provider: &str,
+        rules: Option<&'a [Allow]>,
+        identity: &'a Identity,
+        role: Option<&str>,
+    ) -> Result<Self, String> {
+        let everything = Self { identity, requests: None, old_rules_count: OLD_RULES_COUNT };
+        let Some(rules) = rules else { return Ok(everything) };
+        let Identity { namespace, service_account } = identity;
+        let matches = |globs: &'a [Glob], text: &str| globs.iter().any(|glob| glob.fill(identity).matches(text));
+        let any = |globs: &'a Option<Vec<Glob>>, text: &str| globs.as_ref().is_none_or(|globs| matches(globs, text));
+        steps::take(rules.len())?;
+        let mut mine: Vec<_> = rules.iter().filter(|rule| matches(&rule.namespaces, namespace)).collect();
+        let denied = |who: String, what: &str| Err(format!("{who} may not {what} (the operator's allow rules)"));
+        if mine.is_empty() {
+            return denied(format!("namespace {namespace:?}"), &format!("use provider {provider:?}"));
+        }
+        mine.retain(|rule| any(&rule.service_accounts, service_account));
+        let who = || format!("service account {service_account:?} in namespace {namespace:?}");
+        if mine.is_empty() {
+            return denied(who(), &format!("use provider {provider:?}"));
+        }
+        if let Some(role) = role {
+            mine.retain(|rule| any(&rule.roles, role));
+            if mine.is_empty() {
+                return denied(who(), &format!("ask provider {provider:?} for role {role:?}"));
+            }
+        }
+        if mine.iter().any(|rule| rule.requests.is_none()) {
+            return Ok(everything);
+        }
+        let requests =
+            mine.iter().flat_map(|rule| rule.requests.iter().flatten()).map(|glob| Right::of(glob, identity));
+        Ok(Self { requests: Some(requests.collect()), ..everything })
+    }
+
+    /// Whether this request may be made; with a warning for the operator, if that is so in this release only.
+    ///
+    /// # Errors
+    /// One sentence that says what is not allowed, and where.
+    pub fn check(&self, request: &Request, parameters: &Parameters) -> Result<Option<String>, String> {
+        let Some(rights) = &self.requests else { return Ok(None) };
+        if rights.iter().any(|right| right.allows(request, parameters)) {
+            return Ok(None);
+        }
+        let namespace = &self.identity.namespace;
+        let before =
+            rights.iter().find(|right| self.old_rules_count && allowed_before(right.glob, self.identity, request));
+        steps::take(0)?;
+        match before {
+            Some(right) => Ok(Some(format!(
+                "\"{request}\" is allowed to namespace {namespace:?} in this release only, since the operator's rule {:?} \
+                 does not name its parameters: write {:?}",
+                right.glob.text,
+                right.instead(request, parameters)
+            ))),
+            None => Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)")),
+        }
+    }
+}
+
+impl<'a> Right<'a> {
+    fn of(glob: &'a RequestGlob, identity: &'a Identity) -> Self {
+        let filled = glob.meaning.as_ref().ok().map(|parts| {
+            let params = parts.params.iter().map(|(name, glob)| (name.as_str(), glob.fill(identity)));
+            (parts.path.fill(identity), params.collect())
+        });
+        Self { glob, filled }
+    }
+
+    /// Whether path and parameters match: every one that is named, and none that widens is not.
+    fn allows(&self, request: &Request, parameters: &Parameters) -> bool {
+        let Some((path, params)) = &self.filled else { return false };
+        let is_named = |name: &String| params.iter().any(|(named, _)| named == name);
+        path.matches(&request.path)
+            && params.iter().all(|(name, glob)| request.params.get(*name).is_some_and(|value| glob.matches(value)))
+            && request.params.keys().all(|name| parameters.narrows(name) || is_named(name))
+    }
+
+    /// The rule that allows this request.
+    fn instead(&self, request: &Request, parameters: &Parameters) -> String {
+        let widening = request.params.keys().filter(|name| !parameters.narrows(name));
+        let params: Vec<_> = widening.map(|name| format!("{name}=*")).collect();
+        let sign = if params.is_empty() { "" } else { "?" };
+        format!("{}{sign}{}", self.glob.path(), params.join("&"))
+    }
+}
+
+/// As rules were read until 0.1: a glob without `?` was about paths alone; one with `?` about path and parameters in one,
+/// `version` apart.
+fn allowed_before(glob: &RequestGlob, identity: &Identity, request: &Request) -> bool {
+    let before = glob.before.fill(identity);
+    if !glob.text.contains('?') {
+        return before.matches(&request.path);
     }
     let mut unpinned = request.clone();
-    unpinned.params.remove(crate::reference::VERSION_PARAM);
+    unpinned.params.remove(VERSION_PARAM);
     let text = unpinned.to_string();
-    matches(glob, text.strip_prefix(&format!("{}:", request.provider)).unwrap_or(&text))
-}
-
-/// `*` stands for any characters, `/` among them, as in the policies of Vault and AWS; all else for itself.
-#[must_use]
-pub fn matches(glob: &str, text: &str) -> bool {
-    let Some((head, tail)) = glob.split_once('*') else { return glob == text };
-    let Some(rest) = text.strip_prefix(head) else { return false };
-    (0..=rest.len())
-        .filter(|&at| rest.is_char_boundary(at))
-        .any(|at| rest.get(at..).is_some_and(|end| matches(tail, end)))
+    before.matches(text.strip_prefix(&format!("{}:", request.provider)).unwrap_or(&text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+
+    const CONFIG: &str = r#"
+image: registry/hushpod:0.1.0
+providers:
+  vault:
+    type: vault
+    address: "https://vault"
+    role: web
+    allow:
+      - {namespaces: ["team-*"], requests: ["secret/data/{{namespace}}/*"]}
+      - {namespaces: [team-a], serviceAccounts: ["{{namespace}}-web"], requests: ["pki/issue/web?common_name=*.a.svc"]}
+      - {namespaces: [ops], roles: ["{{namespace}}-*", shared]}
+      - {namespaces: [odd], requests: ["a%2A/*", "b/*?x=1%262&y=*"]}
+  infisical:
+    type: infisical
+    address: "https://infisical"
+    project: p
+    environment: prod
+    allowParams: [env]
+    role: web
+    allow: [{namespaces: ["team-*"], requests: ["/{{namespace}}/*", "/shared?env=dev", "/dyn/*?dynamic=*"]}]
+"#;
+
+    struct Asked {
+        outcome: Result<Option<String>, String>,
+        without_old_rules: Result<Option<String>, String>,
+    }
+
+    fn ask(who: &str, provider: &str, role: Option<&str>, reference: &str) -> Asked {
+        let config = Config::from_yaml(CONFIG).unwrap();
+        let (namespace, account) = who.split_once('/').unwrap();
+        let identity = Identity { namespace: namespace.into(), service_account: account.into() };
+        let ProviderParts { settings, allow } = parts(&config, provider);
+        let request = settings.resolve(provider, &reference.parse().unwrap()).unwrap();
+        let parameters = settings.parameters();
+        let ask = |old_rules_count| {
+            let rights = Rights::of(provider, allow, &identity, role)?;
+            Rights { old_rules_count, ..rights }.check(&request, &parameters)
+        };
+        Asked { outcome: ask(true), without_old_rules: ask(false) }
+    }
+
+    struct ProviderParts<'a> {
+        settings: &'a dyn crate::provider::Settings,
+        allow: Option<&'a [Allow]>,
+    }
+
+    fn parts<'a>(config: &'a Config, provider: &str) -> ProviderParts<'a> {
+        let provider = &config.providers[provider];
+        ProviderParts { settings: provider.settings.as_settings(), allow: provider.allow.as_deref() }
+    }
 
     #[test]
-    fn globs() {
-        for (glob, text, expected) in [
-            ("*", "", true),
-            ("team-*", "team-a", true),
-            ("team-*", "steam-a", false),
-            ("a/*/c", "a/b/b/c", true),
-            ("a/*/c", "a/c", false),
-            ("secret/data/web", "secret/data/web2", false),
-            ("*web", "secret/data/web", true),
+    fn p6_rules_are_by_namespace_account_role_and_request() {
+        for (who, provider, role, reference, part) in [
+            ("team-a/web", "vault", None, "secret/data/team-a/db", None),
+            ("team-a/web", "vault", None, "secret/data/team-a/db?version=3", None),
+            ("team-a/web", "vault", None, "secret/data/team-b/db", Some("may not request vault:secret/data/team-b/db")),
+            ("team-a/team-a-web", "vault", None, "pki/issue/web?common_name=x.a.svc", None),
+            ("team-a/team-b-web", "vault", None, "pki/issue/web?common_name=x.a.svc", Some("may not request")),
+            ("team-a/team-a-web", "vault", None, "pki/issue/web?common_name=x.b.svc", Some("may not request")),
+            ("team-a/team-a-web", "vault", None, "pki/issue/web", Some("may not request")),
+            ("team-b/team-b-web", "vault", None, "pki/issue/web?common_name=x.a.svc", Some("may not request")),
+            (
+                "other/web",
+                "vault",
+                None,
+                "secret/data/other/db",
+                Some("namespace \"other\" may not use provider \"vault\""),
+            ),
+            ("ops/web", "vault", None, "any/thing?a=b", None),
+            ("ops/web", "vault", Some("ops-admin"), "any/thing?a=b", None),
+            ("ops/web", "vault", Some("shared"), "any/thing?a=b", None),
+            ("ops/web", "vault", Some("admin"), "any/thing", Some("may not ask provider \"vault\" for role \"admin\"")),
+            ("odd/web", "vault", None, "a%2A/x", None),
+            ("odd/web", "vault", None, "aa/x", Some("may not request")),
+            ("odd/web", "vault", None, "b/x?x=1%262&y=", None),
+            ("odd/web", "vault", None, "b/x?x=1%262", Some("may not request")),
+            ("team-a/web", "infisical", None, "/team-a/x?tags=a", None),
+            ("team-a/web", "infisical", None, "/team-a/x?version=1#K", None),
+            ("team-a/web", "infisical", None, "/shared?env=dev", None),
+            ("team-a/web", "infisical", None, "/shared?env=dev&secret=K", None),
+            ("team-a/web", "infisical", None, "/shared?env=stage", Some("may not request")),
+            ("team-a/web", "infisical", None, "/shared", Some("may not request")),
+            ("team-a/web", "infisical", None, "/dyn/db?dynamic=pg", None),
         ] {
-            assert_eq!(matches(glob, text), expected, "{glob} on {text}");
+            let Asked { outcome, without_old_rules } = ask(who, provider, role, reference);
+            match part {
+                None => assert_eq!(outcome, Ok(None), "{who} {reference}"),
+                Some(part) => {
+                    assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{who} {reference}: {outcome:?}")
+                }
+            }
+            assert_eq!(without_old_rules, outcome, "{who} {reference}");
         }
     }
 
     #[test]
-    fn p6_rules_are_by_namespace_and_request() {
-        let rules = [
-            Allow { namespaces: vec!["team-*".into()], requests: vec!["secret/data/{{namespace}}/*".into()] },
-            Allow { namespaces: vec!["team-a".into()], requests: vec!["pki/issue/web?common_name=*.a.svc".into()] },
-        ];
-        let request = |path: &str, params: &[(&str, &str)]| Request {
-            provider: "vault".into(),
-            path: path.into(),
-            params: params.iter().map(|&(k, v)| (k.into(), v.into())).collect(),
-        };
-        for (namespace, request, part) in [
-            ("team-a", request("secret/data/team-a/db", &[]), None),
-            ("team-a", request("secret/data/team-a/db", &[("version", "3")]), None),
-            ("team-a", request("secret/data/team-b/db", &[]), Some("may not request vault:secret/data/team-b/db")),
-            ("team-a", request("pki/issue/web", &[("common_name", "x.a.svc")]), None),
-            ("team-a", request("pki/issue/web", &[("common_name", "x.b.svc")]), Some("may not request")),
-            ("team-b", request("pki/issue/web", &[("common_name", "x.a.svc")]), Some("may not request")),
-            ("other", request("secret/data/other/db", &[]), Some("may not use provider \"vault\"")),
+    fn p6_what_a_rule_does_not_name_passes_with_a_warning_for_one_release() {
+        for (provider, reference, instead) in [
+            ("vault", "secret/data2/team-a/db?x=1", None),
+            ("infisical", "/team-a/x?recursive=true", Some("/{{namespace}}/*?recursive=*")),
+            ("infisical", "/team-a/x?env=dev&tags=t", Some("/{{namespace}}/*?env=*")),
+            ("infisical", "/team-a/x?dynamic=pg&ttl=1h", Some("/{{namespace}}/*?dynamic=*&ttl=*")),
+            ("infisical", "/dyn/db?dynamic=pg&ttl=1h", Some("/dyn/*?dynamic=*&ttl=*")),
+            ("infisical", "/shared?env=dev&recursive=true", None),
         ] {
-            let identity = Identity { namespace: namespace.into(), service_account: "web".into() };
-            let outcome = check(Some(&rules), &identity, &request);
-            match part {
-                None => assert_eq!(outcome, Ok(()), "{namespace} {request}"),
-                Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{request}: {outcome:?}"),
+            let Asked { outcome, without_old_rules } = ask("team-a/web", provider, None, reference);
+            assert!(without_old_rules.as_ref().is_err_and(|e| e.contains("may not request")), "{without_old_rules:?}");
+            match instead {
+                None => assert_eq!(outcome, without_old_rules, "{reference}"),
+                Some(instead) => {
+                    let warning = outcome.unwrap().unwrap_or_default();
+                    assert!(warning.contains(&format!("write {instead:?}")), "{reference}: {warning}");
+                }
             }
-            assert_eq!(check(None, &identity, &request), Ok(()));
         }
     }
 }

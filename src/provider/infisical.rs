@@ -9,7 +9,7 @@ use std::time::Duration;
 use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use super::{Login, Provider, ProviderError, Settings, http};
+use super::{Login, Parameters, Provider, ProviderError, Settings, http};
 use crate::reference::{Reference, Request};
 
 mod answer;
@@ -231,6 +231,10 @@ impl Settings for InfisicalSettings {
     /// secret, the one that `#KEY` or `?secret=` names.
     fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
         asked::resolve(self, provider, reference)
+    }
+
+    fn parameters(&self) -> Parameters {
+        asked::PARAMETERS
     }
 
     fn is_leased(&self, request: &Request) -> bool {

@@ -9,7 +9,7 @@ use hyper::header::HeaderValue;
 use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use super::{Login, Provider, ProviderError, Settings, http};
+use super::{Login, Parameters, Provider, ProviderError, Settings, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod answer;
@@ -188,6 +188,11 @@ impl Settings for VaultSettings {
         let path = components.join("/");
         self.check_parameters(&path, &params)?;
         Ok(Request { provider: provider.to_owned(), path, params })
+    }
+
+    /// Every other parameter is the engine's, and written.
+    fn parameters(&self) -> Parameters {
+        Parameters { narrowing: &[VERSION_PARAM], widening: None }
     }
 
     /// Whether the path has the form `<mount>/creds/<role>` that engines with leases share. Not every one does, and an

@@ -11,9 +11,9 @@ use super::patch::{Patched, Step, at, below};
 use super::wrap::is_wrapped;
 use crate::annotations::{CONTAINERS, InitOrder, MOUNT_PATH, Options, PREFIX};
 use crate::bundle::suggestion;
-use crate::config::Config;
+use crate::config::{Config, matches};
 use crate::plan::Plan;
-use crate::plan::policy::matches;
+use crate::steps;
 
 /// Where the files are, if nobody says.
 pub const DEFAULT_MOUNT_PATH: &str = "/secrets";
@@ -49,8 +49,8 @@ impl Selection {
         let is_injected = |name: &str| config.injected_containers.iter().any(|glob| matches(glob, name));
         let others = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
         let present: BTreeSet<_> = others.map(name_of).collect();
+        steps::take(present.len())?;
         if let Some(names) = &options.containers {
-            let names: BTreeSet<_> = names.iter().cloned().collect();
             for absent in names.iter().filter(|name| !present.contains(name.as_str())) {
                 if !is_injected(absent) {
                     let known: Vec<_> = present.iter().copied().collect();
@@ -63,7 +63,7 @@ impl Selection {
                     "{PREFIX}{CONTAINERS}: no container {absent:?} yet; it gets the files when another webhook adds it"
                 ));
             }
-            return Ok(Self { names, is_asked: true, is_again });
+            return Ok(Self { names: names.clone(), is_asked: true, is_again });
         }
         let here = |name: &&String| present.contains(name.as_str());
         let kept: BTreeSet<_> = earlier.iter().flat_map(|plan| plan.containers.iter().filter(here).cloned()).collect();
@@ -225,6 +225,8 @@ pub fn converge(
                 continue;
             }
             let name = name_of(container).to_owned();
+            let present = container.get("volumeMounts").and_then(Value::as_array);
+            steps::take(1 + present.map_or(0, Vec::len))?;
             let too_early = list == "initContainers" && agent.is_none_or(|agent| index < agent);
             if too_early {
                 check_early(patched, list, index, &name, &ours, selection)?;
@@ -280,8 +282,11 @@ fn check_early(
 
 /// Removes the mounts that we give to applications.
 fn take_away(patched: &mut Patched, mounts: &[Step<'_>], ours: &[Value]) {
-    while let Some(at) = patched.list(mounts).iter().position(|mount| ours.iter().any(|own| is_same(mount, own))) {
-        patched.remove(&below(mounts, Step::Index(at)));
+    // One each: Kubernetes lets no two of a container's mounts have one path.
+    for own in ours {
+        if let Some(at) = patched.list(mounts).iter().position(|mount| is_same(mount, own)) {
+            patched.remove(&below(mounts, Step::Index(at)));
+        }
     }
 }
 
@@ -339,7 +344,9 @@ fn check_mounts(
 /// Whether nothing can be made in a mount: in those volumes the kubelet lets nobody write.
 fn is_read_only(mount: &Value, spec: &Value) -> bool {
     const KINDS: [&str; 4] = ["configMap", "downwardAPI", "projected", "secret"];
-    let volume = containers(spec, "volumes").iter().find(|volume| name_of(volume) == name_of(mount));
+    let volumes = containers(spec, "volumes");
+    steps::spend(volumes.len());
+    let volume = volumes.iter().find(|volume| name_of(volume) == name_of(mount));
     mount.get("readOnly") == Some(&json!(true))
         || volume.is_some_and(|volume| KINDS.iter().any(|kind| volume.get(kind).is_some()))
 }

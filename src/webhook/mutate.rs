@@ -3,7 +3,7 @@
 //! It says what must hold and converges the pod to it, so that a second pass, a reinvocation after another webhook, and
 //! a pod copied from a running one all come to the same. What the pod holds is what counts, not a note that we left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use super::{mounts, sources};
 use crate::annotations::{self, AnnotationError, InitOrder, METRICS_PORT, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
 use crate::config::{Config, Identity};
 use crate::plan::PlanError;
+use crate::steps::{self, OverBudget};
 
 /// Decides on pods by one configuration. What it decides does not depend on what it remembers.
 #[derive(Debug)]
@@ -49,6 +50,12 @@ pub enum Refusal {
     Pod(String),
 }
 
+impl From<OverBudget> for Refusal {
+    fn from(spent: OverBudget) -> Self {
+        Self::Pod(spent.to_string())
+    }
+}
+
 impl From<String> for Refusal {
     fn from(problem: String) -> Self {
         Self::Pod(problem)
@@ -57,6 +64,9 @@ impl From<String> for Refusal {
 
 /// Where containers stand in a pod's `spec`.
 pub(super) const LISTS: [&str; 2] = ["initContainers", "containers"];
+
+/// Kubernetes has no longer names. (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
+const MAX_NAME_BYTES: usize = 253;
 
 /// The annotation of static pods. (<https://kubernetes.io/docs/reference/labels-annotations-taints/>)
 pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -90,6 +100,7 @@ impl Injector {
         let mut options = options.or(&config.defaults);
         let spec = pod.get("spec").unwrap_or(&Value::Null);
         screen(spec, &annotations, config)?;
+        check_names(spec)?;
         let mut warnings = Vec::new();
         let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
         options.mode = Some(mode);
@@ -116,13 +127,15 @@ impl Injector {
         check_host_network(spec, &others, &options, &mut warnings)?;
         let asked = Asked {
             annotations,
-            identity: identity(spec, namespace),
+            identity: identity(spec, namespace)?,
             mode,
             access,
             standing,
             containers: selection.names().map(str::to_owned).collect(),
         };
         let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
+        prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
+        warnings.extend(prepared.warnings.iter().cloned());
         sources::check(spec, &prepared.reads)?;
 
         let mut patched = Patched::new(pod);
@@ -136,9 +149,8 @@ impl Injector {
         if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
             patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
         }
-        for secret in &config.image_pull_secrets {
-            patched.converge(&at!["spec", "imagePullSecrets"], &json!([{"name": secret}]));
-        }
+        add_pull_secrets(&mut patched, config);
+        steps::take(0)?;
         Ok(Mutation { patch: patched.into_patch(), warnings })
     }
 }
@@ -151,8 +163,8 @@ impl Injector {
 pub fn check_ephemeral(pod: &Value) -> Result<(), Refusal> {
     const INSTEAD: &str = "look at the files through an application container";
     let spec = pod.get("spec").unwrap_or(&Value::Null);
-    let is_agent =
-        |name: &str| LISTS.iter().flat_map(|list| containers(spec, list)).any(|c| name_of(c) == name && runs_agent(c));
+    let running = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| runs_agent(container));
+    let agents: BTreeSet<_> = running.map(name_of).collect();
     for container in containers(spec, "ephemeralContainers") {
         let name = name_of(container);
         let mut volumes = container.get("volumeMounts").and_then(Value::as_array).into_iter().flatten();
@@ -163,7 +175,7 @@ pub fn check_ephemeral(pod: &Value) -> Result<(), Refusal> {
             )));
         }
         let target = container.get("targetContainerName").and_then(Value::as_str);
-        if let Some(target) = target.filter(|target| is_agent(target)) {
+        if let Some(target) = target.filter(|target| agents.contains(target)) {
             return Err(Refusal::Pod(format!(
                 "ephemeral container {name:?} targets {target:?}, which is hushpod's own: {INSTEAD}"
             )));
@@ -195,10 +207,23 @@ fn screen(spec: &Value, annotations: &BTreeMap<String, String>, config: &Config)
     }
 }
 
-/// Whom the pod's agent acts as.
-fn identity(spec: &Value, namespace: &str) -> Identity {
+/// Whom the pod's agent acts as: what fills the operator's templates, and so is bounded.
+fn identity(spec: &Value, namespace: &str) -> Result<Identity, Refusal> {
     let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
-    Identity { namespace: namespace.to_owned(), service_account: account.unwrap_or("default").to_owned() }
+    let account = account.unwrap_or("default");
+    if namespace.len().max(account.len()) > MAX_NAME_BYTES {
+        let problem = format!("a namespace or service account has at most {MAX_NAME_BYTES} characters in its name");
+        return Err(Refusal::Pod(problem));
+    }
+    Ok(Identity { namespace: namespace.to_owned(), service_account: account.to_owned() })
+}
+
+/// Secrets that our image is pulled with.
+fn add_pull_secrets(patched: &mut Patched, config: &Config) {
+    if !config.image_pull_secrets.is_empty() {
+        let secrets: Vec<_> = config.image_pull_secrets.iter().map(|name| json!({"name": name})).collect();
+        patched.converge(&at!["spec", "imagePullSecrets"], &Value::Array(secrets));
+    }
 }
 
 /// In the host's network localhost is the node's, and a port is taken once: the API server refuses a pod that takes one
@@ -227,6 +252,20 @@ fn check_host_network(
             name_of(container)
         )))
     })
+}
+
+/// No two containers have one name, which Kubernetes would refuse: what follows looks for them by it.
+fn check_names(spec: &Value) -> Result<(), Refusal> {
+    let mut seen = BTreeSet::new();
+    for container in LISTS.iter().flat_map(|list| containers(spec, list)) {
+        let name = name_of(container);
+        steps::look(name)?;
+        if !seen.insert(name) {
+            return Err(Refusal::Pod(format!("the pod has two containers of the name {name:?}: rename one of them")));
+        }
+    }
+    steps::take(containers(spec, "volumes").len())?;
+    Ok(())
 }
 
 /// The pod's mode: what it says, else what fits its restart policy and the cluster.

@@ -3,12 +3,14 @@
 //! Only `add`, `replace` and `remove` of single places: fields that our types do not know are never touched. A diff of
 //! re-serialised typed objects would delete them.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::reference::escape;
+use crate::steps;
 
 /// A raw object, and the operations that made it from the original.
 #[derive(Debug)]
@@ -169,8 +171,7 @@ impl Patched {
                 }
             }
             (Value::Array(items), Some(Value::Array(present))) if items.iter().all(Value::is_object) => {
-                let places: Vec<_> =
-                    items.iter().map(|item| present.iter().position(|other| same_item(item, other))).collect();
+                let places = places(items, present);
                 for (item, place) in items.iter().zip(places) {
                     match place {
                         Some(index) => self.converge(&below(path, Step::Index(index)), item),
@@ -234,6 +235,7 @@ impl Patch {
             // Values have strings for keys, and memory takes what is written.
             Err(_) => self.json.truncate(length),
         }
+        steps::spend(1 + (self.json.len() - length) / 64);
     }
 }
 
@@ -265,21 +267,37 @@ pub(super) fn below<'a>(path: &[Step<'a>], step: Step<'a>) -> Vec<Step<'a>> {
     deeper
 }
 
-/// Whether two items of a list are the same thing, by the field that Kubernetes merges such lists by.
-fn same_item(a: &Value, b: &Value) -> bool {
-    const MERGE_KEYS: [&str; 5] = ["mountPath", "name", "path", "serviceAccountToken", "downwardAPI"];
-    match MERGE_KEYS.iter().find(|key| a.get(key).is_some()) {
-        Some(&"serviceAccountToken") => {
-            a.pointer("/serviceAccountToken/path") == b.pointer("/serviceAccountToken/path")
+/// What Kubernetes merges items of lists by: a field, and where in it they are told apart. Ours of a downward API has
+/// one file, and the API server writes more about it.
+const MERGE_KEYS: [(&str, &str); 5] =
+    [("mountPath", ""), ("name", ""), ("path", ""), ("serviceAccountToken", "/path"), ("downwardAPI", "/items/0/path")];
+
+fn told_by<'a>(item: &'a Value, field: &str, pointer: &str) -> Option<&'a Value> {
+    item.get(field)?.pointer(pointer)
+}
+
+/// Where each of the wanted items is among the present ones.
+fn places(items: &[Value], present: &[Value]) -> Vec<Option<usize>> {
+    let mut places = vec![None; items.len()];
+    for (field, pointer) in MERGE_KEYS {
+        let is_first = |item: &Value| {
+            MERGE_KEYS.iter().find(|(field, _)| item.get(field).is_some()).is_some_and(|(first, _)| *first == field)
+        };
+        if !items.iter().any(is_first) {
+            continue;
         }
-        // Ours has one file, and the API server writes more about it.
-        Some(&"downwardAPI") => {
-            let path = |source: &Value| source.pointer("/downwardAPI/items/0/path").cloned();
-            path(a) == path(b)
+        steps::spend(present.len());
+        let mut index = HashMap::new();
+        for (at, other) in present.iter().enumerate() {
+            if let Some(value) = told_by(other, field, pointer) {
+                index.entry(value).or_insert(at);
+            }
         }
-        Some(key) => a.get(key) == b.get(key),
-        None => a == b,
+        for (item, place) in items.iter().zip(&mut places).filter(|(item, _)| is_first(item)) {
+            *place = told_by(item, field, pointer).and_then(|value| index.get(value).copied());
+        }
     }
+    places
 }
 
 #[cfg(test)]

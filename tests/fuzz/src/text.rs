@@ -127,6 +127,7 @@ pub(crate) fn config(input: &[u8]) {
             return assert_sentence(&message);
         }
     };
+    config.warnings().iter().for_each(|warning| assert_sentence(warning));
     for provider in config.providers.values() {
         assert_eq!(provider.settings.as_settings().validate(), Ok(()));
         let json = serde_json::to_string(&provider.settings).expect("settings are JSON");

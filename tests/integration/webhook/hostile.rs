@@ -32,7 +32,7 @@ fn a_template_of_any_shape_is_answered() {
         ("{% raw %}{{ ' {% endraw %}{{ a", "|e", " }}"),
     ] {
         // The last are short enough to be compiled.
-        for count in [60_000 / middle.len(), 240, 120, 60] {
+        for count in [30_000 / middle.len(), 240, 120, 60] {
             let template = format!("{begin}{}{end}", middle.repeat(count));
             let secrets = json!([{"file": "x", "from": {"a": "secret/data/x#a"}, "template": template}]).to_string();
             let decided = decide(&asking(&[("secrets", &secrets)]));
@@ -43,7 +43,7 @@ fn a_template_of_any_shape_is_answered() {
         }
     }
     // Text outside of tags may be as long as it likes, and an honest template has many of them.
-    let honest = format!("{}\n{}", "key = value, and more. ".repeat(2000), "url = {{ a }}\n".repeat(2000));
+    let honest = format!("{}\n{}", "key = value, and more. ".repeat(700), "url = {{ a }}\n".repeat(1000));
     let secrets = json!([{"file": "x", "from": {"a": "secret/data/x#a"}, "template": honest}]).to_string();
     injected(&asking(&[("secrets", &secrets)]));
 }
@@ -54,7 +54,7 @@ fn p9_denials_are_one_sentence_of_a_readable_length() {
         let items: Vec<_> = (0..count).map(|index| json!({"file": format!("a{index}"), "from": "x"})).collect();
         json!(items).to_string()
     };
-    let long = "x".repeat(200_000);
+    let long = "x".repeat(100_000);
     for (pairs, part) in [
         (vec![("containers", long.as_str())], "hushpod.dev/containers"),
         (vec![("secrets", many(1001).as_str())], "1000"),

@@ -1,0 +1,380 @@
+//! The operator's rules: which pods may ask a provider for what, and as whom. A rule is read once, and means what a
+//! reference of the same form would.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{Config, Identity};
+use crate::bundle::{list, one_line, suggestion};
+use crate::provider::Parameters;
+use crate::reference::{decode, split_params};
+use crate::steps;
+
+/// Whether a rule still allows what rules of its form allowed until 0.1: a glob of paths let every parameter through,
+/// and a `*` ran across `&`. While it does, each use is warned of; the release after 0.2 refuses them.
+pub const OLD_RULES_COUNT: bool = true;
+
+/// One rule: these pods may make these requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allow {
+    /// Names of namespaces.
+    pub namespaces: Vec<Glob>,
+    /// Names of service accounts; `None` is every one.
+    pub service_accounts: Option<Vec<Glob>>,
+    /// Roles that a pod may ask for by annotation; `None` is every one.
+    pub roles: Option<Vec<Glob>>,
+    /// Canonical requests; `None` is every one.
+    pub requests: Option<Vec<RequestGlob>>,
+}
+
+/// A text in which `*` stands for any characters, `/` among them, as in the policies of Vault and AWS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Any,
+    Namespace,
+    ServiceAccount,
+}
+
+/// A glob with its placeholders filled in: what stands between its stars. Never empty.
+#[derive(Debug)]
+pub struct Filled<'a>(Vec<Cow<'a, str>>);
+
+/// A glob of requests: of a path, and of each parameter that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestGlob {
+    /// As the operator wrote it.
+    pub text: String,
+    /// What it means; the problem, if it means nothing any more.
+    pub meaning: Result<RequestParts, String>,
+    /// What it meant until 0.1: a glob of the path, or of path and parameters in one.
+    pub before: Glob,
+}
+
+/// The parts of a glob of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestParts {
+    /// Of the path.
+    pub path: Glob,
+    /// Of each parameter that a request must have.
+    pub params: BTreeMap<String, Glob>,
+}
+
+/// A rule as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RawAllow {
+    namespaces: Vec<String>,
+    service_accounts: Option<Vec<String>>,
+    roles: Option<Vec<String>>,
+    requests: Option<Vec<String>>,
+}
+
+// === impl Allow ===
+
+impl Allow {
+    /// Reads a rule about a store of these parameters.
+    ///
+    /// # Errors
+    /// The field, and one sentence.
+    pub(super) fn parse(raw: RawAllow, parameters: &Parameters) -> Result<Self, (&'static str, String)> {
+        let RawAllow { namespaces, service_accounts, roles, requests } = raw;
+        let globs = |field: &'static str, texts: Option<Vec<String>>| {
+            let read = |texts: Vec<String>| texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>();
+            texts.map(read).transpose().map_err(|problem| (field, problem))
+        };
+        let read = |texts: Vec<String>| texts.into_iter().map(|text| RequestGlob::parse(text, parameters)).collect();
+        let rule = Self {
+            namespaces: globs("namespaces", Some(namespaces))?.unwrap_or_default(),
+            service_accounts: globs("serviceAccounts", service_accounts)?,
+            roles: globs("roles", roles)?,
+            requests: requests.map(read).transpose().map_err(|problem| ("requests", problem))?,
+        };
+        if rule
+            .namespaces
+            .iter()
+            .any(|glob| glob.0.iter().any(|part| matches!(part, Part::Namespace | Part::ServiceAccount)))
+        {
+            let problem =
+                "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";
+            return Err(("namespaces", problem.to_owned()));
+        }
+        Ok(rule)
+    }
+}
+
+// === impl Glob ===
+
+impl Glob {
+    /// Reads a glob with `{{namespace}}` and `{{service_account}}`.
+    ///
+    /// # Errors
+    /// One sentence, if another name stands between the braces.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Self::read(text, &|part| Ok(part.to_owned()))
+    }
+
+    /// Reads a part of a reference: what is percent-encoded there is here.
+    fn encoded(text: &str) -> Result<Self, String> {
+        Self::read(text, &|part| decode(part).map_err(|error| error.to_string()))
+    }
+
+    fn read(text: &str, literal: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            Self::read_plain(before, literal, &mut parts)?;
+            let (name, tail) = after.split_once("}}").ok_or_else(|| format!("{text:?} has a {{{{ without its }}}}"))?;
+            parts.push(match name.trim() {
+                "namespace" => Part::Namespace,
+                "service_account" => Part::ServiceAccount,
+                other => return Err(format!("{text:?} asks for {other:?}: known are namespace and service_account")),
+            });
+            rest = tail;
+        }
+        Self::read_plain(rest, literal, &mut parts)?;
+        Ok(Self(parts))
+    }
+
+    fn read_plain(
+        text: &str,
+        literal: &dyn Fn(&str) -> Result<String, String>,
+        parts: &mut Vec<Part>,
+    ) -> Result<(), String> {
+        for (index, part) in text.split('*').enumerate() {
+            if index > 0 {
+                parts.push(Part::Any);
+            }
+            if !part.is_empty() {
+                parts.push(Part::Text(literal(part)?));
+            }
+        }
+        Ok(())
+    }
+
+    fn has_star(&self) -> bool {
+        self.0.contains(&Part::Any)
+    }
+
+    /// Fills the placeholders in. A name that comes in is a text, whatever characters it has.
+    #[must_use]
+    pub fn fill<'a>(&'a self, identity: &'a Identity) -> Filled<'a> {
+        let mut texts = Vec::with_capacity(2);
+        let mut last = Cow::Borrowed("");
+        for part in &self.0 {
+            let text = match part {
+                Part::Any => {
+                    texts.push(std::mem::take(&mut last));
+                    continue;
+                }
+                Part::Text(text) => text,
+                Part::Namespace => &identity.namespace,
+                Part::ServiceAccount => &identity.service_account,
+            };
+            if last.is_empty() {
+                last = Cow::Borrowed(text);
+            } else {
+                last.to_mut().push_str(text);
+            }
+        }
+        texts.push(last);
+        Filled(texts)
+    }
+}
+
+// === impl Filled ===
+
+impl Filled<'_> {
+    /// Whether it stands for this text.
+    #[must_use]
+    pub fn matches(&self, text: &str) -> bool {
+        stand_for(self.0.iter().map(AsRef::as_ref), text)
+    }
+}
+
+/// Whether a glob without placeholders stands for a text.
+#[must_use]
+pub fn matches(glob: &str, text: &str) -> bool {
+    stand_for(glob.split('*'), text)
+}
+
+/// Each part is looked for behind the one before it, so that nothing of the text is looked at twice.
+fn stand_for<'a>(mut parts: impl DoubleEndedIterator<Item = &'a str>, text: &str) -> bool {
+    steps::spend(1 + text.len() / 64);
+    let Some(mut text) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return text.is_empty() };
+    for part in parts {
+        let Some((_, behind)) = text.split_once(part) else { return false };
+        text = behind;
+    }
+    text.ends_with(last)
+}
+
+// === impl RequestGlob ===
+
+impl RequestGlob {
+    /// Reads what stands in `requests`, for a store of these parameters.
+    ///
+    /// # Errors
+    /// One sentence, if it never meant anything.
+    fn parse(text: String, parameters: &Parameters) -> Result<Self, String> {
+        let before = Glob::parse(&text)?;
+        let meaning = RequestParts::parse(&text, parameters);
+        if let (Err(problem), false) = (&meaning, OLD_RULES_COUNT) {
+            return Err(problem.clone());
+        }
+        Ok(Self { text, meaning, before })
+    }
+
+    /// The part before `?`.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.text.split('?').next().unwrap_or_default()
+    }
+
+    /// Whether it allowed more at a store that has parameters which widen a request.
+    fn allowed_more(&self) -> bool {
+        !self.text.contains('?') || self.before.has_star()
+    }
+}
+
+impl RequestParts {
+    fn parse(text: &str, parameters: &Parameters) -> Result<Self, String> {
+        if text.contains('#') {
+            return Err(format!("{text:?} names a key, and rules are about whole requests: leave #… out"));
+        }
+        let (path, rest) = text.split_once('?').map_or((text, None), |(path, rest)| (path, Some(rest)));
+        let mut params = BTreeMap::new();
+        for pair in rest.into_iter().flat_map(split_params) {
+            let (name, glob) = pair.map_err(|error| format!("{text:?}: {error}"))?;
+            if let Some(known) = parameters.unknown(&name) {
+                return Err(format!("{text:?} names the parameter {name:?}, which this store has not{known}"));
+            }
+            if params.insert(name.clone(), Glob::encoded(glob)?).is_some() {
+                return Err(format!("{text:?} names the parameter {name:?} twice"));
+            }
+        }
+        Ok(Self { path: Glob::encoded(path)?, params })
+    }
+}
+
+// === impl Parameters ===
+
+impl Parameters {
+    /// What to say of a parameter that the store does not have; `None` if it has.
+    fn unknown(&self, name: &str) -> Option<String> {
+        let widening = self.widening?;
+        let known: Vec<_> = self.narrowing.iter().chain(widening).copied().collect();
+        (!known.contains(&name)).then(|| suggestion(name, &known))
+    }
+}
+
+// === impl Config ===
+
+impl Config {
+    /// What the operator should know of this configuration, sentence by sentence: rules that allow more, or something
+    /// else, than they say.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (name, provider) in &self.providers {
+            let rules = provider.allow.iter().flatten().flat_map(|rule| rule.requests.iter().flatten());
+            let (good, bad): (Vec<_>, Vec<_>) = rules.partition(|glob| glob.meaning.is_ok());
+            warnings.extend(bad.iter().filter_map(|glob| {
+                let problem = glob.meaning.as_ref().err()?;
+                Some(format!("providers.{name}.allow: {problem}: in the next release this refuses the configuration"))
+            }));
+            let widens = provider.settings.as_settings().parameters().widening.is_none_or(|names| !names.is_empty());
+            let wide: Vec<_> =
+                good.iter().filter(|glob| widens && glob.allowed_more()).map(|glob| glob.text.as_str()).collect();
+            if let Some(first) = wide.first().filter(|_| OLD_RULES_COUNT) {
+                let path = first.split('?').next().unwrap_or_default();
+                warnings.push(format!(
+                    "providers.{name}.allow: parameters that a rule does not name pass in this release only; if references \
+                     have any, name them, as in \"{path}?NAME=*\". These rules name none, or have a * that runs over \
+                     several: {}",
+                    list(&wide)
+                ));
+            }
+        }
+        warnings.iter().map(|warning| one_line(warning)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As slow as it is plain.
+    fn naive(glob: &[u8], text: &[u8]) -> bool {
+        match glob.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|at| naive(rest, &text[at..])),
+            Some((byte, rest)) => text.first() == Some(byte) && naive(rest, &text[1..]),
+        }
+    }
+
+    /// Every text of up to this many of these letters.
+    fn texts(letters: &str, most: usize) -> Vec<String> {
+        let mut all = vec![String::new()];
+        let mut last = all.clone();
+        for _ in 0..most {
+            last = last.iter().flat_map(|text| letters.chars().map(move |letter| format!("{text}{letter}"))).collect();
+            all.extend(last.iter().cloned());
+        }
+        all
+    }
+
+    fn anyone() -> Identity {
+        Identity { namespace: "n".to_owned(), service_account: "s".to_owned() }
+    }
+
+    #[test]
+    fn globs_are_what_a_naive_reading_makes_of_them() {
+        let identity = anyone();
+        let texts_of_it = texts("ab", 6);
+        for glob in texts("ab*", 5) {
+            let parsed = Glob::parse(&glob).unwrap();
+            let filled = parsed.fill(&identity);
+            for text in &texts_of_it {
+                assert_eq!(filled.matches(text), naive(glob.as_bytes(), text.as_bytes()), "{glob} on {text}");
+            }
+        }
+        for (glob, text, expected) in [
+            ("a/*/c", "a/b/b/c", true),
+            ("a/*/c", "a/c", false),
+            ("*é*", "caféine", true),
+            ("{{namespace}}-{{ service_account }}*", "n-s-x", true),
+            ("{{namespace}}{{service_account}}", "ns", true),
+        ] {
+            assert_eq!(Glob::parse(glob).unwrap().fill(&identity).matches(text), expected, "{glob} on {text}");
+        }
+    }
+
+    #[test]
+    fn a_glob_takes_steps_in_proportion_to_the_text() {
+        let glob = Glob::parse(&"*a".repeat(2000)).unwrap();
+        let identity = anyone();
+        let filled = glob.fill(&identity);
+        for length in [1 << 10, 1 << 15, 1 << 20] {
+            let text = format!("{}b", "a".repeat(length));
+            let (matches, steps) = steps::within(u64::MAX, || filled.matches(&text));
+            assert!(!matches && steps <= 2 + (length / 64) as u64, "{length}: {steps}");
+        }
+    }
+
+    #[test]
+    fn what_is_filled_in_is_no_glob() {
+        let identity = Identity { namespace: "*".to_owned(), service_account: "{{namespace}}".to_owned() };
+        let glob = Glob::parse("{{namespace}}/{{service_account}}/*").unwrap();
+        let filled = glob.fill(&identity);
+        assert!(
+            filled.matches("*/{{namespace}}/x") && !filled.matches("a/{{namespace}}/x") && !filled.matches("*/*/x")
+        );
+    }
+}

@@ -2,19 +2,19 @@
 //! API; what it knows comes from its plan, what it may do from the pod's own service account token.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error};
 
 use crate::deliver::render::RenderError;
+use crate::deliver::volume::VolumeError;
 use crate::plan::{PLAN_VERSION, Plan, PlannedProvider};
 use crate::provider::http::Proxy;
 use crate::provider::{Login, Provider, ProviderError};
+use crate::sentence::Sentence;
 use crate::source::{Failure, Source};
 
 pub mod cli;
@@ -29,14 +29,13 @@ mod keeper;
 mod port;
 mod program;
 mod running;
+mod termination;
 
 use gate::GateError;
 use gated::GatedVolume;
 use keeper::Keeper;
 use port::Port;
-
-/// What kubelet keeps of a termination message.
-const MAX_TERMINATION_MESSAGE: usize = 4096;
+pub use termination::terminate;
 
 /// Which part of a pod's life this process serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +61,8 @@ pub struct AgentPaths {
     pub bin: PathBuf,
     /// What is copied there.
     pub program: PathBuf,
+    /// Where kubelet looks for a reason.
+    pub termination_log: PathBuf,
 }
 
 /// All that an agent is told.
@@ -111,9 +112,12 @@ pub enum AgentError {
     /// The volume is not as it has to be.
     #[error("{0}")]
     Gate(#[from] GateError),
-    /// A signal came before an init container was done.
-    #[error("stopped before the files were in place")]
-    Interrupted,
+    /// The files do not fit into the volume that was made for them.
+    #[error("{0}")]
+    Volume(VolumeError),
+    /// A signal came before an init container was done; and what stood in its way, if anything did.
+    #[error("{}", &**.0)]
+    Interrupted(Sentence),
     /// The program that applications are to be started through cannot be given to them.
     #[error("cannot copy {} to {}: {source}", .program.display(), .bin.display())]
     Program {
@@ -148,21 +152,6 @@ pub fn ready(root: &Path, wait: Duration) -> bool {
     }
 }
 
-/// Writes a termination message where kubelet looks for it: `kubectl describe pod` shows it.
-///
-/// A file in `/dev` is not created: without a container there is nobody to read it.
-pub fn terminate(path: &Path, problem: &AgentError) {
-    error!(event = "ended", exit_code = problem.exit_code(), problem = %problem, "the agent ends: waiting would not help");
-    let text = problem.public();
-    let end = text.floor_char_boundary(MAX_TERMINATION_MESSAGE);
-    let message = text.get(..end).unwrap_or_default();
-    let file =
-        OpenOptions::new().write(true).truncate(true).create(path.parent() != Some(Path::new("/dev"))).open(path);
-    if let Err(error) = file.and_then(|mut file| file.write_all(message.as_bytes())) {
-        debug!(%error, path = %path.display(), "no termination message was written");
-    }
-}
-
 fn connect(plan: &Plan, tokens: &Path) -> Result<BTreeMap<String, Box<dyn Provider>>, AgentError> {
     let mut providers = BTreeMap::new();
     for (name, PlannedProvider { settings, role, proxy, .. }) in &plan.providers {
@@ -176,8 +165,8 @@ fn connect(plan: &Plan, tokens: &Path) -> Result<BTreeMap<String, Box<dyn Provid
     Ok(providers)
 }
 
-fn refusals(failures: &[Failure], told: impl Fn(&ProviderError) -> &str) -> String {
-    let each = failures.iter().map(|Failure { provider, request, error, .. }| match request {
+fn refusals<'a>(failures: impl IntoIterator<Item = &'a Failure>, told: impl Fn(&ProviderError) -> &str) -> String {
+    let each = failures.into_iter().map(|Failure { provider, request, error, .. }| match request {
         Some(request) => format!("{request}: {}", told(error)),
         None => format!("{provider}: {}", told(error)),
     });
@@ -251,7 +240,8 @@ impl AgentError {
             Self::Refused(failures) => refusals(failures, |error| error.message.public()),
             Self::Provider { provider, error } => format!("provider {provider}: {}", error.message.public()),
             Self::Render(error) => format!("the files cannot be made: {}", error.public()),
-            Self::Plan(_) | Self::Gate(_) | Self::Interrupted | Self::Program { .. } | Self::Process(_) => {
+            Self::Interrupted(sentence) => sentence.public().to_owned(),
+            Self::Plan(_) | Self::Gate(_) | Self::Volume(_) | Self::Program { .. } | Self::Process(_) => {
                 self.to_string()
             }
         }
@@ -263,10 +253,10 @@ impl AgentError {
         match self {
             Self::Refused(_) | Self::Provider { .. } | Self::Render(_) => 1,
             Self::Plan(_) => 2,
-            Self::Gate(_) | Self::Program { .. } => 3,
+            Self::Gate(_) | Self::Volume(_) | Self::Program { .. } => 3,
             Self::Process(_) => 4,
             // As a shell says it of SIGTERM: kubelet must not take the init container for done.
-            Self::Interrupted => 143,
+            Self::Interrupted(_) => 143,
         }
     }
 }

@@ -56,7 +56,7 @@ keys! {
     FILE_MODE = "file-mode", "`0400`, `0440` or `0444`: see Who can read the files", true, "permission bits of every file";
     RUN_AS_USER = "run-as-user", "the containers' common uid", true, "uid of the agent";
     RUN_AS_GROUP = "run-as-group", "the containers' common gid", true, "gid of the agent";
-    SIZE_LIMIT = "size-limit", "`1Mi`", true, "most bytes of all files together; the tmpfs is sized for three generations of it";
+    SIZE_LIMIT = "size-limit", "`1Mi`", true, "most bytes of all files together; the tmpfs is sized for three generations of it, in whole pages of 4 KiB (32 more for a directory)";
     CPU_REQUEST = "resources.cpu-request", "`5m`", true, "CPU request of each injected container, or `none`: see Resources";
     CPU_LIMIT = "resources.cpu-limit", "none", true, "CPU limit of each injected container";
     MEMORY_REQUEST = "resources.memory-request", "`8Mi` and the files", true, "memory request of each injected container, or `none`";

@@ -37,6 +37,11 @@ pub const GENERATIONS_PATH: &str = "/generations";
 /// Most bytes of one generation, where nobody says.
 pub const DEFAULT_SIZE_LIMIT: u64 = 1 << 20;
 
+/// tmpfs gives each file whole pages.
+pub const PAGE: u64 = 4096;
+/// Files of a directory that the size limit need not leave room for: how many there are only its store knows.
+const FILES_PER_DIR: u64 = 32;
+
 /// The agent's whole instruction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -283,6 +288,13 @@ impl Plan {
         serde_json::from_str(json).map_err(|e| error(format!("no plan: {e}")))
     }
 
+    /// Bytes of a volume that one generation may fill, in whole pages: the size limit, and a page for each file that is
+    /// known here. The volume is made for so much, and what comes of the stores' answers is held against it.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        room(&self.items, self.size_limit)
+    }
+
     /// The pod's own volumes that requests read.
     #[must_use]
     pub fn volumes(&self) -> BTreeSet<&str> {
@@ -309,6 +321,13 @@ impl Plan {
             .filter(|item| item.from.takes().any(|take| &take.request == request))
             .all(|item| item.optional)
     }
+}
+
+/// [`Plan::room`] for these items.
+#[must_use]
+pub fn room(items: &[PlannedItem], size_limit: u64) -> u64 {
+    let files = items.iter().map(|item| if matches!(item.target, Target::Dir(_)) { FILES_PER_DIR } else { 1 });
+    size_limit.saturating_add(files.sum::<u64>().saturating_mul(PAGE))
 }
 
 /// What one call of [`Plan::build`] knows and gathers.

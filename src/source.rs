@@ -68,6 +68,9 @@ pub enum Event {
     Unchanged,
     /// Something failed; it is tried again by itself. Already logged.
     Failed(Vec<Failure>),
+    /// A store has not answered for a while ([`Source::silent`]): it is waited for, as long as its provider thinks fit.
+    /// Already logged.
+    Silent,
 }
 
 /// One thing that failed.
@@ -195,7 +198,8 @@ impl Source {
     async fn wait(&mut self, now: Instant) {
         let due = self.lanes.values().filter_map(Lane::next_due).min();
         let compare = self.lanes.values().any(Lane::has_ends).then(|| now + COMPARE_CLOCKS);
-        let until = due.into_iter().chain(compare).min();
+        let silent = self.lanes.values().filter_map(Lane::told_silent_at).min();
+        let until = due.into_iter().chain(compare).chain(silent).min();
         let mut signals: FuturesUnordered<_> = self.lanes.values_mut().map(Lane::signal).collect();
         let alarm = async {
             match until {
@@ -223,6 +227,10 @@ impl Source {
             self.changed |= outcome.changed;
             self.uncounted |= outcome.uncounted;
             failures.extend(outcome.failures);
+        }
+        let now = Instant::now();
+        if self.lanes.values_mut().map(|lane| lane.tell_silence(now)).fold(false, |any, told| any | told) {
+            self.events.push_back(Event::Silent);
         }
         self.unlock();
         if let Some(generation) = self.compose() {
@@ -272,6 +280,12 @@ impl Source {
     /// Providers whose last answer to some request, or to a login, was an error.
     pub fn failing(&self) -> impl Iterator<Item = &str> {
         self.lanes.values().filter(|lane| lane.is_failing()).map(|lane| lane.name.as_str())
+    }
+
+    /// Providers whose store has yet to answer, and for how long, after a second.
+    pub fn silent(&self) -> impl Iterator<Item = (&str, Duration)> {
+        let since = |lane: &Lane| lane.silent_for(Instant::now()).filter(|since| *since >= Duration::from_secs(1));
+        self.lanes.values().filter_map(move |lane| Some((lane.name.as_str(), since(lane)?)))
     }
 
     /// Everything that is read by polling is due now, and so are leases whose renewal or replacement failed.

@@ -21,7 +21,7 @@ The plan (which secrets, from which stores, into which files) is JSON in the env
 The volume has a gate: applications mount its subdirectory `live` (subPath), which kubelet cannot prepare before the
 first files are complete. Temporary failures of a store are waited out, and logged; later failures leave the last good
 files where they are. A permanent failure before the first files ends the agent, with its reason as the container's
-termination message, which `kubectl describe pod` shows.
+termination message, which `kubectl describe pod` shows; so does a signal then, with what the agent was waiting for.
 
 Applications that only read environment variables are started through `hushpod-agent exec`, which comes into their
 container as a program of its own: see `hushpod-agent exec --help`, also for `hushpod-agent status`.
@@ -81,7 +81,7 @@ struct Options {
     /// Least time between two swaps; a replaced generation stays that long for its readers
     #[arg(long, global = true, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     grace: Duration,
-    /// File for the reason of a permanent failure
+    /// File for what is in the way of the first files
     #[arg(long, global = true, value_name = "FILE", default_value = "/dev/termination-log")]
     termination_log: PathBuf,
     /// error, warn, info, debug or trace
@@ -124,7 +124,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
-    let Options { volume, state, controls, tokens, bin, program, grace, .. } = options;
+    let Options { volume, state, controls, tokens, bin, program, grace, termination_log, .. } = options;
     let settings = Settings {
         mode,
         plan: std::env::var("HUSHPOD_PLAN").ok(),
@@ -135,6 +135,7 @@ fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
             tokens: tokens.clone(),
             bin: bin.clone(),
             program: program.clone(),
+            termination_log: termination_log.clone(),
         },
         grace: *grace,
     };

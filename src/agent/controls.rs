@@ -2,8 +2,10 @@
 //! Who may set them is Kubernetes RBAC; the agent needs no right and no port for it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::annotations::{HOLD, PIN, PREFIX, REFRESH_NOW, parse_bool};
@@ -40,8 +42,18 @@ pub enum Control {
 pub struct Controls {
     file: PathBuf,
     watch: Option<Watch>,
+    /// What the annotations ask for now …
     wanted: Wanted,
+    /// … and as far as the agent was told.
+    told: Wanted,
+    /// When it was last told of what makes it ask stores.
+    pinned: Option<Instant>,
+    refreshed: Option<Instant>,
 }
+
+/// Annotations can be changed as fast as kubelet carries them, and a store's limits are shared by many pods: each
+/// control that makes the agent ask a store does so this seldom. The last one counts.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 // === impl Controls ===
 
@@ -56,8 +68,10 @@ impl Controls {
                 |error| warn!(%error, path = %dir.display(), "live controls are off: the directory cannot be watched"),
             )
             .ok();
-        let mut controls = Self { file: dir.join(ANNOTATIONS), watch, wanted: Wanted::default() };
+        let (wanted, told) = (Wanted::default(), Wanted::default());
+        let mut controls = Self { file: dir.join(ANNOTATIONS), watch, wanted, told, pinned: None, refreshed: None };
         controls.read();
+        controls.told = controls.wanted.clone();
         controls
     }
 
@@ -67,32 +81,69 @@ impl Controls {
         &self.wanted
     }
 
-    /// Waits until the annotations ask for something else; pends for ever without a directory. Cancel safe.
+    /// Waits until the annotations ask for something else; pends for ever without a directory. Another `pin`, or another
+    /// `refresh-now`, within five seconds of the last waits for their end. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Control> {
         loop {
-            match &mut self.watch {
-                Some(watch) => watch.changed().await,
-                None => std::future::pending().await,
-            }
-            let changes = self.read();
+            let now = Instant::now();
+            let changes = self.due(now);
             if !changes.is_empty() {
                 return changes;
+            }
+            let Some(watch) = &mut self.watch else { return std::future::pending().await };
+            let wait = [self.pinned, self.refreshed].into_iter().flatten().map(|last| last + PATIENCE);
+            let next = wait.filter(|at| *at > now).min().filter(|_| self.wanted != self.told);
+            let alarm = async {
+                match next {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = watch.changed() => self.read(),
+                () = alarm => {}
             }
         }
     }
 
-    fn read(&mut self) -> Vec<Control> {
+    /// What the agent is to be told now.
+    fn due(&mut self, now: Instant) -> Vec<Control> {
+        let Self { wanted, told, pinned, refreshed, .. } = self;
+        let may = |last: &Option<Instant>| last.is_none_or(|last| now >= last + PATIENCE);
+        let mut changes = Vec::new();
+        // Letting go of a pin asks nothing of a store.
+        if wanted.pin != told.pin && (wanted.pin.is_none() || may(pinned)) {
+            if wanted.pin.is_some() {
+                *pinned = Some(now);
+            }
+            told.pin.clone_from(&wanted.pin);
+            changes.push(Control::Pin(wanted.pin.clone()));
+        }
+        if wanted.hold != told.hold {
+            told.hold = wanted.hold;
+            changes.push(Control::Hold(wanted.hold));
+        }
+        // Taking the annotation away asks for nothing.
+        if wanted.refresh_now.is_none() {
+            told.refresh_now = None;
+        } else if wanted.refresh_now != told.refresh_now && may(refreshed) {
+            *refreshed = Some(now);
+            told.refresh_now.clone_from(&wanted.refresh_now);
+            changes.push(Control::RefreshNow);
+        }
+        changes
+    }
+
+    fn read(&mut self) {
         let text = match fs::read_to_string(&self.file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => {
                 warn!(%error, path = %self.file.display(), "the live controls cannot be read: they stay as they are");
-                return Vec::new();
+                return;
             }
         };
-        let before = std::mem::take(&mut self.wanted);
-        self.wanted = before.clone().updated(&text);
-        self.wanted.changes_since(&before)
+        self.wanted = std::mem::take(&mut self.wanted).updated(&text);
     }
 }
 
@@ -125,22 +176,6 @@ impl Wanted {
             }
         }
         found
-    }
-
-    fn changes_since(&self, before: &Self) -> Vec<Control> {
-        let Self { hold, pin, refresh_now } = self;
-        let mut changes = Vec::new();
-        if *pin != before.pin {
-            changes.push(Control::Pin(pin.clone()));
-        }
-        if *hold != before.hold {
-            changes.push(Control::Hold(*hold));
-        }
-        // Taking the annotation away asks for nothing.
-        if refresh_now.is_some() && *refresh_now != before.refresh_now {
-            changes.push(Control::RefreshNow);
-        }
-        changes
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
+use super::AgentError;
 use super::gate::{Gate, GateError, GateState};
 use super::running::Running;
 use crate::deliver::RenderedFile;
@@ -40,6 +41,24 @@ pub(super) enum DeliveryError {
     Gate(#[from] GateError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
+}
+
+// === impl DeliveryError ===
+
+impl DeliveryError {
+    /// Whether the first files would not fare better later: nobody else makes room, or repairs a gate.
+    pub(super) fn is_permanent(&self) -> bool {
+        matches!(self, Self::Gate(_) | Self::Volume(VolumeError::NoSpace { .. }))
+    }
+}
+
+impl From<DeliveryError> for AgentError {
+    fn from(error: DeliveryError) -> Self {
+        match error {
+            DeliveryError::Gate(error) => error.into(),
+            DeliveryError::Volume(error) => Self::Volume(error),
+        }
+    }
 }
 
 // === impl GatedVolume ===

@@ -1,6 +1,6 @@
 //! The loop: wait for the source, a control, a retry or the end; deliver; notify; hand over; report.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -13,9 +13,11 @@ use super::handover::{Estate, HandOverFile};
 use super::notify::Notifier;
 use super::port::Port;
 use super::report::Status;
-use super::{AgentError, AgentPaths, Mode};
+use super::termination::LastWords;
+use super::{AgentError, AgentPaths, Mode, refusals};
 use crate::deliver::render::{RenderError, render};
 use crate::plan::Plan;
+use crate::sentence::Sentence;
 use crate::source::{Event, Failure, Generation, GenerationId, Origin, PinError, Source};
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
@@ -51,6 +53,11 @@ pub(super) struct Keeper {
     pending_pin: Option<GenerationId>,
     retry: Retry,
     has_failed: bool,
+    /// What is in the way of the first files, by provider.
+    obstacles: BTreeMap<String, Vec<Failure>>,
+    /// Why they could not be written.
+    unwritable: Option<String>,
+    last_words: LastWords,
 }
 
 /// When to try again what the source knows nothing of.
@@ -116,6 +123,9 @@ impl Keeper {
             pending_pin: None,
             retry: Retry { at: None, pause: FIRST_PAUSE },
             has_failed: false,
+            obstacles: BTreeMap::new(),
+            unwritable: None,
+            last_words: LastWords::new(&paths.termination_log),
         }
     }
 
@@ -163,9 +173,12 @@ impl Keeper {
             }
             match self.wait(shutdown).await {
                 Woken::Stop if self.mode == Mode::Init && !self.volume.is_open() => {
-                    return Err(AgentError::Interrupted);
+                    return Err(self.interrupted());
                 }
-                Woken::Stop => break,
+                Woken::Stop => {
+                    self.leave_word();
+                    break;
+                }
                 Woken::Settled => continue,
                 Woken::Source(event) => self.heard(event)?,
                 Woken::Controls(changes) => {
@@ -181,6 +194,7 @@ impl Keeper {
                 }
             }
             self.catch_up(shutdown).await?;
+            self.leave_word();
             self.save();
         }
         Ok(())
@@ -213,7 +227,7 @@ impl Keeper {
                 self.newest = Some(generation);
                 self.compare_newest();
             }
-            Event::Unchanged => {}
+            Event::Unchanged | Event::Silent => {}
             Event::Failed(failures) => return self.failed(&failures),
         }
         Ok(())
@@ -223,6 +237,7 @@ impl Keeper {
         let failing: BTreeSet<&str> = self.source.failing().collect();
         let since = &mut self.status.failing;
         since.retain(|provider, _| failing.contains(provider.as_str()));
+        self.obstacles.retain(|provider, _| failing.contains(provider.as_str()));
         for provider in failing {
             since.entry(provider.to_owned()).or_insert_with(SystemTime::now);
         }
@@ -230,14 +245,52 @@ impl Keeper {
 
     fn failed(&mut self, failures: &[Failure]) -> Result<(), AgentError> {
         self.has_failed = true;
-        if !self.volume.is_open() {
-            let refused: Vec<_> =
-                failures.iter().filter(|failure| failure.error.kind.is_permanent()).cloned().collect();
-            if !refused.is_empty() {
-                return Err(AgentError::Refused(refused));
-            }
+        if self.volume.is_open() {
+            return Ok(());
+        }
+        let refused: Vec<_> = failures.iter().filter(|failure| failure.error.kind.is_permanent()).cloned().collect();
+        if !refused.is_empty() {
+            return Err(AgentError::Refused(refused));
+        }
+        for provider in failures.iter().map(|failure| &failure.provider) {
+            let latest = failures.iter().filter(|failure| failure.provider == *provider).cloned().collect();
+            self.obstacles.insert(provider.clone(), latest);
         }
         Ok(())
+    }
+
+    /// What the first files wait for; empty if nothing has failed, and nobody is waited for.
+    fn in_the_way(&self) -> Sentence {
+        let silent = self.source.silent();
+        let silent = silent.map(|(provider, since)| format!("{provider}: no answer for {} s", since.as_secs()));
+        let silent: Vec<_> = silent.collect();
+        let all = |failing: String, unwritable: Option<&str>| {
+            let known = [failing].into_iter().filter(|text| !text.is_empty()).chain(unwritable.map(str::to_owned));
+            known.chain(silent.iter().cloned()).collect::<Vec<_>>().join("; ")
+        };
+        let failing = || self.obstacles.values().flatten();
+        Sentence::hiding(
+            all(refusals(failing(), |error| &error.message), self.unwritable.as_deref()),
+            all(
+                refusals(failing(), |error| error.message.public()),
+                self.unwritable.as_ref().map(|_| "the files cannot be written"),
+            ),
+        )
+    }
+
+    fn interrupted(&self) -> AgentError {
+        let said = "stopped before the files were in place";
+        let reason = self.in_the_way();
+        AgentError::Interrupted(if reason.is_empty() { said.into() } else { reason.behind(&format!("{said}: ")) })
+    }
+
+    /// Whoever ends this process leaves the reason, also if it is by force.
+    fn leave_word(&mut self) {
+        let reason = self.in_the_way();
+        let is_waiting = !self.volume.is_open() && !reason.is_empty();
+        let words =
+            if is_waiting { format!("waiting for the first files: {}", reason.public()) } else { String::new() };
+        self.last_words.are(words);
     }
 
     async fn control(&mut self, change: Control, shutdown: &CancellationToken) {
@@ -301,12 +354,14 @@ impl Keeper {
         match self.put(newest).await {
             Ok(()) => self.is_delivered(id),
             Err(PutError::Render(error)) if !was_open => return Err(error.into()),
+            Err(PutError::Delivery(error)) if !was_open && error.is_permanent() => return Err(error.into()),
             Err(PutError::Render(error)) => {
                 self.unusable = Some(id.clone());
                 let sentence = "the new values do not make the files that were asked for: the last good ones stay";
                 self.status.warn("not_delivered", &error.to_string(), sentence);
             }
             Err(PutError::Delivery(error)) => {
+                self.unwritable = Some(error.to_string());
                 let pause = self.retry.later();
                 let sentence =
                     format!("the files could not be written and stay as they are; trying again in {pause:?}");

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use crate::annotations::{PREFIX, SIZE_LIMIT};
 use crate::bundle::{Decode, Format, Target, VolumePath};
 use crate::deliver::RenderedFile;
-use crate::plan::{PlannedFrom, PlannedItem, Take};
+use crate::plan::{self, PAGE, PlannedFrom, PlannedItem, Take};
 use crate::reference::Key;
 use crate::secret::{LookupError, SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
@@ -55,7 +55,7 @@ type Entries = BTreeMap<String, SecretTree>;
 ///
 /// # Errors
 /// [`RenderError`] if a needed answer or key is missing, a value does not fit its format, two items write the same
-/// path, or all files together have more than `size_limit` bytes.
+/// path, all files together have more than `size_limit` bytes, or they fill more pages than the volume was made for.
 pub fn render(
     items: &[PlannedItem],
     generation: &Generation,
@@ -76,7 +76,26 @@ pub fn render(
         let problem = format!("{total} bytes, over the limit of {size_limit}: raise {PREFIX}{SIZE_LIMIT}");
         return Err(RenderError { item: "all files together".to_owned(), problem: problem.into() });
     }
+    let (needed, room) = (files.iter().map(occupied).sum::<u64>(), plan::room(items, size_limit));
+    if needed > room {
+        let kibibytes = (size_limit + (needed - room)).div_ceil(1024);
+        let problem = format!(
+            "{} files fill {needed} bytes in whole pages of {PAGE}, over the {room} that the volume has for them: raise \
+             {PREFIX}{SIZE_LIMIT} to {kibibytes}Ki",
+            files.len()
+        );
+        return Err(RenderError { item: "all files together".to_owned(), problem: problem.into() });
+    }
     Ok(files)
+}
+
+/// Bytes that a file takes of the volume: whole pages, at least one, since an empty file has a name all the same; and
+/// another for the link to a name that is too long to be kept beside its inode (Linux, `shmem_symlink`).
+fn occupied(file: &RenderedFile) -> u64 {
+    const INLINE_LINK: usize = 128 - "..data/".len() - 1;
+    let name = file.path.as_str().split('/').next().unwrap_or_default();
+    let link = u64::from(name.len() > INLINE_LINK);
+    ((file.bytes.len() as u64).div_ceil(PAGE).max(1) + link) * PAGE
 }
 
 /// Keys of a store can collide with other items only now: the plan did not know them.

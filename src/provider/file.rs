@@ -14,12 +14,13 @@ use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use self::keys::{KeySource, Keys};
+use self::read::Problem;
 use super::{
     Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, SOURCES_PATH, Settings,
 };
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
-use crate::secret::SecretValue;
+use crate::secret::{SecretTree, SecretValue};
 
 mod content;
 mod keys;
@@ -53,6 +54,8 @@ pub struct Files {
     asked: BTreeSet<String>,
     /// … and every directory on the way to them.
     watches: BTreeMap<PathBuf, Watch>,
+    /// What was wrong at the last look, by path, and in which state of the file system.
+    seen: BTreeMap<String, u64>,
 }
 
 /// What was just written may be half of what it will be: it is read again after this long …
@@ -160,7 +163,7 @@ impl Files {
             (None, Some(file)) => KeySource::File(PathBuf::from(file)),
             (None, None) => KeySource::Environment,
         };
-        Ok(Self { path, keys, asked: BTreeSet::new(), watches: BTreeMap::new() })
+        Ok(Self { path, keys, asked: BTreeSet::new(), watches: BTreeMap::new(), seen: BTreeMap::new() })
     }
 
     /// Watches what is not watched yet. What cannot be, because it is not there, is tried with the next read.
@@ -186,7 +189,7 @@ impl Files {
         }
     }
 
-    async fn read_settled(&self, requests: &[Request]) -> Vec<ReadResult> {
+    async fn read_settled(&mut self, requests: &[Request]) -> Vec<ReadResult> {
         let mut round = 0;
         loop {
             let (root, paths) = (self.path.clone(), requests.iter().map(|request| request.path.clone()).collect());
@@ -199,10 +202,27 @@ impl Files {
             round += 1;
             if !batch.unsettled || round == ROUNDS {
                 let fresh = |tree| Reading::Fresh(Answer { tree, version: None, expires_in: None, lease: None });
-                return batch.answers.into_iter().map(|answer| answer.map(fresh)).collect();
+                let answers = requests.iter().zip(batch.answers);
+                return answers.map(|(request, answer)| self.judge(&request.path, answer).map(fresh)).collect();
             }
             tokio::time::sleep(SETTLE).await;
         }
+    }
+
+    /// What is malformed may be half of a write, which the next one puts right. What has not changed since the last look
+    /// is not: nobody is writing it, and waiting would not help.
+    fn judge(&mut self, path: &str, answer: Result<SecretTree, Problem>) -> Result<SecretTree, ProviderError> {
+        let state = answer.as_ref().err().and_then(|problem| problem.state);
+        let before = match state {
+            Some(state) => self.seen.insert(path.to_owned(), state),
+            None => self.seen.remove(path),
+        };
+        answer.map_err(|Problem { mut error, state }| {
+            if state.is_some() && state == before {
+                error.kind = ErrorKind::Invalid;
+            }
+            error
+        })
     }
 }
 

@@ -22,20 +22,21 @@ const WARN_EVERY: Duration = Duration::from_mins(10);
 
 /// A store that is down is tried again within a minute.
 const UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// Without a first generation a pod waits, and kubelet's own retry of the gate (10 to 15 s) comes on top.
-const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(1500));
+/// Without a first generation a pod waits, and starts within 15 s of its store's return; kubelet's own retry of the gate
+/// comes on top.
+const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// What an administrator has to put right is not put right within a second.
 const PERMANENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
 /// More patience than a store may ask for would be an outage of its own: leases end, and nobody notices a rotation.
-const LONGEST_WISH: Duration = Duration::from_mins(15);
-/// Full jitter may draw nothing; no store wants to be asked again that soon.
+pub(super) const LONGEST_WISH: Duration = Duration::from_mins(15);
+/// On top of a store's own wish: its clock is not ours.
 const SHORTEST: Duration = Duration::from_millis(250);
 
 /// How long to wait after the `failures`-th failure in a row (1 is the first); `chance` is from 0 to 1.
 ///
-/// Exponential with full jitter, which spreads retries best when a store comes back (AWS Architecture Blog,
-/// "Exponential Backoff And Jitter", 2015). A store's own wish is a lower bound, as far as it is
-/// no longer than [`LONGEST_WISH`].
+/// Exponential, half of it by chance ("Equal Jitter", AWS Architecture Blog, "Exponential Backoff And Jitter", 2015): it
+/// spreads a crowd, and no draw makes one pod ask twice in a moment, as full jitter's would. A store's own wish is a
+/// lower bound, as far as it is no longer than [`LONGEST_WISH`].
 pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64) -> Duration {
     let (base, cap) = match kind {
         ErrorKind::Throttled { retry_after: Some(wish) } => {
@@ -44,18 +45,17 @@ pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64)
         }
         ErrorKind::Unavailable if starting => UNAVAILABLE_AT_START,
         ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } => UNAVAILABLE,
-        // Nobody waits for these in a crowd: half jitter, so that "slow" is a promise.
         ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Invalid => {
             let (base, cap) = PERMANENT;
-            return exponential(base, cap, failures).mul_f64(0.5 + chance / 2.0).max(base);
+            return jittered(base, cap, failures, chance).max(base);
         }
     };
-    exponential(base, cap, failures).mul_f64(chance).max(SHORTEST)
+    jittered(base, cap, failures, chance)
 }
 
-fn exponential(base: Duration, cap: Duration, failures: u32) -> Duration {
+fn jittered(base: Duration, cap: Duration, failures: u32, chance: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
-    base.saturating_mul(1 << doublings).min(cap)
+    base.saturating_mul(1 << doublings).min(cap).mul_f64(0.5 + chance / 2.0)
 }
 
 // === impl Jitter ===
@@ -112,21 +112,23 @@ mod tests {
     fn waits_grow_by_kind_of_error() {
         let wish = |seconds| ErrorKind::Throttled { retry_after: Some(Duration::from_secs(seconds)) };
         for (kind, failures, starting, shortest, longest) in [
-            (ErrorKind::Unavailable, 1, false, 0.25, 1.0),
-            (ErrorKind::Unavailable, 4, false, 0.25, 8.0),
-            (ErrorKind::Unavailable, 99, false, 0.25, 60.0),
-            (ErrorKind::Unavailable, 99, true, 0.25, 1.5),
-            (ErrorKind::Throttled { retry_after: None }, 99, true, 0.25, 60.0),
+            (ErrorKind::Unavailable, 1, false, 0.5, 1.0),
+            (ErrorKind::Unavailable, 4, false, 4.0, 8.0),
+            (ErrorKind::Unavailable, 99, false, 30.0, 60.0),
+            (ErrorKind::Unavailable, 1, true, 0.5, 1.0),
+            (ErrorKind::Unavailable, 4, true, 4.0, 8.0),
+            (ErrorKind::Unavailable, 99, true, 5.0, 10.0),
+            (ErrorKind::Throttled { retry_after: None }, 99, true, 30.0, 60.0),
             (wish(7), 1, true, 7.25, 7.95),
-            (wish(700), 9, false, 700.0, 770.0),
+            (wish(700), 9, false, 700.25, 770.25),
             (ErrorKind::Denied, 1, false, 30.0, 30.0),
             (ErrorKind::NotFound, 3, false, 60.0, 120.0),
             (ErrorKind::Invalid, 99, false, 150.0, 300.0),
         ] {
             let low = delay(kind, failures, starting, 0.0).as_secs_f64();
             let high = delay(kind, failures, starting, 1.0).as_secs_f64();
-            assert!((low - shortest).abs() < 0.3, "{kind:?} {failures}: {low} instead of {shortest}");
-            assert!((high - longest).abs() < 0.3, "{kind:?} {failures}: {high} instead of {longest}");
+            assert!((low - shortest).abs() < 0.01, "{kind:?} {failures}: {low} instead of {shortest}");
+            assert!((high - longest).abs() < 0.01, "{kind:?} {failures}: {high} instead of {longest}");
         }
     }
 

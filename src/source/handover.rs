@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::backoff::Jitter;
+use super::backoff::{Jitter, LONGEST_WISH};
 use super::history::{Fingerprints, Ledger, PastGeneration};
 use super::lease::{Held, Life, Memory, Slot, act_before, after};
 use super::poll::land::has_entries;
@@ -27,6 +27,8 @@ pub struct HandOver {
     pub leased: Vec<HandedAnswer>,
     /// Replaced credentials that are still to be revoked.
     pub draining: Vec<Draining>,
+    /// Providers whose store asked for patience, and until when.
+    pub patience: Vec<(String, SystemTime)>,
     /// What is remembered of the other answers; not their values.
     pub seen: Vec<Seen>,
     /// Key of the fingerprints in `seen`.
@@ -151,6 +153,9 @@ impl Source {
                 ends: moment.system(drain.ends),
                 revoke_at: drain.revoke_at.map(|at| moment.system(at)),
             }));
+            let wish = lane.not_before.filter(|wish| *wish > moment.instant);
+            // Whoever writes it down in whole seconds does not undercut it.
+            hand_over.patience.extend(wish.map(|wish| (name.clone(), moment.system(wish + Duration::from_secs(1)))));
             for (request, slot) in &lane.slots {
                 hand_over.leased.extend(slot.hand_over(request, moment));
                 hand_over.seen.extend(slot.remember(request, &self.fingerprints));
@@ -162,7 +167,7 @@ impl Source {
     /// Goes on where another process stopped; to be called before the first [`Source::next`]. Leased requests are not
     /// read again as long as their lease lives; all others are due at once.
     pub fn resume(&mut self, hand_over: HandOver) {
-        let HandOver { sessions, leased, draining, seen, salt, counter, history, last } = hand_over;
+        let HandOver { sessions, leased, draining, patience, seen, salt, counter, history, last } = hand_over;
         let moment = self.moment();
         self.ledger = Ledger::new(counter, last, history);
         if let Some(salt) = salt {
@@ -178,6 +183,11 @@ impl Source {
             let provider = session.provider.clone();
             if !self.lanes.get_mut(&provider).is_some_and(|lane| lane.resume(session, moment, &mut self.jitter)) {
                 ended.insert(provider);
+            }
+        }
+        for (provider, until) in patience {
+            if let Some(lane) = self.lanes.get_mut(&provider) {
+                lane.not_before = moment.instant(until).map(|until| until.min(moment.instant + LONGEST_WISH));
             }
         }
         for Draining { provider, lease, ends, revoke_at } in draining {

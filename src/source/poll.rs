@@ -8,10 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use self::land::Desk;
-use super::backoff::{Jitter, LogBudget};
+use super::backoff::{self, Jitter, LogBudget};
 use super::lease::{Action, Slot, act_before, after};
 use super::unlock::Lock;
-use crate::provider::{Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Session, Version};
+use crate::provider::{
+    ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Session, Version,
+};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 
@@ -24,6 +26,8 @@ pub(super) struct Lane {
     pub(super) provider: Option<Box<dyn Provider>>,
     running: Option<Pending<'static, (Box<dyn Provider>, Landed)>>,
     started: Instant,
+    /// It was told that what is in flight takes its time.
+    is_told: bool,
     landed: Vec<Landed>,
     pub(super) pushed: bool,
     pub(super) slots: BTreeMap<Request, Slot>,
@@ -35,10 +39,15 @@ pub(super) struct Lane {
     interval: Duration,
     pub(super) revoke_on_exit: bool,
     /// A store's wish not to be asked before.
-    not_before: Option<Instant>,
+    pub(super) not_before: Option<Instant>,
     /// Due times were moved up while an answer was on its way.
     again: bool,
     budget: LogBudget,
+    silences: LogBudget,
+    /// Nothing was answered, twice in a row and more.
+    is_down: bool,
+    /// Which of the requests is tried next then.
+    probe: usize,
 }
 
 /// What an operation came to.
@@ -68,6 +77,9 @@ pub(super) struct Drain {
     failures: u32,
 }
 
+/// How long an operation may be in flight before people are told: providers bound it, some after several calls.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// Applications get this long to take up new credentials before the old ones are revoked.
 pub(super) const DRAIN: Duration = Duration::from_secs(10);
 
@@ -80,6 +92,7 @@ impl Lane {
             provider: Some(provider),
             running: None,
             started: Instant::now(),
+            is_told: false,
             landed: Vec::new(),
             pushed: false,
             slots: BTreeMap::new(),
@@ -92,6 +105,9 @@ impl Lane {
             not_before: None,
             again: false,
             budget: LogBudget::default(),
+            silences: LogBudget::default(),
+            is_down: false,
+            probe: 0,
         }
     }
 
@@ -130,6 +146,26 @@ impl Lane {
         Some(self.not_before.map_or(due, |wish| due.max(wish)))
     }
 
+    /// How long what is in flight has been so.
+    pub(super) fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.running.as_ref().map(|_| now.saturating_duration_since(self.started))
+    }
+
+    /// When [`Self::tell_silence`] will have something to say.
+    pub(super) fn told_silent_at(&self) -> Option<Instant> {
+        self.running.as_ref().filter(|_| !self.is_told).map(|_| self.started + SILENCE)
+    }
+
+    /// Whether people have to be told that the store has yet to answer; they were, then.
+    pub(super) fn tell_silence(&mut self, now: Instant) -> bool {
+        let is_silent = self.told_silent_at().is_some_and(|at| at <= now);
+        self.is_told |= is_silent;
+        if is_silent && self.silences.failed(now) {
+            tracing::warn!(provider = self.name, seconds = SILENCE.as_secs(), "no answer yet: still waiting for it");
+        }
+        is_silent
+    }
+
     /// Whether a suspended machine could make something end unnoticed.
     pub(super) fn has_ends(&self) -> bool {
         self.login.is_some() || self.slots.values().any(|slot| slot.life().is_some())
@@ -155,7 +191,7 @@ impl Lane {
                 Action::Read => None,
             })
             .collect();
-        let reads: Vec<Request> = due().map(|(request, _)| request.clone()).collect();
+        let reads = self.reads(now);
         let revocations: Vec<Lease> = self.draining.iter().filter_map(|drain| drain.due(now)).collect();
         if extend {
             self.run(now, |mut provider| async move {
@@ -170,6 +206,20 @@ impl Lane {
         } else if !revocations.is_empty() {
             self.run(now, |provider| revoke(provider, revocations));
         }
+    }
+
+    /// What is to be read now. A store that is down is asked for one thing, each time for another: when it answers, the
+    /// rest follows ([`Self::land`]).
+    fn reads(&mut self, now: Instant) -> Vec<Request> {
+        let mut due: Vec<_> =
+            self.slots.iter().filter(|(_, slot)| slot.due <= now).map(|(request, _)| request).collect();
+        if self.is_down
+            && let Some(at) = self.probe.checked_rem(due.len())
+        {
+            self.probe = self.probe.wrapping_add(1);
+            due = due.into_iter().skip(at).take(1).collect();
+        }
+        due.into_iter().cloned().collect()
     }
 
     fn known(&self, request: &Request) -> Option<(Request, Version)> {
@@ -189,21 +239,31 @@ impl Lane {
     {
         let Some(provider) = self.provider.take() else { return };
         self.started = now;
+        self.is_told = false;
         self.running = Some(Box::pin(operation(provider)));
     }
 
-    /// Reads besides the schedule; the answers are the caller's.
+    /// Reads besides the schedule, but not before the store wishes it; the answers are the caller's.
     pub(super) async fn read_again(&mut self, requests: Vec<Request>) -> Vec<ReadResult> {
         self.settle().await;
-        self.run(Instant::now(), |mut provider| async move {
+        let now = Instant::now();
+        if let Some(wish) = self.not_before.filter(|wish| *wish > now) {
+            let kind = ErrorKind::Throttled { retry_after: Some(wish - now) };
+            let problem = format!("the store asked for patience, for another {} s", (wish - now).as_secs() + 1);
+            let error = ProviderError::new(kind, problem);
+            return requests.iter().map(|_| Err(error.clone())).collect();
+        }
+        self.run(now, |mut provider| async move {
             let results = provider.read(&requests, &Known::new()).await;
             (provider, Landed::ReadAgain(results))
         });
         self.settle().await;
-        match self.landed.pop() {
-            Some(Landed::ReadAgain(results)) => results,
-            _ => Vec::new(),
+        let Some(Landed::ReadAgain(results)) = self.landed.pop() else { return Vec::new() };
+        let now = Instant::now();
+        for kind in results.iter().filter_map(|result| Some(result.as_ref().err()?.kind)) {
+            self.heed(kind, now, backoff::delay(kind, 1, false, 0.5));
         }
+        results
     }
 
     /// Revokes all that is held and ends the login, best effort.

@@ -173,7 +173,7 @@ async fn until_the_first_generation_failures_say_whether_waiting_helps() {
     for (kind, permanent, attempts) in [
         (ErrorKind::NotFound, true, 1),
         (ErrorKind::Denied, true, 1),
-        (ErrorKind::Unavailable, false, 6),
+        (ErrorKind::Unavailable, false, 4),
         (ErrorKind::Throttled { retry_after: Some(Duration::from_secs(20)) }, false, 1),
     ] {
         let a = Store::default();
@@ -195,7 +195,126 @@ async fn a_waiting_pod_starts_soon_after_its_store_is_back() {
     let mut source = source(&["a:x"], &[("a", &a)]);
     assert!(generations(events(&mut source, 3600).await).is_empty());
     a.state().failing = None;
-    generation(&mut source, 4).await;
+    generation(&mut source, 12).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_a_store_that_is_down_is_asked_for_one_thing_at_a_time_and_for_all_when_it_is_back() {
+    // (failing paths, which is none for all, are there files already) → most reads of something in a minute, later
+    for (has_files, most) in [(false, 12), (true, 4)] {
+        let a = Store::default();
+        let names: Vec<_> = (0..20).map(|number| format!("a:x{number:02}")).collect();
+        let requests: Vec<_> = names.iter().map(String::as_str).collect();
+        for name in &names {
+            a.put(&name[2..], "1", r#"{"k":"1"}"#);
+        }
+        a.state().logins = Some((7200, true));
+        let mut source = source(&requests, &[("a", &a)]);
+        if has_files {
+            generation(&mut source, 1).await;
+        }
+        a.state().failing = Some(ErrorKind::Unavailable);
+        events(&mut source, 300).await;
+        let mut asked: BTreeSet<String> = BTreeSet::new();
+        for minute in 0..20 {
+            a.state().take_calls();
+            events(&mut source, 60).await;
+            let calls = a.state().take_calls();
+            let reads: Vec<_> = calls.iter().filter_map(|call| call.strip_prefix("read ")).collect();
+            assert!((1..=most).contains(&reads.len()), "minute {minute}: {calls:?}");
+            assert!(reads.iter().all(|read| !read.contains(' ')), "one thing at a time: {reads:?}");
+            asked.extend(reads.into_iter().map(str::to_owned));
+        }
+        assert!(asked.len() > 10, "each time another one: {asked:?}");
+        a.state().failing = None;
+        for name in &names {
+            a.put(&name[2..], "2", r#"{"k":"2"}"#);
+        }
+        a.state().take_calls();
+        let back = generation(&mut source, if has_files { 65 } else { 13 }).await;
+        let last = if has_files { generation(&mut source, 5).await } else { back };
+        assert!(names.iter().all(|name| text(&last, name, "k") == "2"));
+        let calls = a.state().take_calls();
+        assert!(calls.len() <= 4, "one by one no more: {calls:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p3_what_always_fails_holds_nothing_else_back() {
+    let a = Store::default();
+    for name in ["bad1", "bad2", "good"] {
+        a.put(name, "1", r#"{"k":"1"}"#);
+    }
+    let mut source = source(&["a:bad1?", "a:bad2?", "a:good"], &[("a", &a)]);
+    generation(&mut source, 1).await;
+    for name in ["bad1", "bad2"] {
+        a.state().failing_path.insert(name.to_owned(), ErrorKind::Unavailable);
+    }
+    events(&mut source, 1000).await;
+    for version in ["2", "3", "4"] {
+        a.put("good", version, &format!("{{\"k\":\"{version}\"}}"));
+        assert_eq!(text(&generation(&mut source, 70).await, "a:good", "k"), version);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_does_not_answer_is_told_of_while_it_is_waited_for() {
+    let (a, b) = (Store::default(), Store::default());
+    a.put("x", "1", "{}");
+    b.put("z", "1", "{}");
+    b.state().slow = Duration::from_secs(300);
+    let mut source = source(&["a:x", "b:z"], &[("a", &a), ("b", &b)]);
+    let start = Instant::now();
+    assert!(matches!(source.next().await, Event::Unchanged), "a answers");
+    assert_eq!(source.silent().count(), 0);
+    assert!(matches!(source.next().await, Event::Silent));
+    assert_eq!(start.elapsed().as_secs(), 5, "soon enough for people");
+    assert_eq!(source.silent().collect::<Vec<_>>(), [("b", Duration::from_secs(5))]);
+    assert!(events(&mut source, 50).await.iter().all(|event| !matches!(event, Event::Silent)), "and once");
+    generation(&mut source, 300).await;
+    assert_eq!(source.silent().count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_would_fill_the_memory_is_none() {
+    let a = Store::default();
+    a.put("x", &"v".repeat(1024), r#"{"k":"1"}"#);
+    let mut source = source(&["a:x"], &[("a", &a)]);
+    generation(&mut source, 1).await;
+    a.put("x", &"v".repeat(1025), r#"{"k":"2"}"#);
+    let failed = failures(events(&mut source, 70).await);
+    assert!(failed[0].error.message.contains("more than 1 KiB"), "{failed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_too_waits_for_what_the_store_asked_for_and_so_does_the_next_process() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"1"}"#);
+    let clock = FakeClock::new();
+    let mut source = with_clock(&["a:x"], &[("a", &a)], &clock);
+    let first = generation(&mut source, 1).await;
+    a.put("x", "2", r#"{"k":"2"}"#);
+    generation(&mut source, 70).await;
+    // The pin itself may meet the limit first.
+    a.state().failing = Some(ErrorKind::Throttled { retry_after: Some(Duration::from_mins(2)) });
+    a.state().take_calls();
+    let mut refused = async || match source.read_again(&first.id).await {
+        Err(PinError::Read { error, .. }) => error,
+        other => panic!("{other:?}"),
+    };
+    for attempt in 0..5 {
+        let error = refused().await;
+        assert!(!error.kind.is_permanent(), "{error}");
+        assert_eq!(error.message.contains("asked for patience"), attempt > 0, "{error}");
+    }
+    assert_eq!(a.state().take_calls().len(), 1, "asked once");
+    let hand_over = source.hand_over();
+    let mut next = with_clock(&["a:x"], &[("a", &a)], &clock);
+    next.resume(hand_over);
+    assert!(events(&mut next, 115).await.is_empty());
+    assert!(a.state().take_calls().is_empty(), "a restart is no way round it");
+    a.state().failing = None;
+    generation(&mut next, 30).await;
 }
 
 #[tokio::test(start_paused = true)]

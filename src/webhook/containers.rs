@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use super::access::Access;
 use super::resources::{self, Need, Standing, kibibytes};
 use crate::annotations::{Mode, Options};
-use crate::bundle::Target;
 use crate::config::Config;
 use crate::plan::{GENERATIONS_PATH, Plan, SOURCES_PATH};
 
@@ -55,10 +54,6 @@ pub const PLAN_VARIABLE: &str = "HUSHPOD_PLAN";
 /// The agent's own need, measured with room to spare: see the README's performance section.
 const AGENT_REQUEST: u64 = 8 << 20;
 const AGENT_LIMIT: u64 = 32 << 20;
-/// tmpfs gives each file whole pages.
-const PAGE: u64 = 4096;
-/// Files that a directory is reckoned to have: the plan cannot know.
-const FILES_PER_DIR: u64 = 32;
 
 /// An injected container or volume.
 #[derive(Debug)]
@@ -228,23 +223,22 @@ impl Blueprint<'_> {
         }
     }
 
-    /// Bytes of one generation, in whole pages.
-    fn generation_bytes(&self) -> u64 {
-        let count = |target: &Target| if matches!(target, Target::Dir(_)) { FILES_PER_DIR } else { 1 };
-        let files: u64 = self.plan.items.iter().map(|item| count(&item.target)).sum();
-        self.plan.size_limit.saturating_add(files.saturating_mul(PAGE))
-    }
-
     /// Three generations: present, kept for readers, and being written.
     fn volume_bytes(&self) -> u64 {
-        self.generation_bytes().saturating_mul(3)
+        self.plan.room().saturating_mul(3)
+    }
+
+    /// The volume's, and as much again as one generation for names: to the kernel, three small files and the link to them
+    /// are a page of inodes and entries.
+    fn charged_bytes(&self) -> u64 {
+        self.plan.room().saturating_mul(4)
     }
 
     /// tmpfs pages are charged to whoever wrote them: the agent.
     fn need(&self) -> Need {
         Need {
-            request: AGENT_REQUEST.saturating_add(self.generation_bytes()),
-            limit: AGENT_LIMIT.saturating_add(self.volume_bytes()),
+            request: AGENT_REQUEST.saturating_add(self.plan.room()),
+            limit: AGENT_LIMIT.saturating_add(self.charged_bytes()),
         }
     }
 }

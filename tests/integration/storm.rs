@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hushpod::plan::Plan;
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::fakes::infisical::{FakeInfisical, Identity, Limited, PROJECT, Year};
+use crate::fakes::server::{Fault, Received};
 use crate::fakes::token;
 
 const AGENTS: usize = 500;
@@ -83,42 +84,120 @@ fn plan(settings: &ProviderSettings) -> Plan {
     Plan::from_json(&plan.to_string()).unwrap()
 }
 
+/// Pods of one account that ask Infisical for a folder, and how many of them were served.
+struct Crowd {
+    served: Arc<AtomicUsize>,
+    _agents: tokio::task::JoinSet<()>,
+    _token: tempfile::TempDir,
+}
+
+impl Crowd {
+    fn start(size: usize, fake: &FakeInfisical) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let token_file = dir.path().join("token");
+        let claims = json!({"aud": ["infisical"], "sub": "system:serviceaccount:shop:web"});
+        std::fs::write(&token_file, token::sign(&claims, 24 * 3600)).unwrap();
+        let settings = settings(fake);
+        let ProviderSettings::Infisical(infisical) = &settings else { panic!("not Infisical's") };
+        let served = Arc::new(AtomicUsize::new(0));
+        let mut agents = tokio::task::JoinSet::new();
+        for _ in 0..size {
+            let login = Login {
+                provider: "infisical".to_owned(),
+                role: Some(IDENTITY.to_owned()),
+                token_file: token_file.clone(),
+            };
+            let inner = Infisical::connect(infisical, login, &Matcher::builder().build()).unwrap();
+            let provider: Box<dyn Provider> = Box::new(Attended(inner));
+            let mut source = Source::new(&plan(&settings), BTreeMap::from([("infisical".to_owned(), provider)]));
+            let served = Arc::clone(&served);
+            agents.spawn(async move {
+                loop {
+                    if let Event::Changed(_) = source.next().await {
+                        served.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        Self { served, _agents: agents, _token: dir }
+    }
+
+    fn served(&self) -> usize {
+        self.served.load(Ordering::SeqCst)
+    }
+}
+
+fn with_folder(fake: &FakeInfisical) {
+    fake.server().set_identity(IDENTITY, Identity::default());
+    for number in 0..20 {
+        fake.server().put("prod", "/backend", &format!("KEY_{number}"), "canary");
+    }
+}
+
+/// What a pod that waits costs its store, and everybody behind the same address: real requests are counted, whatever
+/// they are for.
+#[tokio::test(start_paused = true)]
+async fn p3_pods_that_wait_ask_seldom_and_start_soon_after_their_stores_return() {
+    const PODS: usize = 3;
+    let all: fn(&Received) -> bool = |_| true;
+    let reads: fn(&Received) -> bool = |received| received.path.contains("/secrets");
+    let error = |status| Fault::Status(status, Vec::new(), "{}".to_owned());
+    // (what, how many log in at all, what fails, how)
+    for (what, logged_in, meets, fault) in [
+        ("nothing works", 0, all, error(500)),
+        ("a front end without its store", 0, all, error(503)),
+        ("logins work", PODS, reads, error(500)),
+        ("logins work, and answers break off", PODS, reads, Fault::Truncated),
+    ] {
+        let fake = FakeInfisical::plain(Year::Y2026).await;
+        with_folder(&fake);
+        let is_down = Arc::new(AtomicBool::new(true));
+        let down = Arc::clone(&is_down);
+        fake.fail(move |received| down.load(Ordering::SeqCst) && meets(received), usize::MAX, fault);
+        let crowd = Crowd::start(PODS, &fake);
+        let start = Instant::now();
+        let mut by_minute = Vec::new();
+        let mut logins = 0;
+        for minute in 1..=4 {
+            while start.elapsed() < Duration::from_mins(minute) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                fake.server().set_time(start.elapsed());
+            }
+            let seen = fake.take_seen();
+            logins += seen.iter().filter(|received| received.path.ends_with("/login")).count();
+            by_minute.push(seen.len());
+        }
+        assert_eq!(crowd.served(), 0, "{what}");
+        // 1 s, 2 s, 4 s, 8 s, then 10 s, each of them at least half as long.
+        assert!(by_minute[0] <= 15 * PODS + logged_in, "{what}: {by_minute:?}");
+        assert!(
+            by_minute[1..].iter().all(|requests| (6 * PODS..=12 * PODS).contains(requests)),
+            "{what}: {by_minute:?}"
+        );
+        if logged_in > 0 {
+            assert_eq!(logins, PODS, "{what}: one login is as good as another");
+        }
+
+        is_down.store(false, Ordering::SeqCst);
+        let back = Instant::now();
+        while crowd.served() < PODS {
+            assert!(back.elapsed() < Duration::from_secs(15), "{what}: served {}", crowd.served());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            fake.server().set_time(start.elapsed());
+        }
+    }
+}
+
 /// 600 requests a minute for all: half of them for logins, half for secrets. All want to poll every 30 s, which would be
 /// 1000.
 #[tokio::test(start_paused = true)]
 async fn p6_five_hundred_agents_start_together_and_settle_below_the_limit() {
     let fake = FakeInfisical::plain(Year::Y2026).await;
-    fake.server().set_identity(IDENTITY, Identity::default());
-    for number in 0..20 {
-        fake.server().put("prod", "/backend", &format!("KEY_{number}"), "canary");
-    }
+    with_folder(&fake);
     for kind in [Limited::Write, Limited::Secrets] {
         fake.server().set_limit(kind, 300);
     }
-    let dir = tempfile::tempdir().unwrap();
-    let token_file = dir.path().join("token");
-    let claims = json!({"aud": ["infisical"], "sub": "system:serviceaccount:shop:web"});
-    std::fs::write(&token_file, token::sign(&claims, 24 * 3600)).unwrap();
-
-    let settings = settings(&fake);
-    let ProviderSettings::Infisical(infisical) = &settings else { panic!("not Infisical's") };
-    let served = Arc::new(AtomicUsize::new(0));
-    let mut agents = tokio::task::JoinSet::new();
-    for _ in 0..AGENTS {
-        let login =
-            Login { provider: "infisical".to_owned(), role: Some(IDENTITY.to_owned()), token_file: token_file.clone() };
-        let inner = Infisical::connect(infisical, login, &Matcher::builder().build()).unwrap();
-        let provider: Box<dyn Provider> = Box::new(Attended(inner));
-        let mut source = Source::new(&plan(&settings), BTreeMap::from([("infisical".to_owned(), provider)]));
-        let served = Arc::clone(&served);
-        agents.spawn(async move {
-            loop {
-                if let Event::Changed(_) = source.next().await {
-                    served.fetch_add(1, Ordering::SeqCst);
-                }
-            }
-        });
-    }
+    let crowd = Crowd::start(AGENTS, &fake);
 
     // The server's clock goes with the paused one; while somebody is at work, both stand still.
     let start = Instant::now();
@@ -128,7 +207,7 @@ async fn p6_five_hundred_agents_start_together_and_settle_below_the_limit() {
         while start.elapsed() < Duration::from_mins(minute + 1) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             fake.server().set_time(start.elapsed());
-            if all_served.is_none() && served.load(Ordering::SeqCst) == AGENTS {
+            if all_served.is_none() && crowd.served() == AGENTS {
                 all_served = Some(start.elapsed());
             }
         }
@@ -138,7 +217,7 @@ async fn p6_five_hundred_agents_start_together_and_settle_below_the_limit() {
     }
     let told = format!("requests, throttled, refused by minute: {by_minute:?}");
     assert!(all_served.is_some_and(|took| took < Duration::from_mins(4)), "served after {all_served:?}; {told}");
-    assert_eq!(served.load(Ordering::SeqCst), AGENTS, "nothing changed, so nobody was served twice");
+    assert_eq!(crowd.served(), AGENTS, "nothing changed, so nobody was served twice");
     assert_eq!(by_minute.iter().map(|(_, _, refused)| refused).sum::<usize>(), 0, "{told}");
     let (settled, throttled) =
         by_minute.iter().rev().take(4).fold((0, 0), |(all, busy), minute| (all + minute.0, busy + minute.1));

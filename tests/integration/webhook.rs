@@ -553,7 +553,7 @@ fn memory_reckons_three_generations() {
         json!({"medium": "Memory", "sizeLimit": "6156Ki"})
     );
     let resources = &named(&pod, "initContainers", "hushpod")["resources"];
-    assert_eq!(resources["limits"]["memory"], format!("{}Ki", 32 * 1024 + 6156));
+    assert_eq!(resources["limits"]["memory"], format!("{}Ki", 32 * 1024 + 8208));
 }
 
 #[test]

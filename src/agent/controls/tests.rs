@@ -49,8 +49,13 @@ fn annotations_are_read_and_meaningless_ones_change_nothing() {
     }
 }
 
-#[test]
-fn changes_are_told_once() {
+fn controls(told: Wanted) -> Controls {
+    let wanted = told.clone();
+    Controls { file: PathBuf::new(), watch: None, wanted, told, pinned: None, refreshed: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_told_once() {
     let none = Wanted::default();
     for (before, after, changes) in [
         (wanted(true, None, None), wanted(true, None, None), vec![]),
@@ -62,8 +67,47 @@ fn changes_are_told_once() {
         (wanted(false, None, Some("1")), wanted(false, None, Some("2")), vec![Control::RefreshNow]),
         (wanted(false, None, Some("1")), none.clone(), vec![]),
     ] {
-        assert_eq!(after.changes_since(&before), changes, "{before:?} then {after:?}");
+        let mut controls = Controls { wanted: after.clone(), ..controls(before.clone()) };
+        assert_eq!(controls.due(Instant::now()), changes, "{before:?} then {after:?}");
+        assert_eq!(controls.due(Instant::now() + 2 * PATIENCE), [], "{before:?} then {after:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_asks_stores_is_told_once_in_five_seconds_and_the_last_one_counts() {
+    let start = Instant::now();
+    let mut controls = controls(Wanted::default());
+    let (mut asked, mut held) = (Vec::new(), 0);
+    // A script that changes all three, twenty times a second for a minute.
+    for tick in 0..=1200_u32 {
+        let now = start + tick * Duration::from_millis(50);
+        controls.wanted = wanted(tick % 2 == 0, Some(if tick % 2 == 0 { "a" } else { "b" }), Some(&tick.to_string()));
+        for change in controls.due(now) {
+            match change {
+                Control::Hold(_) => held += 1,
+                other => asked.push((now, other)),
+            }
+        }
+    }
+    let times = |of: fn(&Control) -> bool| asked.iter().filter(move |(_, control)| of(control)).map(|(at, _)| *at);
+    for of in
+        [|control: &Control| *control == Control::RefreshNow, |control: &Control| matches!(control, Control::Pin(_))]
+    {
+        let times: Vec<_> = times(of).collect();
+        assert!((11..=13).contains(&times.len()), "{times:?}");
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= PATIENCE), "{times:?}");
+    }
+    assert_eq!(held, 1201, "a hold asks no store, and is told at once");
+    let later = start + Duration::from_secs(70);
+    controls.wanted = wanted(true, None, Some("1200"));
+    let told = controls.due(later);
+    assert!(told.contains(&Control::Pin(None)), "letting go waits for nothing: {told:?}");
+    controls.wanted.pin = Some(id("c"));
+    assert_eq!(controls.due(later), [Control::Pin(Some(id("c")))]);
+    controls.wanted.pin = Some(id("d"));
+    assert_eq!(controls.due(later + PATIENCE / 2), []);
+    controls.wanted.pin = Some(id("e"));
+    assert_eq!(controls.due(later + PATIENCE), [Control::Pin(Some(id("e")))]);
 }
 
 #[tokio::test]
@@ -72,7 +116,19 @@ async fn what_stands_there_at_the_start_is_no_change() {
     fs::write(dir.path().join(ANNOTATIONS), "hushpod.dev/hold=\"true\"\nhushpod.dev/refresh-now=\"1\"\n").unwrap();
     let mut controls = Controls::open(dir.path());
     assert_eq!(*controls.wanted(), wanted(true, None, Some("1")));
-    assert_eq!(controls.read(), []);
+    assert_eq!(controls.due(Instant::now()), []);
     fs::write(dir.path().join(ANNOTATIONS), "hushpod.dev/refresh-now=\"2\"\n").unwrap();
     assert_eq!(controls.changed().await, [Control::Hold(false), Control::RefreshNow]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_withheld_is_told_when_its_time_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut controls = Controls::open(dir.path());
+    controls.wanted = wanted(false, None, Some("1"));
+    assert_eq!(controls.changed().await, [Control::RefreshNow]);
+    let start = Instant::now();
+    controls.wanted = wanted(false, None, Some("2"));
+    assert_eq!(controls.changed().await, [Control::RefreshNow], "without another event");
+    assert_eq!(start.elapsed(), PATIENCE);
 }

@@ -29,6 +29,9 @@ pub(super) struct Document {
     sessions: Vec<Session>,
     leased: Vec<Answer>,
     draining: Vec<Drained>,
+    /// Absent in what agents of earlier versions wrote.
+    #[serde(default)]
+    patience: Vec<(String, Seconds)>,
     seen: Vec<Remembered>,
     history: Vec<PastGeneration>,
 }
@@ -92,7 +95,7 @@ struct VersionOnly {
 
 impl Document {
     pub(super) fn new(hand_over: HandOver, told: Option<GenerationId>) -> Self {
-        let HandOver { sessions, leased, draining, seen, salt, counter, history, last } = hand_over;
+        let HandOver { sessions, leased, draining, patience, seen, salt, counter, history, last } = hand_over;
         Self {
             version: VERSION,
             told,
@@ -102,6 +105,7 @@ impl Document {
             sessions: sessions.into_iter().map(Session::from).collect(),
             leased: leased.into_iter().map(Answer::from).collect(),
             draining: draining.into_iter().map(Drained::from).collect(),
+            patience: patience.into_iter().map(|(name, at)| (name, at.into())).collect(),
             seen: seen.into_iter().map(Remembered::from).collect(),
             history,
         }
@@ -118,11 +122,12 @@ impl Document {
     }
 
     pub(super) fn into_estate(self) -> Estate {
-        let Self { version: _, told, last, counter, salt, sessions, leased, draining, seen, history } = self;
+        let Self { version: _, told, last, counter, salt, sessions, leased, draining, patience, seen, history } = self;
         let hand_over = HandOver {
             sessions: sessions.into_iter().map(HandedSession::from).collect(),
             leased: leased.into_iter().map(HandedAnswer::from).collect(),
             draining: draining.into_iter().map(Draining::from).collect(),
+            patience: patience.into_iter().map(|(name, at)| (name, at.into())).collect(),
             seen: seen.into_iter().map(Seen::from).collect(),
             salt: salt.map(|Sealed(salt)| salt),
             counter,

@@ -52,6 +52,7 @@ fn estate(padding: usize) -> Estate {
             ends: at(2_000_000_050),
             revoke_at: Some(at(2_000_000_010)),
         }],
+        patience: vec![("vault".to_owned(), at(2_000_000_020))],
         seen: vec![Seen { request: request(), fingerprint: "canary-digest".into(), had_entries: true }],
         salt: Some("canary-salt".into()),
         counter: 7,

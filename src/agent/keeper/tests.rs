@@ -71,6 +71,7 @@ impl Pod {
             tokens: self.path("tokens"),
             bin: self.path("bin"),
             program: self.path("program"),
+            termination_log: self.path("termination-log"),
         };
         let stop = CancellationToken::new();
         let (shutdown, grace) = (stop.clone(), self.grace);
@@ -104,6 +105,11 @@ impl Pod {
 
     fn is_open(&self) -> bool {
         gate::is_open(&self.path("volume"))
+    }
+
+    /// What `kubectl describe pod` would show if the container ended now.
+    fn last_words(&self) -> String {
+        fs::read_to_string(self.path("termination-log")).unwrap_or_default()
     }
 
     /// The name of the present generation.
@@ -307,6 +313,93 @@ async fn p7_init_that_is_stopped_before_the_files_are_there_does_not_look_done()
     assert!(!pod.is_open());
 }
 
+/// Which failure before the first files ends the agent, which is waited out, and what `kubectl describe pod` shows.
+#[tokio::test(start_paused = true)]
+async fn p7_every_failure_before_the_first_files_ends_or_waits_and_leaves_its_reason() {
+    let throttled = ErrorKind::Throttled { retry_after: Some(Duration::from_mins(10)) };
+    for (kind, is_waited_out) in [
+        (ErrorKind::Unavailable, true),
+        (ErrorKind::Throttled { retry_after: None }, true),
+        (throttled, true),
+        (ErrorKind::Denied, false),
+        (ErrorKind::Invalid, false),
+        (ErrorKind::NotFound, false),
+    ] {
+        for mode in [Mode::Init, Mode::Sidecar] {
+            for wanted in ["a:x", "a:x?", "a:creds", "a:creds?"] {
+                let shown = format!("{kind:?} of {wanted} in mode {mode:?}");
+                let pod = Pod::new(&[wanted, "a:other"]);
+                pod.put("1");
+                pod.store.put_leased("creds", 3600, 36_000, true);
+                pod.store.put("other", "1", "{}");
+                let path = wanted[2..].trim_end_matches('?');
+                pod.store.state().failing_path.insert(path.to_owned(), kind);
+                let agent = pod.start(mode);
+                if kind == ErrorKind::NotFound && wanted.ends_with('?') {
+                    until("files without it", || pod.is_open()).await;
+                    assert_eq!(pod.last_words(), "", "{shown}");
+                    agent.stop().await.unwrap();
+                    continue;
+                }
+                a_while().await;
+                assert!(!pod.is_open(), "{shown}");
+                let reason = format!("a:{path}: {} failed", kind.as_str());
+                if !is_waited_out {
+                    let error = agent.done().await.unwrap_err();
+                    assert_eq!((error.exit_code(), error.to_string()), (1, reason), "{shown}");
+                    continue;
+                }
+                let waiting = format!("waiting for the first files: {reason}");
+                assert_eq!(pod.last_words(), waiting, "{shown}: for a kill that nobody can answer");
+                let ended = agent.stop().await;
+                match mode {
+                    Mode::Init => {
+                        let error = ended.unwrap_err();
+                        let sentence = format!("stopped before the files were in place: {reason}");
+                        assert_eq!((error.exit_code(), error.to_string()), (143, sentence), "{shown}");
+                    }
+                    // kubelet takes what the log holds, whatever the exit code is.
+                    Mode::Sidecar => assert!(ended.is_ok() && pod.last_words() == waiting, "{shown}"),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_words_are_of_what_is_in_the_way_now_and_of_nothing_once_the_files_are_there() {
+    let pod = Pod::new(&["a:x", "a:y"]);
+    pod.put("1");
+    pod.store.put("y", "1", "{}");
+    pod.store.state().slow = Duration::from_secs(40);
+    let agent = pod.start(Mode::Sidecar);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(pod.last_words(), "waiting for the first files: a: no answer for 5 s");
+    pod.store.state().slow = Duration::ZERO;
+    pod.store.state().failing_path.insert("x".to_owned(), ErrorKind::Unavailable);
+    until("x is in the way", || pod.last_words() == "waiting for the first files: a:x: unavailable failed").await;
+    pod.store.state().failing_path = [("x".to_owned(), ErrorKind::Throttled { retry_after: None })].into();
+    until("it is busy now", || pod.last_words() == "waiting for the first files: a:x: throttled failed").await;
+    pod.store.state().failing_path.clear();
+    until("open", || pod.is_open()).await;
+    a_while().await;
+    assert_eq!(pod.last_words(), "");
+    pod.store.state().failing = Some(ErrorKind::Unavailable);
+    a_while().await;
+    assert_eq!(pod.last_words(), "", "the application has its files: nothing ends because of this");
+    agent.kill().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_that_is_stopped_while_nothing_answers_says_so() {
+    let pod = Pod::new(&["a:x"]);
+    pod.store.state().slow = Duration::from_hours(1);
+    let agent = pod.start(Mode::Init);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let error = agent.stop().await.unwrap_err().to_string();
+    assert_eq!(error, "stopped before the files were in place: a: no answer for 3 s");
+}
+
 #[tokio::test(start_paused = true)]
 async fn hold_freezes_the_files_and_release_catches_up() {
     let pod = Pod::new(&["a:x"]);
@@ -472,6 +565,52 @@ async fn refresh_now_reads_at_each_new_text() {
         pod.annotate(&[&format!("hushpod.dev/refresh-now=\"{version}\"")]);
         pod.until_file("f0", &format!("x{version}")).await;
     }
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_annotations_asks_the_store_seldom_and_never_before_its_retry_after() {
+    let mut pod = Pod::new(&["a:x"]);
+    pod.refresh_seconds = 10_000_000;
+    pod.put("1");
+    let agent = pod.start(Mode::Sidecar);
+    pod.until_file("f0", "x1").await;
+    let first = pod.generation();
+    pod.put("2");
+    pod.until_file("f0", "x2").await;
+    let second = pod.generation();
+    a_while().await;
+    let flood = async |changes: u32| {
+        let (start, before) = (Instant::now(), pod.calls("read").len());
+        for change in 0..changes {
+            let pin = if change % 2 == 0 { &first } else { &second };
+            pod.annotate(&[&format!("hushpod.dev/refresh-now=\"{change}\""), &format!("hushpod.dev/pin=\"{pin}\"")]);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            // The events come by the real clock.
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        (start.elapsed().as_secs(), pod.calls("read").len() - before)
+    };
+    let (seconds, asked) = flood(150).await;
+    assert!((2..=2 * (seconds as usize / 5 + 1)).contains(&asked), "{asked} in {seconds} s");
+    pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
+    pod.until_file("f0", "x1").await;
+    a_while().await;
+
+    let wish = ErrorKind::Throttled { retry_after: Some(Duration::from_mins(10)) };
+    pod.store.state().failing = Some(wish);
+    pod.store.state().take_calls();
+    pod.annotate(&["hushpod.dev/refresh-now=\"busy\""]);
+    until("throttled", || !pod.calls("read").is_empty()).await;
+    let (_, asked) = flood(50).await;
+    assert_eq!(asked, 0, "in spite of Retry-After");
+    agent.kill().await;
+    pod.store.state().take_calls();
+    let agent = pod.start(Mode::Sidecar);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(pod.calls("read").len(), 0, "a restart is no way round it");
+    pod.store.state().failing = None;
+    until("read again", || !pod.calls("read").is_empty()).await;
     agent.stop().await.unwrap();
 }
 

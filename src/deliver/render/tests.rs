@@ -419,6 +419,48 @@ fn p9_the_size_limit_counts_all_files() {
 }
 
 #[test]
+fn p9_small_files_fill_whole_pages_and_the_sentence_says_which_limit_takes_them() {
+    let entries = |count: usize, value: &str, name_bytes: usize| {
+        let entry = |number| (format!("{number:0name_bytes$}"), SecretTree::Text(value.into()));
+        generation(&[("x", SecretTree::Map((0..count).map(entry).collect()))])
+    };
+    let items =
+        [item(&json!({"dir": "many", "from": "x"})), item(&json!({"file": "all", "from": "x", "format": "json"}))];
+    let only = &items[..1];
+    let page = usize::try_from(PAGE).unwrap();
+    let large = "x".repeat(page + 1);
+    // (size limit, files, value, bytes of a name) → do they fit? A directory has room for 32 pages besides.
+    for (limit, files, value, name, fits) in [
+        (1 << 20, 256 + 32, "1", 4, true),
+        (1 << 20, 256 + 33, "1", 4, false),
+        (1 << 20, 1024, "1", 4, false),
+        (3968 << 10, 1024, "1", 4, true), // as the sentence says
+        ((3968 << 10) - 1, 1024, "1", 4, false),
+        (1 << 20, 256 + 33, "", 4, false),
+        (1 << 20, 144, large.as_str(), 4, true),
+        (1 << 20, 145, large.as_str(), 4, false),
+        (1 << 20, 288, "1", 200, true), // below a directory there is no link to each
+        (100, 32, "1", 4, true),
+        (100, 33, "1", 4, false),
+    ] {
+        let shown = format!("{files} files of {} bytes below {limit}", value.len());
+        let rendered = render(only, &entries(files, value, name), limit);
+        assert_eq!(rendered.is_ok(), fits, "{shown}: {:?}", rendered.err());
+    }
+    let error = render(only, &entries(1024, "1", 4), LIMIT).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "all files together: 1024 files fill 4194304 bytes in whole pages of 4096, over the 1179648 that the volume has \
+         for them: raise hushpod.dev/size-limit to 3968Ki"
+    );
+    assert!(render(&items, &entries(256, "1", 4), LIMIT).is_ok(), "a file more, and a page more");
+    let root = [item(&json!({"dir": ".", "from": "x"}))];
+    assert!(render(&root, &entries(288, "1", 120), LIMIT).is_ok());
+    assert!(render(&root, &entries(144, "1", 121), LIMIT).is_ok(), "links to long names take a page, too");
+    assert!(render(&root, &entries(145, "1", 121), LIMIT).is_err());
+}
+
+#[test]
 fn raw_values_are_shared_not_copied() {
     let value = SecretValue::from("shared");
     let answers = generation(&[("x", SecretTree::Text(value.clone()))]);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -34,9 +35,18 @@ const DATA: &str = "..data";
 /// Answers to a batch.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) answers: Vec<Result<SecretTree, ProviderError>>,
+    pub(super) answers: Vec<Result<SecretTree, Problem>>,
     /// Some file was written just now, or while it was read: another read, a little later, is safer.
     pub(super) unsettled: bool,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub(super) struct Problem {
+    pub(super) error: ProviderError,
+    /// What the file system has there, if that is what is wrong: half of a write is put right by the next one, and what
+    /// is still the same at the next look is not.
+    pub(super) state: Option<u64>,
 }
 
 /// A directory store, open for one batch.
@@ -65,20 +75,26 @@ pub(super) fn batch(root: &Path, paths: &[String], keys: &Keys) -> Batch {
     }
     let error =
         ProviderError::new(ErrorKind::Unavailable, "the store's directory is replaced faster than it can be read");
-    Batch { unsettled: true, ..failed_batch(paths, &error) }
+    Batch { unsettled: true, ..failed_batch(paths, &error.into()) }
 }
 
-fn failed_batch(paths: &[String], error: &ProviderError) -> Batch {
-    Batch { answers: paths.iter().map(|_| Err(error.clone())).collect(), unsettled: false }
+fn failed_batch(paths: &[String], problem: &Problem) -> Batch {
+    Batch { answers: paths.iter().map(|_| Err(problem.clone())).collect(), unsettled: false }
 }
 
 /// Without the store itself nothing is known about what is in it.
-fn store_error(errno: Errno) -> ProviderError {
+fn store_error(errno: Errno) -> Problem {
     match errno {
         Errno::ACCESS | Errno::PERM => {
-            ProviderError::new(ErrorKind::Denied, "the agent's user may not open the store's path")
+            ProviderError::new(ErrorKind::Denied, "the agent's user may not open the store's path").into()
         }
-        _ => ProviderError::new(ErrorKind::Unavailable, "the store's path cannot be opened: is it there, and mounted?"),
+        _ => Problem {
+            error: ProviderError::new(
+                ErrorKind::Unavailable,
+                "the store's path cannot be opened: is it there, and mounted?",
+            ),
+            state: Some(hash(errno.raw_os_error())),
+        },
     }
 }
 
@@ -86,29 +102,60 @@ fn single_document(file: &Path, paths: &[String], keys: &Keys) -> Batch {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let opened = fs::open(file, flags, Mode::empty()).and_then(|fd| Ok((fs::fstat(&fd)?, fd)));
-    let (bytes, unsettled) = match opened {
-        Ok((stat, fd)) => read_settled(fd, &stat, name),
-        Err(errno) => (Err(store_error(errno)), false),
+    let (stat, fd) = match opened {
+        Ok(opened) => opened,
+        Err(errno) => return failed_batch(paths, &store_error(errno)),
     };
-    let failed = |error| Batch { unsettled, ..failed_batch(paths, &error) };
+    let (bytes, unsettled) = read_settled(fd, &stat, name);
+    let failed = |problem| Batch { unsettled, ..failed_batch(paths, &problem) };
     if !content::is_document(name) {
         let problem = "the store's path is neither a directory nor a file that ends in .json, .yaml, .yml or .env";
-        return failed(ProviderError::new(ErrorKind::Invalid, problem));
+        return failed(ProviderError::new(ErrorKind::Invalid, problem).into());
     }
-    match bytes.and_then(|bytes| content::file(name, bytes, keys)) {
+    let is_swapped_whole = file.is_symlink() && file.parent().is_some_and(|dir| dir.join(DATA).is_symlink());
+    let tree = bytes.map_err(Problem::from).and_then(|bytes| {
+        content::file(name, bytes, keys).map_err(|error| Problem::malformed(error, &stat, name, is_swapped_whole))
+    });
+    match tree {
         Ok(tree) => Batch { answers: paths.iter().map(|path| lookup(&tree, path)).collect(), unsettled },
-        Err(error) => failed(error),
+        Err(problem) => failed(problem),
     }
 }
 
 /// The part of a document that `path` names. Errors do not list its neighbours: they may be another tenant's.
-fn lookup(tree: &SecretTree, path: &str) -> Result<SecretTree, ProviderError> {
+fn lookup(tree: &SecretTree, path: &str) -> Result<SecretTree, Problem> {
     if path == "." {
         return Ok(tree.clone());
     }
     let tokens: Vec<String> = path.split('/').map(str::to_owned).collect();
     let missing = |_| ProviderError::new(ErrorKind::NotFound, format!("the document has no {path:?}"));
-    tree.pointer(&tokens).map_err(missing)
+    tree.pointer(&tokens).map_err(missing).map_err(Problem::from)
+}
+
+// === impl Problem ===
+
+impl Problem {
+    /// Something is wrong with the bytes of this file. Where they are swapped whole, they are no half of a write.
+    fn malformed(error: ProviderError, stat: &Stat, path: &str, is_swapped_whole: bool) -> Self {
+        if error.kind != ErrorKind::Unavailable {
+            return error.into();
+        }
+        let state = (!is_swapped_whole).then(|| hash((path, stat.st_dev, stat.st_ino, stamp(stat))));
+        let kind = if is_swapped_whole { ErrorKind::Invalid } else { error.kind };
+        Self { error: ProviderError { kind, ..error }, state }
+    }
+}
+
+impl From<ProviderError> for Problem {
+    fn from(error: ProviderError) -> Self {
+        Self { error, state: None }
+    }
+}
+
+fn hash(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
 }
 
 // === impl Store ===
@@ -121,21 +168,25 @@ impl<'a> Store<'a> {
         Ok(is_directory.then(|| Self { root, keys, generations: BTreeMap::new(), unsettled: false }))
     }
 
-    fn read(&mut self, path: &str) -> Result<SecretTree, ProviderError> {
+    fn read(&mut self, path: &str) -> Result<SecretTree, Problem> {
         let place = self.place(path);
         let (fd, stat) = self.open_at(&place, path)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
                 let bytes = self.bytes(fd, &stat, path)?;
-                content::file(path, bytes, self.keys)
+                let malformed = |error| Problem::malformed(error, &stat, path, is_generation(&place));
+                content::file(path, bytes, self.keys).map_err(malformed)
             }
             FileType::Directory => self.directory(&fd, &place, path),
-            _ => Err(ProviderError::new(ErrorKind::Invalid, format!("{path}: is neither a file nor a directory"))),
+            _ => {
+                let problem = format!("{path}: is neither a file nor a directory");
+                Err(ProviderError::new(ErrorKind::Invalid, problem).into())
+            }
         }
     }
 
     /// One level of files, by name, without `.age`. Names with a dot in front are not for others.
-    fn directory(&mut self, fd: &OwnedFd, place: &str, path: &str) -> Result<SecretTree, ProviderError> {
+    fn directory(&mut self, fd: &OwnedFd, place: &str, path: &str) -> Result<SecretTree, Problem> {
         let unreadable = |errno| file_error(errno, path);
         let mut entries = BTreeMap::new();
         for entry in Dir::read_from(fd).map_err(unreadable)? {
@@ -153,10 +204,11 @@ impl<'a> Store<'a> {
             }
             if entries.len() == MAX_FILES {
                 let problem = format!("{path}: has more than {MAX_FILES} files");
-                return Err(ProviderError::new(ErrorKind::Invalid, problem));
+                return Err(ProviderError::new(ErrorKind::Invalid, problem).into());
             }
             let bytes = self.bytes(fd, &stat, &below).map_err(hidden)?;
-            let entry = content::entry(&below, bytes, self.keys).map_err(hidden)?;
+            let entry = content::entry(&below, bytes, self.keys)
+                .map_err(|error| Problem::malformed(hidden(error), &stat, &below, is_generation(place)))?;
             let name = content::plain_name(name);
             if entries.insert(name.to_owned(), entry).is_some() {
                 let said = "both encrypted and not: remove one of them";
@@ -164,7 +216,7 @@ impl<'a> Store<'a> {
                     format!("{path}: has {} {said}", store_name(name)),
                     format!("{path}: has a file {said}"),
                 );
-                return Err(ProviderError::new(ErrorKind::Invalid, problem));
+                return Err(ProviderError::new(ErrorKind::Invalid, problem).into());
             }
         }
         Ok(SecretTree::Map(entries))
@@ -234,6 +286,11 @@ impl<'a> Store<'a> {
     }
 }
 
+/// Whether a place is in one of kubelet's generations: no path that is asked for has such a component.
+fn is_generation(place: &str) -> bool {
+    place.split('/').any(|component| component.starts_with(".."))
+}
+
 fn join(directory: &str, name: &str) -> String {
     match (directory, name) {
         (".", name) => name.to_owned(),
@@ -268,7 +325,7 @@ fn file_error(errno: Errno, path: &str) -> ProviderError {
             (ErrorKind::Denied, "a symbolic link on its way leads out of the store, or in a circle")
         }
         Errno::NAMETOOLONG | Errno::INVAL => (ErrorKind::Invalid, "is no file name"),
-        Errno::NOSYS => (ErrorKind::Unavailable, "this kernel cannot confine the read (openat2, Linux 5.6)"),
+        Errno::NOSYS => (ErrorKind::Invalid, "this kernel cannot confine the read (openat2, Linux 5.6)"),
         _ => (ErrorKind::Unavailable, "cannot be read"),
     };
     ProviderError::new(kind, format!("{path}: {problem}"))

@@ -240,11 +240,72 @@ async fn p5_what_cannot_be_read_has_a_kind_and_a_sentence_without_content() {
     assert!(read(&mut files, "largest").await.is_ok());
 }
 
+/// Files that are never right, by their names.
+const NEVER_RIGHT: [(&str, &[u8]); 10] = [
+    ("twice.yaml", b"a: 1\na: 2\n"),
+    ("bad.yaml", b"k: canary\n\t- canary: [canary"),
+    ("bad.json", b"{\"k\": \"canary\",\n canary"),
+    ("bad.env", b"A=1\ncanary canary\n"),
+    ("word.yml", b"canary"),
+    ("empty.json", b""),
+    ("latin1.json", b"{\"k\": \"canary\xff\"}"),
+    ("plain.age", b"canary"),
+    ("plain.json.age", b"{\"k\": \"canary\"}"),
+    ("below.age", b"# canary\n-----BEGIN AGE ENCRYPTED FILE-----\n"),
+];
+
 #[tokio::test]
-async fn a_missing_store_is_unavailable_and_a_forbidden_file_denied() {
+async fn p7_malformed_bytes_that_did_not_change_since_the_last_look_are_no_half_of_a_write() {
+    let fixture = Fixture::new(&[]);
+    let mut files = fixture.connect("");
+    for (name, bytes) in NEVER_RIGHT {
+        fixture.write(name, bytes);
+        let mut document = fixture.connect(name);
+        let kind = async |files: &mut Files| read(files, name).await.unwrap_err().kind;
+        let first = kind(&mut files).await;
+        assert!([ErrorKind::Unavailable, ErrorKind::Invalid].contains(&first), "{name}: {first:?}");
+        assert_eq!(kind(&mut files).await, ErrorKind::Invalid, "{name} is as it was");
+        // The other half of it would be another state.
+        fixture.write(name, [bytes, b" "].concat());
+        assert_eq!(kind(&mut files).await, first, "{name} changed");
+        assert_eq!(kind(&mut files).await, ErrorKind::Invalid, "{name} did not change again");
+        // As the store itself.
+        let error = read(&mut document, ".").await.unwrap_err();
+        assert!(error.kind == first || !content::is_document(name), "{name}: {error}");
+        assert_eq!(read(&mut document, ".").await.unwrap_err().kind, ErrorKind::Invalid, "{name} as the store");
+    }
+    fixture.write("sub/x.age", "canary");
+    assert_eq!(read(&mut files, "sub").await.unwrap_err().kind, ErrorKind::Unavailable, "one of a directory's");
+    assert_eq!(read(&mut files, "sub").await.unwrap_err().kind, ErrorKind::Invalid);
+    fixture.write("sub/y", "canary");
+    assert_eq!(read(&mut files, "sub").await.unwrap_err().kind, ErrorKind::Invalid, "it is not its neighbour");
+    fixture.write("twice.yaml", "a: 1");
+    assert!(read(&mut files, "twice.yaml").await.is_ok(), "put right");
+    fixture.write("twice.yaml", "a: 1\na: 2");
+    assert_eq!(read(&mut files, "twice.yaml").await.unwrap_err().kind, ErrorKind::Unavailable, "written anew");
+}
+
+#[tokio::test]
+async fn p7_what_kubelet_swaps_whole_is_never_half_of_a_write() {
+    for (name, bytes) in NEVER_RIGHT {
+        let Ok(text) = std::str::from_utf8(bytes) else { continue };
+        let fixture = Fixture::new(&[]);
+        fixture.kubelet("volume", "1", &[(name, text), ("good", "1")]);
+        let error = read(&mut fixture.connect(""), &format!("volume/{name}")).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid, "{name}: {error}");
+        assert!(!error.message.contains("canary"), "{error}");
+        let error = read(&mut fixture.connect(&format!("volume/{name}")), ".").await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid, "{name} as the store: {error}");
+        assert!(read(&mut fixture.connect("volume"), "good").await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_stays_away_is_none_and_a_forbidden_file_denied() {
     let fixture = Fixture::new(&[("secret", "x")]);
-    let error = read(&mut fixture.connect("nowhere"), "x").await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let mut files = fixture.connect("nowhere");
+    assert_eq!(read(&mut files, "x").await.unwrap_err().kind, ErrorKind::Unavailable, "it may come");
+    assert_eq!(read(&mut files, "x").await.unwrap_err().kind, ErrorKind::Invalid, "it did not");
     let error = read(&mut fixture.connect("secret"), "x").await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Invalid);
     fs::set_permissions(fixture.path("secret"), fs::Permissions::from_mode(0o000)).unwrap();

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{Drain, Landed, Lane, Login};
-use crate::provider::{ErrorKind, Extended, Lease, ProviderError, ReadResult, Reading};
+use crate::provider::{ErrorKind, Extended, Lease, ProviderError, ReadResult, Reading, Version};
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};
 use crate::source::Failure;
@@ -16,6 +16,9 @@ use crate::source::lease::{Demand, Held, Slot, after, in_time};
 
 /// Spreads what thousands of replicas ask of a store that came back just now.
 const STALLED_WAKE: Duration = Duration::from_secs(2);
+
+/// Most bytes of a version's name. Stores' own have up to a hundred.
+const MAX_VERSION: usize = 1024;
 
 /// What came of a landing.
 #[derive(Default)]
@@ -68,8 +71,11 @@ impl Lane {
                 self.poll_now();
             }
         }
+        self.is_down &= outcome.answers == 0;
         if outcome.answers > 0 && outcome.failures.is_empty() {
             self.wake_stalled(now, desk.jitter);
+        } else if outcome.answers == 0 && !outcome.failures.is_empty() {
+            self.gather_stalled();
         }
         if outcome.any {
             self.report(now, &outcome.failures);
@@ -235,8 +241,20 @@ impl Lane {
         }
     }
 
+    /// A store that is down is asked as seldom as for what has failed longest: each request at its own pace would be many
+    /// times that. What ends is looked after all the same.
+    fn gather_stalled(&mut self) {
+        let is_stalled = |slot: &&mut Slot| slot.failure == Some(ErrorKind::Unavailable) && slot.life().is_none();
+        let latest = self.slots.values_mut().filter(is_stalled).map(|slot| (slot.due, slot.failures)).max();
+        let Some((due, failures)) = latest else { return };
+        for slot in self.slots.values_mut().filter(is_stalled) {
+            (slot.due, slot.failures) = (due, slot.failures.max(failures));
+        }
+        self.is_down = failures > 1 && self.slots.values().all(|slot| slot.life().is_none());
+    }
+
     /// A store that asks for patience asks for all requests.
-    fn heed(&mut self, kind: ErrorKind, now: Instant, wait: Duration) {
+    pub(super) fn heed(&mut self, kind: ErrorKind, now: Instant, wait: Duration) {
         if matches!(kind, ErrorKind::Throttled { .. }) {
             self.not_before = self.not_before.max(Some(after(now, wait)));
         }
@@ -245,6 +263,7 @@ impl Lane {
     fn report(&mut self, now: Instant, failures: &[Failure]) {
         let Some(first) = failures.first() else {
             if !self.is_failing() {
+                self.silences.recovered();
                 let failed = self.budget.recovered();
                 if failed > 0 {
                     info!(provider = self.name, attempts_failed = failed, "provider answers again");
@@ -281,6 +300,10 @@ fn take(
 ) -> Result<Taken, ProviderError> {
     let nothing = Taken { changed: false, uncounted: false, replaced: None };
     let answer = match result {
+        // It is kept for every generation that is remembered.
+        Ok(Reading::Fresh(answer)) if answer.version.as_ref().is_some_and(|Version(name)| name.len() > MAX_VERSION) => {
+            return Err(ProviderError::new(ErrorKind::Unavailable, "the store names a version with more than 1 KiB"));
+        }
         Ok(Reading::Fresh(answer)) => answer,
         Ok(Reading::NotModified) if slot.held.is_some() => return Ok(nothing),
         Ok(Reading::NotModified) => {

@@ -198,7 +198,7 @@ impl Source {
     async fn wait(&mut self, now: Instant) {
         let due = self.lanes.values().filter_map(Lane::next_due).min();
         let compare = self.lanes.values().any(Lane::has_ends).then(|| now + COMPARE_CLOCKS);
-        let silent = self.lanes.values().filter_map(Lane::told_silent_at).min();
+        let silent = self.lanes.values().filter_map(Lane::tell_at).min();
         let until = due.into_iter().chain(compare).chain(silent).min();
         let mut signals: FuturesUnordered<_> = self.lanes.values_mut().map(Lane::signal).collect();
         let alarm = async {

@@ -95,7 +95,7 @@ pub enum Opened {
 /// A body that is read as it comes and may never end.
 pub struct Stream<B = Incoming>(B);
 
-/// Why there is no complete answer: always `Unavailable`.
+/// Why there is no complete answer: `Unavailable`, or `Invalid` if a good one is too large.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct SendError {
@@ -319,8 +319,15 @@ impl Client {
 
     async fn collect(&self, response: hyper::Response<Incoming>) -> Result<Response, SendError> {
         let limit = self.limits.body_bytes;
-        let too_large = || self.failed(format!("answers more than {limit} bytes to one request"));
         let (head, mut incoming) = response.into_parts();
+        let too_large = || {
+            let mut failed = self.failed(format!("answers more than {limit} bytes to one request"));
+            if head.status.is_success() {
+                // No error page, but an answer: it will be too large again.
+                failed.error.kind = ErrorKind::Invalid;
+            }
+            failed
+        };
         let announced = usize::try_from(hyper::body::Body::size_hint(&incoming).lower()).unwrap_or(usize::MAX);
         if announced > limit {
             return Err(too_large());

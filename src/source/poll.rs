@@ -26,8 +26,8 @@ pub(super) struct Lane {
     pub(super) provider: Option<Box<dyn Provider>>,
     running: Option<Pending<'static, (Box<dyn Provider>, Landed)>>,
     started: Instant,
-    /// It was told that what is in flight takes its time.
-    is_told: bool,
+    /// When people are to be told that what is in flight takes its time; `None` once they were.
+    tell_at: Option<Instant>,
     landed: Vec<Landed>,
     pub(super) pushed: bool,
     pub(super) slots: BTreeMap<Request, Slot>,
@@ -44,10 +44,8 @@ pub(super) struct Lane {
     again: bool,
     budget: LogBudget,
     silences: LogBudget,
-    /// Nothing was answered, twice in a row and more.
-    is_down: bool,
-    /// Which of the requests is tried next then.
-    probe: usize,
+    /// Nothing was answered, twice in a row and more: which of the requests is tried next.
+    down: Option<usize>,
 }
 
 /// What an operation came to.
@@ -92,7 +90,7 @@ impl Lane {
             provider: Some(provider),
             running: None,
             started: Instant::now(),
-            is_told: false,
+            tell_at: None,
             landed: Vec::new(),
             pushed: false,
             slots: BTreeMap::new(),
@@ -106,8 +104,7 @@ impl Lane {
             again: false,
             budget: LogBudget::default(),
             silences: LogBudget::default(),
-            is_down: false,
-            probe: 0,
+            down: None,
         }
     }
 
@@ -152,16 +149,22 @@ impl Lane {
     }
 
     /// When [`Self::tell_silence`] will have something to say.
-    pub(super) fn told_silent_at(&self) -> Option<Instant> {
-        self.running.as_ref().filter(|_| !self.is_told).map(|_| self.started + SILENCE)
+    pub(super) fn tell_at(&self) -> Option<Instant> {
+        self.tell_at.filter(|_| self.running.is_some())
     }
 
     /// Whether people have to be told that the store has yet to answer; they were, then.
     pub(super) fn tell_silence(&mut self, now: Instant) -> bool {
-        let is_silent = self.told_silent_at().is_some_and(|at| at <= now);
-        self.is_told |= is_silent;
-        if is_silent && self.silences.failed(now) {
-            tracing::warn!(provider = self.name, seconds = SILENCE.as_secs(), "no answer yet: still waiting for it");
+        let is_silent = self.tell_at().is_some_and(|at| at <= now);
+        if is_silent {
+            self.tell_at = None;
+            if self.silences.failed(now) {
+                tracing::warn!(
+                    provider = self.name,
+                    seconds = SILENCE.as_secs(),
+                    "no answer yet: still waiting for it"
+                );
+            }
         }
         is_silent
     }
@@ -213,10 +216,8 @@ impl Lane {
     fn reads(&mut self, now: Instant) -> Vec<Request> {
         let mut due: Vec<_> =
             self.slots.iter().filter(|(_, slot)| slot.due <= now).map(|(request, _)| request).collect();
-        if self.is_down
-            && let Some(at) = self.probe.checked_rem(due.len())
-        {
-            self.probe = self.probe.wrapping_add(1);
+        if let Some(at) = self.down.and_then(|probe| probe.checked_rem(due.len())) {
+            self.down = Some(at + 1);
             due = due.into_iter().skip(at).take(1).collect();
         }
         due.into_iter().cloned().collect()
@@ -239,7 +240,7 @@ impl Lane {
     {
         let Some(provider) = self.provider.take() else { return };
         self.started = now;
-        self.is_told = false;
+        self.tell_at = Some(now + SILENCE);
         self.running = Some(Box::pin(operation(provider)));
     }
 

@@ -262,7 +262,7 @@ async fn a_store_that_does_not_answer_is_told_of_while_it_is_waited_for() {
     let (a, b) = (Store::default(), Store::default());
     a.put("x", "1", "{}");
     b.put("z", "1", "{}");
-    b.state().slow = Duration::from_secs(300);
+    b.state().slow = Duration::from_mins(5);
     let mut source = source(&["a:x", "b:z"], &[("a", &a), ("b", &b)]);
     let start = Instant::now();
     assert!(matches!(source.next().await, Event::Unchanged), "a answers");

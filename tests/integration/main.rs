@@ -16,6 +16,7 @@ mod chart;
 mod contract;
 mod demo;
 mod fakes;
+mod hostile;
 mod log;
 mod readme;
 mod storm;

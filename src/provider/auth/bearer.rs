@@ -230,7 +230,12 @@ impl From<&Bearer> for Session {
 
 impl From<SendError> for Failure {
     fn from(failed: SendError) -> Self {
-        Self { scope: if failed.is_connected { Scope::Silence } else { Scope::Store }, error: failed.error }
+        let scope = match failed.error.kind {
+            ErrorKind::Unavailable if failed.is_connected => Scope::Silence,
+            ErrorKind::Unavailable => Scope::Store,
+            _ => Scope::Call,
+        };
+        Self { scope, error: failed.error }
     }
 }
 

@@ -71,7 +71,9 @@ impl Lane {
                 self.poll_now();
             }
         }
-        self.is_down &= outcome.answers == 0;
+        if outcome.answers > 0 {
+            self.down = None;
+        }
         if outcome.answers > 0 && outcome.failures.is_empty() {
             self.wake_stalled(now, desk.jitter);
         } else if outcome.answers == 0 && !outcome.failures.is_empty() {
@@ -250,7 +252,9 @@ impl Lane {
         for slot in self.slots.values_mut().filter(is_stalled) {
             (slot.due, slot.failures) = (due, slot.failures.max(failures));
         }
-        self.is_down = failures > 1 && self.slots.values().all(|slot| slot.life().is_none());
+        if failures > 1 && self.slots.values().all(|slot| slot.life().is_none()) {
+            self.down.get_or_insert(0);
+        }
     }
 
     /// A store that asks for patience asks for all requests.

@@ -43,7 +43,7 @@ fn faults() -> Vec<(Fault, ErrorKind, &'static str)> {
         (Fault::Body("[\"canary\"]".to_owned()), unavailable, "not Vault's JSON"),
         (Fault::Body("{}".to_owned()), unavailable, "not Vault's JSON"),
         (Fault::Body(String::new()), unavailable, "not Vault's JSON"),
-        (Fault::Body(format!("{{\"data\": \"{}\"}}", "canary".repeat(20_000))), unavailable, "more than 65536 bytes"),
+        (Fault::Body(format!("{{\"data\": \"{}\"}}", "canary".repeat(20_000))), invalid, "more than 65536 bytes"),
         (Fault::Truncated, unavailable, "broke off in the middle"),
         (Fault::Silence, unavailable, "did not answer within 2s"),
         (redirect("https://canary.example/v1/x"), unavailable, "redirects to another host"),

@@ -118,6 +118,10 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         assert!(message.contains(part), "{key}={value}: {message}");
         assert!(!message.contains('\n'), "one sentence: {message}");
     }
+}
+
+#[test]
+fn p9_a_bundle_delivers_something_and_nothing_twice() {
     let message = parse(&annotations(&[("refresh-now", "1")])).unwrap_err().to_string();
     assert!(message.contains("nothing to deliver"), "{message}");
     let twice = parse(&annotations(&[FILE_X, ("secrets", "- {file: x, from: c}")])).unwrap_err().to_string();

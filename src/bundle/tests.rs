@@ -91,6 +91,7 @@ fn suggestions_are_near_or_absent() {
 fn what_may_stand_side_by_side_does() {
     let paths = ["a", "a!", "a-b", "a.b", "b/a", "b/a!", "b!/a", ".", "b0"];
     let target = |path: &&str| if *path == "." { format!("dir: {path}") } else { format!("file: {path}") };
-    let yaml: String = paths.iter().map(|path| format!("- {{{}, from: x}}\n", target(path))).collect();
+    let items: Vec<_> = paths.iter().map(|path| format!("- {{{}, from: x}}", target(path))).collect();
+    let yaml = items.join("\n");
     assert_eq!(Bundle::from_yaml(&yaml).unwrap().items.len(), paths.len());
 }

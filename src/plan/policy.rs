@@ -227,7 +227,7 @@ providers:
             match part {
                 None => assert_eq!(outcome, Ok(None), "{who} {reference}"),
                 Some(part) => {
-                    assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{who} {reference}: {outcome:?}")
+                    assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{who} {reference}: {outcome:?}");
                 }
             }
             assert_eq!(without_old_rules, outcome, "{who} {reference}");

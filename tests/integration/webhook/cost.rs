@@ -9,7 +9,8 @@ use super::*;
 
 /// A store with this many rules, all of them about the pod, and none of them but the last about its requests.
 fn config(rules: usize) -> String {
-    let rules: String = (0..rules).map(|index| format!("\"*/{index}/*x\", ")).collect();
+    let rules: Vec<_> = (0..rules).map(|index| format!("\"*/{index}/*x\", ")).collect();
+    let rules = rules.concat();
     let secrets: Vec<_> = (0..20).map(|index| format!("pull-{index}")).collect();
     format!(
         r#"

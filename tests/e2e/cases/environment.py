@@ -236,8 +236,8 @@ def p9_environment_refusals(t):
 
 @test(when=ALONE, node=True)
 def environment_from_an_image_volume(t):
-    """`imageVolumes: true`: the agent's image is mounted, read-only, and the program executed from it, in every mode and by a
-    user that owns nothing there; no copy is made. Where it stays as parent, it restarts and signals as ever."""
+    """`imageVolumes: true`: the agent's image is mounted, read-only, and the program executed from it, in every mode and
+    by a user that owns nothing there; no copy is made. Where it stays as parent, it restarts and signals as ever."""
     t.open()
     product, token = t.suite.product, canary()
     reference = t.secret(HF_TOKEN=token)
@@ -260,7 +260,7 @@ def environment_from_an_image_volume(t):
             name = thing["metadata"]["name"]
             mount = t.sh(name, "grep ' /hushpod-bin ' /proc/self/mounts").split()
             check("ro" in mount[3].split(","), f"the program is mounted {mount[3]}")
-            equal(t.sh(name, "ls /hushpod-bin").split(), ["hushpod-agent", "hushpod-exec"], "all that a pod gets of ours")
+            equal(t.sh(name, "ls /hushpod-bin").split(), ["hushpod-agent", "hushpod-exec"], "what is there")
             check(not t.node.volume(thing, "empty-dir", "hushpod-bin").exists(), "there is a copy")
         for thing in (*modes, restart):
             equal(variable(t, thing["metadata"]["name"], "HF_TOKEN"), token, "HF_TOKEN")

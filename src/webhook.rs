@@ -143,12 +143,13 @@ struct Admission {
 
 /// Bytes of a request that is decided where it is; larger ones are decided one after the other, on a thread of their own,
 /// so that they hold up each other alone.
-const SMALL: usize = 64 * 1024;
+const SMALL: usize = 32 * 1024;
 
-/// Bytes that one review may take, beside the request: of a small request, and of any.
-pub const SMALL_REVIEW: usize = 2 << 20;
-/// See [`SMALL_REVIEW`].
-pub const LARGE_REVIEW: usize = 16 << 20;
+/// Bytes that the review of a small request may take beside it. Worst are objects of one field: seven bytes on the wire
+/// become a node of a B-tree, of 640.
+pub const SMALL_REVIEW: usize = 4 << 20;
+/// Bytes that the review of any request may take beside it: 25,000 such objects, and a copy of each text.
+pub const LARGE_REVIEW: usize = 22 << 20;
 /// Large requests that are decided at once.
 pub const LARGE_REVIEWS: usize = 1;
 

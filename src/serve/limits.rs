@@ -9,7 +9,7 @@ const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// Threads that answer requests: more would only be more reviews in memory at once.
-pub const WORKERS: usize = 4;
+pub const WORKERS: usize = 2;
 
 /// Bytes of the kernel's buffers of a connection, each way, as they are asked for; Linux takes double (socket(7)).
 pub(super) const SOCKET: u32 = 32 * 1024;
@@ -113,19 +113,20 @@ impl Limits {
         body: 3 * MIB,
         own: 256 * KIB,
         shared: 12 * MIB,
-        connections: 72,
-        waiting: 48,
+        connections: 64,
+        waiting: 40,
         http2: 12,
         keep_alive: true,
     };
 
-    /// Bytes that clients can make a server hold at once, at most: of the kernel, of TLS, of HTTP, and what is charged.
+    /// Bytes that clients can make a server hold at once, at most: of the kernel, of TLS if it speaks that, of HTTP, and
+    /// what is charged.
     #[must_use]
-    pub const fn most_memory(&self) -> usize {
+    pub const fn most_memory(&self, is_tls: bool) -> usize {
         // Linux doubles what is asked for, for the sake of its own structures; both ways.
         let transport = 2 * 2 * SOCKET as usize + TASK;
         // Read from the socket, put together, decrypted, and to be sent.
-        let tls = RECORD + HANDSHAKE + 2 * RECORD + TLS_SEND + RECORD;
+        let tls = if is_tls { RECORD + HANDSHAKE + 2 * RECORD + TLS_SEND + RECORD } else { 0 };
         // Being read, handed on as a part of a body, as fields, and to be written.
         let http1 = 2 * HEAD + PARSED * HEAD + HEAD;
         // A window, and half of it for what small frames cost (h2's `data_frame_budget`); a frame being read, and one

@@ -325,8 +325,8 @@ async fn probes_are_answered_while_every_thread_decides() {
 fn all_that_can_be_asked_for_at_once_fits_into_the_limit() {
     // What clients can make it hold; the chart's limit of 128 MiB leaves the rest to the program and its allocator.
     let sum = [
-        ("the webhook's port", Limits::WEBHOOK.most_memory()),
-        ("the admin port", Limits::ADMIN.most_memory()),
+        ("the webhook's port", Limits::WEBHOOK.most_memory(true)),
+        ("the admin port", Limits::ADMIN.most_memory(false)),
         ("small reviews", WORKERS * SMALL_REVIEW),
         ("large reviews, whose clients may have left", LARGE_REVIEWS * (Limits::WEBHOOK.body + LARGE_REVIEW)),
         ("lines of the log, waiting and being written", 2 * QUEUED),

@@ -52,6 +52,8 @@ class Webhook:
         command += ["--tls-dir", bench.tls_directory(), "--listen", f"127.0.0.1:{self.port}"]
         command += ["--admin-listen", f"127.0.0.1:{self.admin}"]
         environment = {"POD_NAME": name, "POD_NAMESPACE": "bench", "HUSHPOD_LOG": "info", "HUSHPOD_LOG_FORMAT": "json"}
+        # As the chart has it.
+        environment["MIMALLOC_ALLOW_THP"] = "0"
         options = {"preexec_fn": cgroup.enter, "env": {**os.environ, **environment}}
         self.process = Process(bench, name, command, **options)
         self.target = attackers.Target(self.port, self.admin, self.stop)

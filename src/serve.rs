@@ -232,10 +232,10 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-/// Waits for a client, then for a place.
+/// Waits for a client.
 async fn next_connection(listener: &TcpListener, peers: &Arc<Peers>) -> (Seat, TcpStream) {
     let stream = accept(|| listener.accept()).await;
-    (peers.enter().await, stream)
+    (peers.enter(), stream)
 }
 
 /// Waits for a client. Errors of `accept` end here: whatever they are, later clients want in.
@@ -272,7 +272,7 @@ fn is_of_client(cause: &io::Error) -> bool {
 
 async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, seat: Seat) {
     tokio::select! {
-        () = shared.greet(stream, seat.peer()) => {}
+        () = shared.hear(stream, seat.peer()) => {}
         () = seat.peer().told_to_leave() => debug!("a connection made room for another"),
     }
 }
@@ -303,6 +303,21 @@ impl Shared {
             http2,
             leaving: AtomicBool::new(false),
             close: CancellationToken::new(),
+        }
+    }
+
+    /// A client that says nothing has nothing of ours but its place: it is waited for without a buffer.
+    async fn hear(self: &Arc<Self>, stream: TcpStream, peer: &Arc<Peer>) {
+        let heard = async {
+            stream.readable().await?;
+            peer.heard().await;
+            io::Result::Ok(())
+        };
+        match timeout(self.limits.handshake, heard).await {
+            // A large future, which silent clients do not have.
+            Ok(Ok(())) => Box::pin(self.greet(stream, peer)).await,
+            Ok(Err(error)) => debug!(%error, "connection ended"),
+            Err(_) => debug!("no word in time"),
         }
     }
 

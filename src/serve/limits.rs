@@ -39,6 +39,9 @@ const HANDSHAKE: usize = 0xffff;
 /// A connection's task and its place among the others, with what the runtime and rustls keep for each.
 const TASK: usize = 16 * KIB;
 
+/// The same of a connection that has not sent a byte.
+const SILENT_TASK: usize = 2 * KIB;
+
 /// What a head takes, times its bytes on the wire: each field has an entry of its own, however short it is.
 const PARSED: usize = 4;
 
@@ -48,6 +51,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// Bytes of a body a second.
 pub(super) const LEAST_RATE: usize = 64 * KIB;
 
+/// Connections that have not sent a byte: they wait in a list, and have no buffers of ours.
+pub(super) const SILENT: usize = 512;
+
 /// How long a client that was let in is safe from having to make room: a handshake takes a few milliseconds, and many at
 /// once a few more.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
@@ -55,7 +61,7 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For the TLS handshake.
+    /// For the first byte, and again for the TLS handshake.
     pub handshake: Duration,
     /// From the handshake to the end of the first request's head.
     pub first_request: Duration,
@@ -133,7 +139,8 @@ impl Limits {
         // being written; HPACK's tables; a task and a head of each stream.
         let stream = PARSED * HEADER_LIST as usize + TASK / 4;
         let http2 = WINDOW as usize * 3 / 2 + 2 * 16 * KIB + 2 * 4 * KIB + STREAMS as usize * stream;
-        self.connections * (transport + tls + http1 + self.own) + self.http2 * http2 + self.shared
+        let silent = SILENT * SILENT_TASK;
+        silent + self.connections * (transport + tls + http1 + self.own) + self.http2 * http2 + self.shared
     }
 }
 

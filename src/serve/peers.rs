@@ -3,15 +3,16 @@
 //! Nobody is told apart by address: API servers may share one with whoever else is behind it. What counts is what a
 //! connection does: one that is idle goes before one that is busy, and a slow body before a fast one.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as Turn, Notify};
 use tokio::time::{Instant, timeout};
 
 use super::exchange::{Exchange, Held, Stop};
-use super::limits::{Limits, PATIENCE};
+use super::limits::{Limits, PATIENCE, SILENT};
 
 /// How often a connection is looked at, at least: what became due in between is found so late.
 const TICK: Duration = Duration::from_secs(1);
@@ -20,9 +21,13 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Peers {
     limits: Limits,
+    /// Those who have not sent a byte yet, first come first: they cost nothing but their place here.
+    silent: Mutex<VecDeque<Arc<Peer>>>,
     inside: Mutex<Vec<Arc<Peer>>>,
     /// Someone left, or may have to.
     changed: Notify,
+    /// Who has said something comes in, in turn.
+    entrance: Turn<()>,
     /// Bytes charged against [`Limits::shared`].
     shared: AtomicUsize,
 }
@@ -56,6 +61,7 @@ pub(super) struct Seat(Arc<Peer>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
     All,
+    /// Without a first request yet.
     Waiting,
     Http2,
 }
@@ -64,11 +70,18 @@ enum Group {
 
 impl Peers {
     pub(super) fn new(limits: Limits) -> Arc<Self> {
-        Arc::new(Self { limits, inside: Mutex::default(), changed: Notify::new(), shared: AtomicUsize::new(0) })
+        Arc::new(Self {
+            limits,
+            silent: Mutex::default(),
+            inside: Mutex::default(),
+            changed: Notify::new(),
+            entrance: Turn::new(()),
+            shared: AtomicUsize::new(0),
+        })
     }
 
-    /// A place for a new connection, as soon as there is one: others are told to leave for it.
-    pub(super) async fn enter(self: &Arc<Self>) -> Seat {
+    /// A place for a new connection, which has said nothing yet: whoever says nothing for longest leaves for it.
+    pub(super) fn enter(self: &Arc<Self>) -> Seat {
         let state = State {
             since: Instant::now(),
             has_asked: false,
@@ -82,7 +95,14 @@ impl Peers {
             leave: Notify::new(),
             own: AtomicUsize::new(0),
         });
-        self.when_there_is_room(&[Group::Waiting, Group::All], |inside| inside.push(Arc::clone(&peer))).await;
+        let mut silent = self.silent();
+        silent.push_back(Arc::clone(&peer));
+        if silent.len() > SILENT
+            && let Some(first) = silent.pop_front()
+        {
+            first.leave.notify_one();
+        }
+        drop(silent);
         Seat(peer)
     }
 
@@ -132,6 +152,10 @@ impl Peers {
         let Some((_, peer, slowest)) = arriving.min_by_key(|(rate, ..)| *rate) else { return false };
         peer.stop(&slowest, Stop::NoRoom);
         true
+    }
+
+    fn silent(&self) -> MutexGuard<'_, VecDeque<Arc<Peer>>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inside(&self) -> MutexGuard<'_, Vec<Arc<Peer>>> {
@@ -208,6 +232,17 @@ impl State {
 // === impl Peer ===
 
 impl Peer {
+    /// Its first byte is there: waits for room among those who are served.
+    pub(super) async fn heard(self: &Arc<Self>) {
+        let _turn = self.peers.entrance.lock().await;
+        let join = |inside: &mut Vec<Arc<Self>>| {
+            self.state().since = Instant::now();
+            inside.push(Arc::clone(self));
+        };
+        self.peers.when_there_is_room(&[Group::Waiting, Group::All], join).await;
+        self.peers.silent().retain(|other| !Arc::ptr_eq(other, self));
+    }
+
     /// The TLS handshake is over. An HTTP/2 connection waits until there is room for another such.
     pub(super) async fn greeted(self: &Arc<Self>, is_http2: bool) {
         self.state().since = Instant::now();
@@ -338,6 +373,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let Self(peer) = self;
+        peer.peers.silent().retain(|other| !Arc::ptr_eq(other, peer));
         peer.peers.inside().retain(|other| !Arc::ptr_eq(other, peer));
         peer.peers.changed.notify_waiters();
     }

@@ -80,6 +80,17 @@ class Asked:
         return len(self.times[kind]) + len(self.failures[kind])
 
 
+def has_ended(connection):
+    """Whether the other side has closed it; what TLS sends of itself is taken."""
+    connection.settimeout(0)
+    try:
+        return not connection.recv(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    except OSError:
+        return True
+
+
 def ask(webhook, body, until):
     """Reviews as an API server sends them, on a connection that is kept and opened again, and probes as kubelet's."""
     kept = None
@@ -90,13 +101,11 @@ def ask(webhook, body, until):
         if kept is None or webhook.asked.count("review") % 2:
             kept = webhook.target.tls(seconds=REVIEW_SECONDS)
         connection, kept = kept, None
-        connection.settimeout(REVIEW_SECONDS)
-        try:
-            connection.sendall(attackers.head(len(body)) + body)
-        except (OSError, ssl.SSLError):
-            # It was closed while it was idle: API servers try again, too.
+        if has_ended(connection):
+            # It made room while it was idle: API servers see that, too.
             connection = webhook.target.tls(seconds=REVIEW_SECONDS)
-            connection.sendall(attackers.head(len(body)) + body)
+        connection.settimeout(REVIEW_SECONDS)
+        connection.sendall(attackers.head(len(body)) + body)
         status, answered = attackers.answer(connection)
         if status != 200 or b'"allowed":true' not in answered:
             raise ValueError(f"{status} {answered[:200]!r}")

@@ -43,6 +43,10 @@ const IDLE: Duration = Duration::from_secs(5);
 /// What hyper may hold of one answer's head; bodies are handed on in pieces.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
+/// Most values of one answer. As structures they take up to a hundred times the room that they take as text, and an
+/// agent has 32 MiB; those that are delivered have a bound of their own.
+const MAX_VALUES: usize = 100_000;
+
 /// Bounds of one exchange.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -95,7 +99,7 @@ pub enum Opened {
 /// A body that is read as it comes and may never end.
 pub struct Stream<B = Incoming>(B);
 
-/// Why there is no complete answer: `Unavailable`, or `Invalid` if a good one is too large.
+/// Why there is no complete answer: `Unavailable`, or `Invalid` if a good one is too large or has too many values.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{error}")]
 pub struct SendError {
@@ -103,6 +107,20 @@ pub struct SendError {
     pub is_connected: bool,
     /// What to tell.
     pub error: ProviderError,
+}
+
+/// How many values, lists and maps are in a body, if it is JSON; at most one too few for each list and map.
+fn values_in(body: &[u8]) -> usize {
+    let (mut values, mut is_text, mut is_escaped) = (0, false, false);
+    for &byte in body {
+        match byte {
+            b'"' if !is_escaped => is_text = !is_text,
+            b',' | b'[' | b'{' if !is_text => values += 1,
+            _ => {}
+        }
+        is_escaped = is_text && byte == b'\\' && !is_escaped;
+    }
+    values
 }
 
 /// A header value that is wiped after use and marked sensitive.
@@ -340,6 +358,10 @@ impl Client {
                 return Err(too_large());
             }
             append(&mut body, bytes);
+        }
+        if values_in(&body) > MAX_VALUES {
+            let message = format!("{} answers more than {MAX_VALUES} values to one request", self.address);
+            return Err(SendError { is_connected: true, error: ProviderError::new(ErrorKind::Invalid, message) });
         }
         let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);

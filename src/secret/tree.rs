@@ -107,6 +107,16 @@ impl SecretTree {
         }
     }
 
+    /// How many values, lists and maps this is.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::List(items) => items.iter().map(Self::count).sum::<usize>() + 1,
+            Self::Map(entries) => entries.values().map(Self::count).sum::<usize>() + 1,
+            _ => 1,
+        }
+    }
+
     /// The value under one literal key.
     ///
     /// # Errors

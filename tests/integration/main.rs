@@ -21,4 +21,5 @@ mod log;
 mod readme;
 mod storm;
 mod tree;
+mod values;
 mod webhook;

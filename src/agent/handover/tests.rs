@@ -101,6 +101,20 @@ fn p4_what_is_saved_is_what_the_next_process_loads() {
 }
 
 #[test]
+fn p4_the_deepest_document_is_handed_over_too() {
+    let json = format!("{{\"k\":{}\"canary\"{}}}", "[".repeat(59), "]".repeat(59));
+    let deep = || {
+        let mut estate = estate(10);
+        estate.hand_over.leased[0].tree = SecretTree::from_json(json.as_bytes()).unwrap();
+        estate
+    };
+    assert!(SecretTree::from_json(json.replace("\"canary\"", "[]").as_bytes()).is_err(), "it is the deepest");
+    let dir = tempfile::tempdir().unwrap();
+    HandOverFile::new(dir.path()).save(deep()).unwrap();
+    assert_eq!(exposed(&HandOverFile::new(dir.path()).load().unwrap()), exposed(&deep()));
+}
+
+#[test]
 fn p5_debug_shows_no_secret() {
     assert!(!format!("{:?}", estate(0)).contains("canary"));
 }

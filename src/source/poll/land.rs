@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::{Drain, Landed, Lane, Login};
 use crate::provider::{ErrorKind, Extended, Lease, ProviderError, ReadResult, Reading, Version};
 use crate::reference::Request;
+use crate::secret::document::MAX_VALUES;
 use crate::secret::{SecretTree, SecretValue};
 use crate::source::Failure;
 use crate::source::backoff::{self, Jitter};
@@ -307,6 +308,10 @@ fn take(
         // It is kept for every generation that is remembered.
         Ok(Reading::Fresh(answer)) if answer.version.as_ref().is_some_and(|Version(name)| name.len() > MAX_VERSION) => {
             return Err(ProviderError::new(ErrorKind::Unavailable, "the store names a version with more than 1 KiB"));
+        }
+        Ok(Reading::Fresh(answer)) if answer.tree.count() > MAX_VALUES => {
+            let message = format!("{request} has more than {MAX_VALUES} values: ask for less of it");
+            return Err(ProviderError::new(ErrorKind::Invalid, message));
         }
         Ok(Reading::Fresh(answer)) => answer,
         Ok(Reading::NotModified) if slot.held.is_some() => return Ok(nothing),

@@ -16,6 +16,7 @@ pub(crate) struct Directory(tempfile::TempDir);
 
 super::suite::cases!(fake crate::contract::file::Directory:
     values_are_exact,
+    documents_are_exact,
     what_is_missing_says_so,
     what_is_denied_says_so,
     a_rotation_is_seen,

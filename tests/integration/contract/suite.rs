@@ -7,6 +7,7 @@ macro_rules! cases {
     ($subject:ty) => {
         $crate::contract::suite::cases!(@ $subject:
             values_are_exact,
+            documents_are_exact,
             what_is_missing_says_so,
             what_is_denied_says_so,
             a_rotation_is_seen,
@@ -74,6 +75,14 @@ pub(super) async fn values_are_exact<S: Subject>(store: &S) {
         let answer = fresh(read(&mut *provider, &request(&settings, &reference), None).await);
         assert_eq!(shown(&answer, &reference), b"canary\0\xff\xfe");
     }
+}
+
+/// A document in text, as every store keeps one: no digit is lost on its way into any file.
+pub(super) async fn documents_are_exact<S: Subject>(store: &S) {
+    let (settings, mut provider) = client(store);
+    let reference = store.put("values", &crate::values::document()).await;
+    let answer = fresh(read(&mut *provider, &request(&settings, &reference), None).await);
+    crate::values::assert_delivered(&answer.tree, reference.parse::<Reference>().unwrap().key.as_ref());
 }
 
 pub(super) async fn what_is_missing_says_so<S: Subject>(store: &S) {

@@ -108,6 +108,47 @@ fn what_sops_decrypts_of_other_formats_is_what_we_decrypt() {
     assert_same("special.yaml", &special, &json(infinite));
 }
 
+/// Up to 3.12 sops took every number of JSON for a float, and lost the digits that a float has not; what is in its files
+/// it decrypts to the text that it encrypted.
+#[test]
+fn numbers_of_older_sops_are_the_text_that_it_encrypted() {
+    for (name, alpha, open_leaves) in [
+        (
+            "numbers-3.8.json",
+            r#"{"port":5432,"timeout_ms":30000,"id":9007199254740992,"large":98765432109876540000,"price":1.1,
+                "huge":1000000000000000000000,"small":0.000000001,"zero":-0,"tls":true,"off":false,"nothing":null,"empty":"",
+                "text":"0123","list":[1,2.5,"canary"]}"#,
+            r#"{"port":5432,"id":9007199254740992,"large":98765432109876540000,"price":1.1,"huge":1e+21,"small":1e-9,
+                "zero":-0,"tls":true,"off":false,"nothing":null,"list":[1,2.5,"x"]}"#,
+        ),
+        (
+            "numbers-3.8.yaml",
+            r#"{"port":5432,"octal":464,"price":1.1,"large":98765432109876540000,"huge":1000000000000000000000,"tls":true,
+                "nothing":null,"text":"0123"}"#,
+            r#"{"port":5432,"octal":464,"price":1.1,"huge":"1e+21","tls":true,"nothing":null,"text":"0123"}"#,
+        ),
+    ] {
+        for name in [name.to_owned(), name.replace("3.8", "3.11")] {
+            let expected = json(&format!(r#"{{"alpha":{alpha},"open_unencrypted":{open_leaves}}}"#));
+            assert_same(&name, &open(&name, &text(&name)).unwrap(), &expected);
+        }
+    }
+}
+
+/// What `sops exec-env` of 3.11 and 3.13 gives an application: nothing is unquoted, a carriage return stays, `\n` is a
+/// line's end, and of a key that stands there twice the last one counts. (3.8 left `\n` as it is.)
+#[test]
+fn dotenv_is_what_exec_env_gives() {
+    let expected = json(
+        r#"{"PLAIN":"canary","QUOTED":"\"canary with quotes\"","SINGLE":"'canary'","BLANKS":"  canary # no comment  ",
+            "LINES":"canary\nline two","BACK":"a\\\nb\\tc","EMPTY":"","DOLLAR":"$HOME ${X}","EQUALS":"a=b=c",
+            "TWICE":"two","NUMBER":"00123","export EXPORTED":"canary","CRLF":"canary\r"}"#,
+    );
+    for name in ["exec-3.8.env", "exec-3.11.env"] {
+        assert_same(name, &open(name, &text(name)).unwrap(), &expected);
+    }
+}
+
 /// A line of a fixture, from the first to the last character.
 fn line<'a>(text: &'a str, beginning: &str) -> &'a str {
     text.lines().find(|line| line.trim_start().starts_with(beginning)).unwrap()

@@ -1,11 +1,13 @@
 //! Reading values: KV of both versions, absence, denial, versions.
 
 use super::*;
+use crate::fakes::server::Fault;
 
 contract!(
     values_of_every_kind_are_read,
     a_batch_is_answered_in_order_and_one_failure_spoils_no_other,
     what_is_missing_is_not_found,
+    its_own_documents_are_exact_and_bounded,
     what_is_forbidden_is_denied,
     a_version_can_be_pinned,
     what_was_deleted_and_made_anew_counts_from_one_and_is_read_again,
@@ -60,6 +62,37 @@ async fn what_is_missing_is_not_found(store: &Store) {
     ] {
         assert_error(&pod.refused(&mut vault, &reference).await, ErrorKind::NotFound, &[part]);
     }
+}
+
+/// Vault's JSON itself, which a fake of ours could not keep to the letter.
+async fn its_own_documents_are_exact_and_bounded(store: &Store) {
+    let Some(fake) = store.faker() else { return };
+    let kv = store.kv1().await;
+    let path = format!("{kv}/values");
+    store.write(&path, json!({"k": "canary"})).await;
+    let pod = store.pod(&[(&format!("{kv}/*"), &["read"])]).await;
+    let mut vault = pod.vault();
+    pod.fresh(&mut vault, &path).await;
+    let body = |data: &str| Fault::Body(format!(r#"{{"lease_id":"","lease_duration":60,"huge":1e400,"data":{data}}}"#));
+    fake.fail(&path, 1, body(&crate::values::document()));
+    crate::values::assert_delivered(&pod.fresh(&mut vault, &path).await.tree, None);
+    let keys = (0..60_000).map(|key| format!("\"k{key}\":0")).collect::<Vec<_>>().join(",");
+    for (data, told) in [
+        (format!("{{\"canary\":[{}0]}}", "0,".repeat(50_000)), "more than 10000 values"),
+        (format!("{{{keys}}}"), "more than 10000 values"),
+        (format!("{{\"canary\":{}{}}}", "[".repeat(100), "]".repeat(100)), "nested more than 60 deep"),
+        (r#"{"canary":1,"canary":2}"#.to_owned(), "the same key twice at line 1, column 13"),
+    ] {
+        fake.fail(&path, 1, body(&data));
+        let error = pod.refused(&mut vault, &path).await;
+        assert_error(&error, ErrorKind::Invalid, &["answers", &path, "with a document that has", told]);
+    }
+    fake.fail(&path, 1, body(&format!("[{}0]", "0,".repeat(500_000))));
+    let error = pod.refused(&mut vault, &path).await;
+    assert_error(&error, ErrorKind::Invalid, &["answers more than 100000 values to one request"]);
+    let commas = ",[{\\\"".repeat(40_000);
+    fake.fail(&path, 1, body(&format!("{{\"canary\":\"{commas}\"}}")));
+    assert_eq!(shown(&pod.fresh(&mut vault, &path).await.tree, "canary").len(), 160_000);
 }
 
 async fn what_is_forbidden_is_denied(store: &Store) {

@@ -60,6 +60,7 @@ def p9_what_is_known_only_at_run_time_ends_with_a_sentence(t):
     t.vault.write(f"secret/data/{t.namespace}/nul", data={"key": "a\u0000b"})
     t.vault.write(f"secret/data/{t.namespace}/large", data={"key": "x" * 5000})
     t.vault.write(f"secret/data/{t.namespace}/name", data={"not/a/file": "x"})
+    t.vault.write(f"secret/data/{t.namespace}/small", data={f"key{number}": "x" for number in range(400)})
     cases = {
         "raw-of-many": ({"file.x": many}, ["x", "one value"]),
         "binary-in-dotenv": (
@@ -68,7 +69,11 @@ def p9_what_is_known_only_at_run_time_ends_with_a_sentence(t):
         ),
         "oversize": ({"file.x": f"secret/data/{t.namespace}/large#key", "size-limit": "4Ki"}, ["4096"]),
         "no-such-key": ({"file.x": f"{many}#three"}, ["three"]),
-        "name": ({"dir.x": f"secret/data/{t.namespace}/name"}, ["not/a/file"]),
+        "name": ({"dir.x": f"secret/data/{t.namespace}/name"}, ["a key is no file name"]),
+        "many-small": (
+            {"dir.x": f"secret/data/{t.namespace}/small"},
+            ["400 files fill", "raise hushpod.dev/size-limit to"],
+        ),
     }
     for name, (wanted, _) in cases.items():
         t.create(pod(name, wanted))

@@ -18,6 +18,9 @@ use crate::steps;
 /// Where the files are, if nobody says.
 pub const DEFAULT_MOUNT_PATH: &str = "/secrets";
 
+/// Names that a sentence tells, of as many as there may be.
+const SHOWN: usize = 8;
+
 /// The containers that get the files.
 #[derive(Debug)]
 pub struct Selection {
@@ -46,11 +49,16 @@ impl Selection {
         warnings: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
         let is_again = earlier.is_some();
-        let is_injected = |name: &str| config.injected_containers.iter().any(|glob| matches(glob, name));
-        let others = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
-        let present: BTreeSet<_> = others.map(name_of).collect();
-        steps::take(present.len())?;
+        let is_injected = |name: &str| {
+            // Most of them differ in the first letter.
+            let may = |glob: &&String| glob.starts_with('*') || glob.as_bytes().first() == name.as_bytes().first();
+            config.injected_containers.iter().filter(may).any(|glob| matches(glob, name))
+        };
+        let others = || LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
+        let present = || -> BTreeSet<_> { others().map(name_of).collect() };
+        steps::take(LISTS.iter().map(|list| containers(spec, list).len()).sum())?;
         if let Some(names) = &options.containers {
+            let present = present();
             for absent in names.iter().filter(|name| !present.contains(name.as_str())) {
                 if !is_injected(absent) {
                     let known: Vec<_> = present.iter().copied().collect();
@@ -65,19 +73,22 @@ impl Selection {
             }
             return Ok(Self { names: names.clone(), is_asked: true, is_again });
         }
-        let here = |name: &&String| present.contains(name.as_str());
-        let kept: BTreeSet<_> = earlier.iter().flat_map(|plan| plan.containers.iter().filter(here).cloned()).collect();
+        let kept = earlier.map_or_else(BTreeSet::new, |plan| {
+            let present = present();
+            plan.containers.iter().filter(|name| present.contains(name.as_str())).cloned().collect()
+        });
         let (injected, own): (Vec<_>, Vec<_>) = candidates(spec, options).partition(|name| is_injected(name));
         // A copy of a pod may have other names: then nothing was chosen of it yet.
         if !kept.is_empty() {
-            for late in own.iter().filter(|name| !kept.contains(**name)) {
+            for late in own.iter().filter(|name| !kept.contains(**name)).take(SHOWN) {
                 warnings.push(format!(
                     "container {late:?} came later and gets no files: name it in {PREFIX}{CONTAINERS} if it wants them"
                 ));
             }
             return Ok(Self { names: kept, is_asked: false, is_again });
         }
-        let left_out = injected.join(", ");
+        let some = injected.get(..SHOWN).filter(|some| some.len() < injected.len());
+        let left_out = some.map_or_else(|| injected.join(", "), |some| some.join(", ") + ", …");
         if own.is_empty() && !injected.is_empty() {
             return Err(Refusal::Pod(format!(
                 "the pod has no containers but {left_out}, whose names other webhooks give to what they inject: say \

@@ -24,13 +24,13 @@ def is_rounded(text, found):
         return False
 
 
-def compare(reader, found):
-    """`found` is by name: whether it was taken for text, and what it is."""
-    if found.keys() != expected.keys():
-        bad.append(f"{reader}: other names")
-        return
+def compare(reader, found, beyond=()):
+    """`found` is by name: whether it was taken for text, and what it is. What has one of `beyond` in it, the reader is
+    known not to read."""
     for name, (is_literal, text) in expected.items():
-        is_text, value = found[name]
+        if any(part in text for part in beyond):
+            continue
+        is_text, value = found.get(name, (True, None))
         is_same = value == text if is_text else is_literal and is_rounded(text, value)
         if not is_same:
             bad.append(f"{reader}: {text!r} became {value!r}")
@@ -49,8 +49,11 @@ compare("json", of_types(json.loads((directory / "values.json").read_bytes())))
 exact = json.loads((directory / "values.json").read_bytes(), parse_float=str, parse_int=str)
 compare("json, digits", {n: (isinstance(v, str), v) for n, v in exact.items()})
 compare("PyYAML", of_types(yaml.safe_load((directory / "values.yaml").read_bytes())))
-compare("python-dotenv", of_text(dotenv.dotenv_values(directory / "values.env", interpolate=False)))
-go = subprocess.run([go_readers, str(directory)], check=True, capture_output=True, text=True).stdout.splitlines()
+# It does not join the words of a shell ('it'\\''s'), reads escapes between single quotes (and so takes the value behind one
+# that ends in a backslash for a part of it), and makes every line's end "\\n".
+found = dotenv.dotenv_values(directory / "values.env", interpolate=False, encoding="utf-8")
+compare("python-dotenv", of_text(found), beyond=["'", "\\", "$HOME", "\r"])
+go = subprocess.run([go_readers, str(directory)], check=True, capture_output=True, text=True).stdout.split("\n")
 compare("encoding/json", json.loads(go[0]))
 compare("gopkg.in/yaml.v3", json.loads(go[1]))
 for name, (is_literal, text) in expected.items():
@@ -59,7 +62,8 @@ for name, (is_literal, text) in expected.items():
         out = subprocess.run([shell, "-c", script, shell, str(directory / "values.env")], capture_output=True).stdout
         if out != text.encode():
             bad.append(f"{shell}: {text!r} became {out!r}")
-    out = subprocess.run(["jq", "-j", f".{name}", str(directory / "values.json")], capture_output=True, text=True).stdout
+    out = subprocess.run(["jq", "-j", f".{name}", str(directory / "values.json")], capture_output=True).stdout
+    out = out.decode()
     if out != text and not (is_literal and (is_rounded(text, out) or "e400" in text or "e-400" in text)):
         bad.append(f"jq: {text!r} became {out!r}")
 

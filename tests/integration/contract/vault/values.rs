@@ -85,7 +85,7 @@ async fn its_own_documents_are_exact_and_bounded(store: &Store) {
     ] {
         fake.fail(&path, 1, body(&data));
         let error = pod.refused(&mut vault, &path).await;
-        assert_error(&error, ErrorKind::Invalid, &["answers", &path, "with a document that has", told]);
+        assert_error(&error, ErrorKind::Invalid, &["answers", &path, "with a document that", told]);
     }
     fake.fail(&path, 1, body(&format!("[{}0]", "0,".repeat(500_000))));
     let error = pod.refused(&mut vault, &path).await;

@@ -308,17 +308,15 @@ impl Shared {
 
     /// A client that says nothing has nothing of ours but its place: it is waited for without a buffer.
     async fn hear(self: &Arc<Self>, stream: TcpStream, peer: &Arc<Peer>) {
-        let heard = async {
-            stream.readable().await?;
-            peer.heard().await;
-            io::Result::Ok(())
-        };
-        match timeout(self.limits.handshake, heard).await {
-            // A large future, which silent clients do not have.
-            Ok(Ok(())) => Box::pin(self.greet(stream, peer)).await,
-            Ok(Err(error)) => debug!(%error, "connection ended"),
-            Err(_) => debug!("no word in time"),
+        match timeout(self.limits.handshake, stream.readable()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return debug!(%error, "connection ended"),
+            Err(_) => return debug!("no word in time"),
         }
+        // However long others take: it is not this client who is slow.
+        peer.heard().await;
+        // A large future, which silent clients do not have.
+        Box::pin(self.greet(stream, peer)).await;
     }
 
     async fn greet(self: &Arc<Self>, stream: TcpStream, peer: &Arc<Peer>) {

@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use crate::annotations::{Notify, Options};
-use crate::bundle::{Bundle, FileMode};
-use crate::plan::Plan;
+use crate::bundle::FileMode;
 
 /// Uid and gid of the image's own user; containers that agree on nothing run as it.
 pub const IMAGE_USER: i64 = 65532;
@@ -50,16 +49,6 @@ impl Access {
             check_signal(spec, agreed_user, user, process)?;
         }
         Ok(Self { user, group, file_mode })
-    }
-
-    /// What an earlier pass decided, read back from our container and its plan: a container that another webhook added
-    /// since then changes neither the agent's uid nor who else can read.
-    #[must_use]
-    pub fn kept(container: &Value, plan: &Plan, bundle: &Bundle) -> Option<Self> {
-        let unset = bundle.items.iter().find(|item| item.file_mode.is_none())?;
-        let file_mode = plan.items.iter().find(|item| item.target == unset.target)?.mode;
-        let id = |field: &str| container.get("securityContext")?.get(field)?.as_i64().filter(|id| *id > 0);
-        Some(Self { user: id("runAsUser"), group: id("runAsGroup"), file_mode })
     }
 }
 

@@ -107,16 +107,12 @@ impl Injector {
         let (ours, others): (Vec<_>, Vec<_>) =
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
         others.iter().try_for_each(|container| check_variables(container))?;
-        let earlier = ours.first().and_then(|container| Some((*container, plan_of(container)?)));
-        let earlier_plan = earlier.as_ref().map(|(_, plan)| plan);
+        let earlier = ours.first().and_then(|container| plan_of(container));
         mounts::check_path(spec, &options, &mut warnings)?;
-        let selection = mounts::Selection::of(spec, &options, earlier_plan, config, &mut warnings)?;
-        let kept = earlier.as_ref().and_then(|(container, plan)| Access::kept(container, plan, &bundle));
-        let access = match kept {
-            Some(kept) => kept,
-            None => Access::decide(spec, &selection.containers(spec), &options)
-                .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?,
-        };
+        let selection = mounts::Selection::of(spec, &options, earlier.as_ref(), config, &mut warnings)?;
+        // By those that were selected at first, so that what others inject later changes nothing.
+        let access = Access::decide(spec, &selection.containers(spec), &options)
+            .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?;
         options.file_mode = Some(access.file_mode);
         if mode == Mode::Init && options.metrics_port.take().is_some() {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));

@@ -26,6 +26,7 @@ fn of_a_security_context() -> Vec<(&'static str, Value, bool)> {
         ("/securityContext/procMount", json!("Default"), true),
         ("/securityContext/readOnlyRootFilesystem", json!(false), false),
         ("/securityContext/runAsNonRoot", json!(false), false),
+        ("/securityContext/runAsGroup", json!(4711), false),
         ("/securityContext/runAsUser", json!(1_000_650_000), true),
         ("/securityContext/runAsUser", json!(0), false),
         ("/securityContext/seLinuxOptions", json!({"level": "s0:c26,c5"}), true),
@@ -154,8 +155,22 @@ fn what_the_cluster_fills_in_is_kept_together() {
 #[test]
 fn a_uid_that_ours_has_is_not_the_clusters_to_assign() {
     let user = with(pod(), "/spec/securityContext", json!({"runAsUser": 1000}));
-    let pod = injected(&annotated(user, &[("run-as-user", "2000")]));
-    assert_eq!(pod["spec"]["initContainers"][0]["securityContext"]["runAsUser"], 2000);
+    for (pairs, uid) in [(&[][..], 1000), (&[("run-as-user", "2000")], 2000)] {
+        let once = injected(&annotated(user.clone(), pairs));
+        assert_eq!(once["spec"]["initContainers"][0]["securityContext"]["runAsUser"], uid);
+        let brought = spoilt(&once, "/spec/initContainers/0", "/securityContext/runAsUser", &json!(4711));
+        assert_eq!(injected(&brought), once, "{uid}");
+    }
+    // Assigned to all containers alike, it is the one that they agree on.
+    let mut assigned = once();
+    for list in ["containers", "initContainers"] {
+        assigned["spec"][list][0]["securityContext"]["runAsUser"] = json!(1_000_650_000);
+    }
+    let again = injected(&assigned);
+    assert_eq!(again["spec"]["initContainers"][0]["securityContext"]["runAsUser"], 1_000_650_000);
+    let plan = Plan::from_json(again["spec"]["initContainers"][0]["env"][0]["value"].as_str().unwrap()).unwrap();
+    assert_eq!(plan.items[0].mode.to_string(), "0400", "and nobody else reads");
+    assert!(decide(&again).patch.is_empty());
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn keys(object: &Value) -> BTreeSet<&str> {
 /// [`provider_fields`], why.
 const NOT_IN_PODS: &[(&[&str], &[&str], &str)] = &[
     (&["file"], &["audience"], "a store of files takes no token: the code refuses every one"),
+    (&["file"], &["proxy", "noProxy"], "files are not reached over a network"),
     (&["vault", "azure", "gcp", "aws", "ssm", "infisical"], &["auth.tokenFile"], "a pod's token is its projected one"),
     (&["vault"], &["auth=token"], "a person's token, or a CI job's"),
     (&["vault"], &["auth=approle", "auth.roleIdFile", "auth.secretIdFile"], "the agent's image has no such files"),

@@ -93,7 +93,8 @@ fn store_error(errno: Errno) -> Problem {
                 ErrorKind::Unavailable,
                 "the store's path cannot be opened: is it there, and mounted?",
             ),
-            state: Some(hash(errno.raw_os_error())),
+            // A mount may still come, or come back.
+            state: (errno != Errno::NOENT).then(|| hash(errno.raw_os_error())),
         },
     }
 }

@@ -283,7 +283,7 @@ const CASES: &[Case] = &[
     ),
     (
         "env, a list of files for many containers",
-        900,
+        700,
         |n| {
             let names = each(n, |index| format!("f{index}"));
             let items =

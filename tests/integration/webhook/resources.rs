@@ -68,11 +68,11 @@ fn what_the_pod_has_as_a_whole_includes_ours() {
     for (whole, expected) in [
         (both("1", "1Gi"), json!({})),
         (json!({"limits": {"cpu": "2", "memory": "2Gi"}}), json!({})),
-        (requests(json!({"cpu": "2"})), json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "35852Ki"}})),
+        (requests(json!({"cpu": "2"})), json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "36880Ki"}})),
         (requests(json!({"memory": "2Gi"})), json!({"requests": {"cpu": "5m"}})),
         (
             requests(json!({"hugepages-2Mi": "4Mi"})),
-            json!({"requests": {"cpu": "5m", "memory": "9220Ki"}, "limits": {"memory": "35852Ki"}}),
+            json!({"requests": {"cpu": "5m", "memory": "9220Ki"}, "limits": {"memory": "36880Ki"}}),
         ),
     ] {
         let pod = with(app.clone(), "/spec/resources", whole.clone());
@@ -96,6 +96,6 @@ fn what_another_webhook_gives_to_the_whole_pod_later_is_taken_from_ours() {
     assert_eq!(resources(&once)["requests"]["cpu"], "5m");
     let grown = with(once, "/spec/resources", json!({"requests": {"cpu": "1"}}));
     let again = injected(&grown);
-    assert_eq!(resources(&again), json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "35852Ki"}}));
+    assert_eq!(resources(&again), json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "36880Ki"}}));
     assert!(decide(&again).patch.is_empty());
 }

@@ -9,6 +9,9 @@ use crate::provider::Parameters;
 use crate::reference::{Request, VERSION_PARAM};
 use crate::steps;
 
+/// Most characters of a request that a denial shows.
+const MOST_SHOWN: usize = 200;
+
 /// What one identity may ask one provider for.
 #[derive(Debug)]
 pub struct Rights<'a> {
@@ -88,9 +91,22 @@ impl<'a> Rights<'a> {
                 right.glob.text,
                 right.instead(request, parameters)
             ))),
-            None => Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)")),
+            None => {
+                let request = shown(request);
+                Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)"))
+            }
         }
     }
+}
+
+/// A request in a sentence: one of any length would take the place of the sentence's own words.
+fn shown(request: &Request) -> String {
+    let mut text = request.to_string();
+    if let Some((end, _)) = text.char_indices().nth(MOST_SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 impl<'a> Right<'a> {

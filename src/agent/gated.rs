@@ -8,6 +8,7 @@ use tracing::warn;
 use super::AgentError;
 use super::gate::{Gate, GateError, GateState};
 use super::running::Running;
+use crate::bundle::VolumePath;
 use crate::deliver::RenderedFile;
 use crate::deliver::volume::{AtomicVolume, VolumeError, Written};
 use crate::source::GenerationId;
@@ -97,6 +98,12 @@ impl GatedVolume {
 
     pub(super) fn current(&self) -> Option<GenerationId> {
         self.volume.as_ref()?.current()
+    }
+
+    /// Whether the present generation has this file.
+    pub(super) fn has(&self, path: &VolumePath) -> bool {
+        let files = self.gate.live().join("..data");
+        self.is_open() && std::fs::symlink_metadata(files.join(path.as_str())).is_ok()
     }
 
     /// When the present generation was put in place.

@@ -15,7 +15,8 @@ use super::port::Port;
 use super::report::Status;
 use super::termination::LastWords;
 use super::{AgentError, AgentPaths, Mode, refusals};
-use crate::deliver::render::{RenderError, render};
+use crate::bundle::VolumePath;
+use crate::deliver::render::{RenderError, Rendered, render_beside};
 use crate::plan::Plan;
 use crate::sentence::Sentence;
 use crate::source::{Event, Failure, Generation, GenerationId, Origin, PinError, Source};
@@ -373,7 +374,12 @@ impl Keeper {
 
     /// Puts a generation in place and tells whoever wants to know.
     async fn put(&mut self, generation: &Generation) -> Result<(), PutError> {
-        let files = render(&self.plan.items, generation, self.plan.size_limit)?;
+        let is_there = |path: &VolumePath| self.volume.has(path);
+        let rendered = render_beside(&self.plan.items, generation, self.plan.size_limit, &is_there)?;
+        let Rendered { files, left_out } = rendered;
+        for problem in left_out {
+            warn!(event = "left_out", %problem, "a value cannot be had: the other files of its directory are delivered");
+        }
         let outcome = self.volume.write(&generation.id, &files).await?;
         self.status.files = Some(files.len());
         self.status.bytes = Some(files.iter().map(|file| file.bytes.len() as u64).sum());

@@ -33,6 +33,18 @@ pub struct RenderError {
     problem: Sentence,
 }
 
+/// What a generation became.
+#[derive(Debug)]
+pub struct Rendered {
+    /// In the order of the items.
+    pub files: Vec<RenderedFile>,
+    /// Keys of directories whose values cannot be had, and why.
+    pub left_out: Vec<RenderError>,
+}
+
+/// Leaves a file out and notes why; the error is that it may not be.
+type Omit<'a> = dyn FnMut(&VolumePath, Sentence) -> Result<(), Sentence> + 'a;
+
 /// One part of an answer, with the words that errors name it by.
 struct Part<'a> {
     take: &'a Take,
@@ -61,11 +73,33 @@ pub fn render(
     generation: &Generation,
     size_limit: u64,
 ) -> Result<Vec<RenderedFile>, RenderError> {
+    render_beside(items, generation, size_limit, &|_| false).map(|rendered| rendered.files)
+}
+
+/// As [`render`], where files may be in place already: `is_there` tells by a path. A key of a `dir` whose value cannot be
+/// had is left out, unless its file is there: then it was good before, and nothing is replaced until it is again.
+///
+/// # Errors
+/// As [`render`].
+pub fn render_beside(
+    items: &[PlannedItem],
+    generation: &Generation,
+    size_limit: u64,
+    is_there: &dyn Fn(&VolumePath) -> bool,
+) -> Result<Rendered, RenderError> {
     let mut files = Vec::with_capacity(items.len());
+    let mut left_out = Vec::new();
     let mut paths = BTreeSet::new();
     for item in items {
-        let made =
-            render_item(item, generation, size_limit).map_err(|problem| RenderError::new(&item.target, problem))?;
+        let mut omit = |path: &VolumePath, problem: Sentence| {
+            if is_there(path) {
+                return Err(problem);
+            }
+            left_out.push(RenderError::new(&item.target, problem));
+            Ok(())
+        };
+        let made = render_item(item, generation, size_limit, &mut omit)
+            .map_err(|problem| RenderError::new(&item.target, problem))?;
         for (path, bytes) in made {
             claim(&mut paths, &path).map_err(|problem| RenderError::new(&item.target, problem))?;
             files.push(RenderedFile { path, bytes, mode: item.mode });
@@ -86,7 +120,7 @@ pub fn render(
         );
         return Err(RenderError { item: "all files together".to_owned(), problem: problem.into() });
     }
-    Ok(files)
+    Ok(Rendered { files, left_out })
 }
 
 /// Bytes that a file takes of the volume: whole pages, at least one, since an empty file has a name all the same; and
@@ -129,10 +163,11 @@ fn render_item(
     item: &PlannedItem,
     generation: &Generation,
     size_limit: u64,
+    omit: &mut Omit<'_>,
 ) -> Result<Vec<(VolumePath, SecretValue)>, Sentence> {
     let Some(parts) = Parts::look_up(item, generation)? else { return Ok(Vec::new()) };
     match &item.target {
-        Target::Dir(dir) => render_dir(item, dir, parts),
+        Target::Dir(dir) => render_dir(item, dir, parts, omit),
         Target::File(path) => {
             let bytes = match &item.template {
                 Some(text) => template::render(text, parts.context()?, size_limit)?,
@@ -147,16 +182,26 @@ fn render_dir(
     item: &PlannedItem,
     dir: &VolumePath,
     parts: Parts<'_>,
+    omit: &mut Omit<'_>,
 ) -> Result<Vec<(VolumePath, SecretValue)>, Sentence> {
-    let entries = parts.entries()?;
+    let mut entries = parts.entries()?;
     if entries.is_empty() && !item.optional {
         // An empty directory would let the application start, or go on, without its secrets.
         return Err("the answer has no keys, so there is no file to write (optional: true allows that)".into());
     }
+    let mut withheld = None;
+    for (key, tree) in &entries {
+        let Some(why) = tree.withheld() else { continue };
+        let problem = Sentence::from(Problem::new(why).inside(key));
+        omit(&file_in(dir, key)?, problem.clone())?;
+        withheld = Some(problem);
+    }
+    entries.retain(|_, tree| tree.withheld().is_none());
+    if let Some(problem) = withheld.filter(|_| entries.is_empty() && !item.optional) {
+        return Err(problem.behind("none of its values can be had: "));
+    }
     let file = |(key, tree): (String, SecretTree)| {
-        let path = dir.join(&key).map_err(|problem| {
-            Sentence::hiding(format!("key {} is no file name: {problem}", store_name(&key)), "a key is no file name")
-        })?;
+        let path = file_in(dir, &key)?;
         let inside = |problem: Problem| Sentence::from(problem.inside(&key));
         let value = match item.decode {
             Some(decode) => decoded(decode, &tree).map_err(|what| inside(Problem::new(what)))?,
@@ -165,6 +210,12 @@ fn render_dir(
         Ok((path, value))
     };
     entries.into_iter().map(file).collect()
+}
+
+fn file_in(dir: &VolumePath, key: &str) -> Result<VolumePath, Sentence> {
+    dir.join(key).map_err(|problem| {
+        Sentence::hiding(format!("key {} is no file name: {problem}", store_name(key)), "a key is no file name")
+    })
 }
 
 fn render_file(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Sentence> {
@@ -188,6 +239,7 @@ fn render_raw(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Sente
     };
     let shown = || part.take.to_string();
     match (&part.tree, item.decode) {
+        (SecretTree::Withheld(why), _) => Err(format!("{} {why}", shown()).into()),
         (SecretTree::Map(entries), _) => {
             let advice = "where one value is needed: write #key or format: json";
             Err(Sentence::hiding(
@@ -217,6 +269,7 @@ fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, Str
     let text = match tree {
         SecretTree::Literal(text) | SecretTree::Text(text) => text.expose(),
         SecretTree::Binary(_) => return Err("is no base64: the store holds bytes, so leave decode out".to_owned()),
+        SecretTree::Withheld(why) => return Err(why.as_ref().to_owned()),
         SecretTree::List(_) | SecretTree::Map(_) => {
             return Err("is a document or list where base64 text is needed: write #key".to_owned());
         }

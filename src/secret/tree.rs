@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::{DocumentError, SecretValue};
 use crate::sentence::{Sentence, store_names};
@@ -21,6 +22,9 @@ pub enum SecretTree {
     List(Vec<SecretTree>),
     /// A document, keys in byte order.
     Map(BTreeMap<String, SecretTree>),
+    /// A value that is there and that cannot be had, and why, in our own words, to stand behind its name: "is hidden from
+    /// this identity". Whatever takes it fails; whatever does not is none the worse for it.
+    Withheld(Arc<str>),
 }
 
 /// Why [`SecretTree::pointer`] found nothing.
@@ -93,7 +97,18 @@ impl SecretTree {
     pub fn as_value(&self) -> Option<&SecretValue> {
         match self {
             Self::Literal(value) | Self::Text(value) | Self::Binary(value) => Some(value),
-            Self::List(_) | Self::Map(_) => None,
+            Self::List(_) | Self::Map(_) | Self::Withheld(_) => None,
+        }
+    }
+
+    /// Why this cannot be had, or a part of it, if that is so.
+    #[must_use]
+    pub fn withheld(&self) -> Option<&str> {
+        match self {
+            Self::Withheld(why) => Some(why),
+            Self::List(items) => items.iter().find_map(Self::withheld),
+            Self::Map(entries) => entries.values().find_map(Self::withheld),
+            Self::Literal(_) | Self::Text(_) | Self::Binary(_) => None,
         }
     }
 
@@ -147,6 +162,8 @@ impl SecretTree {
                 Err(error) => Err(LookupError::NoJson { key: token.clone(), error }),
             },
             Self::Literal(_) | Self::Binary(_) => Err(LookupError::NotADocument { key: token.clone() }),
+            // Whatever would be found in it.
+            Self::Withheld(_) => Ok(self.clone()),
         }
     }
 }
@@ -164,6 +181,7 @@ impl fmt::Debug for SecretTree {
             Self::Literal(_) | Self::Text(_) | Self::Binary(_) => f.write_str("<redacted>"),
             Self::List(items) => f.debug_list().entries(items).finish(),
             Self::Map(entries) => f.debug_map().entries(entries).finish(),
+            Self::Withheld(why) => write!(f, "<withheld: {why}>"),
         }
     }
 }

@@ -185,6 +185,7 @@ fn feed_tree(context: &mut hmac::Context, tree: &SecretTree) {
         SecretTree::Literal(value) => feed(context, b'l', value.expose()),
         SecretTree::Text(value) => feed(context, b't', value.expose()),
         SecretTree::Binary(value) => feed(context, b'b', value.expose()),
+        SecretTree::Withheld(why) => feed(context, b'!', why.as_bytes()),
         SecretTree::List(items) => {
             feed(context, b'[', &(items.len() as u64).to_be_bytes());
             for item in items {

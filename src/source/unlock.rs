@@ -27,6 +27,9 @@ fn part_of(tree: &SecretTree, part: Option<&Key>) -> Result<SecretValue, Provide
         Some(Key::Pointer(tokens)) => tree.pointer(tokens),
     };
     let found = found.map_err(|error| invalid(error.sentence()))?;
+    if let Some(why) = found.withheld() {
+        return Err(invalid(why.into()));
+    }
     let value = found.as_value().ok_or_else(|| invalid("is a document: name one of its keys behind '#'".into()))?;
     Ok(value.clone())
 }

@@ -88,13 +88,18 @@ fn fixture(name: &str) -> Vec<u8> {
 
 /// One file `token` with the value of the store's `token.age`, which other settings of the store open.
 fn encrypted(pod: &Pod, settings: &str) -> String {
+    planned(pod, settings, "file.token", "files:token.age")
+}
+
+/// One item of the store, which may have other settings.
+fn planned(pod: &Pod, settings: &str, item: &str, reference: &str) -> String {
     let (store, keys) = (pod.path("store"), pod.path("keys"));
     let config = format!(
         "image: x\nproviders:\n  keys: {{type: file, path: {}}}\n  files: {{type: file, path: {}{settings}}}\n",
         keys.display(),
         store.display()
     );
-    let annotations = [("hushpod.dev/file.token".to_owned(), "files:token.age".to_owned())].into();
+    let annotations = [(format!("hushpod.dev/{item}"), reference.to_owned())].into();
     let (bundle, options) = hushpod::annotations::parse(&annotations).unwrap();
     let identity = Identity { namespace: "team".to_owned(), service_account: "web".to_owned() };
     let plan = Plan::build(identity, &bundle, &options, &Config::from_yaml(&config).unwrap()).unwrap();
@@ -128,6 +133,42 @@ fn p3_p5_an_identity_of_another_provider_opens_files_and_is_replaced_in_place() 
         let log = agent.log();
         assert!(!log.contains("canary") && !log.to_uppercase().contains("AGE-SECRET-KEY-1"), "{log}");
     }
+}
+
+#[test]
+fn p3_a_bad_file_of_a_directory_is_left_out_unless_it_was_good() {
+    let pod = Pod::new();
+    fs::create_dir(pod.path("store/app")).unwrap();
+    let lead_out = || {
+        symlink("/etc/hostname", pod.path("new")).unwrap();
+        fs::rename(pod.path("new"), pod.path("store/app/other")).unwrap();
+    };
+    let file = |name: &str| fs::read_to_string(pod.live().join("d").join(name)).ok();
+    let until_files = |good: &str, other: Option<&str>| {
+        until(&format!("{good} and {other:?}"), || {
+            file("good").as_deref() == Some(good) && file("other").as_deref() == other
+        });
+    };
+    pod.store("app/good", "1");
+    lead_out();
+    let plan = planned(&pod, "", "dir.d", "files:app");
+    let mut agent = pod.command("sidecar").env("HUSHPOD_PLAN", &plan).run();
+    until_files("1", None);
+    agent.until_log("cannot be had: a symbolic link on its way leads out of the store");
+    pod.store("app/good", "2");
+    until_files("2", None);
+    pod.store("app/other", "3");
+    until_files("2", Some("3"));
+    lead_out();
+    agent.until_log("the last good ones stay");
+    pod.store("app/good", "4");
+    agent.kill();
+    let mut agent = pod.command("sidecar").env("HUSHPOD_PLAN", &plan).run();
+    agent.until_log("the last good ones stay");
+    assert_eq!((file("good").as_deref(), file("other").as_deref()), (Some("2"), Some("3")));
+    pod.store("app/other", "5");
+    until_files("4", Some("5"));
+    assert_eq!(agent.terminate(), Some(0));
 }
 
 #[test]

@@ -84,6 +84,7 @@ enum Tree {
     Binary(Sealed),
     List(Vec<Tree>),
     Map(BTreeMap<String, Tree>),
+    Withheld(String),
 }
 
 #[derive(Deserialize)]
@@ -259,6 +260,7 @@ impl From<SecretTree> for Tree {
             SecretTree::Map(entries) => {
                 Self::Map(entries.into_iter().map(|(key, tree)| (key, Self::from(tree))).collect())
             }
+            SecretTree::Withheld(why) => Self::Withheld(why.as_ref().to_owned()),
         }
     }
 }
@@ -271,6 +273,7 @@ impl From<Tree> for SecretTree {
             Tree::Binary(Sealed(value)) => Self::Binary(value),
             Tree::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
             Tree::Map(entries) => Self::Map(entries.into_iter().map(|(key, tree)| (key, Self::from(tree))).collect()),
+            Tree::Withheld(why) => Self::Withheld(why.into()),
         }
     }
 }

@@ -47,6 +47,7 @@ pub(super) fn plain(tree: &SecretTree) -> Result<SecretValue, Problem> {
             json(&mut out, tree)?;
             Ok(out.into_value())
         }
+        SecretTree::Withheld(why) => Err(Problem::new(&**why)),
     }
 }
 
@@ -58,7 +59,8 @@ fn plain_text(tree: &SecretTree) -> Result<SecretValue, Problem> {
 /// Refuses binary values anywhere in the tree.
 pub(super) fn check_text(tree: &SecretTree) -> Result<(), Problem> {
     match tree {
-        SecretTree::Literal(_) => Ok(()),
+        // A template may do without it.
+        SecretTree::Literal(_) | SecretTree::Withheld(_) => Ok(()),
         SecretTree::Text(value) => utf8(value).map(drop),
         SecretTree::Binary(_) => Err(Problem::binary()),
         SecretTree::List(items) => items
@@ -81,6 +83,7 @@ pub(super) fn json(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
         SecretTree::Literal(value) => out.push(value.expose()),
         SecretTree::Text(value) => quote(out, utf8(value)?),
         SecretTree::Binary(_) => return Err(Problem::binary()),
+        SecretTree::Withheld(why) => return Err(Problem::new(&**why)),
         SecretTree::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 out.push(if index == 0 { b"[" } else { b"," });

@@ -1,5 +1,6 @@
 //! Templates: minijinja over secret trees.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -25,6 +26,17 @@ struct Node(SecretTree);
 #[derive(Debug, thiserror::Error)]
 #[error("the output grows over the limit of {0} bytes: raise {PREFIX}{SIZE_LIMIT}")]
 struct TooLarge(u64);
+
+/// A value that cannot be had was touched, and why it cannot.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Withheld(Arc<str>);
+
+thread_local! {
+    /// Such a value was touched. Not everything that is done with it fails in minijinja: a document with it in it becomes
+    /// text, and some filters only pass it on.
+    static TOUCHED_WITHHELD: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+}
 
 /// Stops a template that would fill the memory.
 struct Limited {
@@ -58,7 +70,9 @@ fn run(text: &str, context: SecretTree, out: &mut Limited) -> Result<(), Error> 
         _ => escape_formatter(out, state, value),
     });
     let template = environment.template_from_str(text)?;
-    template.render_captured_to(Value::from_object(Node(context)), out).map(drop)
+    TOUCHED_WITHHELD.set(None);
+    template.render_captured_to(Value::from_object(Node(context)), out)?;
+    TOUCHED_WITHHELD.take().map_or(Ok(()), |why| Err(withheld(&why)))
 }
 
 fn sentence(error: &Error, known: &str) -> Sentence {
@@ -68,6 +82,9 @@ fn sentence(error: &Error, known: &str) -> Sentence {
         let limit = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref).and_then(|e| e.downcast_ref());
         if let Some(TooLarge(bytes)) = limit {
             return format!("template: {}", TooLarge(*bytes)).into();
+        }
+        if let Some(Withheld(why)) = inner.downcast_ref() {
+            return format!("template{line}: a value that it takes {why}").into();
         }
         cause = inner.source();
     }
@@ -81,11 +98,19 @@ fn sentence(error: &Error, known: &str) -> Sentence {
     }
 }
 
+fn withheld(why: &Arc<str>) -> Error {
+    Error::new(ErrorKind::InvalidOperation, "withheld").with_source(Withheld(Arc::clone(why)))
+}
+
 fn value_of(tree: &SecretTree) -> Value {
     match tree {
         SecretTree::Literal(value) => literal(value.expose_str().unwrap_or_default()),
         SecretTree::Text(value) | SecretTree::Binary(value) => Value::from(value.expose_str().unwrap_or_default()),
         SecretTree::List(_) | SecretTree::Map(_) => Value::from_object(Node(tree.clone())),
+        SecretTree::Withheld(why) => {
+            TOUCHED_WITHHELD.set(Some(Arc::clone(why)));
+            Value::from(withheld(why))
+        }
     }
 }
 
@@ -133,6 +158,10 @@ impl Object for Node {
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = self.0.withheld() {
+            TOUCHED_WITHHELD.set(Some(why.into()));
+            return Ok(());
+        }
         let mut out = Buffer::default();
         // Cannot fail: `check_text` went before. An error here would make `to_string` panic inside minijinja.
         if format::json(&mut out, &self.0).is_ok() {

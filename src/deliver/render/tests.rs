@@ -467,3 +467,66 @@ fn raw_values_are_shared_not_copied() {
     let files = render(&[item(&json!({"file": "a", "from": "x"}))], &answers, LIMIT).unwrap();
     assert_eq!(files[0].bytes.expose().as_ptr(), value.expose().as_ptr());
 }
+
+/// A value that cannot be had fails what takes it, and nothing else.
+#[test]
+fn what_is_withheld_fails_only_what_takes_it() {
+    let SecretTree::Map(mut entries) = tree(&json!({"USER": "u", "PASSWORD": "p"})) else { panic!() };
+    entries.insert("URL".to_owned(), SecretTree::Withheld("is hidden from this identity".into()));
+    let answers = [("app", SecretTree::Map(entries))];
+    for (fields, outcome) in [
+        (json!({"file": "a", "from": "app#USER"}), Ok("u")),
+        (json!({"file": "a", "from": "app#URL"}), Err("file a: vault:app#URL is hidden from this identity")),
+        (json!({"file": "a", "from": "app#/URL/host"}), Err("file a: vault:app#/URL/host is hidden")),
+        (json!({"file": "a", "from": "app#URL", "optional": true}), Err("is hidden from this identity")),
+        (json!({"file": "a", "from": "app#URL", "decode": "base64"}), Err("is hidden from this identity")),
+        (json!({"file": "a", "from": "app", "format": "json"}), Err("key \"URL\" is hidden from this identity")),
+        (json!({"file": "a", "from": "app", "format": "yaml"}), Err("key \"URL\" is hidden from this identity")),
+        (json!({"file": "a", "from": "app", "format": "dotenv"}), Err("key \"URL\" is hidden from this identity")),
+        (json!({"file": "a", "from": "app", "format": "properties"}), Err("key \"URL\" is hidden from this identity")),
+        (json!({"file": "a", "from": {"u": "app#USER"}, "format": "json"}), Ok("{\"u\":\"u\"}\n")),
+        (json!({"file": "a", "from": "app", "template": "{{ USER }}:{{ PASSWORD }}"}), Ok("u:p")),
+        (json!({"file": "a", "from": "app", "template": "{{ URL }}"}), Err("a value that it takes is hidden")),
+        (json!({"file": "a", "from": {"db": "app"}, "template": "{{ db.USER }}"}), Ok("u")),
+        (json!({"file": "a", "from": {"db": "app"}, "template": "{{ db.URL }}"}), Err("that it takes is hidden")),
+        (json!({"file": "a", "from": {"db": "app"}, "template": "{{ db }}"}), Err("that it takes is hidden")),
+        (json!({"file": "a", "from": {"db": "app"}, "template": "{{ db ~ 1 }}"}), Err("that it takes is hidden")),
+        (
+            json!({"file": "a", "from": {"db": "app"}, "template": "{{ db|items|last }}"}),
+            Err("that it takes is hidden"),
+        ),
+        (json!({"file": "a", "from": {"db": "app"}, "template": "{% for k in db %}{{ k[0] }}{% endfor %}"}), Ok("PUU")),
+    ] {
+        let found = render_one(&fields, &answers).map(|files| String::from_utf8(files[0].1.clone()).unwrap());
+        match (found, outcome) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{fields}"),
+            (Err(error), Err(part)) => assert!(error.contains(part), "{fields}: {error}"),
+            (found, expected) => panic!("{fields}: {found:?} is not {expected:?}"),
+        }
+    }
+}
+
+/// A directory comes without it, and says so; but nothing that was good is taken away.
+#[test]
+fn p3_a_directory_leaves_out_what_never_was_good_and_keeps_what_was() {
+    let SecretTree::Map(mut entries) = tree(&json!({"USER": "u"})) else { panic!() };
+    entries.insert("URL".to_owned(), SecretTree::Withheld("is hidden from this identity".into()));
+    let answers = generation(&[("app", SecretTree::Map(entries))]);
+    let items = [item(&json!({"dir": "d", "from": "app"})), item(&json!({"file": "other", "from": "app#USER"}))];
+    for present in [&[][..], &["d/USER", "other"], &["URL"]] {
+        let rendered = render_beside(&items, &answers, LIMIT, &|path| present.contains(&path.as_str())).unwrap();
+        let paths: Vec<_> = rendered.files.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(paths, ["d/USER", "other"]);
+        let left_out: Vec<_> = rendered.left_out.iter().map(ToString::to_string).collect();
+        assert_eq!(left_out, ["dir d: key \"URL\" is hidden from this identity"]);
+        assert_eq!(rendered.left_out[0].public(), "dir d: a key is hidden from this identity");
+    }
+    let problem = render_beside(&items, &answers, LIMIT, &|path| path.as_str() == "d/URL").unwrap_err();
+    assert_eq!(problem.to_string(), "dir d: key \"URL\" is hidden from this identity");
+    let alone = generation(&[(
+        "app",
+        SecretTree::Map(BTreeMap::from([("URL".to_owned(), SecretTree::Withheld("is hidden".into()))])),
+    )]);
+    let problem = render(&items[..1], &alone, LIMIT).unwrap_err();
+    assert_eq!(problem.to_string(), "dir d: none of its values can be had: key \"URL\" is hidden");
+}

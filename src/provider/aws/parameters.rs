@@ -148,11 +148,17 @@ fn batches<'a>(requests: &[&'a Request], alone: &BTreeSet<Request>) -> Vec<Vec<&
     batches
 }
 
-/// The version of a tree: a digest of its parameters' names and versions, never of values.
-fn tree_version(parameters: &BTreeMap<String, Parameter>) -> Version {
+/// Behind a parameter's name.
+const UNDECRYPTED: &str = "cannot be had: this login lacks kms:Decrypt on its KMS key, or ssm:GetParameters on it";
+
+/// The version of a tree: a digest of its parameters' names and versions, never of values, and of what is withheld.
+fn tree_version(parameters: &BTreeMap<String, Parameter>, withheld: &BTreeMap<String, &'static str>) -> Version {
     let mut digest = Context::new(&SHA256);
     for (name, parameter) in parameters {
         digest.update(format!("{name}\0{}\n", parameter.version()).as_bytes());
+    }
+    for name in withheld.keys() {
+        digest.update(format!("{name}\0withheld\n").as_bytes());
     }
     let mut text = String::with_capacity(2 * DIGEST);
     for byte in digest.finish().as_ref().iter().take(DIGEST) {
@@ -297,21 +303,62 @@ impl ParameterStore {
     }
 
     async fn read_tree(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
-        let mut parameters = self.get_tree(request, known.is_none()).await?;
-        if known == Some(&tree_version(&parameters)) {
-            return Ok(Reading::NotModified);
+        let (mut found, mut withheld) = (None, BTreeMap::new());
+        if !self.alone().contains(request) {
+            if known.is_some() {
+                let listed = self.get_tree(request, false).await?;
+                if known == Some(&tree_version(&listed, &withheld)) {
+                    return Ok(Reading::NotModified);
+                }
+                found = Some(listed).filter(|listed| !listed.values().any(Parameter::is_encrypted));
+            }
+            if found.is_none() {
+                match self.get_tree(request, true).await {
+                    Ok(whole) => found = Some(whole),
+                    // One that may not be decrypted spoils it for the others.
+                    Err(failure) if failure.is_about_one() => drop(self.alone().insert(request.clone())),
+                    Err(failure) => return Err(failure),
+                }
+            }
         }
-        if known.is_some() && parameters.values().any(Parameter::is_encrypted) {
-            parameters = self.get_tree(request, true).await?;
-        }
-        if parameters.is_empty() {
+        let parameters = match found {
+            Some(parameters) => parameters,
+            None => self.get_tree_each(request, &mut withheld).await?,
+        };
+        if parameters.is_empty() && withheld.is_empty() {
             let message = format!("there are no parameters below {}", request.path);
             return Err(Failure::new(ErrorKind::NotFound, message));
         }
-        let version = Some(tree_version(&parameters));
+        let version = Some(tree_version(&parameters, &withheld));
         let entries = parameters.into_iter().map(|(name, parameter)| (name, SecretTree::Text(parameter.value)));
+        let entries = entries.chain(withheld.into_iter().map(|(name, why)| (name, SecretTree::Withheld(why.into()))));
         let answer = Answer { tree: SecretTree::Map(entries.collect()), version, expires_in: None, lease: None };
         Ok(Reading::Fresh(answer))
+    }
+
+    /// A tree in which not everything may be decrypted: the others of it, and why those not.
+    async fn get_tree_each(
+        &mut self,
+        request: &Request,
+        withheld: &mut BTreeMap<String, &'static str>,
+    ) -> Result<BTreeMap<String, Parameter>, Failure> {
+        let listed = self.get_tree(request, false).await?;
+        let (encrypted, mut parameters): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            listed.into_iter().partition(|(_, parameter)| parameter.is_encrypted());
+        let single = |parameter: &Parameter| Request { path: parameter.name.clone(), ..request.clone() };
+        let requests: Vec<Request> = encrypted.values().map(single).collect();
+        let mut outcomes = self.get_all(&requests.iter().collect::<Vec<_>>(), true).await;
+        for (name, request) in encrypted.into_keys().zip(&requests) {
+            match outcomes.remove(request) {
+                Some(Ok(parameter)) => drop(parameters.insert(name, parameter)),
+                Some(Err(failure)) if failure.is_about_one() => drop(withheld.insert(name, UNDECRYPTED)),
+                // Gone meanwhile.
+                Some(Err(failure)) if failure.error.kind == ErrorKind::NotFound => {}
+                Some(Err(failure)) => return Err(failure),
+                None => {}
+            }
+        }
+        Ok(parameters)
     }
 
     /// All parameters of a tree, by their names within it.

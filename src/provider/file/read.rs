@@ -3,7 +3,6 @@
 //! All of it blocks, and runs on a blocking thread.
 
 use std::collections::BTreeMap;
-use std::ffi::CStr;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
@@ -29,6 +28,8 @@ const MAX_FILES: usize = 1024;
 const FRESH: Duration = Duration::from_millis(10);
 /// … and an empty one may have been truncated by someone who is about to write.
 const FRESH_EMPTY: Duration = Duration::from_millis(250);
+/// What is malformed among others of a directory, and was written this long ago, is no half of a write any more.
+const LEFT: Duration = Duration::from_secs(5);
 /// Where kubelet's symbolic link to the present generation is (`AtomicWriter`, k8s.io/kubernetes/pkg/volume/util).
 const DATA: &str = "..data";
 
@@ -192,35 +193,47 @@ impl<'a> Store<'a> {
         let mut entries = BTreeMap::new();
         for entry in Dir::read_from(fd).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
-            let Some(name) = visible(entry.file_name(), path)? else { continue };
-            let below = join(path, name);
-            let hidden = |error| hide_name(error, &below, path, name);
-            let (fd, stat) = match self.open_at(&join(place, name), &below) {
-                // Gone since it was listed, or a link to nothing.
-                Err(error) if error.kind == ErrorKind::NotFound => continue,
-                opened => opened.map_err(hidden)?,
-            };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            let name = entry.file_name().to_string_lossy();
+            // Names with a dot in front are not for others.
+            if name.starts_with('.') {
                 continue;
             }
+            let tree = match entry.file_name().to_str() {
+                Ok(name) => self.entry(place, path, name)?,
+                Err(_) if entry.file_type() == FileType::Directory => None,
+                Err(_) => Some(SecretTree::Withheld("has a name that is not UTF-8".into())),
+            };
+            let Some(tree) = tree else { continue };
             if entries.len() == MAX_FILES {
                 let problem = format!("{path}: has more than {MAX_FILES} files");
                 return Err(ProviderError::new(ErrorKind::Invalid, problem).into());
             }
-            let bytes = self.bytes(fd, &stat, &below).map_err(hidden)?;
-            let entry = content::entry(&below, bytes, self.keys)
-                .map_err(|error| Problem::malformed(hidden(error), &stat, &below, is_generation(place)))?;
-            let name = content::plain_name(name);
-            if entries.insert(name.to_owned(), entry).is_some() {
-                let said = "both encrypted and not: remove one of them";
-                let problem = Sentence::hiding(
-                    format!("{path}: has {} {said}", store_name(name)),
-                    format!("{path}: has a file {said}"),
-                );
-                return Err(ProviderError::new(ErrorKind::Invalid, problem).into());
-            }
+            let name = content::plain_name(&name).to_owned();
+            let twice = || SecretTree::Withheld("is there both encrypted and not: remove one of them".into());
+            entries.entry(name).and_modify(|entry| *entry = twice()).or_insert(tree);
         }
         Ok(SecretTree::Map(entries))
+    }
+
+    /// One file of a directory; `None` if it is none. What is wrong with it for good is said in its place, so that the
+    /// others are none the worse for it; what will pass is waited for.
+    fn entry(&mut self, place: &str, path: &str, name: &str) -> Result<Option<SecretTree>, ProviderError> {
+        let below = join(path, name);
+        let (fd, stat) = match self.open_at(&join(place, name), &below) {
+            // Gone since it was listed, or a link to nothing.
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return withheld(error, &below, path, name).map(Some),
+            Ok(opened) => opened,
+        };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        let is_whole = is_generation(place) || is_left(&stat);
+        let content = self.bytes(fd, &stat, &below).and_then(|bytes| {
+            let malformed = |error| Problem::malformed(error, &stat, &below, is_whole).error;
+            content::entry(&below, bytes, self.keys).map_err(malformed)
+        });
+        content.or_else(|error| withheld(error, &below, path, name)).map(Some)
     }
 
     fn bytes(&mut self, fd: OwnedFd, stat: &Stat, path: &str) -> Result<SecretValue, ProviderError> {
@@ -300,6 +313,15 @@ fn join(directory: &str, name: &str) -> String {
     }
 }
 
+/// What is wrong with a file of a directory, in the place of its value; or as an error, if it may pass.
+fn withheld(error: ProviderError, below: &str, path: &str, name: &str) -> Result<SecretTree, ProviderError> {
+    if !error.kind.is_permanent() {
+        return Err(hide_name(error, below, path, name));
+    }
+    let said = error.message.public().strip_prefix(below).unwrap_or_default().trim_start_matches(": ");
+    Ok(SecretTree::Withheld(format!("cannot be had: {said}").into()))
+}
+
 /// The error about a file of a directory that was asked for: its name is the store's.
 fn hide_name(error: ProviderError, below: &str, path: &str, name: &str) -> ProviderError {
     let ProviderError { kind, message } = error;
@@ -307,15 +329,6 @@ fn hide_name(error: ProviderError, below: &str, path: &str, name: &str) -> Provi
     let log = format!("{path}: the file {}{}", store_name(name), rest(&message));
     let public = format!("{path}: one of its files{}", rest(message.public()));
     ProviderError::new(kind, Sentence::hiding(log, public))
-}
-
-/// The name, unless it is hidden.
-fn visible<'a>(name: &'a CStr, path: &str) -> Result<Option<&'a str>, ProviderError> {
-    if name.to_bytes().starts_with(b".") {
-        return Ok(None);
-    }
-    let bad = |_| ProviderError::new(ErrorKind::Invalid, format!("{path}: has a file whose name is not UTF-8"));
-    name.to_str().map(Some).map_err(bad)
 }
 
 fn file_error(errno: Errno, path: &str) -> ProviderError {
@@ -363,10 +376,17 @@ fn stamp(stat: &Stat) -> (i128, i128, i128, i128) {
 
 /// A clock that runs ahead, on a file server, makes nothing fresh.
 fn is_fresh(stat: &Stat) -> bool {
-    let (Ok(seconds), Ok(nanos)) = (u64::try_from(stat.st_mtime), u32::try_from(stat.st_mtime_nsec)) else {
-        return false;
-    };
-    let written = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
     let settled = if stat.st_size == 0 { FRESH_EMPTY } else { FRESH };
-    SystemTime::now().duration_since(written).is_ok_and(|age| age < settled)
+    age(stat).is_some_and(|age| age < settled)
+}
+
+/// Whether whoever wrote this has left it so.
+fn is_left(stat: &Stat) -> bool {
+    age(stat).is_some_and(|age| age >= LEFT)
+}
+
+/// Since the last write; `None` if that is in the future.
+fn age(stat: &Stat) -> Option<Duration> {
+    let (seconds, nanos) = (u64::try_from(stat.st_mtime).ok()?, u32::try_from(stat.st_mtime_nsec).ok()?);
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)).ok()
 }

@@ -7,9 +7,7 @@ use aws_lc_rs::{digest, hmac};
 use serde::Deserialize;
 
 use crate::provider::ErrorKind;
-use crate::provider::http::Failure;
 use crate::secret::{SecretTree, SecretValue};
-use crate::sentence::{Sentence, store_names};
 
 /// A folder.
 #[derive(Deserialize)]
@@ -52,7 +50,22 @@ pub(super) struct Secret {
     #[serde(default, rename = "secretValueHidden")]
     is_hidden: bool,
     #[serde(default, rename = "secretPath")]
-    path: String,
+    pub(super) path: String,
+    /// Another folder has the same key.
+    #[serde(skip)]
+    is_twice: bool,
+    /// What it refers to is out of this identity's reach.
+    #[serde(skip)]
+    pub(super) is_out_of_reach: bool,
+}
+
+/// Why one secret of several cannot be had.
+pub(super) struct Fault {
+    pub(super) kind: ErrorKind,
+    /// Behind its name.
+    pub(super) why: &'static str,
+    /// In a version.
+    mark: &'static str,
 }
 
 /// What an answer comes to.
@@ -72,25 +85,14 @@ const VERSION_BYTES: usize = 8;
 impl Listing {
     /// The folder as one document. Its own secrets count before imported ones, and of those the last import's.
     ///
-    /// # Errors
-    /// `Invalid` if sub-folders repeat a key, `Denied` if a value is hidden; `place` names the folder.
-    pub(super) fn into_secrets(self, place: &str) -> Result<BTreeMap<String, Secret>, Failure> {
+    /// Where sub-folders repeat a key, neither counts.
+    pub(super) fn into_secrets(self) -> BTreeMap<String, Secret> {
         let mut found: BTreeMap<String, Secret> = BTreeMap::new();
         // What is a person's own is nothing for a pod.
         for secret in self.secrets.into_iter().filter(|secret| secret.r#type != "personal") {
-            if let Some(other) = found.get(&secret.key) {
-                let (key, one, two) = (&secret.key, &other.path, &secret.path);
-                let advice = "take the folders one by one, or rename one of them";
-                let message = Sentence::hiding(
-                    format!(
-                        "{place}: {} is in {} and in {}: {advice}",
-                        store_names([key.as_str()]),
-                        store_names([one.as_str()]),
-                        store_names([two.as_str()])
-                    ),
-                    format!("{place}: two of its folders have one and the same key: {advice}"),
-                );
-                return Err(Failure::new(ErrorKind::Invalid, message));
+            if let Some(other) = found.get_mut(&secret.key) {
+                other.is_twice = true;
+                continue;
             }
             found.insert(secret.key.clone(), secret);
         }
@@ -100,62 +102,85 @@ impl Listing {
                 found.entry(secret.key.clone()).or_insert(secret);
             }
         }
-        Ok(found)
+        found
+    }
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// Why its value is not to be had, if that is so.
+    pub(super) fn fault(&self, keeps_unresolved: bool) -> Option<Fault> {
+        let fault = |kind, mark, why: &'static str| Some(Fault { kind, why, mark });
+        if self.is_twice {
+            return fault(ErrorKind::Invalid, "twice", "is in two of its folders: take them one by one, or rename one");
+        }
+        if self.is_hidden {
+            let why = "is hidden from this identity: allow it to read that value";
+            return fault(ErrorKind::Denied, "hidden", why);
+        }
+        if self.is_out_of_reach {
+            let why = "refers to a secret that this identity may not read: allow it to read that value, too";
+            return fault(ErrorKind::Denied, "out of reach", why);
+        }
+        if !keeps_unresolved && self.refers() {
+            let why = "has a ${…} in it that refers to nothing Infisical knows, or to something empty: correct it \
+                       there, or write ?unresolved=keep if it is meant as it stands";
+            return fault(ErrorKind::Invalid, "unresolved", why);
+        }
+        None
+    }
+
+    /// Whether its value refers to another's.
+    pub(super) fn refers(&self) -> bool {
+        self.value.as_ref().is_some_and(|value| has_reference(value.expose()))
+    }
+
+    /// Takes the value that another answer has for it.
+    pub(super) fn take_value(&mut self, other: Self) {
+        (self.value, self.is_hidden) = (other.value, other.is_hidden);
     }
 }
 
 // === impl Document ===
 
 impl Document {
-    /// # Errors
-    /// `Denied` if a value is hidden, `Invalid` if a reference in one leads nowhere; `place` says where.
-    pub(super) fn new(
-        secrets: BTreeMap<String, Secret>,
-        place: &str,
-        keeps_unresolved: bool,
-        key: &hmac::Key,
-    ) -> Result<Self, Failure> {
+    /// Of what can be had, and of what cannot, with the reason in the place of the value. Both are in the version, so
+    /// that replicas agree on what they leave out.
+    pub(super) fn new(secrets: BTreeMap<String, Secret>, keeps_unresolved: bool, key: &hmac::Key) -> Self {
         let mut versions = digest::Context::new(&digest::SHA256);
         let mut content = hmac::Context::with_key(key);
         let mut entries = BTreeMap::new();
         for (name, secret) in secrets {
-            let Secret { id, version, value, is_hidden, path, .. } = secret;
-            let value = value.unwrap_or_else(|| "".into());
-            if is_hidden {
-                let said = "is hidden from this identity: allow it to read that value, or take the other secrets one by \
-                            one (?secret=<KEY>)";
-                let message = Sentence::hiding(
-                    format!("{place}: the value of {} {said}", store_names([name.as_str()])),
-                    format!("{place}: a value {said}"),
-                );
-                return Err(Failure::new(ErrorKind::Denied, message));
-            }
-            if !keeps_unresolved && has_reference(value.expose()) {
-                let said = "has a ${…} in it that refers to nothing Infisical knows: correct it there, or write \
-                            ?unresolved=keep if it is meant as it stands";
-                let message = Sentence::hiding(
-                    format!("{place}: {} {said}", store_names([name.as_str()])),
-                    format!("{place}: a value {said}"),
-                );
-                return Err(Failure::new(ErrorKind::Invalid, message));
-            }
-            for text in [name.as_bytes(), path.as_bytes(), id.as_bytes(), &version.to_be_bytes()] {
-                // Lengths, so that no two lists run together into the same bytes.
+            let fault = secret.fault(keeps_unresolved);
+            let Secret { id, version, value, path, .. } = secret;
+            // Lengths, so that no two lists run together into the same bytes.
+            let mut note = |text: &[u8]| {
                 versions.update(&(text.len() as u64).to_be_bytes());
                 versions.update(text);
+            };
+            for text in [name.as_bytes(), path.as_bytes(), id.as_bytes(), &version.to_be_bytes()] {
+                note(text);
             }
-            for text in [name.as_bytes(), value.expose()] {
+            if let Some(Fault { mark, .. }) = &fault {
+                note(mark.as_bytes());
+            }
+            let tree = match fault {
+                Some(Fault { why, .. }) => SecretTree::Withheld(why.into()),
+                None => SecretTree::Text(value.unwrap_or_else(|| "".into())),
+            };
+            for text in [name.as_bytes(), tree.as_value().map(SecretValue::expose).unwrap_or_default()] {
                 content.update(&(text.len() as u64).to_be_bytes());
                 content.update(text);
             }
-            entries.insert(name, SecretTree::Text(value));
+            entries.insert(name, tree);
         }
         let versions = versions.finish().as_ref().iter().take(VERSION_BYTES).fold(String::new(), |mut hex, byte| {
             // Writing into a string cannot fail.
             let _ = write!(hex, "{byte:02x}");
             hex
         });
-        Ok(Self { tree: SecretTree::Map(entries), versions, content: content.sign().as_ref().to_vec() })
+        Self { tree: SecretTree::Map(entries), versions, content: content.sign().as_ref().to_vec() }
     }
 }
 
@@ -174,10 +199,10 @@ fn has_reference(text: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn document(json: &str, keeps_unresolved: bool) -> Result<Document, Failure> {
+    fn document(json: &str, keeps_unresolved: bool) -> Document {
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"key");
-        let secrets = serde_json::from_str::<Listing>(json).unwrap().into_secrets("/app in environment prod")?;
-        Document::new(secrets, "/app in environment prod", keeps_unresolved, &key)
+        let secrets = serde_json::from_str::<Listing>(json).unwrap().into_secrets();
+        Document::new(secrets, keeps_unresolved, &key)
     }
 
     fn secret(key: &str, value: &str) -> String {
@@ -202,25 +227,24 @@ mod tests {
             import("/two", &[secret("A", "two"), secret("A", "two again"), secret("B", "two")].join(",")),
         );
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-        assert_eq!(shown(&document(&json, false).unwrap()), [pair("A", "two"), pair("B", "direct"), pair("C", "one")]);
+        assert_eq!(shown(&document(&json, false)), [pair("A", "two"), pair("B", "direct"), pair("C", "one")]);
     }
 
     #[test]
     fn the_order_of_an_answer_means_nothing_to_its_version() {
         let (a, b) = (secret("A", "x"), secret("B", "y"));
-        let one = document(&format!(r#"{{"secrets":[{a},{b}]}}"#), false).unwrap();
-        let two = document(&format!(r#"{{"secrets":[{b},{a}]}}"#), false).unwrap();
+        let one = document(&format!(r#"{{"secrets":[{a},{b}]}}"#), false);
+        let two = document(&format!(r#"{{"secrets":[{b},{a}]}}"#), false);
         assert_eq!((&one.versions, &one.content), (&two.versions, &two.content));
         assert_eq!(one.versions.len(), 16);
         let other = document(&format!(r#"{{"secrets":[{a},{}]}}"#, b.replace("\"version\":1", "\"version\":2")), false);
-        let other = other.unwrap();
         assert_ne!(other.versions, one.versions);
         assert_eq!(other.content, one.content);
     }
 
     #[test]
     fn p5_a_version_says_nothing_of_a_value() {
-        let of = |value| document(&format!(r#"{{"secrets":[{}]}}"#, secret("A", value)), false).unwrap();
+        let of = |value| document(&format!(r#"{{"secrets":[{}]}}"#, secret("A", value)), false);
         assert_eq!(of("canary").versions, of("other").versions);
         assert_ne!(of("canary").content, of("other").content);
     }
@@ -229,31 +253,33 @@ mod tests {
     fn a_persons_own_secret_is_nothing_for_a_pod() {
         let personal = secret("A", "canary").replace("shared", "personal");
         let json = format!(r#"{{"secrets":[{personal},{}]}}"#, secret("A", "shared"));
-        assert_eq!(shown(&document(&json, false).unwrap()), [("A".to_owned(), "shared".to_owned())]);
+        assert_eq!(shown(&document(&json, false)), [("A".to_owned(), "shared".to_owned())]);
     }
 
     #[test]
-    fn p5_what_cannot_be_delivered_is_named_without_its_value() {
+    fn p5_what_cannot_be_had_withholds_itself_alone_and_is_in_the_version() {
         let hidden = secret("A", "canary").replace("\"type\"", "\"secretValueHidden\":true,\"type\"");
         let repeated = format!(
             "{},{}",
             secret("A", "canary").replace("\"type\"", "\"secretPath\":\"/app\",\"type\""),
             secret("A", "canary").replace("\"type\"", "\"secretPath\":\"/app/sub\",\"type\"")
         );
-        for (secrets, kind, parts) in [
-            (hidden, ErrorKind::Denied, &["/app", "value of A is hidden", "?secret="][..]),
-            (secret("A", "canary ${prod.db.PASSWORD}"), ErrorKind::Invalid, &["A has a ${…}", "?unresolved=keep"]),
-            (repeated, ErrorKind::Invalid, &["A is in /app and in /app/sub"]),
+        let mut versions = vec![document(&format!(r#"{{"secrets":[{}]}}"#, secret("A", "x")), false).versions];
+        for (secrets, part) in [
+            (hidden, "is hidden from this identity"),
+            (secret("A", "canary ${prod.db.PASSWORD}"), "?unresolved=keep"),
+            (repeated, "is in two of its folders"),
         ] {
-            let failure = document(&format!(r#"{{"secrets":[{secrets}]}}"#), false).err().unwrap();
-            assert_eq!(failure.error.kind, kind);
-            for part in parts {
-                assert!(failure.error.message.contains(part), "{}", failure.error);
-            }
-            assert!(!failure.error.message.contains("canary"));
-            let public = failure.error.message.public();
-            assert!(public.starts_with("/app in") && !public.contains("A ") && !public.contains("/sub"), "{public}");
+            let alone = document(&format!(r#"{{"secrets":[{secrets}]}}"#), false);
+            let document = document(&format!(r#"{{"secrets":[{secrets},{}]}}"#, secret("B", "good")), false);
+            assert_eq!(document.tree.key("B").unwrap(), SecretTree::Text("good".into()));
+            let SecretTree::Withheld(why) = document.tree.key("A").unwrap() else { panic!("{part}") };
+            assert!(why.contains(part) && !why.contains("canary"), "{why}");
+            versions.push(alone.versions);
         }
+        versions.sort();
+        versions.dedup();
+        assert_eq!(versions.len(), 4, "each omission is a state of its own");
     }
 
     #[test]
@@ -273,8 +299,8 @@ mod tests {
         ] {
             assert_eq!(has_reference(text.as_bytes()), is_reference, "{text}");
             let json = format!(r#"{{"secrets":[{}]}}"#, secret("A", text));
-            assert_eq!(document(&json, false).is_err(), is_reference, "{text}");
-            assert_eq!(shown(&document(&json, true).unwrap())[0].1, text, "kept if that is wished");
+            assert_eq!(document(&json, false).tree.withheld().is_some(), is_reference, "{text}");
+            assert_eq!(shown(&document(&json, true))[0].1, text, "kept if that is wished");
         }
     }
 }

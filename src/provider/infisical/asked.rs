@@ -36,6 +36,8 @@ pub(super) struct Asked {
     pub(super) what: What,
     /// A `${…}` that names no secret is meant as it stands.
     pub(super) keeps_unresolved: bool,
+    /// Whether the server is to put what is referred to in its place.
+    pub(super) expands: bool,
 }
 
 /// What of a folder is wanted.
@@ -235,6 +237,7 @@ impl Asked {
             path: request.path.clone(),
             what,
             keeps_unresolved: request.params.contains_key(UNRESOLVED),
+            expands: true,
         })
     }
 

@@ -66,6 +66,11 @@ pub(super) fn is_about_token(response: &Response) -> bool {
     }
 }
 
+/// Whether a folder is refused for what one of its secrets refers to.
+pub(super) fn is_about_reference(response: &Response) -> bool {
+    response.status.as_u16() == 403 && is_infisicals(response) && says(&response.body, "referenced by")
+}
+
 /// Several years put it in several words, and into the error's name or its text.
 fn is_about_membership(response: &Response) -> bool {
     matches!(response.status.as_u16(), 400..=404)

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use hyper::Method;
 use hyper::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 
-use super::answer::{Document, Listing, Single};
+use super::answer::{Document, Listing, Secret, Single};
 use super::asked::{Asked, What};
 use super::client::Infisical;
-use super::complaint::{is_absence, is_unknown_route};
+use super::complaint::{is_about_reference, is_absence, is_unknown_route};
 use super::limits::Kind;
-use crate::provider::http::{Call, Failure, Response};
+use crate::provider::http::{Call, Failure, Response, Scope};
 use crate::provider::{Answer, ErrorKind, Reading, Version};
 use crate::reference::Request;
 
@@ -35,6 +35,9 @@ pub(super) struct Seen {
     /// Changes of the content under these versions.
     changes: u32,
 }
+
+/// Most secrets of a folder that are asked for one by one.
+const MAX_REFERRING: usize = 64;
 
 // === impl Api ===
 
@@ -62,7 +65,7 @@ impl Api {
             .query("environment", &asked.environment)
             .query("secretPath", &asked.path)
             .query("viewSecretValue", "true")
-            .query("expandSecretReferences", "true");
+            .query("expandSecretReferences", if asked.expands { "true" } else { "false" });
         // A pin would be answered with an import's secret of that name, if the version is gone.
         let imports = if matches!(asked.what, What::Secret { version: Some(_), .. }) { "false" } else { "true" };
         call = call.query("include_imports", imports);
@@ -118,15 +121,19 @@ impl Infisical {
         let project = self.project_id(&asked.project).await?;
         self.events.watch(&project, asked);
         let before = self.seen.get(request).filter(|seen| known == Some(&seen.version()));
-        let etag = before.and_then(|seen| seen.etag.clone());
-        let response = self.ask(&project, asked, etag.as_ref()).await?;
-        if response.status.as_u16() == 304 && etag.is_some() {
+        let held = before.and_then(|seen| seen.etag.clone());
+        let response = self.ask(&project, asked, held.as_ref()).await?;
+        if response.status.as_u16() == 304 && held.is_some() {
             return Ok(Reading::NotModified);
         }
-        let document = self.take_document(&response, asked)?;
+        let (document, etag) = if is_about_reference(&response) && matches!(asked.what, What::Folder { .. }) {
+            (self.read_piecemeal(&project, asked).await?, None)
+        } else {
+            (self.take_document(&response, asked)?, response.headers.get(ETAG).cloned())
+        };
         let before = self.seen.remove(request);
         let was_known = before.as_ref().is_some_and(|seen| known == Some(&seen.version()));
-        let seen = Seen::new(response.headers.get(ETAG).cloned(), &document, before.as_ref());
+        let seen = Seen::new(etag, &document, before.as_ref());
         let version = seen.version();
         self.seen.insert(request.clone(), seen);
         // Newer servers forget an ETag within minutes, and answer in full what has not changed.
@@ -155,8 +162,52 @@ impl Infisical {
         Ok(second)
     }
 
+    /// A folder in which one secret refers to what this identity may not read, which servers refuse as a whole: as it
+    /// stands, and of what refers to others, each alone.
+    async fn read_piecemeal(&mut self, project: &str, asked: &Asked) -> Result<Document, Failure> {
+        let plain = Asked { expands: false, ..asked.clone() };
+        let response = self.ask(project, &plain, None).await?;
+        let mut secrets = self.take_secrets(&response, asked)?;
+        let referring = secrets.iter_mut().filter(|(_, secret)| secret.refers());
+        for (at, (name, secret)) in referring.enumerate() {
+            if at == MAX_REFERRING {
+                let message = format!(
+                    "{}: more than {MAX_REFERRING} secrets refer to others, and one of them to what this identity may \
+                     not read: allow it that, or take secrets one by one (?secret=<KEY>)",
+                    asked.told()
+                );
+                return Err(Failure::new(ErrorKind::Denied, message));
+            }
+            // Of a sub-folder; an imported one has another environment in its place, and is found from here.
+            let is_below = secret.path.starts_with('/');
+            let path = if is_below { secret.path.clone() } else { asked.path.clone() };
+            let what = What::Secret { name: name.clone(), version: None };
+            let one = Asked { path, what, ..asked.clone() };
+            let response = self.ask(project, &one, None).await?;
+            match self.parse::<Single>(&response, &one.told()) {
+                Ok(Single { secret: found }) => secret.take_value(found),
+                Err(failure) if failure.scope == Scope::Call && failure.error.kind == ErrorKind::Denied => {
+                    secret.is_out_of_reach = true;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(Document::new(secrets, asked.keeps_unresolved, &self.key))
+    }
+
+    fn take_secrets(&self, response: &Response, asked: &Asked) -> Result<BTreeMap<String, Secret>, Failure> {
+        let told = asked.told();
+        let secrets = self.parse::<Listing>(response, &told)?.into_secrets();
+        if secrets.is_empty() {
+            // Servers say this of folders that they do not have, too: never a reason to empty files.
+            let message = format!("{told} is empty, or does not exist: check project, environment and path");
+            return Err(Failure::new(ErrorKind::NotFound, message));
+        }
+        Ok(secrets)
+    }
+
     fn note_api(&mut self, api: Api, response: &Response) {
-        if response.status.is_success() || response.status.as_u16() == 304 {
+        if response.status.is_success() || response.status.as_u16() == 304 || is_about_reference(response) {
             self.api = Some(api);
         }
     }
@@ -182,21 +233,18 @@ impl Infisical {
     fn take_document(&self, response: &Response, asked: &Asked) -> Result<Document, Failure> {
         let told = asked.told();
         let What::Secret { name, version } = &asked.what else {
-            let secrets = self.parse::<Listing>(response, &told)?.into_secrets(&told)?;
-            if secrets.is_empty() {
-                // Servers say this of folders that they do not have, too: never a reason to empty files.
-                let message = format!("{told} is empty, or does not exist: check project, environment and path");
-                return Err(Failure::new(ErrorKind::NotFound, message));
-            }
-            return Document::new(secrets, &told, asked.keeps_unresolved, &self.key);
+            return Ok(Document::new(self.take_secrets(response, asked)?, asked.keeps_unresolved, &self.key));
         };
         let secret = self.parse::<Single>(response, &told)?.secret;
         let number = secret.version.to_string();
         if version.as_ref().is_some_and(|version| *version != number) {
             return Err(Failure::new(ErrorKind::NotFound, format!("{told} does not exist")));
         }
-        let secrets = BTreeMap::from([(name.clone(), secret)]);
-        let document = Document::new(secrets, &told, asked.keeps_unresolved, &self.key)?;
+        // Who asks for one wants that one.
+        if let Some(fault) = secret.fault(asked.keeps_unresolved) {
+            return Err(Failure::new(fault.kind, format!("{told} {}", fault.why)));
+        }
+        let document = Document::new(BTreeMap::from([(name.clone(), secret)]), asked.keeps_unresolved, &self.key);
         // Its own number is what a pin wants.
         Ok(Document { versions: number, ..document })
     }

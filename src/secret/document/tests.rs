@@ -13,6 +13,7 @@ fn shown(tree: &SecretTree) -> String {
             let entries: Vec<_> = entries.iter().map(|(key, value)| format!("{key:?}:{}", shown(value))).collect();
             format!("{{{}}}", entries.join(","))
         }
+        SecretTree::Withheld(why) => why.as_ref().to_owned(),
     }
 }
 

@@ -32,7 +32,11 @@ fn versions_of_trees_are_of_names_and_versions_alone() {
         version,
         last_modified_date: date,
     };
-    let of = |name: &str, parameter| tree_version(&BTreeMap::from([(name.to_owned(), parameter)]));
+    let tree = |name: &str, parameter| BTreeMap::from([(name.to_owned(), parameter)]);
+    let of = |name: &str, parameter| tree_version(&tree(name, parameter), &BTreeMap::new());
+    let without = |name: &str| {
+        tree_version(&tree("a", parameter(1, 1.5, "canary")), &BTreeMap::from([(name.to_owned(), UNDECRYPTED)]))
+    };
     let version = of("a", parameter(1, 1.5, "canary"));
     assert_eq!(version, of("a", parameter(1, 1.5, "other")));
     assert_eq!(version.0.len(), 2 * DIGEST);
@@ -40,7 +44,9 @@ fn versions_of_trees_are_of_names_and_versions_alone() {
         of("b", parameter(1, 1.5, "canary")),
         of("a", parameter(2, 1.5, "canary")),
         of("a", parameter(1, 2.5, "canary")),
+        without("b"),
     ] {
         assert_ne!(version, other);
     }
+    assert_ne!(without("b"), without("c"), "what is left out is in it, too");
 }

@@ -42,6 +42,7 @@ fn shown(tree: &SecretTree) -> String {
         SecretTree::Text(value) | SecretTree::Binary(value) => format!("{:?}", String::from_utf8_lossy(value.expose())),
         SecretTree::List(items) => format!("{:?}", items.iter().map(shown).collect::<Vec<_>>()),
         SecretTree::Map(entries) => format!("{:?}", entries.iter().map(|(k, v)| (k, shown(v))).collect::<Vec<_>>()),
+        SecretTree::Withheld(why) => why.as_ref().to_owned(),
     }
 }
 

@@ -152,15 +152,31 @@ async fn p5_what_cannot_be_opened_has_a_kind_and_a_sentence() {
         ("stripped.env", ErrorKind::Invalid, "no sops metadata"),
         ("stripped", ErrorKind::Invalid, "in a format that cannot be read here"),
         ("broken.yaml", ErrorKind::Invalid, "does not match its MAC"),
-        ("both", ErrorKind::Invalid, "has \"token\" both encrypted and not"),
-        (".", ErrorKind::Invalid, ""),
     ] {
         let error = read(&mut files, path).await.unwrap_err();
         assert_eq!(error.kind, kind, "{path}: {error}");
-        let named = path == "." || error.message.starts_with(&format!("{path}: "));
-        assert!(named && error.message.contains(part), "{path}: {error}");
+        assert!(error.message.starts_with(&format!("{path}: ")) && error.message.contains(part), "{path}: {error}");
         assert!(!error.message.contains("canary") && !error.message.contains('\n'), "{path}: {error}");
     }
+    // Among others of a directory, each is one bad value.
+    fixture.write("good", "good");
+    fixture.was_written_long_ago("plain.age");
+    let all = read(&mut files, ".").await.unwrap();
+    for (name, part) in [
+        ("theirs", "not encrypted to the provider's age identity"),
+        ("theirs.yaml", "not encrypted to the provider's age identity but to age1"),
+        ("cut", "its end is missing"),
+        ("plain", "is no age file"),
+        ("stripped", "in a format that cannot be read here"),
+        ("broken.yaml", "does not match its MAC"),
+    ] {
+        let tree = all.key(name).unwrap();
+        let why = tree.withheld().unwrap();
+        assert!(why.starts_with("cannot be had: ") && why.contains(part) && !why.contains("canary"), "{name}: {why}");
+    }
+    assert!(all.key("good").unwrap() == SecretTree::Text("good".into()));
+    let both = read(&mut files, "both").await.unwrap().key("token").unwrap();
+    assert_eq!(both.withheld(), Some("is there both encrypted and not: remove one of them"));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Parameter Store's names, versions and trees.
 
 use super::*;
+use hushpod::secret::SecretTree;
 
 contract!(
     parameters_of_every_type_are_read,
@@ -180,6 +181,38 @@ async fn one_denied_parameter_does_not_cost_the_others() {
         assert_eq!(found, [b"canary-open-1".to_vec(), b"canary-open-2".to_vec()]);
         assert_eq!(store.seen().unwrap().len(), expected);
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_decrypted_in_a_tree_withholds_itself_alone() {
+    let store = Store::fake().await;
+    let root = format!("/{}", store.name("forest"));
+    for (name, kind) in
+        [("open-1", "SecureString"), ("closed", "SecureString"), ("open-2", "SecureString"), ("plain", "String")]
+    {
+        store.put_parameter(&format!("{root}/{name}"), kind, &format!("canary-{name}")).await;
+    }
+    let open = format!("{root}/open-");
+    let rights =
+        [("ssm:GetParameters", root.as_str()), ("ssm:GetParametersByPath", root.as_str()), ("kms:Decrypt", &open)];
+    let pod = store.pod_with(&rights);
+    let (mut one, mut two) = (pod.parameters(), pod.parameters());
+    let request = pod.parameter(&format!("{root}/"));
+    let answer = fresh(read(&mut one, &request).await);
+    for name in ["open-1", "open-2", "plain"] {
+        let SecretTree::Text(value) = answer.tree.key(name).unwrap() else { panic!("{name}") };
+        assert_eq!(value.expose_str(), Some(format!("canary-{name}").as_str()));
+    }
+    let SecretTree::Withheld(why) = answer.tree.key("closed").unwrap() else { panic!("it may not be decrypted") };
+    assert!(why.contains("kms:Decrypt") && !why.contains("canary"), "{why}");
+    assert_eq!(fresh(read(&mut two, &request).await).version, answer.version, "replicas agree on what they leave out");
+    let held = [answer.version.clone()];
+    let requests = [request];
+    assert_eq!(read_all(&mut one, &requests, &held).await.remove(0), Ok(Reading::NotModified));
+    store.put_parameter(&format!("{root}/open-1"), "SecureString", "canary-new").await;
+    let next = fresh(read_all(&mut one, &requests, &held).await.remove(0));
+    assert!(next.tree.key("open-1").unwrap() == SecretTree::Text("canary-new".into()));
+    assert_ne!(next.version, answer.version);
 }
 
 #[tokio::test]

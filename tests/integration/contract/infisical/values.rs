@@ -89,8 +89,9 @@ async fn sub_folders_are_read_if_that_is_wished_and_repeat_no_key() {
     let below = pairs(&[("BELOW", "2"), ("TOP", "1")]);
     assert_eq!(shown(&pod.fresh(&mut infisical, "/a?recursive=true").await), below);
     pod.put("/a/b/c", "TOP", "canary");
-    let error = pod.refused(&mut infisical, "/a?recursive=true").await;
-    assert_error(&error, ErrorKind::Invalid, &["TOP", "/a", "/a/b/c", "one by one"]);
+    let answer = pod.fresh(&mut infisical, "/a?recursive=true").await;
+    assert_eq!(withheld(&answer, "TOP"), "is in two of its folders: take them one by one, or rename one");
+    assert_eq!(answer.tree.key("BELOW"), Ok(SecretTree::Text("2".into())));
 }
 
 #[tokio::test]
@@ -111,8 +112,19 @@ async fn p3_references_that_lead_nowhere_are_told_and_not_delivered() {
     let pod = Pod::new().await;
     pod.put("/a", "URL", "canary://${prod.db.PASSWORD}@db");
     let mut infisical = pod.infisical();
-    let error = pod.refused(&mut infisical, "/a").await;
+    pod.put("/a", "OTHER", "canary-o");
+    let answer = pod.fresh(&mut infisical, "/a").await;
+    assert!(
+        withheld(&answer, "URL").contains("has a ${…} in it") && withheld(&answer, "URL").contains("?unresolved=keep")
+    );
+    assert_eq!(
+        answer.tree.key("OTHER"),
+        Ok(SecretTree::Text("canary-o".into())),
+        "what is not asked for spoils nothing"
+    );
+    let error = pod.refused(&mut infisical, "/a?secret=URL").await;
     assert_error(&error, ErrorKind::Invalid, &["/a", "URL", "${…}", "?unresolved=keep"]);
+    pod.fake.server().remove("prod", "/a", "OTHER");
     let kept = pod.fresh(&mut infisical, "/a?unresolved=keep").await;
     assert_eq!(shown(&kept), pairs(&[("URL", "canary://${prod.db.PASSWORD}@db")]));
     pod.put("/db", "PASSWORD", "canary-p");
@@ -129,13 +141,52 @@ async fn p5_a_hidden_value_is_a_denial_and_never_a_value() {
     pod.put("/a", "HIDDEN", "canary-hidden");
     pod.fake.server().secret("prod", "/a", "HIDDEN").is_hidden = true;
     let mut infisical = pod.infisical();
-    let error = pod.refused(&mut infisical, "/a").await;
-    assert_error(&error, ErrorKind::Denied, &["HIDDEN", "?secret="]);
-    assert!(!error.message.contains("hidden-by"), "{error}");
+    let answer = pod.fresh(&mut infisical, "/a").await;
+    assert!(withheld(&answer, "HIDDEN").starts_with("is hidden from this identity"));
+    assert_eq!(answer.tree.key("OPEN"), Ok(SecretTree::Text("canary-open".into())));
     assert_eq!(pod.refused(&mut infisical, "/a?secret=HIDDEN").await.kind, ErrorKind::Denied);
     let open = pod.fresh(&mut infisical, "/a?secret=OPEN#OPEN").await;
     assert_eq!(shown(&open), pairs(&[("OPEN", "canary-open")]));
     assert_eq!(pod.logins(), 1, "no login makes it visible");
+}
+
+/// Servers refuse the whole folder for it, or leave the reference in the value.
+#[tokio::test]
+async fn what_refers_to_what_may_not_be_read_withholds_itself_alone() {
+    for year in [Year::Y2024, Year::Y2025, Year::Y2026] {
+        let pod = Pod::of(year).await;
+        let closed = ("prod".to_owned(), "/closed".to_owned(), Rights::Describe);
+        pod.fake.server().identity(IDENTITY).rights.push(closed);
+        pod.put("/closed", "PASSWORD", "canary-closed");
+        pod.put("/b", "HOST", "canary-host");
+        pod.put("/a", "URL", "canary://${prod.closed.PASSWORD}@db");
+        pod.put("/a", "ADDRESS", "${prod.b.HOST}:5432");
+        pod.put("/a", "PLAIN", "canary-1");
+        let (mut one, mut two) = (pod.infisical(), pod.infisical());
+        let answer = pod.fresh(&mut one, "/a").await;
+        assert!(!withheld(&answer, "URL").contains("canary"), "{year:?}");
+        for (key, value) in [("ADDRESS", "canary-host:5432"), ("PLAIN", "canary-1")] {
+            assert_eq!(answer.tree.key(key), Ok(SecretTree::Text(value.into())), "{year:?}");
+        }
+        assert_eq!(pod.fresh(&mut two, "/a").await.version, answer.version, "replicas agree on what they leave out");
+        assert_eq!(pod.read_again(&mut one, "/a", answer.version.as_ref()).await, Ok(Reading::NotModified));
+        // A rotation arrives, and so does the right.
+        pod.put("/a", "PLAIN", "canary-2");
+        let next = fresh(pod.read_again(&mut one, "/a", answer.version.as_ref()).await);
+        assert_eq!(next.tree.key("PLAIN"), Ok(SecretTree::Text("canary-2".into())));
+        pod.fake.server().identity(IDENTITY).rights.pop();
+        let whole = fresh(pod.read_again(&mut one, "/a", next.version.as_ref()).await);
+        assert_eq!(whole.tree.key("URL"), Ok(SecretTree::Text("canary://canary-closed@db".into())), "{year:?}");
+        assert_ne!(whole.version, next.version);
+        assert_eq!(pod.logins(), 2);
+    }
+}
+
+fn withheld(answer: &Answer, key: &str) -> String {
+    match answer.tree.key(key).unwrap() {
+        SecretTree::Withheld(why) => why.as_ref().to_owned(),
+        other => panic!("{key} is not withheld: {other:?}"),
+    }
 }
 
 #[tokio::test]

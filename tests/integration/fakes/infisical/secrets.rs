@@ -182,7 +182,12 @@ impl Server {
                     }
                     return Err(denied(environment, at));
                 }
-                secrets.push(self.shown(params, at, key, secret, None));
+                if let Some(refusal) =
+                    self.forbidden(identity, params, at, key, secret).filter(|_| self.year == Year::Y2026)
+                {
+                    return Err(refusal);
+                }
+                secrets.push(self.shown(identity, params, at, key, secret, None));
             }
         }
         let mut body = json!({"secrets": secrets});
@@ -202,7 +207,7 @@ impl Server {
         }
         let place = Params { environment: environment.clone(), ..params.clone() };
         let shown = |(key, secret): (&String, &SecretEntry)| {
-            let mut shown = self.shown(&place, path, key, secret, None);
+            let mut shown = self.shown(identity, &place, path, key, secret, None);
             let fields = shown.as_object_mut().unwrap();
             for name in ["createdAt", "updatedAt", "secretPath"] {
                 fields.remove(name);
@@ -245,15 +250,47 @@ impl Server {
         if params.shows_values && rights != Rights::Read {
             return Err(error(403, "ForbiddenReadSecretError", "You do not have permission to view secret value"));
         }
-        Ok(json!({"secret": self.shown(params, path, name, secret, version)}))
+        if let Some(refusal) = self.forbidden(identity, params, path, name, secret) {
+            return Err(refusal);
+        }
+        Ok(json!({"secret": self.shown(identity, params, path, name, secret, version)}))
     }
 
-    fn shown(&self, params: &Params, path: &str, key: &str, secret: &SecretEntry, version: Option<usize>) -> Value {
+    /// What is said of a secret that refers to one that the caller may not read. Some years swallow it in lists, and show
+    /// the value as it stands.
+    fn forbidden(&self, identity: &str, params: &Params, path: &str, key: &str, secret: &SecretEntry) -> Option<Reply> {
+        let value = secret.values.last().filter(|_| params.expands)?;
+        let references = value.split("${").skip(1).filter_map(|rest| rest.split_once('}'));
+        references.filter(|(name, _)| name.contains('.')).find_map(|(name, _)| {
+            let parts: Vec<_> = name.split('.').collect();
+            let [environment, folders @ .., other] = parts.as_slice() else { unreachable!() };
+            let folder = format!("/{}", folders.join("/"));
+            (self.rights(identity, environment, &folder) != Rights::Read).then(|| {
+                let message = format!(
+                    "You do not have permission to read secret '{other}' in environment '{environment}' at path \
+                     '{folder}', which is referenced by secret '{key}' in environment '{}' at path '{path}'.",
+                    params.environment
+                );
+                error(403, "ForbiddenRequestError", &message)
+            })
+        })
+    }
+
+    fn shown(
+        &self,
+        identity: &str,
+        params: &Params,
+        path: &str,
+        key: &str,
+        secret: &SecretEntry,
+        version: Option<usize>,
+    ) -> Value {
         let number = version.unwrap_or(secret.values.len());
         let value = &secret.values[number - 1];
         let is_hidden = secret.is_hidden || !params.shows_values;
         let value = match (is_hidden, params.expands) {
             (true, _) => "<hidden-by-infisical>".to_owned(),
+            (false, true) if self.forbidden(identity, params, path, key, secret).is_some() => value.clone(),
             (false, true) => self.expanded(&params.project, &params.environment, path, value, 0),
             (false, false) => value.clone(),
         };

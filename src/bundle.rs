@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use minijinja::machinery::{Token, tokenize};
-use minijinja::syntax::SyntaxConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use serde_saphyr::budget::BudgetBreach;
@@ -14,10 +12,11 @@ use serde_saphyr::budget::BudgetBreach;
 use crate::reference::Reference;
 use crate::steps;
 
+pub mod template;
+mod yaml;
+
 /// Most files and directories of a bundle: a plan of as many is near its limit.
 const MAX_ITEMS: usize = 1000;
-/// Most words and signs of one expression or statement of a template, and most of its `elif`s.
-const MAX_TEMPLATE_DEPTH: usize = 250;
 /// What is longer is no misspelt name: as Kubernetes has it for its own.
 const MAX_NAME_BYTES: usize = 253;
 /// Most pairs of letters that are compared for one suggestion.
@@ -26,7 +25,7 @@ const MAX_COMPARED: usize = 1 << 17;
 const MAX_LIST_BYTES: usize = 1000;
 /// Most bytes of one reference, as it is written.
 pub const MAX_REFERENCE_BYTES: usize = 4096;
-/// Most bytes of one template.
+/// Most bytes of one template: half of what minijinja's lexer counts columns with, beyond which it panics.
 pub const MAX_TEMPLATE_BYTES: usize = 32 * 1024;
 /// Most values and keys of the YAML in an annotation.
 pub const MAX_YAML_NODES: usize = 10_000;
@@ -385,9 +384,9 @@ impl Bundle {
 /// Reads one YAML document. `y` and `no` are text, as in YAML 1.2: a file may be called so.
 ///
 /// # Errors
-/// One sentence; of the parser's message its first line, since the rest is a picture of the source.
+/// One sentence in our own words, with the place and nothing of what stands there.
 pub fn parse_yaml(text: &str) -> Result<Value, String> {
-    parse_with(text, serde_saphyr::options! { strict_booleans: true })
+    parse_with(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false })
 }
 
 /// Reads the YAML of an annotation, which has no anchors: a few aliases of aliases would be gigabytes.
@@ -408,10 +407,7 @@ fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Value, Strin
         serde_saphyr::Error::Budget { breach: BudgetBreach::Nodes { .. }, .. } => {
             format!("has more than {MAX_YAML_NODES} values: take directories instead of many files")
         }
-        error => {
-            let message = error.to_string();
-            format!("is no YAML: {}", message.lines().next().unwrap_or_default().trim_start_matches("error: "))
-        }
+        error => yaml::sentence(&error),
     })
 }
 
@@ -518,12 +514,11 @@ impl Item {
             if matches!(self.from, From::Merge(_)) {
                 return Err(("from", "a template needs names: write from: {name: REFERENCE}".to_owned()));
             }
-            if template.len() > MAX_TEMPLATE_BYTES {
-                let problem =
-                    format!("a template has at most {MAX_TEMPLATE_BYTES} bytes, and this one has {}", template.len());
-                return Err(("template", problem));
-            }
-            check_template(template).map_err(|problem| ("template", problem))?;
+            let names: Option<Vec<_>> = match &self.from {
+                From::Named(takes) => Some(takes.keys().map(String::as_str).collect()),
+                From::One(_) | From::Merge(_) => None,
+            };
+            template::check(template, names.as_deref()).map_err(|problem| ("template", problem))?;
             return Ok(());
         }
         if is_dir && self.format != Format::Raw {
@@ -546,29 +541,6 @@ impl Item {
         }
         Ok(())
     }
-}
-
-/// A template that cannot be compiled is refused here, where its author sees it. The compiler goes as deep as an
-/// expression is long, or a chain of `elif`: beyond a bound it is not even asked, since it would take all of us down.
-fn check_template(template: &str) -> Result<(), String> {
-    let (mut length, mut branches) = (0, 0);
-    for (token, _) in tokenize(template, false, SyntaxConfig::default()).map_while(Result::ok) {
-        match token {
-            Token::TemplateData(_) => {}
-            Token::VariableStart | Token::BlockStart => length = 0,
-            Token::Ident("elif") => branches += 1,
-            _ => length += 1,
-        }
-        if length.max(branches) > MAX_TEMPLATE_DEPTH {
-            return Err(format!(
-                "an expression has more than {MAX_TEMPLATE_DEPTH} words and signs, or there are as many elif: write it in parts"
-            ));
-        }
-    }
-    minijinja::Environment::new().template_from_str(template).map(drop).map_err(|error| {
-        let line = error.line().map_or_else(String::new, |line| format!("line {line}: "));
-        format!("{line}{}", error.detail().unwrap_or("is no template"))
-    })
 }
 
 /// One entry's fields, with the place that errors name.

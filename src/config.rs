@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::annotations::{KEYS, Options, parse_duration};
 use crate::bundle::{one_line, parse_yaml, suggestion};
@@ -16,6 +16,7 @@ use crate::reference::is_provider_name;
 mod allow;
 pub mod injected;
 mod proxy;
+mod shape;
 mod unlock;
 
 use allow::RawAllow;
@@ -79,7 +80,8 @@ pub struct Identity {
     pub service_account: String,
 }
 
-/// A configuration that cannot be used: where, and what would be.
+/// A configuration that cannot be used: where, and what would be. Says no scalar of the file, which may be another than
+/// was meant: a token, say.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("configuration{place}: {problem}")]
 pub struct ConfigError {
@@ -151,7 +153,16 @@ impl Config {
     /// [`ConfigError`] names the field and what it accepts.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         let value = parse_yaml(text).map_err(|problem| ConfigError::new("", problem))?;
-        let raw: RawConfig = serde_json::from_value(value).map_err(|error| ConfigError::new("", error.to_string()))?;
+        let Value::Object(fields) = &value else {
+            return Err(ConfigError::new("", "has no fields: write image: and providers:"));
+        };
+        Self::from_fields(fields).map_err(|ConfigError { place, problem }| ConfigError {
+            place,
+            problem: shape::without_scalars(&problem, &value),
+        })
+    }
+
+    fn from_fields(fields: &Map<String, Value>) -> Result<Self, ConfigError> {
         let RawConfig {
             image,
             image_pull_policy,
@@ -165,7 +176,7 @@ impl Config {
             injected_containers,
             proxy,
             no_proxy,
-        } = raw;
+        } = shape::read(fields).map_err(|(place, problem)| ConfigError::new(place, problem))?;
         if image.is_empty() || image.contains(char::is_whitespace) {
             return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
         }
@@ -208,7 +219,7 @@ fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigEr
     let known: Vec<_> = KEYS.iter().filter(|key| key.has_operator_default).map(|key| key.name).collect();
     let mut options = Options::default();
     for (name, value) in entries {
-        let place = format!(".defaults.{name}");
+        let place = shape::shown(name).map_or_else(|| ".defaults".to_owned(), |name| format!(".defaults.{name}"));
         if !known.contains(&name.as_str()) {
             let problem = format!("no annotation that can have a default{}", suggestion(name, &known));
             return Err(ConfigError::new(place, problem));
@@ -227,7 +238,7 @@ fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigEr
 
 impl ProviderConfig {
     fn parse(name: &str, value: Value, for_all: &ProxyFields) -> Result<Self, ConfigError> {
-        let place = format!(".providers.{name}");
+        let place = shape::shown(name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
         let error = |field: &str, problem: String| ConfigError::new(format!("{place}{field}"), problem);
         if !is_provider_name(name) {
             return Err(error("", "a provider's name has at most 40 lower-case letters, digits and '-'".to_owned()));
@@ -242,15 +253,14 @@ impl ProviderConfig {
                 format!("{kind:?} is no provider type{}", suggestion(kind, &ProviderSettings::TYPES)),
             ));
         }
-        let common = RawProvider::FIELDS
+        let common: Map<_, _> = RawProvider::FIELDS
             .iter()
             .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
             .collect();
-        let settings: ProviderSettings =
-            serde_json::from_value(Value::Object(fields)).map_err(|problem| error("", problem.to_string()))?;
+        let misfit = |(field, problem): shape::Misfit| error(&field, problem);
+        let settings: ProviderSettings = shape::read(&fields).map_err(misfit)?;
         settings.as_settings().validate().map_err(|problem| error("", problem))?;
-        let raw: RawProvider =
-            serde_json::from_value(Value::Object(common)).map_err(|problem| error("", problem.to_string()))?;
+        let raw: RawProvider = shape::read(&common).map_err(misfit)?;
         Self::from_parts(settings, raw, for_all).map_err(|(field, problem)| error(&field, problem))
     }
 
@@ -413,7 +423,22 @@ runtimeClasses: [runc]
             ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "known are namespace"]),
             ("{{namespace}}-", "{{namespace-", &["}}"]),
             ("mode: init+sidecar", "mode: both", &[".defaults.mode", "init+sidecar"]),
-            ("mode: init+sidecar", "\"x\\ny\": x", &[".defaults.x\\ny: "]),
+            ("mode: init+sidecar", "\"x\\ny\": x", &[".defaults: no annotation"]),
+            (
+                "type: file, path: /srv/secrets",
+                "type: file, path: 5",
+                &[".providers.files.path: is no text: put it in quotes"],
+            ),
+            (
+                "type: file, path: /srv/secrets",
+                "type: aws, region: x, account: 123456789012",
+                &[".providers.files.account: is no text: put it in quotes"],
+            ),
+            ("image: registry/hushpod:0.1.0", "", &[".image: is missing"]),
+            ("runtimeClasses: [runc]", "runtimeClasses: runc", &[".runtimeClasses: is no list"]),
+            ("runtimeClasses: [runc]", "nativeSidecars: 3", &[".nativeSidecars: is neither true nor false"]),
+            ("runtimeClasses: [runc]", "image: x", &["has the same key twice at line", "leave one of them out"]),
+            ("runtimeClasses: [runc]", "---\nimage: x", &["several YAML documents", "write one"]),
             ("mode: init+sidecar", "pin: x", &[".defaults.pin", "default"]),
             ("mode: init+sidecar", "file-mode: 0440", &[".defaults.file-mode", "quotes"]),
             ("  files:", "  Files:", &[".providers.Files", "lower-case"]),
@@ -459,6 +484,72 @@ runtimeClasses: [runc]
         ] {
             let problem = config(for_all, own).unwrap_err().to_string();
             assert!(problem.contains(part) && !problem.contains("canary"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn p5_no_scalar_of_the_file_is_told() {
+        let with = |from: &str, to: &str| GOOD.replace(from, to);
+        for text in [
+            // Files that were given by mistake.
+            "hvs.canary-token".to_owned(),
+            "eyJhbGciOiJSUzI1NiJ9.canary.x\n".to_owned(),
+            "[default]\naws_secret_access_key = canary\n".to_owned(),
+            "TOKEN=canary\nOTHER='canary".to_owned(),
+            "- canary\n- {a: canary}".to_owned(),
+            "password: canary".to_owned(),
+            "canary-canary-canary-canary-canary-canary-canary: x".to_owned(),
+            "a: [canary".to_owned(),
+            "a: 'canary\nb: canary".to_owned(),
+            "a: *canary".to_owned(),
+            "a: canary\na: canary".to_owned(),
+            "a: canary\n---\nb: canary".to_owned(),
+            "{\"apiVersion\":\"canary\"}".to_owned(),
+            "a:\n\t- canary: canary: canary".to_owned(),
+            "%canary\n".to_owned(),
+            "!canary x".to_owned(),
+            // Each value of a good one is another.
+            with("image: registry/hushpod:0.1.0", "image: my canary"),
+            with("image: registry/hushpod:0.1.0", "image: {x: canary}"),
+            with("image: registry/hushpod:0.1.0", "image: x\nimagePullPolicy: canary"),
+            with("image: registry/hushpod:0.1.0", "image: x\nnativeSidecars: canary"),
+            with("image: registry/hushpod:0.1.0", "image: x\nimagePullSecrets: canary"),
+            with("defaultProvider: files", "defaultProvider: canary"),
+            with("type: file", "type: canary"),
+            with("path: /srv/secrets", "path: [canary]"),
+            with("path: /srv/secrets", "path: canary, identityFrom: 'canary:canary'"),
+            with("type: file, path: /srv/secrets", "type: vault, address: 'https://canary:canary@x'"),
+            with("type: file, path: /srv/secrets", "type: vault, address: 'http://canary.example'"),
+            with("type: file, path: /srv/secrets", "type: vault, address: 'https://x', namespace: '/'"),
+            with("type: file, path: /srv/secrets", "type: vault, address: 'https://x', auth: {method: canary}"),
+            with("type: file, path: /srv/secrets", "type: vault, address: 'https://x', auth: {mount: 'auth/canary'}"),
+            with("type: file, path: /srv/secrets", "type: vault, address: 'https://x', ca: canary"),
+            with("type: file, path: /srv/secrets", "type: aws, region: 'can ary canary'"),
+            with("type: file, path: /srv/secrets", "type: infisical, address: 'https://x', project: 'canary canary'"),
+            with("type: file, path: /srv/secrets", "type: azure, address: 'canary://canary'"),
+            with("type: file, path: /srv/secrets", "type: gcp, project: 'canary canary'"),
+            with("refresh: 30s", "refresh: canary"),
+            with("refresh: 30s", "tokenSeconds: canary"),
+            with("refresh: 30s", "audience: canary"),
+            with("refresh: 30s", "revokeOnExit: canary"),
+            with("{{namespace}}-", "{{namespace-canary"),
+            with("namespaces: [\"team-*\"]", "namespaces: canary"),
+            with("namespaces: [\"team-*\"]", "namespaces: [a], requests: ['{{canary']"),
+            with("mode: init+sidecar", "mode: canary"),
+            with("mode: init+sidecar", "file-mode: canary"),
+            with("mode: init+sidecar", "notify: 'canary:canary'"),
+            with("size-limit: 65536", "size-limit: canary"),
+            with("mount-path: /run/secrets-of-mine", "mount-path: canary"),
+            with("runtimeClasses: [runc]", "runtimeClasses: canary"),
+            with("runtimeClasses: [runc]", "runtimeClasses: [{a: canary}]"),
+        ] {
+            assert_ne!(text, GOOD);
+            // Some of them are good: what is wrong with those is seen later.
+            if let Err(error) = Config::from_yaml(&text) {
+                let message = error.to_string();
+                assert!(!message.contains("canary") && !message.contains('\n'), "{text}: {message}");
+                assert!(!message.contains("Options") && !message.contains("Policy in"), "a library's words: {message}");
+            }
         }
     }
 }

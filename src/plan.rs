@@ -430,7 +430,10 @@ impl<'a> Planner<'a> {
             (None, None) => None,
         };
         if role.is_none() && provider.settings.as_settings().needs_role() {
-            return Err(format!("provider {name:?} needs a role: add the annotation {PREFIX}{ROLE}{name}"));
+            return Err(format!(
+                "provider {name:?} needs a role: the operator gives all pods one with role: in its configuration, such \
+                 as role: \"{{{{service_account}}}}\", or add the annotation {PREFIX}{ROLE}{name}"
+            ));
         }
         let refresh = self
             .options

@@ -275,7 +275,7 @@ impl Settings for GcpSettings {
         if let Some(location) = self.location.as_ref().filter(|location| !is_location(location)) {
             return Err(format!("location {location:?} is none: write one such as europe-west3"));
         }
-        http::Address::parse(&self.address())?;
+        http::Address::parse(&self.address())?.must_not_end_in("v1")?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
         if let Some(project) = self.project.as_ref().filter(|project| !is_project(project)) {
             return Err(format!("project {project:?} is none: write its id or number"));

@@ -255,7 +255,7 @@ impl Settings for InfisicalSettings {
     }
 
     fn validate(&self) -> Result<(), String> {
-        http::Address::parse(&self.address)?;
+        http::Address::parse(&self.address)?.must_not_end_in("api")?;
         if self.address.trim_end_matches('/').ends_with("/api") {
             return Err("address ends in /api: leave that out".to_owned());
         }

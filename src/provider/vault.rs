@@ -211,7 +211,7 @@ impl Settings for VaultSettings {
     }
 
     fn validate(&self) -> Result<(), String> {
-        http::Address::parse(&self.address)?;
+        http::Address::parse(&self.address)?.must_not_end_in("v1")?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
         if let Some(namespace) = &self.namespace
             && (namespace.trim_matches('/').is_empty() || HeaderValue::from_str(namespace).is_err())

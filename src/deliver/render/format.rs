@@ -106,7 +106,7 @@ pub(super) fn json(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
 
 /// A JSON string that is a YAML 1.2 double-quoted scalar too: YAML wants more characters escaped (§5.1), and JSON
 /// allows that.
-fn quote(out: &mut Buffer, text: &str) {
+pub(super) fn quote(out: &mut Buffer, text: &str) {
     out.push(b"\"");
     for char in text.chars() {
         match char {

@@ -129,7 +129,7 @@ impl External {
         };
         let found = SecretTree::from_json(content.expose()).ok().and_then(|tree| tree.key(field).ok());
         found.as_ref().and_then(SecretTree::as_value).cloned().ok_or_else(|| {
-            invalid(format!("subject token: {} is no JSON document with a text {field:?}", file.display()))
+            invalid("subject token: the credential_source's file is no JSON document with the text field that it names")
         })
     }
 }
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(token(r#""file":"FILE","format":{"type":"text"}"#, "canary").unwrap(), "canary");
         assert_eq!(token(json, r#"{"id_token":"canary"}"#).unwrap(), "canary");
         for (source, content, part) in [
-            (json, r#"{"other":"canary"}"#, "id_token"),
+            (json, r#"{"other":"canary"}"#, "no JSON document with the text field"),
             (json, "canary", "no JSON document"),
             (r#""file":"FILE","format":{"type":"json"}"#, "canary", "neither text nor json"),
             (r#""url":"http://host""#, "canary", "with a file"),

@@ -53,6 +53,19 @@ impl Address {
         Ok(Self { is_https, host, port, authority: authority.to_string(), prefix })
     }
 
+    /// Refuses an address that ends in what every path begins with anyway.
+    ///
+    /// # Errors
+    /// One sentence that says so.
+    pub fn must_not_end_in(&self, beginning: &str) -> Result<(), String> {
+        if self.prefix.rsplit('/').next() == Some(beginning) {
+            return Err(format!(
+                "address ends in /{beginning}, with which every path begins anyway: leave /{beginning} out"
+            ));
+        }
+        Ok(())
+    }
+
     /// The host, for logs.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -278,6 +278,9 @@ impl Vault {
                 answer.map_err(|error| self.unusable(path, &error))?.ok_or_else(|| self.garbage(path))
             }
             204 => invalid("answers nothing that could be delivered"),
+            400 if is_write && says(&response.body, "beyond the expiration of the CA") => invalid(
+                "would give a certificate that outlives the one that signs it: ask for a shorter ttl, or renew the CA",
+            ),
             400 if is_write => invalid("refuses these parameters: see what its engine's API takes"),
             400 => invalid("is refused as a bad request: see what its engine's API takes"),
             403 => Err(Failure { scope: Scope::Session, ..self.denied(path) }),

@@ -115,7 +115,7 @@ CASES = {
     "oversize": (
         {"secrets": "- {file: y, from: {a: secret/data/a}, template: '" + "x" * 100_000 + "'}"},
         nothing,
-        ["hushpod.dev/secrets", "the limit of 98304"],
+        ["hushpod.dev/secrets", "at most 32768 bytes"],
     ),
     "forbidden namespace": (
         {"file.y": "reserved:secret/data/app#x"},

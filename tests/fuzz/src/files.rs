@@ -119,6 +119,35 @@ fn keys(tree: &SecretTree) -> String {
     }
 }
 
+/// Whatever a template is: it is refused in one sentence where it is written, or it renders or is refused in one that
+/// shows no value; within libFuzzer's limits of time and memory.
+pub(crate) fn template(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    if let Err(problem) = hushpod::bundle::template::check(text, None) {
+        return assert!(!problem.is_empty(), "an empty message");
+    }
+    let document = json!({"a": "canary", "s": {"a": "canary", "l": ["canary", "b"], "n": 1.5, "t": true, "none": null}});
+    let tree = SecretTree::from_json(document.to_string().as_bytes()).expect("a document");
+    let request = Request { provider: "x".to_owned(), path: "x".to_owned(), params: BTreeMap::new() };
+    let item = PlannedItem {
+        target: Target::File("f".parse().expect("a path")),
+        from: PlannedFrom::One(Take { request: request.clone(), key: None }),
+        format: Format::Raw,
+        mode: FileMode::OWNER,
+        decode: None,
+        template: Some(text.to_owned()),
+        optional: false,
+    };
+    let generation = Generation {
+        id: GenerationId("1".to_owned()),
+        answers: BTreeMap::from([(request, Arc::new(tree))]),
+        versions: BTreeMap::new(),
+    };
+    if let Err(error) = render(&[item], &generation, 1 << 20) {
+        assert!(text.contains(MARKER) || !error.to_string().contains(MARKER), "{error}");
+    }
+}
+
 /// What a leaf is in a file of its own, and in formats that have only text.
 fn text_of(tree: &SecretTree) -> SecretValue {
     match tree {

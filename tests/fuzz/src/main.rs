@@ -28,6 +28,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("plan", text::plan),
     ("admission", admission::review),
     ("dotenv", files::dotenv),
+    ("template", files::template),
     ("files", files::documents),
     ("sops", files::encrypted),
     ("vault", |input| store::answers(&store::VAULT, input)),

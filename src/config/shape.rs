@@ -1,0 +1,108 @@
+//! Fields into the types that hold them, and what to say where they do not fit: the field, and nothing of what stands
+//! there. A file that is given by mistake may be a token.
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::bundle::suggestion;
+
+/// Most bytes of what may be a field's name.
+const MAX_NAME_BYTES: usize = 40;
+
+/// Where, behind the place of the fields, and what is wrong.
+pub(super) type Misfit = (String, String);
+
+/// Reads fields.
+///
+/// # Errors
+/// [`Misfit`], in our own words.
+pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfit> {
+    let told = match serde_json::from_value(Value::Object(fields.clone())) {
+        Ok(read) => return Ok(read),
+        Err(error) => error.to_string(),
+    };
+    if let Some(rest) = told.strip_prefix("unknown field `") {
+        let (name, known) = rest.split_once('`').unwrap_or_default();
+        let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+        return Err(match shown(name) {
+            Some(name) => (String::new(), format!("unknown field {name:?}{}", suggestion(name, &known))),
+            None => (String::new(), format!("has an unknown field; known are: {}", known.join(", "))),
+        });
+    }
+    if let Some(rest) = told.strip_prefix("missing field `") {
+        let name = rest.split('`').next().unwrap_or_default();
+        return Err((format!(".{name}"), "is missing".to_owned()));
+    }
+    // The one without which there is another problem, or none.
+    let same_without = |name: &str| {
+        let mut without = fields.clone();
+        without.remove(name);
+        serde_json::from_value::<T>(Value::Object(without)).is_err_and(|error| error.to_string() == told)
+    };
+    let name = fields.keys().find(|name| !same_without(name));
+    let place = name.and_then(|name| shown(name)).map_or_else(String::new, |name| format!(".{name}"));
+    let expected = told.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
+    let is_plain = name.and_then(|name| fields.get(name)).is_some_and(|value| value.is_number() || value.is_boolean());
+    Err((place, said(expected, is_plain)))
+}
+
+/// What was expected, of what serde says.
+fn said(expected: &str, is_plain: bool) -> String {
+    if expected.contains("string") && is_plain {
+        return "is no text: put it in quotes".to_owned();
+    }
+    let words: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
+    match expected {
+        _ if !words.is_empty() => format!("is none of {}", words.join(", ")),
+        "a boolean" => "is neither true nor false".to_owned(),
+        "a sequence" => "is no list: write [a, b]".to_owned(),
+        "a map" => "has no fields: write {name: value}".to_owned(),
+        _ if expected.starts_with("struct") || expected.contains("enum") => {
+            "has no fields of its own: write {name: value}".to_owned()
+        }
+        _ if expected.contains("string") => "is no text".to_owned(),
+        _ if expected.starts_with(['i', 'u']) => "is no whole number of its range".to_owned(),
+        _ => "has a value that is not understood there".to_owned(),
+    }
+}
+
+/// A name, if it looks like a field's.
+pub(super) fn shown(name: &str) -> Option<&str> {
+    let is_name =
+        name.len() <= MAX_NAME_BYTES && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    is_name.then_some(name)
+}
+
+/// The same sentence without the scalars of the file: of those that it quotes there is an ellipsis left, and of long
+/// ones wherever they stand.
+pub(super) fn without_scalars(sentence: &str, value: &Value) -> String {
+    const LONG: usize = 8;
+    // What is suggested is ours.
+    let end = ["; did you mean ", "; known are"].iter().filter_map(|ours| sentence.find(ours)).min();
+    let (left, ours) = sentence.split_at(end.unwrap_or(sentence.len()));
+    let mut left = left.to_owned();
+    let mut waiting = vec![value];
+    while let Some(value) = waiting.pop() {
+        let scalar = match value {
+            Value::Array(items) => {
+                waiting.extend(items);
+                continue;
+            }
+            Value::Object(fields) => {
+                waiting.extend(fields.values());
+                continue;
+            }
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(_) | Value::Null => continue,
+        };
+        if scalar.is_empty() {
+            continue;
+        }
+        left = left.replace(&format!("{scalar:?}"), "\"…\"");
+        if scalar.len() >= LONG {
+            left = left.replace(&scalar, "…");
+        }
+    }
+    left + ours
+}

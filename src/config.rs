@@ -421,7 +421,7 @@ runtimeClasses: [runc]
             ("[\"team-*\"]", "[a], serviceAccount: [a]", &[".providers.files", "serviceAccounts"]),
             ("refresh: 30s", "tokenSeconds: 60", &[".providers.files.tokenSeconds", "600"]),
             ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "known are namespace"]),
-            ("{{namespace}}-", "{{namespace-", &["}}"]),
+            ("{{namespace}}-", "{{namespace-", &["asks for another name"]),
             ("mode: init+sidecar", "mode: both", &[".defaults.mode", "init+sidecar"]),
             ("mode: init+sidecar", "\"x\\ny\": x", &[".defaults: no annotation"]),
             (

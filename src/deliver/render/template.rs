@@ -19,9 +19,9 @@ use crate::sentence::{Sentence, store_name, store_names};
 
 mod filters;
 
-/// Bytes that a template may make on its way beside its output: a quarter of what an agent has for itself
-/// (`AGENT_LIMIT`), so that it and one generation's files have room beside it.
-const HEADROOM: u64 = 8 << 20;
+/// Bytes that a template may make on its way beside its output: an eighth of what an agent has for itself
+/// (`AGENT_LIMIT`). minijinja holds up to three copies of a text while it makes one.
+const HEADROOM: u64 = 4 << 20;
 /// Bytes of data that one fuel pays for; an instruction costs one, too (minijinja 3.1, `src/vm/fuel.rs`).
 const BYTES_PER_FUEL: u64 = 64;
 

@@ -324,6 +324,12 @@ pub fn no_provider(name: &str, providers: &BTreeMap<String, ProviderConfig>) -> 
     format!("there is no provider {name:?}{}", suggestion(name, &known))
 }
 
+/// The sentence about a name between braces that is none of ours.
+fn asks_for(template: &str, other: &str) -> String {
+    let asked = shape::shown(other).map_or_else(|| "another name".to_owned(), |other| format!("{other:?}"));
+    format!("{template:?} asks for {asked}: known are namespace and service_account")
+}
+
 /// Fills `{{namespace}}` and `{{service_account}}` in.
 ///
 /// # Errors
@@ -337,7 +343,7 @@ pub fn expand(template: &str, identity: &Identity) -> Result<String, String> {
         text.push_str(match name.trim() {
             "namespace" => &identity.namespace,
             "service_account" => &identity.service_account,
-            other => return Err(format!("{template:?} asks for {other:?}: known are namespace and service_account")),
+            other => return Err(asks_for(template, other)),
         });
         rest = tail;
     }

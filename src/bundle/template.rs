@@ -424,13 +424,12 @@ impl<'a> Checker<'a> {
         let span = operation.span();
         match operation.op {
             BinOpKind::ScAnd | BinOpKind::ScOr => Ok(left.max(right)),
-            BinOpKind::Add if left.max(right) >= Kind::Flat => Err(at(span, MADE)),
+            BinOpKind::Add | BinOpKind::Concat if left.max(right) >= Kind::Flat => Err(at(span, MADE)),
             BinOpKind::Add if left == Kind::Scalar || right == Kind::Scalar => Ok(Kind::Scalar),
             BinOpKind::Add => Ok(Kind::Sum),
             BinOpKind::Mul if left.max(right) > Kind::Scalar => {
                 Err(at(span, "* repeats text and lists: write | int behind each value to multiply numbers"))
             }
-            BinOpKind::Concat if left.max(right) >= Kind::Flat => Err(at(span, MADE)),
             BinOpKind::Concat if left.max(right) == Kind::Sum => Err(at(span, SUM)),
             _ => Ok(Kind::Scalar),
         }
@@ -463,7 +462,7 @@ impl<'a> Checker<'a> {
             Effect::OwnScalar if base <= Kind::Sum => Ok(Kind::Scalar),
             _ if base == Kind::Sum => Err(at(span, SUM)),
             Effect::Element => Ok(element(base)),
-            Effect::List => self.list_filter(filter, base),
+            Effect::List => Self::list_filter(filter, base),
             Effect::Pairs | Effect::Default => Ok(base.max(Kind::Part)),
             Effect::Scalar | Effect::OwnScalar | Effect::Split if base >= Kind::Flat => Err(at(span, MADE)),
             Effect::Split => Ok(Kind::Part),
@@ -472,7 +471,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Filters that take the name of a filter or a test.
-    fn list_filter(&mut self, filter: &ast::Spanned<Filter<'a>>, base: Kind) -> Result<Kind, String> {
+    fn list_filter(filter: &ast::Spanned<Filter<'a>>, base: Kind) -> Result<Kind, String> {
         let span = filter.span();
         let mut positional = filter.args.iter().filter_map(|argument| match argument {
             CallArg::Pos(value) => Some(value),

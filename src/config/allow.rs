@@ -133,7 +133,7 @@ impl Glob {
             parts.push(match name.trim() {
                 "namespace" => Part::Namespace,
                 "service_account" => Part::ServiceAccount,
-                other => return Err(format!("{text:?} asks for {other:?}: known are namespace and service_account")),
+                other => return Err(super::asks_for(text, other)),
             });
             rest = tail;
         }

@@ -20,6 +20,7 @@ const MAX_DEPTH: usize = 64;
 pub(super) struct FilterError(&'static str);
 
 pub(super) fn add(environment: &mut Environment<'_>) {
+    environment.add_filter("join", join);
     environment.add_filter("tojson", to_json);
     environment.add_filter("urlencode", url_encode);
     environment.add_filter("b64encode", base64_encode);
@@ -42,12 +43,39 @@ fn text_of(value: &Value, problem: &'static str) -> Result<Zeroizing<String>, Er
     }
 }
 
+/// Bytes that may still be made: what is made stands there three times while it grows.
+fn room(state: &State<'_, '_>) -> usize {
+    let bytes = state.fuel_levels().map_or(u64::MAX, |(_, left)| left.saturating_mul(BYTES_PER_FUEL) / 3);
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+/// `join`: every element as it would be written, with `joiner` between them. minijinja's own counts only the result.
+fn join(state: &State<'_, '_>, value: &Value, joiner: Option<&str>) -> Result<Value, Error> {
+    let room = room(state);
+    let mut out = Buffer::default();
+    for (index, item) in value.try_iter()?.enumerate() {
+        if index > 0 {
+            out.push_str(joiner.unwrap_or_default());
+        }
+        match item.kind() {
+            ValueKind::String | ValueKind::Number | ValueKind::Bool | ValueKind::None => {
+                out.push_str(&text_of(&item, "join takes values")?);
+            }
+            ValueKind::Undefined | ValueKind::Invalid => return Err(ErrorKind::UndefinedError.into()),
+            _ => out.push_str(&Zeroizing::new(item.to_string())),
+        }
+        if out.len() > room {
+            return Err(ErrorKind::OutOfFuel.into());
+        }
+    }
+    Ok(Value::from(out.into_value().expose_str().unwrap_or_default()))
+}
+
 /// `tojson`: compact JSON (RFC 8259), keys as they stand, no blanks. Text is quoted, a number of the store keeps its
 /// digits, truth values and null keep their type.
 fn to_json(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
-    let most = state.fuel_levels().map_or(u64::MAX, |(_, left)| left.saturating_mul(BYTES_PER_FUEL));
     let mut out = Buffer::default();
-    write_json(&mut out, value, usize::try_from(most).unwrap_or(usize::MAX), 0)?;
+    write_json(&mut out, value, room(state), 0)?;
     Ok(Value::from(out.into_value().expose_str().unwrap_or_default()))
 }
 

@@ -84,18 +84,16 @@ impl<'a> Rights<'a> {
         let before =
             rights.iter().find(|right| self.old_rules_count && allowed_before(right.glob, self.identity, request));
         steps::take(0)?;
-        match before {
-            Some(right) => Ok(Some(format!(
-                "\"{request}\" is allowed to namespace {namespace:?} in this release only, since the operator's rule {:?} \
-                 does not name its parameters: write {:?}",
-                right.glob.text,
-                right.instead(request, parameters)
-            ))),
-            None => {
-                let request = shown(request);
-                Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)"))
-            }
-        }
+        let Some(right) = before else {
+            let request = shown(request);
+            return Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)"));
+        };
+        Ok(Some(format!(
+            "\"{request}\" is allowed to namespace {namespace:?} in this release only, since the operator's rule {:?} \
+             does not name its parameters: write {:?}",
+            right.glob.text,
+            right.instead(request, parameters)
+        )))
     }
 }
 

@@ -73,7 +73,9 @@ pub(super) fn render(text: &str, context: Entries, limit: u64) -> Result<SecretV
     format::check_text(&context)?;
     template::check(text, None).map_err(|problem| format!("template: {problem}"))?;
     let budget = HEADROOM.saturating_add(limit.saturating_mul(2));
-    let root = Arc::new(Node::new(context, &Arc::new(Written { bytes: AtomicU64::new(0), limit: budget })));
+    // What is written grows by doubling: half of it stands twice for a moment.
+    let written = Written { bytes: AtomicU64::new(0), limit: budget / 3 };
+    let root = Arc::new(Node::new(context, &Arc::new(written)));
     let mut out = Limited { out: Buffer::default(), limit };
     let result = run(text, Arc::clone(&root), budget, &mut out);
     if root.written.is_too_much() {

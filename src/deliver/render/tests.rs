@@ -386,6 +386,9 @@ const GREEDY: &[&str] = &[
     "{% filter upper %}{% for i in range(9999) %}{{ big }}{% endfor %}{% endfilter %}",
 ];
 
+/// Of its 36 MiB, the agent needs 7 itself, and the files, of which there may be four generations, 4.
+const MOST_KIB: u64 = 24 * 1024;
+
 #[test]
 #[ignore = "run by a_template_stays_within_the_agents_memory"]
 fn in_a_process_of_its_own() {
@@ -404,15 +407,16 @@ fn in_a_process_of_its_own() {
             ["more work or memory", "over the limit of 1048576 bytes"].iter().any(|part| problem.contains(part));
         assert!(is_told && !problem.contains("xxxx") && problem.len() < 300, "{template}: {problem}");
         let taken = peak() - before;
-        assert!(taken < 20 * 1024, "{template}: {taken} KiB");
+        assert!(taken < MOST_KIB, "{template}: {taken} KiB");
     }
     // Straight on: as many names for one value, which is kept once.
-    let names: String = (0..1200).map(|index| format!("{{% set a{index} = big %}}")).collect();
+    let names: Vec<_> = (0..1200).map(|index| format!("{{% set a{index} = big %}}")).collect();
+    let names = names.concat();
     assert_eq!(
         render_one(&json!({"file": "f", "from": "x", "template": names}), &[("x", document)]).unwrap()[0].1,
         b""
     );
-    assert!(peak() - before < 20 * 1024, "{} KiB", peak() - before);
+    assert!(peak() - before < MOST_KIB, "{} KiB", peak() - before);
 }
 
 #[test]
@@ -460,13 +464,13 @@ fn p3_an_answer_without_keys_is_no_empty_directory() {
     assert_eq!(error, "dir d: the answer has no keys, so there is no file to write (optional: true allows that)");
 }
 
-#[test]
-fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
+/// What errors are about: every leaf is a canary.
+fn canaries() -> [(&'static str, SecretTree); 7] {
     let db = tree(&json!({
         "user": "canary-user", "port": 424_242, "bad key": "canary", "none": null, "nul": "canary\0", "no64": "canary!",
         "last64": "canaryx",
     }));
-    let answers = [
+    [
         ("db", db),
         ("other", tree(&json!({"user": "canary-other"}))),
         ("bin", SecretTree::Map(BTreeMap::from([("blob".to_owned(), SecretTree::List(vec![binary()]))]))),
@@ -474,7 +478,12 @@ fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
         ("plain", SecretTree::Text("canary".into())),
         ("slash", tree(&json!({"a/b": "canary"}))),
         ("dots", tree(&json!({"..data": "canary"}))),
-    ];
+    ]
+}
+
+#[test]
+fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
+    let answers = canaries();
     for (fields, part) in [
         (json!({"file": "f", "from": "db"}), "vault:db is a document with the keys \"bad key\", last64, no64, none"),
         (json!({"file": "f", "from": "db"}), "write #key or format: json"),
@@ -500,6 +509,17 @@ fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
         (json!({"file": "f", "from": "db#last64", "decode": "base64"}), "is no base64"),
         (json!({"file": "f", "from": "bin#/blob/0", "decode": "base64"}), "the store holds bytes"),
         (json!({"dir": "d", "from": "other", "decode": "base64"}), "key \"user\" is no base64 at character 7"),
+    ] {
+        let error = render_one(&fields, &answers).expect_err(&fields.to_string());
+        assert!(error.contains(part), "{fields}: {error}");
+        assert!(!error.contains("canary") && !error.contains("424242"), "{fields}: {error}");
+    }
+}
+
+#[test]
+fn p5_p9_errors_of_templates_name_the_line_but_no_value() {
+    let answers = canaries();
+    for (fields, part) in [
         (
             json!({"file": "f", "from": {"d": "db"}, "template": "\n{{ d.usr }}"}),
             "template, line 2: d.usr is not defined; d has: \"bad key\", last64",

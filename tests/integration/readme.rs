@@ -127,12 +127,12 @@ fn words(text: &str) -> BTreeSet<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// What a configuration could have said instead: serde's complaint of a name that it does not know lists all that it
-/// does.
+/// What a configuration could have said instead: the complaint of a name that is not known lists all that are.
 pub(crate) fn accepted(config: &str) -> BTreeSet<String> {
     let error = Config::from_yaml(config).unwrap_err().to_string();
-    let (_, expected) = error.split_once(", expected ").unwrap_or_else(|| panic!("{config}: {error}"));
-    words(expected)
+    let known = ["; known are: ", " is none of "].iter().find_map(|words| error.split_once(words));
+    let (_, known) = known.unwrap_or_else(|| panic!("{config}: {error}"));
+    known.split(", ").map(str::to_owned).collect()
 }
 
 /// Fields that every provider has beside its type's. Only the source lists them: serde is asked for no others.

@@ -26,6 +26,7 @@ OBJECTS = {
     ("ConfigMap", "hushpod-config"),
     ("Deployment", NAME),
     CONFIGURATION,
+    ("NetworkPolicy", NAME),
     ("PodDisruptionBudget", NAME),
     ("Service", NAME),
     ("ServiceAccount", NAME),
@@ -194,7 +195,7 @@ def pods_get_the_image_beside_the_webhooks(t):
     def injected(*values):
         found = rendered(*(word for value in values for word in ("--set", value)))
         (config,) = found["ConfigMap", "hushpod-config"]["data"].values()
-        lines = [line.split(": ", 1) for line in config.splitlines() if line.startswith("image")]
+        lines = [line.split(": ", 1) for line in config.splitlines() if line.startswith(("image:", "imagePullPolicy:"))]
         return webhook_pod(found)[1]["image"], *(text for _, text in sorted(lines))
 
     own = ["image.repository=r.example/hushpod", "image.tag=1.2"]

@@ -230,7 +230,8 @@ def p9_environment_refusals(t):
     t.refused(own, "hushpod-bin")
     value = canary()
     t.create(pod("path", asking(t.secret(path="bad", PATH=value))))
-    message = t.terminated("path", "app", "PATH is reserved")
+    message = t.terminated("path", "app", "line 1: the key is reserved")
+    check("PATH" not in message, "a name that only the store knows in the termination message")
     check(value not in message, "a value in the termination message")
 
 

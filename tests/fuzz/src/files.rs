@@ -126,7 +126,8 @@ pub(crate) fn template(input: &[u8]) {
     if let Err(problem) = hushpod::bundle::template::check(text, None) {
         return assert!(!problem.is_empty(), "an empty message");
     }
-    let document = json!({"a": "canary", "s": {"a": "canary", "l": ["canary", "b"], "n": 1.5, "t": true, "none": null}});
+    let document =
+        json!({"a": "canary", "s": {"a": "canary", "l": ["canary", "b"], "n": 1.5, "t": true, "none": null}});
     let tree = SecretTree::from_json(document.to_string().as_bytes()).expect("a document");
     let request = Request { provider: "x".to_owned(), path: "x".to_owned(), params: BTreeMap::new() };
     let item = PlannedItem {

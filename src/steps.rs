@@ -57,6 +57,14 @@ pub fn within<T>(budget: u64, work: impl FnOnce() -> T) -> (T, u64) {
 /// [`OverBudget`] if there are no more.
 pub fn take(steps: usize) -> Result<(), OverBudget> {
     spend(steps);
+    check()
+}
+
+/// Whether there are steps left, after some that could not fail.
+///
+/// # Errors
+/// [`OverBudget`] if there are none.
+pub fn check() -> Result<(), OverBudget> {
     if LEFT.get() == 0 { Err(OverBudget) } else { Ok(()) }
 }
 

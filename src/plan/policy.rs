@@ -83,7 +83,7 @@ impl<'a> Rights<'a> {
         let namespace = &self.identity.namespace;
         let before =
             rights.iter().find(|right| self.old_rules_count && allowed_before(right.glob, self.identity, request));
-        steps::take(0)?;
+        steps::check()?;
         let Some(right) = before else {
             let request = shown(request);
             return Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)"));

@@ -146,7 +146,7 @@ impl Injector {
             patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
         }
         add_pull_secrets(&mut patched, config);
-        steps::take(0)?;
+        steps::check()?;
         Ok(Mutation { patch: patched.into_patch(), warnings })
     }
 }

@@ -1,4 +1,4 @@
-# moto in a Python environment of its own.
+# moto.
 # shellcheck shell=bash
 
 MOTO_VERSION=5.2.5
@@ -10,23 +10,6 @@ moto_address() {
   if [[ -e $KUBECONFIG ]]; then echo "$ADDRESS"; else echo 127.0.0.1; fi
 }
 
-moto_install() {
-  local missing=() package
-  [[ -e $MOTO/complete ]] && return
-  for package in python3 python3-venv; do
-    [[ $(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
-  done
-  if ((${#missing[@]})); then
-    apt-get update -qq
-    apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}" >/dev/null
-  fi
-  say "installing moto $MOTO_VERSION"
-  rm -rf "$MOTO"
-  mkdir -p "$CACHE"
-  python3 -m venv "$MOTO"
-  "$MOTO/bin/pip" install --quiet --disable-pip-version-check --no-input "moto[server]==$MOTO_VERSION" >&2
-  touch "$MOTO/complete"
-}
 
 moto_answers() {
   curl -fsS --cacert "$PKI/moto-authority.crt" "https://$1:$MOTO_PORT/moto-api/data.json"
@@ -35,7 +18,7 @@ moto_answers() {
 moto_up() {
   local address
   address=$(moto_address)
-  moto_install
+  python_environment "$MOTO" "moto[server]==$MOTO_VERSION"
   # Not the cluster's authority, nor Vault's: a client that took the wrong one must fail.
   authority moto-authority
   leaf moto-authority moto /CN=moto \

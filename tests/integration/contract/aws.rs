@@ -2,7 +2,8 @@
 //!
 //! Against moto: set `HUSHPOD_CONTRACT_AWS` to its address and, if that is no `http://`, `HUSHPOD_CONTRACT_AWS_CACERT` to
 //! a file with its authority. The suite makes secrets and parameters named `hushpod-…` there, and leaves them. moto looks
-//! at no signature, no right and no token: what is about those is the fake's alone.
+//! at no signature, no right and no token: what is about those is the fake's alone. A server that looks at rights, as
+//! ministack does, is told with `HUSHPOD_CONTRACT_AWS_IAM=yes`: the suite then makes its roles there, too.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ mod subject;
 
 pub(crate) use subject::{Parameters, Secrets};
 
-/// Runs each case against the fake, and against moto if there is one.
+/// Runs each case against the fake, and against moto if there is one; those of rights where rights are looked at.
 macro_rules! contract {
     ($($case:ident),* $(,)?) => {
         mod fake {
@@ -40,6 +41,16 @@ macro_rules! contract {
         mod real {
             $(#[tokio::test] async fn $case() {
                 if let Some(store) = super::Store::real() { super::$case(&store).await }
+            })*
+        }
+    };
+    (of_rights: $($case:ident),* $(,)?) => {
+        mod fake_rights {
+            $(#[tokio::test] async fn $case() { super::$case(&super::Store::fake().await).await })*
+        }
+        mod real_rights {
+            $(#[tokio::test] async fn $case() {
+                if let Some(store) = super::Store::real().filter(|store| store.has_rights) { super::$case(&store).await }
             })*
         }
     };
@@ -52,6 +63,8 @@ struct Store {
     ca: Option<String>,
     client: Client,
     fake: Option<FakeAws>,
+    /// Whether it looks at what a role may do.
+    has_rights: bool,
     /// Makes names of this case unlike those of all others.
     id: String,
     counter: Cell<u32>,
@@ -70,6 +83,9 @@ struct Pod {
 
 const SUBJECT: &str = "system:serviceaccount:shop:web";
 
+/// Who signs the tokens, without `https://`.
+const ISSUER: &str = "issuer.test";
+
 /// All that the README's policies allow, and no more.
 const RIGHTS: [&str; 6] = [
     "secretsmanager:GetSecretValue",
@@ -86,7 +102,7 @@ impl Store {
     async fn fake() -> Self {
         let fake = FakeAws::start().await;
         let store = Self::new(fake.url(), Some(fake.certificates.ca.clone()));
-        Self { fake: Some(fake), ..store }
+        Self { fake: Some(fake), has_rights: true, ..store }
     }
 
     fn real() -> Option<Self> {
@@ -96,14 +112,15 @@ impl Store {
             return None;
         };
         let ca = variable("HUSHPOD_CONTRACT_AWS_CACERT").map(|file| std::fs::read_to_string(file).unwrap());
-        Some(Self::new(address, ca))
+        Some(Self { has_rights: variable("HUSHPOD_CONTRACT_AWS_IAM").is_some(), ..Self::new(address, ca) })
     }
 
     fn new(address: String, ca: Option<String>) -> Self {
         let parsed = Address::parse(&address).unwrap();
         let client = Client::new(parsed, ca.as_deref(), Limits::default(), &Matcher::builder().build()).unwrap();
         let id = format!("{:x}", std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos());
-        Self { address, ca, client, fake: None, id, counter: Cell::new(0), versions: RefCell::default() }
+        let (counter, versions) = (Cell::new(0), RefCell::default());
+        Self { address, ca, client, fake: None, has_rights: false, id, counter, versions }
     }
 
     /// The requests since the last time, if they can be known.
@@ -120,13 +137,29 @@ impl Store {
         let target = format!("{}.{operation}", if service == "ssm" { "AmazonSSM" } else { service });
         let host = self.address.split("://").nth(1).unwrap();
         let body = body.to_string().into_bytes();
-        let headers = signature::sign_call(ADMIN, (REGION, service), host, &target, &body);
+        let headers = signature::sign_call(ADMIN, (REGION, service), host, Some(&target), &body);
         let mut call = Call::new(Method::POST, "").body(body.into(), "application/x-amz-json-1.1");
         for (name, value) in headers {
             call = call.header(name.parse().unwrap(), value.parse().unwrap());
         }
         let response = self.client.send(call).await.unwrap();
         (response.status.as_u16(), serde_json::from_slice(&response.body).unwrap_or(Value::Null))
+    }
+
+    /// A call to IAM, which speaks forms and is in one region for all.
+    async fn must_manage(&self, operation: &str, fields: &[(&str, &str)]) {
+        let all = [("Action", operation), ("Version", "2010-05-08")];
+        let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
+        let pairs = all.iter().chain(fields).map(|(name, value)| format!("{name}={}", encode(value)));
+        let body = pairs.collect::<Vec<_>>().join("&").into_bytes();
+        let host = self.address.split("://").nth(1).unwrap();
+        let headers = signature::sign_call(ADMIN, ("us-east-1", "iam"), host, None, &body);
+        let mut call = Call::new(Method::POST, "").body(body.into(), "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            call = call.header(name.parse().unwrap(), value.parse().unwrap());
+        }
+        let response = self.client.send(call).await.unwrap();
+        assert_eq!(response.status.as_u16(), 200, "{operation}: {}", String::from_utf8_lossy(&response.body));
     }
 
     async fn must(&self, service: &str, operation: &str, body: Value) -> Value {
@@ -172,16 +205,24 @@ impl Store {
     }
 
     /// A pod that may read everything whose name begins so.
-    fn pod(&self, prefix: &str) -> Pod {
+    async fn pod(&self, prefix: &str) -> Pod {
         let rights = RIGHTS.map(|action| (action, if action.ends_with(":BatchGetSecretValue") { "" } else { prefix }));
-        self.pod_with(&rights)
+        self.pod_with(&rights).await
     }
 
     /// A pod with these rights.
-    fn pod_with(&self, rights: &[(&str, &str)]) -> Pod {
-        let role = format!("arn:aws:iam::{ACCOUNT}:role/{}", self.name("role"));
+    async fn pod_with(&self, rights: &[(&str, &str)]) -> Pod {
+        let name = self.name("role");
+        let role = format!("arn:aws:iam::{ACCOUNT}:role/{name}");
         if let Some(fake) = &self.fake {
             fake.put_role(&role, SUBJECT, rights);
+        } else if self.has_rights {
+            self.must_manage("CreateRole", &[("RoleName", &name), ("AssumeRolePolicyDocument", &trust())]).await;
+            let policy =
+                json!({"Version": "2012-10-17", "Statement": rights.iter().map(statement).collect::<Vec<_>>()});
+            let policy =
+                [("RoleName", name.as_str()), ("PolicyName", "suite"), ("PolicyDocument", &policy.to_string())];
+            self.must_manage("PutRolePolicy", &policy).await;
         }
         self.pod_that(json!({}), Some(&role), "sts.amazonaws.com")
     }
@@ -190,7 +231,11 @@ impl Store {
     fn pod_that(&self, auth: Value, role: Option<&str>, audience: &str) -> Pod {
         let dir = tempfile::tempdir().unwrap();
         let token_file = dir.path().join("token");
-        std::fs::write(&token_file, token::sign(&json!({"aud": [audience], "sub": SUBJECT}), 600)).unwrap();
+        std::fs::write(
+            &token_file,
+            token::sign(&json!({"iss": format!("https://{ISSUER}"), "aud": [audience], "sub": SUBJECT}), 600),
+        )
+        .unwrap();
         let settings = json!({"region": REGION, "endpoint": self.address, "stsEndpoint": self.address, "ca": self.ca,
             "auth": auth});
         let role = role.map(str::to_owned);
@@ -230,6 +275,27 @@ impl Pod {
     fn show(&self, claims: &Value, expires_in: i64) {
         std::fs::write(&self.token_file, token::sign(claims, expires_in)).unwrap();
     }
+}
+
+/// Lets the pod's service account take a role.
+fn trust() -> String {
+    let provider = format!("arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER}");
+    let subject = json!({format!("{ISSUER}:sub"): SUBJECT});
+    // Kubernetes writes audiences as a list, which AWS takes as one text where it is one, and ministack does not.
+    let audience = json!({format!("{ISSUER}:aud"): "sts.amazonaws.com"});
+    let claims = json!({"StringEquals": subject, "ForAnyValue:StringEquals": audience});
+    json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "sts:AssumeRoleWithWebIdentity",
+        "Principal": {"Federated": provider}, "Condition": claims}]})
+    .to_string()
+}
+
+/// The right to an action on all secrets whose names begin so; of parameters ministack looks at no names.
+fn statement(&(action, prefix): &(&str, &str)) -> Value {
+    let resource = match action.split_once(':').unwrap().0 {
+        "secretsmanager" if !prefix.is_empty() => format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{prefix}*"),
+        _ => "*".to_owned(),
+    };
+    json!({"Effect": "Allow", "Action": action, "Resource": resource})
 }
 
 /// What a request asked for.

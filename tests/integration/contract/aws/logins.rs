@@ -19,7 +19,7 @@ fn logins(operations: &[String]) -> usize {
 
 async fn a_role_is_taken_once_and_handed_over(store: &Store) {
     let name = secret(store).await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let (mut first, request) = (pod.secrets(), pod.secret(&name));
     assert!(first.session().is_none());
     store.seen();
@@ -38,7 +38,7 @@ async fn a_role_is_taken_once_and_handed_over(store: &Store) {
 
 async fn credentials_are_replaced_before_they_end(store: &Store) {
     let name = secret(store).await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut secrets = pod.secrets();
     assert_eq!(text(&mut secrets, &pod.secret(&name)).await, "canary");
     let old = secrets.session().unwrap().token;
@@ -90,7 +90,7 @@ async fn a_wrong_key_is_tried_once() {
 async fn keys_that_aws_no_longer_knows_are_replaced_once() {
     let store = Store::fake().await;
     let name = secret(&store).await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut secrets = pod.secrets();
     let request = pod.secret(&name);
     for end in [FakeAws::forget_keys, FakeAws::expire_keys] {
@@ -108,7 +108,7 @@ async fn keys_that_aws_no_longer_knows_are_replaced_once() {
 async fn a_wrong_clock_is_told_after_the_login_too() {
     let store = Store::fake().await;
     let name = secret(&store).await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut secrets = pod.secrets();
     assert_eq!(text(&mut secrets, &pod.secret(&name)).await, "canary");
     for seconds in [600, -600] {
@@ -130,7 +130,7 @@ async fn a_login_refused_says_what_to_check() {
         (claims("sts.amazonaws.com", "system:serviceaccount:shop:other"), 600, "trust policy"),
         (claims("sts.amazonaws.com", SUBJECT), -600, "check the clocks"),
     ] {
-        let pod = store.pod(&name);
+        let pod = store.pod(&name).await;
         pod.show(&claims, life);
         store.seen();
         let mut secrets = pod.secrets();
@@ -143,7 +143,7 @@ async fn a_login_refused_says_what_to_check() {
         pod.show(&json!({"aud": ["sts.amazonaws.com"], "sub": SUBJECT}), 600);
         assert_eq!(text(&mut secrets, &pod.secret(&name)).await, "canary");
     }
-    let mut pod = store.pod(&name);
+    let mut pod = store.pod(&name).await;
     pod.login.role = Some("web".to_owned());
     let error = refused(&mut pod.secrets(), &pod.secret(&name)).await;
     assert_error(&error, ErrorKind::Denied, &["write arn:aws:iam::<account>:role/<name>"]);
@@ -153,7 +153,7 @@ async fn a_login_refused_says_what_to_check() {
 async fn failures_of_a_login_have_a_kind() {
     let store = Store::fake().await;
     let name = secret(&store).await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut secrets = pod.secrets();
     let xml = |code: &str| format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>canary");
     let unavailable = ErrorKind::Unavailable;
@@ -231,7 +231,7 @@ async fn each_method_serves_both_stores() {
     let name = secret(&store).await;
     store.put_parameter(&format!("/{name}"), "SecureString", "canary").await;
     // Its role may read both.
-    let job = store.pod("");
+    let job = store.pod("").await;
     for (auth, audience, login) in methods(&store, &job) {
         let told = auth.to_string();
         let pod = store.pod_that(auth, job.login.role.as_deref(), audience);
@@ -255,7 +255,7 @@ async fn each_method_serves_both_stores() {
 async fn refusals_of_every_kind_are_told_apart() {
     let store = Store::fake().await;
     let name = secret(&store).await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut secrets = pod.secrets();
     let throttled = ErrorKind::Throttled { retry_after: None };
     for (status, code, kind, part) in [

@@ -21,7 +21,7 @@ fn calls(store: &Store) -> Option<Vec<(String, bool)>> {
 
 async fn parameters_of_every_type_are_read(store: &Store) {
     let root = format!("/{}", store.name("types"));
-    let pod = store.pod(&root);
+    let pod = store.pod(&root).await;
     let mut parameters = pod.parameters();
     for (kind, needs_decryption) in [("String", false), ("StringList", false), ("SecureString", true)] {
         let name = format!("{root}/{kind}");
@@ -48,7 +48,7 @@ async fn versions_and_labels_are_read_beside_the_present_one(store: &Store) {
     }
     let label = json!({"Name": name, "ParameterVersion": 2, "Labels": ["stable"]});
     store.must("ssm", "LabelParameterVersion", label).await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut parameters = pod.parameters();
     let references = ["", "?version=1", "?version=stable", "?version=3"];
     let requests = references.map(|version| pod.parameter(&format!("{name}{version}")));
@@ -65,7 +65,7 @@ async fn versions_and_labels_are_read_beside_the_present_one(store: &Store) {
 async fn shared_parameters_are_read_by_their_arn(store: &Store) {
     let name = format!("/{}/db", store.name("shared"));
     store.put_parameter(&name, "SecureString", "canary").await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut parameters = pod.parameters();
     let arn = pod.parameter(&format!("ssm:arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{name}"));
     assert_eq!(text(&mut parameters, &arn).await, "canary");
@@ -77,7 +77,7 @@ async fn a_tree_is_a_document_of_its_parameters(store: &Store) {
         store.put_parameter(&format!("{root}/{name}"), kind, &format!("canary-{name}")).await;
     }
     store.put_parameter(&format!("{root}-beside/user"), "String", "canary-beside").await;
-    let pod = store.pod(&root);
+    let pod = store.pod(&root).await;
     let mut parameters = pod.parameters();
     let requests = [pod.parameter(&format!("{root}/"))];
     let answer = fresh(read(&mut parameters, &requests[0]).await);
@@ -100,7 +100,7 @@ async fn a_tree_of_many_pages_is_read_whole(store: &Store) {
     for number in 0..23 {
         store.put_parameter(&format!("{root}/p{number}"), "String", &format!("canary-{number}")).await;
     }
-    let pod = store.pod(&root);
+    let pod = store.pod(&root).await;
     let mut parameters = pod.parameters();
     store.seen();
     let answer = fresh(read(&mut parameters, &pod.parameter(&format!("{root}/"))).await);
@@ -113,7 +113,7 @@ async fn a_tree_of_many_pages_is_read_whole(store: &Store) {
 async fn an_empty_tree_is_missing(store: &Store) {
     let root = format!("/{}", store.name("tree"));
     store.put_parameter(&format!("{root}/user"), "String", "canary").await;
-    let pod = store.pod(&root);
+    let pod = store.pod(&root).await;
     let mut parameters = pod.parameters();
     let requests = [pod.parameter(&format!("{root}/"))];
     let held = [fresh(read(&mut parameters, &requests[0]).await).version];
@@ -124,7 +124,7 @@ async fn an_empty_tree_is_missing(store: &Store) {
 
 async fn many_parameters_take_few_calls(store: &Store) {
     let root = format!("/{}", store.name("many"));
-    let pod = store.pod(&root);
+    let pod = store.pod(&root).await;
     let mut requests = Vec::new();
     for number in 0..20 {
         let name = format!("{root}/p{number}");
@@ -150,7 +150,7 @@ async fn a_parameter_made_anew_is_another_although_its_number_is_the_same() {
     let store = Store::fake().await;
     let name = format!("/{}", store.name("again"));
     store.put_parameter(&name, "SecureString", "canary-1").await;
-    let pod = store.pod(&name);
+    let pod = store.pod(&name).await;
     let mut parameters = pod.parameters();
     let requests = [pod.parameter(&name)];
     let held = [fresh(read(&mut parameters, &requests[0]).await).version];
@@ -168,7 +168,7 @@ async fn one_denied_parameter_does_not_cost_the_others() {
         store.put_parameter(&format!("{root}/{name}"), "SecureString", &format!("canary-{name}")).await;
     }
     let open = format!("{root}/open-");
-    let pod = store.pod_with(&[("ssm:GetParameters", &open), ("kms:Decrypt", &open)]);
+    let pod = store.pod_with(&[("ssm:GetParameters", &open), ("kms:Decrypt", &open)]).await;
     let mut parameters = pod.parameters();
     let requests = ["open-1", "closed", "open-2"].map(|name| pod.parameter(&format!("{root}/{name}")));
     // All together, each alone; from then on the denied one alone, the others together.
@@ -195,7 +195,7 @@ async fn what_cannot_be_decrypted_in_a_tree_withholds_itself_alone() {
     let open = format!("{root}/open-");
     let rights =
         [("ssm:GetParameters", root.as_str()), ("ssm:GetParametersByPath", root.as_str()), ("kms:Decrypt", &open)];
-    let pod = store.pod_with(&rights);
+    let pod = store.pod_with(&rights).await;
     let (mut one, mut two) = (pod.parameters(), pod.parameters());
     let request = pod.parameter(&format!("{root}/"));
     let answer = fresh(read(&mut one, &request).await);
@@ -220,7 +220,7 @@ async fn what_cannot_be_decrypted_names_the_right_that_lacks() {
     let store = Store::fake().await;
     let name = format!("/{}", store.name("locked"));
     store.put_parameter(&name, "SecureString", "canary").await;
-    let pod = store.pod_with(&[("ssm:GetParameters", &name)]);
+    let pod = store.pod_with(&[("ssm:GetParameters", &name)]).await;
     let error = refused(&mut pod.parameters(), &pod.parameter(&name)).await;
     assert_error(&error, ErrorKind::Denied, &["lacks kms:Decrypt"]);
 }
@@ -230,7 +230,7 @@ async fn there_are_no_leases() {
     let store = Store::fake().await;
     let root = format!("/{}", store.name("unleased"));
     store.put_parameter(&format!("{root}/db"), "SecureString", "canary").await;
-    let pod = store.pod(&root);
+    let pod = store.pod(&root).await;
     for reference in [format!("{root}/db"), format!("{root}/")] {
         assert_no_leases(&mut pod.parameters(), &pod.parameter(&reference)).await;
     }

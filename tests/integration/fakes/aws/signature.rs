@@ -73,18 +73,19 @@ pub(crate) fn sign_call(
     (key_id, secret): (&str, &str),
     (region, service): (&str, &str),
     host: &str,
-    target: &str,
+    target: Option<&str>,
     body: &[u8],
 ) -> Vec<(&'static str, String)> {
     let now = DateTime::from_secs(DateTime::from(std::time::SystemTime::now()).secs()).fmt(Format::DateTime).unwrap();
     let at: String = now.chars().filter(|c| !"-:".contains(*c)).collect();
-    let headers = BTreeMap::from([("host", host), ("x-amz-date", at.as_str()), ("x-amz-target", target)]);
+    let mut headers = BTreeMap::from([("host", host), ("x-amz-date", at.as_str())]);
+    headers.extend(target.map(|target| ("x-amz-target", target)));
     let signature = of(secret, region, service, &headers, body);
     let scope = format!("{key_id}/{}/{region}/{service}/aws4_request", &at[..8]);
-    let authorization = format!(
-        "AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date;x-amz-target, Signature={signature}"
-    );
-    vec![("x-amz-date", at), ("x-amz-target", target.to_owned()), ("authorization", authorization)]
+    let names = headers.keys().copied().collect::<Vec<_>>().join(";");
+    let authorization = format!("AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders={names}, Signature={signature}");
+    let target = target.map(|target| ("x-amz-target", target.to_owned()));
+    [("x-amz-date", at), ("authorization", authorization)].into_iter().chain(target).collect()
 }
 
 #[test]

@@ -32,7 +32,7 @@ use tower_service::Service;
 use tracing::{debug, error, warn};
 
 use self::body::InFlight;
-use self::limits::{HEAD, HEADER_LIST, RECORD, SOCKET, STREAMS, TLS_SEND, WINDOW};
+use self::limits::{HEAD, HEADER_LIST, OPENING_SOCKET, RECORD, SOCKET, STREAMS, TLS_SEND, WINDOW};
 pub use self::limits::{Limits, WORKERS};
 use self::peers::{Peer, Peers, Seat};
 
@@ -41,6 +41,7 @@ mod body;
 mod exchange;
 mod limits;
 pub mod metrics;
+mod opening;
 mod peers;
 pub mod readiness;
 pub mod tls;
@@ -211,11 +212,11 @@ impl Server {
     }
 }
 
-/// Accepted connections have the listener's buffers.
+/// Accepted connections have the listener's buffers, until their first words are whole.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
     socket.set_reuseaddr(true)?;
-    socket.set_recv_buffer_size(SOCKET)?;
+    socket.set_recv_buffer_size(OPENING_SOCKET)?;
     socket.set_send_buffer_size(SOCKET)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -306,10 +307,11 @@ impl Shared {
         }
     }
 
-    /// A client that says nothing has nothing of ours but its place: it is waited for without a buffer.
+    /// A client whose first words are not whole has nothing of ours but its place in the list.
     async fn hear(self: &Arc<Self>, stream: TcpStream, peer: &Arc<Peer>) {
-        match timeout(self.limits.handshake, stream.readable()).await {
-            Ok(Ok(())) => {}
+        match timeout(self.limits.handshake, opening::is_whole(&stream, self.tls.is_some())).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return debug!("left before it had asked"),
             Ok(Err(error)) => return debug!(%error, "connection ended"),
             Err(_) => return debug!("no word in time"),
         }

@@ -14,6 +14,12 @@ pub const WORKERS: usize = 2;
 /// Bytes of the kernel's buffers of a connection, each way, as they are asked for; Linux takes double (socket(7)).
 pub(super) const SOCKET: u32 = 32 * 1024;
 
+/// The same of a client whose first words are not whole.
+pub(super) const OPENING_SOCKET: u32 = 8 * 1024;
+
+/// Bytes of first words that are enough to be let in, whole or not: a TLS client begins with 300 bytes to 2 KiB.
+pub(super) const OPENING: usize = 4 * KIB;
+
 /// The largest record of TLS, with its header (RFC 8446 §5.2).
 pub(super) const RECORD: usize = 5 + (16 * KIB) + 256;
 
@@ -39,7 +45,7 @@ const HANDSHAKE: usize = 0xffff;
 /// A connection's task and its place among the others, with what the runtime and rustls keep for each.
 const TASK: usize = 16 * KIB;
 
-/// The same of a connection that has not sent a byte.
+/// The same of a connection whose first words are not whole.
 const SILENT_TASK: usize = 2 * KIB;
 
 /// What a head takes, times its bytes on the wire: each field has an entry of its own, however short it is.
@@ -51,8 +57,9 @@ pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// Bytes of a body a second.
 pub(super) const LEAST_RATE: usize = 64 * KIB;
 
-/// Connections that have not sent a byte: they wait in a list, and have no buffers of ours.
-pub(super) const SILENT: usize = 512;
+/// Connections whose first words are not whole, or who wait for their turn: they wait in a list, and have no buffers of
+/// ours.
+pub(super) const SILENT: usize = 256;
 
 /// How long a client that was let in is safe from having to make room: a handshake takes a few milliseconds, and many at
 /// once a few more.
@@ -61,7 +68,7 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// What clients may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For the first byte, and again for the TLS handshake.
+    /// For the first words, and again for the TLS handshake.
     pub handshake: Duration,
     /// From the handshake to the end of the first request's head.
     pub first_request: Duration,
@@ -118,8 +125,8 @@ impl Limits {
         answer: Duration::from_secs(5),
         body: 3 * MIB,
         own: 256 * KIB,
-        shared: 12 * MIB,
-        connections: 64,
+        shared: 10 * MIB,
+        connections: 56,
         waiting: 40,
         http2: 12,
         keep_alive: true,
@@ -139,7 +146,8 @@ impl Limits {
         // being written; HPACK's tables; a task and a head of each stream.
         let stream = PARSED * HEADER_LIST as usize + TASK / 4;
         let http2 = WINDOW as usize * 3 / 2 + 2 * 16 * KIB + 2 * 4 * KIB + STREAMS as usize * stream;
-        let silent = SILENT * SILENT_TASK;
+        // What they sent so far is in the kernel, and none of what we send.
+        let silent = SILENT * (SILENT_TASK + 2 * OPENING_SOCKET as usize);
         silent + self.connections * (transport + tls + http1 + self.own) + self.http2 * http2 + self.shared
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicUsize;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::serve::limits::{GRACE, LEAST_RATE, PATIENCE};
+use crate::serve::limits::{GRACE, LEAST_RATE, OPENING, PATIENCE};
 
 /// Bytes that are left free of what one connection may hold, so that numbers are small.
 fn limits() -> Limits {
@@ -81,18 +81,21 @@ async fn those_who_ask_nothing_make_room_for_each_other_and_cost_no_one_else_a_p
     for _ in 0..100 {
         silent.push(TcpStream::connect(client.address).await.unwrap());
     }
-    let again = client.clone();
-    let late = tokio::spawn(async move { client.post("x").await.unwrap().0 });
-    // They are not even in its way.
-    clock.until_finished(&late).await;
-    assert_eq!(late.await.unwrap(), StatusCode::OK);
-    // Those who begin and go no further leave one by one, each when it had its time.
+    // Neither those who say nothing, nor those who begin, are even in the way of others.
+    for word in [&b""[..], b"\x16\x03\x01"] {
+        for stream in &mut silent {
+            stream.write_all(word).await.unwrap();
+        }
+        // No time passes meanwhile: nobody is waited for.
+        assert_eq!(client.post("x").await.unwrap().0, StatusCode::OK);
+    }
+    // Those who say enough to be let in, and go no further, leave one by one, each when it had its time.
     for stream in &mut silent {
-        // Some may be gone.
-        let _ = stream.write_all(b"\x16").await;
+        // The first half of a record that is as long as any.
+        stream.write_all(&[&[0x40, 0x00][..], &[0; OPENING]].concat()).await.unwrap();
     }
     HandClock::turns().await;
-    let late = tokio::spawn(async move { again.post("x").await.unwrap().0 });
+    let late = tokio::spawn(async move { client.post("x").await.unwrap().0 });
     let took = clock.until_finished(&late).await;
     assert!(took <= 101.0 * PATIENCE.as_secs_f64() + 1.0, "{took}");
     assert_eq!(late.await.unwrap(), StatusCode::OK);

@@ -23,9 +23,7 @@ PROBE_SECONDS = 1.0
 PROBE_SECONDS_SHORT = 5.0
 # kube-apiserver gives up on the chart's webhook.
 REVIEW_SECONDS = 5.0
-# So many failed probes, one after the other, end a container.
-PROBES_IN_A_ROW = 3
-MOST_REVIEWS_FAILED = 0.05
+MOST_FAILED = 0.05
 
 CONFIG = """\
 image: registry.example/hushpod:0.1.0
@@ -69,7 +67,6 @@ class Asked:
     def __init__(self):
         self.times = {"review": [], "probe": []}
         self.failures = {"review": [], "probe": []}
-        self.in_a_row = self.most_in_a_row = 0
 
     def note(self, kind, ask):
         start = time.monotonic()
@@ -77,11 +74,8 @@ class Asked:
             ask()
         except (OSError, ssl.SSLError, EOFError, ValueError) as error:
             self.failures[kind].append(f"{type(error).__name__}: {error}")
-            self.in_a_row += kind == "probe"
         else:
             self.times[kind].append(time.monotonic() - start)
-            self.in_a_row = 0 if kind == "probe" else self.in_a_row
-        self.most_in_a_row = max(self.in_a_row, self.most_in_a_row)
 
     def count(self, kind):
         return len(self.times[kind]) + len(self.failures[kind])
@@ -156,14 +150,10 @@ def judged(name, attacked, undisturbed):
         return [name, "it DIED", "", "", ""], [f"{name}: the webhook ended"]
     row = [name]
     asked, twin = attacked.asked, undisturbed.asked
-    too_many = {
-        "review": len(asked.failures["review"]) > max(1, MOST_REVIEWS_FAILED * asked.count("review")),
-        "probe": asked.most_in_a_row >= PROBES_IN_A_ROW,
-    }
     for kind in ("review", "probe"):
         failures = asked.failures[kind]
         row.append(f"{len(asked.times[kind])}/{asked.count(kind)}")
-        if not asked.times[kind] or too_many[kind]:
+        if not asked.times[kind] or len(failures) > max(1, MOST_FAILED * asked.count(kind)):
             last = failures[-1] if failures else "nothing was asked"
             problems.append(f"{name}: {len(failures)} of {asked.count(kind)} {kind}s had no answer; the last: {last}")
         if asked.times[kind] and twin.times[kind]:

@@ -233,6 +233,32 @@ def silent(target):
     together(lambda: keeps_open(target, target.plain, 256), 4)
 
 
+def half_words(target):
+    """Clients that begin and go no further: a byte, half a TLS greeting or a whole one, half a head for the probes' port"""
+    greeting = client_hello()
+
+    def open_one():
+        if random.random() < 0.25:
+            connection = target.plain(target.admin)
+            connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+            return connection
+        connection = target.plain()
+        connection.sendall(random.choice([greeting[:1], greeting[:100], greeting]))
+        return connection
+
+    together(lambda: keeps_open(target, open_one, 256), 4)
+
+
+def client_hello():
+    """What a TLS client says first."""
+    outgoing = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    return outgoing.read()
+
+
 def slow_bodies(target):
     """Bodies of a byte a second, on as many connections as there may be"""
 
@@ -320,6 +346,7 @@ def attacks():
         idle_http2,
         idle_probes,
         silent,
+        half_words,
         slow_bodies,
         deaf,
     ]

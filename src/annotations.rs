@@ -8,13 +8,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{self, Bundle, FileMode, Format, Item, Target, VolumePath, one_line, suggestion};
+use crate::contract::{ENV_DIR, PREFIX};
 use crate::environment::check_name;
 use crate::quantity::Amount;
 use crate::reference::is_provider_name;
 use crate::steps::{self, OverBudget};
-
-/// Any annotation under this prefix opts a pod in.
-pub const PREFIX: &str = "hushpod.dev/";
 
 /// One annotation key (without [`PREFIX`]), for documentation and for parsing.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +71,6 @@ keys! {
 
 /// Most bytes of all annotations under [`PREFIX`], keys and values. Kubernetes takes 256 KiB of everybody's together.
 pub const MAX_BYTES: usize = 128 * 1024;
-
-/// Directory of the volume with one file for each variable of [`ENV_VARIABLE`]: bytes stay as they are.
-pub const ENV_DIR: &str = ".hushpod-env";
 
 /// `restart` without a jitter of its own. Twenty replicas that take five seconds each to be back have more than four
 /// down at once in one rotation out of two hundred then; see the README for others.

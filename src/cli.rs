@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::annotations::parse_duration;
+use crate::contract::AGENT_NAME;
 use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
@@ -187,7 +188,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
 
 async fn run_demo(args: DemoArgs) -> ExitCode {
     let DemoArgs { json, rotations, agent } = args;
-    let beside = || std::env::current_exe().unwrap_or_default().with_file_name("hushpod-agent");
+    let beside = || std::env::current_exe().unwrap_or_default().with_file_name(AGENT_NAME);
     let settings = DemoSettings { json, rotations, agent: agent.unwrap_or_else(beside) };
     let mut out = std::io::stdout();
     // What was set up goes with the future that is not polled any more.

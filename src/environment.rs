@@ -10,10 +10,6 @@ const MAX_NAME_BYTES: usize = 255;
 /// arguments and environment (execve(2)); the rest is the container's own.
 pub const MAX_TOTAL_BYTES: usize = 1024 * 1024;
 
-/// Directory of a volume with one file for each generation that was delivered to it, where the pod has a metrics port:
-/// whoever runs with variables of a generation holds a lock on its file, which the agent sees.
-pub const RUNNING: &str = "..running";
-
 /// Variables that change which code runs, or where the platform's own clients connect to: whoever can write a secret
 /// must not be able to take the process over. A `*` at the end stands for any characters. The README has the same list.
 pub const RESERVED: &[&str] = &[

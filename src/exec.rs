@@ -17,6 +17,7 @@ mod status;
 mod supervise;
 
 use crate::annotations::OnChange;
+use crate::contract::{EXEC_COMMAND, TERMINATION_LOG};
 use arguments::{CommandLine, UsageError};
 use read::{ReadError, Reading};
 
@@ -83,10 +84,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     match word.to_str() {
-        Some("exec") => {
+        Some(EXEC_COMMAND) => {
             let (result, log) = match CommandLine::parse(arguments) {
                 Ok(arguments) => (run(&arguments), arguments.termination_log),
-                Err(error) => (Err(error.into()), PathBuf::from(arguments::TERMINATION_LOG)),
+                Err(error) => (Err(error.into()), PathBuf::from(TERMINATION_LOG)),
             };
             ExitCode::from(result.unwrap_or_else(|error| {
                 let public = format!("hushpod-agent exec: {}", error.public());

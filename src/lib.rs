@@ -8,6 +8,7 @@ pub mod agent;
 pub mod annotations;
 pub mod bundle;
 pub mod config;
+pub mod contract;
 pub mod deliver;
 pub mod dotenv;
 pub mod environment;

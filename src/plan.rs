@@ -10,16 +10,16 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::annotations::{Mode, Notify, Options, PREFIX, ROLE, SECRETS};
+use crate::annotations::{Mode, Notify, Options, ROLE, SECRETS};
 use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, list, one_line};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
+use crate::contract::PREFIX;
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
 use crate::steps;
 
 pub use crate::config::Identity;
-pub use crate::provider::SOURCES_PATH;
 
 pub mod policy;
 
@@ -30,9 +30,6 @@ pub const PLAN_VERSION: u32 = 1;
 
 /// Linux refuses one environment string above 128 KiB; this leaves room for its name and for growth by other webhooks.
 pub const MAX_PLAN_BYTES: usize = 96 * 1024;
-
-/// What kubelet asks the agent for at [`Plan::metrics_port`]: its answer becomes an event of the pod.
-pub const GENERATIONS_PATH: &str = "/generations";
 
 /// Most bytes of one generation, where nobody says.
 pub const DEFAULT_SIZE_LIMIT: u64 = 1 << 20;

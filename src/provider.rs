@@ -27,9 +27,6 @@ pub mod infisical;
 pub mod time;
 pub mod vault;
 
-/// Where the agent finds the pod's own volumes, each under its name.
-pub const SOURCES_PATH: &str = "/run/hushpod/sources";
-
 /// A boxed future, so that a source can hold providers of several types.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

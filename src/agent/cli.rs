@@ -10,6 +10,10 @@ use tracing::Level;
 
 use super::{Agent, AgentError, AgentPaths, Mode, Settings};
 use crate::annotations::parse_duration;
+use crate::contract::{
+    AGENT_NAME, BIN_SOURCE_PATH, CONTROLS_PATH, EXEC, EXEC_COMMAND, PLAN_VARIABLE, SECRETS_PATH, STATE_PATH,
+    TERMINATION_LOG, TOKENS_PATH,
+};
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::{harden, reap};
@@ -36,7 +40,7 @@ Exit codes:
 
 /// Fetches a pod's secrets into its memory volume and keeps them fresh there.
 #[derive(Debug, Parser)]
-#[command(name = "hushpod-agent", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = AGENT_NAME, version, after_help = AFTER_HELP, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -61,28 +65,28 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Options {
     /// Root of the secrets volume
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/volume")]
+    #[arg(long, global = true, value_name = "DIR", default_value = SECRETS_PATH)]
     volume: PathBuf,
     /// State volume: the hand-over of logins and leases (optional for init)
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/state")]
+    #[arg(long, global = true, value_name = "DIR", default_value = STATE_PATH)]
     state: PathBuf,
     /// Downward API volume with the file `annotations`: hold, pin and refresh-now
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/controls")]
+    #[arg(long, global = true, value_name = "DIR", default_value = CONTROLS_PATH)]
     controls: PathBuf,
     /// Projected service account tokens, one file per provider
-    #[arg(long, global = true, value_name = "DIR", default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
+    #[arg(long, global = true, value_name = "DIR", default_value = TOKENS_PATH)]
     tokens: PathBuf,
     /// Volume for the program that applications are started through; without it none is copied
-    #[arg(long, global = true, value_name = "DIR", default_value = "/run/hushpod/bin")]
+    #[arg(long, global = true, value_name = "DIR", default_value = BIN_SOURCE_PATH)]
     bin: PathBuf,
     /// That program
-    #[arg(long, global = true, value_name = "FILE", default_value = "/hushpod-exec")]
+    #[arg(long, global = true, value_name = "FILE", default_value = EXEC)]
     program: PathBuf,
     /// Least time between two swaps; a replaced generation stays that long for its readers
     #[arg(long, global = true, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     grace: Duration,
     /// File for what is in the way of the first files
-    #[arg(long, global = true, value_name = "FILE", default_value = "/dev/termination-log")]
+    #[arg(long, global = true, value_name = "FILE", default_value = TERMINATION_LOG)]
     termination_log: PathBuf,
     /// error, warn, info, debug or trace
     #[arg(long, global = true, env = "HUSHPOD_LOG", value_name = "LEVEL", default_value = "info")]
@@ -96,7 +100,7 @@ struct Options {
 #[must_use]
 pub fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1).peekable();
-    if words.peek().is_some_and(|word| word == "exec" || word == "status") {
+    if words.peek().is_some_and(|word| word == EXEC_COMMAND || word == "status") {
         return crate::exec::main(words);
     }
     let Cli { command, options } = Cli::parse();
@@ -127,7 +131,7 @@ fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
     let Options { volume, state, controls, tokens, bin, program, grace, termination_log, .. } = options;
     let settings = Settings {
         mode,
-        plan: std::env::var("HUSHPOD_PLAN").ok(),
+        plan: std::env::var(PLAN_VARIABLE).ok(),
         paths: AgentPaths {
             volume: volume.clone(),
             state: state.clone(),

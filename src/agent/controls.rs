@@ -8,12 +8,10 @@ use std::{fs, io};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use crate::annotations::{HOLD, PIN, PREFIX, REFRESH_NOW, parse_bool};
+use crate::annotations::{HOLD, PIN, REFRESH_NOW, parse_bool};
+use crate::contract::{ANNOTATIONS_FILE, PREFIX};
 use crate::process::watch::Watch;
 use crate::source::GenerationId;
-
-/// The downward API file in the controls directory.
-pub const ANNOTATIONS: &str = "annotations";
 
 /// What the annotations ask for now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,7 +67,8 @@ impl Controls {
             )
             .ok();
         let (wanted, told) = (Wanted::default(), Wanted::default());
-        let mut controls = Self { file: dir.join(ANNOTATIONS), watch, wanted, told, pinned: None, refreshed: None };
+        let mut controls =
+            Self { file: dir.join(ANNOTATIONS_FILE), watch, wanted, told, pinned: None, refreshed: None };
         controls.read();
         controls.told = controls.wanted.clone();
         controls

@@ -12,10 +12,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use crate::contract::LIVE;
 use crate::deliver::volume::AtomicVolume;
 
-/// What applications mount (`subPath`).
-pub const LIVE: &str = "live";
 /// Where a closed gate points: nothing has this name, ever.
 const CLOSED: &str = ".hushpod-gate-closed";
 /// Where the first generation is written; after the exchange, for a moment, the old link.

@@ -9,6 +9,7 @@ use super::AgentError;
 use super::gate::{Gate, GateError, GateState};
 use super::running::Running;
 use crate::bundle::VolumePath;
+use crate::contract::DATA;
 use crate::deliver::RenderedFile;
 use crate::deliver::volume::{AtomicVolume, VolumeError, Written};
 use crate::source::GenerationId;
@@ -102,13 +103,13 @@ impl GatedVolume {
 
     /// Whether the present generation has this file.
     pub(super) fn has(&self, path: &VolumePath) -> bool {
-        let files = self.gate.live().join("..data");
+        let files = self.gate.live().join(DATA);
         self.is_open() && std::fs::symlink_metadata(files.join(path.as_str())).is_ok()
     }
 
     /// When the present generation was put in place.
     pub(super) fn since(&self) -> Option<SystemTime> {
-        std::fs::symlink_metadata(self.gate.live().join("..data")).ok()?.modified().ok()
+        std::fs::symlink_metadata(self.gate.live().join(DATA)).ok()?.modified().ok()
     }
 
     /// Puts a generation in place. Finishes what it began also while the process is being stopped.

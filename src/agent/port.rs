@@ -23,7 +23,8 @@ use tracing::{debug, info, warn};
 
 use super::report::Status;
 use super::running::Running;
-use crate::plan::{GENERATIONS_PATH, Plan};
+use crate::contract::GENERATIONS_PATH;
+use crate::plan::Plan;
 use crate::source::GenerationId;
 
 /// Clients at once: kubelet, Prometheus and a person. More wait in the kernel's queue.
@@ -216,7 +217,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::environment::RUNNING;
+    use crate::contract::RUNNING;
 
     fn id(text: &str) -> GenerationId {
         GenerationId(text.to_owned())

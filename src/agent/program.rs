@@ -8,9 +8,8 @@ use std::path::Path;
 use tracing::debug;
 
 use super::AgentError;
+use crate::contract::AGENT_NAME;
 
-/// What applications call it.
-const NAME: &str = "hushpod-agent";
 /// While it is being copied: whoever is started then must not find half of it.
 const COPYING: &str = ".hushpod-agent-new";
 
@@ -38,7 +37,7 @@ fn copy(program: &Path, bin: &Path) -> io::Result<u64> {
     let bytes = fs::copy(program, &copying)?;
     // Whatever the umask is: it is no secret, and nobody is to write it.
     fs::set_permissions(&copying, fs::Permissions::from_mode(0o555))?;
-    fs::rename(&copying, bin.join(NAME))?;
+    fs::rename(&copying, bin.join(AGENT_NAME))?;
     Ok(bytes)
 }
 
@@ -59,7 +58,7 @@ mod tests {
             fs::write(&program, content).unwrap();
             fs::write(bin.join(COPYING), "half").unwrap();
             provide(&program, &bin).unwrap();
-            let copied = bin.join(NAME);
+            let copied = bin.join(AGENT_NAME);
             assert_eq!(fs::read_to_string(&copied).unwrap(), content);
             assert_eq!(fs::metadata(&copied).unwrap().permissions().mode() & 0o777, 0o555);
         }

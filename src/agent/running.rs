@@ -13,8 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tracing::debug;
 
+use crate::contract::RUNNING;
 use crate::deliver::volume::AtomicVolume;
-use crate::environment::RUNNING;
 use crate::source::GenerationId;
 
 /// The locks of one volume. Clones share what is known of them.

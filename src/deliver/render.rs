@@ -4,13 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine as _;
-use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 use zeroize::Zeroizing;
 
-use crate::annotations::{PREFIX, SIZE_LIMIT};
+use crate::annotations::SIZE_LIMIT;
 use crate::bundle::{Decode, Format, Target, VolumePath};
+use crate::contract::PREFIX;
 use crate::deliver::RenderedFile;
 use crate::plan::{self, PAGE, PlannedFrom, PlannedItem, Take};
 use crate::reference::Key;

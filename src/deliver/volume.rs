@@ -24,9 +24,9 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep_until};
 
-use crate::annotations::{PREFIX, SIZE_LIMIT};
+use crate::annotations::SIZE_LIMIT;
+use crate::contract::{COUNTER, DATA, OWN_PREFIX, PREFIX, RUNNING};
 use crate::deliver::RenderedFile;
-use crate::environment::RUNNING;
 use crate::secret::SecretValue;
 use crate::source::GenerationId;
 
@@ -34,18 +34,12 @@ mod tree;
 
 use tree::Failure;
 
-/// The link that every reader goes through.
-const DATA: &str = "..data";
 /// A link about to be renamed over another one.
 const LINK_TMP: &str = "..link_tmp";
 /// A generation being written. Its name is no generation's, so that a crash never leaves half of one under an id.
 const WRITING: &str = "..writing_tmp";
 /// A generation being removed, for the same reason.
 const REMOVED: &str = "..removed_tmp";
-/// What all names of the volume's own begin with; no file's name does.
-const OWN_PREFIX: &str = "..";
-/// Stands between id and counter where two directories have one id.
-const COUNTER: char = '~';
 
 /// A directory whose files change all at once or not at all.
 #[derive(Debug)]

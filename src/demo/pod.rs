@@ -14,7 +14,8 @@ use super::application::Served;
 use super::exchange::exchange;
 use super::stage::{Stage, Store};
 use super::{DemoError, pointer};
-use crate::annotations::{Mode, PREFIX};
+use crate::annotations::Mode;
+use crate::contract::{ANNOTATIONS_FILE, DATA, LIVE, PREFIX};
 use crate::deliver::volume::read_set;
 
 /// Nothing in the demo takes this long, unless it is broken.
@@ -116,7 +117,7 @@ impl Pod {
 
     /// What the application has mounted.
     pub(super) fn live(&self) -> PathBuf {
-        self.directory.join("volume/live")
+        self.directory.join("volume").join(LIVE)
     }
 
     fn log_file(&self) -> PathBuf {
@@ -307,10 +308,10 @@ impl Pod {
         let version = format!("..{stamp}");
         let swap = || {
             fs::create_dir(directory.join(&version))?;
-            fs::write(directory.join(&version).join("annotations"), lines.join("\n"))?;
+            fs::write(directory.join(&version).join(ANNOTATIONS_FILE), lines.join("\n"))?;
             std::os::unix::fs::symlink(&version, directory.join("..data_tmp"))?;
-            fs::rename(directory.join("..data_tmp"), directory.join("..data"))?;
-            match std::os::unix::fs::symlink("..data/annotations", directory.join("annotations")) {
+            fs::rename(directory.join("..data_tmp"), directory.join(DATA))?;
+            match std::os::unix::fs::symlink(Path::new(DATA).join(ANNOTATIONS_FILE), directory.join(ANNOTATIONS_FILE)) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
                 other => other,
             }

@@ -5,14 +5,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::annotations::{OnChange, parse_duration};
+use crate::contract::{
+    END_OF_OPTIONS, ENV_OPTION, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION, ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION,
+    TERMINATION_LOG,
+};
 use crate::environment::check_name;
 
-/// Where kubelet looks unless the container says otherwise.
-pub(super) const TERMINATION_LOG: &str = "/dev/termination-log";
+/// The one option that the webhook does not write.
+const TERMINATION_LOG_OPTION: &str = "--termination-log";
 
 /// Every option of `exec`.
-pub(super) const OPTIONS: [&str; 7] =
-    ["--env", "--optional-env", "--keep", "--on-change", "--jitter", "--grace", "--termination-log"];
+pub(super) const OPTIONS: [&str; 7] = [
+    ENV_OPTION,
+    OPTIONAL_ENV_OPTION,
+    KEEP_OPTION,
+    ON_CHANGE_OPTION,
+    JITTER_OPTION,
+    GRACE_OPTION,
+    TERMINATION_LOG_OPTION,
+];
 
 /// What a container is started with.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,7 +69,7 @@ impl CommandLine {
             let Some(word) = words.next() else {
                 return Err(UsageError("no command is given: write -- COMMAND".to_owned()));
             };
-            if word == "--" {
+            if word == END_OF_OPTIONS {
                 break;
             }
             let (option, value) = split(&word);
@@ -78,18 +89,18 @@ impl CommandLine {
 
     fn set(&mut self, option: &str, value: OsString) -> Result<(), String> {
         match option {
-            "--env" => self.sources.push(SourcePath { path: value.into(), optional: false }),
-            "--optional-env" => self.sources.push(SourcePath { path: value.into(), optional: true }),
-            "--termination-log" => self.termination_log = value.into(),
+            ENV_OPTION => self.sources.push(SourcePath { path: value.into(), optional: false }),
+            OPTIONAL_ENV_OPTION => self.sources.push(SourcePath { path: value.into(), optional: true }),
+            TERMINATION_LOG_OPTION => self.termination_log = value.into(),
             _ => {
                 let text = value.to_str().ok_or_else(|| format!("{} is no text", value.display()))?;
                 match option {
-                    "--keep" => {
+                    KEEP_OPTION => {
                         check_name(text).map_err(|error| error.of(&format!("{text:?}")))?;
                         self.keep.push(text.to_owned());
                     }
-                    "--on-change" => self.on_change = text.parse()?,
-                    "--jitter" => self.jitter = duration(text)?,
+                    ON_CHANGE_OPTION => self.on_change = text.parse()?,
+                    JITTER_OPTION => self.jitter = duration(text)?,
                     _ => self.grace = duration(text)?,
                 }
             }

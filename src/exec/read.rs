@@ -14,18 +14,12 @@ use rustix::thread::nanosleep;
 use zeroize::Zeroizing;
 
 use super::arguments::SourcePath;
-use crate::annotations::ENV_DIR;
+use crate::contract::{COUNTER, DATA, ENV_DIR, OWN_PREFIX, RUNNING};
 use crate::dotenv;
-use crate::environment::{MAX_TOTAL_BYTES, RUNNING, check_name, check_value};
+use crate::environment::{MAX_TOTAL_BYTES, check_name, check_value};
 use crate::secret::SecretValue;
 use crate::sentence::{Sentence, store_name};
 
-/// The link to the present generation.
-const DATA: &str = "..data";
-/// What stands before a generation's id in its directory's name …
-const OWN_PREFIX: &str = "..";
-/// … and, where two of them have one id, behind it.
-const COUNTER: char = '~';
 /// How often a generation may be taken away while it is read, which stays for a second; and how often a lock may be taken.
 const ATTEMPTS: usize = 20;
 /// Between two attempts to take a lock.

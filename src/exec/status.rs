@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::{FAILED, FILES, GENERATION, read, say};
-
-/// Where files are unless a process says otherwise.
-const DEFAULT_FILES: &str = "/secrets";
+use crate::contract::DEFAULT_MOUNT_PATH;
 
 /// A process that `exec` became or started.
 struct Running {
@@ -37,7 +35,7 @@ pub(super) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn report(running: &[Running], files: Option<&Path>) -> String {
     let newest = |files: &Path| read::present(files).map_or_else(|| "none".to_owned(), |origin| origin.generation);
     if running.is_empty() {
-        let files = files.unwrap_or(Path::new(DEFAULT_FILES));
+        let files = files.unwrap_or(Path::new(DEFAULT_MOUNT_PATH));
         return format!(
             "no process with variables of hushpod is visible here; newest {} in {}\n",
             newest(files),
@@ -81,7 +79,7 @@ impl Running {
             entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
         };
         let generation = String::from_utf8_lossy(value(GENERATION)?).into_owned();
-        let files = PathBuf::from(OsStr::from_bytes(value(FILES).unwrap_or(DEFAULT_FILES.as_bytes())));
+        let files = PathBuf::from(OsStr::from_bytes(value(FILES).unwrap_or(DEFAULT_MOUNT_PATH.as_bytes())));
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
         Some(Self { pid, parent: parent_of(pid), name, generation, files })
     }

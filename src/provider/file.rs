@@ -15,9 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use self::keys::{KeySource, Keys};
 use self::read::Problem;
-use super::{
-    Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, SOURCES_PATH, Settings,
-};
+use super::{Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings};
+use crate::contract::SOURCES_PATH;
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
 use crate::secret::{SecretTree, SecretValue};

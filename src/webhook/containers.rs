@@ -16,40 +16,15 @@ use super::access::Access;
 use super::resources::{self, Need, Standing, kibibytes};
 use crate::annotations::{Mode, Options};
 use crate::config::Config;
-use crate::plan::{GENERATIONS_PATH, Plan, SOURCES_PATH};
+use crate::contract::{
+    AGENT, ANNOTATIONS_FILE, BIN_SOURCE_PATH, BIN_VOLUME, CONTROLS_PATH, CONTROLS_VOLUME, GENERATIONS_PATH, INIT,
+    METRICS_PORT_NAME, PLAN_VARIABLE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR, SOURCES_PATH, STATE_PATH, STATE_VOLUME,
+    TOKENS_PATH, TOKENS_VOLUME,
+};
+use crate::plan::Plan;
 
-/// The native sidecar, and the ordinary one on clusters without.
-pub const SIDECAR: &str = "hushpod";
-/// The init container.
-pub const INIT: &str = "hushpod-init";
-/// Volumes of this prefix are ours.
-pub const VOLUME_PREFIX: &str = "hushpod-";
-/// The files, in memory.
-pub const SECRETS_VOLUME: &str = "hushpod-secrets";
-/// What the agents hand over, in memory; never mounted by others.
-const STATE_VOLUME: &str = "hushpod-state";
-/// One projected token per provider; never mounted by others.
-const TOKENS_VOLUME: &str = "hushpod-tokens";
-/// The pod's annotations, for the live controls.
-const CONTROLS_VOLUME: &str = "hushpod-controls";
-/// The program that applications with environment variables are started through; on disk, since it is no secret.
-pub const BIN_VOLUME: &str = "hushpod-bin";
-/// Where they mount it …
-pub const BIN_PATH: &str = "/hushpod-bin";
-/// … and what it is called there.
-pub const PROGRAM: &str = "/hushpod-bin/hushpod-agent";
 /// Room for the program twice: a restarted agent copies it anew.
 const BIN_LIMIT: &str = "8Mi";
-/// What applications mount of [`SECRETS_VOLUME`]: kubelet cannot prepare it before the gate is open.
-pub const LIVE: &str = "live";
-/// Where the ServiceAccount admission plugin, which runs after us, would else mount the pod's API token.
-pub const TOKENS_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// What monitors call the port of [`Plan::metrics_port`].
-const METRICS_PORT: &str = "hushpod-metrics";
-/// The agent in the image.
-const AGENT: &str = "/hushpod-agent";
-/// The variable that carries the plan.
-pub const PLAN_VARIABLE: &str = "HUSHPOD_PLAN";
 
 /// The agent's own need, measured with room to spare: see the README's performance section.
 const AGENT_REQUEST: u64 = 8 << 20;
@@ -95,14 +70,14 @@ impl Blueprint<'_> {
     pub fn containers(&self) -> Result<Vec<Injected>, String> {
         let resources = resources::requirements(&self.options.resources, self.standing, self.need())?;
         let mut mounts = vec![
-            mount(SECRETS_VOLUME, "/run/hushpod/volume", false),
-            mount(STATE_VOLUME, "/run/hushpod/state", false),
-            mount(CONTROLS_VOLUME, "/run/hushpod/controls", true),
+            mount(SECRETS_VOLUME, SECRETS_PATH, false),
+            mount(STATE_VOLUME, STATE_PATH, false),
+            mount(CONTROLS_VOLUME, CONTROLS_PATH, true),
             mount(TOKENS_VOLUME, TOKENS_PATH, true),
         ];
         mounts.extend(self.plan.volumes().into_iter().map(|name| mount(name, &format!("{SOURCES_PATH}/{name}"), true)));
         if self.has_variables() && !self.config.image_volumes {
-            mounts.push(mount(BIN_VOLUME, "/run/hushpod/bin", false));
+            mounts.push(mount(BIN_VOLUME, BIN_SOURCE_PATH, false));
         }
         let container = |name: &'static str, subcommand: &str| Container {
             name: name.to_owned(),
@@ -129,7 +104,7 @@ impl Blueprint<'_> {
             }
             if let Some(port) = self.plan.metrics_port {
                 let port = ContainerPort {
-                    name: Some(METRICS_PORT.to_owned()),
+                    name: Some(METRICS_PORT_NAME.to_owned()),
                     container_port: port.into(),
                     ..ContainerPort::default()
                 };
@@ -152,7 +127,7 @@ impl Blueprint<'_> {
     #[must_use]
     pub fn volumes(&self) -> Vec<Injected> {
         let annotations = DownwardAPIVolumeSource {
-            items: Some(vec![pod_field("annotations", "metadata.annotations")]),
+            items: Some(vec![pod_field(ANNOTATIONS_FILE, "metadata.annotations")]),
             ..DownwardAPIVolumeSource::default()
         };
         let tokens = ProjectedVolumeSource { sources: Some(self.token_sources()), ..ProjectedVolumeSource::default() };

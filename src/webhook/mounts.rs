@@ -5,18 +5,18 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::containers::{BIN_PATH, BIN_VOLUME, LIVE, SECRETS_VOLUME, TOKENS_PATH, VOLUME_PREFIX, is_ours};
+use super::containers::is_ours;
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, Step, at, below};
 use super::wrap::is_wrapped;
-use crate::annotations::{CONTAINERS, InitOrder, MOUNT_PATH, Options, PREFIX};
+use crate::annotations::{CONTAINERS, InitOrder, MOUNT_PATH, Options};
 use crate::bundle::suggestion;
 use crate::config::{Config, matches};
+use crate::contract::{
+    BIN_PATH, BIN_VOLUME, DEFAULT_MOUNT_PATH, LIVE, PREFIX, SECRETS_VOLUME, TOKENS_PATH, VOLUME_PREFIX,
+};
 use crate::plan::Plan;
 use crate::steps;
-
-/// Where the files are, if nobody says.
-pub const DEFAULT_MOUNT_PATH: &str = "/secrets";
 
 /// Names that a sentence tells, of as many as there may be.
 const SHOWN: usize = 8;
@@ -378,7 +378,8 @@ fn check_devices(container: &Value, name: &str, ours: &[Value]) -> Result<(), Re
 /// The one mount of our volumes that a tenant may write: a single file, read-only.
 fn check_own_file(mount: &Value, volume: &str, container: &str, warnings: &mut Vec<String>) -> Result<(), Refusal> {
     let sub_path = mount.get("subPath").and_then(Value::as_str).unwrap_or_default();
-    let file = sub_path.strip_prefix("live/").filter(|file| !file.is_empty() && !file.split('/').any(|p| p == ".."));
+    let file = sub_path.strip_prefix(LIVE).and_then(|file| file.strip_prefix('/'));
+    let file = file.filter(|file| !file.is_empty() && !file.split('/').any(|p| p == ".."));
     let read_only = mount.get("readOnly") == Some(&json!(true));
     if volume != SECRETS_VOLUME || file.is_none() || !read_only {
         return Err(Refusal::Pod(format!(

@@ -8,15 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::access::Access;
-use super::containers::{INIT, Injected, SIDECAR, VOLUME_PREFIX, is_ours, plan_of, runs_agent};
+use super::containers::{Injected, is_ours, plan_of, runs_agent};
 use super::own::{check_variables, replace_container, replace_volume};
 use super::patch::{Patch, Patched, Step, at, below};
 use super::prepared::{Asked, Remembered};
 use super::resources::Standing;
 use super::wrap::Wrapper;
 use super::{mounts, sources};
-use crate::annotations::{self, AnnotationError, InitOrder, METRICS_PORT, MODE, Mode, NOTIFY, Notify, Options, PREFIX};
+use crate::annotations::{self, AnnotationError, InitOrder, METRICS_PORT, MODE, Mode, NOTIFY, Notify, Options};
 use crate::config::{Config, Identity};
+use crate::contract::{INIT, PREFIX, SIDECAR, VOLUME_PREFIX};
 use crate::plan::PlanError;
 use crate::steps::{self, OverBudget};
 

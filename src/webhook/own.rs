@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::containers::VOLUME_PREFIX;
 use super::mutate::{Refusal, name_of};
 use super::patch::{Patched, Step, below};
-use crate::annotations::{ENV_VARIABLE, PREFIX};
+use crate::annotations::ENV_VARIABLE;
+use crate::contract::{PREFIX, TERMINATION_LOG, VOLUME_PREFIX};
 
 /// Resources that a webhook or a `LimitRange` may have changed. Others are devices, and claims are, too.
 const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
@@ -148,7 +148,7 @@ fn is_default(field: &str, value: &Value) -> bool {
         Value::String(text) => matches!(
             (field, text.as_str()),
             (_, "")
-                | ("terminationMessagePath", "/dev/termination-log")
+                | ("terminationMessagePath", TERMINATION_LOG)
                 | ("terminationMessagePolicy", "File")
                 | ("protocol", "TCP")
                 | ("scheme", "HTTP")

@@ -14,7 +14,8 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, M
 use serde_json::{Map, Value};
 
 use super::mutate::MIRROR;
-use crate::annotations::{PREFIX, asks_for_variables};
+use crate::annotations::asks_for_variables;
+use crate::contract::PREFIX;
 use crate::steps;
 
 /// What our containers and volumes are named with.

@@ -7,7 +7,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 use serde_json::Value;
 
 use super::patch::{Patched, Step};
-use crate::annotations::{CPU_LIMIT, CPU_REQUEST, MEMORY_LIMIT, MEMORY_REQUEST, PREFIX, Resources};
+use crate::annotations::{CPU_LIMIT, CPU_REQUEST, MEMORY_LIMIT, MEMORY_REQUEST, Resources};
+use crate::contract::PREFIX;
 use crate::quantity::{Amount, Quantity};
 
 /// What a pod says of resources, as far as it decides on ours.

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::containers::{PROGRAM, is_ours};
-use super::mounts::{DEFAULT_MOUNT_PATH, Selection};
+use super::containers::is_ours;
+use super::mounts::Selection;
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, at};
-use crate::annotations::{
-    self, CONTAINERS, DEFAULT_JITTER, ENV_VARIABLE, MODE, Mode, ON_CHANGE, OnChange, Options, PREFIX,
-};
+use crate::annotations::{self, CONTAINERS, DEFAULT_JITTER, ENV_VARIABLE, MODE, Mode, ON_CHANGE, OnChange, Options};
 use crate::bundle::Bundle;
+use crate::contract::{
+    DEFAULT_MOUNT_PATH, END_OF_OPTIONS, ENV_OPTION, EXEC_COMMAND, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION,
+    ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION, PREFIX, PROGRAM,
+};
 use crate::environment::check_name;
 use crate::steps;
 
@@ -20,8 +22,6 @@ use crate::steps;
 const DEFAULT_GRACE: u64 = 30;
 /// Steps for two words that are written: they take more memory than what is looked at.
 const WRITTEN: usize = 16;
-/// What stands between our options and the application's command.
-const END: &str = "--";
 
 /// What is the same for all containers of a pod.
 #[derive(Debug)]
@@ -111,12 +111,12 @@ impl<'a> Wrapper<'a> {
         }
         // Each container gets all of them: the one product of two lists that a tenant writes.
         steps::take(self.options.environment.len() * WRITTEN + own.len() + inner.len())?;
-        let mut command = vec![PROGRAM.to_owned(), "exec".to_owned()];
+        let mut command = vec![PROGRAM.to_owned(), EXEC_COMMAND.to_owned()];
         command.extend(self.arguments());
         // An explicit env beats what files bring, as it beats envFrom; names that no file may bring need no word.
         let kept = own.into_iter().filter(|variable| check_name(variable).is_ok());
-        command.extend(kept.flat_map(|variable| ["--keep".to_owned(), variable.to_owned()]));
-        command.push(END.to_owned());
+        command.extend(kept.flat_map(|variable| [KEEP_OPTION.to_owned(), variable.to_owned()]));
+        command.push(END_OF_OPTIONS.to_owned());
         command.extend(inner);
         Ok(Some(command))
     }
@@ -125,7 +125,7 @@ impl<'a> Wrapper<'a> {
         let root = self.options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
         let mut arguments = Vec::new();
         for source in &self.options.environment {
-            let option = if source.optional { "--optional-env" } else { "--env" };
+            let option = if source.optional { OPTIONAL_ENV_OPTION } else { ENV_OPTION };
             // kubelet expands $(NAME) in commands, and $$ is a dollar.
             let path = format!("{root}/{}", source.path).replace('$', "$$");
             arguments.extend([option.to_owned(), path]);
@@ -136,11 +136,11 @@ impl<'a> Wrapper<'a> {
             // It costs nothing to be told.
             OnChange::Signal(_) => self.options.on_change_jitter.unwrap_or(Duration::ZERO),
         };
-        arguments.extend(["--on-change".to_owned(), self.options.on_change.to_string()]);
+        arguments.extend([ON_CHANGE_OPTION.to_owned(), self.options.on_change.to_string()]);
         if !jitter.is_zero() {
-            arguments.extend(["--jitter".to_owned(), format!("{}ms", jitter.as_millis())]);
+            arguments.extend([JITTER_OPTION.to_owned(), format!("{}ms", jitter.as_millis())]);
         }
-        arguments.extend(["--grace".to_owned(), format!("{}s", self.grace)]);
+        arguments.extend([GRACE_OPTION.to_owned(), format!("{}s", self.grace)]);
         arguments.into_iter()
     }
 }
@@ -152,7 +152,7 @@ fn present(container: &Value) -> Present {
     };
     let command = words("command");
     if command.first().is_some_and(|first| first == PROGRAM) {
-        let end = command.iter().position(|word| word == END).unwrap_or(0);
+        let end = command.iter().position(|word| word == END_OF_OPTIONS).unwrap_or(0);
         return Present::Wrapped(command.into_iter().skip(end + 1).collect());
     }
     if command.iter().chain(&words("args")).any(|word| word.contains(PROGRAM)) {

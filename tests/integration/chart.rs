@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS, PREFIX};
-use hushpod::provider::ProviderSettings;
-use hushpod::webhook::containers::{
-    BIN_VOLUME, INIT, LIVE, PLAN_VARIABLE, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
+use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS};
+use hushpod::contract::{
+    BIN_VOLUME, INIT, LIVE, PLAN_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
 };
+use hushpod::provider::ProviderSettings;
 use serde_json::{Value, json};
 
 use crate::readme::{accepted, provider_fields};

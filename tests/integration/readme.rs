@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use hushpod::annotations::{KEYS, PREFIX, parse_duration};
+use hushpod::annotations::{KEYS, parse_duration};
 use hushpod::config::Config;
+use hushpod::contract::PREFIX;
 use hushpod::provider::ProviderSettings;
 use hushpod::serve::metrics::Registry;
 use hushpod::webhook::Metrics;

@@ -113,11 +113,11 @@ async fn what_asks_stores_is_told_once_in_five_seconds_and_the_last_one_counts()
 #[tokio::test]
 async fn what_stands_there_at_the_start_is_no_change() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join(ANNOTATIONS), "hushpod.dev/hold=\"true\"\nhushpod.dev/refresh-now=\"1\"\n").unwrap();
+    fs::write(dir.path().join(ANNOTATIONS_FILE), "hushpod.dev/hold=\"true\"\nhushpod.dev/refresh-now=\"1\"\n").unwrap();
     let mut controls = Controls::open(dir.path());
     assert_eq!(*controls.wanted(), wanted(true, None, Some("1")));
     assert_eq!(controls.due(Instant::now()), []);
-    fs::write(dir.path().join(ANNOTATIONS), "hushpod.dev/refresh-now=\"2\"\n").unwrap();
+    fs::write(dir.path().join(ANNOTATIONS_FILE), "hushpod.dev/refresh-now=\"2\"\n").unwrap();
     assert_eq!(controls.changed().await, [Control::Hold(false), Control::RefreshNow]);
 }
 

@@ -9,6 +9,7 @@ use super::*;
 use crate::agent::gate;
 use crate::agent::handover::FILE;
 use crate::annotations::Notify;
+use crate::contract::LIVE;
 use crate::provider::ErrorKind;
 use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
@@ -100,7 +101,7 @@ impl Pod {
     }
 
     fn file(&self, name: &str) -> String {
-        fs::read_to_string(self.path("volume").join(gate::LIVE).join(name)).unwrap_or_default()
+        fs::read_to_string(self.path("volume").join(LIVE).join(name)).unwrap_or_default()
     }
 
     fn is_open(&self) -> bool {
@@ -114,7 +115,7 @@ impl Pod {
 
     /// The name of the present generation.
     fn generation(&self) -> String {
-        let data = fs::read_link(self.path("volume").join(gate::LIVE).join("..data")).unwrap();
+        let data = fs::read_link(self.path("volume").join(LIVE).join("..data")).unwrap();
         data.to_str().unwrap().trim_start_matches("..").to_owned()
     }
 
@@ -236,7 +237,7 @@ async fn p3_values_that_do_not_fit_and_a_volume_that_cannot_be_written_leave_the
     a_while().await;
     assert!(pod.file("f0").contains("x1"));
     // Something stands where a new file would be.
-    let in_the_way = pod.path("volume").join(gate::LIVE).join("f1");
+    let in_the_way = pod.path("volume").join(LIVE).join("f1");
     fs::write(&in_the_way, "").unwrap();
     pod.store.put("y", "1", "{}");
     pod.put("3");
@@ -541,7 +542,7 @@ async fn pins_to_replaced_leases_are_refused_even_while_their_files_are_there() 
     // What stands there at the start is looked at before anything else happens.
     agent.kill().await;
     pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
-    let kept = pod.path("volume").join(gate::LIVE).join(format!("..{first}"));
+    let kept = pod.path("volume").join(LIVE).join(format!("..{first}"));
     assert!(kept.is_dir());
     let agent = pod.start(Mode::Sidecar);
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -12,8 +12,9 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter};
 
 use super::{Buffer, Entries, format};
-use crate::annotations::{PREFIX, SIZE_LIMIT};
+use crate::annotations::SIZE_LIMIT;
 use crate::bundle::template::{self, Mention};
+use crate::contract::PREFIX;
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
 

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::content;
 use super::keys::Keys;
+use crate::contract::DATA;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name};
@@ -30,8 +31,6 @@ const FRESH: Duration = Duration::from_millis(10);
 const FRESH_EMPTY: Duration = Duration::from_millis(250);
 /// What is malformed among others of a directory, and was written this long ago, is no half of a write any more.
 const LEFT: Duration = Duration::from_secs(5);
-/// Where kubelet's symbolic link to the present generation is (`AtomicWriter`, k8s.io/kubernetes/pkg/volume/util).
-const DATA: &str = "..data";
 
 /// Answers to a batch.
 #[derive(Default)]

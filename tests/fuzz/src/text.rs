@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use hushpod::annotations::{self, PREFIX};
+use hushpod::annotations;
+use hushpod::contract::PREFIX;
 use hushpod::bundle::{Bundle, one_line};
 use hushpod::config::{Config, Identity};
 use hushpod::plan::{Plan, PlannedItem};

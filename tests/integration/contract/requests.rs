@@ -48,7 +48,7 @@ fn plan(settings: &ProviderSettings, references: &[String]) -> Plan {
     let config = json!({"image": "hushpod:t", "defaultProvider": "store", "providers": {"store": provider}});
     let files = references.iter().cycle().take(FILES).enumerate();
     let annotations: BTreeMap<_, _> = files
-        .map(|(number, reference)| (format!("{}file.f{number}", annotations::PREFIX), reference.clone()))
+        .map(|(number, reference)| (format!("{}file.f{number}", hushpod::contract::PREFIX), reference.clone()))
         .collect();
     let (bundle, options) = annotations::parse(&annotations).unwrap();
     let identity = Identity { namespace: "shop".to_owned(), service_account: "web".to_owned() };

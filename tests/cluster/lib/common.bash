@@ -11,6 +11,9 @@ BIN=$STATE/bin
 LOG=$STATE/log
 PKI=$STATE/pki
 
+# The newest, unless an older one of go/kubernetes-VERSION is asked for.
+KUBERNETES=kubernetes${HUSHPOD_KUBERNETES:+-$HUSHPOD_KUBERNETES}
+
 NODE=hushpod
 BRIDGE=hushpod0
 # Everything on the host that pods must reach listens here: they have no other

@@ -145,7 +145,11 @@ class Node:
         return run(CLUSTER_SCRIPTS / name, *arguments, seconds=300)
 
     def volume(self, pod, kind, name):
-        return self.state / "kubelet/pods" / pod["metadata"]["uid"] / "volumes" / f"kubernetes.io~{kind}" / name
+        """What is in it. kubelet's own links in it are followed here: since 1.37 it gives those of tokens to the
+        container's uid, and protected_symlinks forbids root to follow them."""
+        path = self.state / "kubelet/pods" / pod["metadata"]["uid"] / "volumes" / f"kubernetes.io~{kind}" / name
+        data = path / "..data"
+        return path / os.readlink(data) if data.is_symlink() else path
 
     def pids(self, *command):
         """Of the processes whose command line begins so."""

@@ -9,11 +9,11 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::annotations::parse_duration;
 use crate::contract::AGENT_NAME;
 use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
+use crate::quantity::parse_duration;
 use crate::serve::metrics::Registry;
 use crate::serve::readiness::Readiness;
 use crate::webhook::certificate::Names;

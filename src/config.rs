@@ -7,10 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::annotations::{KEYS, Options, parse_duration};
+use crate::annotations::KEYS;
 use crate::bundle::{one_line, parse_yaml, suggestion};
+use crate::options::Options;
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
+use crate::quantity::parse_duration;
 use crate::reference::is_provider_name;
 
 mod allow;
@@ -229,7 +231,7 @@ fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigEr
             Value::Number(number) if name != crate::annotations::FILE_MODE => number.to_string(),
             _ => return Err(ConfigError::new(place, "is no text: put it in quotes, as in an annotation")),
         };
-        options.set(name, &text).map_err(|problem| ConfigError::new(place, problem))?;
+        crate::annotations::set(&mut options, name, &text).map_err(|problem| ConfigError::new(place, problem))?;
     }
     Ok(options)
 }

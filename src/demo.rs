@@ -17,7 +17,7 @@ mod pod;
 mod report;
 mod stage;
 
-use crate::annotations::Mode;
+use crate::options::Mode;
 use pod::{Pod, Watcher};
 use report::{Report, Style};
 use stage::{Stage, Store, Webhook};

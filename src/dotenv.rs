@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
-use crate::environment::{VariableError, check_name, check_value};
+use crate::env_vars::{VariableError, check_name, check_value};
 use crate::secret::SecretValue;
 
 /// What is wrong, and where. Never what stands there.

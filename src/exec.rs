@@ -16,8 +16,8 @@ mod read;
 mod status;
 mod supervise;
 
-use crate::annotations::OnChange;
 use crate::contract::{EXEC_COMMAND, TERMINATION_LOG};
+use crate::options::OnChange;
 use arguments::{CommandLine, UsageError};
 use read::{ReadError, Reading};
 

@@ -1,6 +1,6 @@
 //! hushpod: secrets for Kubernetes pods that never touch etcd.
 //!
-//! Data flows one way: pod annotations become a [`bundle::Bundle`] and [`annotations::Options`]; with the
+//! Data flows one way: pod annotations become a [`bundle::Bundle`] and [`options::Options`]; with the
 //! operator's [`config::Config`] they become a [`plan::Plan`]; a [`source::Source`] asks the providers and yields
 //! generations; [`deliver`] renders a generation and writes the volume.
 
@@ -11,13 +11,16 @@ pub mod config;
 pub mod contract;
 pub mod deliver;
 pub mod dotenv;
-pub mod environment;
+pub mod env_vars;
 pub mod exec;
+pub mod generation;
+pub mod options;
 pub mod plan;
 pub mod process;
 pub mod provider;
 pub mod quantity;
 pub mod reference;
+pub mod report;
 pub mod secret;
 pub mod sentence;
 pub mod source;

@@ -10,10 +10,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::annotations::{Mode, Notify, Options, ROLE, SECRETS};
+use crate::annotations::{ROLE, SECRETS};
 use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, list, one_line};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
-use crate::contract::PREFIX;
+use crate::contract::{PLAN_VARIABLE, PREFIX};
+use crate::options::{Mode, Notify, Options};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
@@ -146,6 +147,31 @@ pub struct PlanError {
     pub problem: String,
 }
 
+/// A plan that cannot be read. None of these passes by waiting.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanReadError {
+    /// There is none.
+    #[error("there is no plan: the webhook puts it into the environment as {PLAN_VARIABLE}")]
+    Missing,
+    /// It has as many bytes.
+    #[error("the plan in {PLAN_VARIABLE} has {0} bytes, over the limit of {MAX_PLAN_BYTES}")]
+    TooLarge(usize),
+    /// It is no plan.
+    #[error("the plan in {PLAN_VARIABLE} is damaged at line {line}, column {column}")]
+    Damaged {
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+    },
+    /// Another version of this program made it.
+    #[error(
+        "the plan in {PLAN_VARIABLE} has format {0}, and this agent understands {PLAN_VERSION}: webhook and agent image \
+         are of different versions"
+    )]
+    Version(u32),
+}
+
 impl PlanError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { place: place.into(), problem: one_line(&problem.into()) }
@@ -266,23 +292,21 @@ impl Plan {
     /// Reads what [`Plan::to_json`] wrote.
     ///
     /// # Errors
-    /// [`PlanError`] if it is no plan, or one of another version.
-    pub fn from_json(json: &str) -> Result<Self, PlanError> {
+    /// [`PlanReadError`] says where it is damaged, and nothing of what stands there.
+    pub fn from_json(json: &str) -> Result<Self, PlanReadError> {
         #[derive(Deserialize)]
-        struct Versioned {
+        struct VersionOnly {
             version: u32,
         }
-        let error = |problem: String| PlanError::new("plan", problem);
+        let damaged = |error: serde_json::Error| PlanReadError::Damaged { line: error.line(), column: error.column() };
         if json.len() > MAX_PLAN_BYTES {
-            return Err(error(format!("has {} bytes, over the limit of {MAX_PLAN_BYTES}", json.len())));
+            return Err(PlanReadError::TooLarge(json.len()));
         }
-        let Versioned { version } = serde_json::from_str(json).map_err(|e| error(format!("no plan: {e}")))?;
+        let VersionOnly { version } = serde_json::from_str(json).map_err(damaged)?;
         if version != PLAN_VERSION {
-            return Err(error(format!(
-                "has version {version}, and this agent reads {PLAN_VERSION}: re-create the pod"
-            )));
+            return Err(PlanReadError::Version(version));
         }
-        serde_json::from_str(json).map_err(|e| error(format!("no plan: {e}")))
+        serde_json::from_str(json).map_err(damaged)
     }
 
     /// Bytes of a volume that one generation may fill, in whole pages: the size limit, and a page for each file that is

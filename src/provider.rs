@@ -17,6 +17,8 @@ use crate::reference::{Reference, Request, VERSION_PARAM};
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::Sentence;
 
+pub use crate::reference::Version;
+
 pub mod auth;
 pub mod aws;
 pub mod azure;
@@ -112,11 +114,6 @@ pub struct Answer {
     /// The lease that keeps the values valid, if there is one.
     pub lease: Option<Lease>,
 }
-
-/// A store's own name for a state of one secret. Not a secret.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Version(pub String);
 
 /// A credential's life at the store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/>)
 
 use std::str::FromStr;
+use std::time::Duration;
 
 /// An amount of a resource in billionths, to which Kubernetes rounds up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +113,52 @@ impl FromStr for Amount {
                 "{text:?} is no amount: write a Kubernetes quantity above zero, such as 50m, 0.5 or 64Mi, or none"
             )),
         }
+    }
+}
+
+/// A positive whole number with a unit: `500ms`, `30s`, `5m`, `1h`, `1d`.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => 0,
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
+        Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
+        _ => {
+            Err(format!("{text:?} is no duration: write a number above zero and a unit, such as 500ms, 30s, 5m or 1h"))
+        }
+    }
+}
+
+/// Bytes from a Kubernetes quantity without fraction: `65536`, `512Ki`, `1Mi`, `1M`.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale = match unit {
+        "" => 1,
+        "k" => 1000,
+        "M" => 1000 * 1000,
+        "G" => 1000 * 1000 * 1000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => 0,
+    };
+    match number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err(format!("{text:?} is no size: write bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
     }
 }
 

@@ -48,6 +48,11 @@ pub struct Request {
     pub params: BTreeMap<String, String>,
 }
 
+/// A store's own name for a state of one secret. Not a secret.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Version(pub String);
+
 /// Why a text is no reference. Every message says what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {

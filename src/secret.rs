@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 pub(crate) mod document;
+pub(crate) mod sealed;
 mod tree;
 
 pub use document::DocumentError;

@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep_until};
 
 use self::backoff::Jitter;
@@ -21,6 +20,7 @@ use self::lease::{Demand, Slot};
 use self::poll::Lane;
 use self::poll::land::Desk;
 use self::unlock::Lock;
+use crate::generation::{Generation, GenerationId};
 use crate::plan::Plan;
 use crate::provider::{ErrorKind, Provider, ProviderError, Reading, Version};
 use crate::reference::{Key, Request, VERSION_PARAM};
@@ -38,24 +38,6 @@ mod unlock;
 
 pub use handover::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, Seen};
 pub use history::{Origin, PastGeneration, PinError};
-
-/// Name of a generation: a digest of (canonical request, version) pairs, never of values, which could be guessed from
-/// it. The same versions have the same id on every replica. A `-N` at its end is a counter: some request has neither
-/// version nor lease that would name its state, so only this pod knows what the id means.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct GenerationId(pub String);
-
-/// A complete and consistent set of answers.
-#[derive(Debug, Clone)]
-pub struct Generation {
-    /// Its name.
-    pub id: GenerationId,
-    /// The answer to each request of the plan; absent are those that only optional items wanted and no store has.
-    pub answers: BTreeMap<Request, Arc<SecretTree>>,
-    /// The versions it is made of, for the way back (`pin`); absent for stores without versions.
-    pub versions: BTreeMap<Request, Version>,
-}
 
 /// What [`Source::next`] has to say. After any of them the [`HandOver`] may be another one: a login was made or a lease
 /// renewed.

@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use tracing::Level;
 
-use super::{Agent, AgentError, AgentPaths, Mode, Settings};
-use crate::annotations::parse_duration;
+use super::Agent;
+use super::error::AgentError;
+use super::settings::{AgentMode, AgentPaths, AgentSettings};
 use crate::contract::{
     AGENT_NAME, BIN_SOURCE_PATH, CONTROLS_PATH, EXEC, EXEC_COMMAND, PLAN_VARIABLE, SECRETS_PATH, STATE_PATH,
     TERMINATION_LOG, TOKENS_PATH,
@@ -17,6 +18,7 @@ use crate::contract::{
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::{harden, reap};
+use crate::quantity::parse_duration;
 
 const AFTER_HELP: &str = "\
 The plan (which secrets, from which stores, into which files) is JSON in the environment variable HUSHPOD_PLAN;
@@ -105,8 +107,8 @@ pub fn main() -> ExitCode {
     }
     let Cli { command, options } = Cli::parse();
     let mode = match command {
-        Command::Sidecar => Mode::Sidecar,
-        Command::Init => Mode::Init,
+        Command::Sidecar => AgentMode::Sidecar,
+        Command::Init => AgentMode::Init,
         Command::Ready { wait } => {
             harden::harden();
             // A hook's exit code would kill the container: whether the files are there is the gate's business.
@@ -127,9 +129,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(mode: Mode, options: &Options) -> Result<(), AgentError> {
+fn run(mode: AgentMode, options: &Options) -> Result<(), AgentError> {
     let Options { volume, state, controls, tokens, bin, program, grace, termination_log, .. } = options;
-    let settings = Settings {
+    let settings = AgentSettings {
         mode,
         plan: std::env::var(PLAN_VARIABLE).ok(),
         paths: AgentPaths {

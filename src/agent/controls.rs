@@ -10,8 +10,8 @@ use tracing::warn;
 
 use crate::annotations::{HOLD, PIN, REFRESH_NOW, parse_bool};
 use crate::contract::{ANNOTATIONS_FILE, PREFIX};
+use crate::generation::GenerationId;
 use crate::process::watch::Watch;
-use crate::source::GenerationId;
 
 /// What the annotations ask for now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The hand-over file: logins, leases and their values, from the init container to the sidecar, and from a sidecar to
 //! itself after a restart. It lies in a memory volume that only the agent's containers mount, mode 0600.
 //!
-//! Reading and writing it is the only place where secrets are serialized; all buffers are wiped.
+//! All buffers are wiped.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -13,26 +13,18 @@ use serde::Serialize;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::source::{Draining, GenerationId, HandOver};
+use crate::source::{Draining, HandOver};
 
 mod document;
 
 use document::Document;
+pub use document::PersistedState;
 
 /// The file in the state volume.
 pub const FILE: &str = "hand-over.json";
 const NEW: &str = ".hand-over.json.new";
 /// The state volume has 1 MiB, and for a moment the old file lies beside the new one.
 const MAX_BYTES: usize = 480 * 1024;
-
-/// What one process of the agent leaves to the next.
-#[derive(Debug, Default)]
-pub struct Estate {
-    /// The source's part.
-    pub hand_over: HandOver,
-    /// The last generation that the application was told of: if another one is in place, it has yet to be.
-    pub told: Option<GenerationId>,
-}
 
 /// The file, and what is known to stand in it.
 #[derive(Debug)]
@@ -72,7 +64,7 @@ impl HandOverFile {
 
     /// What an earlier process left. What cannot be used is logged and passed over.
     #[must_use]
-    pub fn load(&mut self) -> Option<Estate> {
+    pub fn load(&mut self) -> Option<PersistedState> {
         let path = self.dir.join(FILE);
         let bytes = match read(&path) {
             Ok(bytes) => bytes,
@@ -85,7 +77,7 @@ impl HandOverFile {
         match Document::parse(&bytes) {
             Ok(document) => {
                 self.saved = Some(fingerprint(&bytes));
-                Some(document.into_estate())
+                Some(document.into_state())
             }
             Err(problem) => {
                 warn!(problem, path = %path.display(), "the hand-over cannot be used: logging in anew");
@@ -98,12 +90,12 @@ impl HandOverFile {
     ///
     /// # Errors
     /// [`HandOverError`]; what stood there still does.
-    pub fn save(&mut self, estate: Estate) -> Result<(), HandOverError> {
+    pub fn save(&mut self, state: PersistedState) -> Result<(), HandOverError> {
         if !self.dir.is_dir() {
             return Ok(());
         }
-        let Estate { hand_over, told } = estate;
-        let whole = Document::new(hand_over.clone(), told.clone());
+        let PersistedState { hand_over, notified } = state;
+        let whole = Document::new(hand_over.clone(), notified.clone());
         let size = size_of(&whole);
         let bytes = if size <= MAX_BYTES {
             self.too_large = false;
@@ -116,7 +108,7 @@ impl HandOverFile {
                     "the leased values do not fit into the hand-over: after a restart, leases are replaced"
                 );
             }
-            let logins = Document::new(without_values(hand_over), told);
+            let logins = Document::new(without_values(hand_over), notified);
             let size = size_of(&logins);
             if size > MAX_BYTES {
                 return Err(HandOverError::TooLarge { bytes: size });

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::annotations::{Notify, Signal};
-use crate::source::GenerationId;
+use crate::generation::GenerationId;
+use crate::options::{Notify, Signal};
 
 /// One request takes at most this long.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tracing::{debug, error};
 
-use super::AgentError;
+use super::error::AgentError;
 
 /// What kubelet keeps of a termination message.
 const MAX_BYTES: usize = 4096;

@@ -1,8 +1,10 @@
 use super::*;
 use crate::bundle::Target;
-use crate::provider::ErrorKind;
+use crate::deliver::render::RenderError;
+use crate::provider::{ErrorKind, ProviderError};
 use crate::reference::Request;
 use crate::sentence::Sentence;
+use crate::source::Failure;
 use crate::source::tests::fake::plan;
 
 fn failure(path: &str, message: &str) -> Failure {
@@ -13,6 +15,9 @@ fn failure(path: &str, message: &str) -> Failure {
 
 #[test]
 fn p9_a_plan_that_cannot_be_used_is_refused_with_a_sentence() {
+    let read = |json: Option<&str>| -> Result<Plan, AgentError> {
+        Ok(json.ok_or(PlanReadError::Missing).and_then(Plan::from_json)?)
+    };
     let newer = serde_json::to_string(&plan(&["a:x"])).unwrap().replace("\"version\":1", "\"version\":99");
     for (json, says) in [
         (None, "there is no plan"),
@@ -22,13 +27,13 @@ fn p9_a_plan_that_cannot_be_used_is_refused_with_a_sentence() {
         (Some("{\"version\":\"canary\"}"), "is damaged at line 1"),
         (Some(&*newer), "has format 99, and this agent understands 1: webhook and agent image are of different"),
     ] {
-        let error = read_plan(json).unwrap_err();
+        let error = read(json).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(says), "{json:?}: {error}");
         assert!(!error.to_string().contains("canary"), "{error}");
     }
     let good = plan(&["a:x"]);
-    assert_eq!(read_plan(Some(&serde_json::to_string(&good).unwrap())).unwrap(), good);
+    assert_eq!(read(Some(&serde_json::to_string(&good).unwrap())).unwrap(), good);
 }
 
 #[test]

@@ -1,4 +1,7 @@
+use std::time::Duration;
+
 use super::*;
+use crate::options::{InitOrder, Mode};
 
 fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|&(key, value)| (format!("{PREFIX}{key}"), value.to_owned())).collect()
@@ -140,8 +143,8 @@ fn what_is_named_twice_counts_once() {
 #[test]
 fn options_fall_back_to_the_operators_defaults() {
     let mut defaults = Options::default();
-    defaults.set(MOUNT_PATH, "/run/creds").unwrap();
-    defaults.set(MEMORY_LIMIT, "64Mi").unwrap();
+    set(&mut defaults, MOUNT_PATH, "/run/creds").unwrap();
+    set(&mut defaults, MEMORY_LIMIT, "64Mi").unwrap();
     let (_, options) = parsed(&[FILE_X, ("mount-path", "/mine")]);
     let options = options.or(&defaults);
     assert_eq!(options.mount_path.as_deref(), Some("/mine"));

@@ -12,11 +12,11 @@ use crate::annotations::SIZE_LIMIT;
 use crate::bundle::{Decode, Format, Target, VolumePath};
 use crate::contract::PREFIX;
 use crate::deliver::RenderedFile;
+use crate::generation::Generation;
 use crate::plan::{self, PAGE, PlannedFrom, PlannedItem, Take};
 use crate::reference::Key;
 use crate::secret::{LookupError, SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
-use crate::source::Generation;
 
 mod buffer;
 mod format;

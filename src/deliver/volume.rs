@@ -27,8 +27,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::annotations::SIZE_LIMIT;
 use crate::contract::{COUNTER, DATA, OWN_PREFIX, PREFIX, RUNNING};
 use crate::deliver::RenderedFile;
+use crate::generation::GenerationId;
 use crate::secret::SecretValue;
-use crate::source::GenerationId;
 
 mod tree;
 

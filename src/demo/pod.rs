@@ -14,9 +14,9 @@ use super::application::Served;
 use super::exchange::exchange;
 use super::stage::{Stage, Store};
 use super::{DemoError, pointer};
-use crate::annotations::Mode;
 use crate::contract::{ANNOTATIONS_FILE, DATA, LIVE, PREFIX};
 use crate::deliver::volume::read_set;
+use crate::options::Mode;
 
 /// Nothing in the demo takes this long, unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -4,12 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::annotations::{OnChange, parse_duration};
 use crate::contract::{
     END_OF_OPTIONS, ENV_OPTION, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION, ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION,
     TERMINATION_LOG,
 };
-use crate::environment::check_name;
+use crate::env_vars::check_name;
+use crate::options::OnChange;
+use crate::quantity::parse_duration;
 
 /// The one option that the webhook does not write.
 const TERMINATION_LOG_OPTION: &str = "--termination-log";

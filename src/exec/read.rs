@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::arguments::SourcePath;
 use crate::contract::{COUNTER, DATA, ENV_DIR, OWN_PREFIX, RUNNING};
 use crate::dotenv;
-use crate::environment::{MAX_TOTAL_BYTES, check_name, check_value};
+use crate::env_vars::{MAX_TOTAL_BYTES, check_name, check_value};
 use crate::secret::SecretValue;
 use crate::sentence::{Sentence, store_name};
 

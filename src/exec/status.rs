@@ -11,7 +11,7 @@ use super::{FAILED, FILES, GENERATION, read, say};
 use crate::contract::DEFAULT_MOUNT_PATH;
 
 /// A process that `exec` became or started.
-struct Running {
+struct WrappedProcess {
     pid: u32,
     parent: Option<u32>,
     name: String,
@@ -32,7 +32,7 @@ pub(super) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn report(running: &[Running], files: Option<&Path>) -> String {
+fn report(running: &[WrappedProcess], files: Option<&Path>) -> String {
     let newest = |files: &Path| read::present(files).map_or_else(|| "none".to_owned(), |origin| origin.generation);
     if running.is_empty() {
         let files = files.unwrap_or(Path::new(DEFAULT_MOUNT_PATH));
@@ -42,21 +42,21 @@ fn report(running: &[Running], files: Option<&Path>) -> String {
             files.display()
         );
     }
-    let line = |process: &Running| {
-        let Running { pid, name, generation, files: own, .. } = process;
+    let line = |process: &WrappedProcess| {
+        let WrappedProcess { pid, name, generation, files: own, .. } = process;
         format!("{pid} {name}: running with generation {generation}, newest {}\n", newest(files.unwrap_or(own)))
     };
     running.iter().map(line).collect()
 }
 
 /// The oldest of every family: children inherit what their parents have.
-fn running() -> Vec<Running> {
+fn running() -> Vec<WrappedProcess> {
     let pids =
         fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
     let mut pids: Vec<u32> = pids.filter(|pid| *pid != std::process::id()).collect();
     pids.sort_unstable();
-    let found: Vec<_> = pids.into_iter().filter_map(Running::of).collect();
-    let is_child = |process: &Running| {
+    let found: Vec<_> = pids.into_iter().filter_map(WrappedProcess::of).collect();
+    let is_child = |process: &WrappedProcess| {
         found.iter().any(|other| Some(other.pid) == process.parent && other.generation == process.generation)
     };
     let children: Vec<_> = found.iter().map(is_child).collect();
@@ -68,9 +68,9 @@ fn parent_of(pid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
 }
 
-// === impl Running ===
+// === impl WrappedProcess ===
 
-impl Running {
+impl WrappedProcess {
     /// Of other uids, and of programs that nobody may read, nothing is to be seen.
     fn of(pid: u32) -> Option<Self> {
         let environment = zeroize::Zeroizing::new(fs::read(format!("/proc/{pid}/environ")).ok()?);

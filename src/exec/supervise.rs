@@ -21,7 +21,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use super::arguments::CommandLine;
 use super::read::{self, Origin, Reading};
 use super::{ExecError, say, terminate};
-use crate::annotations::{OnChange, Signal as Wanted};
+use crate::options::{OnChange, Signal as Wanted};
 use crate::process::harden::harden;
 
 /// Ended for a change, as sysexits(3) says "try again": under any restart policy but Never kubelet does.

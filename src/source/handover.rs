@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
+use super::Source;
 use super::backoff::{Jitter, LONGEST_WISH};
 use super::history::{Fingerprints, Ledger, PastGeneration};
 use super::lease::{Held, Life, Memory, Slot, act_before, after};
 use super::poll::land::has_entries;
 use super::poll::{Drain, Lane, Login};
-use super::{GenerationId, Source};
+use crate::generation::GenerationId;
 use crate::provider::Session;
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use aws_lc_rs::{digest, hmac, rand};
 use serde::{Deserialize, Serialize};
 
-use super::GenerationId;
+use crate::generation::GenerationId;
 use crate::provider::{ProviderError, Version};
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};

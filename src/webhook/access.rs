@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::annotations::{Notify, Options};
 use crate::bundle::FileMode;
+use crate::options::{Notify, Options};
 
 /// Uid and gid of the image's own user; containers that agree on nothing run as it.
 pub const IMAGE_USER: i64 = 65532;

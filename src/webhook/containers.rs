@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::resources::{self, Need, Standing, kibibytes};
-use crate::annotations::{Mode, Options};
 use crate::config::Config;
 use crate::contract::{
     AGENT, ANNOTATIONS_FILE, BIN_SOURCE_PATH, BIN_VOLUME, CONTROLS_PATH, CONTROLS_VOLUME, GENERATIONS_PATH, INIT,
     METRICS_PORT_NAME, PLAN_VARIABLE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR, SOURCES_PATH, STATE_PATH, STATE_VOLUME,
     TOKENS_PATH, TOKENS_VOLUME,
 };
+use crate::options::{Mode, Options};
 use crate::plan::Plan;
 
 /// Room for the program twice: a restarted agent copies it anew.

@@ -9,12 +9,13 @@ use super::containers::is_ours;
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, Step, at, below};
 use super::wrap::is_wrapped;
-use crate::annotations::{CONTAINERS, InitOrder, MOUNT_PATH, Options};
+use crate::annotations::{CONTAINERS, MOUNT_PATH};
 use crate::bundle::suggestion;
 use crate::config::{Config, matches};
 use crate::contract::{
     BIN_PATH, BIN_VOLUME, DEFAULT_MOUNT_PATH, LIVE, PREFIX, SECRETS_VOLUME, TOKENS_PATH, VOLUME_PREFIX,
 };
+use crate::options::{InitOrder, Options};
 use crate::plan::Plan;
 use crate::steps;
 

@@ -15,9 +15,10 @@ use super::prepared::{Asked, Remembered};
 use super::resources::Standing;
 use super::wrap::Wrapper;
 use super::{mounts, sources};
-use crate::annotations::{self, AnnotationError, InitOrder, METRICS_PORT, MODE, Mode, NOTIFY, Notify, Options};
+use crate::annotations::{self, AnnotationError, METRICS_PORT, MODE, NOTIFY};
 use crate::config::{Config, Identity};
 use crate::contract::{INIT, PREFIX, SIDECAR, VOLUME_PREFIX};
+use crate::options::{InitOrder, Mode, Notify, Options};
 use crate::plan::PlanError;
 use crate::steps::{self, OverBudget};
 

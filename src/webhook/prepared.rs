@@ -12,10 +12,10 @@ use super::containers::{Blueprint, Injected};
 use super::mutate::Refusal;
 use super::resources::Standing;
 use super::sources::{self, Read};
-use crate::annotations::{Mode, Options};
 use crate::bundle::Bundle;
 use crate::config::{Config, Identity};
 use crate::contract::PREFIX;
+use crate::options::{Mode, Options};
 use crate::plan::Plan;
 
 /// Templates that are remembered, about.

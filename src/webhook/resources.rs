@@ -7,8 +7,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 use serde_json::Value;
 
 use super::patch::{Patched, Step};
-use crate::annotations::{CPU_LIMIT, CPU_REQUEST, MEMORY_LIMIT, MEMORY_REQUEST, Resources};
+use crate::annotations::{CPU_LIMIT, CPU_REQUEST, MEMORY_LIMIT, MEMORY_REQUEST};
 use crate::contract::PREFIX;
+use crate::options::Resources;
 use crate::quantity::{Amount, Quantity};
 
 /// What a pod says of resources, as far as it decides on ours.
@@ -236,9 +237,9 @@ mod tests {
     const GUARANTEED: Standing = Standing { is_guaranteed: true, has_cpu: false, has_memory: false };
 
     fn asked(pairs: &[(&str, &str)]) -> Resources {
-        let mut options = crate::annotations::Options::default();
+        let mut options = crate::options::Options::default();
         for (name, value) in pairs {
-            options.set(&format!("resources.{name}"), value).unwrap();
+            crate::annotations::set(&mut options, &format!("resources.{name}"), value).unwrap();
         }
         options.resources
     }

@@ -9,13 +9,14 @@ use super::containers::is_ours;
 use super::mounts::Selection;
 use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, at};
-use crate::annotations::{self, CONTAINERS, DEFAULT_JITTER, ENV_VARIABLE, MODE, Mode, ON_CHANGE, OnChange, Options};
+use crate::annotations::{self, CONTAINERS, ENV_VARIABLE, MODE, ON_CHANGE};
 use crate::bundle::Bundle;
 use crate::contract::{
     DEFAULT_MOUNT_PATH, END_OF_OPTIONS, ENV_OPTION, EXEC_COMMAND, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION,
     ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION, PREFIX, PROGRAM,
 };
-use crate::environment::check_name;
+use crate::env_vars::check_name;
+use crate::options::{DEFAULT_JITTER, Mode, OnChange, Options};
 use crate::steps;
 
 /// What Kubernetes gives a pod to end, unless it says otherwise.

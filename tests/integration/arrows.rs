@@ -7,18 +7,21 @@ use crate::sources::sources;
 
 /// Std and serde alone: everyone may use them.
 const LEAVES: [&str; 9] =
-    ["contract", "secret", "sentence", "reference", "bundle", "dotenv", "environment", "quantity", "steps"];
+    ["contract", "secret", "sentence", "reference", "bundle", "dotenv", "env_vars", "quantity", "steps"];
 
 /// Which other modules each one may use, beside [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
     ("contract", &[]),
+    ("generation", &[]),
+    ("options", &[]),
+    ("report", &[]),
     ("secret", &[]),
     ("sentence", &[]),
     ("reference", &[]),
     ("bundle", &[]),
     ("steps", &[]),
     ("dotenv", &[]),
-    ("environment", &[]),
+    ("env_vars", &[]),
     ("quantity", &[]),
     ("process", &[]),
     ("serve", &[]),

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use hushpod::annotations::{KEYS, parse_duration};
+use hushpod::annotations::KEYS;
 use hushpod::config::Config;
 use hushpod::contract::PREFIX;
 use hushpod::provider::ProviderSettings;
+use hushpod::quantity::parse_duration;
 use hushpod::serve::metrics::Registry;
 use hushpod::webhook::Metrics;
 use serde_json::json;
@@ -35,7 +36,7 @@ fn the_annotation_table_is_the_constants() {
 
 #[test]
 fn every_reserved_name_is_listed() {
-    for name in hushpod::environment::RESERVED {
+    for name in hushpod::env_vars::RESERVED {
         assert!(readme().contains(&format!("`{name}`")), "{name}");
     }
 }

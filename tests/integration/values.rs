@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use hushpod::bundle::{FileMode, Format, Target};
 use hushpod::deliver::render::render;
+use hushpod::generation::{Generation, GenerationId};
 use hushpod::plan::{PlannedFrom, PlannedItem, Take};
 use hushpod::reference::{Key, Request};
 use hushpod::secret::SecretTree;
-use hushpod::source::{Generation, GenerationId};
 use serde_json::value::RawValue;
 
 /// As JSON has them, and their text where that is another one.

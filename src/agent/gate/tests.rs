@@ -14,7 +14,7 @@ fn volume() -> tempfile::TempDir {
 async fn complete(dir: &Path) {
     use crate::bundle::FileMode;
     use crate::deliver::RenderedFile;
-    use crate::source::GenerationId;
+    use crate::generation::GenerationId;
     let file = RenderedFile { path: "token".parse().unwrap(), bytes: "value".into(), mode: FileMode::OWNER };
     let mut volume = AtomicVolume::open(dir, std::time::Duration::from_millis(1)).unwrap();
     volume.write(&GenerationId("0a1b".to_owned()), &[file]).await.unwrap();

@@ -1,23 +1,26 @@
 //! The hand-over as JSON: every secret is base64, every point in time whole seconds since 1970 (rounded down, so that
 //! nothing is believed to live longer than it does, and so that the same state always is the same bytes).
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine;
-use base64::display::Base64Display;
-use base64::engine::general_purpose::STANDARD;
-use serde::de::{self, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::Estate;
+use crate::generation::GenerationId;
 use crate::reference::Request;
-use crate::secret::{SecretTree, SecretValue};
-use crate::source::{Draining, GenerationId, HandOver, HandedAnswer, HandedLease, HandedSession, PastGeneration, Seen};
+use crate::secret::sealed::{Sealed, SealedTree};
+use crate::source::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, PastGeneration, Seen};
 
 /// The format that this program writes and understands.
 const VERSION: u32 = 1;
+
+/// What one process of the agent leaves to the next.
+#[derive(Debug, Default)]
+pub struct PersistedState {
+    /// The source's part.
+    pub hand_over: HandOver,
+    /// The last generation that the application was told of: if another one is in place, it has yet to be.
+    pub notified: Option<GenerationId>,
+}
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct Document {
@@ -36,9 +39,6 @@ pub(super) struct Document {
     history: Vec<PastGeneration>,
 }
 
-/// A secret, base64 in the file.
-struct Sealed(SecretValue);
-
 /// Seconds since 1970.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -55,7 +55,7 @@ struct Session {
 #[derive(Serialize, Deserialize)]
 struct Answer {
     request: Request,
-    tree: Tree,
+    tree: SealedTree,
     ends: Seconds,
     life_seconds: u64,
     lease: Option<(Sealed, bool)>,
@@ -77,16 +77,6 @@ struct Remembered {
     had_entries: bool,
 }
 
-#[derive(Serialize, Deserialize)]
-enum Tree {
-    Literal(Sealed),
-    Text(Sealed),
-    Binary(Sealed),
-    List(Vec<Tree>),
-    Map(BTreeMap<String, Tree>),
-    Withheld(String),
-}
-
 #[derive(Deserialize)]
 struct VersionOnly {
     version: u32,
@@ -95,11 +85,11 @@ struct VersionOnly {
 // === impl Document ===
 
 impl Document {
-    pub(super) fn new(hand_over: HandOver, told: Option<GenerationId>) -> Self {
+    pub(super) fn new(hand_over: HandOver, notified: Option<GenerationId>) -> Self {
         let HandOver { sessions, leased, draining, patience, seen, salt, counter, history, last } = hand_over;
         Self {
             version: VERSION,
-            told,
+            told: notified,
             last,
             counter,
             salt: salt.map(Sealed),
@@ -122,7 +112,7 @@ impl Document {
         serde_json::from_slice(bytes).map_err(place)
     }
 
-    pub(super) fn into_estate(self) -> Estate {
+    pub(super) fn into_state(self) -> PersistedState {
         let Self { version: _, told, last, counter, salt, sessions, leased, draining, patience, seen, history } = self;
         let hand_over = HandOver {
             sessions: sessions.into_iter().map(HandedSession::from).collect(),
@@ -135,35 +125,7 @@ impl Document {
             history,
             last,
         };
-        Estate { hand_over, told }
-    }
-}
-
-// === impl Sealed ===
-
-impl Serialize for Sealed {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Written piece by piece: no other copy is made.
-        serializer.collect_str(&Base64Display::new(self.0.expose(), &STANDARD))
-    }
-}
-
-impl<'de> Deserialize<'de> for Sealed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Base64;
-        impl Visitor<'_> for Base64 {
-            type Value = Sealed;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("base64")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Sealed, E> {
-                let bytes = STANDARD.decode(text).map_err(|_| E::custom("no base64"))?;
-                Ok(Sealed(SecretValue::new(bytes)))
-            }
-        }
-        deserializer.deserialize_str(Base64)
+        PersistedState { hand_over, notified: told }
     }
 }
 
@@ -245,35 +207,5 @@ impl From<Remembered> for Seen {
     fn from(remembered: Remembered) -> Self {
         let Remembered { request, fingerprint: Sealed(fingerprint), had_entries } = remembered;
         Self { request, fingerprint, had_entries }
-    }
-}
-
-// === impl Tree ===
-
-impl From<SecretTree> for Tree {
-    fn from(tree: SecretTree) -> Self {
-        match tree {
-            SecretTree::Literal(value) => Self::Literal(Sealed(value)),
-            SecretTree::Text(value) => Self::Text(Sealed(value)),
-            SecretTree::Binary(value) => Self::Binary(Sealed(value)),
-            SecretTree::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            SecretTree::Map(entries) => {
-                Self::Map(entries.into_iter().map(|(key, tree)| (key, Self::from(tree))).collect())
-            }
-            SecretTree::Withheld(why) => Self::Withheld(why.as_ref().to_owned()),
-        }
-    }
-}
-
-impl From<Tree> for SecretTree {
-    fn from(tree: Tree) -> Self {
-        match tree {
-            Tree::Literal(Sealed(value)) => Self::Literal(value),
-            Tree::Text(Sealed(value)) => Self::Text(value),
-            Tree::Binary(Sealed(value)) => Self::Binary(value),
-            Tree::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
-            Tree::Map(entries) => Self::Map(entries.into_iter().map(|(key, tree)| (key, Self::from(tree))).collect()),
-            Tree::Withheld(why) => Self::Withheld(why.into()),
-        }
     }
 }

@@ -2,6 +2,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::*;
+use crate::generation::GenerationId;
 use crate::provider::Version;
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};
@@ -20,7 +21,7 @@ fn id(text: &str) -> GenerationId {
 }
 
 /// Every kind of content; `padding` makes the leased value large.
-fn estate(padding: usize) -> Estate {
+fn state(padding: usize) -> PersistedState {
     let leaf = |bytes: &[u8]| SecretTree::from_bytes(bytes.to_vec());
     let tree = SecretTree::Map(
         [
@@ -62,11 +63,11 @@ fn estate(padding: usize) -> Estate {
         }],
         last: Some(id("0a1b-7")),
     };
-    Estate { hand_over, told: Some(id("0a1b-6")) }
+    PersistedState { hand_over, notified: Some(id("0a1b-6")) }
 }
 
 /// A text for comparison, secrets included: for this test alone.
-fn exposed(estate: &Estate) -> String {
+fn exposed(state: &PersistedState) -> String {
     fn leaves(tree: &SecretTree) -> String {
         match tree {
             SecretTree::List(items) => items.iter().map(leaves).collect(),
@@ -74,7 +75,7 @@ fn exposed(estate: &Estate) -> String {
             tree => format!("{:?};", tree.as_value().map(SecretValue::expose)),
         }
     }
-    let over = &estate.hand_over;
+    let over = &state.hand_over;
     let secrets: Vec<_> = over
         .sessions
         .iter()
@@ -86,15 +87,15 @@ fn exposed(estate: &Estate) -> String {
         .collect();
     let trees: String = over.leased.iter().map(|answer| leaves(&answer.tree)).collect();
     // Debug shows everything else, redacted.
-    format!("{estate:?} {secrets:?} {trees}")
+    format!("{state:?} {secrets:?} {trees}")
 }
 
 #[test]
 fn p4_what_is_saved_is_what_the_next_process_loads() {
     let dir = tempfile::tempdir().unwrap();
-    HandOverFile::new(dir.path()).save(estate(10)).unwrap();
+    HandOverFile::new(dir.path()).save(state(10)).unwrap();
     let loaded = HandOverFile::new(dir.path()).load().unwrap();
-    assert_eq!(exposed(&loaded), exposed(&estate(10)));
+    assert_eq!(exposed(&loaded), exposed(&state(10)));
     let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no other file is left");
@@ -104,9 +105,9 @@ fn p4_what_is_saved_is_what_the_next_process_loads() {
 fn p4_the_deepest_document_is_handed_over_too() {
     let json = format!("{{\"k\":{}\"canary\"{}}}", "[".repeat(59), "]".repeat(59));
     let deep = || {
-        let mut estate = estate(10);
-        estate.hand_over.leased[0].tree = SecretTree::from_json(json.as_bytes()).unwrap();
-        estate
+        let mut state = state(10);
+        state.hand_over.leased[0].tree = SecretTree::from_json(json.as_bytes()).unwrap();
+        state
     };
     assert!(SecretTree::from_json(json.replace("\"canary\"", "[]").as_bytes()).is_err(), "it is the deepest");
     let dir = tempfile::tempdir().unwrap();
@@ -116,7 +117,7 @@ fn p4_the_deepest_document_is_handed_over_too() {
 
 #[test]
 fn p5_debug_shows_no_secret() {
-    assert!(!format!("{:?}", estate(0)).contains("canary"));
+    assert!(!format!("{:?}", state(0)).contains("canary"));
 }
 
 #[test]
@@ -124,15 +125,15 @@ fn the_same_state_is_written_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE);
     let mut file = HandOverFile::new(dir.path());
-    file.save(estate(10)).unwrap();
+    file.save(state(10)).unwrap();
     // Taking it away shows whether the next call writes.
     fs::remove_file(&path).unwrap();
-    let mut same = estate(10);
+    let mut same = state(10);
     same.hand_over.sessions[0].ends = Some(at(2_000_000_000) + Duration::from_millis(3));
     file.save(same).unwrap();
     assert!(!path.exists(), "milliseconds are no change");
 
-    let mut renewed = estate(10);
+    let mut renewed = state(10);
     renewed.hand_over.leased[0].ends = at(2_000_000_200);
     file.save(renewed).unwrap();
     assert!(path.exists(), "a renewed lease is");
@@ -147,8 +148,8 @@ fn the_same_state_is_written_once() {
 #[test]
 fn p4_values_that_do_not_fit_leave_the_logins_and_the_leases_to_revoke() {
     let dir = tempfile::tempdir().unwrap();
-    HandOverFile::new(dir.path()).save(estate(600 * 1024)).unwrap();
-    let Estate { hand_over, .. } = HandOverFile::new(dir.path()).load().unwrap();
+    HandOverFile::new(dir.path()).save(state(600 * 1024)).unwrap();
+    let PersistedState { hand_over, .. } = HandOverFile::new(dir.path()).load().unwrap();
     assert_eq!(hand_over.sessions[0].token, "canary-token".into());
     assert!(hand_over.leased.is_empty());
     let left: Vec<_> = hand_over.draining.iter().map(|draining| (&draining.lease, draining.revoke_at)).collect();
@@ -159,7 +160,7 @@ fn p4_values_that_do_not_fit_leave_the_logins_and_the_leases_to_revoke() {
 fn what_cannot_be_used_is_passed_over() {
     let whole = {
         let dir = tempfile::tempdir().unwrap();
-        HandOverFile::new(dir.path()).save(estate(10)).unwrap();
+        HandOverFile::new(dir.path()).save(state(10)).unwrap();
         fs::read_to_string(dir.path().join(FILE)).unwrap()
     };
     let cut = &whole[..whole.len() / 2];
@@ -187,9 +188,9 @@ fn a_crashed_writers_leftover_is_replaced_and_a_missing_directory_is_no_error() 
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(NEW), "half").unwrap();
     let mut file = HandOverFile::new(dir.path());
-    file.save(estate(10)).unwrap();
+    file.save(state(10)).unwrap();
     assert!(file.load().is_some());
     file.discard();
     assert!(!dir.path().join(FILE).exists());
-    HandOverFile::new(&dir.path().join("absent")).save(estate(10)).unwrap();
+    HandOverFile::new(&dir.path().join("absent")).save(state(10)).unwrap();
 }

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::*;
 use crate::bundle::FileMode;
+use crate::generation::GenerationId;
 use crate::reference::{Reference, Request};
-use crate::source::GenerationId;
 
 const LIMIT: u64 = 1 << 20;
 

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::super::backoff::Jitter;
 use super::super::clock::Clock;
-use super::super::{Event, Failure, Generation, Source};
+use super::super::{Event, Failure, Source};
 use crate::bundle::{FileMode, Format, Target};
+use crate::generation::Generation;
 use crate::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, Take};
 use crate::provider::file::FileSettings;
 use crate::provider::{

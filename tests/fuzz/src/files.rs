@@ -13,7 +13,7 @@ use hushpod::provider::http::Proxy;
 use hushpod::provider::{Known, Login, ProviderError, ProviderSettings, Reading};
 use hushpod::reference::{Key, Reference, Request};
 use hushpod::secret::{SecretTree, SecretValue};
-use hushpod::source::{Generation, GenerationId};
+use hushpod::generation::{Generation, GenerationId};
 use serde::Deserialize as _;
 use serde_json::json;
 use tokio::runtime::Runtime;

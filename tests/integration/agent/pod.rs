@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hushpod::annotations::Notify;
 use hushpod::bundle::{FileMode, Format, Target};
+use hushpod::options::Notify;
 use hushpod::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, Take};
 use hushpod::provider::ProviderSettings;
 use hushpod::provider::file::FileSettings;

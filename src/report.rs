@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Serialize, Serializer};
 use tracing::{info, warn};
 
-use crate::source::GenerationId;
+use crate::generation::GenerationId;
 
-/// What the pod holds. [`Status::info`] and [`Status::warn`] log it with one event and one sentence for people.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
+/// What the pod holds. [`Report::info`] and [`Report::warn`] log it with one event and one sentence for people.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
     /// The generation in the volume.
     pub generation: Option<GenerationId>,
     /// When it was put there.
+    #[serde(serialize_with = "as_time")]
     pub since: Option<SystemTime>,
     /// The newest that the stores have, if it is another one.
     pub newest: Option<GenerationId>,
@@ -26,13 +28,14 @@ pub struct Status {
     /// Whether `pin` freezes it, and where.
     pub pinned: Option<GenerationId>,
     /// Providers whose last answer was an error, and since when.
+    #[serde(serialize_with = "as_times")]
     pub failing: BTreeMap<String, SystemTime>,
 }
 
 /// The fields of every report.
 macro_rules! report {
     ($level:ident, $status:expr, $event:expr, $problem:expr, $sentence:expr) => {{
-        let Status { generation, since, newest, files, bytes, held, pinned, failing } = $status;
+        let Report { generation, since, newest, files, bytes, held, pinned, failing } = $status;
         let failing = failing_since(failing);
         $level!(
             event = $event,
@@ -51,9 +54,9 @@ macro_rules! report {
     }};
 }
 
-// === impl Status ===
+// === impl Report ===
 
-impl Status {
+impl Report {
     /// The newest generation that the stores have, as far as is known: the one in the volume, if there is no other.
     #[must_use]
     pub fn newest_known(&self) -> Option<&GenerationId> {
@@ -101,6 +104,15 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+#[expect(clippy::ref_option, reason = "serde passes the field as it is")]
+fn as_time<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(rfc3339).serialize(serializer)
+}
+
+fn as_times<S: Serializer>(times: &BTreeMap<String, SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(times.iter().map(|(name, time)| (name, rfc3339(*time))))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -119,5 +131,20 @@ mod tests {
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
         }
+    }
+    #[test]
+    fn a_report_is_written_as_it_is_logged() {
+        let time = UNIX_EPOCH + Duration::from_secs(951_782_399);
+        let report = Report {
+            generation: Some(GenerationId("4f1c".to_owned())),
+            since: Some(time),
+            failing: BTreeMap::from([("vault".to_owned(), time)]),
+            ..Report::default()
+        };
+        let expected = serde_json::json!({
+            "generation": "4f1c", "since": "2000-02-28T23:59:59Z", "newest": null, "files": null, "bytes": null,
+            "held": false, "pinned": null, "failing": {"vault": "2000-02-28T23:59:59Z"},
+        });
+        assert_eq!(serde_json::to_value(report).unwrap(), expected);
     }
 }

@@ -8,8 +8,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::agent::gate;
 use crate::agent::handover::FILE;
-use crate::annotations::Notify;
 use crate::contract::LIVE;
+use crate::options::Notify;
 use crate::provider::ErrorKind;
 use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
@@ -57,7 +57,7 @@ impl Pod {
         self.dir.path().join(name)
     }
 
-    fn start(&self, mode: Mode) -> Agent {
+    fn start(&self, mode: AgentMode) -> Agent {
         let mut plan = plan(&self.requests);
         plan.notify.clone_from(&self.notify);
         for provider in plan.providers.values_mut() {
@@ -78,7 +78,7 @@ impl Pod {
         let (shutdown, grace) = (stop.clone(), self.grace);
         let task = tokio::spawn(async move {
             let volume = GatedVolume::claim(&paths.volume, grace)?;
-            Keeper::new(mode, plan, source, volume, &paths, None).run(&shutdown).await
+            SyncLoop::new(mode, plan, source, volume, &paths, None).run(&shutdown).await
         });
         Agent { task, stop }
     }
@@ -164,7 +164,7 @@ async fn p7_the_gate_opens_with_the_first_files_and_a_temporary_failure_is_waite
     let pod = Pod::new(&["a:x"]);
     pod.put("1");
     pod.store.state().failing = Some(ErrorKind::Unavailable);
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     a_while().await;
     assert!(!pod.is_open());
     assert!(pod.calls("read").len() > 10, "it goes on asking");
@@ -180,7 +180,7 @@ async fn p7_the_gate_opens_with_the_first_files_and_a_temporary_failure_is_waite
 #[tokio::test(start_paused = true)]
 async fn p7_a_permanent_refusal_before_the_first_files_ends_the_agent_with_the_gate_closed() {
     for kind in [ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Invalid] {
-        for mode in [Mode::Sidecar, Mode::Init] {
+        for mode in [AgentMode::Sidecar, AgentMode::Init] {
             let pod = Pod::new(&["a:x", "a:y"]);
             pod.put("1");
             pod.store.put("y", "1", "{}");
@@ -202,7 +202,7 @@ fn largest(beginning: &str) -> String {
 async fn p7_answers_that_make_no_files_end_the_agent_too() {
     let pod = Pod::new(&["a:x"]);
     pod.store.put("x", "1", &largest("canary-"));
-    let error = pod.start(Mode::Sidecar).done().await.unwrap_err();
+    let error = pod.start(AgentMode::Sidecar).done().await.unwrap_err();
     assert_eq!(error.exit_code(), 1);
     assert!(error.to_string().contains("size-limit") && !error.to_string().contains("canary"), "{error}");
     assert!(!pod.is_open());
@@ -213,7 +213,7 @@ async fn p3_the_last_good_files_stay_whatever_happens_to_the_store_and_recovery_
     for kind in [ErrorKind::Unavailable, ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Invalid] {
         let pod = Pod::new(&["a:x"]);
         pod.put("1");
-        let agent = pod.start(Mode::Sidecar);
+        let agent = pod.start(AgentMode::Sidecar);
         pod.until_file("f0", "x1").await;
         pod.store.state().failing = Some(kind);
         pod.put("2");
@@ -229,7 +229,7 @@ async fn p3_the_last_good_files_stay_whatever_happens_to_the_store_and_recovery_
 async fn p3_values_that_do_not_fit_and_a_volume_that_cannot_be_written_leave_the_files() {
     let pod = Pod::new(&["a:x", "a:y?"]);
     pod.put("1");
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
     // More than the size limit.
     pod.store.put("x", "2", &largest("x2"));
@@ -256,14 +256,14 @@ async fn p4_a_sidecar_takes_over_from_init_and_from_itself_with_one_login_and_on
     pod.store.state().logins = Some((7200, true));
     pod.store.put_leased("creds", 3600, 36_000, true);
 
-    pod.start(Mode::Init).done().await.unwrap();
+    pod.start(AgentMode::Init).done().await.unwrap();
     let (credential, generation) = (pod.file("f1"), pod.generation());
     assert!(credential.contains("lease-1"), "{credential}");
 
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     a_while().await;
     agent.kill().await;
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     a_while().await;
     assert_eq!((pod.file("f1"), pod.generation()), (credential, generation), "nothing changed, nothing is written");
     assert_eq!(pod.calls("login"), ["login token-1"]);
@@ -282,9 +282,9 @@ async fn p4_without_the_hand_over_a_second_login_would_be_seen() {
     let pod = Pod::new(&["a:creds"]);
     pod.store.state().logins = Some((7200, true));
     pod.store.put_leased("creds", 3600, 36_000, true);
-    pod.start(Mode::Init).done().await.unwrap();
+    pod.start(AgentMode::Init).done().await.unwrap();
     fs::remove_file(pod.path("state").join(FILE)).unwrap();
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "lease-2").await;
     assert_eq!(pod.calls("login").len(), 2);
     agent.stop().await.unwrap();
@@ -294,13 +294,13 @@ async fn p4_without_the_hand_over_a_second_login_would_be_seen() {
 async fn init_that_finds_files_does_not_wait_for_a_store_that_is_down() {
     let pod = Pod::new(&["a:x"]);
     pod.put("1");
-    pod.start(Mode::Init).done().await.unwrap();
+    pod.start(AgentMode::Init).done().await.unwrap();
     pod.store.state().failing = Some(ErrorKind::Unavailable);
     pod.put("2");
-    pod.start(Mode::Init).done().await.unwrap();
+    pod.start(AgentMode::Init).done().await.unwrap();
     assert!(pod.file("f0").contains("x1"));
     pod.store.state().failing = None;
-    pod.start(Mode::Init).done().await.unwrap();
+    pod.start(AgentMode::Init).done().await.unwrap();
     assert!(pod.file("f0").contains("x2"));
 }
 
@@ -308,7 +308,7 @@ async fn init_that_finds_files_does_not_wait_for_a_store_that_is_down() {
 async fn p7_init_that_is_stopped_before_the_files_are_there_does_not_look_done() {
     let pod = Pod::new(&["a:x"]);
     pod.store.state().failing = Some(ErrorKind::Unavailable);
-    let agent = pod.start(Mode::Init);
+    let agent = pod.start(AgentMode::Init);
     a_while().await;
     assert_eq!(agent.stop().await.unwrap_err().exit_code(), 143);
     assert!(!pod.is_open());
@@ -326,7 +326,7 @@ async fn p7_every_failure_before_the_first_files_ends_or_waits_and_leaves_its_re
         (ErrorKind::Invalid, false),
         (ErrorKind::NotFound, false),
     ] {
-        for mode in [Mode::Init, Mode::Sidecar] {
+        for mode in [AgentMode::Init, AgentMode::Sidecar] {
             for wanted in ["a:x", "a:x?", "a:creds", "a:creds?"] {
                 let shown = format!("{kind:?} of {wanted} in mode {mode:?}");
                 let pod = Pod::new(&[wanted, "a:other"]);
@@ -354,13 +354,13 @@ async fn p7_every_failure_before_the_first_files_ends_or_waits_and_leaves_its_re
                 assert_eq!(pod.last_words(), waiting, "{shown}: for a kill that nobody can answer");
                 let ended = agent.stop().await;
                 match mode {
-                    Mode::Init => {
+                    AgentMode::Init => {
                         let error = ended.unwrap_err();
                         let sentence = format!("stopped before the files were in place: {reason}");
                         assert_eq!((error.exit_code(), error.to_string()), (143, sentence), "{shown}");
                     }
                     // kubelet takes what the log holds, whatever the exit code is.
-                    Mode::Sidecar => assert!(ended.is_ok() && pod.last_words() == waiting, "{shown}"),
+                    AgentMode::Sidecar => assert!(ended.is_ok() && pod.last_words() == waiting, "{shown}"),
                 }
             }
         }
@@ -373,7 +373,7 @@ async fn the_last_words_are_of_what_is_in_the_way_now_and_of_nothing_once_the_fi
     pod.put("1");
     pod.store.put("y", "1", "{}");
     pod.store.state().slow = Duration::from_secs(40);
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(pod.last_words(), "waiting for the first files: a: no answer for 5 s");
     pod.store.state().slow = Duration::ZERO;
@@ -395,7 +395,7 @@ async fn the_last_words_are_of_what_is_in_the_way_now_and_of_nothing_once_the_fi
 async fn init_that_is_stopped_while_nothing_answers_says_so() {
     let pod = Pod::new(&["a:x"]);
     pod.store.state().slow = Duration::from_hours(1);
-    let agent = pod.start(Mode::Init);
+    let agent = pod.start(AgentMode::Init);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let error = agent.stop().await.unwrap_err().to_string();
     assert_eq!(error, "stopped before the files were in place: a: no answer for 3 s");
@@ -405,7 +405,7 @@ async fn init_that_is_stopped_while_nothing_answers_says_so() {
 async fn hold_freezes_the_files_and_release_catches_up() {
     let pod = Pod::new(&["a:x"]);
     pod.put("1");
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
     pod.annotate(&["hushpod.dev/hold=\"true\""]);
     a_while().await;
@@ -428,12 +428,12 @@ async fn hold_at_creation_freezes_the_first_generation_also_across_a_restart() {
     let pod = Pod::new(&["a:x"]);
     pod.put("1");
     pod.annotate(&["hushpod.dev/hold=\"true\""]);
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
     pod.put("2");
     a_while().await;
     agent.kill().await;
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     a_while().await;
     assert!(pod.file("f0").contains("x1"));
     pod.annotate(&[]);
@@ -446,7 +446,7 @@ async fn a_held_lease_is_renewed() {
     let pod = Pod::new(&["a:creds"]);
     pod.store.put_leased("creds", 60, 36_000, true);
     pod.annotate(&["hushpod.dev/hold=\"true\""]);
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "lease-1").await;
     tokio::time::sleep(Duration::from_secs(1000)).await;
     assert!(pod.store.state().is_live("lease-1"));
@@ -461,7 +461,7 @@ async fn p4_a_replaced_lease_is_revoked_after_a_drain_but_not_while_its_files_ar
         if held {
             pod.annotate(&["hushpod.dev/hold=\"true\""]);
         }
-        let agent = pod.start(Mode::Sidecar);
+        let agent = pod.start(AgentMode::Sidecar);
         pod.until_file("f0", "lease-1").await;
         until("a second lease", || pod.store.state().is_live("lease-2")).await;
         tokio::time::sleep(Duration::from_secs(30)).await;
@@ -475,7 +475,7 @@ async fn p4_a_replaced_lease_is_revoked_after_a_drain_but_not_while_its_files_ar
 async fn pin_returns_to_an_earlier_generation_and_stays_until_it_is_taken_away() {
     let pod = Pod::new(&["a:x"]);
     pod.put("1");
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
     let first = pod.generation();
     pod.put("2");
@@ -490,7 +490,7 @@ async fn pin_returns_to_an_earlier_generation_and_stays_until_it_is_taken_away()
     assert!(pod.file("f0").contains("x1"), "pinned");
 
     agent.kill().await;
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     a_while().await;
     assert!(pod.file("f0").contains("x1"), "pinned across a restart");
 
@@ -508,7 +508,7 @@ async fn pin_returns_to_an_earlier_generation_and_stays_until_it_is_taken_away()
 async fn a_pin_waits_for_a_store_that_is_down() {
     let pod = Pod::new(&["a:x"]);
     pod.put("1");
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
     let first = pod.generation();
     pod.put("2");
@@ -535,7 +535,7 @@ async fn pins_to_replaced_leases_are_refused_even_while_their_files_are_there() 
     pod.grace = Duration::from_secs(20);
     pod.put("1");
     pod.store.put_leased("creds", 60, 60, false);
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "lease-1").await;
     let first = pod.generation();
     pod.until_file("f0", "lease-2").await;
@@ -544,7 +544,7 @@ async fn pins_to_replaced_leases_are_refused_even_while_their_files_are_there() 
     pod.annotate(&[&format!("hushpod.dev/pin=\"{first}\"")]);
     let kept = pod.path("volume").join(LIVE).join(format!("..{first}"));
     assert!(kept.is_dir());
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(kept.is_dir() && !pod.file("f0").contains("lease-1"), "its credential ends before its files do");
     agent.stop().await.unwrap();
@@ -556,7 +556,7 @@ async fn refresh_now_reads_at_each_new_text() {
     pod.refresh_seconds = 10_000_000;
     pod.store.put("x", "1", "{\"k\":\"x1\"}");
     pod.annotate(&["hushpod.dev/refresh-now=\"at creation\""]);
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
     a_while().await;
     assert_eq!(pod.calls("read").len(), 1, "what stands there at the start counts as seen");
@@ -574,7 +574,7 @@ async fn a_flood_of_annotations_asks_the_store_seldom_and_never_before_its_retry
     let mut pod = Pod::new(&["a:x"]);
     pod.refresh_seconds = 10_000_000;
     pod.put("1");
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
     let first = pod.generation();
     pod.put("2");
@@ -611,7 +611,7 @@ async fn a_flood_of_annotations_asks_the_store_seldom_and_never_before_its_retry
     assert_eq!(asked, 0, "in spite of Retry-After");
     agent.kill().await;
     pod.store.state().take_calls();
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(pod.calls("read").len(), 0, "a restart is no way round it");
     pod.store.state().failing = None;
@@ -625,11 +625,11 @@ async fn leases_are_revoked_at_the_end_only_if_the_plan_says_so_and_are_not_hand
         let mut pod = Pod::new(&["a:creds"]);
         pod.revoke_on_exit = revoke_on_exit;
         pod.store.put_leased("creds", 3600, 36_000, true);
-        let agent = pod.start(Mode::Sidecar);
+        let agent = pod.start(AgentMode::Sidecar);
         pod.until_file("f0", "lease-1").await;
         agent.stop().await.unwrap();
         assert_eq!(pod.store.state().is_live("lease-1"), !revoke_on_exit);
-        let agent = pod.start(Mode::Sidecar);
+        let agent = pod.start(AgentMode::Sidecar);
         pod.until_file("f0", if revoke_on_exit { "lease-2" } else { "lease-1" }).await;
         agent.stop().await.unwrap();
     }
@@ -640,7 +640,7 @@ async fn revoking_is_bounded_in_time() {
     let mut pod = Pod::new(&["a:creds"]);
     pod.revoke_on_exit = true;
     pod.store.put_leased("creds", 3600, 36_000, true);
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "lease-1").await;
     pod.store.state().slow = Duration::from_hours(1);
     let start = Instant::now();
@@ -653,7 +653,7 @@ async fn revoking_is_bounded_in_time() {
 async fn p5_no_value_reaches_the_state_in_the_clear() {
     let pod = Pod::new(&["a:x"]);
     pod.store.set("x", Secret { json: "{\"k\":\"canary-value\"}".to_owned(), ..Secret::default() });
-    pod.start(Mode::Init).done().await.unwrap();
+    pod.start(AgentMode::Init).done().await.unwrap();
     let state = fs::read_to_string(pod.path("state").join(FILE)).unwrap();
     assert!(!state.contains("canary"), "{state}");
     // base64 of "canary-value" at its three alignments.

@@ -21,11 +21,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::report::Status;
-use super::running::Running;
+use super::usage::Usage;
 use crate::contract::GENERATIONS_PATH;
+use crate::generation::GenerationId;
 use crate::plan::Plan;
-use crate::source::GenerationId;
+use crate::report::Report;
 
 /// Clients at once: kubelet, Prometheus and a person. More wait in the kernel's queue.
 const CONNECTIONS: usize = 8;
@@ -42,29 +42,29 @@ const TOLD_EVERY: Duration = Duration::from_mins(30);
 
 /// What is shown. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Port {
+pub(super) struct MetricsPort {
     number: u16,
     providers: Arc<[String]>,
-    running: Running,
+    running: Usage,
     shown: Arc<Mutex<Shown>>,
 }
 
 #[derive(Debug, Default)]
 struct Shown {
-    status: Status,
+    status: Report,
     /// What kubelet was told last, and when it was new.
     told: Option<(String, Instant)>,
 }
 
-// === impl Port ===
+// === impl MetricsPort ===
 
-impl Port {
-    pub(super) fn new(number: u16, plan: &Plan, running: Running) -> Self {
+impl MetricsPort {
+    pub(super) fn new(number: u16, plan: &Plan, running: Usage) -> Self {
         Self { number, providers: plan.providers.keys().cloned().collect(), running, shown: Arc::default() }
     }
 
     /// Shows another status from now on.
-    pub(super) fn show(&self, status: &Status) {
+    pub(super) fn show(&self, status: &Report) {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).status.clone_from(status);
     }
 
@@ -147,7 +147,7 @@ impl Port {
     fn metrics(&self) -> String {
         let running = self.running.generations();
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let Status { generation, since, held, pinned, failing, .. } = &shown.status;
+        let Report { generation, since, held, pinned, failing, .. } = &shown.status;
         let newest = shown.status.newest_known();
         let delivered = generation.iter().map(|id| ("delivered", id));
         let roles = delivered.chain(newest.map(|id| ("newest", id))).chain(running.iter().map(|id| ("running", id)));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     /// A volume where processes run with `g1`, and with `g2`.
-    fn volume() -> (tempfile::TempDir, Port, [File; 2]) {
+    fn volume() -> (tempfile::TempDir, MetricsPort, [File; 2]) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(RUNNING)).unwrap();
         let held = ["g1", "g2"].map(|id| {
@@ -233,15 +233,15 @@ mod tests {
             file
         });
         let providers = ["files".to_owned(), "vault".to_owned()].into();
-        let port = Port { number: 0, providers, running: Running::new(dir.path()), shown: Arc::default() };
+        let port = MetricsPort { number: 0, providers, running: Usage::new(dir.path()), shown: Arc::default() };
         (dir, port, held)
     }
 
-    fn status(delivered: &str, newest: Option<&str>) -> Status {
-        Status { generation: Some(id(delivered)), newest: newest.map(id), ..Status::default() }
+    fn status(delivered: &str, newest: Option<&str>) -> Report {
+        Report { generation: Some(id(delivered)), newest: newest.map(id), ..Report::default() }
     }
 
-    fn ask(port: &Port) -> (u16, String) {
+    fn ask(port: &MetricsPort) -> (u16, String) {
         let response = port.answer(&Method::GET, GENERATIONS_PATH);
         (response.status().as_u16(), response.into_body())
     }
@@ -275,7 +275,7 @@ mod tests {
         let (_dir, port, _held) = volume();
         let failing = BTreeMap::from([("vault".to_owned(), SystemTime::now())]);
         let since = Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-        port.show(&Status { since, failing, held: true, ..status("g2", Some("g3")) });
+        port.show(&Report { since, failing, held: true, ..status("g2", Some("g3")) });
         let text = port.answer(&Method::GET, "/metrics").into_body();
         let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(

@@ -15,11 +15,11 @@ use tracing::debug;
 
 use crate::contract::RUNNING;
 use crate::deliver::volume::AtomicVolume;
-use crate::source::GenerationId;
+use crate::generation::GenerationId;
 
 /// The locks of one volume. Clones share what is known of them.
 #[derive(Debug, Clone)]
-pub(super) struct Running {
+pub(super) struct Usage {
     directory: PathBuf,
     known: Arc<Mutex<Known>>,
 }
@@ -32,9 +32,9 @@ struct Known {
     same_as: BTreeMap<GenerationId, GenerationId>,
 }
 
-// === impl Running ===
+// === impl Usage ===
 
-impl Running {
+impl Usage {
     /// Of the volume whose files are in `live`, once they are.
     pub(super) fn new(live: &Path) -> Self {
         Self { directory: live.join(RUNNING), known: Arc::default() }
@@ -113,7 +113,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let live = dir.path();
         let mut volume = AtomicVolume::open(live, Duration::from_secs(1)).unwrap();
-        let running = Running::new(live);
+        let running = Usage::new(live);
         running.offer(live, &volume);
         assert_eq!(running.generations(), ids(&[]), "no generation, no directory, nobody");
         let deliver = async |volume: &mut AtomicVolume, id: &str, text: &str| {
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(running.generations(), ids(&["g2", "g3"]));
         // A new agent does not know what had the same bytes.
         let volume = AtomicVolume::open(live, Duration::from_secs(1)).unwrap();
-        let again = Running::new(live);
+        let again = Usage::new(live);
         again.offer(live, &volume);
         assert_eq!(again.generations(), ids(&["g1", "g3"]));
         drop((first, second));

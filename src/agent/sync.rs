@@ -8,18 +8,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::controls::{Control, Controls, Wanted};
-use super::gated::{DeliveryError, GatedVolume, Outcome};
-use super::handover::{Estate, HandOverFile};
+use super::error::{AgentError, refusals};
+use super::gated_volume::{DeliveryError, GatedVolume, WriteOutcome};
+use super::handover::{HandOverFile, PersistedState};
+use super::metrics::MetricsPort;
 use super::notify::Notifier;
-use super::port::Port;
-use super::report::Status;
+use super::settings::{AgentMode, AgentPaths};
 use super::termination::LastWords;
-use super::{AgentError, AgentPaths, Mode, refusals};
 use crate::bundle::VolumePath;
 use crate::deliver::render::{RenderError, Rendered, render_beside};
+use crate::generation::{Generation, GenerationId};
 use crate::plan::Plan;
+use crate::report::Report;
 use crate::sentence::Sentence;
-use crate::source::{Event, Failure, Generation, GenerationId, Origin, PinError, Source};
+use crate::source::{Event, Failure, Origin, PinError, Source};
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -29,8 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Keeps the files of one pod fresh.
 #[derive(Debug)]
-pub(super) struct Keeper {
-    mode: Mode,
+pub(super) struct SyncLoop {
+    mode: AgentMode,
     plan: Plan,
     source: Source,
     volume: GatedVolume,
@@ -38,16 +40,16 @@ pub(super) struct Keeper {
     notifier: Notifier,
     hand_over: HandOverFile,
     /// Where the status is shown.
-    port: Option<Port>,
-    status: Status,
+    port: Option<MetricsPort>,
+    status: Report,
     /// The newest generation, delivered or not.
     newest: Option<Generation>,
     /// The last one that is known to be in place.
     delivered: Option<GenerationId>,
     /// The one whose files became visible last.
-    swapped: Option<GenerationId>,
+    visible: Option<GenerationId>,
     /// The last one that the application was told of, or that came before the application.
-    told: Option<GenerationId>,
+    notified: Option<GenerationId>,
     /// One that cannot be made into files: tried again only when the stores have another.
     unusable: Option<GenerationId>,
     /// A pin that could not be looked at yet.
@@ -93,19 +95,19 @@ enum PinRefusal {
     Never(String),
 }
 
-// === impl Keeper ===
+// === impl SyncLoop ===
 
-impl Keeper {
+impl SyncLoop {
     pub(super) fn new(
-        mode: Mode,
+        mode: AgentMode,
         plan: Plan,
         source: Source,
         volume: GatedVolume,
         paths: &AgentPaths,
-        port: Option<Port>,
+        port: Option<MetricsPort>,
     ) -> Self {
         // Before the first generation, and after an init container, there is nobody to tell.
-        let targets = if mode == Mode::Sidecar { plan.notify.clone() } else { Vec::new() };
+        let targets = if mode == AgentMode::Sidecar { plan.notify.clone() } else { Vec::new() };
         Self {
             mode,
             plan,
@@ -115,11 +117,11 @@ impl Keeper {
             notifier: Notifier::new(targets),
             hand_over: HandOverFile::new(&paths.state),
             port,
-            status: Status::default(),
+            status: Report::default(),
             newest: None,
             delivered: None,
-            swapped: None,
-            told: None,
+            visible: None,
+            notified: None,
             unusable: None,
             pending_pin: None,
             retry: Retry { at: None, pause: FIRST_PAUSE },
@@ -140,10 +142,10 @@ impl Keeper {
     }
 
     async fn start(&mut self, shutdown: &CancellationToken) {
-        let estate = self.hand_over.load();
-        let resumed = estate.is_some();
-        let Estate { hand_over, told } = estate.unwrap_or_default();
-        self.told = told;
+        let state = self.hand_over.load();
+        let resumed = state.is_some();
+        let PersistedState { hand_over, notified } = state.unwrap_or_default();
+        self.notified = notified;
         if resumed {
             self.source.resume(hand_over);
         }
@@ -152,9 +154,9 @@ impl Keeper {
         if let Some(present) = self.volume.current() {
             self.status.since = self.volume.since();
             self.status.generation = Some(present.clone());
-            self.swapped = Some(present.clone());
+            self.visible = Some(present.clone());
             self.status.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
-            if self.told.as_ref().is_some_and(|told| *told != present) {
+            if self.notified.as_ref().is_some_and(|notified| *notified != present) {
                 // The earlier process died between the swap and the notification's end.
                 self.announce(&present);
             }
@@ -173,7 +175,7 @@ impl Keeper {
                 port.show(&self.status);
             }
             match self.wait(shutdown).await {
-                Woken::Stop if self.mode == Mode::Init && !self.volume.is_open() => {
+                Woken::Stop if self.mode == AgentMode::Init && !self.volume.is_open() => {
                     return Err(self.interrupted());
                 }
                 Woken::Stop => {
@@ -204,7 +206,7 @@ impl Keeper {
     /// An init container that finds files (kubelet runs it again in a new sandbox of the same pod) asks once if there
     /// are newer ones; a store that is down does not hold the pod back then.
     fn is_done(&self) -> bool {
-        self.mode == Mode::Init && self.volume.is_open() && (self.newest.is_some() || self.has_failed)
+        self.mode == AgentMode::Init && self.volume.is_open() && (self.newest.is_some() || self.has_failed)
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Woken {
@@ -387,12 +389,12 @@ impl Keeper {
         drop(files);
         self.in_place(&generation.id);
         match outcome {
-            Outcome::Opened => {
-                self.swapped = Some(generation.id.clone());
+            WriteOutcome::Opened => {
+                self.visible = Some(generation.id.clone());
                 self.status.info("delivered", "the first files are in place, and the gate is open");
             }
-            Outcome::Unchanged => self.status.info("unchanged", "the files are the same as before, byte by byte"),
-            Outcome::Swapped => {
+            WriteOutcome::Unchanged => self.status.info("unchanged", "the files are the same as before, byte by byte"),
+            WriteOutcome::Swapped => {
                 self.status.info("delivered", "new files are in place");
                 self.announce(&generation.id);
             }
@@ -401,7 +403,7 @@ impl Keeper {
     }
 
     fn announce(&mut self, id: &GenerationId) {
-        self.swapped = Some(id.clone());
+        self.visible = Some(id.clone());
         self.notifier.announce(id);
     }
 
@@ -480,17 +482,17 @@ impl Keeper {
 
     fn save(&mut self) {
         if self.notifier.is_idle() {
-            self.told.clone_from(&self.swapped);
+            self.notified.clone_from(&self.visible);
         }
-        let estate = Estate { hand_over: self.source.hand_over(), told: self.told.clone() };
-        if let Err(error) = self.hand_over.save(estate) {
+        let state = PersistedState { hand_over: self.source.hand_over(), notified: self.notified.clone() };
+        if let Err(error) = self.hand_over.save(state) {
             warn!(%error, "the hand-over was not written: after a restart, logins and leases are made anew");
         }
     }
 
     async fn leave(mut self) {
         let revokes = self.plan.providers.values().any(|provider| provider.revoke_on_exit);
-        if revokes && self.mode == Mode::Sidecar {
+        if revokes && self.mode == AgentMode::Sidecar {
             // Whoever is started next must not go on with what is revoked now.
             self.hand_over.discard();
             if tokio::time::timeout(REVOKE_TIMEOUT, self.source.revoke_all()).await.is_err() {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tracing::debug;
 
-use super::AgentError;
+use super::error::AgentError;
 use crate::contract::AGENT_NAME;
 
 /// While it is being copied: whoever is started then must not find half of it.

@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime};
 
 use tracing::warn;
 
-use super::AgentError;
+use super::error::AgentError;
 use super::gate::{Gate, GateError, GateState};
-use super::running::Running;
+use super::usage::Usage;
 use crate::bundle::VolumePath;
 use crate::contract::DATA;
 use crate::deliver::RenderedFile;
 use crate::deliver::volume::{AtomicVolume, VolumeError, Written};
-use crate::source::GenerationId;
+use crate::generation::GenerationId;
 
 /// A volume that applications can mount once it holds a generation.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub(super) struct GatedVolume {
     volume: Option<AtomicVolume>,
     grace: Duration,
     /// Who runs with which generation, where somebody wants to know.
-    running: Option<Running>,
+    running: Option<Usage>,
 }
 
 /// What writing came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum WriteOutcome {
     /// The first generation is there, and the gate open: nobody reads yet.
     Opened,
     /// Readers see other bytes from now on.
@@ -81,8 +81,8 @@ impl GatedVolume {
     }
 
     /// From now on it can be seen which generations processes run with.
-    pub(super) fn watch_running(&mut self) -> Running {
-        let running = self.running.insert(Running::new(self.gate.live())).clone();
+    pub(super) fn watch_running(&mut self) -> Usage {
+        let running = self.running.insert(Usage::new(self.gate.live())).clone();
         self.offer();
         running
     }
@@ -113,13 +113,17 @@ impl GatedVolume {
     }
 
     /// Puts a generation in place. Finishes what it began also while the process is being stopped.
-    pub(super) async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<Outcome, DeliveryError> {
+    pub(super) async fn write(
+        &mut self,
+        id: &GenerationId,
+        files: &[RenderedFile],
+    ) -> Result<WriteOutcome, DeliveryError> {
         if let Some(volume) = &mut self.volume {
             let written = volume.write(id, files).await?;
             self.offer();
             return Ok(match written {
-                Written::Swapped => Outcome::Swapped,
-                Written::Unchanged => Outcome::Unchanged,
+                Written::Swapped => WriteOutcome::Swapped,
+                Written::Unchanged => WriteOutcome::Unchanged,
             });
         }
         let staged = self.gate.stage()?;
@@ -130,7 +134,7 @@ impl GatedVolume {
         }
         self.gate.open()?;
         self.volume = Some(volume);
-        Ok(Outcome::Opened)
+        Ok(WriteOutcome::Opened)
     }
 
     /// Removes a replaced generation once no reader is left in it; pends for ever if there is none. Cancel safe.

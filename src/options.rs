@@ -1,0 +1,353 @@
+//! How a bundle is delivered: what a tenant may choose, and the operator may set defaults for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::{FileMode, VolumePath};
+use crate::quantity::Amount;
+
+/// `restart` without a jitter of its own. Twenty replicas that take five seconds each to be back have more than four
+/// down at once in one rotation out of two hundred then; see the README for others.
+pub const DEFAULT_JITTER: Duration = Duration::from_mins(5);
+
+/// How a bundle is delivered; what is `None` is left to the operator's defaults, then to ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Default provider for references.
+    pub provider: Option<String>,
+    /// Roles by provider.
+    pub roles: BTreeMap<String, String>,
+    /// Which containers are injected.
+    pub mode: Option<Mode>,
+    /// Absolute mount path.
+    pub mount_path: Option<String>,
+    /// Names of the containers that get the mount; `None` is all but injected ones.
+    pub containers: Option<BTreeSet<String>>,
+    /// Place among init containers.
+    pub init_order: Option<InitOrder>,
+    /// Poll interval.
+    pub refresh: Option<Duration>,
+    /// Whom to tell after a change.
+    pub notify: Vec<Notify>,
+    /// Permission bits of every file without its own.
+    pub file_mode: Option<FileMode>,
+    /// Uid of the agent.
+    pub run_as_user: Option<i64>,
+    /// Gid of the agent.
+    pub run_as_group: Option<i64>,
+    /// Most bytes of one generation.
+    pub size_limit: Option<u64>,
+    /// Resources of each injected container.
+    pub resources: Resources,
+    /// What becomes environment variables of the selected containers; of one name, the last one counts.
+    pub environment: Vec<EnvironmentSource>,
+    /// What happens to those containers after a change.
+    pub on_change: OnChange,
+    /// Within which time.
+    pub on_change_jitter: Option<Duration>,
+    /// Where the sidecar serves metrics.
+    pub metrics_port: Option<u16>,
+}
+
+/// A file or directory of the bundle whose entries become environment variables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnvironmentSource {
+    /// Where it is, relative to the volume.
+    pub path: VolumePath,
+    /// Whether it may be left out.
+    pub optional: bool,
+}
+
+/// What happens to a process whose variables were changed in the store: its own cannot change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// Nothing, until it is started anew.
+    #[default]
+    None,
+    /// It is ended, and its container with it; kubelet starts it again.
+    Restart,
+    /// It is told.
+    Signal(Signal),
+}
+
+/// What each injected container is to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// CPU request.
+    pub cpu_request: Option<Amount>,
+    /// CPU limit.
+    pub cpu_limit: Option<Amount>,
+    /// Memory request.
+    pub memory_request: Option<Amount>,
+    /// Memory limit.
+    pub memory_limit: Option<Amount>,
+}
+
+/// Which containers are injected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// One native sidecar that is init container and sidecar in one.
+    Sidecar,
+    /// An init container, then a sidecar.
+    InitAndSidecar,
+    /// An init container alone.
+    Init,
+}
+
+/// The agent's place among init containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InitOrder {
+    /// Before all others.
+    First,
+    /// After all others.
+    Last,
+    /// Right after the named one.
+    After(String),
+}
+
+/// Whom to tell after a change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Notify {
+    /// Send a signal to every process of this name (as in `/proc/<pid>/comm`).
+    Signal {
+        /// Which.
+        signal: Signal,
+        /// At most 15 bytes, as the kernel keeps names.
+        process: String,
+    },
+    /// POST to a server in the same pod.
+    Http {
+        /// An `http://` URL whose host is localhost, 127.0.0.1 or [::1].
+        url: String,
+    },
+}
+
+/// Signals that make a program read its files again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGHUP
+    Hup,
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+    /// SIGWINCH
+    Winch,
+    /// SIGINT
+    Int,
+    /// SIGTERM
+    Term,
+    /// SIGQUIT
+    Quit,
+}
+
+// === impl Options ===
+
+impl Options {
+    /// These options, and `defaults` where they say nothing.
+    #[must_use]
+    pub fn or(self, defaults: &Self) -> Self {
+        let Self { provider, roles, mode, mount_path, containers, init_order, refresh, notify, file_mode, .. } = self;
+        Self {
+            provider: provider.or_else(|| defaults.provider.clone()),
+            roles,
+            mode: mode.or(defaults.mode),
+            mount_path: mount_path.or_else(|| defaults.mount_path.clone()),
+            containers,
+            init_order: init_order.or_else(|| defaults.init_order.clone()),
+            refresh: refresh.or(defaults.refresh),
+            notify,
+            file_mode: file_mode.or(defaults.file_mode),
+            run_as_user: self.run_as_user.or(defaults.run_as_user),
+            run_as_group: self.run_as_group.or(defaults.run_as_group),
+            size_limit: self.size_limit.or(defaults.size_limit),
+            resources: self.resources.or(&defaults.resources),
+            environment: self.environment,
+            on_change: self.on_change,
+            on_change_jitter: self.on_change_jitter.or(defaults.on_change_jitter),
+            metrics_port: self.metrics_port.or(defaults.metrics_port),
+        }
+    }
+}
+
+impl Resources {
+    fn or(self, defaults: &Self) -> Self {
+        let or = |mine: Option<Amount>, theirs: &Option<Amount>| mine.or_else(|| theirs.clone());
+        Self {
+            cpu_request: or(self.cpu_request, &defaults.cpu_request),
+            cpu_limit: or(self.cpu_limit, &defaults.cpu_limit),
+            memory_request: or(self.memory_request, &defaults.memory_request),
+            memory_limit: or(self.memory_limit, &defaults.memory_limit),
+        }
+    }
+}
+
+// === impl Mode ===
+
+impl Mode {
+    /// As the annotation writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::InitAndSidecar => "init+sidecar",
+            Self::Init => "init",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "sidecar" => Ok(Self::Sidecar),
+            "init+sidecar" => Ok(Self::InitAndSidecar),
+            "init" => Ok(Self::Init),
+            "csi" => Err("csi is not available in this version: write sidecar, init+sidecar or init".to_owned()),
+            _ => Err(format!("{text:?} is no mode: write sidecar, init+sidecar or init")),
+        }
+    }
+}
+
+// === impl InitOrder ===
+
+impl FromStr for InitOrder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("after:")) {
+            ("first", _) => Ok(Self::First),
+            ("last", _) => Ok(Self::Last),
+            (_, Some(name)) if !name.is_empty() => Ok(Self::After(name.to_owned())),
+            _ => Err(format!("{text:?} is no order: write first, last or after:<init container>")),
+        }
+    }
+}
+
+// === impl OnChange ===
+
+impl FromStr for OnChange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.split_once(':')) {
+            ("none", _) => Ok(Self::None),
+            ("restart", _) => Ok(Self::Restart),
+            (_, Some(("signal", signal))) => signal.parse().map(Self::Signal),
+            _ => Err(format!("{text:?} is no reaction: write none, restart or signal:<SIGNAL>")),
+        }
+    }
+}
+
+impl fmt::Display for OnChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Restart => f.write_str("restart"),
+            Self::Signal(signal) => write!(f, "signal:{signal}"),
+        }
+    }
+}
+
+// === impl Signal ===
+
+impl Signal {
+    const NAMES: [(&'static str, Self); 7] = [
+        ("HUP", Self::Hup),
+        ("USR1", Self::Usr1),
+        ("USR2", Self::Usr2),
+        ("WINCH", Self::Winch),
+        ("INT", Self::Int),
+        ("TERM", Self::Term),
+        ("QUIT", Self::Quit),
+    ];
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::NAMES.iter().find(|(_, signal)| signal == self).map_or("?", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Signal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bare = text.strip_prefix("SIG").unwrap_or(text);
+        if let Some((_, signal)) = Self::NAMES.iter().find(|(name, _)| *name == bare) {
+            Ok(*signal)
+        } else {
+            let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+            Err(format!("{text:?} is no signal: write one of {}", names.join(", ")))
+        }
+    }
+}
+
+// === impl Notify ===
+
+impl FromStr for Notify {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write signal:<SIGNAL>:<process> or http:<url on localhost>";
+        match text.split_once(':') {
+            Some(("signal", rest)) => {
+                let (signal, process) =
+                    rest.split_once(':').ok_or_else(|| format!("{text:?} names no process: {form}"))?;
+                if process.is_empty() || process.len() > 15 || process.contains('/') {
+                    return Err(format!(
+                        "{process:?} is no process name: write 1 to 15 bytes, as `ps -o comm` shows it"
+                    ));
+                }
+                Ok(Self::Signal { signal: signal.parse()?, process: process.to_owned() })
+            }
+            Some(("http", rest)) => parse_notify_url(if rest.starts_with("//") { text } else { rest }),
+            Some(("exec", _)) => Err(format!("there is no shell to exec in: {form}")),
+            _ => Err(format!("{text:?} is no notification: {form}")),
+        }
+    }
+}
+
+fn parse_notify_url(url: &str) -> Result<Notify, String> {
+    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?} does not begin with http://"))?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, port)) => (host, port),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
+    if !matches!(host, "localhost" | "127.0.0.1" | "::1") || !port_is_good {
+        return Err(format!("{url:?} is not on localhost: write http://localhost:<port>/<path>"));
+    }
+    Ok(Notify::Http { url: url.to_owned() })
+}
+
+impl fmt::Display for Notify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signal { signal, process } => write!(f, "signal:{signal}:{process}"),
+            Self::Http { url } => write!(f, "http:{url}"),
+        }
+    }
+}
+
+impl TryFrom<String> for Notify {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Notify> for String {
+    fn from(notify: Notify) -> Self {
+        notify.to_string()
+    }
+}

@@ -1,5 +1,6 @@
 //! A generation becomes files: rendered, then written as one set.
 
+pub mod delivery;
 pub mod render;
 pub mod volume;
 

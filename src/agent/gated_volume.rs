@@ -3,15 +3,13 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use tracing::warn;
-
 use super::error::AgentError;
 use super::gate::{Gate, GateError, GateState};
 use super::usage::Usage;
 use crate::bundle::VolumePath;
-use crate::contract::DATA;
 use crate::deliver::RenderedFile;
-use crate::deliver::volume::{AtomicVolume, VolumeError, Written};
+use crate::deliver::delivery::{DeliverError, Volume, WriteOutcome};
+use crate::deliver::volume::{AtomicVolume, VolumeError};
 use crate::generation::GenerationId;
 
 /// A volume that applications can mount once it holds a generation.
@@ -25,40 +23,23 @@ pub(super) struct GatedVolume {
     running: Option<Usage>,
 }
 
-/// What writing came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum WriteOutcome {
-    /// The first generation is there, and the gate open: nobody reads yet.
-    Opened,
-    /// Readers see other bytes from now on.
-    Swapped,
-    /// The same bytes were there.
-    Unchanged,
-}
-
 /// Why writing failed. What was there still is.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DeliveryError {
+pub(super) enum GatedVolumeError {
     #[error(transparent)]
     Gate(#[from] GateError),
     #[error(transparent)]
     Volume(#[from] VolumeError),
 }
 
-// === impl DeliveryError ===
+// === impl GatedVolumeError ===
 
-impl DeliveryError {
-    /// Whether the first files would not fare better later: nobody else makes room, or repairs a gate.
-    pub(super) fn is_permanent(&self) -> bool {
-        matches!(self, Self::Gate(_) | Self::Volume(VolumeError::NoSpace { .. }))
-    }
-}
-
-impl From<DeliveryError> for AgentError {
-    fn from(error: DeliveryError) -> Self {
+impl From<DeliverError<GatedVolumeError>> for AgentError {
+    fn from(error: DeliverError<GatedVolumeError>) -> Self {
         match error {
-            DeliveryError::Gate(error) => error.into(),
-            DeliveryError::Volume(error) => Self::Volume(error),
+            DeliverError::Render(error) => error.into(),
+            DeliverError::Volume(GatedVolumeError::Gate(error)) => error.into(),
+            DeliverError::Volume(GatedVolumeError::Volume(error)) => Self::Volume(error),
         }
     }
 }
@@ -92,39 +73,40 @@ impl GatedVolume {
             running.offer(self.gate.live(), volume);
         }
     }
+}
 
-    pub(super) fn is_open(&self) -> bool {
-        self.volume.is_some()
+impl Volume for GatedVolume {
+    type Error = GatedVolumeError;
+
+    /// Nobody else makes room, or repairs a gate.
+    fn is_permanent(error: &GatedVolumeError) -> bool {
+        match error {
+            GatedVolumeError::Gate(_) => true,
+            GatedVolumeError::Volume(error) => AtomicVolume::is_permanent(error),
+        }
     }
 
-    pub(super) fn current(&self) -> Option<GenerationId> {
+    fn current(&self) -> Option<GenerationId> {
         self.volume.as_ref()?.current()
     }
 
-    /// Whether the present generation has this file.
-    pub(super) fn has(&self, path: &VolumePath) -> bool {
-        let files = self.gate.live().join(DATA);
-        self.is_open() && std::fs::symlink_metadata(files.join(path.as_str())).is_ok()
+    fn since(&self) -> Option<SystemTime> {
+        self.volume.as_ref()?.since()
     }
 
-    /// When the present generation was put in place.
-    pub(super) fn since(&self) -> Option<SystemTime> {
-        std::fs::symlink_metadata(self.gate.live().join(DATA)).ok()?.modified().ok()
+    fn has(&self, path: &VolumePath) -> bool {
+        self.volume.as_ref().is_some_and(|volume| volume.has(path))
     }
 
-    /// Puts a generation in place. Finishes what it began also while the process is being stopped.
-    pub(super) async fn write(
-        &mut self,
-        id: &GenerationId,
-        files: &[RenderedFile],
-    ) -> Result<WriteOutcome, DeliveryError> {
+    fn holds(&self, id: &GenerationId) -> bool {
+        self.volume.as_ref().is_some_and(|volume| volume.holds(id))
+    }
+
+    async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<WriteOutcome, GatedVolumeError> {
         if let Some(volume) = &mut self.volume {
-            let written = volume.write(id, files).await?;
+            let outcome = Volume::write(volume, id, files).await?;
             self.offer();
-            return Ok(match written {
-                Written::Swapped => WriteOutcome::Swapped,
-                Written::Unchanged => WriteOutcome::Unchanged,
-            });
+            return Ok(outcome);
         }
         let staged = self.gate.stage()?;
         let mut volume = AtomicVolume::open(staged, self.grace)?;
@@ -137,24 +119,7 @@ impl GatedVolume {
         Ok(WriteOutcome::Opened)
     }
 
-    /// Removes a replaced generation once no reader is left in it; pends for ever if there is none. Cancel safe.
-    pub(super) async fn settle(&mut self) {
-        if let Some(volume) = self.volume.as_mut().filter(|volume| volume.is_settling()) {
-            match volume.settle().await {
-                Ok(()) => return,
-                Err(error) => warn!(%error, "a replaced generation could not be removed: the next write tries again"),
-            }
-        }
-        std::future::pending::<()>().await;
-    }
-
-    /// Whether a generation other than the present one is still there.
-    pub(super) fn holds(&self, id: &GenerationId) -> bool {
-        self.volume.as_ref().is_some_and(|volume| volume.holds(id))
-    }
-
-    /// Returns to a generation that is still there; `false` if it is not.
-    pub(super) async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, DeliveryError> {
+    async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, GatedVolumeError> {
         match &mut self.volume {
             Some(volume) => {
                 let is_back = volume.roll_back(id).await?;
@@ -162,6 +127,13 @@ impl GatedVolume {
                 Ok(is_back)
             }
             None => Ok(false),
+        }
+    }
+
+    async fn settle(&mut self) {
+        match &mut self.volume {
+            Some(volume) => Volume::settle(volume).await,
+            None => std::future::pending().await,
         }
     }
 }

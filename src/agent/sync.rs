@@ -3,96 +3,54 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::controls::{Control, Controls, Wanted};
 use super::error::{AgentError, refusals};
-use super::gated_volume::{DeliveryError, GatedVolume, WriteOutcome};
+use super::gated_volume::GatedVolume;
 use super::handover::{HandOverFile, PersistedState};
 use super::metrics::MetricsPort;
 use super::notify::Notifier;
 use super::settings::{AgentMode, AgentPaths};
 use super::termination::LastWords;
-use crate::bundle::VolumePath;
-use crate::deliver::render::{RenderError, Rendered, render_beside};
-use crate::generation::{Generation, GenerationId};
+use crate::deliver::delivery::{Changed, Delivery, Due};
+use crate::generation::GenerationId;
 use crate::plan::Plan;
-use crate::report::Report;
 use crate::sentence::Sentence;
-use crate::source::{Event, Failure, Origin, PinError, Source};
+use crate::source::{Event, Failure, Source};
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Pauses between attempts to write or to pin.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Keeps the files of one pod fresh.
 #[derive(Debug)]
 pub(super) struct SyncLoop {
     mode: AgentMode,
-    plan: Plan,
     source: Source,
-    volume: GatedVolume,
+    delivery: Delivery<GatedVolume>,
     controls: Controls,
     notifier: Notifier,
     hand_over: HandOverFile,
-    /// Where the status is shown.
+    /// Where the report is shown.
     port: Option<MetricsPort>,
-    status: Report,
-    /// The newest generation, delivered or not.
-    newest: Option<Generation>,
-    /// The last one that is known to be in place.
-    delivered: Option<GenerationId>,
+    /// Whether leases end with the agent.
+    revokes: bool,
     /// The one whose files became visible last.
     visible: Option<GenerationId>,
     /// The last one that the application was told of, or that came before the application.
     notified: Option<GenerationId>,
-    /// One that cannot be made into files: tried again only when the stores have another.
-    unusable: Option<GenerationId>,
-    /// A pin that could not be looked at yet.
-    pending_pin: Option<GenerationId>,
-    retry: Retry,
     has_failed: bool,
     /// What is in the way of the first files, by provider.
     obstacles: BTreeMap<String, Vec<Failure>>,
-    /// Why they could not be written.
-    unwritable: Option<String>,
     last_words: LastWords,
-}
-
-/// When to try again what the source knows nothing of.
-#[derive(Debug)]
-struct Retry {
-    at: Option<Instant>,
-    pause: Duration,
 }
 
 enum Woken {
     Source(Event),
     Controls(Vec<Control>),
-    Retry,
-    Settled,
+    Delivery(Due),
     Stop,
-}
-
-/// Why a generation is not in place.
-#[derive(Debug, thiserror::Error)]
-enum PutError {
-    #[error(transparent)]
-    Render(#[from] RenderError),
-    #[error(transparent)]
-    Delivery(#[from] DeliveryError),
-}
-
-/// Why a pin is not obeyed.
-enum PinRefusal {
-    /// Tried again by itself.
-    Later(String),
-    /// Not before the annotation changes.
-    Never(String),
 }
 
 // === impl SyncLoop ===
@@ -108,26 +66,20 @@ impl SyncLoop {
     ) -> Self {
         // Before the first generation, and after an init container, there is nobody to tell.
         let targets = if mode == AgentMode::Sidecar { plan.notify.clone() } else { Vec::new() };
+        let revokes = plan.providers.values().any(|provider| provider.revoke_on_exit);
         Self {
             mode,
-            plan,
             source,
-            volume,
+            delivery: Delivery::new(plan.items, plan.size_limit, volume),
             controls: Controls::open(&paths.controls),
             notifier: Notifier::new(targets),
             hand_over: HandOverFile::new(&paths.state),
             port,
-            status: Report::default(),
-            newest: None,
-            delivered: None,
+            revokes,
             visible: None,
             notified: None,
-            unusable: None,
-            pending_pin: None,
-            retry: Retry { at: None, pause: FIRST_PAUSE },
             has_failed: false,
             obstacles: BTreeMap::new(),
-            unwritable: None,
             last_words: LastWords::new(&paths.termination_log),
         }
     }
@@ -150,49 +102,46 @@ impl SyncLoop {
             self.source.resume(hand_over);
         }
         let Wanted { hold, pin, refresh_now: _ } = self.controls.wanted().clone();
-        self.status.held = hold;
-        if let Some(present) = self.volume.current() {
-            self.status.since = self.volume.since();
-            self.status.generation = Some(present.clone());
+        let report = self.delivery.report_mut();
+        report.held = hold;
+        if let Some(present) = report.generation.clone() {
+            report.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
             self.visible = Some(present.clone());
-            self.status.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
             if self.notified.as_ref().is_some_and(|notified| *notified != present) {
                 // The earlier process died between the swap and the notification's end.
-                self.announce(&present);
+                self.notifier.announce(&present);
             }
         } else {
-            self.status.info("waiting", "fetching the first time: containers after this one wait for the files");
+            report.info("waiting", "fetching the first time: containers after this one wait for the files");
         }
         debug!(resumed, "logins and leases of an earlier process");
         if let Some(pin) = pin {
-            self.pin(pin, shutdown).await;
+            self.pin(Some(pin), shutdown).await;
         }
     }
 
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
         while !self.is_done() {
             if let Some(port) = &self.port {
-                port.show(&self.status);
+                port.show(self.delivery.report());
             }
             match self.wait(shutdown).await {
-                Woken::Stop if self.mode == AgentMode::Init && !self.volume.is_open() => {
+                Woken::Stop if self.mode == AgentMode::Init && !self.delivery.is_open() => {
                     return Err(self.interrupted());
                 }
                 Woken::Stop => {
                     self.leave_word();
                     break;
                 }
-                Woken::Settled => continue,
+                Woken::Delivery(Due::Settled) => continue,
+                Woken::Delivery(Due::Retry) => {
+                    let changed = self.delivery.retry(&mut self.source, shutdown).await;
+                    self.take_in(&changed);
+                }
                 Woken::Source(event) => self.heard(event)?,
                 Woken::Controls(changes) => {
                     for change in changes {
                         self.control(change, shutdown).await;
-                    }
-                }
-                Woken::Retry => {
-                    self.retry.at = None;
-                    if let Some(pin) = self.pending_pin.take() {
-                        self.pin(pin, shutdown).await;
                     }
                 }
             }
@@ -206,17 +155,16 @@ impl SyncLoop {
     /// An init container that finds files (kubelet runs it again in a new sandbox of the same pod) asks once if there
     /// are newer ones; a store that is down does not hold the pod back then.
     fn is_done(&self) -> bool {
-        self.mode == AgentMode::Init && self.volume.is_open() && (self.newest.is_some() || self.has_failed)
+        self.mode == AgentMode::Init && self.delivery.is_open() && (self.delivery.has_newest() || self.has_failed)
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Woken {
-        let Self { source, controls, retry, volume, .. } = self;
+        let Self { source, controls, delivery, .. } = self;
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Woken::Stop,
             changes = controls.changed() => Woken::Controls(changes),
-            () = retry.due() => Woken::Retry,
-            () = volume.settle() => Woken::Settled,
+            due = delivery.wait() => Woken::Delivery(due),
             event = source.next() => Woken::Source(event),
         }
     }
@@ -224,12 +172,7 @@ impl SyncLoop {
     fn heard(&mut self, event: Event) -> Result<(), AgentError> {
         self.note_failing();
         match event {
-            Event::Changed(generation) => {
-                // Another generation may well fit where the last did not.
-                self.retry.reset();
-                self.newest = Some(generation);
-                self.compare_newest();
-            }
+            Event::Changed(generation) => self.delivery.offer(generation),
             Event::Unchanged | Event::Silent => {}
             Event::Failed(failures) => return self.failed(&failures),
         }
@@ -238,7 +181,7 @@ impl SyncLoop {
 
     fn note_failing(&mut self) {
         let failing: BTreeSet<&str> = self.source.failing().collect();
-        let since = &mut self.status.failing;
+        let since = &mut self.delivery.report_mut().failing;
         since.retain(|provider, _| failing.contains(provider.as_str()));
         self.obstacles.retain(|provider, _| failing.contains(provider.as_str()));
         for provider in failing {
@@ -248,7 +191,7 @@ impl SyncLoop {
 
     fn failed(&mut self, failures: &[Failure]) -> Result<(), AgentError> {
         self.has_failed = true;
-        if self.volume.is_open() {
+        if self.delivery.is_open() {
             return Ok(());
         }
         let refused: Vec<_> = failures.iter().filter(|failure| failure.error.kind.is_permanent()).cloned().collect();
@@ -273,10 +216,10 @@ impl SyncLoop {
         };
         let failing = || self.obstacles.values().flatten();
         Sentence::hiding(
-            all(refusals(failing(), |error| &error.message), self.unwritable.as_deref()),
+            all(refusals(failing(), |error| &error.message), self.delivery.unwritable()),
             all(
                 refusals(failing(), |error| error.message.public()),
-                self.unwritable.as_ref().map(|_| "the files cannot be written"),
+                self.delivery.unwritable().map(|_| "the files cannot be written"),
             ),
         )
     }
@@ -290,7 +233,7 @@ impl SyncLoop {
     /// Whoever ends this process leaves the reason, also if it is by force.
     fn leave_word(&mut self) {
         let reason = self.in_the_way();
-        let is_waiting = !self.volume.is_open() && !reason.is_empty();
+        let is_waiting = !self.delivery.is_open() && !reason.is_empty();
         let words =
             if is_waiting { format!("waiting for the first files: {}", reason.public()) } else { String::new() };
         self.last_words.are(words);
@@ -298,184 +241,41 @@ impl SyncLoop {
 
     async fn control(&mut self, change: Control, shutdown: &CancellationToken) {
         match change {
-            Control::Hold(hold) => {
-                self.status.held = hold;
-                if hold {
-                    self.status.info("held", "the present generation is held; logins and leases are kept alive");
-                } else {
-                    self.status.info("released", "the hold is over");
-                }
-            }
-            Control::Pin(pin) => {
-                self.pending_pin = None;
-                match pin {
-                    Some(pin) => self.pin(pin, shutdown).await,
-                    None if self.status.pinned.take().is_some() => self.status.info("unpinned", "the pin is over"),
-                    None => {}
-                }
-            }
+            Control::Hold(hold) => self.delivery.hold(hold),
+            Control::Pin(pin) => self.pin(pin, shutdown).await,
             Control::RefreshNow => {
-                self.status.info("refresh_now", "every secret is read now, as the annotation asks");
+                let sentence = "every secret is read now, as the annotation asks";
+                self.delivery.report().info("refresh_now", sentence);
                 self.source.refresh_now();
             }
         }
     }
 
-    // --- delivering ---
+    async fn pin(&mut self, pin: Option<GenerationId>, shutdown: &CancellationToken) {
+        let changed = self.delivery.pin(pin, &mut self.source, shutdown).await;
+        self.take_in(&changed);
+    }
 
-    /// Delivers the newest generation, unless something keeps the present one in place.
     async fn catch_up(&mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
-        let Some(newest) = self.newest.take() else { return Ok(()) };
-        let result = self.deliver(&newest).await;
-        self.newest = Some(newest);
-        self.compare_newest();
-        // Before the first generation nothing could be said about a pin.
-        if result.is_ok()
-            && self.volume.is_open()
-            && self.retry.at.is_none()
-            && let Some(pin) = self.pending_pin.take()
-        {
-            self.pin(pin, shutdown).await;
+        let was_open = self.delivery.is_open();
+        let changed = self.delivery.catch_up(&mut self.source, shutdown).await?;
+        if !was_open {
+            // Nobody is told of the first.
+            self.visible.clone_from(&self.delivery.report().generation);
         }
-        result
-    }
-
-    async fn deliver(&mut self, newest: &Generation) -> Result<(), AgentError> {
-        let id = &newest.id;
-        if self.delivered.as_ref() == Some(id) || self.unusable.as_ref() == Some(id) || self.retry.at.is_some() {
-            return Ok(());
-        }
-        // A pin that waits for its store is one all the same: who set it wants anything but the newest.
-        let is_pinned = self.status.pinned.is_some() || self.pending_pin.is_some();
-        if self.volume.is_open() && (self.status.held || is_pinned) {
-            if self.volume.current().as_ref() == Some(id) {
-                self.is_delivered(id);
-            }
-            return Ok(());
-        }
-        let was_open = self.volume.is_open();
-        match self.put(newest).await {
-            Ok(()) => self.is_delivered(id),
-            Err(PutError::Render(error)) if !was_open => return Err(error.into()),
-            Err(PutError::Delivery(error)) if !was_open && error.is_permanent() => return Err(error.into()),
-            Err(PutError::Render(error)) => {
-                self.unusable = Some(id.clone());
-                let sentence = "the new values do not make the files that were asked for: the last good ones stay";
-                self.status.warn("not_delivered", &error.to_string(), sentence);
-            }
-            Err(PutError::Delivery(error)) => {
-                self.unwritable = Some(error.to_string());
-                let pause = self.retry.later();
-                let sentence =
-                    format!("the files could not be written and stay as they are; trying again in {pause:?}");
-                self.status.warn("not_delivered", &error.to_string(), &sentence);
-            }
-        }
+        self.take_in(&changed);
         Ok(())
     }
 
-    /// Puts a generation in place and tells whoever wants to know.
-    async fn put(&mut self, generation: &Generation) -> Result<(), PutError> {
-        let is_there = |path: &VolumePath| self.volume.has(path);
-        let rendered = render_beside(&self.plan.items, generation, self.plan.size_limit, &is_there)?;
-        let Rendered { files, left_out } = rendered;
-        for problem in left_out {
-            warn!(event = "left_out", %problem, "a value cannot be had: the other files of its directory are delivered");
+    /// Tells whoever wants to know.
+    fn take_in(&mut self, changed: &Changed) {
+        if let Some(delivered) = &changed.delivered {
+            self.source.delivered(delivered);
         }
-        let outcome = self.volume.write(&generation.id, &files).await?;
-        self.status.files = Some(files.len());
-        self.status.bytes = Some(files.iter().map(|file| file.bytes.len() as u64).sum());
-        // Wiped before anything else is done.
-        drop(files);
-        self.in_place(&generation.id);
-        match outcome {
-            WriteOutcome::Opened => {
-                self.visible = Some(generation.id.clone());
-                self.status.info("delivered", "the first files are in place, and the gate is open");
-            }
-            WriteOutcome::Unchanged => self.status.info("unchanged", "the files are the same as before, byte by byte"),
-            WriteOutcome::Swapped => {
-                self.status.info("delivered", "new files are in place");
-                self.announce(&generation.id);
-            }
+        if let Some(swapped) = &changed.swapped {
+            self.visible = Some(swapped.clone());
+            self.notifier.announce(swapped);
         }
-        Ok(())
-    }
-
-    fn announce(&mut self, id: &GenerationId) {
-        self.visible = Some(id.clone());
-        self.notifier.announce(id);
-    }
-
-    fn in_place(&mut self, id: &GenerationId) {
-        self.status.generation = Some(id.clone());
-        self.status.since = Some(SystemTime::now());
-        self.compare_newest();
-    }
-
-    fn is_delivered(&mut self, id: &GenerationId) {
-        self.retry.reset();
-        self.unusable = None;
-        self.delivered = Some(id.clone());
-        self.source.delivered(id);
-    }
-
-    fn compare_newest(&mut self) {
-        let newest = self.newest.as_ref().map(|newest| &newest.id);
-        self.status.newest = newest.filter(|id| self.status.generation.as_ref() != Some(*id)).cloned();
-    }
-
-    // --- pinning ---
-
-    async fn pin(&mut self, id: GenerationId, shutdown: &CancellationToken) {
-        if !self.volume.is_open() {
-            self.pending_pin = Some(id);
-            return;
-        }
-        match self.return_to(&id, shutdown).await {
-            Ok(()) => {
-                self.status.pinned = Some(id);
-                self.status.info("pinned", "the generation that the annotation names is in place, and stays");
-            }
-            Err(PinRefusal::Never(problem)) => {
-                self.status.warn("pin_refused", &problem, "the files stay as they are");
-            }
-            Err(PinRefusal::Later(problem)) => {
-                self.pending_pin = Some(id);
-                let pause = self.retry.later();
-                let sentence = format!("the files stay as they are; trying again in {pause:?}");
-                self.status.warn("pin_failed", &problem, &sentence);
-            }
-        }
-    }
-
-    async fn return_to(&mut self, id: &GenerationId, shutdown: &CancellationToken) -> Result<(), PinRefusal> {
-        if self.volume.current().as_ref() == Some(id) {
-            return Ok(());
-        }
-        if self.volume.holds(id) && self.can_return_to(id) && self.volume.roll_back(id).await? {
-            self.in_place(id);
-            (self.status.files, self.status.bytes, self.delivered) = (None, None, None);
-            self.status.info("rolled_back", "the files of an earlier generation, still in the volume, are back");
-            self.announce(id);
-            return Ok(());
-        }
-        let generation = match &self.newest {
-            Some(newest) if newest.id == *id => newest.clone(),
-            _ => match shutdown.run_until_cancelled(self.source.read_again(id)).await {
-                Some(read) => read?,
-                None => return Err(PinRefusal::Later("the agent is being stopped".to_owned())),
-            },
-        };
-        self.delivered = None;
-        Ok(self.put(&generation).await?)
-    }
-
-    /// A credential of an earlier generation may be revoked by now: then only the source can say what is to be done.
-    fn can_return_to(&self, id: &GenerationId) -> bool {
-        let history = self.source.hand_over().history;
-        let past = history.iter().find(|past| past.id == *id);
-        past.is_some_and(|past| past.origins.iter().all(|(_, origin)| *origin != Origin::Lease))
     }
 
     // --- leaving ---
@@ -491,8 +291,7 @@ impl SyncLoop {
     }
 
     async fn leave(mut self) {
-        let revokes = self.plan.providers.values().any(|provider| provider.revoke_on_exit);
-        if revokes && self.mode == AgentMode::Sidecar {
+        if self.revokes && self.mode == AgentMode::Sidecar {
             // Whoever is started next must not go on with what is revoked now.
             self.hand_over.discard();
             if tokio::time::timeout(REVOKE_TIMEOUT, self.source.revoke_all()).await.is_err() {
@@ -501,57 +300,9 @@ impl SyncLoop {
             }
         }
         self.save();
-        let has_files = self.volume.is_open();
+        let has_files = self.delivery.is_open();
         let sentence = if has_files { "the agent ends; the files stay as long as the pod" } else { "the agent ends" };
-        self.status.info("stopped", sentence);
-    }
-}
-
-// === impl Retry ===
-
-impl Retry {
-    async fn due(&self) {
-        match self.at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn later(&mut self) -> Duration {
-        let pause = self.pause;
-        self.at = Some(Instant::now() + pause);
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        pause
-    }
-
-    fn reset(&mut self) {
-        *self = Self { at: None, pause: FIRST_PAUSE };
-    }
-}
-
-// === impl PinRefusal ===
-
-impl From<DeliveryError> for PinRefusal {
-    fn from(error: DeliveryError) -> Self {
-        Self::Later(error.to_string())
-    }
-}
-
-impl From<PutError> for PinRefusal {
-    fn from(error: PutError) -> Self {
-        match error {
-            PutError::Render(error) => Self::Never(error.to_string()),
-            PutError::Delivery(error) => error.into(),
-        }
-    }
-}
-
-impl From<PinError> for PinRefusal {
-    fn from(error: PinError) -> Self {
-        match &error {
-            PinError::Read { error: read, .. } if !read.kind.is_permanent() => Self::Later(error.to_string()),
-            _ => Self::Never(error.to_string()),
-        }
+        self.delivery.report().info("stopped", sentence);
     }
 }
 

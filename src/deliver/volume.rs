@@ -18,13 +18,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep_until};
 
 use crate::annotations::SIZE_LIMIT;
+use crate::bundle::VolumePath;
 use crate::contract::{COUNTER, DATA, OWN_PREFIX, PREFIX, RUNNING};
 use crate::deliver::RenderedFile;
 use crate::generation::GenerationId;
@@ -158,6 +159,20 @@ impl AtomicVolume {
     #[must_use]
     pub fn current(&self) -> Option<GenerationId> {
         self.present.as_ref().map(|stored| stored.same_as.as_ref().unwrap_or(&stored.id).clone())
+    }
+
+    /// When the present generation was put in place.
+    #[must_use]
+    pub fn since(&self) -> Option<SystemTime> {
+        let link = rustix::fs::statat(&self.root, DATA, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(UNIX_EPOCH + Duration::from_secs(link.st_mtime.try_into().ok()?))
+    }
+
+    /// Whether the present generation has this file.
+    #[must_use]
+    pub fn has(&self, path: &VolumePath) -> bool {
+        let file = format!("{DATA}/{path}");
+        rustix::fs::statat(&self.root, file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// The generation that its directory is named after: an earlier one, if it had the same files.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant as RealInstant;
 
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 use crate::agent::gate;

@@ -1,0 +1,539 @@
+//! One volume, kept at the generation that it should show: rendered, written, tried again, held, pinned.
+//!
+//! A [`Delivery`] knows nothing of where generations come from but what it is offered, and asks the source only for what
+//! a pin needs: one source feeds as many deliveries as there are volumes.
+
+use std::error::Error;
+use std::future::Future;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::RenderedFile;
+use super::render::{RenderError, Rendered, render_beside};
+use super::volume::{AtomicVolume, VolumeError, Written};
+use crate::bundle::VolumePath;
+use crate::generation::{Generation, GenerationId};
+use crate::plan::PlannedItem;
+use crate::report::Report;
+use crate::source::{Origin, PinError, Source};
+
+/// Pauses between attempts to write or to pin.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Where the files of a delivery go.
+pub trait Volume: Send {
+    /// Why writing failed. What was there still is.
+    type Error: Error + Send;
+
+    /// Whether the first files would not fare better later.
+    fn is_permanent(error: &Self::Error) -> bool;
+
+    /// The generation that readers see; `None` before the first.
+    fn current(&self) -> Option<GenerationId>;
+
+    /// When it was put there.
+    fn since(&self) -> Option<SystemTime>;
+
+    /// Whether it has this file.
+    fn has(&self, path: &VolumePath) -> bool;
+
+    /// Whether [`roll_back`](Self::roll_back) can go to this generation.
+    fn holds(&self, id: &GenerationId) -> bool;
+
+    /// Puts a generation in place. Finishes what it began also while the process is being stopped.
+    fn write(
+        &mut self,
+        id: &GenerationId,
+        files: &[RenderedFile],
+    ) -> impl Future<Output = Result<WriteOutcome, Self::Error>> + Send;
+
+    /// Returns to a generation that is still there; `false` if it is not.
+    fn roll_back(&mut self, id: &GenerationId) -> impl Future<Output = Result<bool, Self::Error>> + Send;
+
+    /// Removes a replaced generation once no reader is left in it; pends for ever if there is none. Cancel safe.
+    fn settle(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// What writing came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// The first generation is there: nobody reads yet.
+    Opened,
+    /// Readers see other bytes from now on.
+    Swapped,
+    /// The same bytes were there.
+    Unchanged,
+}
+
+/// A volume and what decides on its files.
+#[derive(Debug)]
+pub struct Delivery<V> {
+    items: Vec<PlannedItem>,
+    /// Bytes of one generation.
+    size_limit: u64,
+    volume: V,
+    report: Report,
+    /// The newest generation, and how far it came.
+    newest: Option<(Generation, Progress)>,
+    position: Position,
+    retry: Retry,
+    /// Why the files could not be written the last time.
+    unwritable: Option<String>,
+}
+
+/// What became of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// It waits for its turn.
+    Due,
+    /// Its files are in place.
+    Delivered,
+    /// It cannot be made into files: only another one may be.
+    Unusable,
+}
+
+/// Which generation the volume is to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Position {
+    /// The newest, unless the volume is held.
+    Newest,
+    /// This one, which is not in place yet.
+    Pinning(GenerationId),
+    /// This one, which is in place.
+    Pinned(GenerationId),
+}
+
+/// What a step has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Files of this generation became visible to those who read already.
+    pub swapped: Option<GenerationId>,
+    /// The files of the newest generation are in place: what it replaced is needed no more.
+    pub delivered: Option<GenerationId>,
+}
+
+/// What [`Delivery::wait`] waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Something is to be tried again: see [`Delivery::retry`].
+    Retry,
+    /// A replaced generation was removed.
+    Settled,
+}
+
+/// Why there are no first files, and why there will be none.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError<E: Error> {
+    /// The generation does not make the files that were asked for.
+    #[error(transparent)]
+    Render(RenderError),
+    /// They cannot be written.
+    #[error("{0}")]
+    Volume(E),
+}
+
+/// When to try again what the source knows nothing of.
+#[derive(Debug)]
+struct Retry {
+    at: Option<Instant>,
+    pause: Duration,
+}
+
+/// Why a pin is not obeyed.
+enum PinRefusal {
+    /// Tried again by itself.
+    Later(String),
+    /// Not before the annotation changes.
+    Never(String),
+}
+
+// === impl Delivery ===
+
+impl<V: Volume> Delivery<V> {
+    /// Adopts what is in the volume.
+    #[must_use]
+    pub fn new(items: Vec<PlannedItem>, size_limit: u64, volume: V) -> Self {
+        let generation = volume.current();
+        let since = generation.as_ref().and_then(|_| volume.since());
+        Self {
+            items,
+            size_limit,
+            report: Report { generation, since, ..Report::default() },
+            volume,
+            newest: None,
+            position: Position::Newest,
+            retry: Retry { at: None, pause: FIRST_PAUSE },
+            unwritable: None,
+        }
+    }
+
+    /// Who holds what since when.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// The same, for what is not known here.
+    pub fn report_mut(&mut self) -> &mut Report {
+        &mut self.report
+    }
+
+    /// Whether there are files.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.volume.current().is_some()
+    }
+
+    /// Whether it was offered a generation.
+    #[must_use]
+    pub fn has_newest(&self) -> bool {
+        self.newest.is_some()
+    }
+
+    /// Why the files could not be written the last time.
+    #[must_use]
+    pub fn unwritable(&self) -> Option<&str> {
+        self.unwritable.as_deref()
+    }
+
+    /// A generation that is newer than all before. [`Delivery::catch_up`] decides what becomes of it.
+    pub fn offer(&mut self, generation: Generation) {
+        // Another generation may well fit where the last did not.
+        self.retry.reset();
+        let progress = match &self.newest {
+            Some((newest, progress)) if newest.id == generation.id => *progress,
+            _ => Progress::Due,
+        };
+        self.newest = Some((generation, progress));
+        self.compare_newest();
+    }
+
+    /// Freezes the present generation, or lets go.
+    pub fn hold(&mut self, hold: bool) {
+        self.report.held = hold;
+        if hold {
+            self.report.info("held", "the present generation is held; logins and leases are kept alive");
+        } else {
+            self.report.info("released", "the hold is over");
+        }
+    }
+
+    /// Waits until something is due; pends for ever if nothing will be. Cancel safe.
+    pub async fn wait(&mut self) -> Due {
+        let Self { retry, volume, .. } = self;
+        tokio::select! {
+            biased;
+            () = retry.due() => Due::Retry,
+            () = volume.settle() => Due::Settled,
+        }
+    }
+
+    /// Tries again what failed.
+    pub async fn retry(&mut self, source: &mut Source, shutdown: &CancellationToken) -> Changed {
+        self.retry.at = None;
+        self.pin_again(source, shutdown).await
+    }
+
+    /// Delivers the newest generation, unless something keeps the present one in place.
+    ///
+    /// # Errors
+    /// [`DeliverError`] if there are no files yet, and waiting is of no use.
+    pub async fn catch_up(
+        &mut self,
+        source: &mut Source,
+        shutdown: &CancellationToken,
+    ) -> Result<Changed, DeliverError<V::Error>> {
+        let Some((newest, progress)) = self.newest.take() else { return Ok(Changed::default()) };
+        let mut changed = Changed::default();
+        let result = self.deliver(&newest, progress, &mut changed).await;
+        let progress = *result.as_ref().unwrap_or(&progress);
+        self.newest = Some((newest, progress));
+        self.compare_newest();
+        result?;
+        // Before the first generation nothing could be said about a pin.
+        if self.is_open() && self.retry.at.is_none() {
+            let pinned = self.pin_again(source, shutdown).await;
+            changed.swapped = pinned.swapped.or(changed.swapped);
+        }
+        Ok(changed)
+    }
+
+    async fn deliver(
+        &mut self,
+        newest: &Generation,
+        progress: Progress,
+        changed: &mut Changed,
+    ) -> Result<Progress, DeliverError<V::Error>> {
+        if progress != Progress::Due || self.retry.at.is_some() {
+            return Ok(progress);
+        }
+        let id = &newest.id;
+        let is_open = self.is_open();
+        let is_in_place = self.volume.current().as_ref() == Some(id);
+        // A pin that waits for its store is one all the same: who set it wants anything but the newest.
+        if is_open && (self.report.held || self.position != Position::Newest) {
+            if !is_in_place {
+                return Ok(progress);
+            }
+        } else if !(is_in_place && self.report.files.is_some()) {
+            // Files of an earlier process may be another plan's, whatever their generation.
+            match self.put(newest).await {
+                Ok(swapped) => changed.swapped = swapped,
+                Err(error @ DeliverError::Render(_)) if !is_open => return Err(error),
+                Err(DeliverError::Volume(error)) if !is_open && V::is_permanent(&error) => {
+                    return Err(DeliverError::Volume(error));
+                }
+                Err(DeliverError::Render(error)) => {
+                    let sentence = "the new values do not make the files that were asked for: the last good ones stay";
+                    self.report.warn("not_delivered", &error.to_string(), sentence);
+                    return Ok(Progress::Unusable);
+                }
+                Err(DeliverError::Volume(error)) => {
+                    self.unwritable = Some(error.to_string());
+                    let pause = self.retry.later();
+                    let sentence =
+                        format!("the files could not be written and stay as they are; trying again in {pause:?}");
+                    self.report.warn("not_delivered", &error.to_string(), &sentence);
+                    return Ok(progress);
+                }
+            }
+        }
+        self.retry.reset();
+        changed.delivered = Some(id.clone());
+        Ok(Progress::Delivered)
+    }
+
+    /// Puts a generation in place; says which became visible to those who read already.
+    async fn put(&mut self, generation: &Generation) -> Result<Option<GenerationId>, DeliverError<V::Error>> {
+        let is_there = |path: &VolumePath| self.volume.has(path);
+        let Rendered { files, left_out } =
+            render_beside(&self.items, generation, self.size_limit, &is_there).map_err(DeliverError::Render)?;
+        for problem in left_out {
+            warn!(event = "left_out", %problem, "a value cannot be had: the other files of its directory are delivered");
+        }
+        let id = &generation.id;
+        let outcome = self.volume.write(id, &files).await.map_err(DeliverError::Volume)?;
+        self.report.files = Some(files.len());
+        self.report.bytes = Some(files.iter().map(|file| file.bytes.len() as u64).sum());
+        // Wiped before anything else is done.
+        drop(files);
+        self.in_place(id);
+        let (event, sentence) = match outcome {
+            WriteOutcome::Opened => ("delivered", "the first files are in place, and the gate is open"),
+            WriteOutcome::Unchanged => ("unchanged", "the files are the same as before, byte by byte"),
+            WriteOutcome::Swapped => ("delivered", "new files are in place"),
+        };
+        self.report.info(event, sentence);
+        Ok((outcome == WriteOutcome::Swapped).then(|| id.clone()))
+    }
+
+    fn in_place(&mut self, id: &GenerationId) {
+        self.report.generation = Some(id.clone());
+        self.report.since = Some(SystemTime::now());
+        self.compare_newest();
+    }
+
+    fn compare_newest(&mut self) {
+        let newest = self.newest.as_ref().map(|(newest, _)| &newest.id);
+        self.report.newest = newest.filter(|id| self.report.generation.as_ref() != Some(*id)).cloned();
+    }
+
+    // --- pinning ---
+
+    /// Returns to the generation that is named, and stays there; `None` goes back to the newest with the next
+    /// [`Delivery::catch_up`].
+    pub async fn pin(
+        &mut self,
+        pin: Option<GenerationId>,
+        source: &mut Source,
+        shutdown: &CancellationToken,
+    ) -> Changed {
+        match pin {
+            // The report tells the earlier pin until this one is in place.
+            Some(id) => {
+                self.position = Position::Pinning(id);
+                if self.is_open() { self.pin_again(source, shutdown).await } else { Changed::default() }
+            }
+            None => {
+                self.position = Position::Newest;
+                if self.report.pinned.take().is_some() {
+                    self.report.info("unpinned", "the pin is over");
+                }
+                Changed::default()
+            }
+        }
+    }
+
+    /// Looks at a pin that could not be looked at yet.
+    async fn pin_again(&mut self, source: &mut Source, shutdown: &CancellationToken) -> Changed {
+        let Position::Pinning(id) = self.position.clone() else { return Changed::default() };
+        match self.return_to(&id, source, shutdown).await {
+            Ok(swapped) => {
+                self.position = Position::Pinned(id.clone());
+                self.report.pinned = Some(id);
+                self.report.info("pinned", "the generation that the annotation names is in place, and stays");
+                Changed { swapped, delivered: None }
+            }
+            Err(refusal) => {
+                self.refuse_pin(&refusal);
+                Changed::default()
+            }
+        }
+    }
+
+    fn refuse_pin(&mut self, refusal: &PinRefusal) {
+        match refusal {
+            PinRefusal::Never(problem) => {
+                self.position = self.report.pinned.clone().map_or(Position::Newest, Position::Pinned);
+                self.report.warn("pin_refused", problem, "the files stay as they are");
+            }
+            PinRefusal::Later(problem) => {
+                let pause = self.retry.later();
+                let sentence = format!("the files stay as they are; trying again in {pause:?}");
+                self.report.warn("pin_failed", problem, &sentence);
+            }
+        }
+    }
+
+    async fn return_to(
+        &mut self,
+        id: &GenerationId,
+        source: &mut Source,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<GenerationId>, PinRefusal> {
+        if self.volume.current().as_ref() == Some(id) {
+            return Ok(None);
+        }
+        if self.volume.holds(id) && can_return_to(id, source) && self.roll_back(id).await? {
+            return Ok(Some(id.clone()));
+        }
+        let generation = match &self.newest {
+            Some((newest, _)) if newest.id == *id => newest.clone(),
+            _ => match shutdown.run_until_cancelled(source.read_again(id)).await {
+                Some(read) => read?,
+                None => return Err(PinRefusal::Later("the agent is being stopped".to_owned())),
+            },
+        };
+        self.newest_is_due();
+        match self.put(&generation).await {
+            Ok(swapped) => Ok(swapped),
+            Err(DeliverError::Render(error)) => Err(PinRefusal::Never(error.to_string())),
+            Err(DeliverError::Volume(error)) => Err(PinRefusal::Later(error.to_string())),
+        }
+    }
+
+    async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, PinRefusal> {
+        let is_back = self.volume.roll_back(id).await.map_err(|error| PinRefusal::Later(error.to_string()))?;
+        if is_back {
+            self.in_place(id);
+            (self.report.files, self.report.bytes) = (None, None);
+            self.newest_is_due();
+            self.report.info("rolled_back", "the files of an earlier generation, still in the volume, are back");
+        }
+        Ok(is_back)
+    }
+
+    /// Whatever became of it, another one takes its place.
+    fn newest_is_due(&mut self) {
+        if let Some((_, progress @ Progress::Delivered)) = &mut self.newest {
+            *progress = Progress::Due;
+        }
+    }
+}
+
+/// A credential of an earlier generation may be revoked by now: then only the source can say what is to be done.
+fn can_return_to(id: &GenerationId, source: &Source) -> bool {
+    let history = source.hand_over().history;
+    let past = history.iter().find(|past| past.id == *id);
+    past.is_some_and(|past| past.origins.iter().all(|(_, origin)| *origin != Origin::Lease))
+}
+
+// === impl AtomicVolume ===
+
+impl Volume for AtomicVolume {
+    type Error = VolumeError;
+
+    /// Nobody else makes room.
+    fn is_permanent(error: &VolumeError) -> bool {
+        matches!(error, VolumeError::NoSpace { .. })
+    }
+
+    fn current(&self) -> Option<GenerationId> {
+        self.current()
+    }
+
+    fn since(&self) -> Option<SystemTime> {
+        self.since()
+    }
+
+    fn has(&self, path: &VolumePath) -> bool {
+        self.has(path)
+    }
+
+    fn holds(&self, id: &GenerationId) -> bool {
+        self.holds(id)
+    }
+
+    async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<WriteOutcome, VolumeError> {
+        let is_first = self.current().is_none();
+        Ok(match self.write(id, files).await? {
+            Written::Swapped if is_first => WriteOutcome::Opened,
+            Written::Swapped => WriteOutcome::Swapped,
+            Written::Unchanged => WriteOutcome::Unchanged,
+        })
+    }
+
+    async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, VolumeError> {
+        self.roll_back(id).await
+    }
+
+    async fn settle(&mut self) {
+        if self.is_settling() {
+            match self.settle().await {
+                Ok(()) => return,
+                Err(error) => warn!(%error, "a replaced generation could not be removed: the next write tries again"),
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+// === impl Retry ===
+
+impl Retry {
+    async fn due(&self) {
+        match self.at {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn later(&mut self) -> Duration {
+        let pause = self.pause;
+        self.at = Some(Instant::now() + pause);
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        pause
+    }
+
+    fn reset(&mut self) {
+        *self = Self { at: None, pause: FIRST_PAUSE };
+    }
+}
+
+// === impl PinRefusal ===
+
+impl From<PinError> for PinRefusal {
+    fn from(error: PinError) -> Self {
+        match &error {
+            PinError::Read { error: read, .. } if !read.kind.is_permanent() => Self::Later(error.to_string()),
+            _ => Self::Never(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

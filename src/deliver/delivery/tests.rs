@@ -1,0 +1,137 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+use crate::source::tests::fake::{Store, generation, plan, source};
+
+/// Three volumes of one plan, and what feeds them all.
+struct World {
+    dirs: Vec<tempfile::TempDir>,
+    store: Store,
+    source: Source,
+    deliveries: Vec<Delivery<AtomicVolume>>,
+    shutdown: CancellationToken,
+}
+
+impl World {
+    fn new() -> Self {
+        let store = Store::default();
+        let (plan, source) = (plan(&["a:x"]), source(&["a:x"], &[("a", &store)]));
+        let dirs: Vec<_> = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
+        let open = |dir: &tempfile::TempDir| {
+            let volume = AtomicVolume::open(dir.path(), Duration::from_millis(1)).unwrap();
+            Delivery::new(plan.items.clone(), plan.size_limit, volume)
+        };
+        let deliveries = dirs.iter().map(open).collect();
+        Self { dirs, store, source, deliveries, shutdown: CancellationToken::new() }
+    }
+
+    /// A new version reaches the source, and all deliveries are offered what it makes of it.
+    async fn rotate(&mut self, version: &str) -> (GenerationId, Vec<Changed>) {
+        self.store.put("x", version, &format!("{{\"k\":\"x{version}\"}}"));
+        self.store.push.notify_one();
+        let generation = generation(&mut self.source, 1).await;
+        for delivery in &mut self.deliveries {
+            delivery.offer(generation.clone());
+        }
+        (generation.id, self.catch_up().await)
+    }
+
+    async fn catch_up(&mut self) -> Vec<Changed> {
+        let mut changed = Vec::new();
+        for delivery in &mut self.deliveries {
+            changed.push(delivery.catch_up(&mut self.source, &self.shutdown).await.unwrap());
+        }
+        changed
+    }
+
+    async fn pin(&mut self, number: usize, id: Option<&GenerationId>) -> Changed {
+        self.deliveries[number].pin(id.cloned(), &mut self.source, &self.shutdown).await
+    }
+
+    /// The version that each volume shows.
+    fn shown(&self) -> Vec<String> {
+        let text = |path: PathBuf| fs::read_to_string(path).unwrap().trim().to_owned();
+        self.dirs.iter().map(|dir| text(dir.path().join("f0"))).map(|json| json[6..json.len() - 2].to_owned()).collect()
+    }
+
+    fn calls(&self) -> usize {
+        self.store.state().calls.iter().filter(|call| call.starts_with("read")).count()
+    }
+}
+
+fn delivered(changed: &[Changed]) -> Vec<bool> {
+    changed.iter().map(|changed| changed.delivered.is_some()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_source_feeds_three_volumes_that_are_held_and_pinned_apart() {
+    let mut world = World::new();
+    let (first, changed) = world.rotate("1").await;
+    assert_eq!(world.shown(), ["x1", "x1", "x1"]);
+    assert!(changed.iter().all(|changed| changed.swapped.is_none()), "nobody reads yet: {changed:?}");
+
+    let (second, changed) = world.rotate("2").await;
+    assert_eq!(world.shown(), ["x2", "x2", "x2"]);
+    assert!(changed.iter().all(|changed| changed.swapped.as_ref() == Some(&second)), "{changed:?}");
+
+    world.deliveries[0].hold(true);
+    assert_eq!(world.pin(1, Some(&first)).await.swapped, Some(first.clone()));
+    let (third, changed) = world.rotate("3").await;
+    assert_eq!(world.shown(), ["x2", "x1", "x3"]);
+    assert_eq!(delivered(&changed), [false, false, true]);
+    let reports = world.deliveries.iter().map(Delivery::report);
+    let (generations, newest): (Vec<_>, Vec<_>) =
+        reports.map(|report| (report.generation.clone().unwrap(), report.newest.clone())).unzip();
+    assert_eq!(generations, [second, first.clone(), third.clone()]);
+    assert_eq!(newest, [Some(third.clone()), Some(third.clone()), None]);
+
+    // Each is let go by itself.
+    world.deliveries[0].hold(false);
+    assert_eq!(delivered(&world.catch_up().await), [true, false, false]);
+    assert_eq!(world.shown(), ["x3", "x1", "x3"]);
+    world.pin(1, None).await;
+    assert_eq!(delivered(&world.catch_up().await), [false, true, false]);
+    assert_eq!(world.shown(), ["x3", "x3", "x3"]);
+    assert_eq!(world.deliveries[1].report().pinned, None);
+    // The store is read once for each rotation, however many volumes there are.
+    assert_eq!(world.calls(), 3);
+
+    // What is no longer in the volume is read again, for the one that wants it.
+    assert_eq!(world.pin(2, Some(&first)).await.swapped, Some(first));
+    assert_eq!(world.shown(), ["x3", "x3", "x1"]);
+    assert_eq!(world.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_written_holds_no_other_back() {
+    let mut world = World::new();
+    world.rotate("1").await;
+    // A file that is not ours has the name.
+    let link = world.dirs[1].path().join("f0");
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, "").unwrap();
+    let (second, changed) = world.rotate("2").await;
+    assert_eq!(delivered(&changed), [true, false, true]);
+    assert!(world.deliveries[1].unwritable().is_some_and(|problem| problem.contains("\"f0\"")));
+
+    fs::remove_file(&link).unwrap();
+    assert_eq!(world.deliveries[1].wait().await, Due::Retry);
+    world.deliveries[1].retry(&mut world.source, &world.shutdown).await;
+    let changed = world.catch_up().await;
+    assert_eq!(changed[1].swapped, Some(second));
+    assert_eq!(world.shown(), ["x2", "x2", "x2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_known_is_refused_and_the_earlier_pin_stays() {
+    let mut world = World::new();
+    let (first, _) = world.rotate("1").await;
+    world.rotate("2").await;
+    world.pin(0, Some(&first)).await;
+    let unknown = GenerationId("unknown".to_owned());
+    assert_eq!(world.pin(0, Some(&unknown)).await, Changed::default());
+    assert_eq!(world.deliveries[0].report().pinned, Some(first));
+    world.rotate("3").await;
+    assert_eq!(world.shown(), ["x1", "x3", "x3"]);
+}

@@ -352,20 +352,16 @@ impl<V: Volume> Delivery<V> {
         source: &mut Source,
         shutdown: &CancellationToken,
     ) -> Changed {
-        match pin {
-            // The report tells the earlier pin until this one is in place.
-            Some(id) => {
-                self.position = Position::Pinning(id);
-                if self.is_open() { self.pin_again(source, shutdown).await } else { Changed::default() }
+        let Some(id) = pin else {
+            self.position = Position::Newest;
+            if self.report.pinned.take().is_some() {
+                self.report.info("unpinned", "the pin is over");
             }
-            None => {
-                self.position = Position::Newest;
-                if self.report.pinned.take().is_some() {
-                    self.report.info("unpinned", "the pin is over");
-                }
-                Changed::default()
-            }
-        }
+            return Changed::default();
+        };
+        // The report tells the earlier pin until this one is in place.
+        self.position = Position::Pinning(id);
+        if self.is_open() { self.pin_again(source, shutdown).await } else { Changed::default() }
     }
 
     /// Looks at a pin that could not be looked at yet.

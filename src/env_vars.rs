@@ -11,7 +11,7 @@ const MAX_NAME_BYTES: usize = 255;
 pub const MAX_TOTAL_BYTES: usize = 1024 * 1024;
 
 /// Variables that change which code runs, or where the platform's own clients connect to: whoever can write a secret
-/// must not be able to take the process over. A `*` at the end stands for any characters. The README has the same list.
+/// must not be able to take the process over. A `*` at the end stands for any characters. src/exec.md has the same list.
 pub const RESERVED: &[&str] = &[
     "BASHOPTS",
     "BASH_ENV",

@@ -11,7 +11,7 @@ use crate::bundle::{FileMode, VolumePath};
 use crate::quantity::Amount;
 
 /// `restart` without a jitter of its own. Twenty replicas that take five seconds each to be back have more than four
-/// down at once in one rotation out of two hundred then; see the README for others.
+/// down at once in one rotation out of two hundred then; see src/exec.md for others.
 pub const DEFAULT_JITTER: Duration = Duration::from_mins(5);
 
 /// How a bundle is delivered; what is `None` is left to the operator's defaults, then to ours.

@@ -19,7 +19,7 @@ macro_rules! keys {
             #[doc = $meaning]
             pub const $constant: &str = $name;
         )*
-        /// Every key, in the order of the README's table.
+        /// Every key, in the order of src/annotations.md.
         pub const KEYS: &[AnnotationKey] = &[$(AnnotationKey { name: $name, meaning: $meaning, default: $default, has_operator_default: $operator }),*];
     };
 }

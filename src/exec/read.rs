@@ -187,7 +187,8 @@ fn told(errno: Errno) -> String {
     match errno {
         Errno::NOENT => "there is no such file or directory".to_owned(),
         Errno::ACCESS => {
-            "this process's uid may not read it: see \"Who can read the files\" in hushpod's README".to_owned()
+            "this process's uid may not read it: see \"Who can read the files\" in `hushpod explain annotations`"
+                .to_owned()
         }
         errno => errno.to_string(),
     }

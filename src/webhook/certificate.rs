@@ -1,4 +1,4 @@
-//! The webhook's own certificates, made in memory for one day and never stored (DESIGN §7).
+//! The webhook's own certificates, made in memory for one day and never stored (src/README.md, Certificates).
 //!
 //! Every replica is its own authority: it makes a CA, signs one leaf with it and forgets the CA's key. Only the CA's
 //! certificate leaves the process. The leaf's key exists only inside aws-lc, which wipes what it frees; it is never

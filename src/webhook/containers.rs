@@ -26,7 +26,7 @@ use crate::plan::Plan;
 /// Room for the program twice: a restarted agent copies it anew.
 const BIN_LIMIT: &str = "8Mi";
 
-/// The agent's own need, measured with room to spare: see the README's performance section.
+/// The agent's own need, measured with room to spare: see tests/bench/README.md.
 const AGENT_REQUEST: u64 = 8 << 20;
 const AGENT_LIMIT: u64 = 32 << 20;
 

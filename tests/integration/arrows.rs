@@ -125,6 +125,6 @@ fn a_store_of_files_asks_nobody() {
     for source in files {
         let network = ["http", "hyper", "rustls", "net", "TcpStream", "oauth", "bearer"];
         let found = source.words().find(|word| network.contains(word));
-        assert_eq!(found, None, "{}: the README says 0 requests an hour", source.file);
+        assert_eq!(found, None, "{}: src/config.md says 0 requests an hour", source.file);
     }
 }

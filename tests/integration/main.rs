@@ -20,6 +20,7 @@ mod hostile;
 mod house;
 mod literals;
 mod log;
+mod pages;
 mod readme;
 mod sources;
 mod storm;

@@ -1,4 +1,4 @@
-//! The README's tables say what the code says.
+//! The pages' tables say what the code says.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,8 +13,9 @@ use hushpod::serve::metrics::Registry;
 use hushpod::webhook::Metrics;
 use serde_json::json;
 
-fn readme() -> String {
-    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap()
+/// A page of the repository.
+pub(crate) fn page(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
 /// The annotation table as the constants make it.
@@ -28,23 +29,29 @@ fn annotation_table() -> String {
 
 #[test]
 fn the_annotation_table_is_the_constants() {
-    let readme = readme();
-    let (_, rest) = readme.split_once("<!-- annotations: tested against src/annotations.rs -->\n").unwrap();
+    let page = page("src/annotations.md");
+    let (_, rest) = page.split_once("<!-- annotations: tested against src/annotations.rs -->\n").unwrap();
     let (table, _) = rest.split_once("<!-- end -->").unwrap();
-    assert_eq!(table, annotation_table(), "paste this into the README:\n{}", annotation_table());
+    assert_eq!(table, annotation_table(), "paste this into src/annotations.md:\n{}", annotation_table());
 }
 
 #[test]
 fn every_reserved_name_is_listed() {
     for name in hushpod::env_vars::RESERVED {
-        assert!(readme().contains(&format!("`{name}`")), "{name}");
+        assert!(page("src/exec.md").contains(&format!("`{name}`")), "{name}");
     }
+}
+
+/// The page of a type of store.
+fn store_page(kind: &str) -> String {
+    format!("src/provider/{}.md", if kind == "ssm" { "aws" } else { kind })
 }
 
 #[test]
 fn every_provider_type_is_described() {
-    for name in ProviderSettings::TYPES {
-        assert!(readme().contains(&format!("`{name}`")), "{name}");
+    for kind in ProviderSettings::TYPES {
+        assert!(page("README.md").contains(&format!("`{kind}`")), "{kind}");
+        assert!(page(&store_page(kind)).contains(&format!("`type: {kind}`")), "{kind}");
     }
 }
 
@@ -73,8 +80,8 @@ fn cells(line: &str) -> Vec<String> {
 
 /// The table of stores, cell by cell; its first row names the types.
 fn stores() -> Vec<Vec<String>> {
-    let readme = readme();
-    let (_, rest) = readme.split_once("<!-- stores: tested against src/provider.rs -->\n").unwrap();
+    let page = page("src/config.md");
+    let (_, rest) = page.split_once("<!-- stores: tested against src/provider.rs -->\n").unwrap();
     let (table, _) = rest.split_once("<!-- end -->").unwrap();
     table.lines().filter(|line| !line.starts_with("|---")).map(cells).collect()
 }
@@ -166,12 +173,10 @@ pub(crate) fn provider_fields(kind: &str) -> BTreeSet<String> {
     known
 }
 
-/// The tables below a heading, each with its first row.
-fn tables(heading: &str) -> Vec<Vec<Vec<String>>> {
-    let readme = readme();
-    let (_, rest) = readme.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading:?}"));
-    let section = rest.split("\n##").next().unwrap();
-    let tables = section.split("\n\n").map(str::trim_start).filter(|block| block.starts_with('|'));
+/// A page's tables, each with its first row.
+fn tables(path: &str) -> Vec<Vec<Vec<String>>> {
+    let page = page(path);
+    let tables = page.split("\n\n").map(str::trim_start).filter(|block| block.starts_with('|'));
     tables.map(|table| table.lines().filter(|line| !line.starts_with("|---")).map(cells).collect()).collect()
 }
 
@@ -190,7 +195,8 @@ fn row<'a>(table: &'a [Vec<String>], field: &str) -> &'a [String] {
 
 /// The operator's fields, and those of every provider.
 fn operators_tables() -> [Vec<Vec<String>>; 2] {
-    tables("## What the operator writes").try_into().unwrap()
+    let tables = tables("src/config.md").into_iter().filter(|table| table[0][0] == "field");
+    tables.collect::<Vec<_>>().try_into().unwrap()
 }
 
 #[test]
@@ -211,15 +217,7 @@ fn the_tables_of_the_operators_fields_are_the_codes() {
 #[test]
 fn the_tables_of_the_stores_fields_are_the_codes() {
     for (kind, settings) in ProviderSettings::TYPES.iter().zip(smallest_settings()) {
-        let heading = match *kind {
-            "vault" => "### Vault",
-            "infisical" => "### Infisical",
-            "aws" | "ssm" => "### AWS",
-            "azure" => "### Azure Key Vault",
-            "gcp" => "### Google Secret Manager",
-            _ => "### Files",
-        };
-        let tables = tables(heading);
+        let tables = tables(&store_page(kind));
         let table = tables.iter().find(|table| table[0][0] == "field").unwrap();
         let code = provider_fields(kind);
         let mut own: BTreeSet<_> = code.iter().filter(|field| !field.contains('=')).cloned().collect();
@@ -263,11 +261,12 @@ fn defaults_of_refresh_are_the_codes() {
         let duration = part.unwrap().trim_end_matches('`').rsplit('`').next().unwrap();
         assert_eq!(parse_duration(duration), Ok(settings.as_settings().default_refresh()), "{kind}: {shown}");
     }
-    for (heading, kind) in [("### Azure Key Vault", "azure"), ("### Google Secret Manager", "gcp")] {
-        let tables = tables(heading);
+    for kind in ["azure", "gcp"] {
+        let tables = tables(&store_page(kind));
+        let table = tables.iter().find(|table| table[0][0] == "field").unwrap();
         let place = ProviderSettings::TYPES.iter().position(|known| *known == kind).unwrap();
         let default = smallest_settings()[place].as_settings().default_refresh();
-        assert_eq!(parse_duration(row(&tables[0], "refresh")[2].trim_matches('`')), Ok(default), "{kind}");
+        assert_eq!(parse_duration(row(table, "refresh")[2].trim_matches('`')), Ok(default), "{kind}");
     }
 }
 
@@ -294,8 +293,8 @@ fn series_in(directory: &Path) -> BTreeSet<String> {
 
 #[test]
 fn the_webhooks_metrics_are_listed() {
-    let readme = readme();
-    let (_, rest) = readme.split_once("\n## Metrics\n\n").unwrap();
+    let page = page("charts/hushpod/README.md");
+    let (_, rest) = page.split_once("\n## Metrics\n\n").unwrap();
     let paragraph = rest.split("\n\n").next().unwrap();
     let shown: BTreeSet<_> = words(paragraph).into_iter().filter(|word| word.starts_with("hushpod_")).collect();
     let names: BTreeSet<_> = shown.iter().map(|shown| shown.split('{').next().unwrap().to_owned()).collect();
@@ -476,7 +475,7 @@ fn every_cell_of_the_table_of_stores_has_a_test() {
         }
     }
     let without: Vec<_> = claimed.difference(&held).collect();
-    assert!(without.is_empty(), "the README says what no test holds: {without:#?}");
+    assert!(without.is_empty(), "src/config.md says what no test holds: {without:#?}");
     let outdated: Vec<_> = held.difference(&claimed).collect();
-    assert!(outdated.is_empty(), "tests hold what the README does not say: {outdated:#?}");
+    assert!(outdated.is_empty(), "tests hold what src/config.md does not say: {outdated:#?}");
 }

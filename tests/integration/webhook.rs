@@ -159,6 +159,12 @@ fn denial(pod: &Value) -> String {
     message
 }
 
+/// The sentence by which a pod is denied, if it is, and whether anything was injected.
+pub(crate) fn admitted(config: &str, pod: &Value) -> (Option<String>, bool) {
+    let Decided { response, patch, .. } = decide_with(config, &review("CREATE", "", pod));
+    (response["status"]["message"].as_str().map(str::to_owned), !patch.is_empty())
+}
+
 fn names(pod: &Value, list: &str) -> Vec<String> {
     let items = pod["spec"][list].as_array().cloned().unwrap_or_default();
     items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()

@@ -10,6 +10,7 @@ from . import (  # noqa: F401, I001
     admission,
     outage,
     webhook,
+    first_secret,
     leaks,
     chart,
 )

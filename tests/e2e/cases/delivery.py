@@ -57,7 +57,7 @@ def p7_files_are_there_before_the_first_instruction(t, mode):
     }
 )
 def files_belong_to(t, shape):
-    """Files are readable by as few as possible, and by all containers that mount them (DESIGN §4)."""
+    """Files are readable by as few as possible, and by all containers that mount them (src/README.md)."""
     security, contexts, expected = shape
     t.open()
     value = canary()

@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 
 class Failed(Exception):
@@ -85,3 +86,9 @@ def run(*command, stdin=None, ok=True, seconds=120, env=None):
         result.returncode == 0, f"{' '.join(command)[:300]}: exit {result.returncode}: {result.stderr.strip()[-2000:]}"
     )
     return result.stdout
+
+
+def block(page, name):
+    """The commands of a page's block, for a shell that stands in the checkout's root."""
+    root = Path(__file__).resolve().parents[3]
+    return f"cd {root}\n" + run(root / ".ci/block", root / page, name)

@@ -25,7 +25,7 @@ trap 'exit 0' TERM
 echo 0 >/tmp/hups
 while :; do sleep 3600 & wait $!; kill $! 2>/dev/null; done
 """,
-    # Opens `..data` once a turn, as DESIGN's readers do, and counts turns, missing files and torn sets.
+    # Opens `..data` once a turn, as careful readers do, and counts turns, missing files and torn sets.
     "reader": """#!/bin/sh
 trap 'exit 0' TERM
 turns=0 missing=0 torn=0

@@ -86,7 +86,7 @@ const SUBJECT: &str = "system:serviceaccount:shop:web";
 /// Who signs the tokens, without `https://`.
 const ISSUER: &str = "issuer.test";
 
-/// All that the README's policies allow, and no more.
+/// All that the policies of src/provider/aws.md allow, and no more.
 const RIGHTS: [&str; 6] = [
     "secretsmanager:GetSecretValue",
     "secretsmanager:DescribeSecret",

@@ -1,4 +1,4 @@
-//! What an hour without a change costs, as the README's table of stores says it.
+//! What an hour without a change costs, as the table of stores in src/config.md says it.
 
 use std::collections::BTreeMap;
 

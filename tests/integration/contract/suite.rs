@@ -331,6 +331,6 @@ pub(super) async fn nothing_is_pushed_unless_the_operator_wants_it<S: Subject>(s
     tokio::time::pause();
     let told = tokio::time::timeout(Duration::from_hours(1), provider.changed()).await;
     tokio::time::resume();
-    assert!(told.is_err(), "the README's table says that only a poll tells");
+    assert!(told.is_err(), "src/config.md says that only a poll tells");
     assert!(store.server().is_none_or(|server| server.take_seen().is_empty()), "nobody was asked meanwhile");
 }

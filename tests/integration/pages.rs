@@ -1,0 +1,277 @@
+//! Pages hold what they say: links lead somewhere, examples are admitted, commands are run or marked, sentences exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hushpod::config::Config;
+use hushpod::contract::PREFIX;
+use serde_json::{Value, json};
+
+use crate::readme::page;
+
+/// What all lines of the README together may be.
+const README_LINES: usize = 220;
+
+/// Stores of the examples, by the names that they use.
+const CONFIG: &str = r#"
+image: registry/hushpod-agent:0.1.0
+defaultProvider: vault
+providers:
+  vault: {type: vault, address: "https://vault.example:8200", role: "{{service_account}}"}
+  aws: {type: aws, region: eu-west-1, role: "arn:aws:iam::123456789012:role/{{namespace}}-{{service_account}}"}
+  infisical: {type: infisical, address: "https://app.infisical.com", project: 5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a11, environment: prod}
+  sops: {type: file, volumes: true, identity: "vault:secret/data/age#key"}
+"#;
+
+/// A fenced block: the words behind the fence, and what it holds.
+struct Block {
+    page: String,
+    info: Vec<String>,
+    text: String,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files below a directory whose names end so, by their paths from the root.
+fn files(directory: &str, end: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![root().join(directory)];
+    while let Some(next) = left.pop() {
+        for entry in fs::read_dir(&next).unwrap_or_else(|error| panic!("{}: {error}", next.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.to_str().unwrap().ends_with(end) {
+                found.push(path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn pages() -> Vec<String> {
+    let mut found = vec!["README.md".to_owned()];
+    for directory in [".github", "src", "charts", "deploy", "tests"] {
+        found.extend(files(directory, ".md"));
+    }
+    found
+}
+
+fn blocks() -> Vec<Block> {
+    let mut found = Vec::new();
+    for path in pages() {
+        let text = page(&path);
+        let mut open: Option<Block> = None;
+        for line in text.lines() {
+            match (&mut open, line.trim_start().strip_prefix("```")) {
+                (None, Some(info)) => {
+                    let info = info.split(' ').map(str::to_owned).collect();
+                    open = Some(Block { page: path.clone(), info, text: String::new() });
+                }
+                (Some(_), Some(_)) => found.extend(open.take()),
+                (Some(block), None) => block.text.extend([line, "\n"]),
+                (None, None) => {}
+            }
+        }
+        assert!(open.is_none(), "{path}: a block has no end");
+    }
+    found
+}
+
+fn blocks_of(language: &str) -> Vec<Block> {
+    blocks().into_iter().filter(|block| block.info[0] == language).collect()
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = page("README.md").lines().count();
+    assert!(lines <= README_LINES, "{lines} lines: move what describes one part beside that part");
+}
+
+/// What GitHub makes of a heading.
+fn anchor(heading: &str) -> String {
+    let is_kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading.trim().to_lowercase().chars().filter(is_kept).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+fn anchors(path: &str) -> BTreeSet<String> {
+    let headings = page(path).lines().filter(|line| line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    headings.iter().map(|line| anchor(line.trim_start_matches('#'))).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut seen = 0;
+    for path in pages() {
+        let text = page(&path);
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next()) {
+            if target.contains("://") {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').map_or((target, None), |(file, rest)| (file, Some(rest)));
+            let beside = Path::new(&path).parent().unwrap();
+            let target_path = if file.is_empty() { PathBuf::from(&path) } else { beside.join(file) };
+            let absolute = root().join(&target_path);
+            assert!(absolute.exists(), "{path}: {target} leads nowhere");
+            if let Some(heading) = heading {
+                let inside = anchors(absolute.to_str().unwrap());
+                assert!(inside.contains(heading), "{path}: {target}: there are {inside:?}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen} links");
+}
+
+/// What runs blocks: CI's script and the end-to-end tests, each with the words by which it takes one.
+fn runners() -> String {
+    let mut text = fs::read_to_string(root().join(".ci/run")).unwrap();
+    for file in files("tests/e2e", ".py") {
+        text.push_str(&page(&file));
+    }
+    text
+}
+
+#[test]
+fn every_command_block_is_run_or_says_that_it_is_not() {
+    let runners = runners();
+    let is_taken = |block: &Block, name: &str| {
+        let page = &block.page;
+        runners.contains(&format!("block {page} {name})"))
+            || runners.contains(&format!("block(\"{page}\", \"{name}\")"))
+    };
+    let blocks = blocks_of("sh");
+    let taken: BTreeSet<_> = blocks
+        .iter()
+        .filter(|block| block.info.get(1).is_some_and(|name| is_taken(block, name)))
+        .map(|block| block.text.as_str())
+        .collect();
+    assert!(!taken.is_empty());
+    for Block { page, info, text } in &blocks {
+        let name = info.get(1).unwrap_or_else(|| panic!("{page}: name this block, or write ```sh not-run:\n{text}"));
+        // The same commands on another page are run as well.
+        let is_run = taken.contains(text.as_str());
+        assert_eq!(is_run, name != "not-run", "{page}: {name}: is run: {is_run}:\n{text}");
+    }
+    let known = ["sh", "yaml", "json", "diff", "text", "console", "mermaid", "rust", "toml"];
+    for Block { page, info, text } in self::blocks() {
+        assert!(known.contains(&info[0].as_str()), "{page}: a block of {info:?}:\n{text}");
+    }
+}
+
+/// A block's documents.
+fn documents(block: &Block) -> Vec<Value> {
+    let parse = |text| serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{}: {error}:\n{text}", block.page));
+    block.text.split("---\n").map(parse).collect()
+}
+
+/// The pod that an example is about: what it leaves out is usual.
+fn pod_of(example: &Value) -> Value {
+    let template = example.pointer("/spec/template").unwrap_or(example);
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"],
+        "spec": {
+            "serviceAccountName": "web", "securityContext": {"runAsUser": 1000, "runAsNonRoot": true},
+            "containers": [{"name": "app", "image": "app", "command": ["/app"]}],
+        },
+    });
+    for (field, value) in template["spec"].as_object().into_iter().flatten() {
+        pod["spec"][field] = value.clone();
+    }
+    pod
+}
+
+#[test]
+fn every_example_of_annotations_is_admitted() {
+    let mut seen = 0;
+    let try_out = "deploy/try/web.yaml";
+    let files = [Block { page: try_out.to_owned(), info: Vec::new(), text: page(try_out) }];
+    for block in blocks_of("yaml").iter().chain(&files).filter(|block| block.text.contains(PREFIX)) {
+        for example in documents(block) {
+            let pod = pod_of(&example);
+            if pod["metadata"]["annotations"].is_null() {
+                continue;
+            }
+            let (denial, is_patched) = crate::webhook::admitted(CONFIG, &pod);
+            assert!(denial.is_none(), "{}: {denial:?}:\n{}", block.page, block.text);
+            assert!(is_patched, "{}: nothing is injected:\n{}", block.page, block.text);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "{seen} examples");
+}
+
+#[test]
+fn every_example_of_a_configuration_is_one() {
+    let mut seen = 0;
+    let values = "deploy/try/values.yaml";
+    let files = [Block { page: values.to_owned(), info: Vec::new(), text: page(values) }];
+    for block in blocks_of("yaml").iter().chain(&files) {
+        for document in documents(block) {
+            let config = document.get("config").unwrap_or(&document);
+            if ["providers", "proxy"].iter().all(|field| config.get(field).is_none()) {
+                continue;
+            }
+            let mut config = config.clone();
+            config["image"] = json!("registry/hushpod-agent:0.1.0");
+            let read = Config::from_yaml(&config.to_string());
+            assert!(read.is_ok(), "{}: {read:?}:\n{}", block.page, block.text);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 5, "{seen} examples");
+}
+
+/// What a sentence of the code is made of: literals that go on in the next line are joined.
+fn literals(files: &[String]) -> String {
+    let text: String = files.iter().map(|file| page(file)).collect();
+    let mut parts = text.split("\\\n").map(str::to_owned).collect::<Vec<_>>();
+    for part in parts.iter_mut().skip(1) {
+        *part = part.trim_start().to_owned();
+    }
+    parts.concat()
+}
+
+#[test]
+fn sentences_that_a_stores_page_explains_are_the_codes() {
+    for (name, more) in
+        [("vault", None), ("infisical", None), ("aws", None), ("azure", None), ("gcp", None), ("file", Some("webhook"))]
+    {
+        let mut code = files("src/provider", ".rs");
+        code.retain(|file| {
+            let below = file.strip_prefix("src/provider/").unwrap();
+            below.starts_with(&format!("{name}.")) || below.starts_with(&format!("{name}/"))
+        });
+        code.extend(more.into_iter().flat_map(|directory| files(&format!("src/{directory}"), ".rs")));
+        let said = literals(&code);
+        let text = page(&format!("src/provider/{name}.md"));
+        let (_, errors) = text.split_once("\n| the sentence says | cause and cure |\n|---|---|\n").unwrap();
+        let rows: Vec<_> = errors.lines().take_while(|line| line.starts_with('|')).collect();
+        assert!(rows.len() > 3, "{name}: {rows:?}");
+        for cell in rows.iter().map(|row| row.split('|').nth(1).unwrap()) {
+            for part in cell.split('`').skip(1).step_by(2) {
+                assert!(said.contains(part), "{name}: no sentence of the code has {part:?} any more");
+            }
+        }
+    }
+}
+
+#[test]
+fn all_places_have_one_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    let told = Command::new(root().join("deploy/version")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&told.stdout).trim(), version, "{}", String::from_utf8_lossy(&told.stderr));
+    // Names of our images in other places would be forgotten.
+    for file in pages().into_iter().chain(files("charts", ".yaml")).chain(files("deploy", "ockerfile")) {
+        let text = page(&file);
+        let tags = ["hushpod:", "hushpod-agent:", "tag: "].iter().flat_map(|name| text.split(name).skip(1));
+        for tag in tags.filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit())) {
+            assert!(tag.starts_with(version), "{file}: {}", tag.lines().next().unwrap_or_default());
+        }
+    }
+}

@@ -69,7 +69,6 @@ fn connect(plan: &Plan, tokens: &Path) -> Result<BTreeMap<String, Box<dyn Provid
     for (name, PlannedProvider { settings, role, proxy, .. }) in &plan.providers {
         let login = Login { provider: name.clone(), role: role.clone(), token_file: tokens.join(name) };
         let provider = settings
-            .as_settings()
             .connect(login, Proxy::matcher_of(proxy.as_ref()))
             .map_err(|error| AgentError::Provider { provider: name.clone(), error })?;
         providers.insert(name.clone(), provider);

@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
@@ -26,7 +27,7 @@ pub mod file;
 pub mod gcp;
 pub mod http;
 pub mod infisical;
-pub mod time;
+pub mod session;
 pub mod vault;
 
 /// A boxed future, so that a source can hold providers of several types.
@@ -244,13 +245,6 @@ pub trait Settings {
     /// One sentence that names the field.
     fn validate(&self) -> Result<(), String>;
 
-    /// Makes a client that reaches stores through what proxies there are. Does no I/O beyond reading local files: the
-    /// first read logs in.
-    ///
-    /// # Errors
-    /// `Invalid` if settings such as the CA bundle cannot be used.
-    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError>;
-
     /// Whether it is reached over a network, and so perhaps through a proxy.
     fn is_remote(&self) -> bool {
         true
@@ -266,7 +260,7 @@ pub struct Parameters {
     pub widening: Option<&'static [&'static str]>,
 }
 
-/// Who logs in, for [`Settings::connect`].
+/// Who logs in, for [`ProviderSettings::connect`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
     /// The provider's name in the operator's configuration, for messages.
@@ -278,7 +272,7 @@ pub struct Login {
 }
 
 fn no_leases<T>() -> Result<T, ProviderError> {
-    Err(ProviderError::new(ErrorKind::Invalid, "this store has no leases"))
+    Err(ProviderError::invalid("this store has no leases"))
 }
 
 // === impl ErrorKind ===
@@ -309,6 +303,11 @@ impl ProviderError {
     /// An error of the given kind.
     pub fn new(kind: ErrorKind, message: impl Into<Sentence>) -> Self {
         Self { kind, message: message.into() }
+    }
+
+    /// A request or a setting that makes no sense to the store.
+    pub fn invalid(message: impl Into<Sentence>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
     }
 }
 
@@ -345,6 +344,24 @@ impl ProviderSettings {
             }
             _ => Cow::Borrowed(self),
         }
+    }
+
+    /// Makes a client that reaches stores through what proxies there are. Does no I/O beyond reading local files: the
+    /// first read logs in.
+    ///
+    /// # Errors
+    /// `Invalid` if settings such as the CA bundle cannot be used.
+    pub fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
+        let reach = http::Reach { proxy: Arc::new(proxy), ..http::Reach::default() };
+        Ok(match self {
+            Self::Vault(settings) => Box::new(vault::Vault::connect(settings, login, reach)?),
+            Self::File(settings) => Box::new(file::Files::connect(settings, login)?),
+            Self::Aws(settings) => Box::new(aws::SecretsManager::connect(settings, login, aws::within_limits(reach))?),
+            Self::Ssm(settings) => Box::new(aws::ParameterStore::connect(settings, login, aws::within_limits(reach))?),
+            Self::Infisical(settings) => Box::new(infisical::Infisical::connect(settings, login, reach)?),
+            Self::Azure(settings) => Box::new(azure::Azure::connect(settings, login, reach)?),
+            Self::Gcp(settings) => Box::new(gcp::Gcp::connect(settings, login, reach)?),
+        })
     }
 
     /// What is the same for every type.

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{ErrorKind, ProviderError};
+use super::{ErrorKind, Login, ProviderError};
 use crate::secret::SecretValue;
 
-pub mod bearer;
 pub mod oauth;
 
 /// No token or key is longer; a file that is was meant for something else.
@@ -20,6 +19,17 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// `Invalid` if there is none, `Unavailable` if it cannot be read now. The message names the file.
 pub fn projected_token(file: &Path) -> Result<SecretValue, ProviderError> {
     read(file, "service-account token", "is the token volume mounted?")
+}
+
+/// What shows who we are: the operator's file, else the pod's projected token.
+///
+/// # Errors
+/// As [`projected_token`].
+pub fn proof(login: &Login, file: Option<&Path>) -> Result<SecretValue, ProviderError> {
+    match file {
+        Some(file) => secret_file(file, "JWT"),
+        None => projected_token(&login.token_file),
+    }
 }
 
 /// A secret that lies in a file on a person's machine or in a CI job; `what` says which.

@@ -4,26 +4,28 @@
 //! [Secrets Manager](https://docs.aws.amazon.com/secretsmanager/latest/apireference/),
 //! [Parameter Store](https://docs.aws.amazon.com/systems-manager/latest/APIReference/).
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use super::{Login, Provider, ProviderError, Settings, http};
+use super::{Settings, http};
 use crate::reference::{Reference, Request};
 
 mod api;
-mod complaint;
 mod credentials;
+mod errors;
+mod keys;
 mod name;
 mod parameters;
 mod profile;
 mod secrets;
 mod sts;
 
-pub use parameters::ParameterStore;
-pub use secrets::SecretsManager;
+pub use api::within_limits;
+pub use parameters::{ParameterStore, SsmStore};
+pub use secrets::{SecretsManager, SecretsManagerStore};
 
 /// Where Secrets Manager is and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,16 +104,9 @@ const REFRESH: Duration = Duration::from_mins(5);
 
 // === impl Method ===
 
-impl Method {
-    /// As configuration writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WebIdentity => "web-identity",
-            Self::PodIdentity => "pod-identity",
-            Self::Environment => "environment",
-            Self::Profile => "profile",
-        }
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -127,7 +122,7 @@ impl AwsAuth {
     }
 
     fn validate(&self) -> Result<(), String> {
-        let method = self.method.as_str();
+        let method = self.method;
         for (field, is_set, of) in [
             ("tokenFile", self.token_file.is_some(), Method::WebIdentity),
             ("agent", self.agent.is_some(), Method::PodIdentity),
@@ -136,7 +131,7 @@ impl AwsAuth {
             ("configFile", self.config_file.is_some(), Method::Profile),
         ] {
             if is_set && self.method != of {
-                return Err(format!("auth.{field} is of no use to method {method}: it belongs to {}", of.as_str()));
+                return Err(format!("auth.{field} is of no use to method {method}: it belongs to {of}"));
             }
         }
         http::Address::parse(self.agent().0).map(drop).map_err(|problem| format!("auth.agent: {problem}"))
@@ -215,10 +210,6 @@ impl Settings for AwsSettings {
     fn validate(&self) -> Result<(), String> {
         self.validate()
     }
-
-    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        SecretsManager::connect(self, login, &proxy).map(|store| Box::new(store) as _)
-    }
 }
 
 // === impl SsmSettings ===
@@ -244,10 +235,6 @@ impl Settings for SsmSettings {
 
     fn validate(&self) -> Result<(), String> {
         self.0.validate()
-    }
-
-    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        ParameterStore::connect(self, login, &proxy).map(|store| Box::new(store) as _)
     }
 }
 

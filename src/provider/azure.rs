@@ -2,20 +2,20 @@
 //!
 //! [API](https://learn.microsoft.com/rest/api/keyvault/secrets/operation-groups), version 7.4.
 
+use std::fmt;
 use std::path::PathBuf;
 
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use super::{Login, Provider, ProviderError, Settings, http};
+use super::{Settings, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
-mod answer;
-mod client;
-mod complaint;
-mod session;
+mod api_types;
+mod errors;
+mod login;
+mod store;
 
-pub use client::Azure;
+pub use store::{Azure, AzureStore};
 
 /// Where the vault is and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,15 +105,9 @@ const VERSION_DIGITS: usize = 32;
 
 // === impl Method ===
 
-impl Method {
-    /// As configuration writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WorkloadIdentity => "workload-identity",
-            Self::ManagedIdentity => "managed-identity",
-            Self::Environment => "environment",
-        }
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -121,7 +115,7 @@ impl Method {
 
 impl AzureAuth {
     fn validate(&self) -> Result<(), String> {
-        let method = self.method.as_str();
+        let method = self.method;
         if self.token_file.is_some() && self.method != Method::WorkloadIdentity {
             return Err(format!("auth.tokenFile is of no use to method {method}"));
         }
@@ -248,10 +242,6 @@ impl Settings for AzureSettings {
             return Err(format!("scope {scope:?} is no program's: write <resource>{DEFAULT_SCOPE}"));
         }
         self.auth.validate()
-    }
-
-    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        Azure::connect(self, login, proxy).map(|azure| Box::new(azure) as _)
     }
 }
 

@@ -10,7 +10,6 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::{pending, select_all};
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use self::keys::{KeySource, Keys};
@@ -117,10 +116,6 @@ impl Settings for FileSettings {
 
     fn is_remote(&self) -> bool {
         false
-    }
-
-    fn connect(&self, login: Login, _: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        Files::connect(self, login).map(|files| Box::new(files) as _)
     }
 }
 

@@ -2,24 +2,23 @@
 //!
 //! [API](https://cloud.google.com/secret-manager/docs/reference/rest), version 1.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use super::auth::bearer::check_endpoint;
-use super::{Login, Provider, ProviderError, Settings, http};
+use super::{Settings, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod adc;
-mod answer;
+mod api_types;
 mod assertion;
-mod client;
-mod complaint;
-mod session;
+mod errors;
+mod login;
+mod store;
 
-pub use client::Gcp;
+pub use store::{Gcp, GcpStore};
 
 /// Where Secret Manager is and how to log in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,15 +131,9 @@ impl From<IdentityProvider> for String {
 
 // === impl Method ===
 
-impl Method {
-    /// As configuration writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WorkloadIdentityFederation => "workload-identity-federation",
-            Self::Metadata => "metadata",
-            Self::ApplicationDefaultCredentials => "application-default-credentials",
-        }
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -148,7 +141,7 @@ impl Method {
 
 impl GcpAuth {
     fn validate(&self) -> Result<(), String> {
-        let method = self.method.as_str();
+        let method = self.method;
         let is_federation = self.method == Method::WorkloadIdentityFederation;
         let is_metadata = self.method == Method::Metadata;
         let is_file = self.method == Method::ApplicationDefaultCredentials;
@@ -170,7 +163,7 @@ impl GcpAuth {
             ));
         }
         if let Some(url) = &self.token_url {
-            check_endpoint(url).map_err(|problem| format!("auth.tokenUrl: {problem}"))?;
+            http::check_endpoint(url).map_err(|problem| format!("auth.tokenUrl: {problem}"))?;
         }
         for (field, address) in [("impersonationUrl", &self.impersonation_url), ("metadata", &self.metadata)] {
             if let Some(address) = address {
@@ -281,10 +274,6 @@ impl Settings for GcpSettings {
             return Err(format!("project {project:?} is none: write its id or number"));
         }
         self.auth.validate()
-    }
-
-    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        Gcp::connect(self, login, proxy).map(|gcp| Box::new(gcp) as _)
     }
 }
 

@@ -16,6 +16,7 @@ use hyper_util::client::legacy;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -24,14 +25,17 @@ use crate::secret::SecretValue;
 
 mod address;
 mod connect;
+pub mod date;
 mod failure;
 mod proxy;
+mod reach;
 
-pub use address::Address;
+pub use address::{Address, check_endpoint};
 use connect::Connector;
 pub use connect::check_ca;
 pub use failure::{Failure, Scope};
 pub use proxy::Proxy;
+pub use reach::Reach;
 
 /// How many redirects within one address are followed.
 const MAX_REDIRECTS: u8 = 2;
@@ -136,6 +140,17 @@ pub fn secret_header(secret: &SecretValue, what: &str) -> Result<HeaderValue, Pr
     Ok(value)
 }
 
+/// The value of an `Authorization` header for whoever bears a token (RFC 6750); `what` names it.
+///
+/// # Errors
+/// As [`secret_header`].
+pub fn bearer(token: &SecretValue, what: &str) -> Result<HeaderValue, ProviderError> {
+    let mut value = Zeroizing::new(Vec::with_capacity(7 + token.len()));
+    value.extend_from_slice(b"Bearer ");
+    value.extend_from_slice(token.expose());
+    secret_header(&SecretValue::new(std::mem::take(&mut *value)), what)
+}
+
 /// The frame of a refusal. JSON objects alone are frames: what is read into fields by their names, a list would fill by
 /// their order.
 #[must_use]
@@ -143,10 +158,9 @@ pub fn frame<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
-/// Whether a store's text has these words, in whatever case: it may hold a value, so that it is only searched, and never
-/// passed on.
+/// Whether a store's text has these words: it may hold a value, so that it is only searched, and never passed on.
 #[must_use]
-pub fn says(text: &[u8], words: &str) -> bool {
+pub fn contains_ignore_case(text: &[u8], words: &str) -> bool {
     text.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
 }
 
@@ -183,8 +197,14 @@ impl Call {
 
     /// Sets a JSON body, wiped after use.
     #[must_use]
-    pub fn json(self, body: Zeroizing<Vec<u8>>) -> Self {
-        self.body(body, "application/json")
+    pub fn json(self, value: &impl Serialize) -> Self {
+        self.body(to_json(value), "application/json")
+    }
+
+    /// Sets a body of form fields, wiped after use.
+    #[must_use]
+    pub fn form(self, fields: &[(&str, &str)]) -> Self {
+        self.body(to_form(fields), "application/x-www-form-urlencoded")
     }
 
     /// Sets a body of that type, wiped after use.
@@ -202,6 +222,20 @@ impl fmt::Debug for Call {
 }
 
 // === impl Response ===
+
+impl Response {
+    /// The whole body, if it is JSON of that kind.
+    #[must_use]
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// Whether the body has these words; see [`contains_ignore_case`].
+    #[must_use]
+    pub fn contains(&self, words: &str) -> bool {
+        contains_ignore_case(&self.body, words)
+    }
+}
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -384,6 +418,29 @@ fn request(call: &Call, uri: Uri) -> hyper::Request<Full<Bytes>> {
     request
 }
 
+/// JSON that is wiped after use.
+pub(super) fn to_json(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
+    // Room for a long token, so that growing leaves no copy behind.
+    let mut json = Zeroizing::new(Vec::with_capacity(8 * 1024));
+    // Structs of text cannot fail to become JSON; if one did, the store would refuse the empty body.
+    let _ = serde_json::to_writer(&mut *json, value);
+    json
+}
+
+/// A form that is wiped after use.
+fn to_form(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
+    // Room for the worst, so that growing leaves no copy behind.
+    let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    let mut form = Zeroizing::new(Vec::with_capacity(room));
+    for (name, value) in fields {
+        let separator = if form.is_empty() { "" } else { "&" };
+        for part in [separator].into_iter().chain(address::encode(name)).chain(["="]).chain(address::encode(value)) {
+            form.extend_from_slice(part.as_bytes());
+        }
+    }
+    form
+}
+
 /// Appends without leaving an unwiped copy behind, as a growing `Vec` would.
 fn append(body: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
     if body.capacity() - body.len() < bytes.len() {
@@ -407,4 +464,25 @@ fn redirect_target(response: &hyper::Response<Incoming>, from: &Uri) -> Option<U
     let mut parts = from.clone().into_parts();
     parts.path_and_query = next.into_parts().path_and_query;
     Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_encoded() {
+        for (fields, text) in [
+            (
+                [("scope", "https://vault.azure.net/.default"), ("x", "a b+c&d=ü")],
+                "scope=https%3A%2F%2Fvault.azure.net%2F.default&x=a%20b%2Bc%26d%3D%C3%BC",
+            ),
+            (
+                [("RoleArn", "arn:aws:iam::1:role/a+b c"), ("WebIdentityToken", "a.b-c_d")],
+                "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fa%2Bb%20c&WebIdentityToken=a.b-c_d",
+            ),
+        ] {
+            assert_eq!(std::str::from_utf8(&to_form(&fields)).unwrap(), text);
+        }
+    }
 }

@@ -3,27 +3,28 @@
 //! [API](https://infisical.com/docs/api-reference); where it is silent, servers of several years were asked.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use super::{Login, Parameters, Provider, ProviderError, Settings, http};
+use super::{Parameters, Settings, http};
 use crate::reference::{Reference, Request};
 
-mod answer;
+mod api;
+mod api_types;
 mod asked;
-mod client;
-mod complaint;
+mod errors;
 mod events;
 mod lease;
 mod limits;
+mod login;
 mod projects;
 mod secrets;
-mod session;
+mod store;
 
-pub use client::Infisical;
+pub use store::{Infisical, InfisicalStore};
 
 /// Where Infisical is, what a reference without parameters is about, and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,21 +125,15 @@ pub enum Method {
 // === impl Method ===
 
 impl Method {
-    /// As configuration writes it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kubernetes => "kubernetes",
-            Self::Oidc => "oidc",
-            Self::Jwt => "jwt",
-            Self::Universal => "universal",
-            Self::Token => "token",
-        }
-    }
-
     /// Whether a JWT is shown for a machine identity.
     fn shows_jwt(self) -> bool {
         matches!(self, Self::Kubernetes | Self::Oidc | Self::Jwt)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -184,7 +179,7 @@ impl InfisicalAuth {
         let is_universal = method == Method::Universal;
         for (field, file) in [("clientIdFile", &self.client_id_file), ("clientSecretFile", &self.client_secret_file)] {
             if file.is_some() && !is_universal {
-                return Err(format!("auth.{field} is of no use to method {}", method.as_str()));
+                return Err(format!("auth.{field} is of no use to method {method}"));
             }
         }
         if is_universal && self.token_file.is_some() {
@@ -271,10 +266,6 @@ impl Settings for InfisicalSettings {
             place.validate().map_err(|problem| format!("namespaces.{namespace}: {problem}"))?;
         }
         self.auth.validate()
-    }
-
-    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        Infisical::connect(self, login, &proxy).map(|infisical| Box::new(infisical) as _)
     }
 }
 

@@ -3,22 +3,23 @@
 //! [API](https://developer.hashicorp.com/vault/api-docs); where it is silent, Vault 1.19.5 was asked.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use hyper::header::HeaderValue;
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-use super::{Login, Parameters, Provider, ProviderError, Settings, http};
+use super::{Parameters, Settings, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
-mod answer;
-mod client;
-mod complaint;
+mod api;
+mod api_types;
+mod errors;
 mod kv;
-mod session;
+mod login;
+mod store;
 
-pub use client::Vault;
+pub use store::{Vault, VaultStore};
 
 /// Where Vault is and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,16 +88,9 @@ const NOT_SECRETS: [(&str, &str); 4] = [
 
 // === impl Method ===
 
-impl Method {
-    /// As configuration and Vault write it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kubernetes => "kubernetes",
-            Self::Jwt => "jwt",
-            Self::Token => "token",
-            Self::Approle => "approle",
-        }
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
     }
 }
 
@@ -104,12 +98,12 @@ impl Method {
 
 impl VaultAuth {
     /// Where the method is mounted, without `auth/`.
-    fn mount(&self) -> &str {
-        self.mount.as_deref().unwrap_or(self.method.as_str())
+    fn mount(&self) -> String {
+        self.mount.clone().unwrap_or_else(|| self.method.to_string())
     }
 
     fn validate(&self) -> Result<(), String> {
-        let method = self.method.as_str();
+        let method = self.method;
         if let Some(mount) = &self.mount {
             let is_plain = mount.split('/').all(is_plain_component);
             if self.method == Method::Token || !is_plain || mount.starts_with("auth/") {
@@ -223,10 +217,6 @@ impl Settings for VaultSettings {
             return Err(format!("writableMounts: {mount:?} is no mount: write its path, such as pki or team/pki"));
         }
         self.auth.validate()
-    }
-
-    fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        Vault::connect(self, login, &proxy).map(|vault| Box::new(vault) as _)
     }
 }
 

@@ -171,7 +171,7 @@ fn source(provider: &Value, path: &str, token_file: &Path) -> Source {
     });
     let role = Some(role.to_owned());
     let login = Login { provider: "store".to_owned(), role, token_file: token_file.to_owned() };
-    let provider = settings.as_settings().connect(login, Matcher::builder().build()).unwrap();
+    let provider = settings.connect(login, Matcher::builder().build()).unwrap();
     Source::new(&Plan::from_json(&plan.to_string()).unwrap(), BTreeMap::from([("store".to_owned(), provider)]))
 }
 

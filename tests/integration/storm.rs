@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hushpod::plan::Plan;
+use hushpod::provider::http::Reach;
 use hushpod::provider::infisical::Infisical;
 use hushpod::provider::{
     Extended, Known, Lease, Login, Pending, Provider, ProviderError, ProviderSettings, ReadResult, Session,
 };
 use hushpod::reference::Request;
 use hushpod::source::{Event, Source};
-use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -107,7 +107,7 @@ impl Crowd {
                 role: Some(IDENTITY.to_owned()),
                 token_file: token_file.clone(),
             };
-            let inner = Infisical::connect(infisical, login, &Matcher::builder().build()).unwrap();
+            let inner = Infisical::connect(infisical, login, Reach::default()).unwrap();
             let provider: Box<dyn Provider> = Box::new(Attended(inner));
             let mut source = Source::new(&plan(&settings), BTreeMap::from([("infisical".to_owned(), provider)]));
             let served = Arc::clone(&served);

@@ -1,18 +1,13 @@
 //! What authorization servers answer (RFC 6749), read straight into the types that keep secrets.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use super::bearer::Bearer;
-use crate::provider::http::frame;
+use crate::provider::http::{Address, Failure, Response, frame};
+use crate::provider::session::{Renewal, Token};
 use crate::secret::SecretValue;
-
-/// `application/x-www-form-urlencoded`.
-pub const FORM: &str = "application/x-www-form-urlencoded";
 
 /// RFC 6749, 5.1.
 #[derive(Deserialize)]
@@ -33,12 +28,25 @@ struct ErrorAnswer {
 #[serde(transparent)]
 pub struct Whole(pub u64);
 
-/// The access token in a successful answer; `None` if there is none in it.
+/// The access token in a successful answer of the server at `address`.
+///
+/// # Errors
+/// `Unavailable` if there is none in it.
+pub fn parse_token(response: &Response, address: &Address) -> Result<Token, Failure> {
+    let token = parse(&response.body);
+    token.ok_or_else(|| no_token(address))
+}
+
+/// A success without what it should bring.
 #[must_use]
-pub fn parse_token(body: &[u8]) -> Option<Bearer> {
+pub fn no_token(address: &Address) -> Failure {
+    Failure::unavailable(format!("{address} answers the login with something that has no token in it"))
+}
+
+fn parse(body: &[u8]) -> Option<Token> {
     let TokenAnswer { access_token, expires_in } = serde_json::from_slice(body).ok()?;
     let life = expires_in.map(|Whole(seconds)| Duration::from_secs(seconds));
-    (!access_token.is_empty()).then(|| Bearer::new(access_token, life))
+    (!access_token.is_empty()).then(|| Token::new(access_token, life, Renewal::Never))
 }
 
 /// The error code in a refusal, to be compared with the ones that are known; empty if there is none.
@@ -52,34 +60,6 @@ pub fn error_code(body: &[u8]) -> String {
 #[must_use]
 pub fn is_error_code(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
-
-/// A form, wiped after use.
-#[must_use]
-pub fn form(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
-    // Room for the worst, so that growing leaves no copy behind.
-    let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-    let mut text = Zeroizing::new(String::with_capacity(room));
-    for (name, value) in fields {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        encode(&mut text, name);
-        text.push('=');
-        encode(&mut text, value);
-    }
-    Zeroizing::new(std::mem::take(&mut *text).into_bytes())
-}
-
-fn encode(into: &mut String, text: &str) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            into.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(into, "%{byte:02X}");
-        }
-    }
 }
 
 // === impl Whole ===
@@ -119,22 +99,15 @@ mod tests {
             (r#"{"access_token":"canary","expires_in":"86399","expires_on":"1506484173"}"#, Some(86_399)),
             (r#"{"access_token":"canary"}"#, None),
         ] {
-            let bearer = parse_token(body.as_bytes()).unwrap();
-            assert_eq!(bearer.token(), &"canary".into());
-            let found = bearer.life().map(|life| life.as_secs_f64());
+            let token = parse(body.as_bytes()).unwrap();
+            assert_eq!(token.value, "canary".into());
+            let found = token.life().map(|life| life.as_secs_f64());
             assert!(found.zip(life).is_none_or(|(found, life)| (found - f64::from(life)).abs() < 5.0), "{body}");
             assert_eq!(found.is_some(), life.is_some(), "{body}");
         }
         for body in ["", "{}", r#"{"access_token":""}"#, r#"{"access_token":"canary","expires_in":-1}"#, "canary"] {
-            assert!(parse_token(body.as_bytes()).is_none(), "{body}");
+            assert!(parse(body.as_bytes()).is_none(), "{body}");
         }
-    }
-
-    #[test]
-    fn forms_are_encoded() {
-        let body = form(&[("scope", "https://vault.azure.net/.default"), ("x", "a b+c&d=ü")]);
-        let text = "scope=https%3A%2F%2Fvault.azure.net%2F.default&x=a%20b%2Bc%26d%3D%C3%BC";
-        assert_eq!(std::str::from_utf8(&body).unwrap(), text);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! What both services have in common: a session, signed calls of the JSON protocol, and logging in again.
+//! What both services have in common: signed calls of the JSON protocol.
 //!
 //! <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
@@ -9,16 +10,18 @@ use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, si
 use aws_sigv4::sign::v4;
 use hyper::Method as HttpMethod;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
-use super::complaint::{Asked, Complaint};
-use super::credentials::{Held, Issuer, Keys};
+use super::credentials::Issuer;
+use super::errors::{Asked, Refusal};
+use super::keys::Keys;
 use super::{AwsSettings, Method};
-use crate::provider::http::{Address, Call, Client, Failure, Limits, Scope, secret_header};
-use crate::provider::{ErrorKind, Extended, Login, ProviderError, Session};
+use crate::provider::http::{Call, Client, Failure, Limits, Reach, secret_header, to_json};
+use crate::provider::session::{Health, Outcome, Token};
+use crate::provider::{Known, Login, ProviderError, Reading};
+use crate::reference::Request;
 use crate::secret::SecretValue;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
@@ -38,29 +41,25 @@ pub(super) struct Service {
     pub(super) title: &'static str,
 }
 
-/// One service, as one pod identity sees it.
+/// What came of requests, by request.
+pub(super) type Outcomes<'a, T> = BTreeMap<&'a Request, Result<T, Failure>>;
+
+/// One service, and the keys that calls to it are signed with.
 #[derive(Debug)]
 pub(super) struct Api {
     service: &'static Service,
-    settings: AwsSettings,
-    login: Login,
+    issuer: Issuer,
     client: Client,
-    /// STS, or the agent on the node; methods without either have STS.
-    issuer: Client,
-    session: Option<Held>,
-    /// A call has replaced the session, and the source was not told yet.
-    replaced: bool,
-    /// The batch may log in once more.
-    may_log_in: bool,
+    keys: Option<Keys>,
+    health: Health,
     /// What every call of this batch would meet.
     down: Option<Failure>,
-    /// How many logins there were: what was denied to one may be allowed to the next.
-    pub(super) logins: u64,
 }
 
-/// Bounds of an exchange, where nobody sets others.
-pub(super) fn limits() -> Limits {
-    Limits { body_bytes: BODY_BYTES, ..Limits::default() }
+/// With bounds of an exchange that a batch of secrets fits in.
+#[must_use]
+pub fn within_limits(reach: Reach) -> Reach {
+    Reach { limits: Limits { body_bytes: BODY_BYTES, ..reach.limits }, ..reach }
 }
 
 // === impl Api ===
@@ -70,46 +69,33 @@ impl Api {
         service: &'static Service,
         settings: &AwsSettings,
         login: Login,
-        limits: Limits,
-        proxy: &Matcher,
+        reach: Reach,
     ) -> Result<Self, ProviderError> {
-        let invalid = |problem| ProviderError::new(ErrorKind::Invalid, problem);
-        settings.validate().map_err(invalid)?;
-        let client = |address: &str| {
-            let address = Address::parse(address).map_err(invalid)?;
-            Client::new(address, settings.ca.as_deref(), limits, proxy)
-        };
+        settings.validate().map_err(ProviderError::invalid)?;
+        let reach = reach.with_ca(settings.ca.as_deref());
         let issuer = match settings.auth.method {
-            Method::PodIdentity => client(settings.auth.agent().0)?,
-            _ => client(&settings.sts_endpoint())?,
+            Method::PodIdentity => reach.client(settings.auth.agent().0)?,
+            _ => reach.client(&settings.sts_endpoint())?,
         };
-        Ok(Self {
-            service,
-            settings: settings.clone(),
-            login,
-            client: client(&settings.endpoint(service.name))?,
-            issuer,
-            session: None,
-            replaced: false,
-            may_log_in: false,
-            down: None,
-            logins: 0,
-        })
+        let issuer = Issuer { settings: settings.clone(), login, client: issuer };
+        let client = reach.client(&settings.endpoint(service.name))?;
+        Ok(Self { service, issuer, client, keys: None, health: Health::default(), down: None })
+    }
+
+    pub(super) async fn log_in(&self) -> Result<Token, Failure> {
+        self.issuer.log_in().await
+    }
+
+    pub(super) fn use_token(&mut self, token: &SecretValue) {
+        self.keys = Keys::unpack(token);
     }
 
     /// To be called before the calls of a batch.
     pub(super) fn begin(&mut self) {
-        self.down = None;
-        if self.session.as_ref().is_some_and(Held::has_ended) {
-            self.session = None;
-            self.replaced = true;
-        }
-        // A login of this batch is as good as the next one would be.
-        self.may_log_in = self.session.is_some();
+        (self.down, self.health) = (None, Health::default());
     }
 
-    /// Calls an operation. Logs in first if there is no session, and once more if AWS no longer knows it; what the whole
-    /// store would answer alike is not asked twice in a batch.
+    /// Calls an operation. What the whole store would answer alike is not asked twice in a batch.
     pub(super) async fn call<T: DeserializeOwned>(
         &mut self,
         operation: &str,
@@ -119,65 +105,31 @@ impl Api {
         if let Some(down) = &self.down {
             return Err(down.clone());
         }
-        let result = self.try_call(operation, body, what).await;
-        if let Err(failure) = &result
-            && failure.scope != Scope::Call
-        {
-            self.down = Some(failure.clone());
+        let result = self.send(operation, &to_json(body), what).await;
+        if self.health.is_down_after(result.as_ref().err()) {
+            self.down = result.as_ref().err().cloned();
         }
         result
     }
 
-    async fn try_call<T: DeserializeOwned>(
-        &mut self,
-        operation: &str,
-        body: &impl Serialize,
-        what: &str,
-    ) -> Result<T, Failure> {
-        let held = match self.session.clone() {
-            Some(held) => held,
-            None => self.log_in().await?,
-        };
-        let body = to_json(body);
-        let failure = match self.send(operation, &body, what, &held.keys).await {
-            Err(failure) if failure.scope == Scope::Session && self.may_log_in => failure,
-            result => return result,
-        };
-        self.may_log_in = false;
-        let fresh = self.get_credentials().await?;
-        if fresh.keys == held.keys {
-            // The same again would be no news.
-            return Err(failure);
-        }
-        self.replaced = true;
-        self.adopt(fresh.clone());
-        self.send(operation, &body, what, &fresh.keys).await
-    }
-
-    async fn send<T: DeserializeOwned>(
-        &self,
-        operation: &str,
-        body: &[u8],
-        what: &str,
-        keys: &Keys,
-    ) -> Result<T, Failure> {
-        let call = self.signed(operation, body, keys)?;
-        let response = self.client.send(call).await?;
+    async fn send<T: DeserializeOwned>(&self, operation: &str, body: &[u8], what: &str) -> Result<T, Failure> {
+        let response = self.client.send(self.signed(operation, body)?).await?;
         if response.status.as_u16() != 200 {
-            return Err(self.explain(&Complaint::of(&response), operation, what));
+            return Err(self.explain(&Refusal::of(&response), operation, what));
         }
         serde_json::from_slice(&response.body).map_err(|_| self.garbage(what))
     }
 
-    fn signed(&self, operation: &str, body: &[u8], keys: &Keys) -> Result<Call, Failure> {
+    fn signed(&self, operation: &str, body: &[u8]) -> Result<Call, Failure> {
         let target = format!("{}.{operation}", self.service.target);
-        let unusable = || Failure::new(ErrorKind::Invalid, "the AWS credentials cannot be signed with: are they text?");
+        let unusable = || Failure::invalid("the AWS credentials cannot be signed with: are they text?");
         let text = |value: &SecretValue| value.expose_str().map(str::to_owned).ok_or_else(unusable);
+        let keys = self.keys.as_ref().ok_or_else(unusable)?;
         let token = keys.token.as_ref().map(text).transpose()?;
         let identity = Credentials::new(text(&keys.id)?, text(&keys.secret)?, token, None, "hushpod").into();
         let params = v4::SigningParams::builder()
             .identity(&identity)
-            .region(&self.settings.region)
+            .region(&self.issuer.settings.region)
             .name(self.service.name)
             .time(SystemTime::now())
             .settings(SigningSettings::default())
@@ -199,23 +151,18 @@ impl Api {
     }
 
     /// What a refusal means.
-    pub(super) fn explain(&self, complaint: &Complaint<'_>, operation: &str, what: &str) -> Failure {
+    pub(super) fn explain(&self, refusal: &Refusal<'_>, operation: &str, what: &str) -> Failure {
         let action = format!("{}:{operation}", self.service.name);
-        complaint.explain(Asked { action: &action, what, who: self.who(), address: self.client.address() })
+        refusal.explain(Asked { action: &action, what, who: self.who(), address: self.client.address() })
     }
 
     pub(super) fn garbage(&self, what: &str) -> Failure {
-        let message = format!(
-            "{} answers {what} with something that is not {}'s JSON",
-            self.client.address(),
-            self.service.title
-        );
-        Failure::new(ErrorKind::Unavailable, message)
+        Failure::garbage(self.client.address(), what, &format!("{}'s", self.service.title))
     }
 
     /// Whom AWS knows the caller as, as far as we know it.
     fn who(&self) -> &str {
-        match (&self.login.role, self.settings.auth.method) {
+        match (&self.issuer.login.role, self.issuer.settings.auth.method) {
             (Some(role), Method::WebIdentity) => role,
             (_, Method::PodIdentity) => "the role of this pod's pod identity association",
             (_, Method::Environment) => "the credentials of the environment",
@@ -223,51 +170,20 @@ impl Api {
         }
     }
 
-    async fn get_credentials(&self) -> Result<Held, Failure> {
-        let issuer = Issuer { settings: &self.settings, login: &self.login, client: &self.issuer };
-        let held = issuer.credentials().await.map_err(|failure| Failure { scope: Scope::Store, ..failure })?;
-        tracing::info!(provider = %self.login.provider, method = self.settings.auth.method.as_str(),
-            life_seconds = held.seconds(), "logged in to AWS");
-        Ok(held)
+    /// What came of a batch, in its order.
+    pub(super) fn in_order(
+        &self,
+        requests: &[&Request],
+        known: &Known,
+        outcomes: &Outcomes<'_, Reading>,
+    ) -> Vec<Outcome> {
+        let outcome = |request: &&Request| match outcomes.get(*request) {
+            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == known.get(*request) => {
+                Ok(Reading::NotModified)
+            }
+            Some(outcome) => outcome.clone(),
+            None => Err(Failure::unavailable(format!("{} left it unanswered", self.service.title))),
+        };
+        requests.iter().map(outcome).collect()
     }
-
-    async fn log_in(&mut self) -> Result<Held, Failure> {
-        let held = self.get_credentials().await?;
-        self.adopt(held.clone());
-        Ok(held)
-    }
-
-    /// Takes a new login over.
-    fn adopt(&mut self, held: Held) {
-        self.session = Some(held);
-        self.logins += 1;
-    }
-
-    pub(super) fn session(&self) -> Option<Session> {
-        self.session.as_ref().map(Session::from)
-    }
-
-    pub(super) fn resume(&mut self, session: &Session) {
-        if let Some(held) = Held::unpack(session) {
-            self.adopt(held);
-        }
-    }
-
-    /// Logs in anew, since credentials cannot be renewed.
-    pub(super) async fn extend(&mut self) -> Result<Extended, ProviderError> {
-        let was_replaced = std::mem::take(&mut self.replaced);
-        if self.session.as_ref().is_some_and(|held| held.ends.is_none()) {
-            return Ok(if was_replaced { Extended::Replaced } else { Extended::Renewed });
-        }
-        self.log_in().await.map_err(|failure| failure.error)?;
-        Ok(Extended::Replaced)
-    }
-}
-
-/// JSON that is wiped after use.
-fn to_json(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
-    let mut json = Zeroizing::new(Vec::new());
-    // Structs of text cannot fail to become JSON; if one did, the store would refuse the empty body.
-    let _ = serde_json::to_writer(&mut *json, value);
-    json
 }

@@ -5,19 +5,17 @@
 //! but it cannot be allowed for less than the names of all parameters of the account, and its rate cannot be raised.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use super::SsmSettings;
-use super::api::{Api, Service, limits};
+use super::api::{Api, Outcomes, Service};
+use super::keys::Keys;
 use super::name::is_tree;
-use crate::provider::http::{Failure, Limits};
-use crate::provider::{
-    Answer, ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version,
-};
+use crate::provider::http::{Failure, Reach};
+use crate::provider::session::{LoggedIn, Outcome, Store, Token};
+use crate::provider::{Answer, ErrorKind, Known, Login, ProviderError, Reading, Version};
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};
 
@@ -36,14 +34,15 @@ const DIGEST: usize = 16;
 ///
 /// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so that a denial would be
 /// the same after another login.
-#[derive(Debug)]
-pub struct ParameterStore {
-    api: Api,
-    /// Parameters that would spoil every call that names others too, and the login that this was seen with.
-    alone: (u64, BTreeSet<Request>),
-}
+pub type ParameterStore = LoggedIn<SsmStore>;
 
-type Outcomes<'a, T> = BTreeMap<&'a Request, Result<T, Failure>>;
+/// What is Parameter Store's own.
+#[derive(Debug)]
+pub struct SsmStore {
+    api: Api,
+    /// What would spoil every call that names others too, since this login may not read it.
+    spoilers: BTreeSet<Request>,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -135,8 +134,8 @@ fn shown(request: &Request) -> String {
 }
 
 /// Splits requests so that a call names each parameter once, and those that must be alone, alone.
-fn batches<'a>(requests: &[&'a Request], alone: &BTreeSet<Request>) -> Vec<Vec<&'a Request>> {
-    let (alone, mut left): (Vec<_>, Vec<_>) = requests.iter().copied().partition(|request| alone.contains(*request));
+fn batches<'a>(requests: &[&'a Request], spoilers: &BTreeSet<Request>) -> Vec<Vec<&'a Request>> {
+    let (alone, mut left): (Vec<_>, Vec<_>) = requests.iter().copied().partition(|request| spoilers.contains(*request));
     let mut batches: Vec<_> = alone.into_iter().map(|request| vec![request]).collect();
     while !left.is_empty() {
         let mut names = BTreeSet::new();
@@ -160,11 +159,8 @@ fn tree_version(parameters: &BTreeMap<String, Parameter>, withheld: &BTreeMap<St
     for name in withheld.keys() {
         digest.update(format!("{name}\0withheld\n").as_bytes());
     }
-    let mut text = String::with_capacity(2 * DIGEST);
-    for byte in digest.finish().as_ref().iter().take(DIGEST) {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
+    let mut text = hex::encode(digest.finish());
+    text.truncate(2 * DIGEST);
     Version(text)
 }
 
@@ -175,43 +171,15 @@ impl ParameterStore {
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.
-    pub fn connect(settings: &SsmSettings, login: Login, proxy: &Matcher) -> Result<Self, ProviderError> {
-        Self::connect_with(settings, login, limits(), proxy)
+    pub fn connect(settings: &SsmSettings, login: Login, reach: Reach) -> Result<Self, ProviderError> {
+        let api = Api::connect(&SERVICE, &settings.0, login, reach)?;
+        Ok(Self::new(SsmStore { api, spoilers: BTreeSet::new() }))
     }
+}
 
-    /// As [`Self::connect`], with other limits than the usual.
-    ///
-    /// # Errors
-    /// `Invalid` if a setting cannot be used.
-    pub fn connect_with(
-        settings: &SsmSettings,
-        login: Login,
-        limits: Limits,
-        proxy: &Matcher,
-    ) -> Result<Self, ProviderError> {
-        let api = Api::connect(&SERVICE, &settings.0, login, limits, proxy)?;
-        Ok(Self { api, alone: (0, BTreeSet::new()) })
-    }
+// === impl SsmStore ===
 
-    async fn read_all(&mut self, requests: &[Request], known: &Known) -> Vec<ReadResult> {
-        self.api.begin();
-        let (trees, single): (Vec<_>, Vec<_>) = requests.iter().partition(|request| is_tree(&request.path));
-        let mut outcomes = self.read_single(&single, known).await;
-        for request in trees {
-            let outcome = self.read_tree(request, known.get(request)).await;
-            outcomes.insert(request, outcome);
-        }
-        let unanswered = || Err(ProviderError::new(ErrorKind::Unavailable, "Parameter Store left it unanswered"));
-        let result = |request| match outcomes.get(request) {
-            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == known.get(request) => {
-                Ok(Reading::NotModified)
-            }
-            Some(outcome) => outcome.clone().map_err(|failure| failure.error),
-            None => unanswered(),
-        };
-        requests.iter().map(result).collect()
-    }
-
+impl SsmStore {
     async fn read_single<'a>(&mut self, requests: &[&'a Request], known: &Known) -> Outcomes<'a, Reading> {
         let (held, mut wanted): (Vec<_>, Vec<_>) = requests.iter().partition(|request| known.contains_key(**request));
         let mut outcomes = Outcomes::new();
@@ -236,7 +204,7 @@ impl ParameterStore {
     /// asked for alone, and from then on that one is.
     async fn get_all<'a>(&mut self, requests: &[&'a Request], decrypted: bool) -> Outcomes<'a, Parameter> {
         let mut outcomes = Outcomes::new();
-        for batch in batches(requests, self.alone()) {
+        for batch in batches(requests, &self.spoilers) {
             let found = match self.get(&batch, decrypted).await {
                 Err(failure) if failure.is_about_one() && batch.len() > 1 => {
                     self.get_each(&batch, decrypted, &mut outcomes).await;
@@ -252,14 +220,6 @@ impl ParameterStore {
         outcomes
     }
 
-    /// What is to be asked for alone, as far as the login held shows.
-    fn alone(&mut self) -> &mut BTreeSet<Request> {
-        if self.alone.0 != self.api.logins {
-            self.alone = (self.api.logins, BTreeSet::new());
-        }
-        &mut self.alone.1
-    }
-
     async fn get_each<'a>(
         &mut self,
         requests: &[&'a Request],
@@ -271,7 +231,7 @@ impl ParameterStore {
                 Ok(found) => self.pick(request, &found),
                 Err(failure) => {
                     if failure.is_about_one() {
-                        self.alone().insert((*request).clone());
+                        self.spoilers.insert((*request).clone());
                     }
                     Err(failure)
                 }
@@ -297,14 +257,14 @@ impl ParameterStore {
             return Ok(parameter.clone());
         }
         if found.invalid_parameters.contains(&name(request)) {
-            return Err(Failure::new(ErrorKind::NotFound, format!("{} does not exist", shown(request))));
+            return Err(Failure::not_found(format!("{} does not exist", shown(request))));
         }
         Err(self.api.garbage(&shown(request)))
     }
 
     async fn read_tree(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
         let (mut found, mut withheld) = (None, BTreeMap::new());
-        if !self.alone().contains(request) {
+        if !self.spoilers.contains(request) {
             if known.is_some() {
                 let listed = self.get_tree(request, false).await?;
                 if known == Some(&tree_version(&listed, &withheld)) {
@@ -316,7 +276,7 @@ impl ParameterStore {
                 match self.get_tree(request, true).await {
                     Ok(whole) => found = Some(whole),
                     // One that may not be decrypted spoils it for the others.
-                    Err(failure) if failure.is_about_one() => drop(self.alone().insert(request.clone())),
+                    Err(failure) if failure.is_about_one() => drop(self.spoilers.insert(request.clone())),
                     Err(failure) => return Err(failure),
                 }
             }
@@ -327,7 +287,7 @@ impl ParameterStore {
         };
         if parameters.is_empty() && withheld.is_empty() {
             let message = format!("there are no parameters below {}", request.path);
-            return Err(Failure::new(ErrorKind::NotFound, message));
+            return Err(Failure::not_found(message));
         }
         let version = Some(tree_version(&parameters, &withheld));
         let entries = parameters.into_iter().map(|(name, parameter)| (name, SecretTree::Text(parameter.value)));
@@ -390,25 +350,33 @@ impl ParameterStore {
             }
         }
         let message = format!("there are more than {MAX_PAGES} pages of parameters below {path}: write a longer path");
-        Err(Failure::new(ErrorKind::Invalid, message))
+        Err(Failure::invalid(message))
     }
 }
 
-impl Provider for ParameterStore {
-    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
-        Box::pin(self.read_all(requests, known))
+impl Store for SsmStore {
+    async fn log_in(&mut self) -> Result<Token, Failure> {
+        self.api.log_in().await
     }
 
-    fn session(&self) -> Option<Session> {
-        self.api.session()
+    fn use_token(&mut self, token: &SecretValue) {
+        self.api.use_token(token);
+        self.spoilers.clear();
     }
 
-    fn resume(&mut self, session: Session) {
-        self.api.resume(&session);
+    fn resume(&self, token: Token) -> Option<Token> {
+        Keys::unpack(&token.value).map(|_| token)
     }
 
-    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
-        Box::pin(self.api.extend())
+    async fn read_batch(&mut self, requests: &[&Request], known: &Known) -> Vec<Outcome> {
+        self.api.begin();
+        let (trees, single): (Vec<_>, Vec<_>) = requests.iter().partition(|request| is_tree(&request.path));
+        let mut outcomes = self.read_single(&single, known).await;
+        for request in trees {
+            let outcome = self.read_tree(request, known.get(request)).await;
+            outcomes.insert(request, outcome);
+        }
+        self.api.in_order(requests, known, &outcomes)
     }
 }
 

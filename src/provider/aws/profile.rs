@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::credentials::Keys;
+use super::keys::Keys;
 use crate::secret::SecretValue;
 
 /// What a profile says about where credentials are.

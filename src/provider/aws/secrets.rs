@@ -4,17 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 use super::AwsSettings;
-use super::api::{Api, Service, limits};
-use super::complaint::Complaint;
+use super::api::{Api, Outcomes, Service};
+use super::errors::Refusal;
+use super::keys::Keys;
 use super::name::{CURRENT, is_version_id};
-use crate::provider::http::{Failure, Limits};
-use crate::provider::{
-    Answer, ErrorKind, Extended, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version,
-};
+use crate::provider::http::{Failure, Reach};
+use crate::provider::session::{LoggedIn, Outcome, Store, Token};
+use crate::provider::{Answer, Known, Login, ProviderError, Reading, Version};
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};
 
@@ -27,24 +26,23 @@ const BATCH: usize = 20;
 ///
 /// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so that a denial would be
 /// the same after another login.
+pub type SecretsManager = LoggedIn<SecretsManagerStore>;
+
+/// What is Secrets Manager's own.
 #[derive(Debug)]
-pub struct SecretsManager {
+pub struct SecretsManagerStore {
     api: Api,
-    denials: Denials,
+    denied: Denied,
 }
 
 /// What was denied and is not tried again with the same login.
 #[derive(Debug, Default)]
-struct Denials {
-    /// The login that they are of.
-    login: u64,
+struct Denied {
     /// `BatchGetSecretValue`, a right of its own.
     batch: bool,
     /// `DescribeSecret`, by secret.
-    describe: BTreeSet<String>,
+    metadata: BTreeSet<String>,
 }
-
-type Outcomes<'a> = BTreeMap<&'a Request, Result<Reading, Failure>>;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -163,63 +161,15 @@ impl SecretsManager {
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.
-    pub fn connect(settings: &AwsSettings, login: Login, proxy: &Matcher) -> Result<Self, ProviderError> {
-        Self::connect_with(settings, login, limits(), proxy)
+    pub fn connect(settings: &AwsSettings, login: Login, reach: Reach) -> Result<Self, ProviderError> {
+        let api = Api::connect(&SERVICE, settings, login, reach)?;
+        Ok(Self::new(SecretsManagerStore { api, denied: Denied::default() }))
     }
+}
 
-    /// As [`Self::connect`], with other limits than the usual.
-    ///
-    /// # Errors
-    /// `Invalid` if a setting cannot be used.
-    pub fn connect_with(
-        settings: &AwsSettings,
-        login: Login,
-        limits: Limits,
-        proxy: &Matcher,
-    ) -> Result<Self, ProviderError> {
-        let api = Api::connect(&SERVICE, settings, login, limits, proxy)?;
-        Ok(Self { api, denials: Denials::default() })
-    }
+// === impl SecretsManagerStore ===
 
-    async fn read_all(&mut self, requests: &[Request], known: &Known) -> Vec<ReadResult> {
-        self.api.begin();
-        let mut outcomes = Outcomes::new();
-        let mut wanted = Vec::new();
-        for request in requests {
-            match self.is_unchanged(request, known.get(request)).await {
-                Ok(true) => drop(outcomes.insert(request, Ok(Reading::NotModified))),
-                Ok(false) => wanted.push(request),
-                Err(failure) => drop(outcomes.insert(request, Err(failure))),
-            }
-        }
-        let (pinned, current): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|request| request.version().is_some());
-        for batch in current.chunks(BATCH) {
-            self.get_batch(batch, &mut outcomes).await;
-        }
-        let left = current.into_iter().filter(|request| !outcomes.contains_key(request)).collect::<Vec<_>>();
-        for request in pinned.into_iter().chain(left) {
-            let outcome = self.get(request).await;
-            outcomes.insert(request, outcome);
-        }
-        let unanswered = || Err(ProviderError::new(ErrorKind::Unavailable, "Secrets Manager left it unanswered"));
-        let result = |request| match outcomes.get(request) {
-            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == known.get(request) => {
-                Ok(Reading::NotModified)
-            }
-            Some(outcome) => outcome.clone().map_err(|failure| failure.error),
-            None => unanswered(),
-        };
-        requests.iter().map(result).collect()
-    }
-
-    /// What was denied to the login held.
-    fn denials(&mut self) -> &mut Denials {
-        if self.denials.login != self.api.logins {
-            self.denials = Denials { login: self.api.logins, ..Denials::default() };
-        }
-        &mut self.denials
-    }
-
+impl SecretsManagerStore {
     /// Asks only which versions there are. Where that is not allowed, the answer is no: then all is read in full.
     async fn is_unchanged(&mut self, request: &Request, known: Option<&Version>) -> Result<bool, Failure> {
         let Some(known) = known else { return Ok(false) };
@@ -228,27 +178,27 @@ impl SecretsManager {
             return Ok(true);
         }
         let secret_id = request.path.as_str();
-        if self.denials().describe.contains(secret_id) {
+        if self.denied.metadata.contains(secret_id) {
             return Ok(false);
         }
         let what = shown(request);
         match self.api.call::<Description>("DescribeSecret", &Describe { secret_id }, &what).await {
             Ok(description) if description.deleted.is_some() => {
-                Err(Failure::new(ErrorKind::NotFound, format!("{what} is marked for deletion")))
+                Err(Failure::not_found(format!("{what} is marked for deletion")))
             }
             Ok(description) => match description.version(request) {
                 Some(version) => Ok(version == *known),
-                None => Err(Failure::new(ErrorKind::NotFound, format!("{what} does not exist"))),
+                None => Err(Failure::not_found(format!("{what} does not exist"))),
             },
             Err(failure) if failure.is_denial() => {
-                self.denials().describe.insert(secret_id.to_owned());
+                self.denied.metadata.insert(secret_id.to_owned());
                 Ok(false)
             }
             Err(failure) => Err(failure),
         }
     }
 
-    async fn get(&mut self, request: &Request) -> Result<Reading, Failure> {
+    async fn get(&mut self, request: &Request) -> Outcome {
         let (version_id, version_stage) = match request.version() {
             Some(version) if is_version_id(version) => (Some(version), None),
             stage => (None, stage),
@@ -261,8 +211,8 @@ impl SecretsManager {
 
     /// Reads up to twenty secrets with one call. What it leaves open is to be read one by one: all of it, if calls of
     /// this kind are not allowed.
-    async fn get_batch<'a>(&mut self, requests: &[&'a Request], outcomes: &mut Outcomes<'a>) {
-        if requests.len() < 2 || self.denials().batch {
+    async fn get_batch<'a>(&mut self, requests: &[&'a Request], outcomes: &mut Outcomes<'a, Reading>) {
+        if requests.len() < 2 || self.denied.batch {
             return;
         }
         let ids: Vec<_> = requests.iter().map(|request| request.path.as_str()).collect();
@@ -274,7 +224,7 @@ impl SecretsManager {
             let page = match self.api.call::<Batch>("BatchGetSecretValue", &body, &what).await {
                 Ok(page) => page,
                 Err(failure) if failure.is_denial() => {
-                    self.denials().batch = true;
+                    self.denied.batch = true;
                     return;
                 }
                 // One name that AWS does not like spoils no other: each is read alone.
@@ -299,7 +249,7 @@ impl SecretsManager {
         secrets: Vec<Secret>,
         errors: Vec<BatchError>,
         requests: &[&'a Request],
-        outcomes: &mut Outcomes<'a>,
+        outcomes: &mut Outcomes<'a, Reading>,
     ) {
         for secret in secrets {
             let Some(request) = requests.iter().find(|request| secret.is_called(&request.path)) else { continue };
@@ -309,26 +259,46 @@ impl SecretsManager {
         for error in errors {
             let Some(request) = requests.iter().find(|request| request.path == error.secret_id) else { continue };
             let text = error.message.as_ref().map(SecretValue::expose).unwrap_or_default();
-            let complaint = Complaint { status: 400, code: error.error_code, text, retry_after: None };
-            outcomes.insert(request, Err(self.api.explain(&complaint, "GetSecretValue", &shown(request))));
+            let refusal = Refusal { status: 400, code: error.error_code, text, retry_after: None };
+            outcomes.insert(request, Err(self.api.explain(&refusal, "GetSecretValue", &shown(request))));
         }
     }
 }
 
-impl Provider for SecretsManager {
-    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
-        Box::pin(self.read_all(requests, known))
+impl Store for SecretsManagerStore {
+    async fn log_in(&mut self) -> Result<Token, Failure> {
+        self.api.log_in().await
     }
 
-    fn session(&self) -> Option<Session> {
-        self.api.session()
+    fn use_token(&mut self, token: &SecretValue) {
+        self.api.use_token(token);
+        self.denied = Denied::default();
     }
 
-    fn resume(&mut self, session: Session) {
-        self.api.resume(&session);
+    fn resume(&self, token: Token) -> Option<Token> {
+        Keys::unpack(&token.value).map(|_| token)
     }
 
-    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
-        Box::pin(self.api.extend())
+    async fn read_batch(&mut self, requests: &[&Request], known: &Known) -> Vec<Outcome> {
+        self.api.begin();
+        let mut outcomes = Outcomes::new();
+        let mut wanted = Vec::new();
+        for &request in requests {
+            match self.is_unchanged(request, known.get(request)).await {
+                Ok(true) => drop(outcomes.insert(request, Ok(Reading::NotModified))),
+                Ok(false) => wanted.push(request),
+                Err(failure) => drop(outcomes.insert(request, Err(failure))),
+            }
+        }
+        let (pinned, current): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|request| request.version().is_some());
+        for batch in current.chunks(BATCH) {
+            self.get_batch(batch, &mut outcomes).await;
+        }
+        let left = current.into_iter().filter(|request| !outcomes.contains_key(request)).collect::<Vec<_>>();
+        for request in pinned.into_iter().chain(left) {
+            let outcome = self.get(request).await;
+            outcomes.insert(request, outcome);
+        }
+        self.api.in_order(requests, known, &outcomes)
     }
 }

@@ -2,22 +2,19 @@
 //!
 //! <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html>
 
-use std::fmt::Write as _;
-
 use hyper::Method as HttpMethod;
-use zeroize::Zeroizing;
 
-use super::credentials::{Held, Keys};
-use crate::provider::ErrorKind;
-use crate::provider::http::{Call, Client, Failure, Response, says};
+use super::keys::Keys;
+use crate::provider::http::{Address, Call, Client, Failure, Response};
+use crate::provider::session::Token;
 use crate::secret::SecretValue;
 
 /// What the account's logs call a session. They name the service account beside it, as the token's subject.
 const SESSION_NAME: &str = "hushpod";
 
 /// Exchanges a token for the role's credentials. They live for an hour, whatever the role allows.
-pub(super) async fn assume_role(client: &Client, role: &str, token: &SecretValue) -> Result<Held, Failure> {
-    let Some(token) = token.expose_str() else { return Err(Failure::new(ErrorKind::Invalid, "the token is not text")) };
+pub(super) async fn assume_role(client: &Client, role: &str, token: &SecretValue) -> Result<Token, Failure> {
+    let Some(token) = token.expose_str() else { return Err(Failure::invalid("the token is not text")) };
     let fields = [
         ("Action", "AssumeRoleWithWebIdentity"),
         ("Version", "2011-06-15"),
@@ -25,46 +22,22 @@ pub(super) async fn assume_role(client: &Client, role: &str, token: &SecretValue
         ("RoleSessionName", SESSION_NAME),
         ("WebIdentityToken", token),
     ];
-    let call = Call::new(HttpMethod::POST, "").body(form(&fields), "application/x-www-form-urlencoded");
-    let response = client.send(call).await?;
+    let response = client.send(Call::new(HttpMethod::POST, "").form(&fields)).await?;
+    let address = client.address();
     if response.status.as_u16() != 200 {
-        return Err(refused(&response, role, client));
+        return Err(refused(&response, role, address));
     }
-    credentials(&response.body).ok_or_else(|| {
-        let message = format!("{} answers a login with something that is not STS's XML", client.address());
-        Failure::new(ErrorKind::Unavailable, message)
-    })
+    let garbage = || Failure::unavailable(format!("{address} answers a login with something that is not STS's XML"));
+    credentials(&response.body).ok_or_else(garbage)
 }
 
-/// `application/x-www-form-urlencoded`, wiped after use.
-fn form(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
-    let length = fields.iter().map(|(name, value)| name.len() + 3 * value.len() + 2).sum();
-    let mut text = Zeroizing::new(String::with_capacity(length));
-    for (name, value) in fields {
-        if !text.is_empty() {
-            text.push('&');
-        }
-        text.push_str(name);
-        text.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-                text.push(char::from(byte));
-            } else {
-                // Writing to a String cannot fail.
-                let _ = write!(text, "%{byte:02X}");
-            }
-        }
-    }
-    Zeroizing::new(std::mem::take(&mut *text).into_bytes())
-}
-
-fn credentials(xml: &[u8]) -> Option<Held> {
+fn credentials(xml: &[u8]) -> Option<Token> {
     let keys = Keys {
         id: element(xml, "AccessKeyId")?.into(),
         secret: element(xml, "SecretAccessKey")?.into(),
         token: Some(element(xml, "SessionToken")?.into()),
     };
-    Held::until(keys, element(xml, "Expiration")?)
+    keys.until(element(xml, "Expiration")?)
 }
 
 /// The text of the first element of this name, which has no attributes and no entities in it.
@@ -77,23 +50,20 @@ fn element<'a>(xml: &'a [u8], name: &str) -> Option<&'a str> {
 }
 
 /// Why there are no credentials, told as what an administrator can check.
-fn refused(response: &Response, role: &str, client: &Client) -> Failure {
-    let says = |words| says(&response.body, words);
+fn refused(response: &Response, role: &str, address: &Address) -> Failure {
     let code = element(&response.body, "Code").unwrap_or_default();
-    let address = client.address();
     let status = response.status.as_u16();
     if matches!(code, "Throttling" | "ThrottlingException") || status == 429 {
-        let kind = ErrorKind::Throttled { retry_after: response.retry_after };
-        return Failure::new(kind, format!("{address} asks for patience at logins"));
+        return Failure::throttled(response, format!("{address} asks for patience at logins"));
     }
     let hint = match code {
-        "InvalidIdentityToken" if says("audience") => {
+        "InvalidIdentityToken" if response.contains("audience") => {
             "its trust policy or the identity provider wants another audience than the token has: make them and the \
              provider's audience the same"
         }
-        "InvalidIdentityToken" if says("verification key") => {
+        "InvalidIdentityToken" if response.contains("verification key") => {
             let message = format!("{address} cannot fetch the keys of the cluster's token issuer: is it public?");
-            return Failure::new(ErrorKind::Unavailable, message);
+            return Failure::unavailable(message);
         }
         "InvalidIdentityToken" => {
             "the account has no IAM identity provider for the cluster's token issuer, or does not take this token"
@@ -102,7 +72,7 @@ fn refused(response: &Response, role: &str, client: &Client) -> Failure {
         "IDPRejectedClaim" => "the token's issuer refuses its claims",
         "IDPCommunicationError" => {
             let message = format!("{address} cannot reach the cluster's token issuer now");
-            return Failure::new(ErrorKind::Unavailable, message);
+            return Failure::unavailable(message);
         }
         "RegionDisabledException" => "STS is not active in this region for the account",
         "ValidationError" => "it is no ARN of a role: write arn:aws:iam::<account>:role/<name>",
@@ -115,21 +85,15 @@ fn refused(response: &Response, role: &str, client: &Client) -> Failure {
         }
         _ => {
             let message = format!("{address} fails at the login with status {status}");
-            return Failure::new(ErrorKind::Unavailable, message);
+            return Failure::unavailable(message);
         }
     };
-    Failure::new(ErrorKind::Denied, format!("login as role {role:?} is refused: {hint}"))
+    Failure::denied(format!("login as role {role:?} is refused: {hint}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn forms_are_encoded() {
-        let form = form(&[("RoleArn", "arn:aws:iam::1:role/a+b c"), ("WebIdentityToken", "a.b-c_d")]);
-        assert_eq!(&*form, b"RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fa%2Bb%20c&WebIdentityToken=a.b-c_d");
-    }
 
     #[test]
     fn credentials_are_taken_from_xml() {
@@ -142,8 +106,9 @@ mod tests {
                  </AssumeRoleWithWebIdentityResponse>"
             )
         };
-        let held = credentials(answer("canary==", "2099-01-01T00:00:00Z").as_bytes()).unwrap();
-        assert!(held.keys.token == Some("canary==".into()) && held.keys.secret == "canary/+=".into());
+        let token = credentials(answer("canary==", "2099-01-01T00:00:00Z").as_bytes()).unwrap();
+        let keys = Keys::unpack(&token.value).unwrap();
+        assert!(keys.token == Some("canary==".into()) && keys.secret == "canary/+=".into());
         for (token, expiration) in
             [("", "2099-01-01T00:00:00Z"), ("a&amp;b", "2099-01-01T00:00:00Z"), ("canary", "soon")]
         {

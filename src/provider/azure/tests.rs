@@ -130,6 +130,6 @@ fn only_a_federated_login_needs_a_token_and_a_role() {
     {
         let settings = settings(&format!("{{address: 'https://v', auth: {{method: {method}}}}}"));
         assert_eq!((settings.default_audience(), settings.needs_role()), (audience, audience.is_some()), "{method}");
-        assert_eq!(settings.auth.method.as_str(), method);
+        assert_eq!(settings.auth.method.to_string(), method);
     }
 }

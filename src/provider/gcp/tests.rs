@@ -119,6 +119,6 @@ fn a_federation_is_one_however_it_is_written() {
         let auth = GcpAuth { method, ..GcpAuth::default() };
         let settings = GcpSettings { auth, ..GcpSettings::default() };
         settings.validate().unwrap();
-        assert_eq!((settings.default_audience(), settings.needs_role()), (None, false), "{}", method.as_str());
+        assert_eq!((settings.default_audience(), settings.needs_role()), (None, false), "{method}");
     }
 }

@@ -1,9 +1,10 @@
 //! Where a store is.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use hyper::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
 /// A store's address: `https://host[:port][/prefix]`, or `http://` where nothing leaves the machine: on this one alone,
 /// and at the link-local addresses (RFC 3927) where clouds' machines ask for their own identity.
@@ -75,12 +76,10 @@ impl Address {
     /// The whole URL of a path and its parameters, percent-encoded.
     pub(super) fn uri(&self, path: &str, query: &[(String, String)]) -> Result<Uri, String> {
         let mut text = format!("{}://{}{}/", self.scheme(), self.authority, self.prefix);
-        encode(&mut text, path, b"/:@!$&'()*+,;=");
+        text.extend(utf8_percent_encode(path, PATH));
         for (index, (name, value)) in query.iter().enumerate() {
             text.push(if index == 0 { '?' } else { '&' });
-            encode(&mut text, name, b"");
-            text.push('=');
-            encode(&mut text, value, b"");
+            text.extend(encode(name).chain(["="]).chain(encode(value)));
         }
         text.parse().map_err(|_| "cannot be asked for a path this long".to_owned())
     }
@@ -111,6 +110,27 @@ impl fmt::Display for Address {
     }
 }
 
+/// Checks the URL of an endpoint.
+///
+/// # Errors
+/// One sentence that says what to write.
+pub fn check_endpoint(url: &str) -> Result<(), String> {
+    match split_endpoint(url) {
+        (address, path) if !path.is_empty() && path.bytes().all(|b| b.is_ascii_graphic() && !b"%?#".contains(&b)) => {
+            Address::parse(address).map(drop)
+        }
+        _ => Err(format!("{url:?} is no URL of an endpoint: write https://<host>/<path>")),
+    }
+}
+
+/// The address, and the last component of the path.
+pub(super) fn split_endpoint(url: &str) -> (&str, &str) {
+    match url.rsplit_once('/') {
+        Some((address, path)) if !address.ends_with('/') => (address, path),
+        _ => (url, ""),
+    }
+}
+
 fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -125,16 +145,29 @@ fn is_link_local(host: &str) -> bool {
     }
 }
 
-/// RFC 3986, 2.3: letters, digits and `-._~` stand for themselves, and what `also` allows.
-fn encode(into: &mut String, text: &str, also: &[u8]) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || also.contains(&byte) {
-            into.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(into, "%{byte:02X}");
-        }
-    }
+/// What stands for itself everywhere (RFC 3986, 2.3), beside letters and digits.
+const PARAMETER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What stands for itself in a path (RFC 3986, 3.3).
+const PATH: &AsciiSet = &PARAMETER
+    .remove(b'/')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=');
+
+/// A parameter, percent-encoded piece by piece.
+pub(super) fn encode(text: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(text, PARAMETER)
 }
 
 #[cfg(test)]
@@ -204,6 +237,18 @@ mod tests {
             ("https://vault.evil/y", false),
         ] {
             assert_eq!(address.is_same_origin(&uri.parse().unwrap()), is_same, "{uri}");
+        }
+    }
+
+    #[test]
+    fn endpoints_are_urls_with_a_path() {
+        for url in ["https://sts.googleapis.com/v1/token", "http://127.0.0.1:1/x"] {
+            check_endpoint(url).unwrap();
+        }
+        for url in
+            ["https://sts.googleapis.com", "https://host/", "https://host/a?b", "https://host/a%20b", "http://h/x", ""]
+        {
+            check_endpoint(url).unwrap_err();
         }
     }
 }

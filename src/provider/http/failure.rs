@@ -2,60 +2,97 @@
 
 use std::fmt;
 
-use super::SendError;
+use super::{Response, SendError};
 use crate::provider::{ErrorKind, ProviderError};
 use crate::sentence::Sentence;
 
-/// A failed call, and what else it says about: how far that can go depends on how a store is logged in to. The default
-/// scope is the call alone.
+/// A failed call, and what else it says about.
 #[derive(Debug, Clone)]
-pub struct Failure<S = Scope> {
+pub struct Failure {
     /// What it says about other calls.
-    pub scope: S,
+    pub scope: Scope,
     /// What to tell.
     pub error: ProviderError,
 }
 
 /// What a failure says about other calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Nothing.
-    #[default]
     Call,
-    /// A new login, or other credentials, might help.
-    Session,
+    /// Nothing by itself; twice in a row, that the store is down: nobody waits for twenty time-outs.
+    Silence,
+    /// This identity may not do this. A new login may know of rights given since.
+    Right,
+    /// The token is worth nothing; a new one may be.
+    Login,
     /// Every other call would fail likewise.
     Store,
 }
 
 // === impl Failure ===
 
-impl<S: Default> Failure<S> {
+impl Failure {
     /// One that says nothing about other calls.
     pub fn new(kind: ErrorKind, message: impl Into<Sentence>) -> Self {
         ProviderError::new(kind, message).into()
     }
 
+    /// There is no such secret or version.
+    pub fn not_found(message: impl Into<Sentence>) -> Self {
+        Self::new(ErrorKind::NotFound, message)
+    }
+
+    /// The identity may not do this.
+    pub fn denied(message: impl Into<Sentence>) -> Self {
+        Self::new(ErrorKind::Denied, message)
+    }
+
+    /// The request makes no sense to this store.
+    pub fn invalid(message: impl Into<Sentence>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// The store cannot answer now.
+    pub fn unavailable(message: impl Into<Sentence>) -> Self {
+        Self::new(ErrorKind::Unavailable, message)
+    }
+
+    /// The store asks for patience, for so long as the answer says.
+    pub fn throttled(response: &Response, message: impl Into<Sentence>) -> Self {
+        Self::new(ErrorKind::Throttled { retry_after: response.retry_after }, message)
+    }
+
+    /// An answer that is not in `whose` language, such as `Vault's`.
+    pub fn garbage(address: impl fmt::Display, what: &str, whose: &str) -> Self {
+        Self::unavailable(format!("{address} answers {what} with something that is not {whose} JSON"))
+    }
+
     /// The same with another scope.
     #[must_use]
-    pub fn with(self, scope: S) -> Self {
+    pub fn with(self, scope: Scope) -> Self {
         Self { scope, ..self }
     }
 }
 
 impl From<SendError> for Failure {
     fn from(failed: SendError) -> Self {
-        Self { scope: if failed.is_connected { Scope::Call } else { Scope::Store }, error: failed.error }
+        let scope = match failed.error.kind {
+            ErrorKind::Unavailable if failed.is_connected => Scope::Silence,
+            ErrorKind::Unavailable => Scope::Store,
+            _ => Scope::Call,
+        };
+        Self { scope, error: failed.error }
     }
 }
 
-impl<S: Default> From<ProviderError> for Failure<S> {
+impl From<ProviderError> for Failure {
     fn from(error: ProviderError) -> Self {
-        Self { scope: S::default(), error }
+        Self { scope: Scope::Call, error }
     }
 }
 
-impl<S> fmt::Display for Failure<S> {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }

@@ -17,9 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::frames::{Frame, Frames};
+use super::api::call_as;
 use super::asked::{Asked, What};
-use super::client::{call_as, to_json};
-use super::complaint::{foreign, is_about_token, is_infisicals, is_unknown_route, throttled};
+use super::errors::{foreign, is_about_token, is_infisicals, is_unknown_route, throttled};
 use crate::provider::ErrorKind;
 use crate::provider::http::{Client, Opened, Response, Stream};
 use crate::secret::SecretValue;
@@ -270,9 +270,9 @@ impl Subscriber {
 
     async fn subscribe(&mut self) -> Result<Stream, End> {
         let token = self.token.borrow_and_update().clone().ok_or(End::Token)?;
-        let body = to_json(&Subscription { project_id: &self.interest.project, register: self.interest.register() });
+        let body = Subscription { project_id: &self.interest.project, register: self.interest.register() };
         let call = call_as(Method::POST, PATH, &token).map_err(|_| End::Token)?;
-        let call = call.header(ACCEPT, HeaderValue::from_static("text/event-stream")).json(body);
+        let call = call.header(ACCEPT, HeaderValue::from_static("text/event-stream")).json(&body);
         match self.client.open(call).await {
             Ok(Opened::Stream(stream)) => Ok(stream),
             Ok(Opened::Answer(response)) => Err(End::of(&response, &self.client)),

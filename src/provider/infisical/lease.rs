@@ -6,11 +6,11 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::api::Api;
 use super::asked::Asked;
-use super::client::{Infisical, to_json};
 use super::limits::Kind;
-use crate::provider::http::{Failure, Scope};
-use crate::provider::{Answer, ErrorKind, Lease, time};
+use crate::provider::http::{Failure, Scope, date};
+use crate::provider::{Answer, ErrorKind, Lease};
 use crate::secret::{SecretTree, SecretValue};
 
 const LEASES: &str = "api/v1/dynamic-secrets/leases";
@@ -71,8 +71,8 @@ impl Granted {
     /// How long it lives from `since`, which is a point by the server's clock, as its end is; where the server does not
     /// tell, from now by ours.
     fn ttl(&self, since: &str) -> Option<Duration> {
-        let ends = time::parse_rfc3339(&self.expire_at)?;
-        let since = time::parse_rfc3339(since).unwrap_or_else(time::now);
+        let ends = date::parse_rfc3339(&self.expire_at)?;
+        let since = date::parse_rfc3339(since).unwrap_or_else(date::now);
         Some(Duration::from_millis(ends.saturating_sub(since))).filter(|ttl| !ttl.is_zero())
     }
 }
@@ -87,7 +87,7 @@ impl<'a> Handle<'a> {
             let (id, project, environment, path) = (line()?, line()?, line()?, line()?);
             Some(Self { id, project, environment, path, ttl: line() })
         };
-        read().ok_or_else(|| Failure::new(ErrorKind::Invalid, "the lease is none of Infisical's"))
+        read().ok_or_else(|| Failure::invalid("the lease is none of Infisical's"))
     }
 
     fn to_id(&self) -> SecretValue {
@@ -113,64 +113,64 @@ impl<'a> Handle<'a> {
     }
 }
 
-// === impl Infisical ===
-
-impl Infisical {
-    pub(super) async fn make_lease(&mut self, asked: &Asked, name: &str, ttl: Option<&str>) -> Result<Answer, Failure> {
-        let project = self.project_slug(&asked.project).await?;
-        let told = asked.told();
-        let handle = Handle { id: "", project: &project, environment: &asked.environment, path: &asked.path, ttl };
-        let body = LeaseCall { dynamic_secret_name: Some(name), ttl, ..handle.call() };
-        let response = self.send(Kind::Write, self.call(Method::POST, LEASES)?.json(to_json(&body))).await?;
-        let Made { lease: granted, data } = self.parse(&response, &told)?;
-        let ttl = granted.ttl(&granted.created_at).ok_or_else(|| self.garbage(&told))?;
-        let data = SecretTree::from_json(data.get().as_bytes()).map_err(|error| {
-            let message = format!("{} answers {told} with a document that {error}", self.client.address());
-            Failure::new(ErrorKind::Invalid, message)
-        })?;
-        if !matches!(data, SecretTree::Map(_)) {
-            return Err(self.garbage(&told));
-        }
-        let id = Handle { id: &granted.id, ..handle }.to_id();
-        let lease = Some(Lease { id, ttl, renewable: true });
-        Ok(Answer { tree: data, version: None, expires_in: None, lease })
+/// Makes a lease of the dynamic secret `name`; `project` is the slug of the one that is asked.
+pub(super) async fn make_lease(
+    api: &mut Api,
+    project: &str,
+    asked: &Asked,
+    name: &str,
+    ttl: Option<&str>,
+) -> Result<Answer, Failure> {
+    let told = asked.told();
+    let handle = Handle { id: "", project, environment: &asked.environment, path: &asked.path, ttl };
+    let body = LeaseCall { dynamic_secret_name: Some(name), ttl, ..handle.call() };
+    let response = api.send(Kind::Write, api.call(Method::POST, LEASES)?.json(&body)).await?;
+    let Made { lease: granted, data } = api.parse(&response, &told)?;
+    let ttl = granted.ttl(&granted.created_at).ok_or_else(|| api.garbage(&told))?;
+    let data = SecretTree::from_json(data.get().as_bytes()).map_err(|error| {
+        let message = format!("{} answers {told} with a document that {error}", api.client.address());
+        Failure::invalid(message)
+    })?;
+    if !matches!(data, SecretTree::Map(_)) {
+        return Err(api.garbage(&told));
     }
+    let id = Handle { id: &granted.id, ..handle }.to_id();
+    let lease = Some(Lease { id, ttl, renewable: true });
+    Ok(Answer { tree: data, version: None, expires_in: None, lease })
+}
 
-    pub(super) async fn renew_lease(&mut self, lease: &Lease) -> Result<Lease, Failure> {
-        let handle = Handle::of(lease)?;
-        // What is asked for is added to the present end; without it, the dynamic secret's own TTL is.
-        let body = LeaseCall { ttl: handle.ttl, ..handle.call() };
-        let call = self.call(Method::POST, format!("{LEASES}/{}/renew", handle.id))?.json(to_json(&body));
-        let response = self.send(Kind::Write, call).await?;
-        let told = handle.told();
-        match self.parse::<Renewed>(&response, &told) {
-            Ok(Renewed { lease: granted }) => {
-                let ttl = granted.ttl(&granted.updated_at).ok_or_else(|| self.garbage(&told))?;
-                Ok(Lease { id: Handle { id: &granted.id, ..handle }.to_id(), ttl, renewable: true })
-            }
-            Err(failure) => Err(match failure.error.kind {
-                ErrorKind::Invalid => {
-                    Failure::new(ErrorKind::Invalid, format!("{told} cannot be renewed: its longest life is reached"))
-                }
-                ErrorKind::NotFound => Failure::new(ErrorKind::NotFound, format!("{told} has ended or was revoked")),
-                _ => failure,
-            }),
+pub(super) async fn renew_lease(api: &mut Api, lease: &Lease) -> Result<Lease, Failure> {
+    let handle = Handle::of(lease)?;
+    // What is asked for is added to the present end; without it, the dynamic secret's own TTL is.
+    let body = LeaseCall { ttl: handle.ttl, ..handle.call() };
+    let call = api.call(Method::POST, format!("{LEASES}/{}/renew", handle.id))?.json(&body);
+    let response = api.send(Kind::Write, call).await?;
+    let told = handle.told();
+    match api.parse::<Renewed>(&response, &told) {
+        Ok(Renewed { lease: granted }) => {
+            let ttl = granted.ttl(&granted.updated_at).ok_or_else(|| api.garbage(&told))?;
+            Ok(Lease { id: Handle { id: &granted.id, ..handle }.to_id(), ttl, renewable: true })
         }
+        Err(failure) => Err(match failure.error.kind {
+            ErrorKind::Invalid => Failure::invalid(format!("{told} cannot be renewed: its longest life is reached")),
+            ErrorKind::NotFound => Failure::not_found(format!("{told} has ended or was revoked")),
+            _ => failure,
+        }),
     }
+}
 
-    pub(super) async fn revoke_lease(&mut self, lease: &Lease) -> Result<(), Failure> {
-        let handle = Handle::of(lease)?;
-        let body = LeaseCall { is_forced: Some(false), ..handle.call() };
-        let call = self.call(Method::DELETE, format!("{LEASES}/{}", handle.id))?.json(to_json(&body));
-        let response = self.send(Kind::Write, call).await?;
-        if response.status.is_success() {
-            return Ok(());
-        }
-        match self.refused(&response, &handle.told()) {
-            // One that the server does not know has ended already.
-            failure if failure.error.kind == ErrorKind::NotFound && failure.scope == Scope::Call => Ok(()),
-            failure => Err(failure),
-        }
+pub(super) async fn revoke_lease(api: &mut Api, lease: &Lease) -> Result<(), Failure> {
+    let handle = Handle::of(lease)?;
+    let body = LeaseCall { is_forced: Some(false), ..handle.call() };
+    let call = api.call(Method::DELETE, format!("{LEASES}/{}", handle.id))?.json(&body);
+    let response = api.send(Kind::Write, call).await?;
+    if response.status.is_success() {
+        return Ok(());
+    }
+    match api.refused(&response, &handle.told()) {
+        // One that the server does not know has ended already.
+        failure if failure.error.kind == ErrorKind::NotFound && failure.scope == Scope::Call => Ok(()),
+        failure => Err(failure),
     }
 }
 

@@ -73,7 +73,7 @@ fn header(response: &Response, name: &str) -> Option<u64> {
 
 impl Limits {
     /// Refuses what the server would refuse.
-    pub(super) fn check(&self, kind: Kind, address: &dyn std::fmt::Display) -> Result<(), Failure> {
+    pub(super) fn check(&self, kind: Kind, address: impl std::fmt::Display) -> Result<(), Failure> {
         let left = self.closed.get(kind as usize).copied().flatten();
         let left = left.map(|until| until.saturating_duration_since(Instant::now()));
         match left.filter(|left| !left.is_zero()) {

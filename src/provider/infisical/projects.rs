@@ -5,14 +5,19 @@ use std::collections::BTreeMap;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::client::Infisical;
-use super::complaint::is_unknown_route;
+use super::InfisicalSettings;
+use super::api::Api;
+use super::errors::is_unknown_route;
 use super::limits::Kind;
 use crate::provider::http::Failure;
 
-/// What was learnt about projects, by id and by slug. They keep both for life.
-#[derive(Debug, Default)]
-pub(super) struct Projects(BTreeMap<String, Project>);
+/// What is known of projects, by id and by slug. They keep both for life.
+#[derive(Debug)]
+pub(super) struct Projects {
+    learnt: BTreeMap<String, Project>,
+    /// The operator's project, and its slug beside its id.
+    own: (Option<String>, Option<String>),
+}
 
 /// A project's names.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,48 +44,52 @@ pub(super) fn is_id(text: &str) -> bool {
         })
 }
 
-// === impl Infisical ===
+// === impl Projects ===
 
-impl Infisical {
+impl Projects {
+    pub(super) fn new(settings: &InfisicalSettings) -> Self {
+        Self { learnt: BTreeMap::new(), own: (settings.project.clone(), settings.project_slug.clone()) }
+    }
+
     /// The id of a project that may be named by its slug.
-    pub(super) async fn project_id(&mut self, name: &str) -> Result<String, Failure> {
+    pub(super) async fn id(&mut self, api: &mut Api, name: &str) -> Result<String, Failure> {
         if is_id(name) {
             return Ok(name.to_owned());
         }
-        self.look_up(name, [format!("api/v1/projects/slug/{name}"), format!("api/v2/workspace/{name}")])
+        self.look_up(api, name, [format!("api/v1/projects/slug/{name}"), format!("api/v2/workspace/{name}")])
             .await
             .map(|project| project.id)
     }
 
     /// The slug of a project that may be named by its id.
-    pub(super) async fn project_slug(&mut self, name: &str) -> Result<String, Failure> {
+    pub(super) async fn slug(&mut self, api: &mut Api, name: &str) -> Result<String, Failure> {
         if !is_id(name) {
             return Ok(name.to_owned());
         }
-        if self.settings.project.as_deref() == Some(name)
-            && let Some(slug) = &self.settings.project_slug
+        if let (Some(project), Some(slug)) = &self.own
+            && project == name
         {
             return Ok(slug.clone());
         }
-        self.look_up(name, [format!("api/v1/projects/{name}"), format!("api/v1/workspace/{name}")])
+        self.look_up(api, name, [format!("api/v1/projects/{name}"), format!("api/v1/workspace/{name}")])
             .await
             .map(|project| project.slug)
     }
 
     /// Asks by the new path, and where that is unknown by the old one.
-    async fn look_up(&mut self, name: &str, [path, old_path]: [String; 2]) -> Result<Project, Failure> {
-        if let Some(project) = self.projects.0.get(name) {
+    async fn look_up(&mut self, api: &mut Api, name: &str, [path, old_path]: [String; 2]) -> Result<Project, Failure> {
+        if let Some(project) = self.learnt.get(name) {
             return Ok(project.clone());
         }
-        let mut response = self.send(Kind::Read, self.call(Method::GET, path)?).await?;
+        let mut response = api.send(Kind::Read, api.call(Method::GET, path)?).await?;
         if is_unknown_route(&response) {
-            response = self.send(Kind::Read, self.call(Method::GET, old_path)?).await?;
+            response = api.send(Kind::Read, api.call(Method::GET, old_path)?).await?;
         }
-        let answer = self.parse(&response, &format!("project {name}"))?;
+        let answer = api.parse(&response, &format!("project {name}"))?;
         let (ProjectAnswer::Project { project }
         | ProjectAnswer::Workspace { workspace: project }
         | ProjectAnswer::Plain(project)) = answer;
-        self.projects.0.insert(name.to_owned(), project.clone());
+        self.learnt.insert(name.to_owned(), project.clone());
         Ok(project)
     }
 }

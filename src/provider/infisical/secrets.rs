@@ -2,21 +2,24 @@
 
 use std::collections::BTreeMap;
 
+use aws_lc_rs::{hmac, rand};
 use hyper::Method;
 use hyper::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use zeroize::Zeroizing;
 
-use super::answer::{Document, Listing, Secret, Single};
+use super::api::Api;
+use super::api_types::{Document, Listing, Secret, Single};
 use super::asked::{Asked, What};
-use super::client::Infisical;
-use super::complaint::{is_about_reference, is_absence, is_unknown_route};
+use super::errors::{is_about_reference, is_absence, is_unknown_route};
 use super::limits::Kind;
 use crate::provider::http::{Call, Failure, Response, Scope};
+use crate::provider::session::Outcome;
 use crate::provider::{Answer, ErrorKind, Reading, Version};
 use crate::reference::Request;
 
 /// The API's generations. The older one works on every server, but is to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Api {
+enum ApiVersion {
     V3,
     V4,
 }
@@ -36,12 +39,23 @@ pub(super) struct Seen {
     changes: u32,
 }
 
+/// What was learnt about the server and its secrets.
+#[derive(Debug)]
+pub(super) struct Secrets {
+    /// The newest API that the server is known to have: it has answered.
+    api: Option<ApiVersion>,
+    /// What was read, for the next time.
+    seen: BTreeMap<Request, Seen>,
+    /// Key of the digests in `seen`: they stay in this process.
+    key: hmac::Key,
+}
+
 /// Most secrets of a folder that are asked for one by one.
 const MAX_REFERRING: usize = 64;
 
-// === impl Api ===
+// === impl ApiVersion ===
 
-impl Api {
+impl ApiVersion {
     fn path(self) -> &'static str {
         match self {
             Self::V3 => "api/v3/secrets/raw",
@@ -54,6 +68,24 @@ impl Api {
             Self::V3 => Self::V4,
             Self::V4 => Self::V3,
         }
+    }
+
+    async fn ask(
+        self,
+        api: &mut Api,
+        project: &str,
+        asked: &Asked,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Response, Failure> {
+        let path = match &asked.what {
+            What::Secret { name, .. } => format!("{}/{name}", self.path()),
+            _ => self.path().to_owned(),
+        };
+        let mut call = self.call(api.call(Method::GET, path)?, project, asked);
+        if let Some(etag) = etag {
+            call = call.header(IF_NONE_MATCH, etag.clone());
+        }
+        api.send(Kind::Secrets, call).await
     }
 
     /// Every switch is said, since servers of several years take different things for granted; and always in the same
@@ -109,27 +141,34 @@ impl Seen {
     }
 }
 
-// === impl Infisical ===
+// === impl Secrets ===
 
-impl Infisical {
-    pub(super) async fn read_secrets(
+impl Secrets {
+    pub(super) fn new() -> Self {
+        let mut key = Zeroizing::new([0; 32]);
+        // Without randomness the digests are still no one's but this process's.
+        let _ = rand::fill(&mut *key);
+        Self { api: None, seen: BTreeMap::new(), key: hmac::Key::new(hmac::HMAC_SHA256, &*key) }
+    }
+
+    pub(super) async fn read(
         &mut self,
+        api: &mut Api,
+        project: &str,
         request: &Request,
         asked: &Asked,
         known: Option<&Version>,
-    ) -> Result<Reading, Failure> {
-        let project = self.project_id(&asked.project).await?;
-        self.events.watch(&project, asked);
+    ) -> Outcome {
         let before = self.seen.get(request).filter(|seen| known == Some(&seen.version()));
         let held = before.and_then(|seen| seen.etag.clone());
-        let response = self.ask(&project, asked, held.as_ref()).await?;
+        let response = self.ask(api, project, asked, held.as_ref()).await?;
         if response.status.as_u16() == 304 && held.is_some() {
             return Ok(Reading::NotModified);
         }
         let (document, etag) = if is_about_reference(&response) && matches!(asked.what, What::Folder { .. }) {
-            (self.read_piecemeal(&project, asked).await?, None)
+            (self.read_piecemeal(api, project, asked).await?, None)
         } else {
-            (self.take_document(&response, asked)?, response.headers.get(ETAG).cloned())
+            (self.take_document(api, &response, asked)?, response.headers.get(ETAG).cloned())
         };
         let before = self.seen.remove(request);
         let was_known = before.as_ref().is_some_and(|seen| known == Some(&seen.version()));
@@ -145,29 +184,35 @@ impl Infisical {
 
     /// Asks by the newest API that is known to be there, and where it is not, by the other one from now on. That there
     /// is no such secret counts only if an API says so that has answered before, or if both do.
-    async fn ask(&mut self, project: &str, asked: &Asked, etag: Option<&HeaderValue>) -> Result<Response, Failure> {
-        let api = self.api.unwrap_or(Api::V4);
-        let first = self.ask_by(api, project, asked, etag).await?;
+    async fn ask(
+        &mut self,
+        api: &mut Api,
+        project: &str,
+        asked: &Asked,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Response, Failure> {
+        let version = self.api.unwrap_or(ApiVersion::V4);
+        let first = version.ask(api, project, asked, etag).await?;
         let is_open = is_unknown_route(&first) || (self.api.is_none() && is_absence(&first));
         if !is_open {
-            self.note_api(api, &first);
+            self.note_version(version, &first);
             return Ok(first);
         }
-        let other = api.other();
-        let second = self.ask_by(other, project, asked, None).await?;
+        let other = version.other();
+        let second = other.ask(api, project, asked, None).await?;
         if is_unknown_route(&second) {
             return Ok(first);
         }
-        self.note_api(other, &second);
+        self.note_version(other, &second);
         Ok(second)
     }
 
     /// A folder in which one secret refers to what this identity may not read, which servers refuse as a whole: as it
     /// stands, and of what refers to others, each alone.
-    async fn read_piecemeal(&mut self, project: &str, asked: &Asked) -> Result<Document, Failure> {
+    async fn read_piecemeal(&mut self, api: &mut Api, project: &str, asked: &Asked) -> Result<Document, Failure> {
         let plain = Asked { expands: false, ..asked.clone() };
-        let response = self.ask(project, &plain, None).await?;
-        let mut secrets = self.take_secrets(&response, asked)?;
+        let response = self.ask(api, project, &plain, None).await?;
+        let mut secrets = take_secrets(api, &response, asked)?;
         let referring = secrets.iter_mut().filter(|(_, secret)| secret.refers());
         for (at, (name, secret)) in referring.enumerate() {
             if at == MAX_REFERRING {
@@ -176,15 +221,15 @@ impl Infisical {
                      not read: allow it that, or take secrets one by one (?secret=<KEY>)",
                     asked.told()
                 );
-                return Err(Failure::new(ErrorKind::Denied, message));
+                return Err(Failure::denied(message));
             }
             // Of a sub-folder; an imported one has another environment in its place, and is found from here.
             let is_below = secret.path.starts_with('/');
             let path = if is_below { secret.path.clone() } else { asked.path.clone() };
             let what = What::Secret { name: name.clone(), version: None };
             let one = Asked { path, what, ..asked.clone() };
-            let response = self.ask(project, &one, None).await?;
-            match self.parse::<Single>(&response, &one.told()) {
+            let response = self.ask(api, project, &one, None).await?;
+            match api.parse::<Single>(&response, &one.told()) {
                 Ok(Single { secret: found }) => secret.take_value(found),
                 Err(failure) if failure.scope == Scope::Call && failure.error.kind == ErrorKind::Denied => {
                     secret.is_out_of_reach = true;
@@ -195,50 +240,21 @@ impl Infisical {
         Ok(Document::new(secrets, asked.keeps_unresolved, &self.key))
     }
 
-    fn take_secrets(&self, response: &Response, asked: &Asked) -> Result<BTreeMap<String, Secret>, Failure> {
-        let told = asked.told();
-        let secrets = self.parse::<Listing>(response, &told)?.into_secrets();
-        if secrets.is_empty() {
-            // Servers say this of folders that they do not have, too: never a reason to empty files.
-            let message = format!("{told} is empty, or does not exist: check project, environment and path");
-            return Err(Failure::new(ErrorKind::NotFound, message));
-        }
-        Ok(secrets)
-    }
-
-    fn note_api(&mut self, api: Api, response: &Response) {
+    fn note_version(&mut self, version: ApiVersion, response: &Response) {
         if response.status.is_success() || response.status.as_u16() == 304 || is_about_reference(response) {
-            self.api = Some(api);
+            self.api = Some(version);
         }
     }
 
-    async fn ask_by(
-        &mut self,
-        api: Api,
-        project: &str,
-        asked: &Asked,
-        etag: Option<&HeaderValue>,
-    ) -> Result<Response, Failure> {
-        let path = match &asked.what {
-            What::Secret { name, .. } => format!("{}/{name}", api.path()),
-            _ => api.path().to_owned(),
-        };
-        let mut call = api.call(self.call(Method::GET, path)?, project, asked);
-        if let Some(etag) = etag {
-            call = call.header(IF_NONE_MATCH, etag.clone());
-        }
-        self.send(Kind::Secrets, call).await
-    }
-
-    fn take_document(&self, response: &Response, asked: &Asked) -> Result<Document, Failure> {
+    fn take_document(&self, api: &Api, response: &Response, asked: &Asked) -> Result<Document, Failure> {
         let told = asked.told();
         let What::Secret { name, version } = &asked.what else {
-            return Ok(Document::new(self.take_secrets(response, asked)?, asked.keeps_unresolved, &self.key));
+            return Ok(Document::new(take_secrets(api, response, asked)?, asked.keeps_unresolved, &self.key));
         };
-        let secret = self.parse::<Single>(response, &told)?.secret;
+        let secret = api.parse::<Single>(response, &told)?.secret;
         let number = secret.version.to_string();
         if version.as_ref().is_some_and(|version| *version != number) {
-            return Err(Failure::new(ErrorKind::NotFound, format!("{told} does not exist")));
+            return Err(Failure::not_found(format!("{told} does not exist")));
         }
         // Who asks for one wants that one.
         if let Some(fault) = secret.fault(asked.keeps_unresolved) {
@@ -248,4 +264,15 @@ impl Infisical {
         // Its own number is what a pin wants.
         Ok(Document { versions: number, ..document })
     }
+}
+
+fn take_secrets(api: &Api, response: &Response, asked: &Asked) -> Result<BTreeMap<String, Secret>, Failure> {
+    let told = asked.told();
+    let secrets = api.parse::<Listing>(response, &told)?.into_secrets();
+    if secrets.is_empty() {
+        // Servers say this of folders that they do not have, too: never a reason to empty files.
+        let message = format!("{told} is empty, or does not exist: check project, environment and path");
+        return Err(Failure::not_found(message));
+    }
+    Ok(secrets)
 }

@@ -155,7 +155,7 @@ fn methods_say_what_they_need() {
         let settings = with(&format!(r#""auth":{{"method":"{method}"}}"#));
         assert_eq!(settings.default_audience(), audience, "{method}");
         assert_eq!(settings.needs_role(), needs_role, "{method}");
-        assert_eq!(settings.auth.method.as_str(), method);
+        assert_eq!(settings.auth.method.to_string(), method);
     }
     assert_eq!(usual().auth.method, Method::Kubernetes);
     assert_eq!(usual().default_refresh(), Duration::from_mins(5));

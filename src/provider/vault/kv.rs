@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::Method;
 use serde::Deserialize;
 
-use super::answer::VersionState;
-use super::client::Vault;
+use super::api::Api;
+use super::api_types::VersionState;
 use crate::provider::Version;
 use crate::provider::http::Failure;
 
@@ -17,7 +17,7 @@ pub(super) struct Engines {
     /// Paths whose mount this login may not be told.
     hidden: BTreeSet<String>,
     /// Paths that this login may read, but not their metadata.
-    pub(super) unconditional: BTreeSet<String>,
+    metadata_denied: BTreeSet<String>,
 }
 
 /// An engine's place.
@@ -58,57 +58,44 @@ impl Engines {
     /// Another login may be told more.
     pub(super) fn forget_denials(&mut self) {
         self.hidden.clear();
-        self.unconditional.clear();
+        self.metadata_denied.clear();
     }
 
     fn find(&self, path: &str) -> Option<&Mount> {
         self.mounts.iter().find(|mount| path.starts_with(&mount.path))
     }
-}
 
-// === impl Vault ===
+    /// Asking for this path's metadata is of no use to this login.
+    pub(super) fn deny_metadata(&mut self, path: &str) {
+        self.metadata_denied.insert(path.to_owned());
+    }
 
-impl Vault {
     /// The mount of a path, if this login may know. It needs no right but one to something below the mount.
-    pub(super) async fn mount(&mut self, path: &str) -> Result<Option<Mount>, Failure> {
-        if let Some(mount) = self.engines.find(path) {
+    async fn mount(&mut self, api: &Api, path: &str) -> Result<Option<Mount>, Failure> {
+        if let Some(mount) = self.find(path) {
             return Ok(Some(mount.clone()));
         }
-        if self.engines.hidden.contains(path) {
+        if self.hidden.contains(path) {
             return Ok(None);
         }
         // In a namespace that is part of the path, Vault leaves the namespace out: where the mount ends, is not told.
-        let found = self.look_up_mount(path).await?.filter(|mount| path.starts_with(&mount.path));
+        let found = look_up_mount(api, path).await?.filter(|mount| path.starts_with(&mount.path));
         match &found {
-            Some(mount) => self.engines.mounts.push(mount.clone()),
-            None => drop(self.engines.hidden.insert(path.to_owned())),
+            Some(mount) => self.mounts.push(mount.clone()),
+            None => drop(self.hidden.insert(path.to_owned())),
         }
         Ok(found)
     }
 
-    /// The same, asked of Vault: the mount as it is called in its own namespace.
-    pub(super) async fn look_up_mount(&self, path: &str) -> Result<Option<Mount>, Failure> {
-        const WHAT: &str = "the look-up of a mount";
-        let call = self.call(Method::GET, &format!("sys/internal/ui/mounts/{path}"))?;
-        let response = self.send(call, WHAT).await?;
-        let data = match response.status.as_u16() {
-            200 => serde_json::from_slice::<MountAnswer>(&response.body).map_err(|_| self.garbage(WHAT))?.data,
-            403 | 404 => return Ok(None),
-            _ => return Err(self.store_failure(&response, WHAT)),
-        };
-        let is_kv = matches!(data.r#type.as_str(), "kv" | "generic" | "cubbyhole");
-        Ok(Some(data).filter(|data| data.path.ends_with('/')).map(|data| Mount { path: data.path, is_kv }))
-    }
-
     /// The present version of a KV version 2 secret without its values. `None` if only a full read can tell: metadata
     /// are out of this login's reach, or the version is deleted.
-    pub(super) async fn current_version(&mut self, path: &str) -> Result<Option<Version>, Failure> {
-        if self.engines.unconditional.contains(path) {
+    pub(super) async fn current_version(&mut self, api: &Api, path: &str) -> Result<Option<Version>, Failure> {
+        if self.metadata_denied.contains(path) {
             return Ok(None);
         }
-        let mount = self.mount(path).await?.map(|mount| mount.path);
+        let mount = self.mount(api, path).await?.map(|mount| mount.path);
         let Some(metadata_path) = metadata_path(path, mount.as_deref()) else { return Ok(None) };
-        let response = match self.client.send(self.call(Method::GET, &metadata_path)?).await {
+        let response = match api.client.send(api.call(Method::GET, &metadata_path)?).await {
             Ok(response) => response,
             // Metadata of thousands of versions may be too large, where one version is not.
             Err(failed) if failed.is_connected => return Ok(None),
@@ -117,12 +104,25 @@ impl Vault {
         match response.status.as_u16() {
             200 => {}
             403 | 404 => return Ok(None),
-            _ => return Err(self.store_failure(&response, &metadata_path)),
+            _ => return Err(api.store_failure(&response, &metadata_path)),
         }
-        let Ok(MetadataAnswer { data }) = serde_json::from_slice(&response.body) else { return Ok(None) };
+        let Some(MetadataAnswer { data }) = response.parse() else { return Ok(None) };
         let current = data.versions.get(&data.current_version.to_string()).filter(|state| state.is_there());
         Ok(current.map(|state| state.name(data.current_version)))
     }
+}
+
+/// The mount of a path, asked of Vault: as it is called in its own namespace.
+pub(super) async fn look_up_mount(api: &Api, path: &str) -> Result<Option<Mount>, Failure> {
+    const WHAT: &str = "the look-up of a mount";
+    let response = api.send(api.call(Method::GET, &format!("sys/internal/ui/mounts/{path}"))?, WHAT).await?;
+    let data = match response.status.as_u16() {
+        200 => response.parse::<MountAnswer>().ok_or_else(|| api.garbage(WHAT))?.data,
+        403 | 404 => return Ok(None),
+        _ => return Err(api.store_failure(&response, WHAT)),
+    };
+    let is_kv = matches!(data.r#type.as_str(), "kv" | "generic" | "cubbyhole");
+    Ok(Some(data).filter(|data| data.path.ends_with('/')).map(|data| Mount { path: data.path, is_kv }))
 }
 
 /// `<mount>/data/<path>` to `<mount>/metadata/<path>`. Where the mount is unknown, the first `data` ends it.

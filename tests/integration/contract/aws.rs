@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hushpod::provider::aws::{AwsSettings, ParameterStore, SecretsManager, SsmSettings};
-use hushpod::provider::http::{Address, Call, Client, Limits};
+use hushpod::provider::http::{Address, Call, Client, Limits, Reach};
 use hushpod::provider::{
     ErrorKind, Extended, Known, Lease, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading, Version,
 };
@@ -253,14 +253,16 @@ impl Store {
 
 impl Pod {
     fn secrets(&self) -> SecretsManager {
-        let proxy = Matcher::builder().build();
-        SecretsManager::connect_with(&self.settings, self.login.clone(), self.limits, &proxy).unwrap()
+        SecretsManager::connect(&self.settings, self.login.clone(), self.reach()).unwrap()
     }
 
     fn parameters(&self) -> ParameterStore {
         let settings = SsmSettings(self.settings.clone());
-        let proxy = Matcher::builder().build();
-        ParameterStore::connect_with(&settings, self.login.clone(), self.limits, &proxy).unwrap()
+        ParameterStore::connect(&settings, self.login.clone(), self.reach()).unwrap()
+    }
+
+    fn reach(&self) -> Reach {
+        Reach { limits: self.limits, ..Reach::default() }
     }
 
     fn secret(&self, reference: &str) -> Request {

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hushpod::provider::azure::{Azure, AzureSettings};
-use hushpod::provider::http::Limits;
+use hushpod::provider::http::{Limits, Reach};
 use hushpod::provider::{
     Answer, ErrorKind, Extended, Known, Lease, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading,
     Settings as _, Version,
 };
 use hushpod::reference::{Reference, Request};
-use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Value, json};
 
 use super::{CASE, Subject, assert_error, fresh, run_again};
@@ -62,7 +61,7 @@ impl Shared {
     fn azure_with(&self, settings: &AzureSettings, role: Option<&str>) -> Azure {
         let login =
             Login { provider: "azure".into(), role: role.map(str::to_owned), token_file: self.token_file.clone() };
-        Azure::connect_with(settings, login, Limits::default(), Matcher::builder().build()).unwrap()
+        Azure::connect(settings, login, Reach::default()).unwrap()
     }
 
     fn request(&self, reference: &str) -> Request {
@@ -105,7 +104,7 @@ impl Subject for Shared {
         let ProviderSettings::Azure(settings) = settings else { panic!("not Azure's") };
         let login =
             Login { provider: "azure".into(), role: Some(CLIENT_ID.into()), token_file: self.token_file.clone() };
-        Box::new(Azure::connect_with(settings, login, limits, Matcher::builder().build()).unwrap())
+        Box::new(Azure::connect(settings, login, Reach { limits, ..Reach::default() }).unwrap())
     }
 
     async fn put(&self, name: &str, value: &str) -> String {

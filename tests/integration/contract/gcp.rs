@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hushpod::provider::gcp::{Gcp, GcpSettings};
-use hushpod::provider::http::Limits;
+use hushpod::provider::http::{Limits, Reach};
 use hushpod::provider::{
     ErrorKind, Extended, Known, Lease, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading,
     Settings as _, Version,
 };
 use hushpod::reference::{Reference, Request};
-use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Value, json};
 
 use super::{CASE, Subject, assert_error, fresh, run_again, version};
@@ -62,7 +61,7 @@ impl Shared {
 
     fn gcp_with(&self, settings: &GcpSettings, role: Option<&str>) -> Gcp {
         let login = Login { provider: "gcp".into(), role: role.map(str::to_owned), token_file: self.token_file() };
-        Gcp::connect_with(settings, login, Limits::default(), Matcher::builder().build()).unwrap()
+        Gcp::connect(settings, login, Reach::default()).unwrap()
     }
 
     fn request(&self, reference: &str) -> Request {
@@ -100,7 +99,7 @@ impl Subject for Shared {
     fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
         let ProviderSettings::Gcp(settings) = settings else { panic!("not Google's") };
         let login = Login { provider: "gcp".into(), role: Some(ACCOUNT.into()), token_file: self.token_file() };
-        Box::new(Gcp::connect_with(settings, login, limits, Matcher::builder().build()).unwrap())
+        Box::new(Gcp::connect(settings, login, Reach { limits, ..Reach::default() }).unwrap())
     }
 
     async fn put(&self, name: &str, value: &str) -> String {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hushpod::provider::http::Limits;
+use hushpod::provider::http::{Limits, Reach};
 use hushpod::provider::infisical::{Infisical, InfisicalSettings};
 use hushpod::provider::{
     Answer, ErrorKind, Extended, Known, Lease, Login, Provider, ProviderError, ReadResult, Reading, Settings as _,
@@ -12,7 +12,6 @@ use hushpod::provider::{
 };
 use hushpod::reference::{Reference, Request};
 use hushpod::secret::SecretTree;
-use hyper_util::client::proxy::matcher::Matcher;
 use serde_json::{Value, json};
 
 use super::{assert_error, fresh};
@@ -90,8 +89,12 @@ impl Pod {
     }
 
     fn infisical(&self) -> Infisical {
-        let proxy = Matcher::builder().build();
-        Infisical::connect_with(&self.settings, self.login.clone(), self.limits, &proxy).unwrap()
+        self.infisical_with(&self.settings)
+    }
+
+    fn infisical_with(&self, settings: &InfisicalSettings) -> Infisical {
+        let reach = Reach { limits: self.limits, ..Reach::default() };
+        Infisical::connect(settings, self.login.clone(), reach).unwrap()
     }
 
     fn put(&self, path: &str, key: &str, value: &str) {

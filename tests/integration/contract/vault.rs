@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hushpod::provider::http::{Address, Call, Client, Limits, secret_header};
+use hushpod::provider::http::{Address, Call, Client, Limits, Reach, secret_header};
 use hushpod::provider::vault::{Vault, VaultSettings};
 use hushpod::provider::{
     Answer, ErrorKind, Known, Lease, Login, Provider, ProviderError, ReadResult, Reading, Settings as _, Version,
@@ -65,8 +65,7 @@ struct Pod {
     settings: VaultSettings,
     login: Login,
     token_file: PathBuf,
-    limits: Limits,
-    proxy: Matcher,
+    reach: Reach,
     /// Where the auth method is mounted.
     auth: String,
     _dir: tempfile::TempDir,
@@ -127,7 +126,7 @@ impl Store {
         let token = secret_header(&self.root.as_str().into(), "root token").unwrap();
         let mut call = Call::new(method, format!("v1/{path}")).header("x-vault-token".parse().unwrap(), token);
         if !body.is_null() {
-            call = call.json(body.to_string().into_bytes().into());
+            call = call.json(&body);
         }
         let response = self.client.send(call).await.unwrap();
         (response.status.as_u16(), serde_json::from_slice(&response.body).unwrap_or(Value::Null))
@@ -219,8 +218,7 @@ impl Store {
                 token_file: token_file.clone(),
             },
             token_file,
-            limits: Limits::default(),
-            proxy: Matcher::builder().build(),
+            reach: Reach::default(),
             auth: mount,
             _dir: dir,
         }
@@ -231,7 +229,7 @@ impl Store {
 
 impl Pod {
     fn vault(&self) -> Vault {
-        Vault::connect_with(&self.settings, self.login.clone(), self.limits, &self.proxy).unwrap()
+        Vault::connect(&self.settings, self.login.clone(), self.reach.clone()).unwrap()
     }
 
     /// Shows another token at its next login.

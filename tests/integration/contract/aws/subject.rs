@@ -65,8 +65,8 @@ impl Subject for Secrets {
 
     fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
         let ProviderSettings::Aws(settings) = settings else { panic!("not Secrets Manager's") };
-        let proxy = Matcher::builder().build();
-        Box::new(SecretsManager::connect_with(settings, self.pod.login.clone(), limits, &proxy).unwrap())
+        let reach = Reach { limits, ..Reach::default() };
+        Box::new(SecretsManager::connect(settings, self.pod.login.clone(), reach).unwrap())
     }
 
     async fn put(&self, name: &str, value: &str) -> String {
@@ -136,8 +136,8 @@ impl Subject for Parameters {
 
     fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
         let ProviderSettings::Ssm(settings) = settings else { panic!("not Parameter Store's") };
-        let proxy = Matcher::builder().build();
-        Box::new(ParameterStore::connect_with(settings, self.0.pod.login.clone(), limits, &proxy).unwrap())
+        let reach = Reach { limits, ..Reach::default() };
+        Box::new(ParameterStore::connect(settings, self.0.pod.login.clone(), reach).unwrap())
     }
 
     async fn put(&self, name: &str, value: &str) -> String {

@@ -135,8 +135,7 @@ async fn a_wrong_clock_does_not_shorten_a_lease() {
             auth: serde_json::from_value(json!({"method": "token", "tokenFile": file})).unwrap(),
             ..pod.settings.clone()
         };
-        let proxy = Matcher::builder().build();
-        let mut infisical = Infisical::connect_with(&settings, pod.login.clone(), pod.limits, &proxy).unwrap();
+        let mut infisical = pod.infisical_with(&settings);
         let answer = pod.fresh(&mut infisical, "/db?dynamic=postgres").await;
         assert_lives(lease(&answer), 3600);
         assert_lives(&infisical.renew(lease(&answer)).await.unwrap(), 7200);

@@ -27,8 +27,8 @@ impl Subject for Shared {
 
     fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
         let ProviderSettings::Infisical(settings) = settings else { panic!("not Infisical's") };
-        let proxy = Matcher::builder().build();
-        Box::new(Infisical::connect_with(settings, self.0.login.clone(), limits, &proxy).unwrap())
+        let reach = Reach { limits, ..Reach::default() };
+        Box::new(Infisical::connect(settings, self.0.login.clone(), reach).unwrap())
     }
 
     async fn put(&self, name: &str, value: &str) -> String {

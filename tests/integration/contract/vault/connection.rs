@@ -74,7 +74,7 @@ async fn answering(bytes: &'static [u8]) -> String {
 async fn what_is_no_vault_is_told_apart() {
     let store = Store::fake().await;
     let mut pod = store.pod_that(json!({"method": "jwt"}), Some("web"));
-    pod.limits.connect = Duration::from_millis(300);
+    pod.reach.limits.connect = Duration::from_millis(300);
     let closed = {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().to_string()
@@ -158,17 +158,17 @@ async fn a_proxy_tunnels_to_hosts_that_only_it_knows() {
     let (address, asked) = proxy(fake.address, Some("Basic dXNlcjpjYW5hcnk=")).await;
     let port = fake.address.port();
     pod.settings.address = format!("https://vault.test:{port}");
-    pod.proxy = Matcher::builder().https(format!("http://user:canary@{address}")).build();
+    pod.reach.proxy = Arc::new(Matcher::builder().https(format!("http://user:canary@{address}")).build());
     pod.fresh(&mut pod.vault(), &path).await;
     assert_eq!(asked.lock().unwrap().first().unwrap(), &format!("CONNECT vault.test:{port} HTTP/1.1"));
 
-    pod.proxy = Matcher::builder().https(format!("http://user:canary-wrong@{address}")).build();
+    pod.reach.proxy = Arc::new(Matcher::builder().https(format!("http://user:canary-wrong@{address}")).build());
     let error = pod.refused(&mut pod.vault(), &path).await;
     assert_error(&error, ErrorKind::Unavailable, &["cannot be reached: the proxy 127.0.0.1:", "user and password"]);
     assert!(!error.message.contains("canary"), "{error}");
 
-    pod.proxy = Matcher::builder().https("socks5://127.0.0.1:1").build();
-    let error = Vault::connect_with(&pod.settings, pod.login.clone(), pod.limits, &pod.proxy).unwrap_err();
+    pod.reach.proxy = Arc::new(Matcher::builder().https("socks5://127.0.0.1:1").build());
+    let error = Vault::connect(&pod.settings, pod.login.clone(), pod.reach.clone()).unwrap_err();
     assert_error(&error, ErrorKind::Invalid, &["HTTPS_PROXY"]);
 }
 
@@ -177,7 +177,7 @@ async fn this_machine_is_reached_without_a_proxy() {
     let store = Store::fake().await;
     let (path, mut pod) = secret_and_pod(&store).await;
     let (address, asked) = proxy(store.faker().unwrap().address, None).await;
-    pod.proxy = Matcher::builder().https(format!("http://{address}")).build();
+    pod.reach.proxy = Arc::new(Matcher::builder().https(format!("http://{address}")).build());
     pod.fresh(&mut pod.vault(), &path).await;
     assert!(asked.lock().unwrap().is_empty());
 }

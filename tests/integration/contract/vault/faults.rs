@@ -10,8 +10,8 @@ async fn secret_and_pod(store: &Store) -> (String, Pod) {
     let path = format!("{kv}/data/db");
     store.write(&path, json!({"data": {"password": "canary-value"}})).await;
     let mut pod = store.pod(&[(&format!("{kv}/*"), &["read"])]).await;
-    pod.limits.exchange = Duration::from_secs(2);
-    pod.limits.body_bytes = 64 * 1024;
+    pod.reach.limits.exchange = Duration::from_secs(2);
+    pod.reach.limits.body_bytes = 64 * 1024;
     (path, pod)
 }
 

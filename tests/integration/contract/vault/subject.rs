@@ -49,7 +49,8 @@ impl Subject for Shared {
 
     fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
         let ProviderSettings::Vault(settings) = settings else { panic!("not Vault's") };
-        Box::new(Vault::connect_with(settings, self.pod.login.clone(), limits, &self.pod.proxy).unwrap())
+        let reach = Reach { limits, ..self.pod.reach.clone() };
+        Box::new(Vault::connect(settings, self.pod.login.clone(), reach).unwrap())
     }
 
     async fn put(&self, name: &str, value: &str) -> String {

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::provider::{Answer, Lease, Version, time};
+use crate::provider::http::date;
+use crate::provider::{Answer, Lease, Version};
 use crate::secret::{DocumentError, SecretTree, SecretValue};
 
 /// Every answer's frame.
@@ -187,7 +188,7 @@ impl VersionState {
 
     /// Neither destroyed nor deleted. A version that is to be deleted some time (`delete_version_after`) is still there.
     pub(super) fn is_there(&self) -> bool {
-        let is_to_come = || time::parse_rfc3339(&self.deletion_time).is_some_and(|at| time::now() < at);
+        let is_to_come = || date::parse_rfc3339(&self.deletion_time).is_some_and(|at| date::now() < at);
         !self.destroyed && (self.deletion_time.is_empty() || is_to_come())
     }
 }

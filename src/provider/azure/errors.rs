@@ -6,21 +6,27 @@
 use hyper::header::WWW_AUTHENTICATE;
 use serde::Deserialize;
 
-use super::client::Azure;
-use super::{DEFAULT_SCOPE, is_guid};
-use crate::provider::auth::bearer::{Failure, Scope};
+use super::{AzureSettings, DEFAULT_SCOPE, Method, is_guid};
+use crate::provider::Settings as _;
 use crate::provider::auth::oauth::is_error_code;
-use crate::provider::http::{Response, frame};
-use crate::provider::{ErrorKind, Settings as _};
+use crate::provider::http::{Address, Failure, Response, Scope, frame};
+
+/// Who asked whom, for messages.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) settings: &'a AzureSettings,
+    pub(super) role: Option<&'a str>,
+    pub(super) address: &'a Address,
+}
 
 #[derive(Default, Deserialize)]
 struct Envelope {
     #[serde(default)]
-    error: Complaint,
+    error: ErrorBody,
 }
 
 #[derive(Default, Deserialize)]
-struct Complaint {
+struct ErrorBody {
     #[serde(default)]
     code: String,
     #[serde(default, alias = "innerError")]
@@ -69,50 +75,45 @@ const HINTS: [(&[u32], &str); 9] = [
 ];
 
 /// What an answer that is no success means; `name` and `version` are what was asked for.
-pub(super) fn failure(response: &Response, azure: &Azure, name: &str, version: Option<&str>) -> Failure {
-    let Complaint { code, innererror } = frame::<Envelope>(&response.body).unwrap_or_default().error;
+pub(super) fn failure(response: &Response, asked: Asked<'_>, name: &str, version: Option<&str>) -> Failure {
+    let ErrorBody { code, innererror } = frame::<Envelope>(&response.body).unwrap_or_default().error;
     let inner = innererror.unwrap_or_default().code;
-    let address = azure.address();
+    let address = asked.address;
     let what = version.map_or_else(|| name.to_owned(), |version| format!("{name} in version {version}"));
     match (response.status.as_u16(), code.as_str(), inner.as_str()) {
         // What is no vault answers so, too. A vault's challenge may come without a body.
         (400..=499, "", _) if !matches!(response.status.as_u16(), 429) && !is_challenge(response) => {
             let status = response.status.as_u16();
-            unavailable(format!("{address} answers {name} with a {status} that is no vault's: check address"))
+            Failure::unavailable(format!("{address} answers {name} with a {status} that is no vault's: check address"))
         }
         (401, ..) => {
-            let message = format!("{address} does not accept the login: {}", unaccepted(response, azure));
-            Failure::new(ErrorKind::Denied, message).with(Scope::Login)
+            let why = unaccepted(response, asked.settings);
+            Failure::denied(format!("{address} does not accept the login: {why}")).with(Scope::Login)
         }
         (403, _, "SecretDisabled") => {
-            let message = format!("{what} is disabled: enable that version, or make a new one");
-            Failure::new(ErrorKind::NotFound, message)
+            Failure::not_found(format!("{what} is disabled: enable that version, or make a new one"))
         }
         (403, _, "ForbiddenByFirewall" | "ForbiddenByConnection") => {
             let message = format!("{address} lets nobody in from this network: allow it in the vault's firewall");
-            Failure::new(ErrorKind::Denied, message).with(Scope::Store)
+            Failure::denied(message).with(Scope::Store)
         }
         (403, _, inner) => {
-            let message = format!("{what} is denied to {}: {}", who(azure), missing_right(inner));
-            Failure::new(ErrorKind::Denied, message).with(Scope::Right)
+            let message = format!("{what} is denied to {}: {}", who(asked), missing_right(inner));
+            Failure::denied(message).with(Scope::Right)
         }
-        (404, ..) => {
-            let message = match version {
-                Some(version) => format!("{name} has no version {version}"),
-                None => format!("{name} does not exist, or was deleted"),
-            };
-            Failure::new(ErrorKind::NotFound, message)
-        }
-        (400, ..) => Failure::new(ErrorKind::Invalid, format!("{what} is refused as a bad request")),
+        (404, ..) => Failure::not_found(match version {
+            Some(version) => format!("{name} has no version {version}"),
+            None => format!("{name} does not exist, or was deleted"),
+        }),
+        (400, ..) => Failure::invalid(format!("{what} is refused as a bad request")),
         (429, ..) => {
-            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
             let message = format!("{address} asks for patience (429): the vault's readers ask too much together");
-            Failure::new(kind, message).with(Scope::Store)
+            Failure::throttled(response, message).with(Scope::Store)
         }
         (status @ 501..=599, ..) => {
-            unavailable(format!("{address} is failing at {name} with status {status}")).with(Scope::Store)
+            Failure::unavailable(format!("{address} is failing at {name} with status {status}")).with(Scope::Store)
         }
-        (status, ..) => unavailable(format!("{address} fails at {name} with status {status}")),
+        (status, ..) => Failure::unavailable(format!("{address} fails at {name} with status {status}")),
     }
 }
 
@@ -120,14 +121,10 @@ fn is_challenge(response: &Response) -> bool {
     response.status.as_u16() == 401 && response.headers.contains_key(WWW_AUTHENTICATE)
 }
 
-fn unavailable(message: String) -> Failure {
-    Failure::new(ErrorKind::Unavailable, message)
-}
-
 /// What is wrong with a token, as far as the vault's challenge tells: <https://learn.microsoft.com/azure/key-vault/general/authentication-requests-and-responses>
 ///
 /// It is compared, never followed: a vault must not tell where tokens are to be had.
-fn unaccepted(response: &Response, azure: &Azure) -> String {
+fn unaccepted(response: &Response, settings: &AzureSettings) -> String {
     let challenge = response.headers.get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let field = |name: &str| {
         let (_, rest) = challenge.split_once(&format!("{name}=\""))?;
@@ -135,13 +132,13 @@ fn unaccepted(response: &Response, azure: &Azure) -> String {
     };
     let wanted = field("authorization").or_else(|| field("authorization_uri"));
     let wanted = wanted.and_then(|uri| uri.rsplit('/').next()).filter(|tenant| is_guid(tenant));
-    let own = azure.settings.tenant.as_deref().filter(|tenant| is_guid(tenant));
+    let own = settings.tenant.as_deref().filter(|tenant| is_guid(tenant));
     if let (Some(wanted), Some(own)) = (wanted, own)
         && !wanted.eq_ignore_ascii_case(own)
     {
         return format!("it belongs to tenant {wanted}, and tenant is set to {own}");
     }
-    let scope = azure.settings.scope();
+    let scope = settings.scope();
     let resource = scope.strip_suffix(DEFAULT_SCOPE).unwrap_or(&scope);
     if field("resource").is_some_and(|wanted| wanted != resource) {
         return format!("it wants tokens for something else than {scope}: set scope");
@@ -149,10 +146,10 @@ fn unaccepted(response: &Response, azure: &Azure) -> String {
     "the token has ended, or is of another tenant: check tenant, and the clocks".to_owned()
 }
 
-fn who(azure: &Azure) -> String {
-    match (&azure.login.role, azure.settings.auth.method) {
+fn who(asked: Asked<'_>) -> String {
+    match (asked.role, asked.settings.auth.method) {
         (Some(role), _) => format!("the identity of client id {role:?}"),
-        (None, super::Method::ManagedIdentity) => "this machine's managed identity".to_owned(),
+        (None, Method::ManagedIdentity) => "this machine's managed identity".to_owned(),
         (None, _) => "this login".to_owned(),
     }
 }
@@ -166,48 +163,48 @@ fn missing_right(inner: &str) -> &'static str {
 }
 
 /// Why an authority gives no token.
-pub(super) fn login_failure(response: &Response, azure: &Azure, address: &dyn std::fmt::Display) -> Failure {
+pub(super) fn login_failure(response: &Response, asked: Asked<'_>) -> Failure {
     let Refusal { error, error_codes } = frame(&response.body).unwrap_or_default();
-    let method = azure.settings.auth.method.as_str();
+    let (address, method) = (asked.address, asked.settings.auth.method);
     match (response.status.as_u16(), error.as_str()) {
-        (429, _) => {
-            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
-            Failure::new(kind, format!("{address} asks for patience (429) at the login"))
-        }
+        (429, _) => Failure::throttled(response, format!("{address} asks for patience (429) at the login")),
         (400 | 401 | 403, "temporarily_unavailable") => {
-            unavailable(format!("{address} is overloaded and gives no login now"))
+            Failure::unavailable(format!("{address} is overloaded and gives no login now"))
         }
         (400 | 401 | 403, error) if is_error_code(error) => {
             let known = HINTS.iter().find(|(codes, _)| codes.iter().any(|code| error_codes.contains(code)));
             let hint = known.map_or("see its sign-in log", |(_, hint)| *hint);
-            let role = azure.login.role.as_ref().filter(|_| azure.settings.needs_role());
+            let role = asked.role.filter(|_| asked.settings.needs_role());
             let role = role.map(|role| format!(" as {role:?}")).unwrap_or_default();
             let code = error_codes.first().map(|code| format!(" (AADSTS{code})")).unwrap_or_default();
-            let message = format!("login by {method}{role} is refused{code}: {hint}");
-            Failure::new(ErrorKind::Denied, message)
+            Failure::denied(format!("login by {method}{role} is refused{code}: {hint}"))
         }
-        (status, _) => unavailable(format!("{address} fails at the login with status {status}: check authority")),
+        (status, _) => {
+            Failure::unavailable(format!("{address} fails at the login with status {status}: check authority"))
+        }
     }
 }
 
 /// Why a machine's metadata service gives no token:
 /// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling>
-pub(super) fn metadata_failure(response: &Response, azure: &Azure, address: &dyn std::fmt::Display) -> Failure {
+pub(super) fn metadata_failure(response: &Response, Asked { role, address, .. }: Asked<'_>) -> Failure {
     let Refusal { error, .. } = frame(&response.body).unwrap_or_default();
     match response.status.as_u16() {
         400 | 401 | 403 if is_error_code(&error) => {
-            let hint = match &azure.login.role {
+            let hint = match role {
                 Some(role) => format!("no managed identity of client id {role:?} is assigned to this machine"),
                 None => "this machine has no managed identity, or several, so that the role must name one".to_owned(),
             };
-            Failure::new(ErrorKind::Denied, format!("login by managed-identity is refused: {hint}"))
+            Failure::denied(format!("login by managed-identity is refused: {hint}"))
         }
         429 => {
-            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
-            Failure::new(kind, format!("{address} asks for patience (429): too many on this machine ask for tokens"))
+            let message = format!("{address} asks for patience (429): too many on this machine ask for tokens");
+            Failure::throttled(response, message)
         }
         // It says 404 while identities are being assigned, and 410 while it is updated.
-        404 | 410 => unavailable(format!("{address} has no token now: it is being updated, or is no metadata service")),
-        status => unavailable(format!("{address} fails at the login with status {status}")),
+        404 | 410 => {
+            Failure::unavailable(format!("{address} has no token now: it is being updated, or is no metadata service"))
+        }
+        status => Failure::unavailable(format!("{address} fails at the login with status {status}")),
     }
 }

@@ -1,19 +1,19 @@
-//! The client: reads.
+//! The store: reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hyper::Method as HttpMethod;
 use hyper::header::AUTHORIZATION;
-use hyper_util::client::proxy::matcher::Matcher;
-use serde::de::DeserializeOwned;
 
 use super::AzureSettings;
-use super::answer::{Bundle, Listed, Oddity, Page, State};
-use super::complaint::failure;
-use crate::provider::auth::bearer::{Bearer, BearerStore, Failure, Reach};
-use crate::provider::http::{Address, Call, Client, Limits, Response};
-use crate::provider::{ErrorKind, Login, ProviderError, Reading, Settings as _, Version};
+use super::api_types::{Listed, Oddity, Page, SecretBundle, State};
+use super::errors::failure;
+use super::login::Issuer;
+use crate::provider::http::{Call, Client, Failure, Reach, Response, bearer};
+use crate::provider::session::{LoggedIn, Outcome, Store, Token};
+use crate::provider::{Login, ProviderError, Reading, Settings as _, Version};
 use crate::reference::Request;
+use crate::secret::SecretValue;
 
 /// Spoken by every cloud; later ones bring nothing for secrets.
 const API_VERSION: &str = "7.4";
@@ -22,15 +22,16 @@ const API_VERSION: &str = "7.4";
 const PAGE: &str = "25";
 
 /// One vault, as one pod identity sees it.
+pub type Azure = LoggedIn<AzureStore>;
+
+/// What is a vault's own.
 #[derive(Debug)]
-pub struct Azure {
-    pub(super) settings: AzureSettings,
-    pub(super) login: Login,
-    pub(super) reach: Reach,
+pub struct AzureStore {
+    issuer: Issuer,
     client: Client,
-    session: Option<Bearer>,
+    token: Option<SecretValue>,
     /// Secrets whose versions this login may not list, or that have more than a page of them.
-    unlisted: BTreeSet<String>,
+    metadata_denied: BTreeSet<String>,
     /// When the version last seen of each secret was given its attributes.
     updated: BTreeMap<String, u64>,
 }
@@ -42,78 +43,58 @@ impl Azure {
     ///
     /// # Errors
     /// `Invalid` if a setting cannot be used.
-    pub fn connect(settings: &AzureSettings, login: Login, proxy: Matcher) -> Result<Self, ProviderError> {
-        Self::connect_with(settings, login, Limits::default(), proxy)
-    }
-
-    /// As [`Self::connect`], with other limits than the usual.
-    ///
-    /// # Errors
-    /// `Invalid` if a setting cannot be used.
-    pub fn connect_with(
-        settings: &AzureSettings,
-        login: Login,
-        limits: Limits,
-        proxy: Matcher,
-    ) -> Result<Self, ProviderError> {
-        settings.validate().map_err(|problem| ProviderError::new(ErrorKind::Invalid, problem))?;
-        let reach = Reach { ca: settings.ca.clone(), limits, proxy };
+    pub fn connect(settings: &AzureSettings, login: Login, reach: Reach) -> Result<Self, ProviderError> {
+        settings.validate().map_err(ProviderError::invalid)?;
+        let reach = reach.with_ca(settings.ca.as_deref());
         let client = reach.client(&settings.address)?;
-        Ok(Self {
-            settings: settings.clone(),
-            login,
-            reach,
-            client,
-            session: None,
-            unlisted: BTreeSet::new(),
-            updated: BTreeMap::new(),
-        })
+        let issuer = Issuer { settings: settings.clone(), login, reach };
+        let (metadata_denied, updated) = Default::default();
+        Ok(Self::new(AzureStore { issuer, client, token: None, metadata_denied, updated }))
     }
+}
 
-    pub(super) fn address(&self) -> &Address {
-        self.client.address()
-    }
+// === impl AzureStore ===
 
+impl AzureStore {
     async fn get(&self, path: String, query: &[(&str, &str)]) -> Result<Response, Failure> {
         let mut call = Call::new(HttpMethod::GET, path).query("api-version", API_VERSION);
         for (name, value) in query {
             call = call.query(name, value);
         }
-        if let Some(bearer) = &self.session {
-            call = call.header(AUTHORIZATION, bearer.header()?);
+        if let Some(token) = &self.token {
+            call = call.header(AUTHORIZATION, bearer(token, "the access token")?);
         }
         Ok(self.client.send(call).await?)
     }
 
     fn garbage(&self, what: &str) -> Failure {
-        let message = format!("{} answers {what} with something that is not a vault's JSON", self.address());
-        Failure::new(ErrorKind::Unavailable, message)
+        Failure::garbage(self.client.address(), what, "a vault's")
     }
 
-    fn parse<T: DeserializeOwned>(&self, response: &Response, what: &str) -> Result<T, Failure> {
-        serde_json::from_slice(&response.body).map_err(|_| self.garbage(what))
+    fn failure(&self, response: &Response, name: &str, version: Option<&str>) -> Failure {
+        failure(response, self.issuer.asked(self.client.address()), name, version)
     }
 
     /// The present version without its value; `None` if only a full read can tell.
-    async fn look(&mut self, name: &str) -> Result<Option<State>, Failure> {
-        if self.unlisted.contains(name) {
+    async fn check_version(&mut self, name: &str) -> Result<Option<State>, Failure> {
+        if self.metadata_denied.contains(name) {
             return Ok(None);
         }
         let response = self.get(format!("secrets/{name}/versions"), &[("maxresults", PAGE)]).await?;
         let listed = match response.status.as_u16() {
             200 => {
-                let page: Page = self.parse(&response, name)?;
-                page.present(name).ok_or_else(|| self.garbage(name))?
+                let page = response.parse::<Page>().and_then(|page| page.present(name));
+                page.ok_or_else(|| self.garbage(name))?
             }
             403 => Listed::OutOfReach,
             404 => Listed::Unclear,
-            _ => return Err(failure(&response, self, name, None)),
+            _ => return Err(self.failure(&response, name, None)),
         };
         Ok(match listed {
             Listed::Present(state) => Some(state),
             Listed::Unclear => None,
             Listed::OutOfReach => {
-                self.unlisted.insert(name.to_owned());
+                self.metadata_denied.insert(name.to_owned());
                 None
             }
         })
@@ -132,7 +113,7 @@ impl Azure {
         };
     }
 
-    async fn read_fully(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
+    async fn read_fully(&mut self, request: &Request, known: Option<&Version>) -> Outcome {
         let name = request.path.as_str();
         let path = match request.version() {
             Some(version) => format!("secrets/{name}/{version}"),
@@ -140,10 +121,10 @@ impl Azure {
         };
         let response = self.get(path, &[]).await?;
         if response.status.as_u16() != 200 {
-            return Err(failure(&response, self, name, request.version()));
+            return Err(self.failure(&response, name, request.version()));
         }
-        let bundle: Bundle = self.parse(&response, name)?;
-        let (answer, state, oddity) = bundle.into_answer(name).ok_or_else(|| self.garbage(name))?;
+        let bundle = response.parse::<SecretBundle>().and_then(|bundle| bundle.into_answer(name));
+        let (answer, state, oddity) = bundle.ok_or_else(|| self.garbage(name))?;
         if request.version().is_some_and(|pinned| pinned != state.version.0) {
             return Err(self.garbage(name));
         }
@@ -167,33 +148,26 @@ impl Azure {
                 "this version of the secret is not valid yet; the vault gives it out all the same"
             }
         };
-        tracing::warn!(provider = %self.login.provider, secret = name, version = %state.version, "{problem}");
+        tracing::warn!(provider = %self.issuer.login.provider, secret = name, version = %state.version, "{problem}");
     }
 }
 
-impl BearerStore for Azure {
-    fn held(&self) -> Option<&Bearer> {
-        self.session.as_ref()
+impl Store for AzureStore {
+    async fn log_in(&mut self) -> Result<Token, Failure> {
+        self.issuer.log_in().await
     }
 
-    fn hold(&mut self, bearer: Option<Bearer>) {
-        self.session = bearer;
+    fn use_token(&mut self, token: &SecretValue) {
+        self.token = Some(token.clone());
+        self.metadata_denied.clear();
     }
 
-    async fn log_in(&mut self) -> Result<Bearer, Failure> {
-        self.make_token().await
-    }
-
-    fn forget_denials(&mut self) {
-        self.unlisted.clear();
-    }
-
-    async fn read_one(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
+    async fn read_one(&mut self, request: &Request, known: Option<&Version>) -> Outcome {
         match (known, request.version()) {
             // A version's value never changes.
             (Some(known), Some(pinned)) if known.0 == pinned => return Ok(Reading::NotModified),
             (Some(_), None) => {
-                if let Some(state) = self.look(&request.path).await?
+                if let Some(state) = self.check_version(&request.path).await?
                     && self.is_held(&request.path, &state, known)
                 {
                     self.remember(&request.path, &state);

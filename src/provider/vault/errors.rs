@@ -6,8 +6,7 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::provider::http::{Failure, Response, Scope, frame, says};
-use crate::provider::{ErrorKind, ProviderError};
+use crate::provider::http::{Address, Failure, Response, Scope, frame};
 use crate::secret::SecretValue;
 
 /// What Vault puts around a refusal: a list of texts; around a version that is gone, what it was.
@@ -20,7 +19,7 @@ struct Frame {
 
 /// A refusal that is not Vault's own: something in front of it answers in its place, so that it tells nothing about what
 /// was asked for, and least of all that it does not exist.
-pub(super) fn foreign(response: &Response, address: &dyn std::fmt::Display, what: &str) -> Option<Failure> {
+pub(super) fn foreign(response: &Response, address: &Address, what: &str) -> Option<Failure> {
     let status = response.status;
     if !matches!(status.as_u16(), 400..=411) {
         return None;
@@ -28,24 +27,23 @@ pub(super) fn foreign(response: &Response, address: &dyn std::fmt::Display, what
     let is_own = frame::<Frame>(&response.body)
         .is_some_and(|frame| frame.errors.is_some() || (frame.request_id.is_some() && frame.renewable.is_some()));
     (!is_own).then(|| {
-        let message = format!(
+        Failure::unavailable(format!(
             "{address} answers {what} with a {} that is not Vault's: check address, and what stands in front of Vault",
             status.as_u16()
-        );
-        Failure::new(ErrorKind::Unavailable, message)
+        ))
     })
 }
 
 /// What a status means that has nothing to do with what was asked for; `address` and `what` name the call.
 ///
 /// <https://developer.hashicorp.com/vault/api-docs#http-status-codes>
-pub(super) fn store_failure(response: &Response, address: &dyn std::fmt::Display, what: &str) -> Failure {
-    let sealed = says(&response.body, "sealed");
-    let inactive = says(&response.body, "not active") || says(&response.body, "no active");
+pub(super) fn store_failure(response: &Response, address: &Address, what: &str) -> Failure {
+    let sealed = response.contains("sealed");
+    let inactive = response.contains("not active") || response.contains("no active");
     let (scope, problem) = match response.status.as_u16() {
         429 => {
-            let kind = ErrorKind::Throttled { retry_after: response.retry_after };
-            return Failure::new(kind, format!("{address} asks for patience (429) at {what}: a quota is used up"));
+            let message = format!("{address} asks for patience (429) at {what}: a quota is used up");
+            return Failure::throttled(response, message);
         }
         412 => (Scope::Call, "has not yet replicated what this login needs (412)"),
         472 | 473 => (Scope::Store, "is a standby that does not answer reads: set an address of the active node"),
@@ -60,7 +58,7 @@ pub(super) fn store_failure(response: &Response, address: &dyn std::fmt::Display
     } else {
         format!("{address} {problem}")
     };
-    Failure { scope, error: ProviderError::new(ErrorKind::Unavailable, message) }
+    Failure::unavailable(message).with(scope)
 }
 
 /// `OpenBao`'s words for a namespace that it does not have.
@@ -69,30 +67,30 @@ pub(super) const NO_NAMESPACE: &str = "namespace not found";
 /// Why a login was refused, told as what an administrator can check.
 pub(super) fn login_refused(response: &Response, mount: &str, role: Option<&str>) -> Failure {
     let role = role.map_or_else(|| "the default role".to_owned(), |role| format!("role {role:?}"));
-    let says = |words| says(&response.body, words);
-    if says("fetching keys") {
+    let has = |words| response.contains(words);
+    if has("fetching keys") {
         let message =
             format!("login at auth/{mount} is not possible now: Vault cannot fetch the keys that sign tokens");
-        return Failure::new(ErrorKind::Unavailable, message);
+        return Failure::unavailable(message);
     }
-    let hint = if says(NO_NAMESPACE) {
+    let hint = if has(NO_NAMESPACE) {
         "there is no such namespace: check the provider's namespace".to_owned()
-    } else if says("invalid role name") || says("could not be found") {
+    } else if has("invalid role name") || has("could not be found") {
         "there is no such role there".to_owned()
-    } else if says("service account name not authorized") {
+    } else if has("service account name not authorized") {
         "the role is not bound to this pod's service account".to_owned()
-    } else if says("namespace not authorized") {
+    } else if has("namespace not authorized") {
         "the role is not bound to this pod's namespace".to_owned()
-    } else if says("audience") {
+    } else if has("audience") {
         "the token has another audience than the role wants: make the role's audience and the provider's the same"
             .to_owned()
-    } else if says("token is expired") || says("(exp)") {
+    } else if has("token is expired") || has("(exp)") {
         "the token has expired: check the clocks".to_owned()
-    } else if says("(sub)") || says("error validating claims") {
+    } else if has("(sub)") || has("error validating claims") {
         "the role is not bound to this pod's service account (subject or claims)".to_owned()
-    } else if says("could not load") {
+    } else if has("could not load") {
         format!("auth/{mount} is not configured")
-    } else if says("invalid role or secret id") {
+    } else if has("invalid role or secret id") {
         "the role id or the secret id is wrong, or used up".to_owned()
     } else {
         format!(
@@ -100,7 +98,7 @@ pub(super) fn login_refused(response: &Response, mount: &str, role: Option<&str>
              account and namespace, and that it wants this provider's audience"
         )
     };
-    Failure::new(ErrorKind::Denied, format!("login at auth/{mount} as {role} is refused: {hint}"))
+    Failure::denied(format!("login at auth/{mount} as {role} is refused: {hint}"))
 }
 
 /// Whether a login with this status was refused, rather than not dealt with.

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use crate::provider::ErrorKind;
-use crate::provider::http::{self, Failure, Response, Scope};
+use crate::provider::http::{Failure, Response, Scope, contains_ignore_case, frame};
 
 /// An error's frame, as both services write it; also an entry in a batch's list of errors.
 #[derive(Deserialize)]
@@ -18,7 +18,7 @@ struct Frame {
 }
 
 /// A refusal: the error's name, and the text it may be searched in.
-pub(super) struct Complaint<'a> {
+pub(super) struct Refusal<'a> {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) text: &'a [u8],
@@ -51,23 +51,23 @@ impl Failure {
     }
 }
 
-// === impl Complaint ===
+// === impl Refusal ===
 
-impl<'a> Complaint<'a> {
+impl<'a> Refusal<'a> {
     /// A whole answer that is a refusal.
     ///
     /// <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html#operation-error-serialization>
     pub(super) fn of(response: &'a Response) -> Self {
         let header = response.headers.get("x-amzn-errortype").and_then(|value| value.to_str().ok());
-        let frame = || http::frame::<Frame>(&response.body).map(|frame| frame.kind);
+        let frame = || frame::<Frame>(&response.body).map(|frame| frame.kind);
         let code = header.map(str::to_owned).or_else(frame).unwrap_or_default();
         // Before it there may be a namespace, behind it an address.
         let code = code.split(':').next().and_then(|code| code.rsplit('#').next()).unwrap_or_default().to_owned();
         Self { status: response.status.as_u16(), code, text: &response.body, retry_after: response.retry_after }
     }
 
-    fn says(&self, words: &str) -> bool {
-        http::says(self.text, words)
+    fn contains(&self, words: &str) -> bool {
+        contains_ignore_case(self.text, words)
     }
 
     /// What the refusal means.
@@ -101,7 +101,7 @@ impl<'a> Complaint<'a> {
             "ResourceNotFoundException" | "ParameterNotFound" | "ParameterVersionNotFound" => {
                 call(ErrorKind::NotFound, format!("{what} does not exist"))
             }
-            "InvalidRequestException" if self.says("marked for deletion") || self.says("marked deleted") => {
+            "InvalidRequestException" if self.contains("marked for deletion") || self.contains("marked deleted") => {
                 call(ErrorKind::NotFound, format!("{what} is marked for deletion"))
             }
             "InvalidRequestException" | "InvalidParameterException" | "ValidationException" => {
@@ -136,12 +136,12 @@ impl<'a> Complaint<'a> {
     /// The signature says who calls: AWS does not know them, or not any more, or not at this hour.
     fn unknown_caller(&self, who: &str) -> Failure {
         let is_skewed = matches!(self.code.as_str(), "RequestTimeTooSkewed" | "RequestExpired")
-            || self.says("signature expired")
-            || self.says("signature not yet current");
+            || self.contains("signature expired")
+            || self.contains("signature not yet current");
         if is_skewed {
             let message =
                 "AWS refuses a signature of this time: the machine's clock is wrong by more than five minutes";
-            return Failure::new(ErrorKind::Denied, message).with(Scope::Store);
+            return Failure::denied(message).with(Scope::Store);
         }
         let problem = match self.code.as_str() {
             "ExpiredTokenException" | "ExpiredToken" => "have expired",
@@ -151,11 +151,11 @@ impl<'a> Complaint<'a> {
             _ => "are unknown to AWS: the access key was deleted, or is of another partition or region",
         };
         let whose = if who.contains("credentials") { who.to_owned() } else { format!("the credentials of {who}") };
-        Failure::new(ErrorKind::Denied, format!("{whose} {problem}")).with(Scope::Session)
+        Failure::denied(format!("{whose} {problem}")).with(Scope::Login)
     }
 
     fn denied(&self, Asked { action, what, who, .. }: Asked<'_>) -> String {
-        if self.says("kms:") || self.says("ciphertext") || self.says("access to kms") {
+        if self.contains("kms:") || self.contains("ciphertext") || self.contains("access to kms") {
             return format!("{what} is denied to {who}: it lacks kms:Decrypt on its KMS key");
         }
         format!("{what} is denied to {who}: it lacks {action} on it")
@@ -178,9 +178,9 @@ mod tests {
             ),
             (role, "ExpiredTokenException", &format!("the credentials of {role} have expired")),
         ] {
-            let complaint = Complaint { status: 403, code: code.to_owned(), text: b"", retry_after: None };
+            let refusal = Refusal { status: 403, code: code.to_owned(), text: b"", retry_after: None };
             let asked = Asked { action: "ssm:GetParameters", what: "parameter /x", who, address: &"https://aws" };
-            let failure = complaint.explain(asked);
+            let failure = refusal.explain(asked);
             assert!(failure.error.message.starts_with(told), "{failure}");
         }
     }

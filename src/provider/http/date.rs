@@ -2,26 +2,21 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::{Rfc2822, Rfc3339};
+
 /// Milliseconds since 1970 of `2026-01-31T05:31:56.123Z` (RFC 3339, in UTC).
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(str::parse::<u64>);
-    let (year, month, day) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
-    let millis = fraction.get(..3).unwrap_or(fraction).parse::<u64>().ok()?;
-    let scale = [100, 10, 1].get(fraction.len().min(3).checked_sub(1)?)?;
-    Some((days(year, month, day)? * 86_400 + seconds(time)?) * 1000 + millis * scale)
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|_| text.ends_with('Z'))?;
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
 /// Seconds since 1970 of `Sat, 21 Nov 2026 10:59:46 GMT` (RFC 9110, 5.6.7).
 #[must_use]
 pub fn parse_http_date(text: &str) -> Option<u64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let mut words = text.strip_suffix(" GMT")?.split_once(", ")?.1.split(' ');
-    let (day, month, year) = (words.next()?.parse().ok()?, words.next()?, words.next()?.parse().ok()?);
-    let month = MONTHS.find(month).filter(|at| at % 3 == 0 && month.len() == 3)? / 3 + 1;
-    Some(days(year, u64::try_from(month).ok()?, day)? * 86_400 + seconds(words.next()?)?)
+    let at = OffsetDateTime::parse(text, &Rfc2822).ok().filter(|_| text.ends_with(" GMT"))?;
+    u64::try_from(at.unix_timestamp()).ok()
 }
 
 /// Milliseconds since 1970, by this machine's clock.
@@ -29,24 +24,6 @@ pub fn parse_http_date(text: &str) -> Option<u64> {
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Of `10:59:46`.
-fn seconds(time: &str) -> Option<u64> {
-    let mut parts = time.splitn(3, ':').map(str::parse::<u64>);
-    let (hour, minute, second) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
-    (hour < 24 && minute < 60 && second < 61).then_some(hour * 3600 + minute * 60 + second)
-}
-
-/// Days since 1970 in the Gregorian calendar, whose year is reckoned from March so that leap days come last
-/// (<https://howardhinnant.github.io/date_algorithms.html#days_from_civil>).
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let in_year = (153 * month + 2) / 5 + day - 1;
-    Some(year * 365 + year / 4 - year / 100 + year / 400 + in_year - 719_468)
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::is_number;
-use crate::provider::auth::bearer::Bearer;
 use crate::provider::auth::oauth::Whole;
-use crate::provider::http::Response;
-use crate::provider::{Answer, Version, time};
+use crate::provider::http::{Response, date};
+use crate::provider::session::{Renewal, Token};
+use crate::provider::{Answer, Version};
 use crate::secret::{SecretTree, SecretValue};
 
 /// Castagnoli's; payloads are small, so that a table would cost more memory than it saves time.
@@ -36,7 +36,7 @@ struct Payload {
 
 /// A version without its value (`SecretVersion`).
 #[derive(Deserialize)]
-pub(super) struct Look {
+pub(super) struct VersionState {
     name: String,
     #[serde(default)]
     state: String,
@@ -82,9 +82,9 @@ fn decode(data: &SecretValue) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
-// === impl Look ===
+// === impl VersionState ===
 
-impl Look {
+impl VersionState {
     /// The version, if a read would answer it; the error is whether it is garbage.
     pub(super) fn version(&self, path: &str) -> Result<Option<Version>, Damage> {
         let version = version_of(&self.name, path).ok_or(Damage::Garbage)?;
@@ -102,12 +102,13 @@ fn version_of(name: &str, path: &str) -> Option<Version> {
 }
 
 /// A service account's token. Its end is a point in time, measured by the clock of who wrote it.
-pub(super) fn parse_impersonation(response: &Response) -> Option<Bearer> {
+pub(super) fn parse_impersonation(response: &Response) -> Option<Token> {
     let Impersonation { access_token, expire_time } = serde_json::from_slice(&response.body).ok()?;
-    let ends = time::parse_rfc3339(&expire_time)? / 1000;
-    let date = response.headers.get(hyper::header::DATE).and_then(|value| time::parse_http_date(value.to_str().ok()?));
-    let now = date.unwrap_or_else(|| time::now() / 1000);
-    (!access_token.is_empty()).then(|| Bearer::new(access_token, Some(Duration::from_secs(ends.saturating_sub(now)))))
+    let ends = date::parse_rfc3339(&expire_time)? / 1000;
+    let sent = response.headers.get(hyper::header::DATE).and_then(|value| date::parse_http_date(value.to_str().ok()?));
+    let now = sent.unwrap_or_else(|| date::now() / 1000);
+    let life = Duration::from_secs(ends.saturating_sub(now));
+    (!access_token.is_empty()).then(|| Token::new(access_token, Some(life), Renewal::Never))
 }
 
 #[cfg(test)]
@@ -150,7 +151,7 @@ mod tests {
     fn only_an_enabled_version_is_present() {
         for (state, found) in [("ENABLED", Some(Version("7".to_owned()))), ("DISABLED", None), ("DESTROYED", None)] {
             let json = format!(r#"{{"name":"projects/1/secrets/db/versions/7","state":"{state}"}}"#);
-            assert_eq!(serde_json::from_str::<Look>(&json).unwrap().version(PATH), Ok(found), "{state}");
+            assert_eq!(serde_json::from_str::<VersionState>(&json).unwrap().version(PATH), Ok(found), "{state}");
         }
     }
 }

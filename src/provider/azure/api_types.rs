@@ -10,7 +10,7 @@ use crate::secret::{SecretTree, SecretValue};
 
 /// A secret's version with its value (`SecretBundle`).
 #[derive(Deserialize)]
-pub(super) struct Bundle {
+pub(super) struct SecretBundle {
     value: SecretValue,
     /// `https://<vault>/secrets/<name>/<version>`.
     id: String,
@@ -75,9 +75,9 @@ pub(super) enum Oddity {
     Expired,
 }
 
-// === impl Bundle ===
+// === impl SecretBundle ===
 
-impl Bundle {
+impl SecretBundle {
     /// The values and the state; `None` if this is no version of that secret.
     pub(super) fn into_answer(self, name: &str) -> Option<(Answer, State, Option<Oddity>)> {
         let version = version_of(&self.id, name)?;
@@ -175,7 +175,7 @@ mod tests {
         ] {
             let json = serde_json::json!({"value": "canary", "attributes": attributes,
                 "id": format!("https://v.vault.azure.net/secrets/Db/{}", OLD.to_ascii_uppercase())});
-            let bundle: Bundle = serde_json::from_value(json).unwrap();
+            let bundle: SecretBundle = serde_json::from_value(json).unwrap();
             let (answer, state, found) = bundle.into_answer("db").unwrap();
             assert_eq!(
                 (&state.version.0, &answer.version, found),
@@ -193,7 +193,8 @@ mod tests {
             format!("https://v.vault.azure.net/keys/db/{OLD}"),
             "canary".to_owned(),
         ] {
-            let bundle: Bundle = serde_json::from_value(serde_json::json!({"value": "canary", "id": id})).unwrap();
+            let bundle: SecretBundle =
+                serde_json::from_value(serde_json::json!({"value": "canary", "id": id})).unwrap();
             assert!(bundle.into_answer("db").is_none(), "{id}");
         }
     }

@@ -2,19 +2,17 @@
 
 use hyper::Method as HttpMethod;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use zeroize::Zeroizing;
 
 use super::adc::{self, Credentials, External, ServiceAccount, User};
-use super::answer::parse_impersonation;
+use super::api_types::parse_impersonation;
 use super::assertion::Assertion;
-use super::complaint::{impersonation_failure, metadata_failure, no_token, token_failure};
-use super::{Gcp, Method};
-use crate::provider::auth::bearer::{Bearer, Failure};
-use crate::provider::auth::oauth::{FORM, form, parse_token};
-use crate::provider::http::Call;
-use crate::provider::{ErrorKind, auth};
+use super::errors::{Asked, impersonation_failure, metadata_failure, token_failure};
+use super::{GcpSettings, Method};
+use crate::provider::auth::oauth::{no_token, parse_token};
+use crate::provider::http::{Address, Call, Failure, Reach, bearer};
+use crate::provider::session::Token;
+use crate::provider::{Login, auth};
 use crate::secret::SecretValue;
-use crate::sentence::Sentence;
 
 /// What tokens are asked for; IAM says what they are good for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -44,11 +42,26 @@ struct Exchange<'a> {
     subject_token: &'a SecretValue,
 }
 
-// === impl Gcp ===
+/// Who logs in, and how.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    pub(super) settings: GcpSettings,
+    pub(super) login: Login,
+    pub(super) reach: Reach,
+    /// Who pays for the requests of the person who is logged in.
+    pub(super) quota_project: Option<String>,
+}
 
-impl Gcp {
+// === impl Issuer ===
+
+impl Issuer {
+    /// For messages about a call to that address.
+    pub(super) fn asked<'a>(&'a self, address: &'a Address) -> Asked<'a> {
+        Asked { method: self.settings.auth.method, role: self.login.role.as_deref(), address }
+    }
+
     /// Logs in, whatever login is held.
-    pub(super) async fn make_token(&mut self) -> Result<Bearer, Failure> {
+    pub(super) async fn log_in(&mut self) -> Result<Token, Failure> {
         let (first, as_whom) = match self.settings.auth.method {
             Method::WorkloadIdentityFederation => (self.by_federation().await?, None),
             Method::Metadata => (self.by_metadata().await?, None),
@@ -58,67 +71,63 @@ impl Gcp {
             Some(role) => Some(self.impersonation_url(role)?),
             None => as_whom,
         };
-        let bearer = match as_whom {
+        let token = match as_whom {
             Some(url) => self.impersonate(&url, &first).await?,
             None => first,
         };
-        tracing::info!(provider = %self.login.provider, method = self.settings.auth.method.as_str(),
-            life_seconds = bearer.life().map(|life| life.as_secs()), "logged in to Google");
-        Ok(bearer)
+        tracing::info!(provider = %self.login.provider, method = self.settings.auth.method.to_string(),
+            life_seconds = token.life().map(|life| life.as_secs()), "logged in to Google");
+        Ok(token)
     }
 
     /// <https://cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token>
-    async fn by_federation(&self) -> Result<Bearer, Failure> {
+    async fn by_federation(&self) -> Result<Token, Failure> {
         let settings = &self.settings.auth;
-        let jwt = match &settings.token_file {
-            Some(file) => auth::secret_file(file, "JWT")?,
-            None => auth::projected_token(&self.login.token_file)?,
-        };
-        let audience = settings.audience.as_ref().ok_or_else(|| invalid("auth.audience is missing"))?;
+        let jwt = auth::proof(&self.login, settings.token_file.as_deref())?;
+        let audience = settings.audience.as_ref().ok_or_else(|| Failure::invalid("auth.audience is missing"))?;
         let url = settings.token_url.as_deref().unwrap_or(STS);
         let audience = audience.resource();
         self.exchange(&Exchange { url, audience, subject_token_type: JWT, subject_token: &jwt }).await
     }
 
     /// The first token, and whose the second shall be.
-    async fn by_file(&mut self) -> Result<(Bearer, Option<String>), Failure> {
+    async fn by_file(&mut self) -> Result<(Token, Option<String>), Failure> {
         let credentials = adc::load(self.settings.auth.file.as_deref())?;
         self.quota_project = None;
         Ok(match credentials {
             Credentials::ServiceAccount(account) => (self.by_key(&account).await?, None),
             Credentials::User(user) => {
-                let bearer = self.by_refresh_token(&user).await?;
+                let token = self.by_refresh_token(&user).await?;
                 self.quota_project = user.quota_project_id;
-                (bearer, None)
+                (token, None)
             }
             Credentials::External(external) => {
-                let bearer = self.by_external(&external).await?;
-                (bearer, external.service_account_impersonation_url)
+                (self.by_external(&external).await?, external.service_account_impersonation_url)
             }
         })
     }
 
-    async fn by_external(&self, external: &External) -> Result<Bearer, Failure> {
+    async fn by_external(&self, external: &External) -> Result<Token, Failure> {
         let url = self.settings.auth.token_url.as_deref().unwrap_or(&external.token_url);
         let subject_token = external.subject_token()?;
         let (audience, subject_token_type) = (external.audience.as_str(), external.subject_token_type.as_str());
         self.exchange(&Exchange { url, audience, subject_token_type, subject_token: &subject_token }).await
     }
 
-    async fn exchange(&self, exchange: &Exchange<'_>) -> Result<Bearer, Failure> {
-        let body = form(&[
+    async fn exchange(&self, exchange: &Exchange<'_>) -> Result<Token, Failure> {
+        let form = [
             ("grant_type", TOKEN_EXCHANGE),
             ("audience", exchange.audience),
             ("scope", SCOPE),
             ("requested_token_type", ACCESS_TOKEN),
             ("subject_token_type", exchange.subject_token_type),
             ("subject_token", auth::text(exchange.subject_token, "JWT")?),
-        ]);
-        self.ask(exchange.url, body).await
+        ];
+        self.ask(exchange.url, &form).await
     }
 
     /// <https://developers.google.com/identity/protocols/oauth2/service-account#httprest>
-    async fn by_key(&self, account: &ServiceAccount) -> Result<Bearer, Failure> {
+    async fn by_key(&self, account: &ServiceAccount) -> Result<Token, Failure> {
         let file_url = account.token_uri.as_deref();
         let url = self.settings.auth.token_url.as_deref().or(file_url).unwrap_or(OAUTH);
         let assertion = Assertion {
@@ -128,36 +137,36 @@ impl Gcp {
             audience: file_url.unwrap_or(url),
         };
         let jwt = assertion.sign(&account.private_key)?;
-        self.ask(url, form(&[("grant_type", JWT_GRANT), ("assertion", auth::text(&jwt, "JWT")?)])).await
+        self.ask(url, &[("grant_type", JWT_GRANT), ("assertion", auth::text(&jwt, "JWT")?)]).await
     }
 
     /// RFC 6749, 6.
-    async fn by_refresh_token(&self, user: &User) -> Result<Bearer, Failure> {
-        let body = form(&[
-            ("client_id", &user.client_id),
+    async fn by_refresh_token(&self, user: &User) -> Result<Token, Failure> {
+        let form = [
+            ("client_id", user.client_id.as_str()),
             ("client_secret", auth::text(&user.client_secret, "client_secret")?),
             ("refresh_token", auth::text(&user.refresh_token, "refresh_token")?),
             ("grant_type", "refresh_token"),
-        ]);
-        self.ask(self.settings.auth.token_url.as_deref().unwrap_or(OAUTH), body).await
+        ];
+        self.ask(self.settings.auth.token_url.as_deref().unwrap_or(OAUTH), &form).await
     }
 
-    async fn ask(&self, url: &str, body: Zeroizing<Vec<u8>>) -> Result<Bearer, Failure> {
+    async fn ask(&self, url: &str, form: &[(&str, &str)]) -> Result<Token, Failure> {
         let (client, path) = self.reach.endpoint(url)?;
-        let response = client.send(Call::new(HttpMethod::POST, path).body(body, FORM)).await?;
+        let response = client.send(Call::new(HttpMethod::POST, path).form(form)).await?;
         match response.status.as_u16() {
-            200 => parse_token(&response.body).ok_or_else(|| no_token(client.address())),
-            _ => Err(token_failure(&response, self, client.address())),
+            200 => parse_token(&response, client.address()),
+            _ => Err(token_failure(&response, self.asked(client.address()))),
         }
     }
 
     /// <https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys>
-    async fn by_metadata(&self) -> Result<Bearer, Failure> {
+    async fn by_metadata(&self) -> Result<Token, Failure> {
         let client = match (&self.settings.auth.metadata, auth::environment(METADATA_VARIABLE)) {
             (Some(address), _) => self.reach.client(address)?,
             (None, Some(host)) if host.expose() != METADATA_NAME.as_bytes() => {
                 let address = format!("http://{}", auth::text(&host, METADATA_VARIABLE)?);
-                let of_variable = |problem| invalid(format!("{METADATA_VARIABLE}: {problem}"));
+                let of_variable = |problem| Failure::invalid(format!("{METADATA_VARIABLE}: {problem}"));
                 self.reach.client(&address).map_err(of_variable)?
             }
             (None, _) => self.reach.client(METADATA)?,
@@ -168,22 +177,21 @@ impl Gcp {
         // Whoever answers without it is another machine in between.
         let is_google = response.headers.get(METADATA_FLAVOR).is_some_and(|flavor| flavor == "Google");
         match response.status.as_u16() {
-            200 if is_google => parse_token(&response.body).ok_or_else(|| no_token(client.address())),
+            200 if is_google => parse_token(&response, client.address()),
             _ => Err(metadata_failure(&response, is_google, client.address())),
         }
     }
 
     /// <https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/generateAccessToken>
-    async fn impersonate(&self, url: &str, first: &Bearer) -> Result<Bearer, Failure> {
+    async fn impersonate(&self, url: &str, first: &Token) -> Result<Token, Failure> {
         let (client, path) = self.reach.endpoint(url)?;
-        let body = format!(r#"{{"scope":["{SCOPE}"],"lifetime":"3600s"}}"#);
         let call = Call::new(HttpMethod::POST, path)
-            .header(AUTHORIZATION, first.header()?)
-            .json(Zeroizing::new(body.into_bytes()));
+            .header(AUTHORIZATION, bearer(&first.value, "the access token")?)
+            .json(&serde_json::json!({"scope": [SCOPE], "lifetime": "3600s"}));
         let response = client.send(call).await?;
         match response.status.as_u16() {
             200 => parse_impersonation(&response).ok_or_else(|| no_token(client.address())),
-            _ => Err(impersonation_failure(&response, self, client.address())),
+            _ => Err(impersonation_failure(&response, self.asked(client.address()))),
         }
     }
 
@@ -194,13 +202,9 @@ impl Gcp {
             let message = format!(
                 "role {role:?} is no service account: write its address, <name>@<project>.iam.gserviceaccount.com"
             );
-            return Err(invalid(message));
+            return Err(Failure::invalid(message));
         }
         let base = self.settings.auth.impersonation_url.as_deref().unwrap_or(IMPERSONATION).trim_end_matches('/');
         Ok(format!("{base}/v1/projects/-/serviceAccounts/{role}:generateAccessToken"))
     }
-}
-
-fn invalid(message: impl Into<Sentence>) -> Failure {
-    Failure::new(ErrorKind::Invalid, message)
 }

@@ -1,7 +1,6 @@
 //! What Infisical's JSON says, read straight into the types that keep secrets.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use aws_lc_rs::{digest, hmac};
 use serde::Deserialize;
@@ -175,11 +174,8 @@ impl Document {
             }
             entries.insert(name, tree);
         }
-        let versions = versions.finish().as_ref().iter().take(VERSION_BYTES).fold(String::new(), |mut hex, byte| {
-            // Writing into a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
+        let mut versions = hex::encode(versions.finish());
+        versions.truncate(2 * VERSION_BYTES);
         Self { tree: SecretTree::Map(entries), versions, content: content.sign().as_ref().to_vec() }
     }
 }

@@ -1,0 +1,494 @@
+//! Logging in and staying so, the same for every store: [`LoggedIn`] makes a [`Provider`] of what is a [`Store`]'s own.
+//!
+//! It logs in before the first read, once more in a batch if the store refuses, renews a login or replaces it before it
+//! ends, hands it on, and asks a store that is down no further.
+
+use std::future::{Future, ready};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::http::{Failure, Scope};
+use super::{
+    Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version, no_leases,
+};
+use crate::reference::Request;
+use crate::secret::SecretValue;
+
+/// What a login brought: a token, or what takes its place, and its life.
+#[derive(Debug, Clone)]
+pub struct Token {
+    /// What calls are made with.
+    pub value: SecretValue,
+    /// `None` for ever, for as long as nobody says, or beyond what a clock can tell.
+    ends: Option<Instant>,
+    /// The longest life it was ever given at once.
+    granted: Duration,
+    renewal: Renewal,
+}
+
+/// Whether a login can be renewed.
+#[derive(Debug, Clone, Copy)]
+pub enum Renewal {
+    /// Not, or nobody knows.
+    Never,
+    /// So long as it does not pass this point.
+    Until(Instant),
+    /// As often as one likes.
+    Always,
+}
+
+/// What a login is still good for whose right was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Worth {
+    /// Nothing, or as much as another.
+    Nothing,
+    /// It is alive, and leases hang on it: it is given up only if another one sees more.
+    Alive,
+    /// It is alive, and another would be the same.
+    Only,
+}
+
+/// What came of one request.
+pub type Outcome = Result<Reading, Failure>;
+
+/// What is one store's own: how to log in, to read and to understand. A store keeps the token that it was told to use,
+/// and knows nothing of when that ends.
+///
+/// One of [`Store::read_one`] and [`Store::read_batch`] is written by each store; the other comes of it.
+pub trait Store: Send + Sized {
+    /// Whether leases hang on logins, so that one which is alive is kept unless another sees more. Denials are then
+    /// tried again when all else is read.
+    const KEEPS_LOGINS: bool = false;
+
+    /// Logs in, whatever login is held.
+    fn log_in(&mut self) -> impl Future<Output = Result<Token, Failure>> + Send;
+
+    /// From now on, calls are made with this token. What was denied to another one may be allowed to it.
+    fn use_token(&mut self, token: &SecretValue);
+
+    /// Reads one request.
+    fn read_one(&mut self, request: &Request, known: Option<&Version>) -> impl Future<Output = Outcome> + Send {
+        let known = known.map(|version| (request.clone(), version.clone())).into_iter().collect();
+        async move { self.read_batch(&[request], &known).await.pop().unwrap_or_else(unanswered) }
+    }
+
+    /// Reads some requests; answers stand in their order. It may stop behind a refusal that another login may change:
+    /// the rest is then asked for again.
+    fn read_batch(&mut self, requests: &[&Request], known: &Known) -> impl Future<Output = Vec<Outcome>> + Send {
+        one_by_one(self, requests, known)
+    }
+
+    /// Renews a login; `None` if the store does not want to.
+    fn renew(&mut self, _token: &Token) -> impl Future<Output = Result<Option<Token>, Failure>> + Send {
+        ready(Ok(None))
+    }
+
+    /// What the login held is good for after a refusal.
+    fn worth(&mut self, _token: &Token) -> impl Future<Output = Result<Worth, Failure>> + Send {
+        ready(Ok(Worth::Nothing))
+    }
+
+    /// Ends a login of our own making. Where it cannot be ended, it lives until its end, whoever lets go of it.
+    fn end(&mut self, _token: &SecretValue) -> impl Future<Output = Result<(), Failure>> + Send {
+        ready(Ok(()))
+    }
+
+    /// A login that another process made; `None` if it is none of this store's.
+    fn resume(&self, token: Token) -> Option<Token> {
+        Some(token)
+    }
+
+    /// See [`Provider::renew`].
+    fn renew_lease(&mut self, _lease: &Lease) -> impl Future<Output = Result<Lease, Failure>> + Send {
+        ready(no_leases().map_err(Failure::from))
+    }
+
+    /// See [`Provider::revoke`].
+    fn revoke_lease(&mut self, _lease: &Lease) -> impl Future<Output = Result<(), Failure>> + Send {
+        ready(no_leases().map_err(Failure::from))
+    }
+
+    /// See [`Provider::leases_outlive_logins`].
+    fn leases_outlive_logins(&self) -> bool {
+        false
+    }
+
+    /// See [`Provider::changed`].
+    fn changed(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// See [`Provider::pace`].
+    fn pace(&self) -> Option<Duration> {
+        None
+    }
+}
+
+/// Tells when a store is down: nothing more is asked of it in this batch.
+#[derive(Debug, Default)]
+pub struct Health {
+    was_silent: bool,
+}
+
+/// A store, and the login held there.
+#[derive(Debug)]
+pub struct LoggedIn<S> {
+    store: S,
+    token: Option<Token>,
+    /// A read has replaced the login, and the source was not told yet.
+    is_replaced: bool,
+}
+
+/// A login in whose place another one is tried.
+#[derive(Debug)]
+struct Kept {
+    token: Token,
+    was_replaced: bool,
+    /// How many requests it was refused.
+    refusals: usize,
+}
+
+/// What is to become of a lease.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Renew,
+    Revoke,
+}
+
+/// A renewal that brings less than this part of what a login brought is near the login's maximum: log in anew.
+const WORTHWHILE_PART: u32 = 3;
+
+/// Reads one request after the other over one connection, until the store is down.
+async fn one_by_one<S: Store>(store: &mut S, requests: &[&Request], known: &Known) -> Vec<Outcome> {
+    let mut health = Health::default();
+    let mut outcomes = Vec::with_capacity(requests.len());
+    for request in requests {
+        let outcome = store.read_one(request, known.get(request)).await;
+        let is_down = health.is_down_after(outcome.as_ref().err());
+        let is_refused = is_refusal(&outcome) && !S::KEEPS_LOGINS;
+        outcomes.push(outcome);
+        if is_refused {
+            break;
+        }
+        if is_down {
+            let last = outcomes.last().cloned();
+            outcomes.extend(last.into_iter().cycle().take(requests.len() - outcomes.len()));
+            break;
+        }
+    }
+    outcomes
+}
+
+/// Whether another login may change it.
+fn is_refusal(outcome: &Outcome) -> bool {
+    matches!(outcome, Err(Failure { scope: Scope::Right | Scope::Login, .. }))
+}
+
+fn is_refused(outcome: &Option<Outcome>) -> bool {
+    outcome.as_ref().is_some_and(is_refusal)
+}
+
+fn unanswered() -> Outcome {
+    Err(Failure::unavailable("the store left it unanswered"))
+}
+
+// === impl Token ===
+
+impl Token {
+    /// A token that lives so long from now on.
+    #[must_use]
+    pub fn new(value: SecretValue, life: Option<Duration>, renewal: Renewal) -> Self {
+        Self::since(Instant::now(), value, life, renewal)
+    }
+
+    /// A token that lives so long from `start` on.
+    #[must_use]
+    pub fn since(start: Instant, value: SecretValue, life: Option<Duration>, renewal: Renewal) -> Self {
+        let ends = life.and_then(|life| start.checked_add(life));
+        Self { value, ends, granted: life.unwrap_or_default(), renewal }
+    }
+
+    /// The same, renewed in that way.
+    #[must_use]
+    pub fn with(self, renewal: Renewal) -> Self {
+        Self { renewal, ..self }
+    }
+
+    /// What is left of its life.
+    #[must_use]
+    pub fn life(&self) -> Option<Duration> {
+        self.ends.map(|ends| ends.saturating_duration_since(Instant::now()))
+    }
+
+    /// The longest life it was ever given at once, in seconds; 0 if it has no end.
+    #[must_use]
+    pub fn granted_seconds(&self) -> u64 {
+        self.granted.as_secs()
+    }
+
+    /// How it can be renewed.
+    #[must_use]
+    pub fn renewal(&self) -> Renewal {
+        self.renewal
+    }
+
+    /// Whether it can be renewed now.
+    #[must_use]
+    pub fn is_renewable(&self) -> bool {
+        !self.has_ended()
+            && match self.renewal {
+                Renewal::Never => false,
+                Renewal::Until(latest) => Instant::now().checked_add(self.granted).is_some_and(|ends| ends <= latest),
+                Renewal::Always => true,
+            }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.life().is_some_and(|life| life.is_zero())
+    }
+}
+
+impl From<Session> for Token {
+    fn from(Session { token, ttl, renewable }: Session) -> Self {
+        Self::new(token, ttl, if renewable { Renewal::Always } else { Renewal::Never })
+    }
+}
+
+impl From<&Token> for Session {
+    fn from(token: &Token) -> Self {
+        Self { token: token.value.clone(), ttl: token.life(), renewable: token.is_renewable() }
+    }
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Whether every other call would fail as this one did.
+    pub fn is_down_after(&mut self, failure: Option<&Failure>) -> bool {
+        let scope = failure.map_or(Scope::Call, |failure| failure.scope);
+        let was_silent = std::mem::replace(&mut self.was_silent, scope == Scope::Silence);
+        matches!(scope, Scope::Store | Scope::Login) || (was_silent && self.was_silent)
+    }
+}
+
+// === impl LoggedIn ===
+
+impl<S: Store> LoggedIn<S> {
+    /// A provider that has not yet logged in.
+    pub fn new(store: S) -> Self {
+        Self { store, token: None, is_replaced: false }
+    }
+
+    /// Takes a login over; whether its token is another one than before.
+    fn adopt(&mut self, fresh: Token) -> bool {
+        let is_new = self.token.as_ref().is_none_or(|held| held.value != fresh.value);
+        if is_new {
+            self.store.use_token(&fresh.value);
+        }
+        self.token = Some(fresh);
+        is_new
+    }
+
+    /// Whether a login was made just now, because there was none.
+    async fn ensure_login(&mut self) -> Result<bool, Failure> {
+        match &self.token {
+            Some(token) if !token.has_ended() => return Ok(false),
+            Some(_) => (self.token, self.is_replaced) = (None, true),
+            None => {}
+        }
+        let fresh = self.store.log_in().await?;
+        self.adopt(fresh);
+        Ok(true)
+    }
+
+    async fn read_all(&mut self, requests: &[Request], known: &Known) -> Vec<ReadResult> {
+        let mut may_log_in = match self.ensure_login().await {
+            Ok(is_fresh) => !is_fresh,
+            Err(failure) => return requests.iter().map(|_| Err(failure.error.clone())).collect(),
+        };
+        let mut outcomes: Vec<Option<Outcome>> = requests.iter().map(|_| None).collect();
+        let mut kept = None;
+        loop {
+            let open = requests.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
+            let open: Vec<_> = open.map(|(request, _)| request).collect();
+            let found = if open.is_empty() { Vec::new() } else { self.store.read_batch(&open, known).await };
+            if found.is_empty() {
+                break;
+            }
+            let refused = found.iter().find(|outcome| is_refusal(outcome)).and_then(|outcome| outcome.clone().err());
+            for (outcome, found) in outcomes.iter_mut().filter(|outcome| outcome.is_none()).zip(found) {
+                *outcome = Some(found);
+            }
+            match refused {
+                Some(refused) if may_log_in => {
+                    may_log_in = false;
+                    kept = self.log_in_again(&refused, &mut outcomes).await;
+                }
+                Some(refused) if refused.scope == Scope::Login => replace(&mut outcomes, Option::is_none, &refused),
+                _ => {}
+            }
+        }
+        let refusals = outcomes.iter().filter(|outcome| is_refused(outcome)).count();
+        if let Some(kept) = kept.filter(|kept| kept.refusals == refusals) {
+            self.give_back(kept).await;
+        }
+        outcomes
+            .into_iter()
+            .map(|outcome| outcome.unwrap_or_else(unanswered).map_err(|failure| failure.error))
+            .collect()
+    }
+
+    /// Logs in because of a refusal. What was refused is open again if there is another login; if there is none, it says
+    /// why. The login before is kept until it shows what the new one is good for, if it is worth that.
+    async fn log_in_again(&mut self, refused: &Failure, outcomes: &mut [Option<Outcome>]) -> Option<Kept> {
+        let held = self.token.clone()?;
+        let made = match self.store.worth(&held).await {
+            Ok(Worth::Only) => return None,
+            Ok(worth) => self.store.log_in().await.map(|fresh| (worth, fresh)),
+            Err(failure) => Err(failure),
+        };
+        let is_dead = refused.scope == Scope::Login;
+        match made {
+            Ok((worth, fresh)) => {
+                if self.adopt(fresh) {
+                    let was_replaced = std::mem::replace(&mut self.is_replaced, true);
+                    let refusals = outcomes.iter_mut().filter(|outcome| is_refused(outcome));
+                    let refusals = refusals.map(Option::take).count();
+                    return (worth == Worth::Alive).then_some(Kept { token: held, was_replaced, refusals });
+                }
+                // The same token again is no news.
+                if is_dead {
+                    replace(outcomes, Option::is_none, refused);
+                }
+            }
+            Err(failure) if is_dead => {
+                self.token = None;
+                replace(outcomes, |outcome| outcome.is_none() || is_refused(outcome), &failure);
+            }
+            Err(failure) if S::KEEPS_LOGINS => replace(outcomes, is_refused, &failure),
+            // The old one is still good for other requests.
+            Err(_) => {}
+        }
+        None
+    }
+
+    /// Goes back to a login that saw as much as the new one.
+    async fn give_back(&mut self, kept: Kept) {
+        let Kept { token, was_replaced, .. } = kept;
+        let fresh = self.token.take();
+        self.adopt(token);
+        self.is_replaced = was_replaced;
+        if let Some(fresh) = fresh {
+            // It is one more login at the store until it ends by itself; the denial matters more.
+            let _ = self.store.end(&fresh.value).await;
+        }
+    }
+
+    /// Renews the login held, or logs in anew where that is of little or no use.
+    async fn extend(&mut self) -> Result<Extended, Failure> {
+        let is_renewed = match self.token.clone() {
+            Some(held) if held.ends.is_none() => true,
+            Some(held) if held.is_renewable() => self.renew(&held).await?,
+            _ => false,
+        };
+        let is_same = is_renewed || {
+            let fresh = self.store.log_in().await?;
+            !self.adopt(fresh)
+        };
+        let was_replaced = std::mem::take(&mut self.is_replaced);
+        Ok(if is_same && !was_replaced { Extended::Renewed } else { Extended::Replaced })
+    }
+
+    /// Whether the renewal was worthwhile.
+    async fn renew(&mut self, held: &Token) -> Result<bool, Failure> {
+        let Some(renewed) = self.store.renew(held).await? else { return Ok(false) };
+        let granted = held.granted.max(renewed.granted);
+        let is_worthwhile = renewed.ends.is_none() || renewed.granted.saturating_mul(WORTHWHILE_PART) >= granted;
+        self.adopt(Token { granted, ..renewed });
+        Ok(is_worthwhile)
+    }
+
+    /// Does that with a lease; if the token is worth nothing, logs in and does it again, once.
+    async fn change_lease(&mut self, lease: &Lease, change: Change) -> Result<Lease, Failure> {
+        let is_fresh = self.ensure_login().await?;
+        match self.change_lease_once(lease, change).await {
+            Err(failure) if failure.scope == Scope::Login && !is_fresh => {
+                let fresh = self.store.log_in().await?;
+                if self.adopt(fresh) { self.change_lease_once(lease, change).await } else { Err(failure) }
+            }
+            result => result,
+        }
+    }
+
+    async fn change_lease_once(&mut self, lease: &Lease, change: Change) -> Result<Lease, Failure> {
+        match change {
+            Change::Renew => self.store.renew_lease(lease).await,
+            Change::Revoke => self.store.revoke_lease(lease).await.map(|()| lease.clone()),
+        }
+    }
+
+    async fn end(&mut self) -> Result<(), Failure> {
+        match self.token.take() {
+            Some(token) => self.store.end(&token.value).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl<S: Store> Provider for LoggedIn<S> {
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        Box::pin(self.read_all(requests, known))
+    }
+
+    fn renew<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
+        Box::pin(told(self.change_lease(lease, Change::Renew)))
+    }
+
+    fn revoke<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
+        Box::pin(async move { told(self.change_lease(lease, Change::Revoke)).await.map(drop) })
+    }
+
+    fn changed(&mut self) -> Pending<'_, ()> {
+        Box::pin(self.store.changed())
+    }
+
+    fn session(&self) -> Option<Session> {
+        self.token.as_ref().map(Session::from)
+    }
+
+    fn resume(&mut self, session: Session) {
+        if let Some(token) = self.store.resume(session.into()) {
+            self.adopt(token);
+        }
+    }
+
+    fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
+        Box::pin(told(self.extend()))
+    }
+
+    fn leases_outlive_logins(&self) -> bool {
+        self.store.leases_outlive_logins()
+    }
+
+    fn pace(&self) -> Option<Duration> {
+        self.store.pace()
+    }
+
+    fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {
+        Box::pin(told(self.end()))
+    }
+}
+
+async fn told<T>(result: impl Future<Output = Result<T, Failure>>) -> Result<T, ProviderError> {
+    result.await.map_err(|failure| failure.error)
+}
+
+fn replace(outcomes: &mut [Option<Outcome>], which: impl Fn(&Option<Outcome>) -> bool, failure: &Failure) {
+    for outcome in outcomes.iter_mut().filter(|outcome| which(outcome)) {
+        *outcome = Some(Err(failure.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -271,6 +271,15 @@ pub struct Login {
     pub token_file: PathBuf,
 }
 
+/// Whether this is an id such as `01234567-89ab-cdef-0123-456789abcdef`.
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match at {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => byte.is_ascii_hexdigit(),
+        })
+}
+
 fn no_leases<T>() -> Result<T, ProviderError> {
     Err(ProviderError::invalid("this store has no leases"))
 }

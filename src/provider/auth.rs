@@ -1,7 +1,7 @@
 //! What providers share about logging in: where the proof of identity comes from, and what is done with a token.
 
-use std::io;
 use std::path::Path;
+use std::{fmt, io};
 
 use zeroize::Zeroizing;
 
@@ -67,6 +67,17 @@ pub fn environment(name: &str) -> Option<SecretValue> {
 /// `Invalid` if it is none; `what` names it.
 pub fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, ProviderError> {
     secret.expose_str().ok_or_else(|| ProviderError::new(ErrorKind::Invalid, format!("{what} is not text")))
+}
+
+/// Refuses fields of `auth` that are set and of no use to the method: `(field, is set, is of use)`.
+///
+/// # Errors
+/// One sentence that names the field.
+pub fn check_fields(method: impl fmt::Display, fields: &[(&str, bool, bool)]) -> Result<(), String> {
+    match fields.iter().find(|(_, is_set, is_of_use)| *is_set && !is_of_use) {
+        Some((field, ..)) => Err(format!("auth.{field} is of no use to method {method}")),
+        None => Ok(()),
+    }
 }
 
 fn read(file: &Path, what: &str, hint: &str) -> Result<SecretValue, ProviderError> {

@@ -134,7 +134,7 @@ impl AwsAuth {
                 return Err(format!("auth.{field} is of no use to method {method}: it belongs to {of}"));
             }
         }
-        http::Address::parse(self.agent().0).map(drop).map_err(|problem| format!("auth.agent: {problem}"))
+        http::check_address("auth.agent", Some(self.agent().0))
     }
 }
 
@@ -180,10 +180,8 @@ impl AwsSettings {
         if let Some(account) = self.account.as_deref().filter(|account| !name::is_account(account)) {
             return Err(format!("account {account:?} is none: write its twelve digits, in quotes"));
         }
-        for (field, address) in [("endpoint", &self.endpoint), ("stsEndpoint", &self.sts_endpoint)] {
-            let parsed = address.as_deref().map_or(Ok(()), |address| http::Address::parse(address).map(drop));
-            parsed.map_err(|problem| format!("{field}: {problem}"))?;
-        }
+        http::check_address("endpoint", self.endpoint.as_deref())?;
+        http::check_address("stsEndpoint", self.sts_endpoint.as_deref())?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
         self.auth.validate()
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Settings, http};
+use super::{Settings, auth, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod api_types;
@@ -115,19 +115,12 @@ impl fmt::Display for Method {
 
 impl AzureAuth {
     fn validate(&self) -> Result<(), String> {
-        let method = self.method;
-        if self.token_file.is_some() && self.method != Method::WorkloadIdentity {
-            return Err(format!("auth.tokenFile is of no use to method {method}"));
-        }
-        match &self.metadata {
-            Some(_) if self.method != Method::ManagedIdentity => {
-                Err(format!("auth.metadata is of no use to method {method}"))
-            }
-            Some(address) => {
-                http::Address::parse(address).map(drop).map_err(|problem| format!("auth.metadata: {problem}"))
-            }
-            None => Ok(()),
-        }
+        let fields = [
+            ("tokenFile", self.token_file.is_some(), self.method == Method::WorkloadIdentity),
+            ("metadata", self.metadata.is_some(), self.method == Method::ManagedIdentity),
+        ];
+        auth::check_fields(self.method, &fields)?;
+        http::check_address("auth.metadata", self.metadata.as_deref())
     }
 }
 
@@ -226,9 +219,7 @@ impl Settings for AzureSettings {
     fn validate(&self) -> Result<(), String> {
         http::Address::parse(&self.address)?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
-        if let Some(authority) = &self.authority {
-            http::Address::parse(authority).map_err(|problem| format!("authority: {problem}"))?;
-        }
+        http::check_address("authority", self.authority.as_deref())?;
         match &self.tenant {
             Some(tenant) if !is_tenant(tenant) => {
                 return Err(format!("tenant {tenant:?} is none: write the directory's id or domain"));
@@ -255,15 +246,6 @@ fn is_version(text: &str) -> bool {
 
 fn is_tenant(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b)) && !text.starts_with('.')
-}
-
-/// `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
-fn is_guid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(at, b)| match at {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Settings, http};
+use super::{Settings, auth, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod adc;
@@ -141,36 +141,29 @@ impl fmt::Display for Method {
 
 impl GcpAuth {
     fn validate(&self) -> Result<(), String> {
-        let method = self.method;
         let is_federation = self.method == Method::WorkloadIdentityFederation;
         let is_metadata = self.method == Method::Metadata;
         let is_file = self.method == Method::ApplicationDefaultCredentials;
-        for (field, is_set, is_of_use) in [
+        let fields = [
             ("audience", self.audience.is_some(), is_federation),
             ("tokenFile", self.token_file.is_some(), is_federation),
             ("tokenUrl", self.token_url.is_some(), is_federation || is_file),
             ("metadata", self.metadata.is_some(), is_metadata),
             ("file", self.file.is_some(), is_file),
-        ] {
-            if is_set && !is_of_use {
-                return Err(format!("auth.{field} is of no use to method {method}"));
-            }
-        }
+        ];
+        auth::check_fields(self.method, &fields)?;
         if is_federation && self.audience.is_none() {
             return Err(format!(
-                "auth.audience is missing: method {method} needs the provider of a workload identity pool, \
-                 //iam.googleapis.com/projects/…"
+                "auth.audience is missing: method {} needs the provider of a workload identity pool, \
+                 //iam.googleapis.com/projects/…",
+                self.method
             ));
         }
         if let Some(url) = &self.token_url {
             http::check_endpoint(url).map_err(|problem| format!("auth.tokenUrl: {problem}"))?;
         }
-        for (field, address) in [("impersonationUrl", &self.impersonation_url), ("metadata", &self.metadata)] {
-            if let Some(address) = address {
-                http::Address::parse(address).map_err(|problem| format!("auth.{field}: {problem}"))?;
-            }
-        }
-        Ok(())
+        http::check_address("auth.impersonationUrl", self.impersonation_url.as_deref())?;
+        http::check_address("auth.metadata", self.metadata.as_deref())
     }
 }
 

@@ -30,7 +30,7 @@ mod failure;
 mod proxy;
 mod reach;
 
-pub use address::{Address, check_endpoint};
+pub use address::{Address, check_address, check_endpoint};
 use connect::Connector;
 pub use connect::check_ca;
 pub use failure::{Failure, Scope};

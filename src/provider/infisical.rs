@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Parameters, Settings, http};
+use super::{Parameters, Settings, auth, http, is_uuid};
 use crate::reference::{Reference, Request};
 
 mod api;
@@ -163,7 +163,7 @@ impl Place {
         }
         match (&self.project, &self.project_slug) {
             (None, Some(_)) => Err("projectSlug stands beside project: write the project's id too".to_owned()),
-            (Some(project), Some(slug)) if !projects::is_id(project) && project != slug => {
+            (Some(project), Some(slug)) if !is_uuid(project) && project != slug => {
                 Err(format!("project {project:?} is a slug already: leave projectSlug out, or write the id"))
             }
             _ => Ok(()),
@@ -175,16 +175,13 @@ impl Place {
 
 impl InfisicalAuth {
     fn validate(&self) -> Result<(), String> {
-        let method = self.method;
-        let is_universal = method == Method::Universal;
-        for (field, file) in [("clientIdFile", &self.client_id_file), ("clientSecretFile", &self.client_secret_file)] {
-            if file.is_some() && !is_universal {
-                return Err(format!("auth.{field} is of no use to method {method}"));
-            }
-        }
-        if is_universal && self.token_file.is_some() {
-            return Err("auth.tokenFile is of no use to method universal".to_owned());
-        }
+        let is_universal = self.method == Method::Universal;
+        let fields = [
+            ("clientIdFile", self.client_id_file.is_some(), is_universal),
+            ("clientSecretFile", self.client_secret_file.is_some(), is_universal),
+            ("tokenFile", self.token_file.is_some(), !is_universal),
+        ];
+        auth::check_fields(self.method, &fields)?;
         if self.client_id_file.is_some() != self.client_secret_file.is_some() {
             return Err("auth.clientIdFile and auth.clientSecretFile belong together: set both, or none".to_owned());
         }

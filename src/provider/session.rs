@@ -6,8 +6,6 @@
 use std::future::{Future, ready};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::http::{Failure, Scope};
 use super::{
     Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version, no_leases,
@@ -15,28 +13,9 @@ use super::{
 use crate::reference::Request;
 use crate::secret::SecretValue;
 
-/// What a login brought: a token, or what takes its place, and its life.
-#[derive(Debug, Clone)]
-pub struct Token {
-    /// What calls are made with.
-    pub value: SecretValue,
-    /// `None` for ever, for as long as nobody says, or beyond what a clock can tell.
-    ends: Option<Instant>,
-    /// The longest life it was ever given at once.
-    granted: Duration,
-    renewal: Renewal,
-}
+mod token;
 
-/// Whether a login can be renewed.
-#[derive(Debug, Clone, Copy)]
-pub enum Renewal {
-    /// Not, or nobody knows.
-    Never,
-    /// So long as it does not pass this point.
-    Until(Instant),
-    /// As often as one likes.
-    Always,
-}
+pub use token::{Renewal, Token};
 
 /// What a login is still good for whose right was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,9 +135,6 @@ enum Change {
     Revoke,
 }
 
-/// A renewal that brings less than this part of what a login brought is near the login's maximum: log in anew.
-const WORTHWHILE_PART: u32 = 3;
-
 /// Reads one request after the other over one connection, until the store is down.
 async fn one_by_one<S: Store>(store: &mut S, requests: &[&Request], known: &Known) -> Vec<Outcome> {
     let mut health = Health::default();
@@ -185,80 +161,12 @@ fn is_refusal(outcome: &Outcome) -> bool {
     matches!(outcome, Err(Failure { scope: Scope::Right | Scope::Login, .. }))
 }
 
-fn is_refused(outcome: &Option<Outcome>) -> bool {
-    outcome.as_ref().is_some_and(is_refusal)
+fn is_refused(outcome: Option<&Outcome>) -> bool {
+    outcome.is_some_and(is_refusal)
 }
 
 fn unanswered() -> Outcome {
     Err(Failure::unavailable("the store left it unanswered"))
-}
-
-// === impl Token ===
-
-impl Token {
-    /// A token that lives so long from now on.
-    #[must_use]
-    pub fn new(value: SecretValue, life: Option<Duration>, renewal: Renewal) -> Self {
-        Self::since(Instant::now(), value, life, renewal)
-    }
-
-    /// A token that lives so long from `start` on.
-    #[must_use]
-    pub fn since(start: Instant, value: SecretValue, life: Option<Duration>, renewal: Renewal) -> Self {
-        let ends = life.and_then(|life| start.checked_add(life));
-        Self { value, ends, granted: life.unwrap_or_default(), renewal }
-    }
-
-    /// The same, renewed in that way.
-    #[must_use]
-    pub fn with(self, renewal: Renewal) -> Self {
-        Self { renewal, ..self }
-    }
-
-    /// What is left of its life.
-    #[must_use]
-    pub fn life(&self) -> Option<Duration> {
-        self.ends.map(|ends| ends.saturating_duration_since(Instant::now()))
-    }
-
-    /// The longest life it was ever given at once, in seconds; 0 if it has no end.
-    #[must_use]
-    pub fn granted_seconds(&self) -> u64 {
-        self.granted.as_secs()
-    }
-
-    /// How it can be renewed.
-    #[must_use]
-    pub fn renewal(&self) -> Renewal {
-        self.renewal
-    }
-
-    /// Whether it can be renewed now.
-    #[must_use]
-    pub fn is_renewable(&self) -> bool {
-        !self.has_ended()
-            && match self.renewal {
-                Renewal::Never => false,
-                Renewal::Until(latest) => Instant::now().checked_add(self.granted).is_some_and(|ends| ends <= latest),
-                Renewal::Always => true,
-            }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.life().is_some_and(|life| life.is_zero())
-    }
-}
-
-impl From<Session> for Token {
-    fn from(Session { token, ttl, renewable }: Session) -> Self {
-        Self::new(token, ttl, if renewable { Renewal::Always } else { Renewal::Never })
-    }
-}
-
-impl From<&Token> for Session {
-    fn from(token: &Token) -> Self {
-        Self { token: token.value.clone(), ttl: token.life(), renewable: token.is_renewable() }
-    }
 }
 
 // === impl Health ===
@@ -325,11 +233,13 @@ impl<S: Store> LoggedIn<S> {
                     may_log_in = false;
                     kept = self.log_in_again(&refused, &mut outcomes).await;
                 }
-                Some(refused) if refused.scope == Scope::Login => replace(&mut outcomes, Option::is_none, &refused),
+                Some(refused) if refused.scope == Scope::Login => {
+                    replace(&mut outcomes, |outcome| outcome.is_none(), &refused);
+                }
                 _ => {}
             }
         }
-        let refusals = outcomes.iter().filter(|outcome| is_refused(outcome)).count();
+        let refusals = outcomes.iter().filter(|outcome| is_refused(outcome.as_ref())).count();
         if let Some(kept) = kept.filter(|kept| kept.refusals == refusals) {
             self.give_back(kept).await;
         }
@@ -353,18 +263,18 @@ impl<S: Store> LoggedIn<S> {
             Ok((worth, fresh)) => {
                 if self.adopt(fresh) {
                     let was_replaced = std::mem::replace(&mut self.is_replaced, true);
-                    let refusals = outcomes.iter_mut().filter(|outcome| is_refused(outcome));
+                    let refusals = outcomes.iter_mut().filter(|outcome| is_refused(outcome.as_ref()));
                     let refusals = refusals.map(Option::take).count();
                     return (worth == Worth::Alive).then_some(Kept { token: held, was_replaced, refusals });
                 }
                 // The same token again is no news.
                 if is_dead {
-                    replace(outcomes, Option::is_none, refused);
+                    replace(outcomes, |outcome| outcome.is_none(), refused);
                 }
             }
             Err(failure) if is_dead => {
                 self.token = None;
-                replace(outcomes, |outcome| outcome.is_none() || is_refused(outcome), &failure);
+                replace(outcomes, |outcome| outcome.is_none_or(is_refusal), &failure);
             }
             Err(failure) if S::KEEPS_LOGINS => replace(outcomes, is_refused, &failure),
             // The old one is still good for other requests.
@@ -388,7 +298,7 @@ impl<S: Store> LoggedIn<S> {
     /// Renews the login held, or logs in anew where that is of little or no use.
     async fn extend(&mut self) -> Result<Extended, Failure> {
         let is_renewed = match self.token.clone() {
-            Some(held) if held.ends.is_none() => true,
+            Some(held) if held.life().is_none() => true,
             Some(held) if held.is_renewable() => self.renew(&held).await?,
             _ => false,
         };
@@ -403,9 +313,8 @@ impl<S: Store> LoggedIn<S> {
     /// Whether the renewal was worthwhile.
     async fn renew(&mut self, held: &Token) -> Result<bool, Failure> {
         let Some(renewed) = self.store.renew(held).await? else { return Ok(false) };
-        let granted = held.granted.max(renewed.granted);
-        let is_worthwhile = renewed.ends.is_none() || renewed.granted.saturating_mul(WORTHWHILE_PART) >= granted;
-        self.adopt(Token { granted, ..renewed });
+        let (renewed, is_worthwhile) = renewed.after(held);
+        self.adopt(renewed);
         Ok(is_worthwhile)
     }
 
@@ -484,8 +393,8 @@ async fn told<T>(result: impl Future<Output = Result<T, Failure>>) -> Result<T, 
     result.await.map_err(|failure| failure.error)
 }
 
-fn replace(outcomes: &mut [Option<Outcome>], which: impl Fn(&Option<Outcome>) -> bool, failure: &Failure) {
-    for outcome in outcomes.iter_mut().filter(|outcome| which(outcome)) {
+fn replace(outcomes: &mut [Option<Outcome>], which: impl Fn(Option<&Outcome>) -> bool, failure: &Failure) {
+    for outcome in outcomes.iter_mut().filter(|outcome| which(outcome.as_ref())) {
         *outcome = Some(Err(failure.clone()));
     }
 }

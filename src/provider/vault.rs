@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::{Parameters, Settings, http};
+use super::{Parameters, Settings, auth, http};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod api;
@@ -114,17 +114,12 @@ impl VaultAuth {
             }
         }
         let is_approle = self.method == Method::Approle;
-        for (field, file) in [("roleIdFile", &self.role_id_file), ("secretIdFile", &self.secret_id_file)] {
-            match file {
-                Some(_) if !is_approle => return Err(format!("auth.{field} is of no use to method {method}")),
-                None if is_approle => return Err(format!("auth.{field} is missing: method approle needs it")),
-                _ => {}
-            }
+        let files = [("roleIdFile", self.role_id_file.is_some()), ("secretIdFile", self.secret_id_file.is_some())];
+        if let Some((field, _)) = files.iter().find(|(_, is_set)| is_approle && !is_set) {
+            return Err(format!("auth.{field} is missing: method approle needs it"));
         }
-        if is_approle && self.token_file.is_some() {
-            return Err("auth.tokenFile is of no use to method approle".to_owned());
-        }
-        Ok(())
+        let [role_id, secret_id] = files.map(|(field, is_set)| (field, is_set, is_approle));
+        auth::check_fields(method, &[role_id, secret_id, ("tokenFile", self.token_file.is_some(), !is_approle)])
     }
 }
 

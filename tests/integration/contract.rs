@@ -4,9 +4,7 @@
 use std::time::Duration;
 
 use hushpod::provider::http::Limits;
-use hushpod::provider::{
-    Answer, ErrorKind, Known, Provider, ProviderError, ProviderSettings, ReadResult, Reading, Version,
-};
+use hushpod::provider::{Answer, ErrorKind, Known, Provider, ProviderError, ReadResult, Reading, Settings, Version};
 use hushpod::reference::{Reference, Request};
 
 use crate::fakes::server::{FakeServer, Fault, Received};
@@ -14,6 +12,7 @@ use crate::fakes::tls::Certificates;
 
 mod aws;
 mod azure;
+mod example;
 mod file;
 mod gcp;
 mod infisical;
@@ -25,6 +24,9 @@ mod vault;
 ///
 /// Every secret value that the suite or a fake makes has `canary` in it, tokens and error bodies too.
 pub(crate) trait Subject: Sized + 'static {
+    /// What the operator sets.
+    type Settings: Settings;
+
     /// A fake of its own for each case.
     async fn fake() -> Self;
 
@@ -37,7 +39,7 @@ pub(crate) trait Subject: Sized + 'static {
     fn server(&self) -> Option<&FakeServer>;
 
     /// How the operator configures this store, with `ca` for its authority.
-    fn settings(&self, ca: Option<&str>) -> ProviderSettings;
+    fn settings(&self, ca: Option<&str>) -> Self::Settings;
 
     /// The authority that vouches for the store.
     fn ca(&self) -> Option<String> {
@@ -45,7 +47,7 @@ pub(crate) trait Subject: Sized + 'static {
     }
 
     /// A client that has not logged in yet, with these settings.
-    fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider>;
+    fn connect(&self, settings: &Self::Settings, limits: Limits) -> Box<dyn Provider>;
 
     /// Stores a text value, anew or as the next version, and says the reference that reads it (without provider's
     /// name, with `#key` if the store answers documents).
@@ -101,6 +103,7 @@ contract! {
     of_infisical: crate::contract::infisical::Shared,
     of_azure: crate::contract::azure::Shared,
     of_gcp: crate::contract::gcp::Shared,
+    of_example: crate::contract::example::Shared,
 }
 
 /// Says which case a test runs that [`run_again`] started.
@@ -123,8 +126,8 @@ async fn run_again(test: &str, case: &str, variables: &[(&str, Option<&str>)]) {
 }
 
 /// The canonical request of a reference.
-fn request(settings: &ProviderSettings, reference: &str) -> Request {
-    settings.as_settings().resolve("store", &reference.parse::<Reference>().unwrap()).unwrap()
+fn request(settings: &dyn Settings, reference: &str) -> Request {
+    settings.resolve("store", &reference.parse::<Reference>().unwrap()).unwrap()
 }
 
 /// Reads one request that may be held in a version already.

@@ -6,10 +6,10 @@
 use hyper::header::WWW_AUTHENTICATE;
 use serde::Deserialize;
 
-use super::{AzureSettings, DEFAULT_SCOPE, Method, is_guid};
-use crate::provider::Settings as _;
+use super::{AzureSettings, DEFAULT_SCOPE, Method};
 use crate::provider::auth::oauth::is_error_code;
 use crate::provider::http::{Address, Failure, Response, Scope, frame};
+use crate::provider::{Settings as _, is_uuid};
 
 /// Who asked whom, for messages.
 #[derive(Clone, Copy)]
@@ -131,8 +131,8 @@ fn unaccepted(response: &Response, settings: &AzureSettings) -> String {
         rest.split_once('"').map(|(value, _)| value.trim_end_matches('/'))
     };
     let wanted = field("authorization").or_else(|| field("authorization_uri"));
-    let wanted = wanted.and_then(|uri| uri.rsplit('/').next()).filter(|tenant| is_guid(tenant));
-    let own = settings.tenant.as_deref().filter(|tenant| is_guid(tenant));
+    let wanted = wanted.and_then(|uri| uri.rsplit('/').next()).filter(|tenant| is_uuid(tenant));
+    let own = settings.tenant.as_deref().filter(|tenant| is_uuid(tenant));
     if let (Some(wanted), Some(own)) = (wanted, own)
         && !wanted.eq_ignore_ascii_case(own)
     {

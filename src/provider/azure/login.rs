@@ -4,11 +4,11 @@ use hyper::Method as HttpMethod;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::errors::{Asked, login_failure, metadata_failure};
-use super::{AzureSettings, Method, is_guid, is_tenant};
+use super::{AzureSettings, Method, is_tenant};
 use crate::provider::auth::oauth::parse_token;
 use crate::provider::http::{Address, Call, Failure, Reach};
 use crate::provider::session::Token;
-use crate::provider::{Login, auth};
+use crate::provider::{Login, auth, is_uuid};
 use crate::secret::SecretValue;
 
 /// A machine's own metadata service; it answers none but the machine.
@@ -103,7 +103,7 @@ impl Issuer {
     /// The role, which tenants may write.
     fn client_id(&self) -> Result<Option<&str>, Failure> {
         match self.login.role.as_deref() {
-            Some(role) if !is_guid(role) => {
+            Some(role) if !is_uuid(role) => {
                 let what = "the client id of an app registration or managed identity (8-4-4-4-12 hexadecimal digits)";
                 Err(Failure::invalid(format!("role {role:?} is none of Azure's: write {what}")))
             }

@@ -110,6 +110,15 @@ impl fmt::Display for Address {
     }
 }
 
+/// Checks the address in a field, if there is one.
+///
+/// # Errors
+/// One sentence that names the field.
+pub fn check_address(field: &str, address: Option<&str>) -> Result<(), String> {
+    let checked = address.map_or(Ok(()), |address| Address::parse(address).map(drop));
+    checked.map_err(|problem| format!("{field}: {problem}"))
+}
+
 /// Checks the URL of an endpoint.
 ///
 /// # Errors

@@ -198,7 +198,7 @@ mod tests {
             chance = 3.99 * chance * (1.0 - chance);
             let last = start.elapsed() > Duration::from_mins(50);
             let limit = &mut limits[pod];
-            if limit.check(Kind::Secrets, &"server").is_err() {
+            if limit.check(Kind::Secrets, "server").is_err() {
                 due.push(Reverse((Instant::now() + WINDOW, pod)));
                 continue;
             }
@@ -256,10 +256,10 @@ mod tests {
         let mut limits = Limits::default();
         let used_up = [("x-ratelimit-limit", 60), ("x-ratelimit-remaining", 0), ("x-ratelimit-reset", 30)];
         limits.note(Kind::Write, &response(200, &used_up));
-        limits.check(Kind::Secrets, &"server").unwrap();
-        let failure = limits.check(Kind::Write, &"server").unwrap_err();
+        limits.check(Kind::Secrets, "server").unwrap();
+        let failure = limits.check(Kind::Write, "server").unwrap_err();
         assert_eq!(failure.error.kind, ErrorKind::Throttled { retry_after: Some(Duration::from_secs(30)) });
         advance(Duration::from_secs(30)).await;
-        limits.check(Kind::Write, &"server").unwrap();
+        limits.check(Kind::Write, "server").unwrap();
     }
 }

@@ -10,6 +10,7 @@ use super::api::Api;
 use super::errors::is_unknown_route;
 use super::limits::Kind;
 use crate::provider::http::Failure;
+use crate::provider::is_uuid;
 
 /// What is known of projects, by id and by slug. They keep both for life.
 #[derive(Debug)]
@@ -35,15 +36,6 @@ enum ProjectAnswer {
     Plain(Project),
 }
 
-/// Whether this is a project's id (a UUID), and no slug.
-pub(super) fn is_id(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        })
-}
-
 // === impl Projects ===
 
 impl Projects {
@@ -53,7 +45,7 @@ impl Projects {
 
     /// The id of a project that may be named by its slug.
     pub(super) async fn id(&mut self, api: &mut Api, name: &str) -> Result<String, Failure> {
-        if is_id(name) {
+        if is_uuid(name) {
             return Ok(name.to_owned());
         }
         self.look_up(api, name, [format!("api/v1/projects/slug/{name}"), format!("api/v2/workspace/{name}")])
@@ -63,7 +55,7 @@ impl Projects {
 
     /// The slug of a project that may be named by its id.
     pub(super) async fn slug(&mut self, api: &mut Api, name: &str) -> Result<String, Failure> {
-        if !is_id(name) {
+        if !is_uuid(name) {
             return Ok(name.to_owned());
         }
         if let (Some(project), Some(slug)) = &self.own

@@ -28,20 +28,16 @@ pub(super) struct Mount {
     pub(super) is_kv: bool,
 }
 
+/// What stands around everything.
 #[derive(Deserialize)]
-struct MountAnswer {
-    data: MountData,
+struct Framed<T> {
+    data: T,
 }
 
 #[derive(Deserialize)]
 struct MountData {
     path: String,
     r#type: String,
-}
-
-#[derive(Deserialize)]
-struct MetadataAnswer {
-    data: Metadata,
 }
 
 /// The parts of a KV version 2 secret's metadata that are of use here.
@@ -106,7 +102,7 @@ impl Engines {
             403 | 404 => return Ok(None),
             _ => return Err(api.store_failure(&response, &metadata_path)),
         }
-        let Some(MetadataAnswer { data }) = response.parse() else { return Ok(None) };
+        let Some(Framed::<Metadata> { data }) = response.parse() else { return Ok(None) };
         let current = data.versions.get(&data.current_version.to_string()).filter(|state| state.is_there());
         Ok(current.map(|state| state.name(data.current_version)))
     }
@@ -117,7 +113,7 @@ pub(super) async fn look_up_mount(api: &Api, path: &str) -> Result<Option<Mount>
     const WHAT: &str = "the look-up of a mount";
     let response = api.send(api.call(Method::GET, &format!("sys/internal/ui/mounts/{path}"))?, WHAT).await?;
     let data = match response.status.as_u16() {
-        200 => response.parse::<MountAnswer>().ok_or_else(|| api.garbage(WHAT))?.data,
+        200 => response.parse::<Framed<MountData>>().ok_or_else(|| api.garbage(WHAT))?.data,
         403 | 404 => return Ok(None),
         _ => return Err(api.store_failure(&response, WHAT)),
     };

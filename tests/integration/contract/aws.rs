@@ -13,7 +13,7 @@ use std::time::Duration;
 use hushpod::provider::aws::{AwsSettings, ParameterStore, SecretsManager, SsmSettings};
 use hushpod::provider::http::{Address, Call, Client, Limits, Reach};
 use hushpod::provider::{
-    ErrorKind, Extended, Known, Lease, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading, Version,
+    ErrorKind, Extended, Known, Lease, Login, Provider, ProviderError, ReadResult, Reading, Version,
 };
 use hushpod::reference::Request;
 use hyper::Method;
@@ -266,11 +266,11 @@ impl Pod {
     }
 
     fn secret(&self, reference: &str) -> Request {
-        super::request(&ProviderSettings::Aws(self.settings.clone()), reference)
+        super::request(&self.settings, reference)
     }
 
     fn parameter(&self, reference: &str) -> Request {
-        super::request(&ProviderSettings::Ssm(SsmSettings(self.settings.clone())), reference)
+        super::request(&SsmSettings(self.settings.clone()), reference)
     }
 
     /// Shows another token at its next login.

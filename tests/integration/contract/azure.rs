@@ -88,6 +88,8 @@ fn shown_request(received: &Received) -> String {
 }
 
 impl Subject for Shared {
+    type Settings = AzureSettings;
+
     async fn fake() -> Self {
         Self::new().await
     }
@@ -96,12 +98,11 @@ impl Subject for Shared {
         Some(&self.fake)
     }
 
-    fn settings(&self, ca: Option<&str>) -> ProviderSettings {
-        ProviderSettings::Azure(AzureSettings { ca: ca.map(str::to_owned), ..self.usual() })
+    fn settings(&self, ca: Option<&str>) -> AzureSettings {
+        AzureSettings { ca: ca.map(str::to_owned), ..self.usual() }
     }
 
-    fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
-        let ProviderSettings::Azure(settings) = settings else { panic!("not Azure's") };
+    fn connect(&self, settings: &AzureSettings, limits: Limits) -> Box<dyn Provider> {
         let login =
             Login { provider: "azure".into(), role: Some(CLIENT_ID.into()), token_file: self.token_file.clone() };
         Box::new(Azure::connect(settings, login, Reach { limits, ..Reach::default() }).unwrap())

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 
 use hushpod::provider::file::{FileSettings, Files};
 use hushpod::provider::http::Limits;
-use hushpod::provider::{Login, Provider, ProviderSettings};
+use hushpod::provider::{Login, Provider};
 
 use super::Subject;
 use crate::fakes::server::{FakeServer, Received};
@@ -33,6 +33,8 @@ impl Directory {
 }
 
 impl Subject for Directory {
+    type Settings = FileSettings;
+
     async fn fake() -> Self {
         let store = Self(tempfile::tempdir().unwrap());
         fs::create_dir(store.path("")).unwrap();
@@ -43,12 +45,11 @@ impl Subject for Directory {
         None
     }
 
-    fn settings(&self, _ca: Option<&str>) -> ProviderSettings {
-        ProviderSettings::File(FileSettings::at(self.path("").to_str().unwrap()))
+    fn settings(&self, _ca: Option<&str>) -> FileSettings {
+        FileSettings::at(self.path("").to_str().unwrap())
     }
 
-    fn connect(&self, settings: &ProviderSettings, _limits: Limits) -> Box<dyn Provider> {
-        let ProviderSettings::File(settings) = settings else { panic!("no files") };
+    fn connect(&self, settings: &FileSettings, _limits: Limits) -> Box<dyn Provider> {
         let login = Login { provider: "files".into(), role: None, token_file: "/nowhere".into() };
         Box::new(Files::connect(settings, login).unwrap())
     }

@@ -84,6 +84,8 @@ impl Shared {
 }
 
 impl Subject for Shared {
+    type Settings = GcpSettings;
+
     async fn fake() -> Self {
         Self::new().await
     }
@@ -92,12 +94,11 @@ impl Subject for Shared {
         Some(&self.fake)
     }
 
-    fn settings(&self, ca: Option<&str>) -> ProviderSettings {
-        ProviderSettings::Gcp(GcpSettings { ca: ca.map(str::to_owned), ..self.usual() })
+    fn settings(&self, ca: Option<&str>) -> GcpSettings {
+        GcpSettings { ca: ca.map(str::to_owned), ..self.usual() }
     }
 
-    fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
-        let ProviderSettings::Gcp(settings) = settings else { panic!("not Google's") };
+    fn connect(&self, settings: &GcpSettings, limits: Limits) -> Box<dyn Provider> {
         let login = Login { provider: "gcp".into(), role: Some(ACCOUNT.into()), token_file: self.token_file() };
         Box::new(Gcp::connect(settings, login, Reach { limits, ..Reach::default() }).unwrap())
     }

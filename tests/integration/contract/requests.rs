@@ -7,6 +7,7 @@ use hushpod::config::Config;
 use hushpod::plan::{Identity, Plan};
 use hushpod::provider::Pending;
 use hushpod::source::{Event, Source};
+use serde::Serialize;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -42,8 +43,9 @@ impl Provider for Wakeful {
 }
 
 /// A plan of so many files, with nothing said of how often to look.
-fn plan(settings: &ProviderSettings, references: &[String]) -> Plan {
+fn plan(kind: &str, settings: &impl Serialize, references: &[String]) -> Plan {
     let mut provider = serde_json::to_value(settings).unwrap();
+    provider["type"] = json!(kind);
     provider["role"] = json!("web");
     let config = json!({"image": "hushpod:t", "defaultProvider": "store", "providers": {"store": provider}});
     let files = references.iter().cycle().take(FILES).enumerate();
@@ -56,14 +58,14 @@ fn plan(settings: &ProviderSettings, references: &[String]) -> Plan {
 }
 
 /// How many seconds apart polls are, and how many requests one makes that finds so many secrets unchanged.
-async fn poll_of<S: Subject>(secrets: usize) -> (u64, usize) {
+async fn poll_of<S: Subject<Settings: Serialize>>(kind: &str, secrets: usize) -> (u64, usize) {
     let store = S::fake().await;
     let mut references = Vec::new();
     for number in 0..secrets {
         references.push(store.put(&format!("steady-{number}"), "canary").await);
     }
     let settings = store.settings(store.ca().as_deref());
-    let plan = plan(&settings, &references);
+    let plan = plan(kind, &settings, &references);
     let provider: Box<dyn Provider> = Box::new(Wakeful(store.connect(&settings, Limits::default())));
     let mut source = Source::new(&plan, BTreeMap::from([("store".to_owned(), provider)]));
     let Event::Changed(first) = source.next().await else { panic!("no first generation") };
@@ -87,7 +89,7 @@ async fn poll_of<S: Subject>(secrets: usize) -> (u64, usize) {
     (refresh, requests / POLLS)
 }
 
-async fn assert_costs<S: Subject>(kind: &str) {
+async fn assert_costs<S: Subject<Settings: Serialize>>(kind: &str) {
     for (row, secrets) in
         [("requests an hour for 20 files of 20 secrets", FILES), ("requests an hour for 20 files of one secret", 1)]
     {
@@ -97,7 +99,7 @@ async fn assert_costs<S: Subject>(kind: &str) {
             Some(each) => each.parse::<u64>().unwrap() * u64::try_from(secrets).unwrap(),
             None => said.parse().unwrap(),
         };
-        let (refresh, requests) = poll_of::<S>(secrets).await;
+        let (refresh, requests) = poll_of::<S>(kind, secrets).await;
         assert_eq!(u64::try_from(requests).unwrap() * 3600 / refresh, said, "{kind}: {row}");
         assert_eq!(cell("polled every, unless told", kind), format!("{} min", refresh / 60));
     }

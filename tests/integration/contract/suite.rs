@@ -46,7 +46,7 @@ macro_rules! cases {
 pub(super) use cases;
 
 /// A client that loses patience soon.
-fn client<S: Subject>(store: &S) -> (ProviderSettings, Box<dyn Provider>) {
+fn client<S: Subject>(store: &S) -> (S::Settings, Box<dyn Provider>) {
     let settings = store.settings(store.ca().as_deref());
     let limits = Limits { exchange: Duration::from_secs(3), body_bytes: 256 * 1024, ..Limits::default() };
     // A real server on a busy machine is given its time.

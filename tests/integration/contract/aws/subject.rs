@@ -43,6 +43,8 @@ impl Secrets {
 }
 
 impl Subject for Secrets {
+    type Settings = AwsSettings;
+
     async fn fake() -> Self {
         Self::of(Store::fake().await, "").await
     }
@@ -59,12 +61,11 @@ impl Subject for Secrets {
         self.store.ca.clone()
     }
 
-    fn settings(&self, ca: Option<&str>) -> ProviderSettings {
-        ProviderSettings::Aws(self.with_ca(ca))
+    fn settings(&self, ca: Option<&str>) -> AwsSettings {
+        self.with_ca(ca)
     }
 
-    fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
-        let ProviderSettings::Aws(settings) = settings else { panic!("not Secrets Manager's") };
+    fn connect(&self, settings: &AwsSettings, limits: Limits) -> Box<dyn Provider> {
         let reach = Reach { limits, ..Reach::default() };
         Box::new(SecretsManager::connect(settings, self.pod.login.clone(), reach).unwrap())
     }
@@ -114,6 +115,8 @@ impl Subject for Secrets {
 }
 
 impl Subject for Parameters {
+    type Settings = SsmSettings;
+
     async fn fake() -> Self {
         Self(Secrets::of(Store::fake().await, "/").await)
     }
@@ -130,12 +133,11 @@ impl Subject for Parameters {
         self.0.ca()
     }
 
-    fn settings(&self, ca: Option<&str>) -> ProviderSettings {
-        ProviderSettings::Ssm(SsmSettings(self.0.with_ca(ca)))
+    fn settings(&self, ca: Option<&str>) -> SsmSettings {
+        SsmSettings(self.0.with_ca(ca))
     }
 
-    fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
-        let ProviderSettings::Ssm(settings) = settings else { panic!("not Parameter Store's") };
+    fn connect(&self, settings: &SsmSettings, limits: Limits) -> Box<dyn Provider> {
         let reach = Reach { limits, ..Reach::default() };
         Box::new(ParameterStore::connect(settings, self.0.pod.login.clone(), reach).unwrap())
     }

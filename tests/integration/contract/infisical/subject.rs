@@ -1,7 +1,5 @@
 //! Infisical in the suite of all.
 
-use hushpod::provider::ProviderSettings;
-
 use super::super::Subject;
 use super::*;
 use crate::fakes::server::FakeServer;
@@ -10,6 +8,8 @@ use crate::fakes::server::FakeServer;
 pub(crate) struct Shared(Pod);
 
 impl Subject for Shared {
+    type Settings = InfisicalSettings;
+
     async fn fake() -> Self {
         let pod = Pod::new().await;
         let closed = ("prod".to_owned(), "/closed".to_owned(), Rights::Describe);
@@ -21,12 +21,11 @@ impl Subject for Shared {
         Some(&self.0.fake)
     }
 
-    fn settings(&self, ca: Option<&str>) -> ProviderSettings {
-        ProviderSettings::Infisical(InfisicalSettings { ca: ca.map(str::to_owned), ..self.0.settings.clone() })
+    fn settings(&self, ca: Option<&str>) -> InfisicalSettings {
+        InfisicalSettings { ca: ca.map(str::to_owned), ..self.0.settings.clone() }
     }
 
-    fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
-        let ProviderSettings::Infisical(settings) = settings else { panic!("not Infisical's") };
+    fn connect(&self, settings: &InfisicalSettings, limits: Limits) -> Box<dyn Provider> {
         let reach = Reach { limits, ..Reach::default() };
         Box::new(Infisical::connect(settings, self.0.login.clone(), reach).unwrap())
     }

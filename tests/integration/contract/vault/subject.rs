@@ -1,7 +1,5 @@
 //! Vault in the suite of all.
 
-use hushpod::provider::ProviderSettings;
-
 use super::super::Subject;
 use super::*;
 use crate::fakes::server::{FakeServer, Received};
@@ -24,6 +22,8 @@ impl Shared {
 }
 
 impl Subject for Shared {
+    type Settings = VaultSettings;
+
     async fn fake() -> Self {
         Self::of(Store::fake().await).await
     }
@@ -43,12 +43,11 @@ impl Subject for Shared {
         self.store.ca.clone()
     }
 
-    fn settings(&self, ca: Option<&str>) -> ProviderSettings {
-        ProviderSettings::Vault(VaultSettings { ca: ca.map(str::to_owned), ..self.pod.settings.clone() })
+    fn settings(&self, ca: Option<&str>) -> VaultSettings {
+        VaultSettings { ca: ca.map(str::to_owned), ..self.pod.settings.clone() }
     }
 
-    fn connect(&self, settings: &ProviderSettings, limits: Limits) -> Box<dyn Provider> {
-        let ProviderSettings::Vault(settings) = settings else { panic!("not Vault's") };
+    fn connect(&self, settings: &VaultSettings, limits: Limits) -> Box<dyn Provider> {
         let reach = Reach { limits, ..self.pod.reach.clone() };
         Box::new(Vault::connect(settings, self.pod.login.clone(), reach).unwrap())
     }

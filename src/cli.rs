@@ -1,18 +1,22 @@
 //! The `hushpod` command line: what was typed becomes settings, and nothing later reads arguments or environment.
 
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::contract::AGENT_NAME;
 use crate::demo::{self, DemoError, DemoSettings, application};
+use crate::explain::explain;
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
+use crate::process::terminal::width_of_stdout;
 use crate::quantity::parse_duration;
 use crate::serve::metrics::Registry;
 use crate::serve::readiness::Readiness;
@@ -42,6 +46,8 @@ enum Command {
     Webhook(Box<WebhookArgs>),
     /// Show the whole chain on this machine: webhook, agent, application, rotation. No cluster, no root.
     Demo(DemoArgs),
+    /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
+    Explain(ExplainArgs),
     /// The demo's application.
     #[command(hide = true)]
     DemoApplication(ApplicationArgs),
@@ -115,12 +121,29 @@ struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_HELP)]
+struct ExplainArgs {
+    /// A topic, annotation, field, metric or word; without one, which topics there are.
+    topic: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 struct ApplicationArgs {
     #[arg(long)]
     file: PathBuf,
     #[arg(long)]
     port: u16,
 }
+
+const EXPLAIN_HELP: &str = "\
+Examples:
+  hushpod explain                              the topics
+  hushpod explain vault                        a store's page
+  hushpod explain hushpod.dev/notify           an annotation; notify is enough
+  hushpod explain providers.vault.address      a field of the configuration
+  hushpod explain live controls                a section
+
+Exit codes: 0 it is explained · 2 there is no such topic: the nearest is named";
 
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli) -> ExitCode {
@@ -138,6 +161,7 @@ pub async fn run(cli: Cli) -> ExitCode {
             run_webhook(*args, registry).await
         }
         Command::Demo(args) => return run_demo(args).await,
+        Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
         Command::DemoApplication(ApplicationArgs { file, port }) => {
             application::serve(file, port).await.map_err(|error| error.to_string())
         }
@@ -183,6 +207,21 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
             outcome.map_err(|error| error.to_string())
         }
         () = reloading.follow(metrics) => Ok(()),
+    }
+}
+
+fn run_explain(asked: &str) -> ExitCode {
+    match explain(asked, width_of_stdout()) {
+        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
+            // A reader that closed the pipe has seen enough.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        },
+        Err(unknown) => {
+            // If standard error is gone, the exit code has to do.
+            let _ = clap::Error::raw(ErrorKind::InvalidValue, format!("{unknown}\n")).print();
+            ExitCode::from(2)
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod report;
 mod stage;
 
 use crate::options::Mode;
+use crate::process::terminal;
 use pod::{Pod, Watcher};
 use report::{Report, Style};
 use stage::{Stage, Store, Webhook};
@@ -87,7 +88,7 @@ pub async fn run(settings: DemoSettings, out: &mut (dyn Write + Send)) -> Result
         return Err(DemoError::NoAgent(agent));
     }
     let style = if json { Style::Json } else { Style::of_stdout() };
-    let mut report = Report::new(out, style, report::width_of_stdout());
+    let mut report = Report::new(out, style, terminal::width_of_stdout());
     report.line("hushpod demo: a webhook, an agent and an application on this machine; no cluster, no root")?;
     let stage = Stage::set()?;
     let mut store = Store::create(&stage)?;

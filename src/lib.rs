@@ -31,6 +31,8 @@ pub mod cli;
 #[cfg(feature = "cluster")]
 pub mod demo;
 #[cfg(feature = "cluster")]
+pub mod explain;
+#[cfg(feature = "cluster")]
 pub mod serve;
 #[cfg(feature = "cluster")]
 pub mod webhook;

@@ -4,6 +4,8 @@ pub mod harden;
 pub mod reap;
 pub mod shutdown;
 pub mod telemetry;
+#[cfg(feature = "cluster")]
+pub mod terminal;
 pub mod watch;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use json_patch::{Patch, PatchOperation};
 use serde_json::{Value, json};
 
 use super::{Claim, DemoError, pointer};
+use crate::process::terminal::wrap;
 
 /// How to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +37,6 @@ impl Style {
     pub(super) fn of_stdout() -> Self {
         if io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() { Self::Colour } else { Self::Plain }
     }
-}
-
-/// Columns of the terminal that standard output is; `None` if it is none.
-pub(super) fn width_of_stdout() -> Option<usize> {
-    let columns = rustix::termios::tcgetwinsize(io::stdout()).ok()?.ws_col;
-    (columns > 0).then_some(usize::from(columns))
 }
 
 // === impl Report ===
@@ -137,40 +132,6 @@ impl<'a> Report<'a> {
 const STEP: usize = 18;
 const CLAIM: usize = 10;
 
-/// Breaks lines at blanks, where they would not fit; a word that is longer than a line stays whole.
-fn wrap(text: &str, width: usize, hanging: usize) -> String {
-    let lines = text.split('\n').map(|line| {
-        let (mut wrapped, mut column) = (String::new(), 0);
-        for (index, word) in line.split(' ').enumerate() {
-            let columns = columns(word);
-            if column > hanging && column + 1 + columns > width {
-                wrapped.truncate(wrapped.trim_end().len());
-                wrapped.push('\n');
-                wrapped.push_str(&" ".repeat(hanging));
-                column = hanging;
-            } else if index > 0 {
-                wrapped.push(' ');
-                column += 1;
-            }
-            wrapped.push_str(word);
-            column += columns;
-        }
-        wrapped
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Columns that a word takes, without its colours.
-fn columns(word: &str) -> usize {
-    let mut is_colour = false;
-    let is_seen = |character: &char| {
-        let was_colour = is_colour;
-        is_colour = if was_colour { *character != 'm' } else { *character == '\x1b' };
-        !was_colour && !is_colour
-    };
-    word.chars().filter(is_seen).count()
-}
-
 /// Milliseconds, as people read them.
 pub(super) fn millis(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
@@ -237,24 +198,6 @@ fn describe_mount(mount: &Value, container: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lines_are_broken_at_blanks_where_they_would_not_fit() {
-        for (text, width, hanging, expected) in [
-            ("", 10, 2, ""),
-            ("a b", 10, 2, "a b"),
-            ("one two three", 7, 2, "one two\n  three"),
-            ("one two three", 8, 0, "one two\nthree"),
-            ("  what   text of several words", 16, 9, "  what   text of\n         several\n         words"),
-            ("/a/path/longer/than/a/line b", 10, 2, "/a/path/longer/than/a/line\n  b"),
-            ("a/path/longer", 5, 2, "a/path/longer"),
-            ("\nabc def\n  ghi jkl", 6, 2, "\nabc\n  def\n  ghi\n  jkl"),
-            ("\x1b[32mok\x1b[0m ab cd", 8, 0, "\x1b[32mok\x1b[0m ab cd"),
-            ("≤ → …", 5, 0, "≤ → …"),
-        ] {
-            assert_eq!(wrap(text, width, hanging), expected, "{text:?} in {width}");
-        }
-    }
 
     #[test]
     fn the_end_says_what_was_seen_and_what_is_next() {

@@ -36,8 +36,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["annotations", "deliver", "exec", "plan", "process", "provider", "source"]),
     // The chain from end to end on one machine: the one front end that runs another.
     ("demo", &["annotations", "config", "deliver", "plan", "process", "serve", "webhook"]),
+    ("explain", &["process"]),
     // Puts together what runs.
-    ("cli", &["annotations", "config", "demo", "process", "serve", "webhook"]),
+    ("cli", &["annotations", "config", "demo", "explain", "process", "serve", "webhook"]),
     ("lib", &[]),
     ("main", &[]),
     ("bin", &[]),

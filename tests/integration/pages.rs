@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use hushpod::config::Config;
 use hushpod::contract::PREFIX;
@@ -274,4 +274,27 @@ fn all_places_have_one_version() {
             assert!(tag.starts_with(version), "{file}: {}", tag.lines().next().unwrap_or_default());
         }
     }
+}
+
+#[test]
+fn what_is_explained_can_be_cut_off_and_what_is_unknown_is_wrong_usage() {
+    let explain = |topic: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hushpod"));
+        command.args(["explain", topic]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let told = explain("annotations").output().unwrap();
+    assert!(told.status.success() && told.stderr.is_empty(), "{told:?}");
+    assert!(String::from_utf8(told.stdout).unwrap().contains("hushpod.dev/on-change-jitter"));
+
+    // As `| head` does it.
+    let mut cut = explain("annotations").spawn().unwrap();
+    drop(cut.stdout.take());
+    let cut = cut.wait_with_output().unwrap();
+    assert!(cut.status.success() && cut.stderr.is_empty(), "{cut:?}");
+
+    let unknown = explain("vualt").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+    let sentence = String::from_utf8(unknown.stderr).unwrap();
+    assert!(sentence.contains("unknown topic") && sentence.contains("did you mean \"vault\"?"), "{sentence}");
 }

@@ -298,3 +298,32 @@ fn what_is_explained_can_be_cut_off_and_what_is_unknown_is_wrong_usage() {
     let sentence = String::from_utf8(unknown.stderr).unwrap();
     assert!(sentence.contains("unknown topic") && sentence.contains("did you mean \"vault\"?"), "{sentence}");
 }
+
+#[test]
+fn what_developers_type_is_there() {
+    let just = page(".justfile");
+    let recipes: BTreeSet<_> = just
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()) && line.ends_with(':'))
+        .map(|line| line.split([' ', ':']).next().unwrap())
+        .collect();
+    assert!(recipes.contains("check"), "{recipes:?}");
+    let contributing = page(".github/CONTRIBUTING.md");
+    for recipe in recipes.iter().filter(|recipe| **recipe != "default") {
+        assert!(contributing.contains(&format!("`just {recipe}")), "CONTRIBUTING.md does not name {recipe}");
+    }
+    for command in just.lines().filter_map(|line| line.strip_prefix("    ")) {
+        let program = command.trim_start_matches('@').split(' ').next().unwrap();
+        let is_built = program.starts_with("target/");
+        let is_known = ["cargo", "just"].contains(&program) || is_built || root().join(program).is_file();
+        assert!(is_known, ".justfile: there is no {program}");
+    }
+    // Steps are told without running any.
+    let listed = Command::new(root().join(".ci/run")).arg("--list").output().unwrap();
+    let steps = String::from_utf8(listed.stdout).unwrap();
+    for step in ["test", "lints", "image", "contract", "promises"] {
+        assert!(steps.lines().any(|line| line.split(' ').next() == Some(step)), "{step}: {steps}");
+    }
+    let unknown = Command::new(root().join(".ci/run")).arg("tset").output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+}

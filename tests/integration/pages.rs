@@ -327,3 +327,33 @@ fn what_developers_type_is_there() {
     let unknown = Command::new(root().join(".ci/run")).arg("tset").output().unwrap();
     assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
 }
+
+/// The rows of a table between two comments, without its head: cells without backticks.
+fn rows(path: &str, mark: &str) -> Vec<Vec<String>> {
+    let text = page(path);
+    let (_, rest) = text.split_once(mark).unwrap_or_else(|| panic!("{path}: no {mark}"));
+    let (table, _) = rest.split_once("<!-- end -->").unwrap();
+    let rows = table.trim().lines().skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect()).collect()
+}
+
+#[test]
+fn the_index_leads_to_what_it_names() {
+    let rows = rows("src/README.md", "<!-- index: tested by tests/integration/pages.rs -->\n");
+    assert!(rows.iter().filter(|row| !row[0].starts_with('…')).count() >= 6, "{rows:?}");
+    for row in rows {
+        let [question, file, name] = &row[..] else { panic!("{row:?}") };
+        let text = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{question} {file}: {error}"));
+        let (_, rest) =
+            text.split_once(&format!("fn {name}")).unwrap_or_else(|| panic!("{question} no fn {name} in {file}"));
+        assert!(rest.starts_with(['(', '<']), "{question} no fn {name} in {file}");
+    }
+}
+
+#[test]
+fn the_glossary_has_few_words() {
+    let page = page("src/README.md");
+    let (_, rest) = page.split_once("\n## Glossary\n").unwrap();
+    let words = rest.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with('|')).count() - 2;
+    assert!((20..=40).contains(&words), "{words} words");
+}

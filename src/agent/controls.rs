@@ -49,6 +49,8 @@ pub struct Controls {
     refreshed: Option<Instant>,
 }
 
+struct NoGenerationId;
+
 /// Annotations can be changed as fast as kubelet carries them, and a store's limits are shared by many pods: each
 /// control that makes the agent ask a store does so this seldom. The last one counts.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -158,15 +160,15 @@ impl Wanted {
             match name {
                 HOLD => match parse_bool(&value) {
                     Ok(hold) => found.hold = hold,
-                    Err(problem) => {
-                        ignored(HOLD, &problem);
+                    Err(_) => {
+                        ignored(HOLD, "expected \"true\" or \"false\"");
                         found.hold = self.hold;
                     }
                 },
                 PIN => match parse_pin(&value) {
                     Ok(pin) => found.pin = pin,
-                    Err(problem) => {
-                        ignored(PIN, &problem);
+                    Err(NoGenerationId) => {
+                        ignored(PIN, "expected a generation id: the agent's log lines name those that exist");
                         found.pin = self.pin.take();
                     }
                 },
@@ -178,19 +180,22 @@ impl Wanted {
     }
 }
 
+/// The value stays untold: it may be anything that somebody pasted.
 fn ignored(name: &str, problem: &str) {
     warn!(annotation = format_args!("{PREFIX}{name}"), problem, "a live control means nothing and is ignored");
 }
 
-/// A generation id. It becomes part of a path: nothing but the letters, digits and hyphens that ids are made of.
-fn parse_pin(text: &str) -> Result<Option<GenerationId>, String> {
+/// A generation id, which becomes part of a path: a digest and perhaps a counter, and nothing else.
+fn parse_pin(text: &str) -> Result<Option<GenerationId>, NoGenerationId> {
     // `ls -a` shows a generation's directory with two dots before its id.
     let text = text.trim().trim_start_matches("..");
     if text.is_empty() {
         return Ok(None);
     }
-    if text.len() > 128 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-        return Err(format!("{text:?} is no generation id: the agent's log lines name those that exist"));
+    let (digest, counter) = text.split_once('-').unwrap_or((text, "0"));
+    let are_all = |text: &str, is: fn(&u8) -> bool| !text.is_empty() && text.bytes().all(|byte| is(&byte));
+    if text.len() > 128 || !are_all(digest, u8::is_ascii_hexdigit) || !are_all(counter, u8::is_ascii_digit) {
+        return Err(NoGenerationId);
     }
     Ok(Some(GenerationId(text.to_owned())))
 }

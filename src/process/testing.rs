@@ -3,6 +3,10 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+/// What is logged while a test listens.
+#[path = "../../tests/integration/log.rs"]
+pub(crate) mod log;
+
 /// The command that runs one ignored test of this test binary.
 pub(crate) fn rerun(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());

@@ -74,6 +74,8 @@ pub struct Client {
 pub struct Call {
     method: Method,
     path: String,
+    /// What is told of the path, if it is private.
+    told: Option<&'static str>,
     query: Vec<(String, String)>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
@@ -178,7 +180,17 @@ impl Call {
     /// A request for `path` below the store's address; it is percent-encoded on its way.
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), query: Vec::new(), headers: Vec::new(), body: Bytes::new() }
+        Self { method, path: path.into(), told: None, query: Vec::new(), headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// Tells this instead of the path, which has something in it that is nobody else's.
+    #[must_use]
+    pub fn told_as(self, told: &'static str) -> Self {
+        Self { told: Some(told), ..self }
+    }
+
+    fn told(&self) -> &str {
+        self.told.unwrap_or(&self.path)
     }
 
     /// Adds a query parameter.
@@ -217,7 +229,7 @@ impl Call {
 
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("method", &self.method).field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Call").field("method", &self.method).field("path", &self.told()).finish_non_exhaustive()
     }
 }
 
@@ -344,7 +356,7 @@ impl Client {
         let ms = started.elapsed().as_millis();
         // Parameters may be private, so that only their being there is told.
         let more = if call.query.is_empty() { "" } else { "?…" };
-        tracing::debug!(method = %call.method, host = %self.address.host(), path = %format_args!("{}{more}", call.path),
+        tracing::debug!(method = %call.method, host = %self.address.host(), path = %format_args!("{}{more}", call.told()),
             status = outcome, ms, "request to store");
     }
 

@@ -6,7 +6,10 @@ use std::sync::{Arc, Mutex};
 use tracing::dispatcher::DefaultGuard;
 use tracing::subscriber::NoSubscriber;
 use tracing::{Dispatch, Level};
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 /// The lines so far.
 #[derive(Clone, Default)]
@@ -21,11 +24,12 @@ pub(crate) struct Listening {
 // === impl Log ===
 
 impl Log {
-    /// What this thread logs from now on, from `level` up.
+    /// What this thread logs from now on, from `level` up; of others' code what our programs let through.
     pub(crate) fn listen(level: Level) -> (Self, Listening) {
         let log = Self::default();
-        let subscriber =
-            tracing_subscriber::fmt().with_max_level(level).with_writer(log.clone()).with_ansi(false).finish();
+        let targets = Targets::new().with_default(level.min(Level::WARN)).with_target("hushpod", level);
+        let lines = tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(false);
+        let subscriber = Registry::default().with(targets).with(lines);
         // With a single subscriber, tracing would ask the subscriber of whichever thread comes to an event first, and
         // remember what it says: other tests have none.
         let second = Dispatch::new(NoSubscriber::default());

@@ -1,4 +1,7 @@
+use tracing::Level;
+
 use super::*;
+use crate::process::testing::log::Log;
 
 fn id(text: &str) -> GenerationId {
     GenerationId(text.to_owned())
@@ -47,6 +50,47 @@ fn annotations_are_read_and_meaningless_ones_change_nothing() {
     ] {
         assert_eq!(before.clone().updated(text), after, "{before:?} then {text:?}");
     }
+}
+
+/// Whoever may annotate pods may paste a password; the log is read by more people.
+#[test]
+fn p5_what_a_control_does_not_understand_is_told_without_its_bytes() {
+    let (log, _listening) = Log::listen(Level::TRACE);
+    let values = [
+        "canary",
+        "canary=",
+        "-canary",
+        "truecanary",
+        "canary\\n",
+        "\\u00fccanary",
+        "../canary",
+        "CANARY-1",
+        "0a-canary",
+    ];
+    for name in ["hold", "pin"] {
+        for value in values {
+            let text = format!("hushpod.dev/{name}=\"{value}\"\n");
+            assert_eq!(wanted(true, Some("a1"), None).updated(&text).refresh_now, None);
+        }
+    }
+    let told = log.text().to_lowercase();
+    assert_eq!(told.lines().count(), 2 * values.len(), "{told}");
+    assert!(
+        told.contains("hushpod.dev/hold") && told.contains("hushpod.dev/pin") && !told.contains("canary"),
+        "{told}"
+    );
+}
+
+#[test]
+fn p5_what_the_downward_api_wrote_is_not_told_either() {
+    let (log, _listening) = Log::listen(Level::TRACE);
+    let dir = tempfile::tempdir().unwrap();
+    for bytes in [&b"hushpod.dev/refresh-now=\"canary\"\n"[..], b"hushpod.dev/hold=canary", b"canary", b"\xffcanary"] {
+        fs::write(dir.path().join(ANNOTATIONS), bytes).unwrap();
+        drop(Controls::open(dir.path()));
+    }
+    let told = log.text();
+    assert!(told.contains("cannot be read") && !told.contains("canary"), "{told}");
 }
 
 fn controls(told: Wanted) -> Controls {

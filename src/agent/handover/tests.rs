@@ -1,8 +1,12 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::json;
+use tracing::Level;
+
 use super::*;
 use crate::generation::GenerationId;
+use crate::process::testing::log::Log;
 use crate::provider::Version;
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};
@@ -181,6 +185,51 @@ fn what_cannot_be_used_is_passed_over() {
     }
     let nothing = tempfile::tempdir().unwrap();
     assert!(HandOverFile::new(nothing.path()).load().is_none());
+}
+
+/// Every value in the document, another at each call of the visitor.
+fn each_value(value: &mut serde_json::Value, visit: &mut dyn FnMut(&mut serde_json::Value)) {
+    visit(value);
+    match value {
+        serde_json::Value::Array(items) => items.iter_mut().for_each(|item| each_value(item, visit)),
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(|field| each_value(field, visit)),
+        _ => {}
+    }
+}
+
+#[test]
+fn p5_whatever_is_damaged_in_it_is_told_without_its_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(FILE);
+    HandOverFile::new(dir.path()).save(estate(10)).unwrap();
+    let whole = fs::read(&file).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+    let (mut count, mut refused) = (0, 0);
+    each_value(&mut document.clone(), &mut |_| count += 1);
+    let (log, _listening) = Log::listen(Level::TRACE);
+    let mut load = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        refused += usize::from(HandOverFile::new(dir.path()).load().is_none());
+    };
+    for garbage in [json!("canary"), json!({"canary": "canary"}), json!(["canary"]), json!(-1), json!(null)] {
+        for nth in 0..count {
+            let (mut damaged, mut at) = (document.clone(), 0);
+            each_value(&mut damaged, &mut |value| {
+                if at == nth {
+                    *value = garbage.clone();
+                }
+                at += 1;
+            });
+            load(damaged.to_string().as_bytes());
+        }
+    }
+    for end in (0..whole.len()).step_by(7) {
+        load(&whole[..end]);
+        load(&[&whole[..end], b"canary\xff"].concat());
+    }
+    let told = log.text();
+    assert!(refused > 2 * count && told.lines().count() >= refused, "{refused} of {count}");
+    assert!(told.contains("damaged at byte") && !told.contains("canary"), "{told}");
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::time::Instant as RealInstant;
 
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Level;
 
 use super::*;
 use crate::agent::gate;
 use crate::agent::handover::FILE;
 use crate::contract::LIVE;
 use crate::options::Notify;
+use crate::process::testing::log::Log;
 use crate::provider::ErrorKind;
 use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
@@ -289,6 +291,35 @@ async fn p4_without_the_hand_over_a_second_login_would_be_seen() {
     pod.until_file("f0", "lease-2").await;
     assert_eq!(pod.calls("login").len(), 2);
     agent.stop().await.unwrap();
+}
+
+/// A lease's whole life: granted, handed over, renewed, replaced, revoked, and each of them refused.
+#[tokio::test(start_paused = true)]
+async fn p5_a_leases_id_is_never_logged() {
+    let (log, _listening) = Log::listen(Level::TRACE);
+    let mut pod = Pod::new(&["a:creds"]);
+    pod.revoke_on_exit = true;
+    pod.store.state().logins = Some((100_000, true));
+    pod.store.put_leased("creds", 600, 1_000_000, true);
+    pod.start(Mode::Init).done().await.unwrap();
+    let agent = pod.start(Mode::Sidecar);
+    a_while().await;
+    pod.store.state().failing_renewals = Some(ErrorKind::Invalid);
+    pod.store.state().failing_revocations = Some(ErrorKind::Denied);
+    pod.until_file("f0", "lease-2").await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    pod.store.state().failing_renewals = Some(ErrorKind::Unavailable);
+    agent.kill().await;
+    let agent = pod.start(Mode::Sidecar);
+    a_while().await;
+    pod.store.state().failing_revocations = Some(ErrorKind::Unavailable);
+    agent.stop().await.unwrap();
+    assert!(!pod.calls("renew lease-1").is_empty() && !pod.calls("revoke lease-1").is_empty());
+    let told = log.text();
+    for line in ["lease cannot be renewed", "replaced lease cannot be revoked", "cannot refresh"] {
+        assert!(told.contains(line), "{line} is not in: {told}");
+    }
+    assert!(!told.contains("lease-"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,7 +62,10 @@ impl Issuer {
             Method::Profile => match self.profile()? {
                 Profile::Keys(keys) => Ok(keys.for_ever()),
                 Profile::WebIdentity { role, token_file } => {
-                    let token = auth::secret_file(&token_file, "JWT")?;
+                    // The path stands in a file of secrets, and is told no more than they are.
+                    let token = auth::secret_file(&token_file, "JWT").map_err(|error| {
+                        Failure::new(error.kind, "the profile's web_identity_token_file has no token: check the path")
+                    })?;
                     sts::assume_role(&self.client, &role, &token).await
                 }
             },

@@ -40,6 +40,10 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
         return Ok(Profile::Keys(Keys { id: id.into(), secret: secret.into(), token }));
     }
     if let (Some(role), Some(file)) = (get("role_arn"), get("web_identity_token_file")) {
+        // It is told at a refused login: nothing else that stands in a file of secrets may be.
+        if !is_role(role) {
+            return Err(format!("the role_arn of AWS profile {name:?} is no ARN of a role"));
+        }
         return Ok(Profile::WebIdentity { role: role.to_owned(), token_file: PathBuf::from(file) });
     }
     let way = UNSUPPORTED.iter().find(|(setting, _)| get(setting).is_some());
@@ -50,6 +54,13 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
         ),
         None => format!("AWS profile {name:?} has no aws_access_key_id and aws_secret_access_key"),
     })
+}
+
+fn is_role(arn: &str) -> bool {
+    let parts: Vec<_> = arn.splitn(6, ':').collect();
+    let ["arn", partition, "iam", "", account, resource] = parts[..] else { return false };
+    let is_number = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    partition.starts_with("aws") && is_number && resource.starts_with("role/")
 }
 
 /// The lines of a section. Of two that have the same name, the first counts.
@@ -128,6 +139,37 @@ aws_secret_access_key = canary-3
         let role = "arn:aws:iam::123456789012:role/web".to_owned();
         let federated = Profile::WebIdentity { role, token_file: "/run/token".into() };
         assert_eq!(find("federated", CREDENTIALS, CONFIG).unwrap(), federated);
+    }
+
+    /// Somebody pastes into the wrong line, or the wrong file.
+    #[test]
+    fn p5_nothing_that_stands_in_the_files_is_told() {
+        let roles = ["canary", "arn:aws:canary", "arn:aws:iam::123456789012:user/canary", "arn:aws:iam::canary:role/x"];
+        for role in roles {
+            let config = format!("[profile x]\nrole_arn = {role}\nweb_identity_token_file = /run/canary\n");
+            let message = find("x", "", &config).unwrap_err();
+            assert!(message.contains("role_arn") && !message.contains("canary"), "{message}");
+        }
+        for damaged in [
+            "canary",
+            "[canary",
+            "[x]\ncanary",
+            "[x]\ncanary = canary",
+            "[x]\naws_access_key_id = canary",
+            "[x]\naws_secret_access_key = canary",
+            "[x]\n aws_access_key_id = canary\n aws_secret_access_key = canary",
+            "[x]\nrole_arn = canary",
+            "[x]\nweb_identity_token_file = canary",
+            "[x]\nsso_session = canary",
+            "[x]\ncredential_process = canary",
+            "[x]\nsource_profile = canary\nrole_arn = canary",
+            "[x canary]\naws_access_key_id = canary",
+        ] {
+            for (credentials, config) in [(damaged, ""), ("", damaged), (damaged, damaged)] {
+                let message = find("x", credentials, config).unwrap_err();
+                assert!(!message.contains("canary"), "{damaged:?}: {message}");
+            }
+        }
     }
 
     #[test]

@@ -143,7 +143,8 @@ pub(super) async fn renew_lease(api: &mut Api, lease: &Lease) -> Result<Lease, F
     let handle = Handle::of(lease)?;
     // What is asked for is added to the present end; without it, the dynamic secret's own TTL is.
     let body = LeaseCall { ttl: handle.ttl, ..handle.call() };
-    let call = api.call(Method::POST, format!("{LEASES}/{}/renew", handle.id))?.json(&body);
+    let call = api.call(Method::POST, format!("{LEASES}/{}/renew", handle.id))?.told_as("a lease's renewal");
+    let call = call.json(&body);
     let response = api.send(Kind::Write, call).await?;
     let told = handle.told();
     match api.parse::<Renewed>(&response, &told) {
@@ -162,7 +163,8 @@ pub(super) async fn renew_lease(api: &mut Api, lease: &Lease) -> Result<Lease, F
 pub(super) async fn revoke_lease(api: &mut Api, lease: &Lease) -> Result<(), Failure> {
     let handle = Handle::of(lease)?;
     let body = LeaseCall { is_forced: Some(false), ..handle.call() };
-    let call = api.call(Method::DELETE, format!("{LEASES}/{}", handle.id))?.json(&body);
+    let call = api.call(Method::DELETE, format!("{LEASES}/{}", handle.id))?.told_as("a lease's end");
+    let call = call.json(&body);
     let response = api.send(Kind::Write, call).await?;
     if response.status.is_success() {
         return Ok(());

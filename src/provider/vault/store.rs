@@ -177,20 +177,16 @@ impl Store for VaultStore {
     }
 
     async fn renew_lease(&mut self, lease: &Lease) -> Result<Lease, Failure> {
-        let name = lease_name(lease);
         if !lease.renewable {
-            return Err(Failure::invalid(format!("the lease of {name} cannot be renewed")));
+            return Err(Failure::invalid("the lease cannot be renewed"));
         }
         let response = self.lease_call("renew", lease).await?;
         match response.status.as_u16() {
-            400 if response.contains("not renewable") => {
-                Err(Failure::invalid(format!("the lease of {name} cannot be renewed")))
-            }
-            400 | 404 => Err(Failure::not_found(format!("the lease of {name} has ended or was revoked"))),
+            400 if response.contains("not renewable") => Err(Failure::invalid("the lease cannot be renewed")),
+            400 | 404 => Err(Failure::not_found("the lease has ended or was revoked")),
             403 => Err(self.denied("sys/leases/renew")),
             _ => {
-                let what = format!("the renewal of the lease of {name}");
-                let Envelope { lease_id, lease_duration, renewable, .. } = self.api.parse(&response, &what)?;
+                let Envelope { lease_id, lease_duration, renewable, .. } = self.api.parse(&response, "sys/leases/renew")?;
                 let ttl = Duration::from_secs(lease_duration);
                 let id = lease_id.filter(|id| !id.is_empty()).unwrap_or_else(|| lease.id.clone());
                 Ok(Lease { id, ttl, renewable })
@@ -204,7 +200,7 @@ impl Store for VaultStore {
             // One that Vault does not know has ended already.
             200 | 204 | 400 | 404 => Ok(()),
             403 => Err(self.denied("sys/leases/revoke")),
-            _ => Err(self.api.store_failure(&response, &format!("the end of the lease of {}", lease_name(lease)))),
+            _ => Err(self.api.store_failure(&response, "sys/leases/revoke")),
         }
     }
 }
@@ -226,9 +222,4 @@ fn absent(response: &Response, request: &Request) -> Failure {
         }
     };
     Failure::not_found(message)
-}
-
-/// The part of a lease id that is no secret: what it was made from.
-fn lease_name(lease: &Lease) -> &str {
-    lease.id.expose_str().and_then(|id| id.rsplit_once('/')).map_or("this request", |(path, _)| path)
 }

@@ -28,6 +28,7 @@ pub(crate) struct State {
     pub(crate) failing: Option<ErrorKind>,
     pub(crate) failing_path: BTreeMap<String, ErrorKind>,
     pub(crate) failing_renewals: Option<ErrorKind>,
+    pub(crate) failing_revocations: Option<ErrorKind>,
     pub(crate) slow: Duration,
     /// Answers in full even if nothing changed.
     pub(crate) unconditional: bool,
@@ -236,7 +237,11 @@ impl Provider for Connection {
             if let Some(error) = self.enter(format!("revoke {id}")).await {
                 return Err(error);
             }
-            if let Some(granted) = self.store.state().leases.get_mut(&id) {
+            let mut state = self.store.state();
+            if let Some(kind) = state.failing_revocations {
+                return Err(ProviderError::new(kind, "revocations fail"));
+            }
+            if let Some(granted) = state.leases.get_mut(&id) {
                 granted.ends = Instant::now();
             }
             Ok(())

@@ -3,6 +3,8 @@
 use super::super::{CASE, run_again};
 use super::*;
 use crate::fakes::server::Fault;
+use crate::log::Log;
+use tracing::Level;
 
 contract!(a_role_is_taken_once_and_handed_over, credentials_are_replaced_before_they_end, a_profile_of_keys_is_used);
 
@@ -192,6 +194,63 @@ async fn the_agent_on_the_node_gives_credentials() {
     pod.show(&json!({"aud": ["sts.amazonaws.com"], "sub": SUBJECT}), 600);
     let error = secrets.extend_session().await.unwrap_err();
     assert_error(&error, ErrorKind::Denied, &["pod identity agent"]);
+}
+
+/// What stands where credentials should be, and what a client cannot make a header of.
+#[tokio::test]
+async fn p5_no_credentials_are_told_without_their_bytes() {
+    let store = Store::fake().await;
+    let name = secret(&store).await;
+    let auth = json!({"method": "pod-identity", "agent": format!("{}/v1/credentials", store.address)});
+    let pod = store.pod_that(auth, None, "pods.eks.amazonaws.com");
+    let whole = json!({"AccessKeyId": "canary", "SecretAccessKey": "canary", "Token": "canary",
+        "Expiration": "2099-01-01T00:00:00Z"});
+    let mut answers: Vec<_> =
+        ["canary", "\"canary\"", "[\"canary\"]", "{\"canary\": 1", "<canary/>", ""].map(str::to_owned).into();
+    for field in ["AccessKeyId", "SecretAccessKey", "Token", "Expiration"] {
+        for garbage in [json!(null), json!(1), json!({"canary": 1}), json!("canary\n\u{0}\u{fc}"), json!("")] {
+            let mut damaged = whole.clone();
+            damaged[field] = garbage;
+            answers.push(damaged.to_string());
+        }
+    }
+    for answer in answers {
+        let (log, _listening) = Log::listen(Level::TRACE);
+        let mut secrets = pod.secrets();
+        store.fake.as_ref().unwrap().fail(
+            |received| received.path == "/v1/credentials",
+            1,
+            Fault::Body(answer.clone()),
+        );
+        let error = refused(&mut secrets, &pod.secret(&name)).await;
+        assert!(!format!("{error} {}", log.text()).contains("canary"), "{answer}: {error} {}", log.text());
+    }
+}
+
+/// A profile that leads elsewhere: to a role and to a file that do not exist, or to bytes that are no text.
+#[tokio::test]
+async fn p5_where_a_profile_leads_is_not_told() {
+    let store = Store::fake().await;
+    let name = secret(&store).await;
+    let pod = store.pod_that(json!({}), None, "");
+    let file = pod.dir.path().join("shared");
+    let auth = json!({"method": "profile", "profile": "x", "credentialsFile": file, "configFile": "/nonexistent"});
+    let settings = AwsSettings { auth: serde_json::from_value(auth).unwrap(), ..pod.settings.clone() };
+    let pod = Pod { settings, ..pod };
+    let role = "[x]\nrole_arn = arn:aws:iam::123456789012:role/web\nweb_identity_token_file = ";
+    for text in [
+        format!("{role}/canary/file\n").into_bytes(),
+        format!("{role}canary\n").into_bytes(),
+        b"[x]\naws_access_key_id = canary\xff\n".to_vec(),
+        b"[x]\naws_access_key_id = canary\naws_secret_access_key =\n".to_vec(),
+        [&b"[x]\ncanary = "[..], &[b'x'; 70_000]].concat(),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let (log, _listening) = Log::listen(Level::TRACE);
+        let error = refused(&mut pod.secrets(), &pod.secret(&name)).await;
+        assert!(!format!("{error} {}", log.text()).contains("canary"), "{error} {}", log.text());
+        assert_eq!(error.kind, ErrorKind::Invalid, "{error}");
+    }
 }
 
 /// Each method's settings, the audience of the token that it shows, and the login that it takes.

@@ -1,6 +1,11 @@
 //! Dynamic secrets.
 
+use std::fmt::Write as _;
+
+use tracing::Level;
+
 use super::*;
+use crate::log::Log;
 
 async fn pod() -> Pod {
     pod_of(Year::Y2026, json!({"projectSlug": PROJECT_SLUG})).await
@@ -46,6 +51,37 @@ async fn a_credential_is_made_renewed_and_ended() {
         let seen: Vec<_> = pod.seen().into_iter().filter(|path| !path.starts_with(base)).collect();
         assert_eq!(seen, ["v1/auth/kubernetes-auth/login"]);
     }
+}
+
+/// Its id is a part of the addresses that are asked for.
+#[tokio::test]
+async fn p5_a_leases_id_is_never_told() {
+    let pod = pod().await;
+    let (log, _listening) = Log::listen(Level::TRACE);
+    let mut infisical = pod.infisical();
+    let answer = pod.fresh(&mut infisical, "/db?dynamic=postgres").await;
+    let held = lease(&answer).clone();
+    let id = held.id.expose_str().unwrap().split('\n').next().unwrap().to_owned();
+    let mut told = format!("{answer:?} {held:?} {infisical:?}");
+    for fault in [
+        None,
+        Some(Fault::Status(500, vec![], id.clone())),
+        Some(Fault::Status(404, vec![], id.clone())),
+        Some(Fault::Body(id.clone())),
+        Some(Fault::Truncated),
+    ] {
+        for verb in ["renew", "revoke", "renew"] {
+            if let Some(fault) = fault.clone() {
+                pod.fake.fail(|received: &Received| received.path.contains("leases/"), 1, fault);
+            }
+            let error =
+                if verb == "renew" { infisical.renew(&held).await.err() } else { infisical.revoke(&held).await.err() };
+            write!(told, "{error:?}").unwrap();
+        }
+    }
+    assert!(told.contains("the lease from /db"), "{told}");
+    assert!(!told.contains(&id), "{id}: {told}");
+    assert!(!log.text().contains(&id), "{id}: {}", log.text());
 }
 
 #[tokio::test]

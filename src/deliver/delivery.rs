@@ -313,7 +313,7 @@ impl<V: Volume> Delivery<V> {
         let Rendered { files, left_out } =
             render_beside(&self.items, generation, self.size_limit, &is_there).map_err(DeliverError::Render)?;
         for problem in left_out {
-            warn!(event = "left_out", %problem, "a value cannot be had: the other files of its directory are delivered");
+            warn!(event = "left_out", %problem, "a key makes no file: the others of its directory are delivered");
         }
         let id = &generation.id;
         let outcome = self.volume.write(id, &files).await.map_err(DeliverError::Volume)?;

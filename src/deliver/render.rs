@@ -38,12 +38,12 @@ pub struct RenderError {
 pub struct Rendered {
     /// In the order of the items.
     pub files: Vec<RenderedFile>,
-    /// Keys of directories whose values cannot be had, and why.
+    /// Keys of directories that make no file, and why.
     pub left_out: Vec<RenderError>,
 }
 
-/// Leaves a file out and notes why; the error is that it may not be.
-type Omit<'a> = dyn FnMut(&VolumePath, Sentence) -> Result<(), Sentence> + 'a;
+/// Leaves a key out, whose file would be this, and notes why; the error is that it may not be.
+type Omit<'a> = dyn FnMut(Option<&VolumePath>, Sentence) -> Result<(), Sentence> + 'a;
 
 /// One part of an answer, with the words that errors name it by.
 struct Part<'a> {
@@ -76,8 +76,9 @@ pub fn render(
     render_beside(items, generation, size_limit, &|_| false).map(|rendered| rendered.files)
 }
 
-/// As [`render`], where files may be in place already: `is_there` tells by a path. A key of a `dir` whose value cannot be
-/// had is left out, unless its file is there: then it was good before, and nothing is replaced until it is again.
+/// As [`render`], where files may be in place already: `is_there` tells by a path. A key of a `dir` that is
+/// bad (its value cannot be had or not be decoded, its name is no file's) is left out, unless its file is there: then it
+/// was good before, and nothing is replaced until it is again.
 ///
 /// # Errors
 /// As [`render`].
@@ -91,8 +92,8 @@ pub fn render_beside(
     let mut left_out = Vec::new();
     let mut paths = BTreeSet::new();
     for item in items {
-        let mut omit = |path: &VolumePath, problem: Sentence| {
-            if is_there(path) {
+        let mut omit = |path: Option<&VolumePath>, problem: Sentence| {
+            if path.is_some_and(is_there) {
                 return Err(problem);
             }
             left_out.push(RenderError::new(&item.target, problem));
@@ -184,32 +185,39 @@ fn render_dir(
     parts: Parts<'_>,
     omit: &mut Omit<'_>,
 ) -> Result<Vec<(VolumePath, SecretValue)>, Sentence> {
-    let mut entries = parts.entries()?;
+    let entries = parts.entries()?;
     if entries.is_empty() && !item.optional {
         // An empty directory would let the application start, or go on, without its secrets.
         return Err("the answer has no keys, so there is no file to write (optional: true allows that)".into());
     }
-    let mut withheld = None;
+    let mut files = Vec::with_capacity(entries.len());
+    let mut last = None;
     for (key, tree) in &entries {
-        let Some(why) = tree.withheld() else { continue };
-        let problem = Sentence::from(Problem::new(why).inside(key));
-        omit(&file_in(dir, key)?, problem.clone())?;
-        withheld = Some(problem);
-    }
-    entries.retain(|_, tree| tree.withheld().is_none());
-    if let Some(problem) = withheld.filter(|_| entries.is_empty() && !item.optional) {
-        return Err(problem.behind("none of its values can be had: "));
-    }
-    let file = |(key, tree): (String, SecretTree)| {
-        let path = file_in(dir, &key)?;
-        let inside = |problem: Problem| Sentence::from(problem.inside(&key));
-        let value = match item.decode {
-            Some(decode) => decoded(decode, &tree).map_err(|what| inside(Problem::new(what)))?,
-            None => format::plain(&tree).map_err(inside)?,
+        let (path, problem) = match file_in(dir, key).map(|path| (value_of(item, key, tree), path)) {
+            Ok((Ok(value), path)) => {
+                files.push((path, value));
+                continue;
+            }
+            Ok((Err(problem), path)) => (Some(path), problem),
+            Err(problem) => (None, problem),
         };
-        Ok((path, value))
-    };
-    entries.into_iter().map(file).collect()
+        omit(path.as_ref(), problem.clone())?;
+        last = Some(problem);
+    }
+    match last.filter(|_| files.is_empty() && !item.optional) {
+        Some(problem) => Err(problem.behind("none of its keys makes a file: ")),
+        None => Ok(files),
+    }
+}
+
+/// What the file of a key holds.
+fn value_of(item: &PlannedItem, key: &str, tree: &SecretTree) -> Result<SecretValue, Sentence> {
+    let inside = |problem: Problem| Sentence::from(problem.inside(key));
+    match (tree.withheld(), item.decode) {
+        (Some(why), _) => Err(inside(Problem::new(why))),
+        (None, Some(decode)) => decoded(decode, tree).map_err(|what| inside(Problem::new(what))),
+        (None, None) => format::plain(tree).map_err(inside),
+    }
 }
 
 fn file_in(dir: &VolumePath, key: &str) -> Result<VolumePath, Sentence> {

@@ -86,7 +86,7 @@ fn p5_what_the_downward_api_wrote_is_not_told_either() {
     let (log, _listening) = Log::listen(Level::TRACE);
     let dir = tempfile::tempdir().unwrap();
     for bytes in [&b"hushpod.dev/refresh-now=\"canary\"\n"[..], b"hushpod.dev/hold=canary", b"canary", b"\xffcanary"] {
-        fs::write(dir.path().join(ANNOTATIONS), bytes).unwrap();
+        fs::write(dir.path().join(ANNOTATIONS_FILE), bytes).unwrap();
         drop(Controls::open(dir.path()));
     }
     let told = log.text();

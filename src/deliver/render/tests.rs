@@ -503,7 +503,7 @@ fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
         (json!({"file": "f", "from": {"b": "bin#/blob/0"}, "format": "properties"}), "key \"b\" is binary"),
         (json!({"file": "f", "from": "db", "format": "dotenv"}), "key \"bad key\" is no shell variable's name"),
         (json!({"file": "f", "from": "db#nul", "format": "dotenv"}), "key \"nul\" has a NUL byte"),
-        (json!({"dir": "d", "from": "slash"}), "dir d: key \"a/b\" is no file name"),
+        (json!({"dir": "d", "from": "slash"}), "dir d: none of its keys makes a file: key \"a/b\" is no file name"),
         (json!({"dir": ".", "from": "dots"}), "key \"..data\" is no file name"),
         (json!({"file": "f", "from": "db#no64", "decode": "base64"}), "is no base64 at character 7"),
         (json!({"file": "f", "from": "db#last64", "decode": "base64"}), "is no base64"),
@@ -579,8 +579,8 @@ fn p5_names_that_only_the_store_knows_are_for_logs_alone() {
         (json!({"file": "f", "from": "bin", "format": "yaml"}), "a key is binary"),
         (json!({"file": "f", "from": "bin", "format": "properties"}), "a key is binary"),
         (json!({"file": "f", "from": ["bin", "again"], "format": "json"}), "a key comes from both vault:bin and vault"),
-        (json!({"dir": "d", "from": "slash"}), "dir d: a key is no file name"),
-        (json!({"dir": "d", "from": "again", "decode": "base64"}), "dir d: a key is no base64"),
+        (json!({"dir": "d", "from": "slash"}), "makes a file: a key is no file name"),
+        (json!({"dir": "d", "from": "again", "decode": "base64"}), "makes a file: a key is no base64"),
         (json!({"file": "f", "from": "bin", "template": "x"}), "a key is binary"),
         (
             json!({"file": "f", "from": "db", "template": "{{ asked.other }}"}),
@@ -739,5 +739,43 @@ fn p3_a_directory_leaves_out_what_never_was_good_and_keeps_what_was() {
         SecretTree::Map(BTreeMap::from([("URL".to_owned(), SecretTree::Withheld("is hidden".into()))])),
     )]);
     let problem = render(&items[..1], &alone, LIMIT).unwrap_err();
-    assert_eq!(problem.to_string(), "dir d: none of its values can be had: key \"URL\" is hidden");
+    assert_eq!(problem.to_string(), "dir d: none of its keys makes a file: key \"URL\" is hidden");
+}
+
+/// Whatever is wrong with a key, the others of its directory come; once its file is there, it stays.
+#[test]
+fn p3_a_bad_key_of_a_directory_is_left_out_at_first_and_keeps_all_later() {
+    let long = "x".repeat(256);
+    let good = |json: serde_json::Value| tree(&json);
+    let bad = [
+        ("a/b", good(json!("MQ==")), "is no file name"),
+        ("..data", good(json!("MQ==")), "is no file name"),
+        ("", good(json!("MQ==")), "is no file name"),
+        ("line\nbreak", good(json!("MQ==")), "is no file name"),
+        (&long, good(json!("MQ==")), "is no file name"),
+        ("TEXT", good(json!("canary!")), "is no base64 at character 7"),
+        ("SHORT", good(json!("canar")), "is no base64"),
+        ("DEEP", good(json!({"canary": "MQ=="})), "is a document or list"),
+        ("BYTES", SecretTree::from_bytes(vec![0xff, 0]), "the store holds bytes"),
+        ("URL", SecretTree::Withheld("is hidden".into()), "is hidden"),
+    ];
+    let items =
+        [item(&json!({"dir": "d", "from": "app", "decode": "base64"})), item(&json!({"file": "f", "from": "db#k"}))];
+    for (key, tree, part) in bad {
+        let entries = [("GOOD".to_owned(), good(json!("MQ=="))), (key.to_owned(), tree)];
+        let alone = SecretTree::Map(entries[1..].iter().cloned().collect());
+        let db = ("db", good(json!({"k": "v"})));
+        let answers = generation(&[("app", SecretTree::Map(entries.into())), db.clone()]);
+        let rendered = render_beside(&items, &answers, LIMIT, &|path| path.as_str() == "d/GOOD").unwrap();
+        let files: Vec<_> = rendered.files.iter().map(|file| (file.path.as_str(), file.bytes.expose())).collect();
+        assert_eq!(files, [("d/GOOD", &b"1"[..]), ("f", b"v")], "{key:?}");
+        let [left_out] = &rendered.left_out[..] else { panic!("{key:?}: {:?}", rendered.left_out) };
+        let told = left_out.to_string();
+        assert!(told.starts_with("dir d: key ") && told.contains(part) && !told.contains("canary"), "{told}");
+        assert!(left_out.public().starts_with("dir d: a key "), "{}", left_out.public());
+        let later = render_beside(&items, &answers, LIMIT, &|_| true);
+        assert_eq!(later.is_err(), part != "is no file name", "{key:?}: no such file was ever there");
+        let none = render(&items, &generation(&[("app", alone), db]), LIMIT).unwrap_err().to_string();
+        assert!(none.starts_with("dir d: none of its keys makes a file: key ") && none.contains(part), "{none}");
+    }
 }

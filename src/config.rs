@@ -431,6 +431,8 @@ runtimeClasses: [runc]
             ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "known are namespace"]),
             ("{{namespace}}-", "{{namespace-", &["asks for another name"]),
             ("mode: init+sidecar", "mode: both", &[".defaults.mode", "init+sidecar"]),
+            ("mount-path: /run/secrets-of-mine", "mount-path: /hushpod-bin", &[".defaults.mount-path", "program goes"]),
+            ("mount-path: /run/secrets-of-mine", "mount-path: /hushpod-bin/x/", &[".defaults.mount-path", "another"]),
             ("mode: init+sidecar", "\"x\\ny\": x", &[".defaults: no annotation"]),
             (
                 "type: file, path: /srv/secrets",

@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep_until};
 
 use self::backoff::Jitter;
-use self::clock::{Clock, MachineClock};
+use self::clock::{Clock, MachineClock, TimerClock};
 use self::history::{Fingerprints, Ledger};
 use self::lease::{Demand, Slot};
 use self::poll::Lane;
@@ -98,6 +98,13 @@ impl Source {
     #[must_use]
     pub fn new(plan: &Plan, providers: BTreeMap<String, Box<dyn Provider>>) -> Self {
         Self::with(plan, providers, Box::new(MachineClock), Jitter::random())
+    }
+
+    /// As [`Source::new`], for many in one process whose clock a test has stopped: chance follows from `seed`, and the
+    /// time that all their work takes is no suspended machine's.
+    #[must_use]
+    pub fn simulated(plan: &Plan, providers: BTreeMap<String, Box<dyn Provider>>, seed: u64) -> Self {
+        Self::with(plan, providers, Box::new(TimerClock(Instant::now())), Jitter::seeded(seed))
     }
 
     fn with(

@@ -158,20 +158,18 @@ impl Wanted {
         let mut found = Self::default();
         for (name, value) in annotations(text) {
             match name {
-                HOLD => match parse_bool(&value) {
-                    Ok(hold) => found.hold = hold,
-                    Err(_) => {
+                HOLD => {
+                    found.hold = parse_bool(&value).unwrap_or_else(|_| {
                         ignored(HOLD, "expected \"true\" or \"false\"");
-                        found.hold = self.hold;
-                    }
-                },
-                PIN => match parse_pin(&value) {
-                    Ok(pin) => found.pin = pin,
-                    Err(NoGenerationId) => {
+                        self.hold
+                    });
+                }
+                PIN => {
+                    found.pin = parse_pin(&value).unwrap_or_else(|NoGenerationId| {
                         ignored(PIN, "expected a generation id: the agent's log lines name those that exist");
-                        found.pin = self.pin.take();
-                    }
-                },
+                        self.pin.take()
+                    });
+                }
                 REFRESH_NOW => found.refresh_now = Some(value),
                 _ => {}
             }

@@ -214,6 +214,7 @@ mod tests {
     use std::time::SystemTime;
 
     use rustix::fs::{FlockOperation, flock};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::advance;
 
     use super::*;
@@ -268,6 +269,41 @@ mod tests {
         assert_eq!(ask(&port).0, 300, "new again");
         drop(second);
         assert_eq!(ask(&port), (200, "running with generation none, newest g4".to_owned()));
+    }
+
+    /// Whatever a client says within the first second, it has said all of its head by then or is cut off.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_has_a_second_for_its_head() {
+        let (_dir, port, _held) = volume();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        // (what it says at once, what it adds every 300 ms) → how an answer begins
+        for (first, more, answer) in [
+            ("GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n", "", "HTTP/1.1 200"),
+            ("", "", ""),
+            ("GET /metrics HTTP/1.1\r\nhost: x\r\n", "", ""),
+            ("GET /metrics HTTP/1.1\r\n", "a: b\r\n", ""),
+        ] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let start = Instant::now();
+            let served = tokio::spawn(port.clone().connection(stream));
+            client.write_all(first.as_bytes()).await.unwrap();
+            while !more.is_empty() && !served.is_finished() {
+                sleep(Duration::from_millis(300)).await;
+                drop(client.write_all(more.as_bytes()).await);
+            }
+            served.await.unwrap();
+            let took = start.elapsed();
+            let mut told = Vec::new();
+            // A client that still writes finds the connection reset.
+            drop(client.read_to_end(&mut told).await);
+            let told = String::from_utf8(told).unwrap();
+            match answer {
+                "" => assert!((HEAD_TIMEOUT..HEAD_TIMEOUT * 3 / 2).contains(&took), "{first:?}: {took:?}, {told}"),
+                answer => assert!(told.starts_with(answer) && took < HEAD_TIMEOUT, "{first:?}: {took:?}, {told}"),
+            }
+            assert_eq!(told.is_empty(), answer.is_empty(), "{first:?}: {told}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::keys::{
     RUN_AS_USER, SECRETS, SIZE_LIMIT,
 };
 use crate::bundle::suggestion;
-use crate::contract::PREFIX;
+use crate::contract::{BIN_PATH, PREFIX};
 use crate::options::{EnvironmentSource, Options};
 use crate::quantity::{parse_bytes, parse_duration};
 use crate::reference::is_provider_name;
@@ -67,6 +67,9 @@ fn parse_mount_path(text: &str) -> Result<String, String> {
     let plain =
         |name: &str| !matches!(name, "" | "." | "..") && !name.contains([':', ',']) && !name.contains(char::is_control);
     match trimmed.strip_prefix('/') {
+        Some(_) if trimmed.strip_prefix(BIN_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) => {
+            Err(format!("{text:?} is where hushpod's program goes: write another path"))
+        }
         Some(rest) if !rest.is_empty() && rest.split('/').all(plain) => Ok(trimmed.to_owned()),
         _ => Err(format!("{text:?} is no mount path: write an absolute path below / without '.', '..' or ':'")),
     }

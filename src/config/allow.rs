@@ -88,7 +88,9 @@ impl Allow {
             let read = |texts: Vec<String>| texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>();
             texts.map(read).transpose().map_err(|problem| (field, problem))
         };
-        let read = |texts: Vec<String>| texts.into_iter().map(|text| RequestGlob::parse(text, parameters)).collect();
+        let read = |texts: Vec<String>| {
+            texts.into_iter().map(|text| RequestGlob::parse(text, parameters, OLD_RULES_COUNT)).collect()
+        };
         let rule = Self {
             namespaces: globs("namespaces", Some(namespaces))?.unwrap_or_default(),
             service_accounts: globs("serviceAccounts", service_accounts)?,
@@ -221,11 +223,11 @@ impl RequestGlob {
     /// Reads what stands in `requests`, for a store of these parameters.
     ///
     /// # Errors
-    /// One sentence, if it never meant anything.
-    fn parse(text: String, parameters: &Parameters) -> Result<Self, String> {
+    /// One sentence, if it never meant anything, or no longer does.
+    fn parse(text: String, parameters: &Parameters, old_rules_count: bool) -> Result<Self, String> {
         let before = Glob::parse(&text)?;
         let meaning = RequestParts::parse(&text, parameters);
-        if let (Err(problem), false) = (&meaning, OLD_RULES_COUNT) {
+        if let (Err(problem), false) = (&meaning, old_rules_count) {
             return Err(problem.clone());
         }
         Ok(Self { text, meaning, before })
@@ -309,6 +311,30 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is warned of while old rules count is refused at load from then on, with the same words.
+    #[test]
+    fn p9_a_rule_that_means_nothing_is_refused_once_old_rules_do_not_count() {
+        let infisical = Parameters { narrowing: &["version"], widening: Some(&["recursive"]) };
+        for (text, part) in [
+            ("pki/*?*", "name=value"),
+            ("secret/data/a#key", "whole requests"),
+            ("pki?recursive=1&recursive=2", "twice"),
+            ("50%", "%25"),
+            ("/a?recursiv=true", "did you mean \"recursive\"?"),
+            ("{{pod}}/*", "known are namespace"),
+        ] {
+            let problem = RequestGlob::parse(text.to_owned(), &infisical, false).unwrap_err();
+            assert!(problem.contains(part), "{text}: {problem}");
+            let before = RequestGlob::parse(text.to_owned(), &infisical, true);
+            assert!(before.is_ok_and(|glob| glob.meaning == Err(problem)) || text.contains("{{"), "{text}");
+        }
+        for text in ["secret/data/*", "/a?recursive=true", "/a?recursive=*", "{{namespace}}/*"] {
+            let [after, before] =
+                [false, true].map(|old| RequestGlob::parse(text.to_owned(), &infisical, old).unwrap());
+            assert!(after.meaning.is_ok() && after == before, "{text}");
+        }
+    }
 
     /// As slow as it is plain.
     fn naive(glob: &[u8], text: &[u8]) -> bool {

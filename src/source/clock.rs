@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rustix::time::{ClockId, clock_gettime};
+use tokio::time::Instant;
 
 /// What the time is.
 pub(super) trait Clock: Send {
@@ -16,6 +17,9 @@ pub(super) trait Clock: Send {
 /// The machine's.
 pub(super) struct MachineClock;
 
+/// That of tokio's timers, which a test may stop: nothing is suspended by its measure.
+pub(super) struct TimerClock(pub(super) Instant);
+
 // === impl MachineClock ===
 
 impl Clock for MachineClock {
@@ -27,5 +31,17 @@ impl Clock for MachineClock {
         let now = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+    }
+}
+
+// === impl TimerClock ===
+
+impl Clock for TimerClock {
+    fn system(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.0.elapsed()
     }
 }

@@ -189,19 +189,11 @@ fn is_within(path: &str, other: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Checks where the files are to go, whatever the containers mount.
-///
-/// # Errors
-/// [`Refusal`], if our own program goes there.
-pub fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+/// Warns of a place for the files that has something else below it in every container.
+pub fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<String>) {
     // Where /var/run is /run, as in most images, it is the same place.
     const TOKENS: [&str; 2] = [TOKENS_PATH, "/run/secrets/kubernetes.io/serviceaccount"];
     let path = options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
-    if is_within(path, BIN_PATH) || is_within(BIN_PATH, path) {
-        return Err(Refusal::Pod(format!(
-            "annotation {PREFIX}{MOUNT_PATH}: {path:?} is where hushpod's program goes: write another path"
-        )));
-    }
     let has_token = spec.get("automountServiceAccountToken") != Some(&json!(false));
     if has_token && TOKENS.iter().any(|tokens| is_within(tokens, path)) {
         warnings.push(format!(
@@ -209,7 +201,6 @@ pub fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<String>) -
              container starts: write another path, or automountServiceAccountToken: false"
         ));
     }
-    Ok(())
 }
 
 /// Gives the selected containers the mount, and takes it from those that now run before the agent.

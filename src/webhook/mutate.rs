@@ -110,7 +110,7 @@ impl Injector {
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
         others.iter().try_for_each(|container| check_variables(container))?;
         let earlier = ours.first().and_then(|container| plan_of(container));
-        mounts::check_path(spec, &options, &mut warnings)?;
+        mounts::check_path(spec, &options, &mut warnings);
         let selection = mounts::Selection::of(spec, &options, earlier.as_ref(), config, &mut warnings)?;
         // By those that were selected at first, so that what others inject later changes nothing.
         let access = Access::decide(spec, &selection.containers(spec), &options)

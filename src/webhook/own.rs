@@ -50,7 +50,8 @@ pub(super) fn replace_volume(patched: &mut Patched, path: &[Step<'_>], ours: Val
 /// [`Refusal`] names container and volume.
 pub(super) fn check_variables(container: &Value) -> Result<(), Refusal> {
     let variables = container.get("env").and_then(Value::as_array).into_iter().flatten();
-    let mut volumes = variables.filter_map(|variable| variable.pointer("/valueFrom/fileKeyRef/volumeName")?.as_str());
+    let mut volumes =
+        variables.filter_map(|variable| variable.get("valueFrom")?.get("fileKeyRef")?.get("volumeName")?.as_str());
     match volumes.find(|volume| volume.starts_with(VOLUME_PREFIX)) {
         Some(volume) => Err(Refusal::Pod(format!(
             "container {:?} takes a variable from the volume {volume:?} by fileKeyRef, which is hushpod's own: write the \

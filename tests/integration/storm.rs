@@ -101,7 +101,7 @@ impl Crowd {
         let ProviderSettings::Infisical(infisical) = &settings else { panic!("not Infisical's") };
         let served = Arc::new(AtomicUsize::new(0));
         let mut agents = tokio::task::JoinSet::new();
-        for _ in 0..size {
+        for number in 0..size {
             let login = Login {
                 provider: "infisical".to_owned(),
                 role: Some(IDENTITY.to_owned()),
@@ -109,7 +109,9 @@ impl Crowd {
             };
             let inner = Infisical::connect(infisical, login, Reach::default()).unwrap();
             let provider: Box<dyn Provider> = Box::new(Attended(inner));
-            let mut source = Source::new(&plan(&settings), BTreeMap::from([("infisical".to_owned(), provider)]));
+            let providers = BTreeMap::from([("infisical".to_owned(), provider)]);
+            let seed = u64::try_from(number).unwrap().wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut source = Source::simulated(&plan(&settings), providers, seed);
             let served = Arc::clone(&served);
             agents.spawn(async move {
                 loop {
@@ -199,7 +201,7 @@ async fn p6_five_hundred_agents_start_together_and_settle_below_the_limit() {
     }
     let crowd = Crowd::start(AGENTS, &fake);
 
-    // The server's clock goes with the paused one; while somebody is at work, both stand still.
+    // The server's clock goes with the paused one; while somebody is at work, both stand still, however long that takes.
     let start = Instant::now();
     let mut all_served = None;
     let mut by_minute = Vec::new();

@@ -201,7 +201,7 @@ fn each_value(value: &mut serde_json::Value, visit: &mut dyn FnMut(&mut serde_js
 fn p5_whatever_is_damaged_in_it_is_told_without_its_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(FILE);
-    HandOverFile::new(dir.path()).save(estate(10)).unwrap();
+    HandOverFile::new(dir.path()).save(state(10)).unwrap();
     let whole = fs::read(&file).unwrap();
     let document: serde_json::Value = serde_json::from_slice(&whole).unwrap();
     let (mut count, mut refused) = (0, 0);

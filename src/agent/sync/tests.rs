@@ -301,8 +301,8 @@ async fn p5_a_leases_id_is_never_logged() {
     pod.revoke_on_exit = true;
     pod.store.state().logins = Some((100_000, true));
     pod.store.put_leased("creds", 600, 1_000_000, true);
-    pod.start(Mode::Init).done().await.unwrap();
-    let agent = pod.start(Mode::Sidecar);
+    pod.start(AgentMode::Init).done().await.unwrap();
+    let agent = pod.start(AgentMode::Sidecar);
     a_while().await;
     pod.store.state().failing_renewals = Some(ErrorKind::Invalid);
     pod.store.state().failing_revocations = Some(ErrorKind::Denied);
@@ -310,7 +310,7 @@ async fn p5_a_leases_id_is_never_logged() {
     tokio::time::sleep(Duration::from_mins(2)).await;
     pod.store.state().failing_renewals = Some(ErrorKind::Unavailable);
     agent.kill().await;
-    let agent = pod.start(Mode::Sidecar);
+    let agent = pod.start(AgentMode::Sidecar);
     a_while().await;
     pod.store.state().failing_revocations = Some(ErrorKind::Unavailable);
     agent.stop().await.unwrap();

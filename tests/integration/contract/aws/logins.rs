@@ -243,7 +243,7 @@ async fn p5_where_a_profile_leads_is_not_told() {
         format!("{role}canary\n").into_bytes(),
         b"[x]\naws_access_key_id = canary\xff\n".to_vec(),
         b"[x]\naws_access_key_id = canary\naws_secret_access_key =\n".to_vec(),
-        [&b"[x]\ncanary = "[..], &[b'x'; 70_000]].concat(),
+        [&b"[x]\ncanary = "[..], &vec![b'x'; 70_000]].concat(),
     ] {
         std::fs::write(&file, &text).unwrap();
         let (log, _listening) = Log::listen(Level::TRACE);

@@ -186,7 +186,8 @@ impl Store for VaultStore {
             400 | 404 => Err(Failure::not_found("the lease has ended or was revoked")),
             403 => Err(self.denied("sys/leases/renew")),
             _ => {
-                let Envelope { lease_id, lease_duration, renewable, .. } = self.api.parse(&response, "sys/leases/renew")?;
+                let Envelope { lease_id, lease_duration, renewable, .. } =
+                    self.api.parse(&response, "sys/leases/renew")?;
                 let ttl = Duration::from_secs(lease_duration);
                 let id = lease_id.filter(|id| !id.is_empty()).unwrap_or_else(|| lease.id.clone());
                 Ok(Lease { id, ttl, renewable })

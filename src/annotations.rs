@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::bundle::{self, Bundle, Format, Item, Target, VolumePath, one_line, suggestion};
+use crate::bundle::{self, Bundle, Format, Item, Target, VolumePath};
 use crate::contract::{ENV_DIR, PREFIX};
 use crate::env_vars::check_name;
 use crate::options::{EnvironmentSource, OnChange, Options};
+use crate::sentence::{one_line, suggestion};
 use crate::steps::{self, OverBudget};
 
 mod keys;

@@ -10,23 +10,18 @@ use serde_json::{Map, Value};
 use serde_saphyr::budget::BudgetBreach;
 
 use crate::reference::Reference;
+use crate::sentence::{one_line, suggestion};
 use crate::steps;
 
 pub mod template;
 mod yaml;
 
+pub use self::template::MAX_TEMPLATE_BYTES;
+
 /// Most files and directories of a bundle: a plan of as many is near its limit.
 const MAX_ITEMS: usize = 1000;
-/// What is longer is no misspelt name: as Kubernetes has it for its own.
-const MAX_NAME_BYTES: usize = 253;
-/// Most pairs of letters that are compared for one suggestion.
-const MAX_COMPARED: usize = 1 << 17;
-/// Most bytes of the known words that a sentence lists.
-const MAX_LIST_BYTES: usize = 1000;
 /// Most bytes of one reference, as it is written.
 pub const MAX_REFERENCE_BYTES: usize = 4096;
-/// Most bytes of one template: half of what minijinja's lexer counts columns with, beyond which it panics.
-pub const MAX_TEMPLATE_BYTES: usize = 32 * 1024;
 /// Most values and keys of the YAML in an annotation.
 pub const MAX_YAML_NODES: usize = 10_000;
 
@@ -134,55 +129,6 @@ impl BundleError {
     fn new(place: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self { place: one_line(&place.into()), problem: one_line(&problem.to_string()) }
     }
-}
-
-/// A message on one line, as logs and events want it: it may quote what has line ends.
-#[must_use]
-pub fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
-    }
-    line
-}
-
-/// `; did you mean X?` for the known word nearest to `word`, else the list of all.
-#[must_use]
-pub fn suggestion(word: &str, known: &[&str]) -> String {
-    // Comparing takes as many steps as both have letters, multiplied.
-    let mut room = MAX_COMPARED;
-    let most = |candidate: &str| 1.max(candidate.len() / 3);
-    let is_like = |candidate: &&&str| word.len().abs_diff(candidate.len()) <= most(candidate);
-    let nearest = known
-        .iter()
-        .filter(|candidate| word.len().max(candidate.len()) <= MAX_NAME_BYTES)
-        .filter(is_like)
-        .map_while(|candidate| {
-            room = room.checked_sub(word.len() * candidate.len())?;
-            Some((strsim::damerau_levenshtein(word, candidate), candidate))
-        })
-        .min()
-        .filter(|(distance, candidate)| *distance <= most(candidate));
-    steps::spend(known.len() + (MAX_COMPARED - room) / 64);
-    match nearest {
-        Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
-        None => format!("; known are: {}", list(known)),
-    }
-}
-
-/// Words with commas between them; of many, the first.
-#[must_use]
-pub fn list(words: &[&str]) -> String {
-    let mut room = MAX_LIST_BYTES;
-    let fits = |word: &&&str| {
-        room = room.saturating_sub(word.len() + 2);
-        room > 0
-    };
-    let mut shown: Vec<_> = words.iter().take_while(fits).copied().collect();
-    if shown.len() < words.len() {
-        shown.push("…");
-    }
-    shown.join(", ")
 }
 
 /// Reads a reference that a tenant wrote.
@@ -486,7 +432,7 @@ impl Item {
                 format!("unknown field{}", suggestion(unknown, &Self::FIELDS)),
             ));
         }
-        let fields = Fields { place, fields };
+        let fields = ItemFields { place, fields };
         let item = Self {
             place: place.to_owned(),
             target: fields.target()?,
@@ -501,7 +447,7 @@ impl Item {
         Ok(item)
     }
 
-    /// Fields that contradict each other.
+    /// ItemFields that contradict each other.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let is_dir = matches!(self.target, Target::Dir(_));
         if let Some(template) = &self.template {
@@ -544,12 +490,12 @@ impl Item {
 }
 
 /// One entry's fields, with the place that errors name.
-struct Fields<'a> {
+struct ItemFields<'a> {
     place: &'a str,
     fields: Map<String, Value>,
 }
 
-impl Fields<'_> {
+impl ItemFields<'_> {
     fn error(&self, field: &str, problem: impl fmt::Display) -> BundleError {
         BundleError::new(format!("{}.{field}", self.place), problem)
     }

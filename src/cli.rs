@@ -20,9 +20,8 @@ use crate::process::terminal::width_of_stdout;
 use crate::quantity::parse_duration;
 use crate::serve::metrics::Registry;
 use crate::serve::readiness::Readiness;
-use crate::webhook::certificate::Names;
-use crate::webhook::reload::Reloading;
-use crate::webhook::{self, Metrics, WebhookSettings};
+use crate::webhook::server;
+use crate::webhook::server::{Metrics, Names, Reloading, WebhookSettings};
 
 /// Secrets for Kubernetes pods that never touch etcd: fetched into memory, refreshed in place, no restart.
 #[derive(Debug, Parser)]
@@ -203,7 +202,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
     };
     let token: CancellationToken = shutdown.token();
     tokio::select! {
-        outcome = webhook::run(settings, review, metrics.clone(), Readiness::default(), token) => {
+        outcome = server::run(settings, review, metrics.clone(), Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
         () = reloading.follow(metrics) => Ok(()),

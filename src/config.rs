@@ -4,18 +4,20 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::annotations::KEYS;
-use crate::bundle::{one_line, parse_yaml, suggestion};
+use crate::bundle::parse_yaml;
 use crate::options::Options;
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::quantity::parse_duration;
 use crate::reference::is_provider_name;
+use crate::sentence::{list, one_line, suggestion};
 
 mod allow;
+mod identity;
 pub mod injected;
 mod proxy;
 mod shape;
@@ -25,6 +27,7 @@ use allow::RawAllow;
 use proxy::ProxyFields;
 
 pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
+pub use identity::{Identity, expand};
 
 /// Everything the operator decides; validated when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,16 +73,6 @@ pub struct ProviderConfig {
     pub proxy: Option<Proxy>,
     /// Who may ask for what; `None` is everyone for everything.
     pub allow: Option<Vec<Allow>>,
-}
-
-/// Who asks, and what templates are filled with: the pod's namespace and service account.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Identity {
-    /// Kubernetes namespace.
-    pub namespace: String,
-    /// Service account in that namespace.
-    pub service_account: String,
 }
 
 /// A configuration that cannot be used: where, and what would be. Says no scalar of the file, which may be another than
@@ -149,6 +142,34 @@ impl RawProvider {
 // === impl Config ===
 
 impl Config {
+    /// What the operator should know of this configuration, sentence by sentence: rules that allow more, or something
+    /// else, than they say.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (name, provider) in &self.providers {
+            let rules = provider.allow.iter().flatten().flat_map(|rule| rule.requests.iter().flatten());
+            let (good, bad): (Vec<_>, Vec<_>) = rules.partition(|glob| glob.meaning.is_ok());
+            warnings.extend(bad.iter().filter_map(|glob| {
+                let problem = glob.meaning.as_ref().err()?;
+                Some(format!("providers.{name}.allow: {problem}: in the next release this refuses the configuration"))
+            }));
+            let widens = provider.settings.as_settings().parameters().widening.is_none_or(|names| !names.is_empty());
+            let wide: Vec<_> =
+                good.iter().filter(|glob| widens && glob.allowed_more()).map(|glob| glob.text.as_str()).collect();
+            if let Some(first) = wide.first().filter(|_| OLD_RULES_COUNT) {
+                let path = first.split('?').next().unwrap_or_default();
+                warnings.push(format!(
+                    "providers.{name}.allow: parameters that a rule does not name pass in this release only; if references \
+                     have any, name them, as in \"{path}?NAME=*\". These rules name none, or have a * that runs over \
+                     several: {}",
+                    list(&wide)
+                ));
+            }
+        }
+        warnings.iter().map(|warning| one_line(warning)).collect()
+    }
+
     /// Parses and checks the file's text.
     ///
     /// # Errors
@@ -327,32 +348,6 @@ pub fn no_provider(name: &str, providers: &BTreeMap<String, ProviderConfig>) -> 
 }
 
 /// The sentence about a name between braces that is none of ours.
-fn asks_for(template: &str, other: &str) -> String {
-    let asked = shape::shown(other).map_or_else(|| "another name".to_owned(), |other| format!("{other:?}"));
-    format!("{template:?} asks for {asked}: known are namespace and service_account")
-}
-
-/// Fills `{{namespace}}` and `{{service_account}}` in.
-///
-/// # Errors
-/// One sentence, if another name stands between the braces.
-pub fn expand(template: &str, identity: &Identity) -> Result<String, String> {
-    let mut text = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, tail) = after.split_once("}}").ok_or_else(|| format!("{template:?} has a {{{{ without its }}}}"))?;
-        text.push_str(before);
-        text.push_str(match name.trim() {
-            "namespace" => &identity.namespace,
-            "service_account" => &identity.service_account,
-            other => return Err(asks_for(template, other)),
-        });
-        rest = tail;
-    }
-    text.push_str(rest);
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,11 @@
 /// Any annotation under this prefix opts a pod in.
 pub const PREFIX: &str = "hushpod.dev/";
 
+// --- The webhook ---
+
+/// Where kube-apiserver posts.
+pub const MUTATE_PATH: &str = "/mutate";
+
 // --- The agent's containers ---
 
 /// The native sidecar, and the ordinary one on clusters without.

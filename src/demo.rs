@@ -4,24 +4,25 @@
 //! run as processes, an application reads its file at every request while the store rotates. What is claimed at the
 //! end was measured; a claim that does not hold makes the exit code 1.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
-use serde_json::Value;
-
 pub mod application;
+mod claim;
+mod error;
 mod exchange;
 mod pod;
 mod report;
 mod stage;
 
 use crate::options::Mode;
+pub use claim::Claim;
+pub use error::DemoError;
 use crate::process::terminal;
 use pod::{Pod, Watcher};
-use report::{Report, Style};
-use stage::{Stage, Store, Webhook};
+use report::{DemoReport, Style};
+use stage::{DemoStore, Stage, Webhook};
 
 /// Longer than the agent keeps the previous generation for readers.
 const GRACE: Duration = Duration::from_millis(1100);
@@ -37,47 +38,6 @@ pub struct DemoSettings {
     pub agent: PathBuf,
 }
 
-/// Why the demo could not go on. A claim that fails is no error: it stands in the report.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The agent's program is not where it should be.
-    #[error("there is no agent at {0}: build it with `cargo build --bins`, or name it with --agent")]
-    NoAgent(PathBuf),
-    /// Something on this machine did not work.
-    #[error("{what}: {cause}")]
-    Io {
-        /// What was tried.
-        what: String,
-        /// Why it failed.
-        #[source]
-        cause: io::Error,
-    },
-    /// A part of the chain did not do what it should.
-    #[error("{0}")]
-    Broken(String),
-    /// Nobody reads the report any more, as behind `| head`.
-    #[error("nobody reads the report any more")]
-    Unread,
-}
-
-/// One thing that the demo set out to show.
-#[derive(Debug, Clone, Serialize)]
-pub struct Claim {
-    /// What is claimed.
-    pub claim: String,
-    /// Whether it was seen to hold.
-    pub holds: bool,
-    /// What was seen.
-    pub seen: String,
-}
-
-impl DemoError {
-    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        |cause| Self::Io { what, cause }
-    }
-}
-
 /// Runs the demo and writes to `out`; `true` if every claim held.
 ///
 /// # Errors
@@ -88,10 +48,10 @@ pub async fn run(settings: DemoSettings, out: &mut (dyn Write + Send)) -> Result
         return Err(DemoError::NoAgent(agent));
     }
     let style = if json { Style::Json } else { Style::of_stdout() };
-    let mut report = Report::new(out, style, terminal::width_of_stdout());
+    let mut report = DemoReport::new(out, style, terminal::width_of_stdout());
     report.line("hushpod demo: a webhook, an agent and an application on this machine; no cluster, no root")?;
     let stage = Stage::set()?;
-    let mut store = Store::create(&stage)?;
+    let mut store = DemoStore::create(&stage)?;
     let webhook = Webhook::start(&store)?;
     report.step("store", &format!("one file that is rotated by rename, in {}", stage.kind()))?;
     report.step("webhook", &webhook.describe())?;
@@ -109,9 +69,9 @@ async fn show_mode(
     rotations: u32,
     agent: &Path,
     stage: &Stage,
-    store: &mut Store,
+    store: &mut DemoStore,
     webhook: &Webhook,
-    report: &mut Report<'_>,
+    report: &mut DemoReport<'_>,
 ) -> Result<(), DemoError> {
     let name = mode.as_str();
     report.heading(&format!("mode {name}"))?;
@@ -170,8 +130,8 @@ async fn show_mode(
 async fn show_rotations(
     pod: &mut Pod,
     rotations: u32,
-    store: &mut Store,
-    report: &mut Report<'_>,
+    store: &mut DemoStore,
+    report: &mut DemoReport<'_>,
 ) -> Result<Vec<Duration>, DemoError> {
     let mut delays = Vec::new();
     for round in 1..=rotations {
@@ -187,7 +147,11 @@ async fn show_rotations(
 }
 
 /// Rotates once where nobody follows.
-async fn show_no_rotation(pod: &Pod, store: &mut Store, report: &mut Report<'_>) -> Result<Vec<Duration>, DemoError> {
+async fn show_no_rotation(
+    pod: &Pod,
+    store: &mut DemoStore,
+    report: &mut DemoReport<'_>,
+) -> Result<Vec<Duration>, DemoError> {
     let value = store.rotate()?;
     tokio::time::sleep(GRACE).await;
     let still = pod.application_reads().await?.token != value;
@@ -198,7 +162,7 @@ async fn show_no_rotation(pod: &Pod, store: &mut Store, report: &mut Report<'_>)
 }
 
 /// `kubectl annotate … hushpod.dev/hold=true`, as kubelet would carry it in.
-async fn show_hold(pod: &mut Pod, store: &mut Store, report: &mut Report<'_>) -> Result<(), DemoError> {
+async fn show_hold(pod: &mut Pod, store: &mut DemoStore, report: &mut DemoReport<'_>) -> Result<(), DemoError> {
     pod.set_control("hold", Some("true"))?;
     // Every line of the log has `held=…`: only the event itself says that the hold is in force.
     pod.until_logged("event=\"held\"").await?;
@@ -213,9 +177,4 @@ async fn show_hold(pod: &mut Pod, store: &mut Store, report: &mut Report<'_>) ->
     )?;
     report.claim("mode sidecar: hold freezes the files", frozen, "a rotation under hold did not reach the application");
     Ok(())
-}
-
-/// The text at a JSON pointer; empty if there is none.
-fn pointer<'a>(value: &'a Value, path: &str) -> &'a str {
-    value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }

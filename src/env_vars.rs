@@ -10,6 +10,13 @@ const MAX_NAME_BYTES: usize = 255;
 /// arguments and environment (execve(2)); the rest is the container's own.
 pub const MAX_TOTAL_BYTES: usize = 1024 * 1024;
 
+/// What the variables of the application say of themselves: the generation that they came from …
+pub const GENERATION: &str = "HUSHPOD_GENERATION";
+/// … and where the files are.
+pub const FILES: &str = "HUSHPOD_FILES";
+/// No other variable of this prefix reaches the application.
+pub const OUR_PREFIX: &[u8] = b"HUSHPOD_";
+
 /// Variables that change which code runs, or where the platform's own clients connect to: whoever can write a secret
 /// must not be able to take the process over. A `*` at the end stands for any characters. src/exec.md has the same list.
 pub const RESERVED: &[&str] = &[

@@ -4,32 +4,24 @@
 //! nothing left of it once the application runs, unless it is asked to watch for changes.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 mod arguments;
+mod failure;
 mod read;
 mod status;
 mod supervise;
 
 use crate::contract::{EXEC_COMMAND, TERMINATION_LOG};
+use crate::env_vars::{FILES, GENERATION, OUR_PREFIX};
 use crate::options::OnChange;
-use arguments::{CommandLine, UsageError};
-use read::{ReadError, Reading};
-
-/// What the variables of the application say of themselves: the generation that they came from …
-const GENERATION: &str = "HUSHPOD_GENERATION";
-/// … and where the files are.
-const FILES: &str = "HUSHPOD_FILES";
-/// No other variable of this prefix reaches the application.
-const OUR_PREFIX: &[u8] = b"HUSHPOD_";
-
-/// The wrapper itself failed, as env(1) and timeout(1) say it.
-const FAILED: u8 = 125;
+use arguments::CommandLine;
+use failure::{ExecError, FAILED, say, terminate};
+use read::ReadVariables;
 
 const HELP: &str = "\
 Usage: hushpod-agent exec --env PATH... [OPTIONS] -- COMMAND [ARGUMENT]...
@@ -59,20 +51,6 @@ with a NUL byte, or of more than 128 KiB.
 
 Exit codes: COMMAND's own; 125 exec failed, 126 COMMAND cannot be run, 127 there is no COMMAND, 75 ended for a change.
 ";
-
-/// Why the command is not run. Shown as logs have it; what goes into the termination message, and with it into etcd, is
-/// [`ExecError::public`]. Our own words only.
-#[derive(Debug, thiserror::Error)]
-enum ExecError {
-    #[error("{0}")]
-    Usage(#[from] UsageError),
-    #[error("{0}")]
-    Read(#[from] ReadError),
-    #[error("cannot run {program:?}: {problem}")]
-    Run { program: OsString, problem: String, code: u8 },
-    #[error("the process cannot be set up: {0}")]
-    Process(#[from] io::Error),
-}
 
 /// Runs `exec` or `status`; `arguments` begin with that word.
 #[must_use]
@@ -128,7 +106,7 @@ fn run(arguments: &CommandLine) -> Result<u8, ExecError> {
 }
 
 /// The application, with its variables and without ours.
-fn command(arguments: &CommandLine, reading: &Reading) -> Command {
+fn command(arguments: &CommandLine, reading: &ReadVariables) -> Command {
     let mut command = Command::new(&arguments.program);
     command.args(&arguments.arguments);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(OUR_PREFIX)) {
@@ -141,50 +119,6 @@ fn command(arguments: &CommandLine, reading: &Reading) -> Command {
         command.env(GENERATION, &origin.generation).env(FILES, &origin.files);
     }
     command
-}
-
-/// A terminal or log that is gone is no reason to fail.
-fn say(out: &mut impl Write, text: &str) {
-    let _ = out.write_all(text.as_bytes());
-}
-
-/// Tells kubelet why the container ended. Without a container there is no such file, and nobody to tell.
-/// Says whether it was told.
-fn terminate(log: &Path, text: &str) -> bool {
-    let file = OpenOptions::new().write(true).truncate(true).open(log);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).is_ok()
-}
-
-// === impl ExecError ===
-
-impl ExecError {
-    fn run(program: &OsStr, error: &io::Error) -> Self {
-        let (code, problem) = match error.kind() {
-            io::ErrorKind::NotFound => (127, "there is no such program, or no interpreter that it names".to_owned()),
-            io::ErrorKind::ArgumentListTooLong => (
-                126,
-                "arguments and variables together are more than the kernel takes: deliver large ones as files"
-                    .to_owned(),
-            ),
-            _ => (126, error.to_string()),
-        };
-        Self::Run { program: program.to_owned(), problem, code }
-    }
-
-    /// For whoever may see the pod: without names that only a store knows.
-    fn public(&self) -> String {
-        match self {
-            Self::Read(error) => error.public(),
-            Self::Usage(_) | Self::Run { .. } | Self::Process(_) => self.to_string(),
-        }
-    }
-
-    fn code(&self) -> u8 {
-        match self {
-            Self::Run { code, .. } => *code,
-            Self::Usage(_) | Self::Read(_) | Self::Process(_) => FAILED,
-        }
-    }
 }
 
 #[cfg(test)]

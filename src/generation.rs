@@ -1,6 +1,7 @@
 //! A generation: one complete and consistent set of answers, and its name.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -24,4 +25,12 @@ pub struct Generation {
     pub answers: BTreeMap<Request, Arc<SecretTree>>,
     /// The versions it is made of, for the way back (`pin`); absent for stores without versions.
     pub versions: BTreeMap<Request, Version>,
+}
+
+// === impl GenerationId ===
+
+impl fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }

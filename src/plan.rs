@@ -11,13 +11,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::annotations::{ROLE, SECRETS};
-use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, list, one_line};
+use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::contract::{PLAN_VARIABLE, PREFIX};
 use crate::options::{Mode, Notify, Options};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
+use crate::sentence::{list, one_line};
 use crate::steps;
 
 pub use crate::config::Identity;
@@ -88,7 +89,7 @@ pub struct PlannedProvider {
     pub proxy: Option<Proxy>,
     /// Another provider's secret that this store cannot be read without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unlock: Option<Take>,
+    pub unlock: Option<PlannedReference>,
 }
 
 /// One file or directory.
@@ -120,17 +121,17 @@ pub struct PlannedItem {
 #[serde(rename_all = "lowercase")]
 pub enum PlannedFrom {
     /// One.
-    One(Take),
+    One(PlannedReference),
     /// Several, merged.
-    Merge(Vec<Take>),
+    Merge(Vec<PlannedReference>),
     /// Several, by name.
-    Named(BTreeMap<String, Take>),
+    Named(BTreeMap<String, PlannedReference>),
 }
 
 /// A request, and the part of its answer that is wanted: shown, and written in a plan, as the reference of both.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Take {
+pub struct PlannedReference {
     /// The canonical request.
     pub request: Request,
     /// The part; `None` is all of it.
@@ -183,22 +184,22 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-// === impl Take ===
+// === impl PlannedReference ===
 
-impl fmt::Display for Take {
+impl fmt::Display for PlannedReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.request.fmt(f)?;
         reference::write_key(f, self.key.as_ref())
     }
 }
 
-impl Serialize for Take {
+impl Serialize for PlannedReference {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl TryFrom<String> for Take {
+impl TryFrom<String> for PlannedReference {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -214,7 +215,7 @@ impl TryFrom<String> for Take {
 
 impl PlannedFrom {
     /// Every part that is taken.
-    pub fn takes(&self) -> impl Iterator<Item = &Take> {
+    pub fn references(&self) -> impl Iterator<Item = &PlannedReference> {
         let (list, map) = match self {
             Self::One(one) => (std::slice::from_ref(one), None),
             Self::Merge(list) => (list.as_slice(), None),
@@ -331,7 +332,7 @@ impl Plan {
     /// Each distinct request once, in order. Without those that only unlock providers.
     #[must_use]
     pub fn requests(&self) -> BTreeSet<&Request> {
-        self.items.iter().flat_map(|item| item.from.takes()).map(|take| &take.request).collect()
+        self.items.iter().flat_map(|item| item.from.references()).map(|take| &take.request).collect()
     }
 
     /// Requests that only optional items need: their absence is no failure.
@@ -339,7 +340,7 @@ impl Plan {
     pub fn is_optional(&self, request: &Request) -> bool {
         self.items
             .iter()
-            .filter(|item| item.from.takes().any(|take| &take.request == request))
+            .filter(|item| item.from.references().any(|take| &take.request == request))
             .all(|item| item.optional)
     }
 }
@@ -385,7 +386,7 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn take(&mut self, reference: &Reference) -> Result<Take, String> {
+    fn take(&mut self, reference: &Reference) -> Result<PlannedReference, String> {
         let providers = &self.config.providers;
         let chosen =
             reference.provider.as_ref().or(self.options.provider.as_ref()).or(self.config.default_provider.as_ref());
@@ -405,7 +406,7 @@ impl<'a> Planner<'a> {
             );
         }
         self.plan_provider(name, provider)?;
-        Ok(Take { request, key: reference.key.clone() })
+        Ok(PlannedReference { request, key: reference.key.clone() })
     }
 
     /// Asks the operator's rules.
@@ -438,7 +439,7 @@ impl<'a> Planner<'a> {
                 self.check(name, other, &request).map_err(locked)?;
                 self.plan_provider(name, other).map_err(locked)?;
             }
-            planned.unlock = Some(Take { request, key });
+            planned.unlock = Some(PlannedReference { request, key });
         }
         self.providers.insert(name.to_owned(), planned);
         Ok(())

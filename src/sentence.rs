@@ -6,10 +6,19 @@
 use std::fmt::Write as _;
 use std::ops::Deref;
 
+use crate::steps;
+
 /// Most characters of one name that only a store knows.
 const SHOWN_CHARACTERS: usize = 64;
 /// Most names before the rest is an ellipsis.
 const SHOWN_NAMES: usize = 8;
+
+/// Most pairs of letters that are compared for one suggestion.
+const MAX_COMPARED: usize = 1 << 17;
+/// Most bytes of the known words that a sentence lists.
+const MAX_LIST_BYTES: usize = 1000;
+/// What is longer is no misspelt name: as Kubernetes has it for its own.
+const MAX_COMPARED_WORD: usize = 253;
 
 /// One sentence in our own words. It dereferences to what logs say; [`Sentence::public`] is what a termination message
 /// may say. It is no `Display`, so that `format!` does not make the one into the other unseen.
@@ -105,6 +114,55 @@ pub fn store_names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         let _ = write!(shown, "{comma}{name}");
     }
     shown
+}
+
+/// A message on one line, as logs and events want it: it may quote what has line ends.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
+/// `; did you mean X?` for the known word nearest to `word`, else the list of all.
+#[must_use]
+pub fn suggestion(word: &str, known: &[&str]) -> String {
+    // Comparing takes as many steps as both have letters, multiplied.
+    let mut room = MAX_COMPARED;
+    let most = |candidate: &str| 1.max(candidate.len() / 3);
+    let is_like = |candidate: &&&str| word.len().abs_diff(candidate.len()) <= most(candidate);
+    let nearest = known
+        .iter()
+        .filter(|candidate| word.len().max(candidate.len()) <= MAX_COMPARED_WORD)
+        .filter(is_like)
+        .map_while(|candidate| {
+            room = room.checked_sub(word.len() * candidate.len())?;
+            Some((strsim::damerau_levenshtein(word, candidate), candidate))
+        })
+        .min()
+        .filter(|(distance, candidate)| *distance <= most(candidate));
+    steps::spend(known.len() + (MAX_COMPARED - room) / 64);
+    match nearest {
+        Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
+        None => format!("; known are: {}", list(known)),
+    }
+}
+
+/// Words with commas between them; of many, the first.
+#[must_use]
+pub fn list(words: &[&str]) -> String {
+    let mut room = MAX_LIST_BYTES;
+    let fits = |word: &&&str| {
+        room = room.saturating_sub(word.len() + 2);
+        room > 0
+    };
+    let mut shown: Vec<_> = words.iter().take_while(fits).copied().collect();
+    if shown.len() < words.len() {
+        shown.push("…");
+    }
+    shown.join(", ")
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Requests become generations: polls, renews, replaces, backs off. A relay would be another way to the same.
 //!
-//! A [`Source`] owns the providers and what they answered. Each provider works in a lane of its own, so that a slow or
+//! A [`Source`] owns the providers and what they answered. Each provider works in a worker of its own, so that a slow or
 //! failing store never holds back what another one has to say. The last good answers stay whatever fails.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep_until};
 use self::backoff::Jitter;
 use self::clock::{Clock, MachineClock, TimerClock};
 use self::history::{Fingerprints, Ledger};
-use self::lease::{Demand, Slot};
-use self::poll::Lane;
-use self::poll::land::Desk;
-use self::unlock::Lock;
+use self::key_dependency::{KeyDependency, part_of};
+use self::request_state::{Demand, RequestState};
+use self::resume::{Moment, Resumed};
+use self::worker::{ApplyContext, Worker};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::Plan;
 use crate::provider::{ErrorKind, Provider, ProviderError, Reading, Version};
@@ -28,15 +28,20 @@ use crate::secret::SecretTree;
 
 mod backoff;
 mod clock;
+mod failure;
 mod handover;
 mod history;
-mod lease;
-mod poll;
+mod key_dependency;
+mod login_state;
+mod request_state;
+mod resume;
+mod retired_lease;
 #[cfg(test)]
 pub(crate) mod tests;
-mod unlock;
+mod worker;
 
-pub use handover::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, Seen};
+pub use failure::SourceFailure;
+pub use handover::{AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession};
 pub use history::{Origin, PastGeneration, PinError};
 
 /// What [`Source::next`] has to say. After any of them the [`HandOver`] may be another one: a login was made or a lease
@@ -49,28 +54,15 @@ pub enum Event {
     /// Something was read or renewed, and no generation came of it. Also while the first one is still incomplete.
     Unchanged,
     /// Something failed; it is tried again by itself. Already logged.
-    Failed(Vec<Failure>),
+    Failed(Vec<SourceFailure>),
     /// A store has not answered for a while ([`Source::silent`]): it is waited for, as long as its provider thinks fit.
     /// Already logged.
     Silent,
 }
 
-/// One thing that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// The provider's name.
-    pub provider: String,
-    /// The request; `None` if the login failed to be extended.
-    pub request: Option<Request>,
-    /// Why. Until the first generation, [`crate::provider::ErrorKind::is_permanent`] means that waiting is of no use.
-    pub error: ProviderError,
-    /// When it is tried again.
-    pub retry_in: Option<Duration>,
-}
-
 /// Providers, what they answered, and when to ask again.
 pub struct Source {
-    lanes: BTreeMap<String, Lane>,
+    workers: BTreeMap<String, Worker>,
     events: VecDeque<Event>,
     ledger: Ledger,
     fingerprints: Fingerprints,
@@ -114,45 +106,45 @@ impl Source {
         jitter: Jitter,
     ) -> Self {
         let now = Instant::now();
-        let mut lanes: BTreeMap<String, Lane> = providers
+        let mut workers: BTreeMap<String, Worker> = providers
             .into_iter()
             .map(|(name, provider)| {
                 let planned = plan.providers.get(&name);
                 let interval = Duration::from_secs(planned.map_or(60, |planned| planned.refresh_seconds.max(1)));
                 let revoke_on_exit = planned.is_some_and(|planned| planned.revoke_on_exit);
-                (name.clone(), Lane::new(name, provider, interval, revoke_on_exit))
+                (name.clone(), Worker::new(name, provider, interval, revoke_on_exit))
             })
             .collect();
         let mut unknown = Vec::new();
         let wanted = plan.requests();
-        let mut unlocks: BTreeMap<&Request, Vec<Option<Key>>> = BTreeMap::new();
+        let mut keys: BTreeMap<&Request, Vec<Option<Key>>> = BTreeMap::new();
         for (name, planned) in &plan.providers {
-            if let (Some(take), Some(lane)) = (&planned.unlock, lanes.get_mut(name)) {
-                lane.lock = Some(Lock::new(take));
-                unlocks.entry(&take.request).or_default().push(take.key.clone());
+            if let (Some(take), Some(worker)) = (&planned.unlock, workers.get_mut(name)) {
+                worker.key_dependency = Some(KeyDependency::new(take));
+                keys.entry(&take.request).or_default().push(take.key.clone());
             }
         }
-        let all: BTreeSet<&Request> = wanted.iter().chain(unlocks.keys()).copied().collect();
+        let all: BTreeSet<&Request> = wanted.iter().chain(keys.keys()).copied().collect();
         for request in all {
-            if let Some(lane) = lanes.get_mut(&request.provider) {
-                let unlocks = unlocks.remove(request).unwrap_or_default();
+            if let Some(worker) = workers.get_mut(&request.provider) {
+                let keys = keys.remove(request).unwrap_or_default();
                 let demand = match wanted.contains(request) {
-                    false => Demand::Hidden,
-                    true if unlocks.is_empty() && plan.is_optional(request) => Demand::Optional,
+                    false => Demand::Internal,
+                    true if keys.is_empty() && plan.is_optional(request) => Demand::Optional,
                     true => Demand::Required,
                 };
-                lane.slots.insert(request.clone(), Slot { unlocks, ..Slot::new(demand, now) });
+                worker.states.insert(request.clone(), RequestState { keys, ..RequestState::new(demand, now) });
             } else {
                 let error = ProviderError::new(
                     ErrorKind::Invalid,
                     "the plan has a request for a provider that it does not have",
                 );
                 let provider = request.provider.clone();
-                unknown.push(Failure { provider, request: Some(request.clone()), error, retry_in: None });
+                unknown.push(SourceFailure { provider, request: Some(request.clone()), error, retry_in: None });
             }
         }
         Self {
-            lanes,
+            workers,
             events: if unknown.is_empty() { VecDeque::new() } else { [Event::Failed(unknown)].into() },
             ledger: Ledger::default(),
             fingerprints: Fingerprints::random(),
@@ -170,26 +162,26 @@ impl Source {
     /// Cancel safe: what is in flight goes on with the next call.
     pub async fn next(&mut self) -> Event {
         loop {
-            self.land();
+            self.apply();
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
             self.compare_clocks();
             let now = Instant::now();
-            for lane in self.lanes.values_mut() {
-                lane.start(now);
+            for worker in self.workers.values_mut() {
+                worker.start(now);
             }
             self.wait(now).await;
         }
     }
 
-    /// Waits for the first lane with news, or for the next due time.
+    /// Waits for the first worker with news, or for the next due time.
     async fn wait(&mut self, now: Instant) {
-        let due = self.lanes.values().filter_map(Lane::next_due).min();
-        let compare = self.lanes.values().any(Lane::has_ends).then(|| now + COMPARE_CLOCKS);
-        let silent = self.lanes.values().filter_map(Lane::tell_at).min();
+        let due = self.workers.values().filter_map(Worker::next_due).min();
+        let compare = self.workers.values().any(Worker::has_ends).then(|| now + COMPARE_CLOCKS);
+        let silent = self.workers.values().filter_map(Worker::tell_at).min();
         let until = due.into_iter().chain(compare).chain(silent).min();
-        let mut signals: FuturesUnordered<_> = self.lanes.values_mut().map(Lane::signal).collect();
+        let mut signals: FuturesUnordered<_> = self.workers.values_mut().map(Worker::signal).collect();
         let alarm = async {
             match until {
                 Some(until) => sleep_until(until).await,
@@ -206,22 +198,23 @@ impl Source {
     }
 
     /// Takes in what came, and queues the events that it makes.
-    fn land(&mut self) {
+    fn apply(&mut self) {
         let mut any = false;
         let mut failures = Vec::new();
-        let mut desk = Desk { jitter: &mut self.jitter, fingerprints: &self.fingerprints, starting: self.starting };
-        for lane in self.lanes.values_mut() {
-            let outcome = lane.land(&mut desk);
+        let mut context =
+            ApplyContext { jitter: &mut self.jitter, fingerprints: &self.fingerprints, starting: self.starting };
+        for worker in self.workers.values_mut() {
+            let outcome = worker.apply(&mut context);
             any |= outcome.any;
             self.changed |= outcome.changed;
             self.uncounted |= outcome.uncounted;
             failures.extend(outcome.failures);
         }
         let now = Instant::now();
-        if self.lanes.values_mut().map(|lane| lane.tell_silence(now)).fold(false, |any, told| any | told) {
+        if self.workers.values_mut().map(|worker| worker.tell_silence(now)).fold(false, |any, told| any | told) {
             self.events.push_back(Event::Silent);
         }
-        self.unlock();
+        self.set_decryption_keys();
         if let Some(generation) = self.compose() {
             self.events.push_back(Event::Changed(generation));
         } else if any && failures.is_empty() {
@@ -234,20 +227,24 @@ impl Source {
 
     /// A new generation, if every request is settled and some answer changed.
     fn compose(&mut self) -> Option<Generation> {
-        let slots =
-            || self.lanes.values().flat_map(|lane| &lane.slots).filter(|(_, slot)| slot.demand != Demand::Hidden);
-        if !self.changed || !slots().all(|(_, slot)| slot.is_settled()) {
+        let states = || {
+            self.workers
+                .values()
+                .flat_map(|worker| &worker.states)
+                .filter(|(_, state)| state.demand != Demand::Internal)
+        };
+        if !self.changed || !states().all(|(_, state)| state.is_settled()) {
             return None;
         }
-        // The map puts them into the requests' order, whatever the lanes' order is.
-        let origins: BTreeMap<_, _> = slots().map(|(request, slot)| (request.clone(), slot.origin())).collect();
+        // The map puts them into the requests' order, whatever the workers' order is.
+        let origins: BTreeMap<_, _> = states().map(|(request, state)| (request.clone(), state.origin())).collect();
         let versions = origins.iter().filter_map(|(request, origin)| match origin {
             Origin::Version(version) => Some((request.clone(), version.clone())),
             _ => None,
         });
         let versions = versions.collect();
-        let answers = slots()
-            .filter_map(|(request, slot)| Some((request.clone(), Arc::clone(&slot.held.as_ref()?.tree))))
+        let answers = states()
+            .filter_map(|(request, state)| Some((request.clone(), Arc::clone(&state.cached.as_ref()?.tree))))
             .collect();
         let id = self.ledger.enter(origins.into_iter().collect(), self.uncounted);
         (self.starting, self.changed, self.uncounted) = (false, false, false);
@@ -262,26 +259,27 @@ impl Source {
         self.compared = (instant, boot);
         if gap > SUSPENDED {
             tracing::info!(seconds = gap.as_secs(), "the machine was suspended");
-            self.lanes.values_mut().for_each(|lane| lane.slept(gap));
+            self.workers.values_mut().for_each(|worker| worker.slept(gap));
         }
     }
 
     /// Providers whose last answer to some request, or to a login, was an error.
     pub fn failing(&self) -> impl Iterator<Item = &str> {
-        self.lanes.values().filter(|lane| lane.is_failing()).map(|lane| lane.name.as_str())
+        self.workers.values().filter(|worker| worker.is_failing()).map(|worker| worker.name.as_str())
     }
 
     /// Providers whose store has yet to answer, and for how long, after a second.
     pub fn silent(&self) -> impl Iterator<Item = (&str, Duration)> {
-        let since = |lane: &Lane| lane.silent_for(Instant::now()).filter(|since| *since >= Duration::from_secs(1));
-        self.lanes.values().filter_map(move |lane| Some((lane.name.as_str(), since(lane)?)))
+        let since =
+            |worker: &Worker| worker.silent_for(Instant::now()).filter(|since| *since >= Duration::from_secs(1));
+        self.workers.values().filter_map(move |worker| Some((worker.name.as_str(), since(worker)?)))
     }
 
     /// Everything that is read by polling is due now, and so are leases whose renewal or replacement failed.
     ///
     /// A healthy lease is left alone: reading it would make another credential.
     pub fn refresh_now(&mut self) {
-        self.lanes.values_mut().for_each(Lane::refresh);
+        self.workers.values_mut().for_each(Worker::refresh);
     }
 
     /// Tells that the files of this generation are in place. Credentials that it replaced are revoked a drain time
@@ -290,7 +288,7 @@ impl Source {
     pub fn delivered(&mut self, id: &GenerationId) {
         if self.ledger.last.as_ref() == Some(id) {
             let now = Instant::now();
-            self.lanes.values_mut().for_each(|lane| lane.delivered(now));
+            self.workers.values_mut().for_each(|worker| worker.delivered(now));
         }
     }
 
@@ -303,18 +301,18 @@ impl Source {
         let mut missing: BTreeMap<String, Vec<(Request, Version)>> = BTreeMap::new();
         for (request, version) in self.ledger.versions(id)? {
             let Some(version) = version else { continue };
-            let slot = self.lanes.get(&request.provider).and_then(|lane| lane.slots.get(&request));
-            match slot.and_then(|slot| slot.held.as_ref()) {
-                Some(held) if held.version.as_ref() == Some(&version) => {
-                    generation.answers.insert(request.clone(), Arc::clone(&held.tree));
+            let state = self.workers.get(&request.provider).and_then(|worker| worker.states.get(&request));
+            match state.and_then(|state| state.cached.as_ref()) {
+                Some(cached) if cached.version.as_ref() == Some(&version) => {
+                    generation.answers.insert(request.clone(), Arc::clone(&cached.tree));
                 }
                 _ => missing.entry(request.provider.clone()).or_default().push((request.clone(), version.clone())),
             }
             generation.versions.insert(request, version);
         }
-        let reads = self.lanes.values_mut().filter_map(|lane| {
-            let wanted = missing.remove(&lane.name)?;
-            Some(read_versions(lane, wanted))
+        let reads = self.workers.values_mut().filter_map(|worker| {
+            let wanted = missing.remove(&worker.name)?;
+            Some(read_versions(worker, wanted))
         });
         for answers in join_all(reads).await {
             generation.answers.extend(answers?);
@@ -326,22 +324,56 @@ impl Source {
         }
     }
 
+    /// What the next process needs to go on with the same logins and leases.
+    #[must_use]
+    pub fn hand_over(&self) -> HandOver {
+        resume::hand_over(&self.workers, &self.ledger, &self.fingerprints, self.moment())
+    }
+
+    /// Goes on where another process stopped; to be called before the first [`Source::next`]. Leased requests are not
+    /// read again as long as their lease lives; all others are due at once.
+    pub fn resume(&mut self, hand_over: HandOver) {
+        let moment = self.moment();
+        let Self { workers, ledger, fingerprints, jitter, .. } = self;
+        self.changed |= resume::resume(hand_over, Resumed { workers, ledger, fingerprints, jitter, moment });
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { instant: Instant::now(), system: self.clock.system() }
+    }
+
+    /// Hands over the keys that providers wait for, or that are others than before.
+    fn set_decryption_keys(&mut self) {
+        let new = |(name, worker): (&String, &Worker)| {
+            let KeyDependency { request, part, given } = worker.key_dependency.as_ref()?;
+            let state = self.workers.get(&request.provider)?.states.get(request)?;
+            let value = part_of(&state.cached.as_ref()?.tree, part.as_ref()).ok()?;
+            (given.as_ref() != Some(&value)).then(|| (name.clone(), value))
+        };
+        let new: Vec<_> = self.workers.iter().filter_map(new).collect();
+        for (name, value) in new {
+            if let Some(worker) = self.workers.get_mut(&name) {
+                worker.set_decryption_key(value);
+            }
+        }
+    }
+
     /// Revokes every lease and ends the login of the providers whose plan says `revokeOnExit`. Best effort, and unbounded in time: the
     /// caller bounds it.
     pub async fn revoke_all(&mut self) {
         let fingerprints = &self.fingerprints;
         let starting = self.starting;
-        let lanes = self.lanes.values_mut().filter(|lane| lane.revoke_on_exit);
-        join_all(lanes.map(|lane| async move {
+        let workers = self.workers.values_mut().filter(|worker| worker.revoke_on_exit);
+        join_all(workers.map(|worker| async move {
             let mut jitter = Jitter::random();
-            lane.revoke_all(&mut Desk { jitter: &mut jitter, fingerprints, starting }).await;
+            worker.revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, starting }).await;
         }))
         .await;
     }
 }
 
 async fn read_versions(
-    lane: &mut Lane,
+    worker: &mut Worker,
     wanted: Vec<(Request, Version)>,
 ) -> Result<Vec<(Request, Arc<SecretTree>)>, PinError> {
     let pinned = wanted.iter().map(|(request, version)| {
@@ -349,7 +381,8 @@ async fn read_versions(
         pinned.params.insert(VERSION_PARAM.to_owned(), version.0.clone());
         pinned
     });
-    let results = lane.read_again(pinned.collect()).await.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let results =
+        worker.read_again(pinned.collect()).await.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
     let mut answers = Vec::with_capacity(wanted.len());
     for ((request, version), result) in wanted.into_iter().zip(results) {
         let error = match result {
@@ -372,16 +405,8 @@ async fn read_versions(
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source")
-            .field("providers", &self.lanes.keys())
+            .field("providers", &self.workers.keys())
             .field("last", &self.ledger.last)
             .finish_non_exhaustive()
-    }
-}
-
-// === impl GenerationId ===
-
-impl fmt::Display for GenerationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }

@@ -43,15 +43,15 @@ Exit codes:
 /// Fetches a pod's secrets into its memory volume and keeps them fresh there.
 #[derive(Debug, Parser)]
 #[command(name = AGENT_NAME, version, after_help = AFTER_HELP, disable_help_subcommand = true)]
-pub struct Cli {
+pub struct AgentCli {
     #[command(subcommand)]
-    command: Command,
+    command: AgentCommand,
     #[command(flatten)]
-    options: Options,
+    options: AgentOptions,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum AgentCommand {
     /// Fetch, open the gate, then keep the files fresh and tell the application, until stopped
     Sidecar,
     /// Fetch once, write the files, leave logins and leases to a sidecar, exit
@@ -65,7 +65,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Options {
+struct AgentOptions {
     /// Root of the secrets volume
     #[arg(long, global = true, value_name = "DIR", default_value = SECRETS_PATH)]
     volume: PathBuf,
@@ -105,11 +105,11 @@ pub fn main() -> ExitCode {
     if words.peek().is_some_and(|word| word == EXEC_COMMAND || word == "status") {
         return crate::exec::main(words);
     }
-    let Cli { command, options } = Cli::parse();
+    let AgentCli { command, options } = AgentCli::parse();
     let mode = match command {
-        Command::Sidecar => AgentMode::Sidecar,
-        Command::Init => AgentMode::Init,
-        Command::Ready { wait } => {
+        AgentCommand::Sidecar => AgentMode::Sidecar,
+        AgentCommand::Init => AgentMode::Init,
+        AgentCommand::Ready { wait } => {
             harden::harden();
             // A hook's exit code would kill the container: whether the files are there is the gate's business.
             let _ = super::ready(&options.volume, wait);
@@ -129,8 +129,8 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(mode: AgentMode, options: &Options) -> Result<(), AgentError> {
-    let Options { volume, state, controls, tokens, bin, program, grace, termination_log, .. } = options;
+fn run(mode: AgentMode, options: &AgentOptions) -> Result<(), AgentError> {
+    let AgentOptions { volume, state, controls, tokens, bin, program, grace, termination_log, .. } = options;
     let settings = AgentSettings {
         mode,
         plan: std::env::var(PLAN_VARIABLE).ok(),
@@ -174,8 +174,8 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed_and_its_help_fits_a_terminal() {
-        Cli::command().debug_assert();
-        let help = Cli::command().render_help().to_string();
+        AgentCli::command().debug_assert();
+        let help = AgentCli::command().render_help().to_string();
         assert!(help.contains("Exit codes:") && help.contains("HUSHPOD_PLAN"), "{help}");
         let after = help.split("The plan (").nth(1).unwrap();
         assert!(after.lines().all(|line| line.len() <= 120), "{after}");
@@ -183,14 +183,14 @@ mod tests {
 
     #[test]
     fn flags_may_stand_behind_the_command() {
-        let cli = Cli::try_parse_from(["hushpod-agent", "ready", "--wait", "2s", "--volume", "/v"]).unwrap();
+        let cli = AgentCli::try_parse_from(["hushpod-agent", "ready", "--wait", "2s", "--volume", "/v"]).unwrap();
         assert_eq!(cli.options.volume, PathBuf::from("/v"));
-        assert!(matches!(cli.command, Command::Ready { wait } if wait == Duration::from_secs(2)));
+        assert!(matches!(cli.command, AgentCommand::Ready { wait } if wait == Duration::from_secs(2)));
     }
 
     #[test]
     fn p6_of_the_environment_only_the_log_is_told() {
-        let command = Cli::command();
+        let command = AgentCli::command();
         let variables = command.get_arguments().filter_map(|argument| argument.get_env()).collect::<Vec<_>>();
         assert_eq!(variables, ["HUSHPOD_LOG", "HUSHPOD_LOG_FORMAT"]);
     }
@@ -203,7 +203,7 @@ mod tests {
             (vec!["hushpod-agent", "sidecar", "--grace", "1"], "such as 500ms, 30s, 5m or 1h"),
             (vec!["hushpod-agent", "sidecar", "--log-format", "xml"], "json"),
         ] {
-            let error = Cli::try_parse_from(&arguments).unwrap_err();
+            let error = AgentCli::try_parse_from(&arguments).unwrap_err();
             assert!(error.to_string().contains(says), "{arguments:?}: {error}");
         }
     }

@@ -9,7 +9,7 @@ use crate::deliver::volume::VolumeError;
 use crate::plan::PlanReadError;
 use crate::provider::ProviderError;
 use crate::sentence::Sentence;
-use crate::source::Failure;
+use crate::source::SourceFailure;
 
 /// Why the agent ends without having done its work. None of these passes by waiting. Shown as logs have it; what goes
 /// into the container's termination message, and with it into etcd, is [`AgentError::public`]. Our own words only.
@@ -20,7 +20,7 @@ pub enum AgentError {
     Plan(#[from] PlanReadError),
     /// Stores refuse what the plan asks for.
     #[error("{}", refusals(.0, |error| &error.message))]
-    Refused(Vec<Failure>),
+    Refused(Vec<SourceFailure>),
     /// A provider cannot be set up.
     #[error("provider {provider}: {error}")]
     Provider {
@@ -88,10 +88,10 @@ impl AgentError {
 }
 
 pub(super) fn refusals<'a>(
-    failures: impl IntoIterator<Item = &'a Failure>,
+    failures: impl IntoIterator<Item = &'a SourceFailure>,
     told: impl Fn(&ProviderError) -> &str,
 ) -> String {
-    let each = failures.into_iter().map(|Failure { provider, request, error, .. }| match request {
+    let each = failures.into_iter().map(|SourceFailure { provider, request, error, .. }| match request {
         Some(request) => format!("{request}: {}", told(error)),
         None => format!("{provider}: {}", told(error)),
     });

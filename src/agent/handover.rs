@@ -13,11 +13,11 @@ use serde::Serialize;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::source::{Draining, HandOver};
+use crate::source::{HandOver, HandedRetiredLease};
 
 mod document;
 
-use document::Document;
+use document::HandOverDocument;
 pub use document::PersistedState;
 
 /// The file in the state volume.
@@ -74,7 +74,7 @@ impl HandOverFile {
                 return None;
             }
         };
-        match Document::parse(&bytes) {
+        match HandOverDocument::parse(&bytes) {
             Ok(document) => {
                 self.saved = Some(fingerprint(&bytes));
                 Some(document.into_state())
@@ -95,7 +95,7 @@ impl HandOverFile {
             return Ok(());
         }
         let PersistedState { hand_over, notified } = state;
-        let whole = Document::new(hand_over.clone(), notified.clone());
+        let whole = HandOverDocument::new(hand_over.clone(), notified.clone());
         let size = size_of(&whole);
         let bytes = if size <= MAX_BYTES {
             self.too_large = false;
@@ -108,7 +108,7 @@ impl HandOverFile {
                     "the leased values do not fit into the hand-over: after a restart, leases are replaced"
                 );
             }
-            let logins = Document::new(without_values(hand_over), notified);
+            let logins = HandOverDocument::new(without_values(hand_over), notified);
             let size = size_of(&logins);
             if size > MAX_BYTES {
                 return Err(HandOverError::TooLarge { bytes: size });
@@ -161,7 +161,7 @@ impl HandOverFile {
 fn without_values(mut hand_over: HandOver) -> HandOver {
     for answer in hand_over.leased.drain(..) {
         let Some(lease) = answer.lease else { continue };
-        hand_over.draining.push(Draining {
+        hand_over.retired.push(HandedRetiredLease {
             provider: answer.request.provider,
             lease: lease.id,
             ends: answer.ends,
@@ -183,7 +183,7 @@ fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn size_of(document: &impl Serialize) -> usize {
-    let mut counter = Counter(0);
+    let mut counter = ByteCounter(0);
     // A counter takes everything, and every key is text.
     drop(serde_json::to_writer(&mut counter, document));
     counter.0
@@ -199,9 +199,9 @@ fn fingerprint(bytes: &[u8]) -> digest::Digest {
     digest::digest(&digest::SHA256, bytes)
 }
 
-struct Counter(usize);
+struct ByteCounter(usize);
 
-impl Write for Counter {
+impl Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())

@@ -18,7 +18,7 @@ use crate::deliver::delivery::{Changed, Delivery, Due};
 use crate::generation::GenerationId;
 use crate::plan::Plan;
 use crate::sentence::Sentence;
-use crate::source::{Event, Failure, Source};
+use crate::source::{Event, Source, SourceFailure};
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -42,7 +42,7 @@ pub(super) struct SyncLoop {
     notified: Option<GenerationId>,
     has_failed: bool,
     /// What is in the way of the first files, by provider.
-    obstacles: BTreeMap<String, Vec<Failure>>,
+    obstacles: BTreeMap<String, Vec<SourceFailure>>,
     last_words: LastWords,
 }
 
@@ -189,7 +189,7 @@ impl SyncLoop {
         }
     }
 
-    fn failed(&mut self, failures: &[Failure]) -> Result<(), AgentError> {
+    fn failed(&mut self, failures: &[SourceFailure]) -> Result<(), AgentError> {
         self.has_failed = true;
         if self.delivery.is_open() {
             return Ok(());

@@ -4,13 +4,13 @@ use crate::deliver::render::RenderError;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::reference::Request;
 use crate::sentence::Sentence;
-use crate::source::Failure;
+use crate::source::SourceFailure;
 use crate::source::tests::fake::plan;
 
-fn failure(path: &str, message: &str) -> Failure {
+fn failure(path: &str, message: &str) -> SourceFailure {
     let request = Request { provider: "vault".to_owned(), path: path.to_owned(), params: BTreeMap::new() };
     let error = ProviderError::new(ErrorKind::Denied, message);
-    Failure { provider: "vault".to_owned(), request: Some(request), error, retry_in: None }
+    SourceFailure { provider: "vault".to_owned(), request: Some(request), error, retry_in: None }
 }
 
 #[test]

@@ -21,11 +21,11 @@ use crate::generation::GenerationId;
 #[derive(Debug, Clone)]
 pub(super) struct Usage {
     directory: PathBuf,
-    known: Arc<Mutex<Known>>,
+    known: Arc<Mutex<OfferedGenerations>>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct OfferedGenerations {
     /// What processes that start now hold.
     present: Option<GenerationId>,
     /// Later generations with the same files: who runs with the key runs with the value.

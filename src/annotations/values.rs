@@ -8,11 +8,11 @@ use super::keys::{
     METRICS_PORT, MODE, MOUNT_PATH, NOTIFY, ON_CHANGE, ON_CHANGE_JITTER, PROVIDER, REFRESH, ROLE, RUN_AS_GROUP,
     RUN_AS_USER, SECRETS, SIZE_LIMIT,
 };
-use crate::bundle::suggestion;
 use crate::contract::{BIN_PATH, PREFIX};
 use crate::options::{EnvironmentSource, Options};
 use crate::quantity::{parse_bytes, parse_duration};
 use crate::reference::is_provider_name;
+use crate::sentence::suggestion;
 use crate::steps;
 
 /// Sets one option from its annotation; the operator's defaults come this way too.

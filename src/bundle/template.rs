@@ -13,10 +13,13 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
 use self::names::{Effect, FILTERS, FUNCTIONS, STATEMENTS, TESTS, effect, elsewhere};
-use super::{MAX_TEMPLATE_BYTES, suggestion};
+use crate::sentence::suggestion;
 
 mod go;
 mod names;
+
+/// Most bytes of one template: half of what minijinja's lexer counts columns with, beyond which it panics.
+pub const MAX_TEMPLATE_BYTES: usize = 32 * 1024;
 
 /// Most words and signs of one expression or statement of a template, and most of its `elif`s: the compiler goes as deep.
 const MAX_DEPTH: usize = 250;

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Config, Identity};
-use crate::bundle::{list, one_line, suggestion};
+use super::identity::{Identity, asks_for};
 use crate::provider::Parameters;
 use crate::reference::{decode, split_params};
+use crate::sentence::suggestion;
 use crate::steps;
 
 /// Whether a rule still allows what rules of its form allowed until 0.1: a glob of paths let every parameter through,
@@ -31,10 +31,10 @@ pub struct Allow {
 
 /// A text in which `*` stands for any characters, `/` among them, as in the policies of Vault and AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Glob(Vec<Part>);
+pub struct Glob(Vec<GlobPart>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+enum GlobPart {
     Text(String),
     Any,
     Namespace,
@@ -100,7 +100,7 @@ impl Allow {
         if rule
             .namespaces
             .iter()
-            .any(|glob| glob.0.iter().any(|part| matches!(part, Part::Namespace | Part::ServiceAccount)))
+            .any(|glob| glob.0.iter().any(|part| matches!(part, GlobPart::Namespace | GlobPart::ServiceAccount)))
         {
             let problem =
                 "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";
@@ -133,9 +133,9 @@ impl Glob {
             Self::read_plain(before, literal, &mut parts)?;
             let (name, tail) = after.split_once("}}").ok_or_else(|| format!("{text:?} has a {{{{ without its }}}}"))?;
             parts.push(match name.trim() {
-                "namespace" => Part::Namespace,
-                "service_account" => Part::ServiceAccount,
-                other => return Err(super::asks_for(text, other)),
+                "namespace" => GlobPart::Namespace,
+                "service_account" => GlobPart::ServiceAccount,
+                other => return Err(asks_for(text, other)),
             });
             rest = tail;
         }
@@ -146,21 +146,21 @@ impl Glob {
     fn read_plain(
         text: &str,
         literal: &dyn Fn(&str) -> Result<String, String>,
-        parts: &mut Vec<Part>,
+        parts: &mut Vec<GlobPart>,
     ) -> Result<(), String> {
         for (index, part) in text.split('*').enumerate() {
             if index > 0 {
-                parts.push(Part::Any);
+                parts.push(GlobPart::Any);
             }
             if !part.is_empty() {
-                parts.push(Part::Text(literal(part)?));
+                parts.push(GlobPart::Text(literal(part)?));
             }
         }
         Ok(())
     }
 
     fn has_star(&self) -> bool {
-        self.0.contains(&Part::Any)
+        self.0.contains(&GlobPart::Any)
     }
 
     /// Fills the placeholders in. A name that comes in is a text, whatever characters it has.
@@ -170,13 +170,13 @@ impl Glob {
         let mut last = Cow::Borrowed("");
         for part in &self.0 {
             let text = match part {
-                Part::Any => {
+                GlobPart::Any => {
                     texts.push(std::mem::take(&mut last));
                     continue;
                 }
-                Part::Text(text) => text,
-                Part::Namespace => &identity.namespace,
-                Part::ServiceAccount => &identity.service_account,
+                GlobPart::Text(text) => text,
+                GlobPart::Namespace => &identity.namespace,
+                GlobPart::ServiceAccount => &identity.service_account,
             };
             if last.is_empty() {
                 last = Cow::Borrowed(text);
@@ -240,7 +240,7 @@ impl RequestGlob {
     }
 
     /// Whether it allowed more at a store that has parameters which widen a request.
-    fn allowed_more(&self) -> bool {
+    pub(super) fn allowed_more(&self) -> bool {
         !self.text.contains('?') || self.before.has_star()
     }
 }
@@ -273,38 +273,6 @@ impl Parameters {
         let widening = self.widening?;
         let known: Vec<_> = self.narrowing.iter().chain(widening).copied().collect();
         (!known.contains(&name)).then(|| suggestion(name, &known))
-    }
-}
-
-// === impl Config ===
-
-impl Config {
-    /// What the operator should know of this configuration, sentence by sentence: rules that allow more, or something
-    /// else, than they say.
-    #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
-        for (name, provider) in &self.providers {
-            let rules = provider.allow.iter().flatten().flat_map(|rule| rule.requests.iter().flatten());
-            let (good, bad): (Vec<_>, Vec<_>) = rules.partition(|glob| glob.meaning.is_ok());
-            warnings.extend(bad.iter().filter_map(|glob| {
-                let problem = glob.meaning.as_ref().err()?;
-                Some(format!("providers.{name}.allow: {problem}: in the next release this refuses the configuration"))
-            }));
-            let widens = provider.settings.as_settings().parameters().widening.is_none_or(|names| !names.is_empty());
-            let wide: Vec<_> =
-                good.iter().filter(|glob| widens && glob.allowed_more()).map(|glob| glob.text.as_str()).collect();
-            if let Some(first) = wide.first().filter(|_| OLD_RULES_COUNT) {
-                let path = first.split('?').next().unwrap_or_default();
-                warnings.push(format!(
-                    "providers.{name}.allow: parameters that a rule does not name pass in this release only; if references \
-                     have any, name them, as in \"{path}?NAME=*\". These rules name none, or have a * that runs over \
-                     several: {}",
-                    list(&wide)
-                ));
-            }
-        }
-        warnings.iter().map(|warning| one_line(warning)).collect()
     }
 }
 

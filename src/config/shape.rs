@@ -4,7 +4,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::bundle::suggestion;
+use crate::sentence::suggestion;
 
 /// Most bytes of what may be a field's name.
 const MAX_NAME_BYTES: usize = 40;

@@ -1,8 +1,8 @@
 //! Stores that cannot be read without another provider's secret, such as files that are encrypted.
 
 use super::{Config, ConfigError, Identity, expand};
-use crate::bundle::suggestion;
 use crate::reference::{Key, Reference, Request};
+use crate::sentence::suggestion;
 
 // === impl Config ===
 

@@ -13,7 +13,7 @@ use crate::bundle::{Decode, Format, Target, VolumePath};
 use crate::contract::PREFIX;
 use crate::deliver::RenderedFile;
 use crate::generation::Generation;
-use crate::plan::{self, PAGE, PlannedFrom, PlannedItem, Take};
+use crate::plan::{self, PAGE, PlannedFrom, PlannedItem, PlannedReference};
 use crate::reference::Key;
 use crate::secret::{LookupError, SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
@@ -23,7 +23,7 @@ mod format;
 mod template;
 
 use buffer::Buffer;
-use format::Problem;
+use format::{Entries, FormatProblem};
 
 /// A generation that cannot become files: the item, the place in it, and what to do. Never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,7 +47,7 @@ type Omit<'a> = dyn FnMut(Option<&VolumePath>, Sentence) -> Result<(), Sentence>
 
 /// One part of an answer, with the words that errors name it by.
 struct Part<'a> {
-    take: &'a Take,
+    take: &'a PlannedReference,
     tree: SecretTree,
 }
 
@@ -57,9 +57,6 @@ enum Parts<'a> {
     Merge(Vec<Part<'a>>),
     Named(BTreeMap<&'a str, Part<'a>>),
 }
-
-/// A document's top level.
-type Entries = BTreeMap<String, SecretTree>;
 
 /// Makes every file of the generation, in the order of the items.
 ///
@@ -212,10 +209,10 @@ fn render_dir(
 
 /// What the file of a key holds.
 fn value_of(item: &PlannedItem, key: &str, tree: &SecretTree) -> Result<SecretValue, Sentence> {
-    let inside = |problem: Problem| Sentence::from(problem.inside(key));
+    let inside = |problem: FormatProblem| Sentence::from(problem.inside(key));
     match (tree.withheld(), item.decode) {
-        (Some(why), _) => Err(inside(Problem::new(why))),
-        (None, Some(decode)) => decoded(decode, tree).map_err(|what| inside(Problem::new(what))),
+        (Some(why), _) => Err(inside(FormatProblem::new(why))),
+        (None, Some(decode)) => decoded(decode, tree).map_err(|what| inside(FormatProblem::new(what))),
         (None, None) => format::plain(tree).map_err(inside),
     }
 }
@@ -313,9 +310,9 @@ impl RenderError {
     }
 }
 
-// === impl Take ===
+// === impl PlannedReference ===
 
-impl Take {
+impl PlannedReference {
     /// The last name in the key: what a single value is called where names are needed.
     fn name(&self) -> Option<&str> {
         match self.key.as_ref()? {
@@ -329,7 +326,7 @@ impl Take {
 
 impl<'a> Part<'a> {
     /// `None` if the secret is missing and the item can do without.
-    fn look_up(take: &'a Take, generation: &Generation, optional: bool) -> Result<Option<Self>, Sentence> {
+    fn look_up(take: &'a PlannedReference, generation: &Generation, optional: bool) -> Result<Option<Self>, Sentence> {
         let Some(answer) = generation.answers.get(&take.request) else {
             return if optional { Ok(None) } else { Err(format!("{take} has no answer").into()) };
         };
@@ -387,7 +384,7 @@ impl<'a> Part<'a> {
 impl<'a> Parts<'a> {
     /// `None` if something is missing that an optional item can do without.
     fn look_up(item: &'a PlannedItem, generation: &Generation) -> Result<Option<Self>, Sentence> {
-        let look_up = |take: &'a Take| Part::look_up(take, generation, item.optional);
+        let look_up = |take: &'a PlannedReference| Part::look_up(take, generation, item.optional);
         Ok(match &item.from {
             PlannedFrom::One(take) => look_up(take)?.map(Self::One),
             PlannedFrom::Merge(takes) => takes.iter().map(look_up).collect::<Result<Option<_>, _>>()?.map(Self::Merge),
@@ -430,7 +427,7 @@ impl<'a> Parts<'a> {
 
 fn merge(parts: Vec<Part<'_>>) -> Result<Entries, Sentence> {
     let mut merged = Entries::new();
-    let mut origins: BTreeMap<String, &Take> = BTreeMap::new();
+    let mut origins: BTreeMap<String, &PlannedReference> = BTreeMap::new();
     for part in parts {
         let take = part.take;
         for (key, tree) in part.entries()? {

@@ -33,7 +33,7 @@ use crate::secret::SecretValue;
 
 mod tree;
 
-use tree::Failure;
+use tree::TreeError;
 
 /// A link about to be renamed over another one.
 const LINK_TMP: &str = "..link_tmp";
@@ -299,7 +299,7 @@ impl AtomicVolume {
         let dir = tree::make_dir(&self.root, WRITING)?;
         tree::write_all(&dir, files)?;
         rustix::fs::renameat(&self.root, WRITING, &self.root, name)
-            .map_err(|errno| Failure::new("name", name, errno).into())
+            .map_err(|errno| TreeError::new("name", name, errno).into())
     }
 
     /// Links, the rename, then links that nobody needs any more.
@@ -330,7 +330,7 @@ impl AtomicVolume {
     }
 
     fn replace_link(&self, name: &str, target: &str) -> Result<(), VolumeError> {
-        let failed = |errno| Failure::new("link", name, errno);
+        let failed = |errno| TreeError::new("link", name, errno);
         tree::remove_all(&self.root, LINK_TMP)?;
         rustix::fs::symlinkat(target, &self.root, LINK_TMP).map_err(failed)?;
         rustix::fs::renameat(&self.root, LINK_TMP, &self.root, name).map_err(|errno| failed(errno).into())
@@ -346,7 +346,7 @@ impl AtomicVolume {
             let obsolete = !name.starts_with(OWN_PREFIX) && wanted.iter().all(|(file, _)| *file != name);
             if obsolete && kind == FileType::Symlink && self.is_our_link(&name) {
                 rustix::fs::unlinkat(&self.root, &name, AtFlags::empty())
-                    .map_err(|errno| Failure::new("remove", &name, errno))?;
+                    .map_err(|errno| TreeError::new("remove", &name, errno))?;
             }
         }
         Ok(())
@@ -363,7 +363,7 @@ impl AtomicVolume {
         match rustix::fs::renameat(&self.root, name, &self.root, REMOVED) {
             Ok(()) => Ok(tree::remove_all(&self.root, REMOVED)?),
             Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(Failure::new("remove", name, errno).into()),
+            Err(errno) => Err(TreeError::new("remove", name, errno).into()),
         }
     }
 
@@ -434,8 +434,8 @@ impl Stored {
 
 // === impl VolumeError ===
 
-impl From<Failure> for VolumeError {
-    fn from(Failure { action, path, errno }: Failure) -> Self {
+impl From<TreeError> for VolumeError {
+    fn from(TreeError { action, path, errno }: TreeError) -> Self {
         Self::Io { action, path, errno }
     }
 }

@@ -11,11 +11,11 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use super::DemoError;
+use super::error::DemoError;
 
 /// What it answers. The token is the demo's own, made up a moment before.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Served {
+pub struct ServedSecret {
     /// The process that answers.
     pub pid: u32,
     /// What stands in the file now.
@@ -44,10 +44,10 @@ pub async fn serve(file: PathBuf, port: u16) -> Result<(), DemoError> {
     axum::serve(listener, router).await.map_err(DemoError::io("serve the application"))
 }
 
-async fn answer(State(application): State<Arc<Application>>) -> Result<Json<Served>, StatusCode> {
+async fn answer(State(application): State<Arc<Application>>) -> Result<Json<ServedSecret>, StatusCode> {
     let token = std::fs::read_to_string(&application.file).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let notified = application.notified.load(Ordering::Relaxed);
-    Ok(Json(Served { pid: std::process::id(), token, notified }))
+    Ok(Json(ServedSecret { pid: std::process::id(), token, notified }))
 }
 
 async fn reload(State(application): State<Arc<Application>>) {

@@ -6,7 +6,7 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::DemoError;
+use super::error::DemoError;
 
 /// Sends `body` (POST) or nothing (GET) and gives the answer's body back; any status but 200 is an error.
 pub(super) async fn exchange<S>(stream: S, host: &str, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, DemoError>

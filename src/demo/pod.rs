@@ -10,10 +10,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use super::application::Served;
+use super::application::ServedSecret;
+use super::claim::pointer;
+use super::error::DemoError;
 use super::exchange::exchange;
-use super::stage::{Stage, Store};
-use super::{DemoError, pointer};
+use super::stage::{DemoStore, Stage};
 use crate::contract::{ANNOTATIONS_FILE, DATA, LIVE, PREFIX};
 use crate::deliver::volume::read_set;
 use crate::options::Mode;
@@ -135,7 +136,7 @@ impl Pod {
         &mut self,
         agent: &Path,
         patched: &Value,
-        store: &Store,
+        store: &DemoStore,
     ) -> Result<Start, DemoError> {
         store.withhold()?;
         let mut start = Start { looks: 0, open: 0, is_whole: false, first: Duration::ZERO };
@@ -239,7 +240,7 @@ impl Pod {
     }
 
     /// Asks the application.
-    pub(super) async fn application_reads(&self) -> Result<Served, DemoError> {
+    pub(super) async fn application_reads(&self) -> Result<ServedSecret, DemoError> {
         let address = format!("127.0.0.1:{}", self.port);
         let stream = TcpStream::connect(&address).await.map_err(DemoError::io("connect to the application"))?;
         let body = exchange(stream, &address, "/", None).await?;
@@ -247,7 +248,7 @@ impl Pod {
     }
 
     /// Asks the application until it was told of a change, which comes after the files; or for as long as nothing takes.
-    pub(super) async fn until_told(&self) -> Result<Served, DemoError> {
+    pub(super) async fn until_told(&self) -> Result<ServedSecret, DemoError> {
         let begun = Instant::now();
         loop {
             let served = self.application_reads().await?;

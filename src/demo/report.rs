@@ -6,7 +6,8 @@ use std::time::Duration;
 use json_patch::{Patch, PatchOperation};
 use serde_json::{Value, json};
 
-use super::{Claim, DemoError, pointer};
+use super::claim::{Claim, pointer};
+use super::error::DemoError;
 use crate::process::terminal::wrap;
 
 /// How to write.
@@ -21,7 +22,7 @@ pub(super) enum Style {
 }
 
 /// Claims and figures, and where they are written.
-pub(super) struct Report<'a> {
+pub(super) struct DemoReport<'a> {
     out: &'a mut (dyn Write + Send),
     style: Style,
     /// Columns of the terminal; lines are as long as they are if there is none.
@@ -39,9 +40,9 @@ impl Style {
     }
 }
 
-// === impl Report ===
+// === impl DemoReport ===
 
-impl<'a> Report<'a> {
+impl<'a> DemoReport<'a> {
     pub(super) fn new(out: &'a mut (dyn Write + Send), style: Style, width: Option<usize>) -> Self {
         Self { out, style, width, claims: Vec::new(), measured: Vec::new() }
     }
@@ -207,7 +208,7 @@ mod tests {
             (&[false, false], ["2 claims do not hold", "FAILED above", "next: ", "--json"]),
         ] {
             let mut out = Vec::new();
-            let mut report = Report::new(&mut out, Style::Plain, None);
+            let mut report = DemoReport::new(&mut out, Style::Plain, None);
             report.measured("sidecar", &[Duration::from_millis(2), Duration::from_millis(4)], 100, 0);
             for holds in holds {
                 report.claim("a", *holds, "b");

@@ -13,14 +13,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use super::DemoError;
+use super::claim::pointer;
+use super::error::DemoError;
 use super::exchange::exchange;
 use crate::config::Config;
 use crate::serve::metrics::Registry;
 use crate::serve::{Server, tls};
-use crate::webhook::certificate::{self, Names};
-use crate::webhook::mutate::Injector;
-use crate::webhook::{self, Metrics, review};
+use crate::webhook::review::Injector;
+use crate::webhook::server::{Metrics, Names};
+use crate::webhook::{review, server};
 
 /// A directory that goes when the demo ends.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub(super) struct Stage {
 
 /// A document that is replaced as a whole, and everything that it ever held.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct DemoStore {
     file: PathBuf,
     values: Vec<String>,
 }
@@ -83,9 +84,9 @@ impl Drop for Stage {
     }
 }
 
-// === impl Store ===
+// === impl DemoStore ===
 
-impl Store {
+impl DemoStore {
     pub(super) fn create(stage: &Stage) -> Result<Self, DemoError> {
         let mut store = Self { file: stage.directory("store")?.join("secrets.yaml"), values: Vec::new() };
         store.rotate()?;
@@ -135,7 +136,7 @@ impl Store {
 
 impl Webhook {
     /// Starts the server with a certificate of its own, as in a cluster.
-    pub(super) fn start(store: &Store) -> Result<Self, DemoError> {
+    pub(super) fn start(store: &DemoStore) -> Result<Self, DemoError> {
         let broken = |error: &dyn std::fmt::Display| DemoError::Broken(format!("webhook: {error}"));
         let config = json!({
             "image": "localhost/hushpod-agent:demo",
@@ -144,11 +145,11 @@ impl Webhook {
         });
         let injector = Injector::new(Config::from_yaml(&config.to_string()).map_err(|error| broken(&error))?);
         let names = Names { pod: "demo".into(), service: "hushpod".into(), namespace: "demo".into() };
-        let issued = certificate::issue(&names, SystemTime::now()).map_err(|error| broken(&error))?;
+        let issued = server::issue(&names, SystemTime::now()).map_err(|error| broken(&error))?;
         let served = tls::Served::default();
         served.publish(issued.credentials);
         let decide = Arc::new(move |body: &[u8]| review::answer(body, &injector));
-        let router = webhook::router(decide, Metrics::new(Registry::default()));
+        let router = server::router(decide, Metrics::new(Registry::default()));
         let stop = CancellationToken::new();
         let server = Server::bind(([127, 0, 0, 1], 0).into())
             .map_err(|error| broken(&error))?
@@ -176,7 +177,7 @@ impl Webhook {
         let answer = self.exchange(review.to_string().into_bytes()).await?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|error| broken(&error))?;
         let Some(patch) = answer.pointer("/response/patch").and_then(Value::as_str) else {
-            return Err(broken(&super::pointer(&answer, "/response/status/message")));
+            return Err(broken(&pointer(&answer, "/response/status/message")));
         };
         let patch = STANDARD.decode(patch).map_err(|error| broken(&error))?;
         let patch: json_patch::Patch = serde_json::from_slice(&patch).map_err(|error| broken(&error))?;

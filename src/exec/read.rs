@@ -1,4 +1,4 @@
-//! Reading variables: every file of one volume from one generation.
+//! ReadVariables variables: every file of one volume from one generation.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -27,15 +27,15 @@ const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// What was read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct ReadVariables {
     pub(super) variables: BTreeMap<String, SecretValue>,
     /// Where from; `None` outside of a volume of ours.
-    pub(super) origin: Option<Origin>,
+    pub(super) origin: Option<StoredGeneration>,
 }
 
 /// A generation in a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Origin {
+pub(super) struct StoredGeneration {
     /// The directory with the link.
     pub(super) files: PathBuf,
     /// The directory that it leads to.
@@ -55,7 +55,7 @@ pub(super) struct ReadError {
 }
 
 /// Reads `sources`, in this order, and leaves `keep` out.
-pub(super) fn read(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadError> {
+pub(super) fn read(sources: &[SourcePath], keep: &[String]) -> Result<ReadVariables, ReadError> {
     let mut attempt = 1;
     loop {
         match read_once(sources, keep) {
@@ -65,7 +65,7 @@ pub(super) fn read(sources: &[SourcePath], keep: &[String]) -> Result<Reading, R
     }
 }
 
-fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadError> {
+fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<ReadVariables, ReadError> {
     let mut volumes = BTreeMap::new();
     let mut variables = BTreeMap::new();
     let mut first = None;
@@ -74,7 +74,7 @@ fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadErr
         if let Some(files) = files
             && !volumes.contains_key(files)
         {
-            let volume = Volume::open(files).map_err(|errno| ReadError::new(&source.path, &told(errno)))?;
+            let volume = OpenVolume::open(files).map_err(|errno| ReadError::new(&source.path, &told(errno)))?;
             first.get_or_insert_with(|| volume.origin.clone());
             volumes.insert(files, volume);
         }
@@ -83,7 +83,7 @@ fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadErr
             path: source.path.clone(),
             problem,
             // Looked for again only if there is something else to be found.
-            is_gone: is_gone && volume.is_some_and(Volume::is_replaced),
+            is_gone: is_gone && volume.is_some_and(OpenVolume::is_replaced),
         })?;
     }
     for name in keep {
@@ -97,17 +97,17 @@ fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<Reading, ReadErr
         );
         return Err(ReadError { path, problem: problem.into(), is_gone: false });
     }
-    Ok(Reading { variables, origin: first })
+    Ok(ReadVariables { variables, origin: first })
 }
 
 /// The generation that is in `files` now.
-pub(super) fn present(files: &Path) -> Option<Origin> {
+pub(super) fn present(files: &Path) -> Option<StoredGeneration> {
     let link = readlinkat(CWD, files.join(DATA), Vec::new()).ok()?;
     let link = OsString::from_vec(link.into_bytes());
     let name = link.to_string_lossy();
     let id = name.strip_prefix(OWN_PREFIX).unwrap_or(&name);
     let generation = id.split(COUNTER).next().unwrap_or(id).to_owned();
-    Some(Origin { files: files.to_owned(), link, generation })
+    Some(StoredGeneration { files: files.to_owned(), link, generation })
 }
 
 /// The nearest directory above `path` that has generations.
@@ -118,9 +118,9 @@ fn volume_of(path: &Path) -> Option<&Path> {
 type Variables = BTreeMap<String, SecretValue>;
 
 /// The problem, and whether it is that nothing has this name.
-type Problem = (Sentence, bool);
+type ReadProblem = (Sentence, bool);
 
-fn read_source(source: &SourcePath, volume: Option<&Volume>, into: &mut Variables) -> Result<(), Problem> {
+fn read_source(source: &SourcePath, volume: Option<&OpenVolume>, into: &mut Variables) -> Result<(), ReadProblem> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let opened = match volume {
         Some(volume) => {
@@ -129,7 +129,7 @@ fn read_source(source: &SourcePath, volume: Option<&Volume>, into: &mut Variable
         }
         None => openat(CWD, &source.path, flags, Mode::empty()),
     };
-    let is_replaced = volume.is_some_and(Volume::is_replaced);
+    let is_replaced = volume.is_some_and(OpenVolume::is_replaced);
     let file = match opened {
         Ok(file) => file,
         Err(Errno::NOENT) if source.optional && !is_replaced => return Ok(()),
@@ -141,14 +141,14 @@ fn read_source(source: &SourcePath, volume: Option<&Volume>, into: &mut Variable
     if is_directory { read_directory(&file, is_tenants, into) } else { read_dotenv(file, into) }
 }
 
-fn read_dotenv(file: OwnedFd, into: &mut Variables) -> Result<(), Problem> {
+fn read_dotenv(file: OwnedFd, into: &mut Variables) -> Result<(), ReadProblem> {
     let bytes = read_all(file).map_err(|error| (error.to_string().into(), false))?;
     into.extend(dotenv::variables(&bytes).map_err(|error| (error.to_string().into(), false))?);
     Ok(())
 }
 
 /// One file is one variable, byte by byte.
-fn read_directory(directory: &OwnedFd, is_tenants: bool, into: &mut Variables) -> Result<(), Problem> {
+fn read_directory(directory: &OwnedFd, is_tenants: bool, into: &mut Variables) -> Result<(), ReadProblem> {
     let os = |errno: Errno| (told(errno).into(), errno == Errno::NOENT);
     for entry in Dir::read_from(directory).map_err(os)? {
         let entry = entry.map_err(os)?;
@@ -196,14 +196,14 @@ fn told(errno: Errno) -> String {
 
 /// One generation of a volume, held open.
 #[derive(Debug)]
-struct Volume {
-    origin: Origin,
+struct OpenVolume {
+    origin: StoredGeneration,
     data: OwnedFd,
 }
 
-// === impl Volume ===
+// === impl OpenVolume ===
 
-impl Volume {
+impl OpenVolume {
     fn open(files: &Path) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         for _ in 0..ATTEMPTS {
@@ -223,9 +223,9 @@ impl Volume {
     }
 }
 
-// === impl Origin ===
+// === impl StoredGeneration ===
 
-impl Origin {
+impl StoredGeneration {
     /// Shows the agent that a process runs with this generation, for as long as what is returned is open; `None` where
     /// nobody looks. Unless this process `stays`, it is left open in the program that this process becomes.
     pub(super) fn hold(&self, stays: bool) -> Option<OwnedFd> {
@@ -248,9 +248,9 @@ impl Origin {
     }
 }
 
-// === impl Reading ===
+// === impl ReadVariables ===
 
-impl Reading {
+impl ReadVariables {
     /// Tells two readings of this process apart, and nothing about what was read to anybody else.
     pub(super) fn fingerprint(&self, key: &RandomState) -> u64 {
         key.hash_one(self.variables.iter().map(|(name, value)| (name, value.expose())).collect::<Vec<_>>())

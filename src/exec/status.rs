@@ -7,8 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::{FAILED, FILES, GENERATION, read, say};
+use super::failure::{FAILED, say};
+use super::read;
 use crate::contract::DEFAULT_MOUNT_PATH;
+use crate::env_vars::{FILES, GENERATION};
 
 /// A process that `exec` became or started.
 struct WrappedProcess {

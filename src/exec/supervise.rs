@@ -19,8 +19,8 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::arguments::CommandLine;
-use super::read::{self, Origin, Reading};
-use super::{ExecError, say, terminate};
+use super::failure::{ExecError, say, terminate};
+use super::read::{self, ReadVariables, StoredGeneration};
 use crate::options::{OnChange, Signal as Wanted};
 use crate::process::harden::harden;
 
@@ -48,7 +48,11 @@ const PASSED_ON: [Signal; 10] = [
 const FROM_TERMINALS: [Signal; 4] = [Signal::INT, Signal::QUIT, Signal::TSTP, Signal::WINCH];
 
 /// Runs the application as a child until it ends; gives the exit code.
-pub(super) fn supervise(arguments: &CommandLine, reading: Reading, mut command: Command) -> Result<u8, ExecError> {
+pub(super) fn supervise(
+    arguments: &CommandLine,
+    reading: ReadVariables,
+    mut command: Command,
+) -> Result<u8, ExecError> {
     let key = RandomState::new();
     let fingerprint = reading.fingerprint(&key);
     let Some(started) = reading.origin else {
@@ -90,9 +94,9 @@ struct Supervisor<'a> {
     /// Of the variables that the application has.
     fingerprint: u64,
     /// The generation that it was started with.
-    started: Origin,
+    started: StoredGeneration,
     /// The generation that was looked at last.
-    seen: Origin,
+    seen: StoredGeneration,
     child: Pid,
     signals: Signals,
     events: Option<OwnedFd>,

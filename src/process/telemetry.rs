@@ -12,7 +12,7 @@ use tracing_subscriber::{Registry, fmt};
 
 use self::lines::Lines;
 #[cfg(feature = "cluster")]
-use self::queue::{Dropped, Queue, Written};
+use self::queue::{Dropped, Queue, WrittenLines};
 
 mod lines;
 #[cfg(feature = "cluster")]
@@ -36,10 +36,10 @@ pub fn init(format: LogFormat, level: Level) {
 }
 
 /// The same for servers: a thread writes, so that a reader of logs who is slow, or gone, holds no request back. Lines are
-/// dropped while [`queue::QUEUED`] bytes of them wait. What still waits is written when [`Written`] is dropped.
+/// dropped while [`queue::QUEUED`] bytes of them wait. What still waits is written when [`WrittenLines`] is dropped.
 #[cfg(feature = "cluster")]
 #[must_use]
-pub fn init_for_server(format: LogFormat, level: Level) -> (Written, Dropped) {
+pub fn init_for_server(format: LogFormat, level: Level) -> (WrittenLines, Dropped) {
     let queue = Queue::in_front_of(io::stderr());
     let handles = (queue.written(), queue.dropped());
     init_to(format, level, queue);

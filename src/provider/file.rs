@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::{pending, select_all};
 use serde::{Deserialize, Serialize};
 
-use self::keys::{KeySource, Keys};
+use self::keys::{AgeKeys, KeySource};
 use self::read::Problem;
 use super::interface::{
     Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings,
@@ -190,7 +190,7 @@ impl Files {
         loop {
             let (root, paths) = (self.path.clone(), requests.iter().map(|request| request.path.clone()).collect());
             let keys = self.keys.clone();
-            let task = move |paths: Vec<String>| read::batch(&root, &paths, &Keys::new(keys));
+            let task = move |paths: Vec<String>| read::batch(&root, &paths, &AgeKeys::new(keys));
             let Ok(batch) = tokio::task::spawn_blocking(move || task(paths)).await else {
                 let error = ProviderError::new(ErrorKind::Unavailable, "reading was interrupted");
                 return requests.iter().map(|_| Err(error.clone())).collect();

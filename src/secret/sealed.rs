@@ -13,41 +13,41 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{SecretTree, SecretValue};
 
 /// A secret, base64 where it is written.
-pub(crate) struct Sealed(pub(crate) SecretValue);
+pub(crate) struct SealedValue(pub(crate) SecretValue);
 
 /// A document of secrets.
 #[derive(Serialize, Deserialize)]
 pub(crate) enum SealedTree {
-    Literal(Sealed),
-    Text(Sealed),
-    Binary(Sealed),
+    Literal(SealedValue),
+    Text(SealedValue),
+    Binary(SealedValue),
     List(Vec<SealedTree>),
     Map(BTreeMap<String, SealedTree>),
     Withheld(String),
 }
 
-// === impl Sealed ===
+// === impl SealedValue ===
 
-impl Serialize for Sealed {
+impl Serialize for SealedValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         // Written piece by piece: no other copy is made.
         serializer.collect_str(&Base64Display::new(self.0.expose(), &STANDARD))
     }
 }
 
-impl<'de> Deserialize<'de> for Sealed {
+impl<'de> Deserialize<'de> for SealedValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Base64;
         impl Visitor<'_> for Base64 {
-            type Value = Sealed;
+            type Value = SealedValue;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("base64")
             }
 
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Sealed, E> {
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<SealedValue, E> {
                 let bytes = STANDARD.decode(text).map_err(|_| E::custom("no base64"))?;
-                Ok(Sealed(SecretValue::new(bytes)))
+                Ok(SealedValue(SecretValue::new(bytes)))
             }
         }
         deserializer.deserialize_str(Base64)
@@ -59,9 +59,9 @@ impl<'de> Deserialize<'de> for Sealed {
 impl From<SecretTree> for SealedTree {
     fn from(tree: SecretTree) -> Self {
         match tree {
-            SecretTree::Literal(value) => Self::Literal(Sealed(value)),
-            SecretTree::Text(value) => Self::Text(Sealed(value)),
-            SecretTree::Binary(value) => Self::Binary(Sealed(value)),
+            SecretTree::Literal(value) => Self::Literal(SealedValue(value)),
+            SecretTree::Text(value) => Self::Text(SealedValue(value)),
+            SecretTree::Binary(value) => Self::Binary(SealedValue(value)),
             SecretTree::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
             SecretTree::Map(entries) => {
                 Self::Map(entries.into_iter().map(|(key, tree)| (key, Self::from(tree))).collect())
@@ -74,9 +74,9 @@ impl From<SecretTree> for SealedTree {
 impl From<SealedTree> for SecretTree {
     fn from(tree: SealedTree) -> Self {
         match tree {
-            SealedTree::Literal(Sealed(value)) => Self::Literal(value),
-            SealedTree::Text(Sealed(value)) => Self::Text(value),
-            SealedTree::Binary(Sealed(value)) => Self::Binary(value),
+            SealedTree::Literal(SealedValue(value)) => Self::Literal(value),
+            SealedTree::Text(SealedValue(value)) => Self::Text(value),
+            SealedTree::Binary(SealedValue(value)) => Self::Binary(value),
             SealedTree::List(items) => Self::List(items.into_iter().map(Self::from).collect()),
             SealedTree::Map(entries) => {
                 Self::Map(entries.into_iter().map(|(key, tree)| (key, Self::from(tree))).collect())

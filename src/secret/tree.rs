@@ -122,6 +122,12 @@ impl SecretTree {
         }
     }
 
+    /// Whether it is a document that has any.
+    #[must_use]
+    pub fn has_entries(&self) -> bool {
+        matches!(self, Self::Map(_) | Self::List(_)) && !self.is_empty()
+    }
+
     /// How many values, lists and maps this is.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -10,14 +10,14 @@ use axum::http::StatusCode;
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 
-use super::exchange::{Exchange, Stop};
+use super::exchange::{HttpExchange, Stop};
 use super::peers::Peer;
 
 /// A request in its own task's hands. Ends its exchange when it is dropped.
 #[derive(Debug)]
 pub(super) struct InFlight {
     peer: Arc<Peer>,
-    exchange: Arc<Exchange>,
+    exchange: Arc<HttpExchange>,
 }
 
 /// An answer's bytes, and its request until they are gone.

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use super::limits::{GRACE, LEAST_RATE};
 
 #[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct HttpExchange {
     pub(super) started: Instant,
-    held: Mutex<Held>,
+    held: Mutex<HeldExchange>,
 }
 
 /// What a request holds. Here and not in its own task, so that room can be made without asking it.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct HeldExchange {
     body: Vec<u8>,
     /// Bytes of the body, so far.
     received: usize,
@@ -48,17 +48,24 @@ pub(super) struct Freed {
     waker: Option<Waker>,
 }
 
-// === impl Exchange ===
+// === impl HttpExchange ===
 
-impl Exchange {
+impl HttpExchange {
     /// Of a request whose body has not come yet.
     pub(super) fn new(started: Instant) -> Arc<Self> {
-        let held =
-            Held { body: Vec::new(), received: 0, is_arriving: true, own: 0, shared: 0, stopped: None, waker: None };
+        let held = HeldExchange {
+            body: Vec::new(),
+            received: 0,
+            is_arriving: true,
+            own: 0,
+            shared: 0,
+            stopped: None,
+            waker: None,
+        };
         Arc::new(Self { started, held: Mutex::new(held) })
     }
 
-    pub(super) fn held(&self) -> MutexGuard<'_, Held> {
+    pub(super) fn held(&self) -> MutexGuard<'_, HeldExchange> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,9 +114,9 @@ impl Exchange {
     }
 }
 
-// === impl Held ===
+// === impl HeldExchange ===
 
-impl Held {
+impl HeldExchange {
     /// Bytes a second, so far.
     pub(super) fn rate(&self, started: Instant, now: Instant) -> u128 {
         let nanoseconds = now.saturating_duration_since(started).as_nanos().max(1);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex as Turn, Notify};
 use tokio::time::{Instant, timeout};
 
-use super::exchange::{Exchange, Held, Stop};
+use super::exchange::{HeldExchange, HttpExchange, Stop};
 use super::limits::{Limits, PATIENCE, SILENT};
 
 /// How often a connection is looked at, at least: what became due in between is found so late.
@@ -36,7 +36,7 @@ pub(super) struct Peers {
 #[derive(Debug)]
 pub(super) struct Peer {
     peers: Arc<Peers>,
-    state: Mutex<State>,
+    state: Mutex<PeerState>,
     /// It has to make room.
     leave: Notify,
     /// Bytes charged against [`Limits::own`].
@@ -44,13 +44,13 @@ pub(super) struct Peer {
 }
 
 #[derive(Debug)]
-struct State {
+struct PeerState {
     /// Since when it does what it does.
     since: Instant,
     has_asked: bool,
     is_http2: bool,
     is_leaving: bool,
-    exchanges: Vec<Arc<Exchange>>,
+    exchanges: Vec<Arc<HttpExchange>>,
 }
 
 /// A connection's place, until it is dropped.
@@ -82,7 +82,7 @@ impl Peers {
 
     /// A place for a new connection, which has said nothing yet: whoever says nothing for longest leaves for it.
     pub(super) fn enter(self: &Arc<Self>) -> Seat {
-        let state = State {
+        let state = PeerState {
             since: Instant::now(),
             has_asked: false,
             is_http2: false,
@@ -175,7 +175,7 @@ impl Group {
         inside.iter().filter(|peer| self.has(&peer.state())).count() < limit
     }
 
-    fn has(self, state: &State) -> bool {
+    fn has(self, state: &PeerState) -> bool {
         match self {
             Self::All => true,
             Self::Waiting => !state.has_asked,
@@ -207,9 +207,9 @@ impl Group {
     }
 }
 
-// === impl State ===
+// === impl PeerState ===
 
-impl State {
+impl PeerState {
     /// Less is worth less; `None` if it must not be asked to leave.
     fn worth(&self, now: Instant) -> Option<(u8, u128)> {
         let nanoseconds = now.saturating_duration_since(self.since).as_nanos();
@@ -258,8 +258,8 @@ impl Peer {
     }
 
     /// A request's head is complete.
-    pub(super) fn begin(&self) -> Arc<Exchange> {
-        let exchange = Exchange::new(Instant::now());
+    pub(super) fn begin(&self) -> Arc<HttpExchange> {
+        let exchange = HttpExchange::new(Instant::now());
         let mut state = self.state();
         let is_first = !std::mem::replace(&mut state.has_asked, true);
         state.exchanges.push(Arc::clone(&exchange));
@@ -271,7 +271,7 @@ impl Peer {
     }
 
     /// Nothing is left of it.
-    pub(super) fn end(&self, exchange: &Arc<Exchange>) {
+    pub(super) fn end(&self, exchange: &Arc<HttpExchange>) {
         self.release(&mut exchange.held());
         let mut state = self.state();
         state.exchanges.retain(|other| !Arc::ptr_eq(other, exchange));
@@ -283,7 +283,7 @@ impl Peer {
     }
 
     /// Charges bytes of an exchange: against the connection's own as long as they last, then against all connections'.
-    pub(super) fn charge(&self, exchange: &Exchange, bytes: usize) -> Result<(), Stop> {
+    pub(super) fn charge(&self, exchange: &HttpExchange, bytes: usize) -> Result<(), Stop> {
         let limit = self.peers.limits.own;
         let mut own = 0;
         let take = |taken: usize| {
@@ -309,7 +309,7 @@ impl Peer {
     }
 
     /// Gives back all that was charged.
-    pub(super) fn release(&self, held: &mut Held) {
+    pub(super) fn release(&self, held: &mut HeldExchange) {
         self.own.fetch_sub(std::mem::take(&mut held.own), Ordering::Relaxed);
         self.peers.shared.fetch_sub(std::mem::take(&mut held.shared), Ordering::Relaxed);
     }
@@ -349,7 +349,7 @@ impl Peer {
     }
 
     /// Frees what the exchange holds, and wakes its task.
-    fn stop(&self, exchange: &Exchange, stop: Stop) {
+    fn stop(&self, exchange: &HttpExchange, stop: Stop) {
         let mut held = exchange.held();
         let freed = held.stop(stop);
         self.release(&mut held);
@@ -357,7 +357,7 @@ impl Peer {
         drop(freed);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PeerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

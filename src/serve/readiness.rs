@@ -6,18 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Ready while nothing blocks it and no drain has begun. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Readiness(Arc<State>);
+pub struct Readiness(Arc<ReadinessState>);
 
 /// Blocks readiness until it is dropped.
 #[derive(Debug)]
 #[must_use = "dropping the guard releases readiness"]
 pub struct Guard {
-    state: Arc<State>,
+    state: Arc<ReadinessState>,
     id: u64,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ReadinessState {
     /// Names by guard, since two guards may wait for things of one name.
     pending: Mutex<BTreeMap<u64, &'static str>>,
     next_id: AtomicU64,
@@ -47,9 +47,9 @@ impl Readiness {
     }
 }
 
-// === impl State ===
+// === impl ReadinessState ===
 
-impl State {
+impl ReadinessState {
     fn pending(&self) -> MutexGuard<'_, BTreeMap<u64, &'static str>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }

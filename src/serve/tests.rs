@@ -17,21 +17,21 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::tls::{Credentials, Served, provider, server_config};
+use super::tls::{Served, TlsCredentials, provider, server_config};
 use super::*;
 
 mod room;
 
 pub(crate) const HOST: &str = "hushpod.test.svc";
 
-/// Credentials for [`HOST`], and the certificate to trust for them.
-pub(crate) fn credentials() -> (Credentials, CertificateDer<'static>) {
+/// TlsCredentials for [`HOST`], and the certificate to trust for them.
+pub(crate) fn credentials() -> (TlsCredentials, CertificateDer<'static>) {
     let key = KeyPair::generate().unwrap();
     let certificate: CertificateDer<'static> =
         CertificateParams::new(vec![HOST.to_owned()]).unwrap().self_signed(&key).unwrap().into();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let certified = CertifiedKey::from_der(vec![certificate.clone()], key, &provider()).unwrap();
-    (Credentials::new(certified).unwrap(), certificate)
+    (TlsCredentials::new(certified).unwrap(), certificate)
 }
 
 /// A client that trusts `root` alone.

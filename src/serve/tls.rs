@@ -1,6 +1,6 @@
 //! TLS for servers: which credentials are served now, and how they come from a mounted directory.
 //!
-//! Credentials are checked before they are published; handshakes take a snapshot and never wait.
+//! TlsCredentials are checked before they are published; handshakes take a snapshot and never wait.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,14 +27,14 @@ const KEY_FILE: &str = "tls.key";
 
 /// A certificate chain, leaf first, and the key that belongs to it.
 #[derive(Clone)]
-pub struct Credentials {
+pub struct TlsCredentials {
     certified: Arc<CertifiedKey>,
     not_after: ASN1Time,
 }
 
 /// The credentials that the next handshake gets. Clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Served(Arc<RwLock<Option<Credentials>>>);
+pub struct Served(Arc<RwLock<Option<TlsCredentials>>>);
 
 /// Why credentials cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +87,7 @@ pub fn server_config(served: &Served) -> Result<Arc<ServerConfig>, TlsError> {
 
 /// Reads `tls.crt` (a chain, leaf first) and `tls.key` (PKCS#8, SEC1 or PKCS#1), both PEM, and checks that they belong
 /// together.
-pub async fn load(directory: &Path) -> Result<Credentials, TlsError> {
+pub async fn load(directory: &Path) -> Result<TlsCredentials, TlsError> {
     let path = directory.join(CERTIFICATE_FILE);
     let pem = read(&path).await?;
     let chain = match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
@@ -100,7 +100,7 @@ pub async fn load(directory: &Path) -> Result<Credentials, TlsError> {
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| TlsError::Pem { path, reason: "holds no PEM private key (PKCS#8, SEC1 or PKCS#1)" })?;
     let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Unusable)?;
-    Credentials::new(certified)
+    TlsCredentials::new(certified)
 }
 
 async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
@@ -108,9 +108,9 @@ async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     read.map(Zeroizing::new).map_err(|cause| TlsError::Read { path: path.to_owned(), cause })
 }
 
-// === impl Credentials ===
+// === impl TlsCredentials ===
 
-impl Credentials {
+impl TlsCredentials {
     /// Checks that the leaf can be read and that the key is its own.
     pub fn new(certified: CertifiedKey) -> Result<Self, TlsError> {
         certified.keys_match().map_err(TlsError::Unusable)?;
@@ -134,16 +134,16 @@ impl Credentials {
     }
 }
 
-impl PartialEq for Credentials {
+impl PartialEq for TlsCredentials {
     fn eq(&self, other: &Self) -> bool {
         // The leaf names its key, so equal chains have equal keys.
         self.certified.cert == other.certified.cert
     }
 }
 
-impl Eq for Credentials {}
+impl Eq for TlsCredentials {}
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for TlsCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("not_after", &format_args!("{}", self.not_after)).finish_non_exhaustive()
     }
@@ -153,14 +153,14 @@ impl fmt::Debug for Credentials {
 
 impl Served {
     /// What new handshakes get from now on. Connections that stand keep what they have.
-    pub fn publish(&self, credentials: Credentials) {
+    pub fn publish(&self, credentials: TlsCredentials) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(credentials);
     }
 
     /// Whether there are any, and when they end.
     #[must_use]
     pub fn expires(&self) -> Option<SystemTime> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(Credentials::expires)
+        self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(TlsCredentials::expires)
     }
 }
 

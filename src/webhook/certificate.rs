@@ -18,13 +18,13 @@ use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, alg_id};
 use rustls::sign::{CertifiedKey, Signer, SigningKey, public_key_to_spki};
 use rustls::{SignatureAlgorithm, SignatureScheme};
 
-use crate::serve::tls::{Credentials, TlsError};
+use crate::serve::tls::{TlsCredentials, TlsError};
 
 /// The organisation in the subjects of our authorities: by it we know them in a `caBundle`.
-pub const ORGANIZATION: &str = "hushpod";
+pub(super) const ORGANIZATION: &str = "hushpod";
 
 /// How long an authority and its leaf live.
-pub const LIFE: Duration = Duration::from_hours(24);
+pub(super) const LIFE: Duration = Duration::from_hours(24);
 
 /// Clocks of other machines may be this much behind ours.
 const CLOCK_SKEW: Duration = Duration::from_mins(5);
@@ -49,7 +49,7 @@ pub struct Issued {
     /// What callers must trust.
     pub authority: CertificateDer<'static>,
     /// What is served.
-    pub credentials: Credentials,
+    pub credentials: TlsCredentials,
     /// When both begin to be old.
     pub renew_at: SystemTime,
     /// When both end.
@@ -102,7 +102,7 @@ pub fn issue(names: &Names, now: SystemTime) -> Result<Issued, CertificateError>
         Ok((authority, params.signed_by(&leaf_key, &issuer)?))
     };
     let (authority, leaf) = sign().map_err(|cause| CertificateError::Sign { host: host.clone(), cause })?;
-    let credentials = Credentials::new(CertifiedKey::new(vec![leaf.into()], Arc::new(leaf_key)))?;
+    let credentials = TlsCredentials::new(CertifiedKey::new(vec![leaf.into()], Arc::new(leaf_key)))?;
     Ok(Issued { authority: authority.into(), credentials, renew_at: now + LIFE / 2, expires })
 }
 

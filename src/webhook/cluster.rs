@@ -34,7 +34,7 @@ pub enum ClusterError {
 ///
 /// # Errors
 /// [`ClusterError`] says which file or flag is missing.
-pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
+pub(super) async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
     let config = match kubeconfig {
         None => Config::incluster().map_err(|cause| ClusterError::NoPod(Box::new(cause)))?,
         Some(path) => read(path)

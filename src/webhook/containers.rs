@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use super::access::Access;
+use super::permissions::Permissions;
 use super::resources::{self, Need, Standing, kibibytes};
 use crate::config::Config;
 use crate::contract::{
@@ -32,7 +32,7 @@ const AGENT_LIMIT: u64 = 32 << 20;
 
 /// An injected container or volume.
 #[derive(Debug)]
-pub struct Injected {
+pub(super) struct Injected {
     /// The list of a pod's `spec` that it stands in.
     pub list: &'static str,
     /// Its name.
@@ -43,7 +43,7 @@ pub struct Injected {
 
 /// Everything that the containers and volumes are made from.
 #[derive(Debug)]
-pub struct Blueprint<'a> {
+pub(super) struct Blueprint<'a> {
     /// The operator's configuration.
     pub config: &'a Config,
     /// The pod's options, complete.
@@ -55,7 +55,7 @@ pub struct Blueprint<'a> {
     /// The same, in the form that it reads.
     pub plan_json: &'a str,
     /// As whom it runs.
-    pub access: Access,
+    pub access: Permissions,
     /// What the pod itself says of resources.
     pub standing: Standing,
 }
@@ -67,7 +67,7 @@ impl Blueprint<'_> {
     ///
     /// # Errors
     /// One sentence, if resources contradict each other.
-    pub fn containers(&self) -> Result<Vec<Injected>, String> {
+    pub(super) fn containers(&self) -> Result<Vec<Injected>, String> {
         let resources = resources::requirements(&self.options.resources, self.standing, self.need())?;
         let mut mounts = vec![
             mount(SECRETS_VOLUME, SECRETS_PATH, false),
@@ -125,7 +125,7 @@ impl Blueprint<'_> {
 
     /// The volumes.
     #[must_use]
-    pub fn volumes(&self) -> Vec<Injected> {
+    pub(super) fn volumes(&self) -> Vec<Injected> {
         let annotations = DownwardAPIVolumeSource {
             items: Some(vec![pod_field(ANNOTATIONS_FILE, "metadata.annotations")]),
             ..DownwardAPIVolumeSource::default()
@@ -228,13 +228,13 @@ impl Injected {
 
     /// What later steps look at, instead of all of it: see [`is_ours`].
     #[must_use]
-    pub fn seen(&self) -> Value {
+    pub(super) fn seen(&self) -> Value {
         json!({"name": self.name})
     }
 
     /// All of it, to be compared with what a pod has.
     #[must_use]
-    pub fn value(&self) -> Value {
+    pub(super) fn value(&self) -> Value {
         serde_json::from_str(self.json.get()).unwrap_or_default()
     }
 }
@@ -278,24 +278,4 @@ fn pod_field(file: &str, field: &str) -> DownwardAPIVolumeFile {
         field_ref: Some(ObjectFieldSelector { field_path: field.to_owned(), api_version: None }),
         ..DownwardAPIVolumeFile::default()
     }
-}
-
-/// Whether a container carries one of our names: such a one is ours, or becomes it.
-#[must_use]
-pub fn is_ours(container: &Value) -> bool {
-    matches!(container.get("name").and_then(Value::as_str), Some(SIDECAR | INIT))
-}
-
-/// Whether a container runs our program: by its name alone it could be an application.
-#[must_use]
-pub fn runs_agent(container: &Value) -> bool {
-    container.get("command").and_then(|command| command.get(0)).and_then(Value::as_str) == Some(AGENT)
-}
-
-/// What an earlier pass made the agent of a container of ours do; `None` if nobody can read it.
-#[must_use]
-pub fn plan_of(container: &Value) -> Option<Plan> {
-    let variables = container.get("env")?.as_array()?;
-    let plan = variables.iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
-    Plan::from_json(plan.get("value")?.as_str()?).ok()
 }

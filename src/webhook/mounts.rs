@@ -1,151 +1,20 @@
 //! Who gets the files: which containers mount the volume, and that none mounts it in another way.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::containers::is_ours;
-use super::mutate::{LISTS, Refusal, containers, name_of};
+use super::env_wrapper::is_wrapped;
 use super::patch::{Patched, Step, at, below};
-use super::wrap::is_wrapped;
+use super::pod::{LISTS, containers, is_ours, name_of};
+use super::refusal::Refusal;
+use super::selection::Selection;
 use crate::annotations::{CONTAINERS, MOUNT_PATH};
-use crate::bundle::suggestion;
-use crate::config::{Config, matches};
 use crate::contract::{
     BIN_PATH, BIN_VOLUME, DEFAULT_MOUNT_PATH, LIVE, PREFIX, SECRETS_VOLUME, TOKENS_PATH, VOLUME_PREFIX,
 };
-use crate::options::{InitOrder, Options};
-use crate::plan::Plan;
+use crate::options::Options;
 use crate::steps;
-
-/// Names that a sentence tells, of as many as there may be.
-const SHOWN: usize = 8;
-
-/// The containers that get the files.
-#[derive(Debug)]
-pub struct Selection {
-    /// Their names; those that the pod names may be yet to come.
-    names: BTreeSet<String>,
-    /// Whether the pod names them itself.
-    is_asked: bool,
-    /// Whether an earlier pass was here, so that mounts of ours are its own.
-    is_again: bool,
-}
-
-// === impl Selection ===
-
-impl Selection {
-    /// Those that the pod names; else those that an earlier pass wrote down; else all that nobody is known to inject.
-    /// What others add when we were asked already gets nothing: a mesh's proxy that waits for the files would keep the
-    /// agent from its store.
-    ///
-    /// # Errors
-    /// [`Refusal`] suggests the name that was meant, or says that nobody is left.
-    pub fn of(
-        spec: &Value,
-        options: &Options,
-        earlier: Option<&Plan>,
-        config: &Config,
-        warnings: &mut Vec<String>,
-    ) -> Result<Self, Refusal> {
-        let is_again = earlier.is_some();
-        let is_injected = |name: &str| {
-            // Most of them differ in the first letter.
-            let may = |glob: &&String| glob.starts_with('*') || glob.as_bytes().first() == name.as_bytes().first();
-            config.injected_containers.iter().filter(may).any(|glob| matches(glob, name))
-        };
-        let others = || LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| !is_ours(container));
-        let present = || -> BTreeSet<_> { others().map(name_of).collect() };
-        steps::take(LISTS.iter().map(|list| containers(spec, list).len()).sum())?;
-        if let Some(names) = &options.containers {
-            let present = present();
-            for absent in names.iter().filter(|name| !present.contains(name.as_str())) {
-                if !is_injected(absent) {
-                    let known: Vec<_> = present.iter().copied().collect();
-                    return Err(Refusal::Pod(format!(
-                        "annotation {PREFIX}{CONTAINERS}: the pod has no container {absent:?}{}",
-                        suggestion(absent, &known)
-                    )));
-                }
-                warnings.push(format!(
-                    "{PREFIX}{CONTAINERS}: no container {absent:?} yet; it gets the files when another webhook adds it"
-                ));
-            }
-            return Ok(Self { names: names.clone(), is_asked: true, is_again });
-        }
-        let kept = earlier.map_or_else(BTreeSet::new, |plan| {
-            let present = present();
-            plan.containers.iter().filter(|name| present.contains(name.as_str())).cloned().collect()
-        });
-        let (injected, own): (Vec<_>, Vec<_>) = candidates(spec, options).partition(|name| is_injected(name));
-        // A copy of a pod may have other names: then nothing was chosen of it yet.
-        if !kept.is_empty() {
-            for late in own.iter().filter(|name| !kept.contains(**name)).take(SHOWN) {
-                warnings.push(format!(
-                    "container {late:?} came later and gets no files: name it in {PREFIX}{CONTAINERS} if it wants them"
-                ));
-            }
-            return Ok(Self { names: kept, is_asked: false, is_again });
-        }
-        let some = injected.get(..SHOWN).filter(|some| some.len() < injected.len());
-        let left_out = some.map_or_else(|| injected.join(", "), |some| some.join(", ") + ", …");
-        if own.is_empty() && !injected.is_empty() {
-            return Err(Refusal::Pod(format!(
-                "the pod has no containers but {left_out}, whose names other webhooks give to what they inject: say \
-                 in the annotation {PREFIX}{CONTAINERS} which of them get the files"
-            )));
-        }
-        if !injected.is_empty() {
-            warnings.push(format!(
-                "{left_out}: no files, since other webhooks inject containers of such names: write \
-                 {PREFIX}{CONTAINERS} to choose yourself"
-            ));
-        }
-        let names = own.into_iter().map(str::to_owned).collect();
-        Ok(Self { names, is_asked: false, is_again })
-    }
-
-    /// Their names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(String::as_str)
-    }
-
-    /// The containers that will read the files. Init containers count if they are named, or if no application
-    /// container is left to ask.
-    #[must_use]
-    pub fn containers<'a>(&self, spec: &'a Value) -> Vec<&'a Value> {
-        let lists = if self.is_asked { &LISTS[..] } else { &["containers"] };
-        let all = lists.iter().flat_map(|list| containers(spec, list));
-        all.filter(|container| !is_ours(container) && self.takes(name_of(container))).collect()
-    }
-
-    /// Whether a container gets the files, if there are any when it starts.
-    #[must_use]
-    pub fn takes(&self, container: &str) -> bool {
-        self.names.contains(container)
-    }
-
-    /// Whether the pod names them itself.
-    #[must_use]
-    pub fn is_asked(&self) -> bool {
-        self.is_asked
-    }
-}
-
-/// Names of the containers that start behind the gate, ours apart.
-fn candidates<'a>(spec: &'a Value, options: &Options) -> impl Iterator<Item = &'a str> {
-    let inits = containers(spec, "initContainers");
-    let position = |name: &str| inits.iter().position(|container| name_of(container) == name);
-    let agent = inits.iter().rposition(is_ours);
-    let early = match &options.init_order {
-        Some(InitOrder::After(name)) => agent.max(position(name)).map_or(0, |place| place + 1),
-        Some(InitOrder::Last) if agent.is_none() => inits.len(),
-        _ => agent.map_or(0, |place| place + 1),
-    };
-    let others = inits.iter().skip(early).chain(containers(spec, "containers"));
-    others.filter(|container| !is_ours(container)).map(name_of)
-}
 
 /// What applications mount.
 fn live_mount(path: &str) -> Value {
@@ -190,7 +59,7 @@ fn is_within(path: &str, other: &str) -> bool {
 }
 
 /// Warns of a place for the files that has something else below it in every container.
-pub fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<String>) {
+pub(super) fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<String>) {
     // Where /var/run is /run, as in most images, it is the same place.
     const TOKENS: [&str; 2] = [TOKENS_PATH, "/run/secrets/kubernetes.io/serviceaccount"];
     let path = options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
@@ -207,7 +76,7 @@ pub fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<String>) {
 ///
 /// # Errors
 /// [`Refusal`] names the container and the mount that stands in the way.
-pub fn converge(
+pub(super) fn converge(
     patched: &mut Patched,
     selection: &Selection,
     options: &Options,
@@ -236,7 +105,7 @@ pub fn converge(
                 continue;
             }
             let wanted = selection.takes(&name);
-            if !wanted && selection.is_again {
+            if !wanted && selection.is_again() {
                 take_away(patched, &at!["spec", list, index, "volumeMounts"], &ours);
             }
             let Some(container) = patched.get(&at!["spec", list, index]) else { continue };
@@ -266,7 +135,7 @@ fn check_early(
     ours: &[Value],
     selection: &Selection,
 ) -> Result<(), Refusal> {
-    if selection.is_asked && selection.takes(name) {
+    if selection.is_asked() && selection.takes(name) {
         return Err(Refusal::Pod(format!(
             "annotation {PREFIX}{CONTAINERS}: init container {name:?} runs before the agent, when there are no files yet: \
              change {PREFIX}init-order, or leave it out"

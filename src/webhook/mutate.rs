@@ -7,26 +7,28 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::access::Access;
-use super::containers::{Injected, is_ours, plan_of, runs_agent};
-use super::own::{check_variables, replace_container, replace_volume};
-use super::patch::{Patch, Patched, Step, at, below};
-use super::prepared::{Asked, Remembered};
+use super::cache::{CacheKey, PreparedCache};
+use super::env_wrapper::EnvWrapper;
+use super::patch::{Patch, Patched, at};
+use super::permissions::Permissions;
+use super::placement::{converge_volumes, place};
+use super::pod::{LISTS, MIRROR, containers, is_ours, name_of, plan_of, runs_agent, take_annotations};
+use super::refusal::Refusal;
+use super::replace::check_variables;
 use super::resources::Standing;
-use super::wrap::Wrapper;
-use super::{mounts, sources};
-use crate::annotations::{self, AnnotationError, METRICS_PORT, MODE, NOTIFY};
+use super::selection::Selection;
+use super::{mounts, pod_volumes};
+use crate::annotations::{self, METRICS_PORT, MODE, NOTIFY};
 use crate::config::{Config, Identity};
-use crate::contract::{INIT, PREFIX, SIDECAR, VOLUME_PREFIX};
-use crate::options::{InitOrder, Mode, Notify, Options};
-use crate::plan::PlanError;
-use crate::steps::{self, OverBudget};
+use crate::contract::{PREFIX, VOLUME_PREFIX};
+use crate::options::{Mode, Notify, Options};
+use crate::steps;
 
 /// Decides on pods by one configuration. What it decides does not depend on what it remembers.
 #[derive(Debug)]
 pub struct Injector {
     config: Config,
-    remembered: Remembered,
+    remembered: PreparedCache,
 }
 
 /// What to do with a pod that is admitted.
@@ -38,40 +40,8 @@ pub struct Mutation {
     pub warnings: Vec<String>,
 }
 
-/// Why a pod is denied, in one sentence for its author.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// An annotation cannot be understood.
-    #[error(transparent)]
-    Annotation(#[from] AnnotationError),
-    /// The bundle cannot be planned.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// The pod itself stands in the way.
-    #[error("{0}")]
-    Pod(String),
-}
-
-impl From<OverBudget> for Refusal {
-    fn from(spent: OverBudget) -> Self {
-        Self::Pod(spent.to_string())
-    }
-}
-
-impl From<String> for Refusal {
-    fn from(problem: String) -> Self {
-        Self::Pod(problem)
-    }
-}
-
-/// Where containers stand in a pod's `spec`.
-pub(super) const LISTS: [&str; 2] = ["initContainers", "containers"];
-
 /// Kubernetes has no longer names. (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
 const MAX_NAME_BYTES: usize = 253;
-
-/// The annotation of static pods. (<https://kubernetes.io/docs/reference/labels-annotations-taints/>)
-pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 // === impl Injector ===
 
@@ -79,7 +49,7 @@ impl Injector {
     /// One that remembers nothing yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, remembered: Remembered::default() }
+        Self { config, remembered: PreparedCache::default() }
     }
 
     /// What it decides by.
@@ -111,19 +81,19 @@ impl Injector {
         others.iter().try_for_each(|container| check_variables(container))?;
         let earlier = ours.first().and_then(|container| plan_of(container));
         mounts::check_path(spec, &options, &mut warnings);
-        let selection = mounts::Selection::of(spec, &options, earlier.as_ref(), config, &mut warnings)?;
+        let selection = Selection::of(spec, &options, earlier.as_ref(), config, &mut warnings)?;
         // By those that were selected at first, so that what others inject later changes nothing.
-        let access = Access::decide(spec, &selection.containers(spec), &options)
+        let access = Permissions::decide(spec, &selection.containers(spec), &options)
             .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?;
         options.file_mode = Some(access.file_mode);
         if mode == Mode::Init && options.metrics_port.take().is_some() {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
-        let wrapper = Wrapper::of(spec, &bundle, &options, mode)?;
+        let wrapper = EnvWrapper::of(spec, &bundle, &options, mode)?;
         let standing = Standing::of(spec, others.iter().copied());
         standing.warn(&annotations, &mut warnings);
         check_host_network(spec, &others, &options, &mut warnings)?;
-        let asked = Asked {
+        let asked = CacheKey {
             annotations,
             identity: identity(spec, namespace)?,
             mode,
@@ -134,7 +104,7 @@ impl Injector {
         let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
         warnings.extend(prepared.warnings.iter().cloned());
-        sources::check(spec, &prepared.reads)?;
+        pod_volumes::check(spec, &prepared.reads)?;
 
         let mut patched = Patched::new(pod);
         converge_volumes(&mut patched, &prepared.volumes)?;
@@ -158,7 +128,7 @@ impl Injector {
 ///
 /// # Errors
 /// [`Refusal`] names the container and what it reaches for.
-pub fn check_ephemeral(pod: &Value) -> Result<(), Refusal> {
+pub(super) fn check_ephemeral(pod: &Value) -> Result<(), Refusal> {
     const INSTEAD: &str = "look at the files through an application container";
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     let running = LISTS.iter().flat_map(|list| containers(spec, list)).filter(|container| runs_agent(container));
@@ -292,159 +262,4 @@ fn choose_mode(
         }
         Some(mode) => Ok(mode),
     }
-}
-
-/// Our volumes, added or converged; one of our names on anything else is refused.
-fn converge_volumes(patched: &mut Patched, wanted: &[Injected]) -> Result<(), Refusal> {
-    let list = at!["spec", "volumes"];
-    let taken = |name: &str| Refusal::Pod(format!("volume name {name:?} is hushpod's own: rename the pod's volume"));
-    let known = |name: &str| wanted.iter().any(|volume| volume.name == name);
-    let mut present = patched.list(&list).iter().map(name_of);
-    if let Some(stranger) = present.find(|name| name.starts_with(VOLUME_PREFIX) && !known(name)) {
-        return Err(taken(stranger));
-    }
-    for volume in wanted {
-        let name = &volume.name;
-        let Some(index) = patched.list(&list).iter().position(|present| name_of(present) == name) else {
-            patched.insert(&list, usize::MAX, &volume.json, volume.seen());
-            continue;
-        };
-        let volume = volume.value();
-        let kinds = |volume: &Value| -> Vec<String> {
-            volume.as_object().map(|v| v.keys().filter(|key| *key != "name").cloned().collect()).unwrap_or_default()
-        };
-        if patched.list(&list).get(index).is_none_or(|present| kinds(present) != kinds(&volume)) {
-            return Err(taken(name));
-        }
-        replace_volume(patched, &at!["spec", "volumes", index], volume);
-    }
-    Ok(())
-}
-
-/// Our containers, added or converged, at the place that `init-order` names.
-fn place(
-    patched: &mut Patched,
-    wanted: &[Injected],
-    options: &Options,
-    standing: Standing,
-    warnings: &mut Vec<String>,
-) -> Result<(), Refusal> {
-    remove_unwanted(patched, wanted)?;
-    let order = options.init_order.clone().unwrap_or(InitOrder::First);
-    let mut next = first_place(patched, &order, warnings)?;
-    let has_host_network = patched.get(&at!["spec", "hostNetwork"]) == Some(&json!(true));
-    for injected in wanted {
-        let is_init = injected.list == "initContainers";
-        let list = at!["spec", injected.list];
-        let present = patched.list(&list).iter().position(|present| name_of(present) == injected.name);
-        let index = match present {
-            // Behind the container that it must follow is enough: others that were put between do no harm.
-            Some(index) if is_init && index < next && matches!(order, InitOrder::After(_)) => {
-                next = move_behind(patched, &list, index, next);
-                next
-            }
-            Some(index) => index,
-            None => {
-                if is_init {
-                    next
-                } else {
-                    patched.list(&list).len()
-                }
-            }
-        };
-        if present.is_some() {
-            let path = below(&list, Step::Index(index));
-            if patched.get(&path).is_some_and(|container| !runs_agent(container)) {
-                warnings.push(format!(
-                    "container {:?} has hushpod's own name: all but its image and resources is replaced",
-                    injected.name
-                ));
-            }
-            replace_container(patched, &path, injected.value(), has_host_network);
-            standing.release(patched, &path);
-        } else {
-            patched.insert(&list, index, &injected.json, injected.seen());
-        }
-        if is_init {
-            next = index + 1;
-        }
-    }
-    Ok(())
-}
-
-/// Moves an item of a list behind the one before `next`; gives its new index.
-fn move_behind(patched: &mut Patched, list: &[Step<'_>], index: usize, next: usize) -> usize {
-    let moved = patched.list(list).get(index).cloned().unwrap_or_default();
-    patched.remove(&below(list, Step::Index(index)));
-    // What stood behind it has moved up by one.
-    let next = next.saturating_sub(1);
-    patched.insert(list, next, moved.clone(), moved);
-    next
-}
-
-/// The index among init containers where our first one belongs.
-fn first_place(patched: &Patched, order: &InitOrder, warnings: &mut Vec<String>) -> Result<usize, Refusal> {
-    let present = patched.list(&at!["spec", "initContainers"]);
-    match order {
-        InitOrder::First => Ok(0),
-        // Once placed we stay, whatever others add behind us later.
-        InitOrder::Last => Ok(present.iter().position(is_ours).unwrap_or(present.len())),
-        // Behind itself it would be moved at every pass.
-        InitOrder::After(name) if name == SIDECAR || name == INIT => Err(Refusal::Pod(format!(
-            "annotation {PREFIX}init-order: {name:?} is hushpod's own container: name one of the pod's, or write first"
-        ))),
-        InitOrder::After(name) => {
-            if let Some(index) = present.iter().position(|container| name_of(container) == name) {
-                return Ok(index + 1);
-            }
-            if patched.list(&at!["spec", "containers"]).iter().any(|container| name_of(container) == name) {
-                return Err(Refusal::Pod(format!(
-                    "annotation {PREFIX}init-order: {name:?} is an application container: name an init container"
-                )));
-            }
-            warnings.push(format!(
-                "{PREFIX}init-order: no init container {name:?} yet; placed first until another webhook adds it"
-            ));
-            Ok(0)
-        }
-    }
-}
-
-/// Takes away our containers of a mode that the pod no longer has. An application that has one of our names where none
-/// of ours belongs is not ours to take away.
-fn remove_unwanted(patched: &mut Patched, wanted: &[Injected]) -> Result<(), Refusal> {
-    for list in LISTS {
-        let mut index = 0;
-        while let Some(container) = patched.list(&at!["spec", list]).get(index) {
-            let name = name_of(container);
-            if !is_ours(container) || wanted.iter().any(|injected| injected.name == name && injected.list == list) {
-                index += 1;
-            } else if runs_agent(container) {
-                patched.remove(&at!["spec", list, index]);
-            } else {
-                return Err(Refusal::Pod(format!(
-                    "container name {name:?} is hushpod's own: rename the pod's container"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The containers of one list of a pod's `spec`.
-pub(super) fn containers<'a>(spec: &'a Value, list: &str) -> &'a [Value] {
-    spec.get(list).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// An object's `name`; empty if it has none.
-pub(super) fn name_of(object: &Value) -> &str {
-    object.get("name").and_then(Value::as_str).unwrap_or_default()
-}
-
-/// They are looked at once, and never patched.
-fn take_annotations(pod: &mut Value) -> BTreeMap<String, String> {
-    let taken = pod.pointer_mut("/metadata/annotations").map(Value::take);
-    let Some(Value::Object(annotations)) = taken else { return BTreeMap::new() };
-    let text = |(key, value)| if let Value::String(value) = value { Some((key, value)) } else { None };
-    annotations.into_iter().filter_map(text).collect()
 }

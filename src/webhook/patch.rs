@@ -14,7 +14,7 @@ use crate::steps;
 
 /// A raw object, and the operations that made it from the original.
 #[derive(Debug)]
-pub struct Patched {
+pub(super) struct Patched {
     object: Value,
     patch: Patch,
 }
@@ -44,7 +44,7 @@ struct Pointer<'a>(&'a [Step<'a>]);
 
 /// One step into an object.
 #[derive(Debug, Clone, Copy)]
-pub enum Step<'a> {
+pub(super) enum Step<'a> {
     /// A field.
     Field(&'a str),
     /// An index of a list.
@@ -74,25 +74,25 @@ pub(crate) use at;
 impl Patched {
     /// Starts from the object as the API server sent it.
     #[must_use]
-    pub fn new(object: Value) -> Self {
+    pub(super) fn new(object: Value) -> Self {
         Self { object, patch: Patch::default() }
     }
 
     /// The object as it is after the operations so far.
     #[must_use]
-    pub fn object(&self) -> &Value {
+    pub(super) fn object(&self) -> &Value {
         &self.object
     }
 
     /// The operations so far.
     #[must_use]
-    pub fn into_patch(self) -> Patch {
+    pub(super) fn into_patch(self) -> Patch {
         self.patch
     }
 
     /// The value at a path.
     #[must_use]
-    pub fn get(&self, path: &[Step<'_>]) -> Option<&Value> {
+    pub(super) fn get(&self, path: &[Step<'_>]) -> Option<&Value> {
         path.iter().try_fold(&self.object, |value, step| match step {
             Step::Field(name) => value.get(*name),
             Step::Index(index) => value.get(*index),
@@ -101,12 +101,12 @@ impl Patched {
 
     /// The list at a path; empty if there is none.
     #[must_use]
-    pub fn list(&self, path: &[Step<'_>]) -> &[Value] {
+    pub(super) fn list(&self, path: &[Step<'_>]) -> &[Value] {
         self.get(path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
     /// Sets a field, unless it has this value; makes the objects on its way.
-    pub fn set(&mut self, path: &[Step<'_>], value: Value) {
+    pub(super) fn set(&mut self, path: &[Step<'_>], value: Value) {
         self.make_parents(path);
         if self.get(path) != Some(&value) {
             self.put(self.word(path), path, value.clone(), value);
@@ -129,7 +129,7 @@ impl Patched {
 
     /// Puts an item into a list, making the list if there is none; at its end if `index` lies beyond it. `seen` is as
     /// much of it as later steps look at: what is no value yet need not become one.
-    pub fn insert(&mut self, list: &[Step<'_>], index: usize, item: impl Serialize, seen: Value) {
+    pub(super) fn insert(&mut self, list: &[Step<'_>], index: usize, item: impl Serialize, seen: Value) {
         let Some(index) = self.index_in(list, index) else {
             self.make_parents(list);
             return self.put(self.word(list), list, [item], Value::Array(vec![seen]));
@@ -146,7 +146,7 @@ impl Patched {
     }
 
     /// Takes away what stands at a path.
-    pub fn remove(&mut self, path: &[Step<'_>]) {
+    pub(super) fn remove(&mut self, path: &[Step<'_>]) {
         let Some((last, parents)) = path.split_last() else { return };
         let was_there = match (get_mut(&mut self.object, parents), last) {
             (Some(Value::Object(fields)), Step::Field(name)) => fields.remove(*name).is_some(),
@@ -163,7 +163,7 @@ impl Patched {
 
     /// Makes everything in `wanted` hold at `path`, and leaves what stands there beside it: fields that the API server
     /// or another webhook filled in stay. Lists whose items are named are converged item by item.
-    pub fn converge(&mut self, path: &[Step<'_>], wanted: &Value) {
+    pub(super) fn converge(&mut self, path: &[Step<'_>], wanted: &Value) {
         match (wanted, self.get(path)) {
             (Value::Object(fields), Some(Value::Object(_))) => {
                 for (name, value) in fields {

@@ -31,11 +31,11 @@ use super::certificate::{CertificateError, Issued, Names, issue};
 use crate::serve::readiness::{Guard, Readiness};
 use crate::serve::tls::Served;
 
-pub mod merge;
+pub(super) mod merge;
 
 /// How long after the watch has shown a certificate every API server has it too: their informers watch the same
 /// object, and a second is already long for them.
-pub const SETTLE: Duration = Duration::from_secs(5);
+pub(super) const SETTLE: Duration = Duration::from_secs(5);
 
 /// What `/readyz` shows meanwhile.
 const WAITS_FOR: &str = "certificate in the webhook configuration";
@@ -53,23 +53,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Wall-clock time, which tests set.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
+pub(super) struct RenewalClock(Arc<dyn Fn() -> SystemTime + Send + Sync>);
 
 /// A replica that makes its own certificates.
 #[derive(Debug)]
-pub struct SelfManaged {
+pub(super) struct SelfManaged {
     names: Names,
     configuration: String,
     served: Served,
     readiness: Readiness,
     /// Held while the API servers cannot trust what is served.
     waiting: Option<Guard>,
-    clock: Clock,
+    clock: RenewalClock,
 }
 
 /// Why the `caBundle` could not be written.
 #[derive(Debug, thiserror::Error)]
-pub enum RegistrationError {
+pub(super) enum RegistrationError {
     /// The API server refused, or is out of reach.
     #[error("mutatingwebhookconfiguration {name:?}: {}", in_short(.cause))]
     Api {
@@ -154,28 +154,28 @@ fn jitter() -> Duration {
     Duration::from_millis(20 + 2 * u64::from(random))
 }
 
-// === impl Clock ===
+// === impl RenewalClock ===
 
-impl Clock {
+impl RenewalClock {
     /// A clock that tells what `now` says.
-    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+    pub(super) fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }
 
     /// The time.
     #[must_use]
-    pub fn now(&self) -> SystemTime {
+    pub(super) fn now(&self) -> SystemTime {
         (self.0)()
     }
 }
 
-impl Default for Clock {
+impl Default for RenewalClock {
     fn default() -> Self {
         Self::new(SystemTime::now)
     }
 }
 
-impl fmt::Debug for Clock {
+impl fmt::Debug for RenewalClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Clock")
     }
@@ -187,7 +187,13 @@ impl SelfManaged {
     /// Blocks `readiness` until the API servers trust what [`SelfManaged::run`] has put into `served`.
     /// `configuration` names the `MutatingWebhookConfiguration`.
     #[must_use]
-    pub fn new(names: Names, configuration: String, served: Served, readiness: Readiness, clock: Clock) -> Self {
+    pub(super) fn new(
+        names: Names,
+        configuration: String,
+        served: Served,
+        readiness: Readiness,
+        clock: RenewalClock,
+    ) -> Self {
         let waiting = Some(readiness.block(WAITS_FOR));
         Self { names, configuration, served, readiness, waiting, clock }
     }
@@ -196,7 +202,7 @@ impl SelfManaged {
     ///
     /// # Errors
     /// Only if the first certificate cannot be made: later failures are logged and tried again.
-    pub async fn run(mut self, client: kube::Client) -> Result<Infallible, CertificateError> {
+    pub(super) async fn run(mut self, client: kube::Client) -> Result<Infallible, CertificateError> {
         let api: Api<MutatingWebhookConfiguration> = Api::all(client);
         let mut watch = pin!(watch_object(api.clone(), &self.configuration).default_backoff());
         let mut rotation = Rotation::new(issue(&self.names, self.clock.now())?);

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::answer::Reviewer;
+use super::metrics::Metrics;
 use super::mutate::Injector;
-use super::{Metrics, Review, review};
+use super::review;
 use crate::config::{Config, ConfigError};
 use crate::process::watch::{Watch, WatchError};
 
@@ -57,7 +59,7 @@ impl Reloading {
 
     /// Decides by whatever configuration is the last good one at that moment.
     #[must_use]
-    pub fn review(&self) -> Review {
+    pub fn review(&self) -> Reviewer {
         let current = self.current.subscribe();
         Arc::new(move |body| {
             let injector = Arc::clone(&current.borrow());
@@ -117,7 +119,7 @@ mod tests {
     use crate::serve::metrics::Registry;
 
     /// The patch for a pod that is the same each time.
-    fn patch(review: &Review) -> String {
+    fn patch(review: &Reviewer) -> String {
         let request = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {

@@ -14,7 +14,7 @@ use crate::quantity::{Amount, Quantity};
 
 /// What a pod says of resources, as far as it decides on ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Standing {
+pub(super) struct Standing {
     /// Whether all its other containers are Guaranteed, so that ours must be.
     pub is_guaranteed: bool,
     /// Whether it has CPU as a whole (`spec.resources`), of which ours take theirs.
@@ -25,7 +25,7 @@ pub struct Standing {
 
 /// What the agent needs, in bytes of memory.
 #[derive(Debug, Clone, Copy)]
-pub struct Need {
+pub(super) struct Need {
     /// Usually.
     pub request: u64,
     /// At most.
@@ -45,7 +45,7 @@ const CPU_GUARANTEED: &str = "50m";
 impl Standing {
     /// Of a pod's `spec`, where `others` are the containers that are not ours.
     #[must_use]
-    pub fn of<'a>(spec: &Value, others: impl Iterator<Item = &'a Value>) -> Self {
+    pub(super) fn of<'a>(spec: &Value, others: impl Iterator<Item = &'a Value>) -> Self {
         let Some(whole) = spec.get("resources").filter(|resources| resources.is_object()) else {
             return Self { is_guaranteed: is_guaranteed(others), ..Self::default() };
         };
@@ -60,7 +60,7 @@ impl Standing {
     }
 
     /// Says which of the pod's own annotations come to nothing.
-    pub fn warn(self, annotations: &BTreeMap<String, String>, warnings: &mut Vec<String>) {
+    pub(super) fn warn(self, annotations: &BTreeMap<String, String>, warnings: &mut Vec<String>) {
         for (key, resource, has) in [
             (CPU_REQUEST, CPU, self.has_cpu),
             (CPU_LIMIT, CPU, self.has_cpu),
@@ -81,7 +81,7 @@ impl Standing {
 
     /// Takes from a container of ours what another webhook has given to the pod as a whole since it was made: the sum
     /// would not hold.
-    pub fn release(self, patched: &mut Patched, container: &[Step<'_>]) {
+    pub(super) fn release(self, patched: &mut Patched, container: &[Step<'_>]) {
         for resource in self.whole() {
             for kind in ["requests", "limits"] {
                 let mut path = container.to_vec();
@@ -96,9 +96,9 @@ impl Standing {
 ///
 /// # Errors
 /// One sentence, if what is asked for contradicts itself.
-pub fn requirements(asked: &Resources, standing: Standing, need: Need) -> Result<ResourceRequirements, String> {
+pub(super) fn requirements(asked: &Resources, standing: Standing, need: Need) -> Result<ResourceRequirements, String> {
     let Resources { cpu_request, cpu_limit, memory_request, memory_limit } = asked;
-    let memory = Wanted {
+    let memory = WantedResources {
         name: MEMORY,
         request: memory_request.as_ref(),
         limit: memory_limit.as_ref(),
@@ -106,7 +106,7 @@ pub fn requirements(asked: &Resources, standing: Standing, need: Need) -> Result
         most: Some(of_bytes(need.limit)),
     };
     let usual_cpu = if standing.is_guaranteed { CPU_GUARANTEED } else { CPU_SHARE };
-    let cpu = Wanted {
+    let cpu = WantedResources {
         name: "CPU",
         request: cpu_request.as_ref(),
         limit: cpu_limit.as_ref(),
@@ -128,7 +128,7 @@ pub fn requirements(asked: &Resources, standing: Standing, need: Need) -> Result
 }
 
 /// One resource: what is asked for, and what is taken if nothing is.
-struct Wanted<'a> {
+struct WantedResources<'a> {
     name: &'static str,
     request: Option<&'a Amount>,
     limit: Option<&'a Amount>,
@@ -139,9 +139,9 @@ struct Wanted<'a> {
 /// A quantity, and how it is written.
 type Settled = Option<(Quantity, String)>;
 
-// === impl Wanted ===
+// === impl WantedResources ===
 
-impl Wanted<'_> {
+impl WantedResources<'_> {
     /// Request and limit, as they are written.
     fn settled(self) -> Result<(Option<String>, Option<String>), String> {
         let limit = match (self.limit, self.request) {

@@ -4,11 +4,15 @@
 use base64_simd::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::mutate::{Injector, Mutation, Refusal, check_ephemeral};
+use super::mutate::{Mutation, check_ephemeral};
 use super::patch::Patch;
-use super::relevant::{MAX_NODES, RelevantPod};
-use super::{Answer, Outcome};
+use super::pod_view::PodView;
+use super::refusal::Refusal;
 use crate::steps;
+
+pub use super::answer::{Answer, Outcome, Reviewer};
+pub use super::mutate::Injector;
+pub use super::pod_view::MAX_NODES;
 
 /// The one version that is spoken.
 const API_VERSION: &str = "admission.k8s.io/v1";
@@ -18,12 +22,12 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 struct Review {
     #[serde(default)]
     api_version: String,
-    request: Option<Request>,
+    request: Option<AdmissionRequest>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Request {
+struct AdmissionRequest {
     uid: String,
     #[serde(default)]
     operation: String,
@@ -35,7 +39,7 @@ struct Request {
     sub_resource: String,
     #[serde(default)]
     resource: Resource,
-    object: Option<RelevantPod>,
+    object: Option<PodView>,
 }
 
 #[derive(Deserialize, Default)]
@@ -51,24 +55,24 @@ struct Resource {
 struct Answered {
     api_version: &'static str,
     kind: &'static str,
-    response: Response,
+    response: AdmissionResponse,
 }
 
 #[derive(Serialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Response {
+struct AdmissionResponse {
     uid: String,
     allowed: bool,
     #[serde(skip)]
     patch: Option<Patch>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<Status>,
+    status: Option<ReviewStatus>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Status {
+struct ReviewStatus {
     code: u16,
     reason: &'static str,
     message: String,
@@ -95,7 +99,7 @@ fn answer_within(body: &[u8], injector: &Injector) -> Answer {
 }
 
 /// The patch, by far the largest part, goes in as it is: base64 has nothing that JSON would escape.
-fn encode(mut response: Response) -> Vec<u8> {
+fn encode(mut response: AdmissionResponse) -> Vec<u8> {
     let patch = response.patch.take().map(Patch::into_json);
     let answered = Answered { api_version: API_VERSION, kind: "AdmissionReview", response };
     let mut body = serde_json::to_string(&answered).unwrap_or_default();
@@ -111,9 +115,9 @@ fn encode(mut response: Response) -> Vec<u8> {
     body.into_bytes()
 }
 
-fn malformed(message: String) -> (Response, Outcome) {
-    let status = Status { code: 400, reason: "BadRequest", message };
-    (Response { status: Some(status), ..Response::default() }, Outcome::Error)
+fn malformed(message: String) -> (AdmissionResponse, Outcome) {
+    let status = ReviewStatus { code: 400, reason: "BadRequest", message };
+    (AdmissionResponse { status: Some(status), ..AdmissionResponse::default() }, Outcome::Error)
 }
 
 /// A refusal quotes what was written, of whatever length: its beginning says what is wrong, its end what to do.
@@ -140,40 +144,41 @@ fn few(mut warnings: Vec<String>) -> Vec<String> {
     warnings.into_iter().map(shortened).collect()
 }
 
-fn decide(request: Request, injector: &Injector) -> (Response, Outcome) {
-    let Request { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
+fn decide(request: AdmissionRequest, injector: &Injector) -> (AdmissionResponse, Outcome) {
+    let AdmissionRequest { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     // Controllers leave the rest of the name to the API server, which has not chosen it yet.
-    let prefix = object.as_ref().and_then(|RelevantPod(pod)| pod.as_ref()?.pointer("/metadata/generateName")?.as_str());
+    let prefix = object.as_ref().and_then(|PodView(pod)| pod.as_ref()?.pointer("/metadata/generateName")?.as_str());
     if let (true, Some(prefix)) = (name.is_empty(), prefix) {
         name = format!("{prefix}*");
     }
     let too_large =
         || Refusal::Pod(format!("the pod has more than {MAX_NODES} values that hushpod looks at: take some away"));
     let decision = match (object, sub_resource.as_str()) {
-        (Some(RelevantPod(pod)), "") if is_pod && operation == "CREATE" => {
+        (Some(PodView(pod)), "") if is_pod && operation == "CREATE" => {
             pod.ok_or_else(too_large).and_then(|pod| injector.mutate(pod, &namespace))
         }
-        (Some(RelevantPod(pod)), "ephemeralcontainers") if is_pod => {
+        (Some(PodView(pod)), "ephemeralcontainers") if is_pod => {
             pod.ok_or_else(too_large).and_then(|pod| check_ephemeral(&pod)).map(|()| Mutation::default())
         }
         // Nothing that injection sets can be changed later.
         _ => Ok(Mutation::default()),
     };
     match decision {
-        Ok(Mutation { patch, warnings }) if patch.is_empty() => {
-            (Response { uid, allowed: true, warnings: few(warnings), ..Response::default() }, Outcome::Unchanged)
-        }
+        Ok(Mutation { patch, warnings }) if patch.is_empty() => (
+            AdmissionResponse { uid, allowed: true, warnings: few(warnings), ..AdmissionResponse::default() },
+            Outcome::Unchanged,
+        ),
         Ok(Mutation { patch, warnings }) => {
             tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
             let warnings = few(warnings);
-            (Response { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
+            (AdmissionResponse { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
         }
         Err(refusal) => {
             let message = shortened(refusal.to_string());
             tracing::info!(namespace, pod = name, refusal = %message, "denied");
-            let status = Status { code: 422, reason: "Invalid", message };
-            (Response { uid, status: Some(status), ..Response::default() }, Outcome::Denied)
+            let status = ReviewStatus { code: 422, reason: "Invalid", message };
+            (AdmissionResponse { uid, status: Some(status), ..AdmissionResponse::default() }, Outcome::Denied)
         }
     }
 }

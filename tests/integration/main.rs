@@ -16,6 +16,7 @@ mod chart;
 mod contract;
 mod demo;
 mod fakes;
+mod homonyms;
 mod hostile;
 mod house;
 mod literals;

@@ -10,7 +10,7 @@ use hushpod::contract::PREFIX;
 use hushpod::provider::ProviderSettings;
 use hushpod::quantity::parse_duration;
 use hushpod::serve::metrics::Registry;
-use hushpod::webhook::Metrics;
+use hushpod::webhook::server::Metrics;
 use serde_json::json;
 
 /// A page of the repository.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use hushpod::bundle::{FileMode, Format, Target};
 use hushpod::deliver::render::render;
 use hushpod::generation::{Generation, GenerationId};
-use hushpod::plan::{PlannedFrom, PlannedItem, Take};
+use hushpod::plan::{PlannedFrom, PlannedItem, PlannedReference};
 use hushpod::reference::{Key, Request};
 use hushpod::secret::SecretTree;
 use serde_json::value::RawValue;
@@ -106,7 +106,7 @@ pub(crate) fn assert_delivered(answer: &SecretTree, key: Option<&Key>) {
     };
     let take = |name: &str| {
         let tokens = above.iter().cloned().chain([name.to_owned()]).collect();
-        Take { request: request.clone(), key: Some(Key::Pointer(tokens)) }
+        PlannedReference { request: request.clone(), key: Some(Key::Pointer(tokens)) }
     };
     let item = |path: &str, from, format| PlannedItem {
         target: Target::File(path.parse().unwrap()),

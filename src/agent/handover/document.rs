@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::generation::GenerationId;
 use crate::reference::Request;
-use crate::secret::sealed::{Sealed, SealedTree};
-use crate::source::{Draining, HandOver, HandedAnswer, HandedLease, HandedSession, PastGeneration, Seen};
+use crate::secret::sealed::{SealedTree, SealedValue};
+use crate::source::{
+    AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession, PastGeneration,
+};
 
 /// The format that this program writes and understands.
 const VERSION: u32 = 1;
@@ -23,12 +25,12 @@ pub struct PersistedState {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct Document {
+pub(super) struct HandOverDocument {
     version: u32,
     told: Option<GenerationId>,
     last: Option<GenerationId>,
     counter: u64,
-    salt: Option<Sealed>,
+    salt: Option<SealedValue>,
     sessions: Vec<Session>,
     leased: Vec<Answer>,
     draining: Vec<Drained>,
@@ -47,7 +49,7 @@ struct Seconds(u64);
 #[derive(Serialize, Deserialize)]
 struct Session {
     provider: String,
-    token: Sealed,
+    token: SealedValue,
     ends: Option<Seconds>,
     renewable: bool,
 }
@@ -58,14 +60,14 @@ struct Answer {
     tree: SealedTree,
     ends: Seconds,
     life_seconds: u64,
-    lease: Option<(Sealed, bool)>,
+    lease: Option<(SealedValue, bool)>,
     delivered: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Drained {
     provider: String,
-    lease: Sealed,
+    lease: SealedValue,
     ends: Seconds,
     revoke_at: Option<Seconds>,
 }
@@ -73,7 +75,7 @@ struct Drained {
 #[derive(Serialize, Deserialize)]
 struct Remembered {
     request: Request,
-    fingerprint: Sealed,
+    fingerprint: SealedValue,
     had_entries: bool,
 }
 
@@ -82,22 +84,22 @@ struct VersionOnly {
     version: u32,
 }
 
-// === impl Document ===
+// === impl HandOverDocument ===
 
-impl Document {
+impl HandOverDocument {
     pub(super) fn new(hand_over: HandOver, notified: Option<GenerationId>) -> Self {
-        let HandOver { sessions, leased, draining, patience, seen, salt, counter, history, last } = hand_over;
+        let HandOver { sessions, leased, retired, patience, digests, salt, counter, history, last } = hand_over;
         Self {
             version: VERSION,
             told: notified,
             last,
             counter,
-            salt: salt.map(Sealed),
+            salt: salt.map(SealedValue),
             sessions: sessions.into_iter().map(Session::from).collect(),
             leased: leased.into_iter().map(Answer::from).collect(),
-            draining: draining.into_iter().map(Drained::from).collect(),
+            draining: retired.into_iter().map(Drained::from).collect(),
             patience: patience.into_iter().map(|(name, at)| (name, at.into())).collect(),
-            seen: seen.into_iter().map(Remembered::from).collect(),
+            seen: digests.into_iter().map(Remembered::from).collect(),
             history,
         }
     }
@@ -117,10 +119,10 @@ impl Document {
         let hand_over = HandOver {
             sessions: sessions.into_iter().map(HandedSession::from).collect(),
             leased: leased.into_iter().map(HandedAnswer::from).collect(),
-            draining: draining.into_iter().map(Draining::from).collect(),
+            retired: draining.into_iter().map(HandedRetiredLease::from).collect(),
             patience: patience.into_iter().map(|(name, at)| (name, at.into())).collect(),
-            seen: seen.into_iter().map(Seen::from).collect(),
-            salt: salt.map(|Sealed(salt)| salt),
+            digests: seen.into_iter().map(Remembered::into_digest).collect(),
+            salt: salt.map(|SealedValue(salt)| salt),
             counter,
             history,
             last,
@@ -148,13 +150,13 @@ impl From<Seconds> for SystemTime {
 impl From<HandedSession> for Session {
     fn from(session: HandedSession) -> Self {
         let HandedSession { provider, token, ends, renewable } = session;
-        Self { provider, token: Sealed(token), ends: ends.map(Seconds::from), renewable }
+        Self { provider, token: SealedValue(token), ends: ends.map(Seconds::from), renewable }
     }
 }
 
 impl From<Session> for HandedSession {
     fn from(session: Session) -> Self {
-        let Session { provider, token: Sealed(token), ends, renewable } = session;
+        let Session { provider, token: SealedValue(token), ends, renewable } = session;
         Self { provider, token, ends: ends.map(SystemTime::from), renewable }
     }
 }
@@ -163,49 +165,48 @@ impl From<Session> for HandedSession {
 
 impl From<HandedAnswer> for Answer {
     fn from(answer: HandedAnswer) -> Self {
-        let HandedAnswer { request, tree, ends, life, lease, delivered } = answer;
-        let lease = lease.map(|HandedLease { id, renewable }| (Sealed(id), renewable));
-        Self { request, tree: tree.into(), ends: ends.into(), life_seconds: life.as_secs(), lease, delivered }
+        let HandedAnswer { request, tree, ends, granted, lease, delivered } = answer;
+        let lease = lease.map(|HandedLease { id, renewable }| (SealedValue(id), renewable));
+        Self { request, tree: tree.into(), ends: ends.into(), life_seconds: granted.as_secs(), lease, delivered }
     }
 }
 
 impl From<Answer> for HandedAnswer {
     fn from(answer: Answer) -> Self {
         let Answer { request, tree, ends, life_seconds, lease, delivered } = answer;
-        let lease = lease.map(|(Sealed(id), renewable)| HandedLease { id, renewable });
-        let life = Duration::from_secs(life_seconds);
-        Self { request, tree: tree.into(), ends: ends.into(), life, lease, delivered }
+        let lease = lease.map(|(SealedValue(id), renewable)| HandedLease { id, renewable });
+        let granted = Duration::from_secs(life_seconds);
+        Self { request, tree: tree.into(), ends: ends.into(), granted, lease, delivered }
     }
 }
 
 // === impl Drained ===
 
-impl From<Draining> for Drained {
-    fn from(draining: Draining) -> Self {
-        let Draining { provider, lease, ends, revoke_at } = draining;
-        Self { provider, lease: Sealed(lease), ends: ends.into(), revoke_at: revoke_at.map(Seconds::from) }
+impl From<HandedRetiredLease> for Drained {
+    fn from(draining: HandedRetiredLease) -> Self {
+        let HandedRetiredLease { provider, lease, ends, revoke_at } = draining;
+        Self { provider, lease: SealedValue(lease), ends: ends.into(), revoke_at: revoke_at.map(Seconds::from) }
     }
 }
 
-impl From<Drained> for Draining {
+impl From<Drained> for HandedRetiredLease {
     fn from(drained: Drained) -> Self {
-        let Drained { provider, lease: Sealed(lease), ends, revoke_at } = drained;
+        let Drained { provider, lease: SealedValue(lease), ends, revoke_at } = drained;
         Self { provider, lease, ends: ends.into(), revoke_at: revoke_at.map(SystemTime::from) }
     }
 }
 
 // === impl Remembered ===
 
-impl From<Seen> for Remembered {
-    fn from(seen: Seen) -> Self {
-        let Seen { request, fingerprint, had_entries } = seen;
-        Self { request, fingerprint: Sealed(fingerprint), had_entries }
+impl From<(Request, AnswerDigest)> for Remembered {
+    fn from((request, AnswerDigest { fingerprint, had_entries }): (Request, AnswerDigest)) -> Self {
+        Self { request, fingerprint: SealedValue(fingerprint), had_entries }
     }
 }
 
-impl From<Remembered> for Seen {
-    fn from(remembered: Remembered) -> Self {
-        let Remembered { request, fingerprint: Sealed(fingerprint), had_entries } = remembered;
-        Self { request, fingerprint, had_entries }
+impl Remembered {
+    fn into_digest(self) -> (Request, AnswerDigest) {
+        let Self { request, fingerprint: SealedValue(fingerprint), had_entries } = self;
+        (request, AnswerDigest { fingerprint, had_entries })
     }
 }

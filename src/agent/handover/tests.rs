@@ -10,7 +10,7 @@ use crate::process::testing::log::Log;
 use crate::provider::Version;
 use crate::reference::Request;
 use crate::secret::{SecretTree, SecretValue};
-use crate::source::{HandedAnswer, HandedLease, HandedSession, Origin, PastGeneration, Seen};
+use crate::source::{AnswerDigest, HandedAnswer, HandedLease, HandedSession, Origin, PastGeneration};
 
 fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
@@ -47,18 +47,18 @@ fn state(padding: usize) -> PersistedState {
             request: request(),
             tree,
             ends: at(2_000_000_100),
-            life: Duration::from_hours(1),
+            granted: Duration::from_hours(1),
             lease: Some(HandedLease { id: "canary-lease".into(), renewable: true }),
             delivered: true,
         }],
-        draining: vec![Draining {
+        retired: vec![HandedRetiredLease {
             provider: "vault".to_owned(),
             lease: "canary-old".into(),
             ends: at(2_000_000_050),
             revoke_at: Some(at(2_000_000_010)),
         }],
         patience: vec![("vault".to_owned(), at(2_000_000_020))],
-        seen: vec![Seen { request: request(), fingerprint: "canary-digest".into(), had_entries: true }],
+        digests: vec![(request(), AnswerDigest { fingerprint: "canary-digest".into(), had_entries: true })],
         salt: Some("canary-salt".into()),
         counter: 7,
         history: vec![PastGeneration {
@@ -85,8 +85,8 @@ fn exposed(state: &PersistedState) -> String {
         .iter()
         .map(|session| session.token.expose())
         .chain(over.leased.iter().filter_map(|answer| Some(answer.lease.as_ref()?.id.expose())))
-        .chain(over.draining.iter().map(|draining| draining.lease.expose()))
-        .chain(over.seen.iter().map(|seen| seen.fingerprint.expose()))
+        .chain(over.retired.iter().map(|draining| draining.lease.expose()))
+        .chain(over.digests.iter().map(|(_, digest)| digest.fingerprint.expose()))
         .chain(over.salt.iter().map(SecretValue::expose))
         .collect();
     let trees: String = over.leased.iter().map(|answer| leaves(&answer.tree)).collect();
@@ -156,7 +156,7 @@ fn p4_values_that_do_not_fit_leave_the_logins_and_the_leases_to_revoke() {
     let PersistedState { hand_over, .. } = HandOverFile::new(dir.path()).load().unwrap();
     assert_eq!(hand_over.sessions[0].token, "canary-token".into());
     assert!(hand_over.leased.is_empty());
-    let left: Vec<_> = hand_over.draining.iter().map(|draining| (&draining.lease, draining.revoke_at)).collect();
+    let left: Vec<_> = hand_over.retired.iter().map(|draining| (&draining.lease, draining.revoke_at)).collect();
     assert_eq!(left, [(&"canary-old".into(), Some(at(2_000_000_010))), (&"canary-lease".into(), None)]);
 }
 
@@ -180,7 +180,7 @@ fn what_cannot_be_used_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), text).unwrap();
         assert!(HandOverFile::new(dir.path()).load().is_none(), "{text:?}");
-        let said = Document::parse(text.as_bytes()).err().unwrap();
+        let said = HandOverDocument::parse(text.as_bytes()).err().unwrap();
         assert!(said.contains(problem) && !said.contains("canary"), "{said}");
     }
     let nothing = tempfile::tempdir().unwrap();

@@ -1,18 +1,23 @@
 //! One function per format. Written by hand, since a serializer would need values in types that nobody wipes.
 
-use super::{Buffer, Entries};
+use std::collections::BTreeMap;
+
+use super::buffer::Buffer;
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name};
 
+/// A document's top level.
+pub(super) type Entries = BTreeMap<String, SecretTree>;
+
 /// What is wrong, and below which keys. Never a value.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(super) struct FormatProblem {
     /// Innermost key first.
     keys: Vec<String>,
     what: String,
 }
 
-impl Problem {
+impl FormatProblem {
     pub(super) fn new(what: impl Into<String>) -> Self {
         Self { keys: Vec::new(), what: what.into() }
     }
@@ -27,8 +32,8 @@ impl Problem {
     }
 }
 
-impl From<Problem> for Sentence {
-    fn from(Problem { keys, what }: Problem) -> Self {
+impl From<FormatProblem> for Sentence {
+    fn from(FormatProblem { keys, what }: FormatProblem) -> Self {
         if keys.is_empty() {
             return what.into();
         }
@@ -38,7 +43,7 @@ impl From<Problem> for Sentence {
 }
 
 /// One value as a file or a shell has it: text and bytes as they are, `null` as nothing, documents as compact JSON.
-pub(super) fn plain(tree: &SecretTree) -> Result<SecretValue, Problem> {
+pub(super) fn plain(tree: &SecretTree) -> Result<SecretValue, FormatProblem> {
     match tree {
         tree if tree.is_null() => Ok(SecretValue::new(Vec::new())),
         SecretTree::Literal(value) | SecretTree::Text(value) | SecretTree::Binary(value) => Ok(value.clone()),
@@ -47,22 +52,22 @@ pub(super) fn plain(tree: &SecretTree) -> Result<SecretValue, Problem> {
             json(&mut out, tree)?;
             Ok(out.into_value())
         }
-        SecretTree::Withheld(why) => Err(Problem::new(&**why)),
+        SecretTree::Withheld(why) => Err(FormatProblem::new(&**why)),
     }
 }
 
 /// [`plain`], for formats that are text.
-fn plain_text(tree: &SecretTree) -> Result<SecretValue, Problem> {
-    if matches!(tree, SecretTree::Binary(_)) { Err(Problem::binary()) } else { plain(tree) }
+fn plain_text(tree: &SecretTree) -> Result<SecretValue, FormatProblem> {
+    if matches!(tree, SecretTree::Binary(_)) { Err(FormatProblem::binary()) } else { plain(tree) }
 }
 
 /// Refuses binary values anywhere in the tree.
-pub(super) fn check_text(tree: &SecretTree) -> Result<(), Problem> {
+pub(super) fn check_text(tree: &SecretTree) -> Result<(), FormatProblem> {
     match tree {
         // A template may do without it.
         SecretTree::Literal(_) | SecretTree::Withheld(_) => Ok(()),
         SecretTree::Text(value) => utf8(value).map(drop),
-        SecretTree::Binary(_) => Err(Problem::binary()),
+        SecretTree::Binary(_) => Err(FormatProblem::binary()),
         SecretTree::List(items) => items
             .iter()
             .enumerate()
@@ -73,17 +78,17 @@ pub(super) fn check_text(tree: &SecretTree) -> Result<(), Problem> {
     }
 }
 
-fn utf8(value: &SecretValue) -> Result<&str, Problem> {
-    value.expose_str().ok_or_else(Problem::binary)
+fn utf8(value: &SecretValue) -> Result<&str, FormatProblem> {
+    value.expose_str().ok_or_else(FormatProblem::binary)
 }
 
 /// Compact JSON (RFC 8259), keys in byte order, no newline. Numbers, booleans and null are copied to the letter.
-pub(super) fn json(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
+pub(super) fn json(out: &mut Buffer, tree: &SecretTree) -> Result<(), FormatProblem> {
     match tree {
         SecretTree::Literal(value) => out.push(value.expose()),
         SecretTree::Text(value) => quote(out, utf8(value)?),
-        SecretTree::Binary(_) => return Err(Problem::binary()),
-        SecretTree::Withheld(why) => return Err(Problem::new(&**why)),
+        SecretTree::Binary(_) => return Err(FormatProblem::binary()),
+        SecretTree::Withheld(why) => return Err(FormatProblem::new(&**why)),
         SecretTree::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 out.push(if index == 0 { b"[" } else { b"," });
@@ -134,7 +139,7 @@ fn push_unicode(out: &mut Buffer, number: u32) {
 
 /// Block-style YAML 1.2. Every string and key is double-quoted, so that none is taken for a number, a boolean (`no`)
 /// or a date by any reader; so is a number with an exponent, which some take for text and others for another number.
-pub(super) fn yaml(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
+pub(super) fn yaml(out: &mut Buffer, tree: &SecretTree) -> Result<(), FormatProblem> {
     if is_inline(tree) {
         yaml_inline(out, tree)?;
         out.push(b"\n");
@@ -143,7 +148,7 @@ pub(super) fn yaml(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
     yaml_block(out, tree, 0)
 }
 
-fn yaml_block(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), Problem> {
+fn yaml_block(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), FormatProblem> {
     let indent = |out: &mut Buffer| (0..depth).for_each(|_| out.push(b"  "));
     match tree {
         SecretTree::Map(entries) => entries.iter().try_for_each(|(key, value)| {
@@ -175,7 +180,7 @@ fn yaml_key(out: &mut Buffer, key: &str, indent: impl Fn(&mut Buffer)) {
     out.push(b":");
 }
 
-fn yaml_node(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), Problem> {
+fn yaml_node(out: &mut Buffer, tree: &SecretTree, depth: usize) -> Result<(), FormatProblem> {
     if is_inline(tree) {
         out.push(b" ");
         yaml_inline(out, tree)?;
@@ -190,7 +195,7 @@ fn is_inline(tree: &SecretTree) -> bool {
     tree.as_value().is_some() || tree.is_empty()
 }
 
-fn yaml_inline(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
+fn yaml_inline(out: &mut Buffer, tree: &SecretTree) -> Result<(), FormatProblem> {
     let is_number = |text: &&str| !matches!(*text, "true" | "false" | "null");
     match tree {
         SecretTree::Literal(value) => match utf8(value).ok().filter(is_number).filter(|text| text.contains(['e', 'E']))
@@ -205,21 +210,21 @@ fn yaml_inline(out: &mut Buffer, tree: &SecretTree) -> Result<(), Problem> {
 
 /// `KEY='value'` lines that a POSIX shell can source (XCU 2.2.2: nothing is special between single quotes but the
 /// quote itself). `null` is empty, documents are compact JSON.
-pub(super) fn dotenv(out: &mut Buffer, entries: &Entries) -> Result<(), Problem> {
+pub(super) fn dotenv(out: &mut Buffer, entries: &Entries) -> Result<(), FormatProblem> {
     entries.iter().try_for_each(|(key, tree)| dotenv_line(out, key, tree).map_err(|problem| problem.inside(key)))
 }
 
-fn dotenv_line(out: &mut Buffer, key: &str, tree: &SecretTree) -> Result<(), Problem> {
+fn dotenv_line(out: &mut Buffer, key: &str, tree: &SecretTree) -> Result<(), FormatProblem> {
     let letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
     let bytes = key.as_bytes();
     if !bytes.first().copied().is_some_and(letter) || !bytes.iter().all(|&byte| letter(byte) || byte.is_ascii_digit()) {
-        return Err(Problem::new(
+        return Err(FormatProblem::new(
             "is no shell variable's name (letters, digits and '_', no digit first): rename it, or use json",
         ));
     }
     let value = plain_text(tree)?;
     if value.expose().contains(&0) {
-        return Err(Problem::new("has a NUL byte, which no environment variable can hold: use raw or json"));
+        return Err(FormatProblem::new("has a NUL byte, which no environment variable can hold: use raw or json"));
     }
     out.push_str(key);
     out.push(b"='");
@@ -235,7 +240,7 @@ fn dotenv_line(out: &mut Buffer, key: &str, tree: &SecretTree) -> Result<(), Pro
 
 /// Java properties, in the form that `java.util.Properties.store` writes: ASCII only, so that it does not matter
 /// whether a reader takes the file for ISO 8859-1 or UTF-8. `null` is empty, documents are compact JSON.
-pub(super) fn properties(out: &mut Buffer, entries: &Entries) -> Result<(), Problem> {
+pub(super) fn properties(out: &mut Buffer, entries: &Entries) -> Result<(), FormatProblem> {
     for (key, tree) in entries {
         let value = plain_text(tree).map_err(|problem| problem.inside(key))?;
         java_escape(out, key, true);

@@ -1,17 +1,16 @@
 //! Templates: minijinja over secret trees.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Enumerator, Object, ObjectRepr, Value, ValueKind};
+use minijinja::value::{Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter};
 
-use super::{Buffer, Entries, format};
+use super::buffer::Buffer;
+use super::format::{self, Entries};
 use crate::annotations::SIZE_LIMIT;
 use crate::bundle::template::{self, Mention};
 use crate::contract::PREFIX;
@@ -19,42 +18,17 @@ use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
 
 mod filters;
+mod node;
+
+use node::{BYTES_PER_FUEL, TOUCHED_WITHHELD, TreeObject, Withheld, WrittenBytes, withheld};
 
 /// Bytes that a template may make on its way beside its output: an eighth of what an agent has for itself
 /// (`AGENT_LIMIT`). minijinja holds up to three copies of a text while it makes one.
 const HEADROOM: u64 = 4 << 20;
-/// Bytes of data that one fuel pays for; an instruction costs one, too (minijinja 3.1, `src/vm/fuel.rs`).
-const BYTES_PER_FUEL: u64 = 64;
-
-/// A document or list as minijinja sees it. Only what the template touches becomes a minijinja value, and once: those are
-/// plain strings, which it frees without wiping.
-struct Node {
-    tree: SecretTree,
-    taken: Mutex<BTreeMap<String, Value>>,
-    written: Arc<Written>,
-}
-
-/// What was written out of documents as a whole. minijinja counts that too late.
-struct Written {
-    bytes: AtomicU64,
-    limit: u64,
-}
-
 /// The output grew over the limit.
 #[derive(Debug, thiserror::Error)]
 #[error("the output grows over the limit of {0} bytes: raise {PREFIX}{SIZE_LIMIT}")]
 struct TooLarge(u64);
-
-/// A value that cannot be had was touched, and why it cannot.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Withheld(Arc<str>);
-
-thread_local! {
-    /// Such a value was touched. Not everything that is done with it fails in minijinja: a document with it in it becomes
-    /// text, and some filters only pass it on.
-    static TOUCHED_WITHHELD: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
-}
 
 /// Stops a template that would fill the memory.
 struct Limited {
@@ -75,8 +49,8 @@ pub(super) fn render(text: &str, context: Entries, limit: u64) -> Result<SecretV
     template::check(text, None).map_err(|problem| format!("template: {problem}"))?;
     let budget = HEADROOM.saturating_add(limit.saturating_mul(2));
     // What is written grows by doubling: half of it stands twice for a moment.
-    let written = Written { bytes: AtomicU64::new(0), limit: budget / 3 };
-    let root = Arc::new(Node::new(context, &Arc::new(written)));
+    let written = WrittenBytes { bytes: AtomicU64::new(0), limit: budget / 3 };
+    let root = Arc::new(TreeObject::new(context, &Arc::new(written)));
     let mut out = Limited { out: Buffer::default(), limit };
     let result = run(text, Arc::clone(&root), budget, &mut out);
     if root.written.is_too_much() {
@@ -86,7 +60,7 @@ pub(super) fn render(text: &str, context: Entries, limit: u64) -> Result<SecretV
     Ok(out.out.into_value())
 }
 
-fn run(text: &str, root: Arc<Node>, budget: u64, out: &mut Limited) -> Result<(), Error> {
+fn run(text: &str, root: Arc<TreeObject>, budget: u64, out: &mut Limited) -> Result<(), Error> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -138,10 +112,6 @@ fn sentence(error: &Error, text: &str, context: &SecretTree, limit: u64) -> Sent
         .into(),
         kind => format!("template{line}: {kind}").into(),
     }
-}
-
-fn withheld(why: &Arc<str>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, "withheld").with_source(Withheld(Arc::clone(why)))
 }
 
 /// Which name is not defined: minijinja says no more than the line, and the text knows what it asks for there.
@@ -196,113 +166,6 @@ fn shown(path: &[String]) -> String {
         };
     }
     text
-}
-
-/// A literal with its type, but for numbers: those keep their digits, as text that `tojson` knows for a number by being
-/// marked as safe, which means nothing where nothing is escaped.
-fn literal(text: &str) -> Value {
-    match text {
-        "null" => Value::from(()),
-        "true" => Value::from(true),
-        "false" => Value::from(false),
-        number => Value::from_safe_string(number.to_owned()),
-    }
-}
-
-// === impl Node ===
-
-impl Node {
-    fn new(tree: SecretTree, written: &Arc<Written>) -> Self {
-        Self { tree, taken: Mutex::default(), written: Arc::clone(written) }
-    }
-
-    fn take(&self, name: &str, tree: &SecretTree) -> Value {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(value) = taken.get(name) {
-            return value.clone();
-        }
-        let value = match tree {
-            SecretTree::Literal(value) => literal(value.expose_str().unwrap_or_default()),
-            SecretTree::Text(value) | SecretTree::Binary(value) => Value::from(value.expose_str().unwrap_or_default()),
-            SecretTree::List(_) | SecretTree::Map(_) => Value::from_object(Self::new(tree.clone(), &self.written)),
-            SecretTree::Withheld(why) => {
-                TOUCHED_WITHHELD.set(Some(Arc::clone(why)));
-                Value::from(withheld(why))
-            }
-        };
-        taken.insert(name.to_owned(), value.clone());
-        value
-    }
-}
-
-impl fmt::Debug for Node {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<redacted>")
-    }
-}
-
-impl Object for Node {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        if matches!(self.tree, SecretTree::List(_)) { ObjectRepr::Seq } else { ObjectRepr::Map }
-    }
-
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        match &self.tree {
-            SecretTree::List(items) => {
-                let index = key.as_usize()?;
-                items.get(index).map(|item| self.take(&index.to_string(), item))
-            }
-            _ => self.get_value_by_str(key.as_str()?),
-        }
-    }
-
-    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        match &self.tree {
-            SecretTree::Map(entries) => entries.get(key).map(|entry| self.take(key, entry)),
-            _ => None,
-        }
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        match &self.tree {
-            SecretTree::List(items) => Enumerator::Seq(items.len()),
-            SecretTree::Map(entries) => {
-                Enumerator::Values(entries.keys().map(|key| Value::from(key.as_str())).collect())
-            }
-            _ => Enumerator::NonEnumerable,
-        }
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(why) = self.tree.withheld() {
-            TOUCHED_WITHHELD.set(Some(why.into()));
-            return Ok(());
-        }
-        // An error here would make `to_string` panic inside minijinja.
-        if self.written.is_too_much() {
-            return Ok(());
-        }
-        let mut out = Buffer::default();
-        // Cannot fail: `check_text` went before.
-        if format::json(&mut out, &self.tree).is_ok() && self.written.count(out.len()) {
-            f.write_str(out.into_value().expose_str().unwrap_or_default())?;
-        }
-        Ok(())
-    }
-}
-
-// === impl Written ===
-
-impl Written {
-    /// Whether as many bytes more may be written.
-    fn count(&self, bytes: usize) -> bool {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        !self.is_too_much()
-    }
-
-    fn is_too_much(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > self.limit
-    }
 }
 
 // === impl Limited ===

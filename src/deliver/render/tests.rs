@@ -11,10 +11,10 @@ use crate::reference::{Reference, Request};
 
 const LIMIT: u64 = 1 << 20;
 
-fn request(reference: &str) -> Take {
+fn request(reference: &str) -> PlannedReference {
     let parsed: Reference = reference.parse().unwrap();
     let provider = parsed.provider.unwrap_or_else(|| "vault".to_owned());
-    Take { request: Request { provider, path: parsed.path, params: parsed.params }, key: parsed.key }
+    PlannedReference { request: Request { provider, path: parsed.path, params: parsed.params }, key: parsed.key }
 }
 
 fn tree(document: &serde_json::Value) -> SecretTree {

@@ -30,7 +30,7 @@ struct Cut<'a> {
     escape: fn(char, &mut String) -> bool,
 }
 
-struct Fields<'a> {
+struct LineFields<'a> {
     lines: Lines,
     out: &'a mut String,
     /// A field's text, before it is known whether it needs quotes.
@@ -57,7 +57,7 @@ where
                 write!(line, "\x1b[2m{time}\x1b[0m \x1b[{code}m{:>5}\x1b[0m", metadata.level().as_str())?;
             }
         }
-        event.record(&mut Fields { lines: *self, out: &mut line, scratch: String::new() });
+        event.record(&mut LineFields { lines: *self, out: &mut line, scratch: String::new() });
         if matches!(self, Self::Json) {
             write!(line, r#","target":"{}"}}"#, metadata.target())?;
         }
@@ -77,9 +77,9 @@ fn colour_of(level: Level) -> u8 {
     }
 }
 
-// === impl Fields ===
+// === impl LineFields ===
 
-impl Fields<'_> {
+impl LineFields<'_> {
     /// A text; `is_word` if it may stand without quotes.
     fn text(&mut self, field: &Field, value: &dyn fmt::Display, is_word: bool) {
         self.name(field.name());
@@ -120,7 +120,7 @@ impl Fields<'_> {
     }
 }
 
-impl Visit for Fields<'_> {
+impl Visit for LineFields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         self.text(field, &format_args!("{value:?}"), true);
     }

@@ -18,18 +18,18 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where lines are put. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Queue(Arc<Shared>);
+pub(super) struct Queue(Arc<SharedQueue>);
 
 /// Writes what still waits when it is dropped.
 #[derive(Debug)]
-pub struct Written(Queue);
+pub struct WrittenLines(Queue);
 
 /// How many lines nobody took in time.
 #[derive(Debug, Clone)]
 pub struct Dropped(Queue);
 
 #[derive(Debug, Default)]
-struct Shared {
+struct SharedQueue {
     waiting: Mutex<Waiting>,
     /// Something waits, or nothing will any more.
     filled: Condvar,
@@ -59,8 +59,8 @@ impl Queue {
         queue
     }
 
-    pub(super) fn written(&self) -> Written {
-        Written(self.clone())
+    pub(super) fn written(&self) -> WrittenLines {
+        WrittenLines(self.clone())
     }
 
     pub(super) fn dropped(&self) -> Dropped {
@@ -144,9 +144,9 @@ impl Dropped {
     }
 }
 
-// === impl Written ===
+// === impl WrittenLines ===
 
-impl Drop for Written {
+impl Drop for WrittenLines {
     fn drop(&mut self) {
         let Self(queue) = self;
         let mut waiting = queue.waiting();

@@ -1,6 +1,6 @@
 //! What is in a file: its format, by its name, and whether it is encrypted, by its name and by what it says.
 
-use super::keys::{Keys, Sealed, is_age};
+use super::keys::{AgeKeys, Sealed, is_age};
 use super::sops;
 use crate::dotenv;
 use crate::provider::{ErrorKind, ProviderError};
@@ -8,7 +8,7 @@ use crate::secret::{SecretTree, SecretValue};
 
 /// Formats of documents.
 #[derive(Clone, Copy)]
-enum Format {
+enum TextFormat {
     Json,
     Yaml,
     Dotenv,
@@ -28,7 +28,7 @@ pub(super) fn plain_name(path: &str) -> &str {
 }
 
 /// A file that was asked for by itself: a document, or one value.
-pub(super) fn file(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+pub(super) fn file(path: &str, bytes: SecretValue, keys: &AgeKeys) -> Result<SecretTree, ProviderError> {
     let bytes = opened(path, bytes, keys)?;
     match format_of(plain_name(path)) {
         Some(format) => document(path, format, &bytes, keys),
@@ -37,7 +37,7 @@ pub(super) fn file(path: &str, bytes: SecretValue, keys: &Keys) -> Result<Secret
 }
 
 /// A file among others of a directory: one value. Documents are documents only if they are encrypted.
-pub(super) fn entry(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+pub(super) fn entry(path: &str, bytes: SecretValue, keys: &AgeKeys) -> Result<SecretTree, ProviderError> {
     let bytes = opened(path, bytes, keys)?;
     let Some(format) = format_of(plain_name(path)) else { return value(path, bytes, keys) };
     match bytes.expose_str().filter(|text| sops::has_encrypted_values(text)) {
@@ -47,7 +47,7 @@ pub(super) fn entry(path: &str, bytes: SecretValue, keys: &Keys) -> Result<Secre
 }
 
 /// What is in an age file, and any other file as it is.
-fn opened(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretValue, ProviderError> {
+fn opened(path: &str, bytes: SecretValue, keys: &AgeKeys) -> Result<SecretValue, ProviderError> {
     let error = |kind, problem: &str| ProviderError::new(kind, format!("{path}: {problem}"));
     if !is_age(bytes.expose()) {
         // It may be half of a write, and is put right by the next one.
@@ -65,22 +65,22 @@ fn opened(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretValue, Pr
 }
 
 /// By what a file's name ends in.
-fn format_of(path: &str) -> Option<Format> {
+fn format_of(path: &str) -> Option<TextFormat> {
     match path.rsplit('/').next()?.rsplit_once('.')?.1 {
-        "json" => Some(Format::Json),
-        "yaml" | "yml" => Some(Format::Yaml),
-        "env" => Some(Format::Dotenv),
+        "json" => Some(TextFormat::Json),
+        "yaml" | "yml" => Some(TextFormat::Yaml),
+        "env" => Some(TextFormat::Dotenv),
         _ => None,
     }
 }
 
 /// A file that is no document by its name. SOPS wraps such a one into JSON.
-fn value(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+fn value(path: &str, bytes: SecretValue, keys: &AgeKeys) -> Result<SecretTree, ProviderError> {
     let Some(text) = bytes.expose_str().filter(|text| sops::has_encrypted_values(text)) else {
         return Ok(bytes.into());
     };
     if SecretTree::from_json(text.as_bytes()).is_ok_and(|tree| sops::is_sops(&tree)) {
-        return sops::decrypt(path, sops::Format::Binary, text, keys);
+        return sops::decrypt(path, sops::SopsFormat::Binary, text, keys);
     }
     let problem = "has values that sops encrypted, in a format that cannot be read here: use YAML, JSON, dotenv or binary \
                    (and let the name end in .yaml, .json or .env)";
@@ -88,23 +88,23 @@ fn value(path: &str, bytes: SecretValue, keys: &Keys) -> Result<SecretTree, Prov
 }
 
 /// What cannot be parsed is unavailable and not invalid: it may be half of a write, and is put right by the next one.
-fn document(path: &str, format: Format, bytes: &SecretValue, keys: &Keys) -> Result<SecretTree, ProviderError> {
+fn document(path: &str, format: TextFormat, bytes: &SecretValue, keys: &AgeKeys) -> Result<SecretTree, ProviderError> {
     let bad = |kind, problem: &str| ProviderError::new(kind, format!("{path}: {problem}"));
     let encrypted = match format {
-        Format::Json => sops::Format::Json,
-        Format::Yaml => sops::Format::Yaml,
-        Format::Dotenv => sops::Format::Dotenv,
+        TextFormat::Json => sops::SopsFormat::Json,
+        TextFormat::Yaml => sops::SopsFormat::Yaml,
+        TextFormat::Dotenv => sops::SopsFormat::Dotenv,
     };
     let text = bytes.expose_str().filter(|text| {
-        sops::has_encrypted_values(text) || (matches!(format, Format::Dotenv) && sops::is_sops_dotenv(text))
+        sops::has_encrypted_values(text) || (matches!(format, TextFormat::Dotenv) && sops::is_sops_dotenv(text))
     });
     if let Some(text) = text {
         return sops::decrypt(path, encrypted, text, keys);
     }
     let tree = match format {
-        Format::Json => SecretTree::from_json(bytes.expose()),
-        Format::Yaml => SecretTree::from_yaml(bytes.expose()),
-        Format::Dotenv => return dotenv(bytes).map_err(|error| bad(error.kind, &error.message)),
+        TextFormat::Json => SecretTree::from_json(bytes.expose()),
+        TextFormat::Yaml => SecretTree::from_yaml(bytes.expose()),
+        TextFormat::Dotenv => return dotenv(bytes).map_err(|error| bad(error.kind, &error.message)),
     };
     let tree = tree.map_err(|error| {
         let kind = if error.is_malformed() { ErrorKind::Unavailable } else { ErrorKind::Invalid };

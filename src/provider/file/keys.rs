@@ -28,7 +28,7 @@ pub(super) enum KeySource {
 }
 
 /// Identities, read when the first encrypted file is seen, and for one batch.
-pub(super) struct Keys {
+pub(super) struct AgeKeys {
     source: KeySource,
     identities: OnceCell<Result<Vec<Identity>, ProviderError>>,
 }
@@ -54,9 +54,9 @@ pub(super) fn is_age(bytes: &[u8]) -> bool {
     BEGINNINGS.iter().any(|beginning| bytes.trim_ascii_start().starts_with(beginning))
 }
 
-// === impl Keys ===
+// === impl AgeKeys ===
 
-impl Keys {
+impl AgeKeys {
     pub(super) fn new(source: KeySource) -> Self {
         Self { source, identities: OnceCell::new() }
     }

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::content;
-use super::keys::Keys;
+use super::keys::AgeKeys;
 use crate::contract::DATA;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
@@ -52,14 +52,14 @@ pub(super) struct Problem {
 /// A directory store, open for one batch.
 struct Store<'a> {
     root: OwnedFd,
-    keys: &'a Keys,
+    keys: &'a AgeKeys,
     /// Kubelet's generation in use below each path, looked up once, so that a batch is of one generation.
     generations: BTreeMap<String, Option<String>>,
     unsettled: bool,
 }
 
 /// Reads paths that [`super::FileSettings::resolve`] made from the store at `root`.
-pub(super) fn batch(root: &Path, paths: &[String], keys: &Keys) -> Batch {
+pub(super) fn batch(root: &Path, paths: &[String], keys: &AgeKeys) -> Batch {
     const ATTEMPTS: usize = 5;
     for _ in 0..ATTEMPTS {
         let mut store = match Store::open(root, keys) {
@@ -99,7 +99,7 @@ fn store_error(errno: Errno) -> Problem {
     }
 }
 
-fn single_document(file: &Path, paths: &[String], keys: &Keys) -> Batch {
+fn single_document(file: &Path, paths: &[String], keys: &AgeKeys) -> Batch {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let opened = fs::open(file, flags, Mode::empty()).and_then(|fd| Ok((fs::fstat(&fd)?, fd)));
@@ -163,7 +163,7 @@ fn hash(of: impl Hash) -> u64 {
 
 impl<'a> Store<'a> {
     /// `None` if it is no directory.
-    fn open(root: &Path, keys: &'a Keys) -> Result<Option<Self>, Errno> {
+    fn open(root: &Path, keys: &'a AgeKeys) -> Result<Option<Self>, Errno> {
         let root = fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let is_directory = FileType::from_raw_mode(fs::fstat(&root)?.st_mode) == FileType::Directory;
         Ok(is_directory.then(|| Self { root, keys, generations: BTreeMap::new(), unsettled: false }))

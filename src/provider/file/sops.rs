@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use self::form::{ENCRYPTED, METADATA, METADATA_PREFIX, Problem};
 use self::node::Typed;
 use self::value::DataKey;
-use super::keys::{Keys, Sealed};
+use super::keys::{AgeKeys, Sealed};
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::document::{Fields, Node};
 use crate::secret::{SecretTree, SecretValue};
@@ -21,7 +21,7 @@ mod value;
 
 /// Formats that SOPS keeps documents in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum SopsFormat {
     Json,
     Yaml,
     Dotenv,
@@ -29,7 +29,7 @@ pub(super) enum Format {
     Binary,
 }
 
-/// Where [`Format::Binary`] keeps the value.
+/// Where [`SopsFormat::Binary`] keeps the value.
 const DATA: &str = "data";
 /// Metadata that SOPS always writes, and age's: a map without any of them is the document's own.
 const TELLTALES: [&str; 3] = ["mac", "lastmodified", "age"];
@@ -57,7 +57,7 @@ enum Rule {
 }
 
 /// What a document says about itself.
-struct Metadata {
+struct SopsMetadata {
     /// The data key, encrypted to one age recipient each.
     data_keys: Vec<String>,
     recipients: Vec<String>,
@@ -72,7 +72,7 @@ struct Walk<'a> {
     key: &'a DataKey,
     rule: &'a Rule,
     only_encrypted: bool,
-    /// Keys on the way, each with a `:` behind it: what a value is bound to.
+    /// AgeKeys on the way, each with a `:` behind it: what a value is bound to.
     path: String,
     mac: digest::Context,
 }
@@ -98,23 +98,23 @@ pub(super) fn has_encrypted_values(text: &str) -> bool {
 /// Decrypts a document and verifies its MAC. `name` is for messages.
 ///
 /// # Errors
-/// `Invalid`, whatever is wrong with it; what [`Keys`] cannot get at otherwise.
-pub(super) fn decrypt(name: &str, format: Format, text: &str, keys: &Keys) -> Result<SecretTree, ProviderError> {
+/// `Invalid`, whatever is wrong with it; what [`AgeKeys`] cannot get at otherwise.
+pub(super) fn decrypt(name: &str, format: SopsFormat, text: &str, keys: &AgeKeys) -> Result<SecretTree, ProviderError> {
     let error = |Problem { kind, text }| ProviderError::new(kind, text.behind(&format!("{name}: ")));
     let document = match format {
-        Format::Json | Format::Binary => node::json(text),
-        Format::Yaml => node::yaml(text),
-        Format::Dotenv => node::dotenv(text),
+        SopsFormat::Json | SopsFormat::Binary => node::json(text),
+        SopsFormat::Yaml => node::yaml(text),
+        SopsFormat::Dotenv => node::dotenv(text),
     };
     let mut document = document.map_err(error)?;
     let Some(at) = document.iter().position(|(key, _)| key == METADATA) else {
         let problem = "has values that sops encrypted, and no sops metadata: it was cut or changed without sops";
         return Err(error(Problem::new(problem)));
     };
-    let metadata = Metadata::read(&document.remove(at).1).map_err(error)?;
+    let metadata = SopsMetadata::read(&document.remove(at).1).map_err(error)?;
     let key = data_key(name, &metadata, keys)?;
     let mut tree = walk(document, &metadata, &key).map_err(error)?;
-    if format != Format::Binary {
+    if format != SopsFormat::Binary {
         return Ok(tree);
     }
     match &mut tree {
@@ -128,7 +128,7 @@ pub(super) fn decrypt(name: &str, format: Format, text: &str, keys: &Keys) -> Re
     })
 }
 
-fn data_key(name: &str, metadata: &Metadata, keys: &Keys) -> Result<DataKey, ProviderError> {
+fn data_key(name: &str, metadata: &SopsMetadata, keys: &AgeKeys) -> Result<DataKey, ProviderError> {
     let invalid = |problem: &str| ProviderError::new(ErrorKind::Invalid, format!("{name}: {problem}"));
     let mut broken = None;
     for sealed in &metadata.data_keys {
@@ -152,7 +152,7 @@ fn data_key(name: &str, metadata: &Metadata, keys: &Keys) -> Result<DataKey, Pro
     })
 }
 
-fn walk(document: Fields, metadata: &Metadata, key: &DataKey) -> Result<SecretTree, Problem> {
+fn walk(document: Fields, metadata: &SopsMetadata, key: &DataKey) -> Result<SecretTree, Problem> {
     let mut walk = Walk {
         key,
         rule: &metadata.rule,
@@ -175,9 +175,9 @@ fn walk(document: Fields, metadata: &Metadata, key: &DataKey) -> Result<SecretTr
     ))
 }
 
-// === impl Metadata ===
+// === impl SopsMetadata ===
 
-impl Metadata {
+impl SopsMetadata {
     fn read(node: &Node) -> Result<Self, Problem> {
         let text = |name: &str| node.get(name).and_then(node::text).unwrap_or_default().to_owned();
         let items = |name: &str| match node.get(name) {

@@ -70,8 +70,8 @@ fn login() -> Login {
     Login { provider: "files".to_owned(), role: None, token_file: PathBuf::new() }
 }
 
-fn keys() -> Keys {
-    Keys::new(KeySource::Lent(None))
+fn keys() -> AgeKeys {
+    AgeKeys::new(KeySource::Lent(None))
 }
 
 fn request(path: &str) -> Request {

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 
 use zeroize::Zeroizing;
 
-use super::{Budget, DocumentError, Fields, MAX_DEPTH, Node, Place, is_json_number};
+use super::node::{Budget, DocumentError, Fields, MAX_DEPTH, Node, TextPlace, is_json_number};
 
 /// Reads one value and nothing behind it.
 pub(super) fn read(text: &str) -> Result<Node, DocumentError> {
-    let mut reader = Reader { text, at: 0, depth: 0, budget: Budget::new(text) };
+    let mut reader = JsonReader { text, at: 0, depth: 0, budget: Budget::new(text) };
     let node = reader.value()?;
     reader.skip_blanks();
     if reader.at < text.len() { Err(reader.malformed()) } else { Ok(node) }
 }
 
-struct Reader<'a> {
+struct JsonReader<'a> {
     text: &'a str,
     /// How many bytes are behind us; always between two characters.
     at: usize,
@@ -36,9 +36,9 @@ fn unescaped(byte: u8) -> Option<char> {
     })
 }
 
-// === impl Reader ===
+// === impl JsonReader ===
 
-impl<'a> Reader<'a> {
+impl<'a> JsonReader<'a> {
     fn rest(&self) -> &'a str {
         self.text.get(self.at..).unwrap_or_default()
     }
@@ -60,8 +60,8 @@ impl<'a> Reader<'a> {
         is_next
     }
 
-    fn place(&self) -> Place {
-        Place::behind(self.text.get(..self.at).unwrap_or_default())
+    fn place(&self) -> TextPlace {
+        TextPlace::behind(self.text.get(..self.at).unwrap_or_default())
     }
 
     fn malformed(&self) -> DocumentError {

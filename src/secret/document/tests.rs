@@ -1,3 +1,4 @@
+use super::node::{MAX_BYTES, MAX_DEPTH};
 use super::*;
 
 type Read = fn(&[u8]) -> Result<SecretTree, DocumentError>;

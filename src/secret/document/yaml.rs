@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, StrInput, Tag};
 use zeroize::Zeroizing;
 
-use super::{Budget, DocumentError, Fields, MAX_DEPTH, Node, Place};
+use super::node::{Budget, DocumentError, Fields, MAX_DEPTH, Node, TextPlace};
 use crate::secret::SecretValue;
 
 /// Whose YAML it is.
@@ -31,8 +31,9 @@ pub(super) fn read(text: &str, dialect: Dialect) -> Result<Node, DocumentError> 
     let mut options = Options::default();
     options.set_emit_comments(false);
     let parser = Parser::new_from_str_with_options(text, options);
-    let place = Place { line: 1, column: 1 };
-    let mut reader = Reader { parser, dialect, place, depth: 0, budget: Budget::new(text), anchors: BTreeMap::new() };
+    let place = TextPlace { line: 1, column: 1 };
+    let mut reader =
+        YamlReader { parser, dialect, place, depth: 0, budget: Budget::new(text), anchors: BTreeMap::new() };
     let mut document = None;
     loop {
         match reader.next()? {
@@ -46,11 +47,11 @@ pub(super) fn read(text: &str, dialect: Dialect) -> Result<Node, DocumentError> 
     }
 }
 
-struct Reader<'a> {
+struct YamlReader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     dialect: Dialect,
     /// Of the last event.
-    place: Place,
+    place: TextPlace,
     depth: usize,
     budget: Budget,
     /// What aliases stand for.
@@ -93,25 +94,25 @@ fn decoded(text: &str) -> Option<SecretValue> {
     STANDARD.decode(&*dense).ok().map(SecretValue::new)
 }
 
-// === impl Place ===
+// === impl TextPlace ===
 
-impl From<&Marker> for Place {
+impl From<&Marker> for TextPlace {
     fn from(marker: &Marker) -> Self {
         Self { line: marker.line(), column: marker.col() + 1 }
     }
 }
 
-// === impl Reader ===
+// === impl YamlReader ===
 
-impl<'a> Reader<'a> {
+impl<'a> YamlReader<'a> {
     fn next(&mut self) -> Result<Event<'a>, DocumentError> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => {
-                self.place = Place::from(&span.start);
+                self.place = TextPlace::from(&span.start);
                 Ok(event)
             }
             Some(Err(error)) => {
-                self.place = Place::from(error.marker());
+                self.place = TextPlace::from(error.marker());
                 Err(match error.kind() {
                     ErrorKind::RecursionLimitExceeded => self.too_deep(),
                     ErrorKind::UnknownAnchor => self.refused("has an alias (*) of nothing that stands before it"),

@@ -15,7 +15,7 @@ fn certificate(key: &KeyPair) -> String {
     CertificateParams::new(vec!["hushpod.test.svc".to_owned()]).unwrap().self_signed(key).unwrap().pem()
 }
 
-async fn load_pair(certificate: &str, key: &str) -> Result<Credentials, String> {
+async fn load_pair(certificate: &str, key: &str) -> Result<TlsCredentials, String> {
     let directory = TempDir::new().unwrap();
     std::fs::write(directory.path().join(CERTIFICATE_FILE), certificate).unwrap();
     std::fs::write(directory.path().join(KEY_FILE), key).unwrap();

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use super::super::backoff::Jitter;
 use super::super::clock::Clock;
-use super::super::{Event, Failure, Source};
+use super::super::{Event, Source, SourceFailure};
 use crate::bundle::{FileMode, Format, Target};
 use crate::generation::Generation;
-use crate::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, Take};
+use crate::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, PlannedReference};
 use crate::provider::file::FileSettings;
 use crate::provider::{
     Answer, ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ProviderSettings, ReadResult, Reading,
@@ -334,7 +334,7 @@ pub(crate) fn request(text: &str) -> Request {
 pub(crate) fn plan(requests: &[&str]) -> Plan {
     let item = |(index, text): (usize, &&str)| PlannedItem {
         target: Target::File(format!("f{index}").parse().unwrap()),
-        from: PlannedFrom::One(Take { request: request(text.trim_end_matches('?')), key: None }),
+        from: PlannedFrom::One(PlannedReference { request: request(text.trim_end_matches('?')), key: None }),
         format: Format::Json,
         mode: FileMode::OWNER,
         decode: None,
@@ -393,7 +393,7 @@ pub(crate) fn generations(events: VecDeque<Event>) -> Vec<Generation> {
     events.into_iter().filter_map(generation).collect()
 }
 
-pub(crate) fn failures(events: VecDeque<Event>) -> Vec<Failure> {
+pub(crate) fn failures(events: VecDeque<Event>) -> Vec<SourceFailure> {
     let failures = |event| if let Event::Failed(failures) = event { Some(failures) } else { None };
     events.into_iter().filter_map(failures).flatten().collect()
 }

@@ -287,7 +287,7 @@ async fn p4_a_drain_survives_the_hand_over() {
     before.delivered(&first.id);
     generation(&mut before, 600).await;
     let hand_over = before.hand_over();
-    assert_eq!((hand_over.leased.len(), hand_over.draining.len()), (1, 1));
+    assert_eq!((hand_over.leased.len(), hand_over.retired.len()), (1, 1));
     drop(before);
     let mut after = with_clock(&["a:db"], &[("a", &a)], &clock);
     after.resume(hand_over);
@@ -310,7 +310,7 @@ async fn revoke_all_leaves_nothing_behind() {
     let last = a.state().calls.last().cloned().unwrap_or_default();
     assert!(last.starts_with("end "), "the login ends after the leases, since it revokes them: {last}");
     let hand_over = source.hand_over();
-    assert!(hand_over.leased.is_empty() && hand_over.draining.is_empty() && hand_over.sessions.is_empty());
+    assert!(hand_over.leased.is_empty() && hand_over.retired.is_empty() && hand_over.sessions.is_empty());
 }
 
 /// A day with a credential of 20 s that can be renewed up to 60 s, as an agent lives it: delivered 200 ms later.

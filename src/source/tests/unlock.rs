@@ -2,7 +2,7 @@
 
 use super::fake::{FakeClock, Store, events, failures, generation, generations, plan, request, text, with_plan};
 use super::*;
-use crate::plan::{Plan, Take};
+use crate::plan::{Plan, PlannedReference};
 
 /// `files` is unlocked by the key `k` of `keys:age`.
 fn locked(requests: &[&str]) -> Plan {
@@ -11,7 +11,7 @@ fn locked(requests: &[&str]) -> Plan {
     for (name, planned) in std::mem::take(&mut other.providers) {
         locked.providers.entry(name).or_insert(planned);
     }
-    let take = Take { request: request("keys:age"), key: Some(Key::Literal("k".to_owned())) };
+    let take = PlannedReference { request: request("keys:age"), key: Some(Key::Literal("k".to_owned())) };
     locked.providers.get_mut("files").unwrap().unlock = Some(take);
     locked
 }

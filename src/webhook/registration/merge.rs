@@ -12,14 +12,14 @@ use crate::webhook::certificate::ORGANIZATION;
 
 /// Most certificates of ours in one bundle: 64 of them are about 45 KB, and replicas that were killed leave theirs
 /// behind for a day.
-pub const MAX_OURS: usize = 64;
+pub(super) const MAX_OURS: usize = 64;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// One replica's authorities.
 #[derive(Debug, Clone, Copy)]
-pub struct Own<'a> {
+pub(super) struct Own<'a> {
     /// Common name of their subjects.
     pub common_name: &'a str,
     /// They have to be there.
@@ -33,7 +33,7 @@ pub struct Own<'a> {
 /// Every certificate of others stays, in its place. Ours go when they have expired, when an earlier life of the same
 /// pod left them, and, the first to expire first, when there are more than [`MAX_OURS`].
 #[must_use]
-pub fn merge(existing: &[u8], own: Own<'_>, now: SystemTime) -> Option<String> {
+pub(super) fn merge(existing: &[u8], own: Own<'_>, now: SystemTime) -> Option<String> {
     let (found, is_clean) = certificates(existing);
     let mut merged: Vec<CertificateDer<'static>> = Vec::new();
     for certificate in &found {
@@ -53,13 +53,13 @@ pub fn merge(existing: &[u8], own: Own<'_>, now: SystemTime) -> Option<String> {
 
 /// Whether the bundle holds this certificate where a reader will find it.
 #[must_use]
-pub fn holds(bundle: &[u8], certificate: &CertificateDer<'_>) -> bool {
+pub(super) fn holds(bundle: &[u8], certificate: &CertificateDer<'_>) -> bool {
     certificates(bundle).0.contains(certificate)
 }
 
 /// One certificate in PEM.
 #[must_use]
-pub fn pem(certificate: &CertificateDer<'_>) -> String {
+pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
     let mut pem = BEGIN.to_owned();
     for (index, character) in STANDARD.encode(certificate).chars().enumerate() {
         // RFC 7468 §2: 64 characters a line.

@@ -178,7 +178,7 @@ impl Replica {
         let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
         let (served, readiness) = (Served::default(), Readiness::default());
         let (born, start) = (UNIX_EPOCH + Duration::from_hours(500_000), Instant::now());
-        let clock = Clock::new(move || born + start.elapsed());
+        let clock = RenewalClock::new(move || born + start.elapsed());
         let own = SelfManaged::new(names, NAME.to_owned(), served.clone(), readiness.clone(), clock);
         assert_eq!(readiness.pending(), [WAITS_FOR], "before anything has run");
         Self { served, readiness, born, task: tokio::spawn(own.run(api.client())) }

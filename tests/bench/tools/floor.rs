@@ -9,8 +9,9 @@ use std::time::Duration;
 use hushpod::process::shutdown::Shutdown;
 use hushpod::serve::metrics::Registry;
 use hushpod::serve::readiness::Readiness;
-use hushpod::webhook::certificate::Names;
-use hushpod::webhook::{self, Answer, Metrics, Outcome, Review, WebhookSettings};
+use hushpod::webhook::review::{Answer, Outcome, Reviewer};
+use hushpod::webhook::server;
+use hushpod::webhook::server::{Metrics, Names, WebhookSettings};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,6 +47,6 @@ pub(crate) fn run(args: Args) -> super::Outcome {
     runtime.block_on(async {
         let shutdown = Shutdown::listen()?;
         let metrics = Metrics::new(Registry::default());
-        Ok(webhook::run(settings, review, metrics, Readiness::default(), shutdown.token()).await?)
+        Ok(server::run(settings, review, metrics, Readiness::default(), shutdown.token()).await?)
     })
 }

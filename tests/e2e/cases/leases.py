@@ -8,7 +8,7 @@ from suite.base import check, equal, holds, wait
 from suite.runner import test
 from suite.space import PSQL, canary, pod, statuses
 
-# DRAIN of src/source/poll.rs: how long applications have to take new credentials up before the old ones are revoked.
+# REVOKE_DELAY of src/source/worker.rs: how long applications have to take new credentials up before the old ones are revoked.
 DRAIN = 10
 
 

@@ -2,8 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hushpod::webhook::mutate::Injector;
-use hushpod::webhook::review::answer;
+use hushpod::webhook::review::{Injector, answer};
 use serde_json::Value;
 
 use crate::text::with_config;

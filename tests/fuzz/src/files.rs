@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use hushpod::bundle::{FileMode, Format, Target};
 use hushpod::deliver::render::render;
-use hushpod::plan::{PlannedFrom, PlannedItem, Take};
+use hushpod::plan::{PlannedFrom, PlannedItem, PlannedReference};
 use hushpod::provider::http::Proxy;
 use hushpod::provider::{Known, Login, ProviderError, ProviderSettings, Reading};
 use hushpod::reference::{Key, Reference, Request};
@@ -81,7 +81,7 @@ impl Desk {
 /// One item with this format, of the whole tree or of one key.
 fn rendered(tree: &SecretTree, key: Option<&str>, format: Format) -> Option<SecretValue> {
     let request = Request { provider: "files".into(), path: "x".into(), params: BTreeMap::new() };
-    let take = Take { request: request.clone(), key: key.map(|key| Key::Literal(key.to_owned())) };
+    let take = PlannedReference { request: request.clone(), key: key.map(|key| Key::Literal(key.to_owned())) };
     let item = PlannedItem {
         target: Target::File("f".parse().expect("a path")),
         from: PlannedFrom::One(take),
@@ -132,7 +132,7 @@ pub(crate) fn template(input: &[u8]) {
     let request = Request { provider: "x".to_owned(), path: "x".to_owned(), params: BTreeMap::new() };
     let item = PlannedItem {
         target: Target::File("f".parse().expect("a path")),
-        from: PlannedFrom::One(Take { request: request.clone(), key: None }),
+        from: PlannedFrom::One(PlannedReference { request: request.clone(), key: None }),
         format: Format::Raw,
         mode: FileMode::OWNER,
         decode: None,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use hushpod::annotations;
 use hushpod::contract::PREFIX;
-use hushpod::bundle::{Bundle, one_line};
+use hushpod::bundle::Bundle;
+use hushpod::sentence::one_line;
 use hushpod::config::{Config, Identity};
 use hushpod::plan::{Plan, PlannedItem};
 use hushpod::provider::ProviderSettings;
@@ -142,7 +143,7 @@ pub(crate) fn plan(input: &[u8]) {
     match Plan::from_json(text) {
         Ok(plan) => {
             for request in plan.requests() {
-                let takes = |item: &PlannedItem| item.from.takes().any(|take| take.request == *request);
+                let takes = |item: &PlannedItem| item.from.references().any(|take| take.request == *request);
                 let is_needed = plan.items.iter().any(|item| takes(item) && !item.optional);
                 assert_eq!(plan.is_optional(request), !is_needed);
             }

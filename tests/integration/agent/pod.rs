@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use hushpod::bundle::{FileMode, Format, Target};
 use hushpod::options::Notify;
-use hushpod::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, Take};
+use hushpod::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, PlannedReference};
 use hushpod::provider::ProviderSettings;
 use hushpod::provider::file::FileSettings;
 use rustix::process::{Pid, Signal, kill_process};
@@ -91,7 +91,7 @@ impl Pod {
         let request = settings.as_settings().resolve("files", &"token".parse().unwrap()).unwrap();
         let item = PlannedItem {
             target: Target::File("token".parse().unwrap()),
-            from: PlannedFrom::One(Take { request, key: None }),
+            from: PlannedFrom::One(PlannedReference { request, key: None }),
             format: Format::Raw,
             mode: FileMode::OWNER,
             decode: None,

@@ -3,7 +3,7 @@
 use hushpod::annotations::MAX_BYTES;
 use hushpod::bundle::{MAX_REFERENCE_BYTES, MAX_TEMPLATE_BYTES, MAX_YAML_NODES};
 use hushpod::steps;
-use hushpod::webhook::relevant::MAX_NODES;
+use hushpod::webhook::review::MAX_NODES;
 
 use super::*;
 

@@ -8,8 +8,9 @@ use minijinja::value::{Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 use zeroize::Zeroizing;
 
-use super::{BYTES_PER_FUEL, Node, withheld};
-use crate::deliver::render::{Buffer, format};
+use super::node::{BYTES_PER_FUEL, TreeObject, withheld};
+use crate::deliver::render::buffer::Buffer;
+use crate::deliver::render::format;
 
 /// Lists in lists that `tojson` writes.
 const MAX_DEPTH: usize = 64;
@@ -86,7 +87,7 @@ fn write_json(out: &mut Buffer, value: &Value, most: usize, depth: usize) -> Res
     if depth > MAX_DEPTH {
         return refuse("tojson takes no more than 64 lists in lists");
     }
-    if let Some(node) = value.downcast_object_ref::<Node>() {
+    if let Some(node) = value.downcast_object_ref::<TreeObject>() {
         if let Some(why) = node.tree.withheld() {
             return Err(withheld(&why.into()));
         }

@@ -14,16 +14,16 @@ fn text(name: &str) -> String {
     std::fs::read_to_string(fixture(name)).unwrap()
 }
 
-fn keys(name: &str) -> Keys {
-    Keys::new(KeySource::Lent(Some(text(name).into())))
+fn keys(name: &str) -> AgeKeys {
+    AgeKeys::new(KeySource::Lent(Some(text(name).into())))
 }
 
-fn format(name: &str) -> Format {
+fn format(name: &str) -> SopsFormat {
     match name.rsplit_once('.').unwrap().1 {
-        "yaml" => Format::Yaml,
-        "json" => Format::Json,
-        "env" => Format::Dotenv,
-        _ => Format::Binary,
+        "yaml" => SopsFormat::Yaml,
+        "json" => SopsFormat::Json,
+        "env" => SopsFormat::Dotenv,
+        _ => SopsFormat::Binary,
     }
 }
 
@@ -266,7 +266,7 @@ fn p5_documents_that_sops_does_not_write_are_refused() {
 #[test]
 fn another_identity_is_told_for_whom_it_is() {
     for name in ["theirs.yaml", "two.yaml"] {
-        let opened = decrypt(name, Format::Yaml, &text(name), &keys("other.txt"));
+        let opened = decrypt(name, SopsFormat::Yaml, &text(name), &keys("other.txt"));
         assert!(opened.is_ok(), "{name}");
     }
     let error = open("theirs.yaml", &text("theirs.yaml")).unwrap_err();

@@ -6,23 +6,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::{self, Jitter};
-use super::handover::HandedLease;
+use super::handover::{AnswerDigest, HandedLease};
 use super::history::Origin;
-use crate::provider::{Answer, ErrorKind, Lease, Version};
+use super::key_dependency::part_of;
+use crate::provider::{Answer, ErrorKind, Lease, ReadResult, Reading, Version};
 use crate::reference::Key;
-use crate::secret::{SecretTree, SecretValue};
+use crate::secret::SecretTree;
 
 /// What is known of one request.
-pub(super) struct Slot {
+pub(super) struct RequestState {
     pub(super) demand: Demand,
-    /// Parts of it that unlock providers.
-    pub(super) unlocks: Vec<Option<Key>>,
+    /// Parts of it that are other providers' keys.
+    pub(super) keys: Vec<Option<Key>>,
     /// The last good answer.
-    pub(super) held: Option<Held>,
+    pub(super) cached: Option<CachedAnswer>,
     /// The store has no such secret, and none is needed.
     pub(super) absent: bool,
     /// What an earlier process knew of it.
-    pub(super) seen: Option<Memory>,
+    pub(super) digest: Option<AnswerDigest>,
     /// When something is to be done about it.
     pub(super) due: Instant,
     /// Failures in a row.
@@ -40,19 +41,19 @@ pub(super) enum Demand {
     Required,
     /// Optional items only.
     Optional,
-    /// No item: it is there to unlock providers, and is part of no generation.
-    Hidden,
+    /// No item: it is another provider's key, and part of no generation.
+    Internal,
 }
 
 /// An answer.
-pub(super) struct Held {
+pub(super) struct CachedAnswer {
     pub(super) tree: Arc<SecretTree>,
     pub(super) version: Option<Version>,
-    pub(super) life: Option<Life>,
+    pub(super) validity: Option<Validity>,
 }
 
 /// How long an answer is valid.
-pub(super) struct Life {
+pub(super) struct Validity {
     pub(super) ends: Instant,
     /// What was granted at first; renewals that grant much less are near the store's maximum.
     pub(super) granted: Duration,
@@ -62,14 +63,7 @@ pub(super) struct Life {
     /// Applications may be using it.
     pub(super) delivered: bool,
     /// It is not worth renewing: read anew.
-    pub(super) worn_out: bool,
-}
-
-/// What is remembered of an answer without its values.
-#[derive(Clone)]
-pub(super) struct Memory {
-    pub(super) fingerprint: SecretValue,
-    pub(super) had_entries: bool,
+    pub(super) must_replace: bool,
 }
 
 /// What to do about a request that is due.
@@ -94,16 +88,16 @@ pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) 
     ends.checked_sub(margin).unwrap_or(ends)
 }
 
-// === impl Slot ===
+// === impl RequestState ===
 
-impl Slot {
+impl RequestState {
     pub(super) fn new(demand: Demand, now: Instant) -> Self {
         Self {
             demand,
-            unlocks: Vec::new(),
-            held: None,
+            keys: Vec::new(),
+            cached: None,
             absent: false,
-            seen: None,
+            digest: None,
             due: now,
             failures: 0,
             failure: None,
@@ -113,11 +107,11 @@ impl Slot {
 
     /// Whether a generation can be made of it.
     pub(super) fn is_settled(&self) -> bool {
-        self.held.is_some() || self.absent
+        self.cached.is_some() || self.absent
     }
 
-    pub(super) fn life(&self) -> Option<&Life> {
-        self.held.as_ref()?.life.as_ref()
+    pub(super) fn validity(&self) -> Option<&Validity> {
+        self.cached.as_ref()?.validity.as_ref()
     }
 
     /// Whether each read makes a new credential: then it is not read just to see what is new.
@@ -125,30 +119,32 @@ impl Slot {
     /// An answer with an end and a version (a key vault's entry with an expiry date) can be polled; one with an end and
     /// no version (a certificate, an access token) was made for us.
     pub(super) fn is_minted(&self) -> bool {
-        let Some(held) = &self.held else { return false };
-        held.life.as_ref().is_some_and(|life| life.lease.is_some() || held.version.is_none())
+        let Some(cached) = &self.cached else { return false };
+        cached.validity.as_ref().is_some_and(|validity| validity.lease.is_some() || cached.version.is_none())
     }
 
     pub(super) fn origin(&self) -> Origin {
-        match &self.held {
+        match &self.cached {
             None => Origin::Absent,
             Some(_) if self.is_minted() => Origin::Lease,
-            Some(Held { version: Some(version), .. }) if !self.untrusted => Origin::Version(version.clone()),
+            Some(CachedAnswer { version: Some(version), .. }) if !self.untrusted => Origin::Version(version.clone()),
             Some(_) => Origin::Unversioned,
         }
     }
 
     /// The version to ask the store for changes since.
     pub(super) fn known(&self) -> Option<&Version> {
-        if self.is_minted() || self.untrusted { None } else { self.held.as_ref()?.version.as_ref() }
+        if self.is_minted() || self.untrusted { None } else { self.cached.as_ref()?.version.as_ref() }
     }
 
     pub(super) fn action(&self, now: Instant) -> Action {
-        let Some(Life { ends, granted, lease: Some(lease), worn_out, .. }) = self.life() else { return Action::Read };
+        let Some(Validity { ends, granted, lease: Some(lease), must_replace, .. }) = self.validity() else {
+            return Action::Read;
+        };
         let left = ends.saturating_duration_since(now);
         // If renewing keeps failing, another read may still get through before the end.
         let too_late = left.is_zero() || (self.failures > 0 && left < *granted / 6);
-        if *worn_out || !lease.renewable || too_late {
+        if *must_replace || !lease.renewable || too_late {
             return Action::Read;
         }
         Action::Renew(Lease { id: lease.id.clone(), ttl: left, renewable: true })
@@ -159,13 +155,15 @@ impl Slot {
         self.failures = 0;
         self.failure = None;
         let poll = after(now, interval.mul_f64(0.9 + chance / 5.0));
-        self.due = match self.life() {
+        self.due = match self.validity() {
             None => poll,
-            Some(life) if self.is_minted() => act_before(life.ends, life.granted, jitter).max(now + life.shortest()),
+            Some(validity) if self.is_minted() => {
+                act_before(validity.ends, validity.granted, jitter).max(now + validity.shortest())
+            }
             // Once before its end and once at it; what the store then still gives is polled as ever.
-            Some(life) => [act_before(life.ends, life.granted, jitter), life.ends]
+            Some(validity) => [act_before(validity.ends, validity.granted, jitter), validity.ends]
                 .into_iter()
-                .filter(|at| *at > now + life.shortest())
+                .filter(|at| *at > now + validity.shortest())
                 .chain([poll])
                 .min()
                 .unwrap_or(poll),
@@ -177,23 +175,31 @@ impl Slot {
     pub(super) fn renewed(&mut self, lease: Lease, started: Instant, jitter: &mut Jitter) {
         self.failures = 0;
         self.failure = None;
-        let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) else { return };
+        let Some(validity) = self.cached.as_mut().and_then(|cached| cached.validity.as_mut()) else { return };
         let ends = after(started, lease.ttl);
-        self.due = act_before(ends, life.granted, jitter);
-        life.worn_out = self.due <= started + life.shortest();
-        life.ends = ends;
-        life.lease = Some(HandedLease { id: lease.id, renewable: lease.renewable });
-        if life.worn_out {
+        self.due = act_before(ends, validity.granted, jitter);
+        validity.must_replace = self.due <= started + validity.shortest();
+        validity.ends = ends;
+        validity.lease = Some(HandedLease { id: lease.id, renewable: lease.renewable });
+        if validity.must_replace {
             self.due = started;
         }
     }
 
     /// The lease is gone, or will be: replaces it now.
     pub(super) fn replace_now(&mut self, now: Instant) {
-        if let Some(life) = self.held.as_mut().and_then(|held| held.life.as_mut()) {
-            life.worn_out = true;
+        if let Some(validity) = self.cached.as_mut().and_then(|cached| cached.validity.as_mut()) {
+            validity.must_replace = true;
         }
         self.due = now;
+    }
+
+    /// An answer that does not have what another provider is unlocked with is none.
+    pub(super) fn checked(&self, result: ReadResult) -> ReadResult {
+        if let Ok(Reading::Fresh(answer)) = &result {
+            self.keys.iter().try_for_each(|part| part_of(&answer.tree, part.as_ref()).map(drop))?;
+        }
+        result
     }
 
     /// Counts a failure; when to try again.
@@ -201,8 +207,10 @@ impl Slot {
         self.failures = self.failures.saturating_add(1);
         self.failure = Some(kind);
         let mut wait = backoff::delay(kind, self.failures, starting, chance);
-        if let (Some(life), ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None }) = (self.life(), kind) {
-            wait = in_time(wait, life.ends, now);
+        if let (Some(validity), ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None }) =
+            (self.validity(), kind)
+        {
+            wait = in_time(wait, validity.ends, now);
         }
         self.due = after(now, wait);
         wait
@@ -215,33 +223,33 @@ pub(super) fn in_time(wait: Duration, ends: Instant, now: Instant) -> Duration {
     if left.is_zero() { wait } else { wait.min((left / 4).max(Duration::from_secs(1))) }
 }
 
-// === impl Life ===
+// === impl Validity ===
 
-impl Life {
+impl Validity {
     /// However short the life, a store is not asked twice within a second, or within half of that life.
     fn shortest(&self) -> Duration {
         (self.granted / 2).min(Duration::from_secs(1))
     }
 }
 
-// === impl Held ===
+// === impl CachedAnswer ===
 
-impl Held {
+impl CachedAnswer {
     /// An answer to what was asked at `started`: its life counts from then, since nobody knows how long it was on its way.
     pub(super) fn new(answer: Answer, started: Instant, login: u64) -> Self {
         let Answer { tree, version, expires_in, lease } = answer;
         // A lease of no length is one without an end, as a token's is.
         let leased = lease.as_ref().map(|lease| if lease.ttl.is_zero() { LONGEST } else { lease.ttl });
-        let granted = leased.or(expires_in.filter(|life| !life.is_zero()));
-        let life = granted.map(|granted| Life {
+        let granted = leased.or(expires_in.filter(|validity| !validity.is_zero()));
+        let validity = granted.map(|granted| Validity {
             ends: after(started, granted),
             granted,
             lease: lease.map(|Lease { id, renewable, .. }| HandedLease { id, renewable }),
             login,
             delivered: false,
-            worn_out: false,
+            must_replace: false,
         });
-        Self { tree: Arc::new(tree), version, life }
+        Self { tree: Arc::new(tree), version, validity }
     }
 }
 
@@ -253,14 +261,14 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn leased(ttl: u64, renewable: bool) -> Slot {
+    fn leased(ttl: u64, renewable: bool) -> RequestState {
         let now = Instant::now();
         let lease = Some(Lease { id: "id".into(), ttl: seconds(ttl), renewable });
         let answer = Answer { tree: SecretTree::Text("v".into()), version: None, expires_in: None, lease };
-        let mut slot = Slot::new(Demand::Required, now);
-        slot.held = Some(Held::new(answer, now, 0));
-        slot.settle(now, seconds(1), &mut Jitter::seeded(1), 0.5);
-        slot
+        let mut state = RequestState::new(Demand::Required, now);
+        state.cached = Some(CachedAnswer::new(answer, now, 0));
+        state.settle(now, seconds(1), &mut Jitter::seeded(1), 0.5);
+        state
     }
 
     #[tokio::test(start_paused = true)]
@@ -282,34 +290,34 @@ mod tests {
             (3600, 2400, 3600, false),
             (20, 13, 0, true),
         ] {
-            let mut slot = leased(ttl, true);
+            let mut state = leased(ttl, true);
             let renewed = Lease { id: "id2".into(), ttl: seconds(granted), renewable: true };
-            slot.renewed(renewed, Instant::now() + seconds(at), &mut Jitter::seeded(1));
-            assert_eq!(slot.life().unwrap().worn_out, replaced, "{ttl} at {at} for {granted}");
+            state.renewed(renewed, Instant::now() + seconds(at), &mut Jitter::seeded(1));
+            assert_eq!(state.validity().unwrap().must_replace, replaced, "{ttl} at {at} for {granted}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_due_is_renewed_or_else_read() {
         let start = Instant::now();
-        let is_read = |slot: &Slot, at: u64| slot.action(start + seconds(at)) == Action::Read;
-        let mut slot = leased(60, true);
-        assert!(!is_read(&slot, 40) && is_read(&slot, 60), "renew while it lives");
-        slot.failures = 3;
-        assert!(!is_read(&slot, 49) && is_read(&slot, 51), "renewing fails: read before the end");
-        slot.replace_now(start);
-        assert!(is_read(&slot, 1));
+        let is_read = |state: &RequestState, at: u64| state.action(start + seconds(at)) == Action::Read;
+        let mut state = leased(60, true);
+        assert!(!is_read(&state, 40) && is_read(&state, 60), "renew while it lives");
+        state.failures = 3;
+        assert!(!is_read(&state, 49) && is_read(&state, 51), "renewing fails: read before the end");
+        state.replace_now(start);
+        assert!(is_read(&state, 1));
         assert!(is_read(&leased(60, false), 40), "not renewable");
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_near_the_end_of_a_lease_leave_room_for_more_attempts() {
         let start = Instant::now();
-        let mut slot = leased(60, true);
-        slot.failures = 10;
-        let wait = slot.failed(ErrorKind::Unavailable, start + seconds(40), false, 1.0);
+        let mut state = leased(60, true);
+        state.failures = 10;
+        let wait = state.failed(ErrorKind::Unavailable, start + seconds(40), false, 1.0);
         assert_eq!(wait, seconds(5));
         let wish = ErrorKind::Throttled { retry_after: Some(seconds(30)) };
-        assert!(slot.failed(wish, start + seconds(40), false, 0.0) >= seconds(30), "a store's wish is kept");
+        assert!(state.failed(wish, start + seconds(40), false, 0.0) >= seconds(30), "a store's wish is kept");
     }
 }

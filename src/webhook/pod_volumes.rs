@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::mutate::{Refusal, name_of};
-use crate::bundle::{Bundle, list, suggestion};
+use super::pod::name_of;
+use super::refusal::Refusal;
+use crate::bundle::Bundle;
 use crate::plan::Plan;
+use crate::sentence::{list, suggestion};
 use crate::steps;
 
 /// A volume of the pod's own, and what wants to read it.
 #[derive(Debug)]
-pub struct Read {
+pub(super) struct VolumeRead {
     volume: String,
     /// Where in the annotations, and which reference.
     place: String,
@@ -19,16 +21,16 @@ pub struct Read {
 
 /// Every reading of the pod's own volumes that a plan has.
 #[must_use]
-pub fn of(bundle: &Bundle, plan: &Plan) -> Vec<Read> {
+pub(super) fn reads(bundle: &Bundle, plan: &Plan) -> Vec<VolumeRead> {
     // An item is planned from the same place of the bundle.
     let takes = bundle
         .items
         .iter()
         .zip(&plan.items)
-        .flat_map(|(item, planned)| planned.from.takes().map(|take| (&item.place, &take.request)));
+        .flat_map(|(item, planned)| planned.from.references().map(|take| (&item.place, &take.request)));
     let read = |(place, request)| {
         let volume = plan.volume(request)?.to_owned();
-        Some(Read { volume, place: format!("annotation {place}: \"{request}\"") })
+        Some(VolumeRead { volume, place: format!("annotation {place}: \"{request}\"") })
     };
     takes.filter_map(read).collect()
 }
@@ -38,12 +40,13 @@ pub fn of(bundle: &Bundle, plan: &Plan) -> Vec<Read> {
 ///
 /// # Errors
 /// [`Refusal`] names the annotation and the volumes that would do.
-pub fn check(spec: &Value, reads: &[Read]) -> Result<(), Refusal> {
+pub(super) fn check(spec: &Value, reads: &[VolumeRead]) -> Result<(), Refusal> {
     let volumes = spec.get("volumes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     steps::take(reads.len())?;
     let config_maps = volumes.iter().filter(|volume| volume.get("configMap").is_some());
     let known: BTreeSet<_> = if reads.is_empty() { BTreeSet::new() } else { config_maps.map(name_of).collect() };
-    let Some(Read { volume: name, place }) = reads.iter().find(|read| !known.contains(read.volume.as_str())) else {
+    let Some(VolumeRead { volume: name, place }) = reads.iter().find(|read| !known.contains(read.volume.as_str()))
+    else {
         return Ok(());
     };
     let known: Vec<_> = known.into_iter().collect();

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::access::Access;
 use super::containers::{Blueprint, Injected};
-use super::mutate::Refusal;
+use super::permissions::Permissions;
+use super::pod_volumes::{self, VolumeRead};
+use super::refusal::Refusal;
 use super::resources::Standing;
-use super::sources::{self, Read};
 use crate::bundle::Bundle;
 use crate::config::{Config, Identity};
 use crate::contract::PREFIX;
@@ -26,7 +26,7 @@ const BYTES: u64 = 4 << 20;
 
 /// Everything that decides what is added to a pod, besides the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Asked {
+pub(super) struct CacheKey {
     /// What its bundle and options are parsed from.
     pub annotations: BTreeMap<String, String>,
     /// Whom its agent acts as.
@@ -34,7 +34,7 @@ pub struct Asked {
     /// Its mode, decided.
     pub mode: Mode,
     /// As whom its agent runs.
-    pub access: Access,
+    pub access: Permissions,
     /// What it says of resources itself.
     pub standing: Standing,
     /// Which of them get the files.
@@ -43,9 +43,9 @@ pub struct Asked {
 
 /// What is added.
 #[derive(Debug)]
-pub struct Prepared {
+pub(super) struct Prepared {
     /// What the agent reads of the pod's own volumes.
-    pub reads: Vec<Read>,
+    pub reads: Vec<VolumeRead>,
     /// The containers, in the order in which they start.
     pub containers: Vec<Injected>,
     /// The volumes.
@@ -56,7 +56,7 @@ pub struct Prepared {
 
 /// What was prepared by one configuration: those that are asked for again, as far as there is room.
 #[derive(Debug)]
-pub struct Remembered(Cache<Asked, Arc<Prepared>, Bytes>);
+pub(super) struct PreparedCache(Cache<CacheKey, Arc<Prepared>, Bytes>);
 
 /// What an entry takes, about.
 #[derive(Debug, Clone)]
@@ -66,8 +66,8 @@ struct Bytes;
 
 impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
-    fn new(asked: &Asked, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
-        let Asked { identity, mode, access, standing, containers, .. } = asked;
+    fn new(asked: &CacheKey, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
+        let CacheKey { identity, mode, access, standing, containers, .. } = asked;
         let (mut plan, warnings) = Plan::build_with_warnings(identity.clone(), bundle, options, config)?;
         plan.containers.clone_from(containers);
         let plan_json = plan.to_json()?;
@@ -83,20 +83,20 @@ impl Prepared {
         let containers = blueprint
             .containers()
             .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
-        Ok(Self { reads: sources::of(bundle, &plan), containers, volumes: blueprint.volumes(), warnings })
+        Ok(Self { reads: pod_volumes::reads(bundle, &plan), containers, volumes: blueprint.volumes(), warnings })
     }
 }
 
-// === impl Remembered ===
+// === impl PreparedCache ===
 
-impl Remembered {
+impl PreparedCache {
     /// What was asked for, remembered or worked out.
     ///
     /// # Errors
     /// [`Refusal`], which is never remembered, if it cannot be had.
-    pub fn prepare(
+    pub(super) fn prepare(
         &self,
-        asked: Asked,
+        asked: CacheKey,
         bundle: &Bundle,
         options: &Options,
         config: &Config,
@@ -110,7 +110,7 @@ impl Remembered {
     }
 }
 
-impl Default for Remembered {
+impl Default for PreparedCache {
     fn default() -> Self {
         Self(Cache::with_weighter(TEMPLATES, BYTES, Bytes))
     }
@@ -118,8 +118,8 @@ impl Default for Remembered {
 
 // === impl Bytes ===
 
-impl Weighter<Asked, Arc<Prepared>> for Bytes {
-    fn weight(&self, asked: &Asked, prepared: &Arc<Prepared>) -> u64 {
+impl Weighter<CacheKey, Arc<Prepared>> for Bytes {
+    fn weight(&self, asked: &CacheKey, prepared: &Arc<Prepared>) -> u64 {
         let annotations: usize = asked.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
         let selected: usize = asked.containers.iter().map(String::len).sum();
         let injected = prepared.containers.iter().chain(&prepared.volumes);
@@ -139,13 +139,13 @@ mod tests {
         const CONFIG: &str =
             "image: i\ndefaultProvider: v\nproviders: {v: {type: vault, address: 'https://v', role: r}}";
         let config = Config::from_yaml(CONFIG).unwrap();
-        let remembered = Remembered::default();
+        let remembered = PreparedCache::default();
         let prepare = |path: &str| {
             let annotations = BTreeMap::from([(format!("{PREFIX}file.db"), path.to_owned())]);
             let (bundle, options) = crate::annotations::parse(&annotations).unwrap();
             let identity = Identity { namespace: "shop".to_owned(), service_account: "web".to_owned() };
-            let access = Access { user: None, group: None, file_mode: FileMode::OWNER };
-            let asked = Asked {
+            let access = Permissions { user: None, group: None, file_mode: FileMode::OWNER };
+            let asked = CacheKey {
                 annotations,
                 identity,
                 mode: Mode::Sidecar,

@@ -5,15 +5,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Drain, Landed, Lane, Login};
+use super::{ApplyContext, Completed, Worker};
 use crate::provider::{ErrorKind, Extended, Lease, ProviderError, ReadResult, Reading, Version};
 use crate::reference::Request;
+use crate::secret::SecretValue;
 use crate::secret::document::MAX_VALUES;
-use crate::secret::{SecretTree, SecretValue};
-use crate::source::Failure;
 use crate::source::backoff::{self, Jitter};
+use crate::source::failure::SourceFailure;
 use crate::source::history::{Fingerprints, Origin};
-use crate::source::lease::{Demand, Held, Slot, after, in_time};
+use crate::source::login_state::LoginState;
+use crate::source::request_state::{CachedAnswer, Demand, RequestState, after, in_time};
+use crate::source::retired_lease::RetiredLease;
 
 /// Spreads what thousands of replicas ask of a store that came back just now.
 const STALLED_WAKE: Duration = Duration::from_secs(2);
@@ -21,10 +23,10 @@ const STALLED_WAKE: Duration = Duration::from_secs(2);
 /// Most bytes of a version's name. Stores' own have up to a hundred.
 const MAX_VERSION: usize = 1024;
 
-/// What came of a landing.
+/// What came of what was applied.
 #[derive(Default)]
-pub(in crate::source) struct Outcome {
-    /// Something landed at all.
+pub(in crate::source) struct Applied {
+    /// Something came at all.
     pub(in crate::source) any: bool,
     /// Requests that the store answered, be it that nothing changed.
     pub(in crate::source) answers: usize,
@@ -32,90 +34,82 @@ pub(in crate::source) struct Outcome {
     pub(in crate::source) changed: bool,
     /// … and no version says so.
     pub(in crate::source) uncounted: bool,
-    pub(in crate::source) failures: Vec<Failure>,
+    pub(in crate::source) failures: Vec<SourceFailure>,
 }
 
-/// What landings need of the source.
-pub(in crate::source) struct Desk<'a> {
-    pub(in crate::source) jitter: &'a mut Jitter,
-    pub(in crate::source) fingerprints: &'a Fingerprints,
-    /// There is no generation yet.
-    pub(in crate::source) starting: bool,
-}
+// === impl Worker ===
 
-// === impl Lane ===
-
-impl Lane {
+impl Worker {
     /// Takes in what came since the last time.
-    pub(in crate::source) fn land(&mut self, desk: &mut Desk<'_>) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub(in crate::source) fn apply(&mut self, context: &mut ApplyContext<'_>) -> Applied {
+        let mut applied = Applied::default();
         if std::mem::take(&mut self.pushed) {
             self.poll_now();
         }
         let now = Instant::now();
-        for landed in std::mem::take(&mut self.landed) {
-            outcome.any = true;
-            self.observe_login(now, desk.jitter);
-            match landed {
-                Landed::Read(requests, results) => self.land_reads(requests, results, now, desk, &mut outcome),
-                Landed::Renewed(results) => {
-                    let chance = desk.jitter.chance();
+        for completed in std::mem::take(&mut self.completed) {
+            applied.any = true;
+            self.observe_login(now, context.jitter);
+            match completed {
+                Completed::Read(requests, results) => self.apply_reads(requests, results, now, context, &mut applied),
+                Completed::Renewed(results) => {
+                    let chance = context.jitter.chance();
                     for (request, result) in results {
-                        self.land_renewal(request, result, now, chance, desk, &mut outcome);
+                        self.apply_renewal(request, result, now, chance, context, &mut applied);
                     }
                 }
-                Landed::Extended(result) => self.land_extension(result, now, desk, &mut outcome),
-                Landed::Revoked(results) => self.land_revocations(&results, now, desk.jitter),
-                Landed::ReadAgain(_) => {}
+                Completed::Extended(result) => self.apply_extension(result, now, context, &mut applied),
+                Completed::Revoked(results) => self.apply_revocations(&results, now, context.jitter),
+                Completed::ReadAgain(_) => {}
             }
             if std::mem::take(&mut self.again) {
                 self.poll_now();
             }
         }
-        if outcome.answers > 0 {
+        if applied.answers > 0 {
             self.down = None;
         }
-        if outcome.answers > 0 && outcome.failures.is_empty() {
-            self.wake_stalled(now, desk.jitter);
-        } else if outcome.answers == 0 && !outcome.failures.is_empty() {
+        if applied.answers > 0 && applied.failures.is_empty() {
+            self.wake_stalled(now, context.jitter);
+        } else if applied.answers == 0 && !applied.failures.is_empty() {
             self.gather_stalled();
         }
-        if outcome.any {
-            self.report(now, &outcome.failures);
+        if applied.any {
+            self.report(now, &applied.failures);
         }
-        outcome
+        applied
     }
 
-    fn land_reads(
+    fn apply_reads(
         &mut self,
         requests: Vec<Request>,
         results: Vec<ReadResult>,
         now: Instant,
-        desk: &mut Desk<'_>,
-        outcome: &mut Outcome,
+        context: &mut ApplyContext<'_>,
+        applied: &mut Applied,
     ) {
         let interval =
             self.provider.as_ref().and_then(|provider| provider.pace()).unwrap_or_default().max(self.interval);
         // One draw for the batch: what was read together stays together.
-        let chance = desk.jitter.chance();
+        let chance = context.jitter.chance();
         let short = || Err(ProviderError::new(ErrorKind::Unavailable, "the provider left this request unanswered"));
         let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
         for (request, result) in requests.into_iter().zip(results) {
-            let Some(slot) = self.slots.get_mut(&request) else { continue };
-            let result = slot.checked(result.unwrap_or_else(short));
-            match take(slot, &request, result, self.started, self.logins, desk.fingerprints) {
+            let Some(state) = self.states.get_mut(&request) else { continue };
+            let result = state.checked(result.unwrap_or_else(short));
+            match take(state, &request, result, self.started, self.logins, context.fingerprints) {
                 Ok(taken) => {
-                    slot.settle(now, interval, desk.jitter, chance);
-                    outcome.answers += 1;
-                    let counts = slot.demand != Demand::Hidden;
-                    outcome.changed |= taken.changed && counts;
-                    outcome.uncounted |= taken.uncounted && counts;
-                    self.draining.extend(taken.replaced.and_then(|old| old.into_drain(now)));
+                    state.settle(now, interval, context.jitter, chance);
+                    applied.answers += 1;
+                    let counts = state.demand != Demand::Internal;
+                    applied.changed |= taken.changed && counts;
+                    applied.uncounted |= taken.uncounted && counts;
+                    self.retired.extend(taken.replaced.and_then(|old| old.into_retired(now)));
                 }
                 Err(error) => {
-                    let wait = slot.failed(error.kind, now, desk.starting, chance);
+                    let wait = state.failed(error.kind, now, context.starting, chance);
                     self.heed(error.kind, now, wait);
-                    outcome.failures.push(Failure {
+                    applied.failures.push(SourceFailure {
                         provider: self.name.clone(),
                         request: Some(request),
                         error,
@@ -126,84 +120,84 @@ impl Lane {
         }
     }
 
-    fn land_renewal(
+    fn apply_renewal(
         &mut self,
         request: Request,
         result: Result<Lease, ProviderError>,
         now: Instant,
         chance: f64,
-        desk: &mut Desk<'_>,
-        outcome: &mut Outcome,
+        context: &mut ApplyContext<'_>,
+        applied: &mut Applied,
     ) {
-        let Some(slot) = self.slots.get_mut(&request) else { return };
+        let Some(state) = self.states.get_mut(&request) else { return };
         match result {
             Ok(lease) => {
-                slot.renewed(lease, self.started, desk.jitter);
-                outcome.answers += 1;
+                state.renewed(lease, self.started, context.jitter);
+                applied.answers += 1;
             }
             Err(error) if error.kind.is_permanent() => {
                 info!(provider = self.name, %request, kind = error.kind.as_str(), %error, "lease cannot be renewed, replacing it");
-                slot.replace_now(now);
+                state.replace_now(now);
             }
             Err(error) => {
-                let wait = slot.failed(error.kind, now, desk.starting, chance);
+                let wait = state.failed(error.kind, now, context.starting, chance);
                 self.heed(error.kind, now, wait);
                 let provider = self.name.clone();
-                outcome.failures.push(Failure { provider, request: Some(request), error, retry_in: Some(wait) });
+                applied.failures.push(SourceFailure { provider, request: Some(request), error, retry_in: Some(wait) });
             }
         }
     }
 
-    fn land_extension(
+    fn apply_extension(
         &mut self,
         result: Result<Extended, ProviderError>,
         now: Instant,
-        desk: &mut Desk<'_>,
-        outcome: &mut Outcome,
+        context: &mut ApplyContext<'_>,
+        applied: &mut Applied,
     ) {
         let Some(login) = &mut self.login else { return };
         match result {
             Ok(_) => {
                 // Whether it was replaced is seen by its token.
                 login.failures = 0;
-                outcome.answers += 1;
+                applied.answers += 1;
                 if login.extend_at.is_some() {
-                    login.schedule(now, desk.jitter);
+                    login.schedule(now, context.jitter);
                 }
             }
             Err(error) => {
                 login.failures = login.failures.saturating_add(1);
-                let wait = backoff::delay(error.kind, login.failures, desk.starting, desk.jitter.chance());
+                let wait = backoff::delay(error.kind, login.failures, context.starting, context.jitter.chance());
                 let wait = login.ends.map_or(wait, |ends| in_time(wait, ends, now));
                 login.extend_at = Some(after(now, wait));
                 self.heed(error.kind, now, wait);
                 let provider = self.name.clone();
-                outcome.failures.push(Failure { provider, request: None, error, retry_in: Some(wait) });
+                applied.failures.push(SourceFailure { provider, request: None, error, retry_in: Some(wait) });
             }
         }
     }
 
-    fn land_revocations(
+    fn apply_revocations(
         &mut self,
         results: &[(SecretValue, Result<(), ProviderError>)],
         now: Instant,
         jitter: &mut Jitter,
     ) {
         for (lease, result) in results {
-            let Some(at) = self.draining.iter().position(|drain| drain.lease == *lease) else { continue };
+            let Some(at) = self.retired.iter().position(|retired| retired.lease == *lease) else { continue };
             match result {
                 Err(error) if !error.kind.is_permanent() => {
-                    if let Some(drain) = self.draining.get_mut(at) {
-                        drain.failures = drain.failures.saturating_add(1);
-                        let wait = backoff::delay(error.kind, drain.failures, false, jitter.chance());
-                        drain.revoke_at = Some(after(now, wait));
+                    if let Some(retired) = self.retired.get_mut(at) {
+                        retired.failures = retired.failures.saturating_add(1);
+                        let wait = backoff::delay(error.kind, retired.failures, false, jitter.chance());
+                        retired.revoke_at = Some(after(now, wait));
                     }
                 }
-                Ok(()) => drop(self.draining.swap_remove(at)),
+                Ok(()) => drop(self.retired.swap_remove(at)),
                 Err(error) => {
                     // It ends by itself; that the store lets us not revoke is the operator's choice.
                     debug!(provider = self.name, kind = error.kind.as_str(), %error, "replaced lease cannot be revoked");
-                    drop(self.draining.swap_remove(at));
+                    drop(self.retired.swap_remove(at));
                 }
             }
         }
@@ -220,18 +214,19 @@ impl Lane {
             return;
         };
         match &mut self.login {
-            None => self.login = Some(Login::new(session, now, jitter)),
+            None => self.login = Some(LoginState::new(session, now, jitter)),
             Some(login) if login.token == session.token => login.update(&session, now, jitter),
             Some(login) => {
-                *login = Login::new(session, now, jitter);
+                *login = LoginState::new(session, now, jitter);
                 if leases_outlive {
                     return;
                 }
                 self.logins += 1;
                 let logins = self.logins;
-                let hangs_on_another =
-                    |slot: &&mut Slot| slot.life().is_some_and(|life| life.lease.is_some() && life.login != logins);
-                self.slots.values_mut().filter(hangs_on_another).for_each(|slot| slot.replace_now(now));
+                let hangs_on_another = |state: &&mut RequestState| {
+                    state.validity().is_some_and(|validity| validity.lease.is_some() && validity.login != logins)
+                };
+                self.states.values_mut().filter(hangs_on_another).for_each(|state| state.replace_now(now));
             }
         }
     }
@@ -239,21 +234,22 @@ impl Lane {
     /// A store that answers one request again will answer the others, however long each of them was to wait.
     fn wake_stalled(&mut self, now: Instant, jitter: &mut Jitter) {
         let soon = after(now, STALLED_WAKE.mul_f64(jitter.chance()));
-        for slot in self.slots.values_mut().filter(|slot| slot.failure == Some(ErrorKind::Unavailable)) {
-            slot.due = slot.due.min(soon);
+        for state in self.states.values_mut().filter(|state| state.failure == Some(ErrorKind::Unavailable)) {
+            state.due = state.due.min(soon);
         }
     }
 
     /// A store that is down is asked as seldom as for what has failed longest: each request at its own pace would be many
     /// times that. What ends is looked after all the same.
     fn gather_stalled(&mut self) {
-        let is_stalled = |slot: &&mut Slot| slot.failure == Some(ErrorKind::Unavailable) && slot.life().is_none();
-        let latest = self.slots.values_mut().filter(is_stalled).map(|slot| (slot.due, slot.failures)).max();
+        let is_stalled =
+            |state: &&mut RequestState| state.failure == Some(ErrorKind::Unavailable) && state.validity().is_none();
+        let latest = self.states.values_mut().filter(is_stalled).map(|state| (state.due, state.failures)).max();
         let Some((due, failures)) = latest else { return };
-        for slot in self.slots.values_mut().filter(is_stalled) {
-            (slot.due, slot.failures) = (due, slot.failures.max(failures));
+        for state in self.states.values_mut().filter(is_stalled) {
+            (state.due, state.failures) = (due, state.failures.max(failures));
         }
-        if failures > 1 && self.slots.values().all(|slot| slot.life().is_none()) {
+        if failures > 1 && self.states.values().all(|state| state.validity().is_none()) {
             self.down.get_or_insert(0);
         }
     }
@@ -265,7 +261,7 @@ impl Lane {
         }
     }
 
-    fn report(&mut self, now: Instant, failures: &[Failure]) {
+    fn report(&mut self, now: Instant, failures: &[SourceFailure]) {
         let Some(first) = failures.first() else {
             if !self.is_failing() {
                 self.silences.recovered();
@@ -288,22 +284,22 @@ impl Lane {
 }
 
 /// What an answer changed.
-struct Taken {
+struct AnswerChange {
     changed: bool,
     uncounted: bool,
-    replaced: Option<Held>,
+    replaced: Option<CachedAnswer>,
 }
 
-/// Puts a good answer into the slot.
+/// Puts a good answer into the state.
 fn take(
-    slot: &mut Slot,
+    state: &mut RequestState,
     request: &Request,
     result: ReadResult,
     started: Instant,
     login: u64,
     fingerprints: &Fingerprints,
-) -> Result<Taken, ProviderError> {
-    let nothing = Taken { changed: false, uncounted: false, replaced: None };
+) -> Result<AnswerChange, ProviderError> {
+    let nothing = AnswerChange { changed: false, uncounted: false, replaced: None };
     let answer = match result {
         // It is kept for every generation that is remembered.
         Ok(Reading::Fresh(answer)) if answer.version.as_ref().is_some_and(|Version(name)| name.len() > MAX_VERSION) => {
@@ -314,7 +310,7 @@ fn take(
             return Err(ProviderError::new(ErrorKind::Invalid, message));
         }
         Ok(Reading::Fresh(answer)) => answer,
-        Ok(Reading::NotModified) if slot.held.is_some() => return Ok(nothing),
+        Ok(Reading::NotModified) if state.cached.is_some() => return Ok(nothing),
         Ok(Reading::NotModified) => {
             return Err(ProviderError::new(
                 ErrorKind::Unavailable,
@@ -322,52 +318,55 @@ fn take(
             ));
         }
         // Once it was there, "not found" is no reason to take it away: the last good answer stays.
-        Err(error) if error.kind == ErrorKind::NotFound && slot.demand == Demand::Optional && slot.held.is_none() => {
-            let changed = !std::mem::replace(&mut slot.absent, true);
-            return Ok(Taken { changed, ..nothing });
+        Err(error)
+            if error.kind == ErrorKind::NotFound && state.demand == Demand::Optional && state.cached.is_none() =>
+        {
+            let changed = !std::mem::replace(&mut state.absent, true);
+            return Ok(AnswerChange { changed, ..nothing });
         }
         Err(error) => return Err(error),
     };
-    let had_entries = match (&slot.held, &slot.seen) {
-        (Some(held), _) => has_entries(&held.tree),
-        (None, seen) => seen.as_ref().is_some_and(|seen| seen.had_entries),
+    let had_entries = match (&state.cached, &state.digest) {
+        (Some(cached), _) => cached.tree.has_entries(),
+        (None, digest) => digest.as_ref().is_some_and(|digest| digest.had_entries),
     };
     if had_entries && answer.tree.is_empty() {
         let problem = "the secret is suddenly empty; what it was stays, until it has entries again";
         return Err(ProviderError::new(ErrorKind::Unavailable, problem));
     }
-    let same = match (&slot.held, &slot.seen) {
-        (Some(held), _) => *held.tree == answer.tree,
-        (None, Some(seen)) => fingerprints.of(request, &answer.tree) == seen.fingerprint,
+    let same = match (&state.cached, &state.digest) {
+        (Some(cached), _) => *cached.tree == answer.tree,
+        (None, Some(digest)) => fingerprints.of(request, &answer.tree) == digest.fingerprint,
         (None, None) => false,
     };
-    let held = Held::new(answer, started, login);
-    let (same_version, was_held) = match &slot.held {
-        Some(old) => (old.version == held.version, true),
+    let cached = CachedAnswer::new(answer, started, login);
+    let (same_version, was_held) = match &state.cached {
+        Some(old) => (old.version == cached.version, true),
         None => (true, false),
     };
-    if was_held && same_version && held.version.is_some() && !same {
-        slot.untrusted = true;
+    if was_held && same_version && cached.version.is_some() && !same {
+        state.untrusted = true;
     }
-    slot.absent = false;
-    slot.seen = None;
+    state.absent = false;
+    state.digest = None;
     // The same values under another lease: revoking the first might end them.
-    let replaced = slot.held.replace(held).filter(|_| !same);
-    let counted = matches!(slot.origin(), Origin::Version(_));
-    Ok(Taken { changed: !was_held || !same || !same_version, uncounted: !same && !counted, replaced })
+    let replaced = state.cached.replace(cached).filter(|_| !same);
+    let counted = matches!(state.origin(), Origin::Version(_));
+    Ok(AnswerChange { changed: !was_held || !same || !same_version, uncounted: !same && !counted, replaced })
 }
 
-pub(in crate::source) fn has_entries(tree: &SecretTree) -> bool {
-    matches!(tree, SecretTree::Map(_) | SecretTree::List(_)) && !tree.is_empty()
-}
+// === impl CachedAnswer ===
 
-// === impl Held ===
-
-impl Held {
+impl CachedAnswer {
     /// What is left to do about a replaced answer. One that no application can have seen need not wait.
-    fn into_drain(self, now: Instant) -> Option<Drain> {
-        let life = self.life?;
-        let lease = life.lease?;
-        Some(Drain { lease: lease.id, ends: life.ends, revoke_at: (!life.delivered).then_some(now), failures: 0 })
+    fn into_retired(self, now: Instant) -> Option<RetiredLease> {
+        let validity = self.validity?;
+        let lease = validity.lease?;
+        Some(RetiredLease {
+            lease: lease.id,
+            ends: validity.ends,
+            revoke_at: (!validity.delivered).then_some(now),
+            failures: 0,
+        })
     }
 }

@@ -13,7 +13,7 @@ use std::fmt;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::mutate::MIRROR;
+use super::pod::MIRROR;
 use crate::annotations::asks_for_variables;
 use crate::contract::PREFIX;
 use crate::steps;
@@ -26,18 +26,18 @@ pub const MAX_NODES: usize = 50_000;
 
 /// A pod, as far as injection looks at it; `None` if that is more than [`MAX_NODES`].
 #[derive(Debug, Default)]
-pub struct RelevantPod(pub Option<Value>);
+pub(super) struct PodView(pub Option<Value>);
 
 /// A place, and how many values were kept before.
 #[derive(Clone, Copy)]
 struct Seed<'a> {
-    place: Place,
+    place: PodPlace,
     nodes: &'a Cell<usize>,
 }
 
 /// Where in a pod a value stands.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum PodPlace {
     Pod,
     Metadata,
     /// Those of others may be large: what was applied last, for one.
@@ -72,7 +72,7 @@ enum Commands {
     PassedOver,
 }
 
-impl Place {
+impl PodPlace {
     /// The place of a field; `None` if it is passed over. Of containers and volumes that are known to be others', little
     /// is looked at.
     fn field(self, name: &str, is_others: bool) -> Option<Self> {
@@ -153,10 +153,10 @@ impl Place {
     }
 }
 
-impl<'de> Deserialize<'de> for RelevantPod {
+impl<'de> Deserialize<'de> for PodView {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let nodes = Cell::new(0);
-        let pod = Seed { place: Place::Pod, nodes: &nodes }.deserialize(deserializer)?;
+        let pod = Seed { place: PodPlace::Pod, nodes: &nodes }.deserialize(deserializer)?;
         steps::spend(nodes.get());
         Ok(Self((nodes.get() <= MAX_NODES).then_some(pod)))
     }
@@ -180,7 +180,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         self.nodes.set(self.nodes.get() + 1);
-        if matches!(self.place, Place::Presence) || self.is_full() {
+        if matches!(self.place, PodPlace::Presence) || self.is_full() {
             return IgnoredAny::deserialize(deserializer).map(|_| Value::Null);
         }
         deserializer.deserialize_any(self)
@@ -244,8 +244,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
             };
             let place = match place {
                 // API servers write the annotations first, so that it is known by now what they ask for.
-                Place::Spec(_) if values.get("metadata").is_some_and(|metadata| !asks_for_commands(metadata)) => {
-                    Place::Spec(Commands::PassedOver)
+                PodPlace::Spec(_) if values.get("metadata").is_some_and(|metadata| !asks_for_commands(metadata)) => {
+                    PodPlace::Spec(Commands::PassedOver)
                 }
                 place => place,
             };
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
 
     fn seen(text: &str) -> Value {
-        serde_json::from_str::<RelevantPod>(text).unwrap().0.unwrap()
+        serde_json::from_str::<PodView>(text).unwrap().0.unwrap()
     }
 
     #[test]
@@ -375,21 +375,21 @@ mod tests {
             ("initContainers", r#"{"name":"hushpod","madeUp":{"a":{"b":[null]}}}"#, 6),
         ] {
             let most = (MAX_NODES - around) / nodes;
-            let read = |count| serde_json::from_str::<RelevantPod>(&pod(list, item, count)).unwrap().0;
+            let read = |count| serde_json::from_str::<PodView>(&pod(list, item, count)).unwrap().0;
             assert!(read(most).is_some_and(|pod| pod["spec"][list].as_array().unwrap().len() == most), "{list} {item}");
             assert_eq!(read(most + 1), None, "{list} {item}");
         }
         let passed_over = pod("tolerations", "0", 2 * MAX_NODES);
         assert!(seen(&passed_over)["spec"].as_object().unwrap().is_empty());
-        assert!(serde_json::from_str::<RelevantPod>(&pod("volumes", "tru", 2)).is_err());
+        assert!(serde_json::from_str::<PodView>(&pod("volumes", "tru", 2)).is_err());
         let late = pod("volumes", "0", 2 * MAX_NODES).replace("0]", "tru]");
-        assert!(serde_json::from_str::<RelevantPod>(&late).is_err(), "what is not kept is read all the same");
+        assert!(serde_json::from_str::<PodView>(&late).is_err(), "what is not kept is read all the same");
     }
 
     #[test]
     fn what_is_no_json_is_refused_wherever_it_stands() {
         for text in [r#"{"status": [1,]}"#, r#"{"spec": {"containers": [{"name": "a", "env": tru}]}}"#] {
-            assert!(serde_json::from_str::<RelevantPod>(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<PodView>(text).is_err(), "{text}");
         }
         for text in
             ["null", "1", "-1", "0.5", "true", "\"a\"", "[]", "{\"spec\": null}", "{\"spec\": {\"containers\": 7}}"]

@@ -6,11 +6,11 @@ use crate::bundle::FileMode;
 use crate::options::{Notify, Options};
 
 /// Uid and gid of the image's own user; containers that agree on nothing run as it.
-pub const IMAGE_USER: i64 = 65532;
+pub(super) const IMAGE_USER: i64 = 65532;
 
 /// The agent's identity in the kernel, and the files' permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Access {
+pub(super) struct Permissions {
     /// `runAsUser` of the agent; `None` leaves it to the image, or to the range that OpenShift assigns.
     pub user: Option<i64>,
     /// `runAsGroup` of the agent.
@@ -19,9 +19,9 @@ pub struct Access {
     pub file_mode: FileMode,
 }
 
-// === impl Access ===
+// === impl Permissions ===
 
-impl Access {
+impl Permissions {
     /// Decides for a pod's `spec`, of whose containers `selected` get the mount.
     ///
     /// One agreed non-root uid: the agent runs as it, and only it can read. Else `fsGroup`: its group can. Else everyone
@@ -29,7 +29,7 @@ impl Access {
     ///
     /// # Errors
     /// One sentence, if a signal could not be delivered.
-    pub fn decide(spec: &Value, selected: &[&Value], options: &Options) -> Result<Self, String> {
+    pub(super) fn decide(spec: &Value, selected: &[&Value], options: &Options) -> Result<Self, String> {
         let pod = spec.get("securityContext");
         let agreed_user = agreed(pod, selected, "runAsUser").filter(|uid| *uid != 0);
         let agreed_group = agreed(pod, selected, "runAsGroup").filter(|gid| *gid != 0);
@@ -105,7 +105,7 @@ mod tests {
         ] {
             let spec = json!({"securityContext": pod});
             let selected: Vec<_> = containers.iter().collect();
-            let access = Access::decide(&spec, &selected, &Options::default()).unwrap();
+            let access = Permissions::decide(&spec, &selected, &Options::default()).unwrap();
             assert_eq!((access.user, access.group, access.file_mode.to_string().as_str()), expected, "{name}");
         }
     }
@@ -121,7 +121,7 @@ mod tests {
             (json!({"hostPID": true}), Some(1000), Some("other pods")),
         ] {
             let container = json!({"securityContext": {"runAsUser": uid}});
-            let outcome = Access::decide(&spec, &[&container], &options);
+            let outcome = Permissions::decide(&spec, &[&container], &options);
             match part {
                 None => assert_eq!(outcome.unwrap().user, uid),
                 Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{outcome:?}"),

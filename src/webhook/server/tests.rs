@@ -14,10 +14,11 @@ use tower::ServiceExt;
 use super::*;
 use crate::process::telemetry::queue::QUEUED;
 use crate::serve::WORKERS;
+use crate::serve::metrics::Registry;
 use crate::serve::tests::{Client, HOST, HandClock};
 
 /// Says what it got; panics when told to.
-fn review() -> Review {
+fn review() -> Reviewer {
     Arc::new(|request| {
         assert_ne!(request, b"panic");
         let outcome = if request == b"bad" { Outcome::Denied } else { Outcome::Injected };
@@ -37,16 +38,16 @@ async fn answers_by_request() {
     let router = router(review(), Metrics::new(registry.clone()));
     let json = Some("application/json");
     let cases = [
-        ("POST", PATH, json, "good", 200),
-        ("POST", PATH, Some("application/json; charset=utf-8"), "good", 200),
-        ("POST", PATH, Some("Application/JSON"), "bad", 200),
-        ("POST", PATH, Some("application/jsonx"), "good", 415),
-        ("POST", PATH, Some("text/plain"), "good", 415),
-        ("POST", PATH, None, "good", 415),
-        ("GET", PATH, json, "", 405),
+        ("POST", MUTATE_PATH, json, "good", 200),
+        ("POST", MUTATE_PATH, Some("application/json; charset=utf-8"), "good", 200),
+        ("POST", MUTATE_PATH, Some("Application/JSON"), "bad", 200),
+        ("POST", MUTATE_PATH, Some("application/jsonx"), "good", 415),
+        ("POST", MUTATE_PATH, Some("text/plain"), "good", 415),
+        ("POST", MUTATE_PATH, None, "good", 415),
+        ("GET", MUTATE_PATH, json, "", 405),
         ("POST", "/", json, "good", 404),
-        ("POST", PATH, json, "panic", 500),
-        ("POST", PATH, json, "good", 200),
+        ("POST", MUTATE_PATH, json, "panic", 500),
+        ("POST", MUTATE_PATH, json, "good", 200),
     ];
     for (method, path, content_type, body, expected) in cases {
         let mut request = Request::builder().method(method).uri(path);
@@ -75,7 +76,7 @@ async fn a_pod_and_its_old_state_fit() {
     let router = router(review(), Metrics::new(Registry::default()));
     let body = "x".repeat(2_900_000);
     let request =
-        Request::post(PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
+        Request::post(MUTATE_PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
     assert_eq!(send(&router, request).await, (200, body));
 }
 
@@ -129,7 +130,7 @@ async fn start(mounted: &MountedSecret) -> Running {
     start_with(mounted, review()).await
 }
 
-async fn start_with(mounted: &MountedSecret, review: Review) -> Running {
+async fn start_with(mounted: &MountedSecret, review: Reviewer) -> Running {
     let (listen, admin, shutdown) = (free_address().await, free_address().await, CancellationToken::new());
     let settings = WebhookSettings {
         listen,
@@ -254,11 +255,11 @@ async fn what_cannot_start_says_why() {
 }
 
 /// A review that waits, for requests longer than [`SMALL`], until it is told to go on.
-fn waiting_review() -> (Review, std::sync::mpsc::Sender<()>, tokio::sync::mpsc::UnboundedReceiver<()>) {
+fn waiting_review() -> (Reviewer, std::sync::mpsc::Sender<()>, tokio::sync::mpsc::UnboundedReceiver<()>) {
     let (go_on, told) = std::sync::mpsc::channel();
     let (begun, has_begun) = tokio::sync::mpsc::unbounded_channel();
     let told = std::sync::Mutex::new(told);
-    let review: Review = Arc::new(move |request| {
+    let review: Reviewer = Arc::new(move |request| {
         if request.len() > SMALL {
             begun.send(()).unwrap();
             told.lock().unwrap().recv().unwrap();
@@ -274,7 +275,7 @@ async fn large_requests_hold_up_each_other_alone() {
     let router = router(review, Metrics::new(Registry::default()));
     let ask = |length: usize| {
         let request =
-            Request::post(PATH).header("content-type", "application/json").body(Body::from(vec![b'x'; length]));
+            Request::post(MUTATE_PATH).header("content-type", "application/json").body(Body::from(vec![b'x'; length]));
         let router = router.clone();
         async move { send(&router, request.unwrap()).await.0 }
     };
@@ -296,7 +297,7 @@ async fn probes_are_answered_while_every_thread_decides() {
     let root = mounted.renew();
     let (go_on, told) = std::sync::mpsc::channel::<()>();
     let told = std::sync::Mutex::new(told);
-    let review: Review = Arc::new(move |request| {
+    let review: Reviewer = Arc::new(move |request| {
         told.lock().unwrap().recv().unwrap();
         Answer { body: request.to_vec(), outcome: Outcome::Injected }
     });
@@ -318,7 +319,7 @@ async fn probes_are_answered_while_every_thread_decides() {
     });
     let client = Client { address: running.listen, root, host: HOST };
     let mut sender = client.http1().await.unwrap();
-    let request = Request::post(PATH).header("content-type", "application/json").body(Body::from("x")).unwrap();
+    let request = Request::post(MUTATE_PATH).header("content-type", "application/json").body(Body::from("x")).unwrap();
     assert_eq!(sender.send_request(request).await.unwrap().status(), StatusCode::OK);
     for answer in asking.join().unwrap() {
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -337,6 +338,6 @@ fn all_that_can_be_asked_for_at_once_fits_into_the_limit() {
     ];
     let total: usize = sum.iter().map(|(_, bytes)| bytes).sum();
     assert!(total <= 100 << 20, "{} KiB: {sum:#?}", total >> 10);
-    let values = include_str!("../../charts/hushpod/values.yaml");
+    let values = include_str!("../../../charts/hushpod/values.yaml");
     assert!(values.contains("limits: {memory: 128Mi}"));
 }

@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::mutate::{Refusal, name_of};
 use super::patch::{Patched, Step, below};
+use super::pod::name_of;
+use super::refusal::Refusal;
 use crate::annotations::ENV_VARIABLE;
 use crate::contract::{PREFIX, TERMINATION_LOG, VOLUME_PREFIX};
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::containers::is_ours;
-use super::mounts::Selection;
-use super::mutate::{LISTS, Refusal, containers, name_of};
 use super::patch::{Patched, at};
+use super::pod::{LISTS, containers, is_ours, name_of};
+use super::refusal::Refusal;
+use super::selection::Selection;
 use crate::annotations::{self, CONTAINERS, ENV_VARIABLE, MODE, ON_CHANGE};
 use crate::bundle::Bundle;
 use crate::contract::{
@@ -26,7 +26,7 @@ const WRITTEN: usize = 16;
 
 /// What is the same for all containers of a pod.
 #[derive(Debug)]
-pub struct Wrapper<'a> {
+pub(super) struct EnvWrapper<'a> {
     options: &'a Options,
     /// Variables that are annotated one by one.
     names: BTreeSet<&'a str>,
@@ -44,14 +44,19 @@ enum Present {
     Inside,
 }
 
-// === impl Wrapper ===
+// === impl EnvWrapper ===
 
-impl<'a> Wrapper<'a> {
+impl<'a> EnvWrapper<'a> {
     /// `None` if the pod asks for no variables.
     ///
     /// # Errors
     /// [`Refusal`], if the pod cannot have what it asks for.
-    pub fn of(spec: &Value, bundle: &'a Bundle, options: &'a Options, mode: Mode) -> Result<Option<Self>, Refusal> {
+    pub(super) fn of(
+        spec: &Value,
+        bundle: &'a Bundle,
+        options: &'a Options,
+        mode: Mode,
+    ) -> Result<Option<Self>, Refusal> {
         if options.environment.is_empty() {
             return Ok(None);
         }
@@ -72,7 +77,7 @@ impl<'a> Wrapper<'a> {
     ///
     /// # Errors
     /// [`Refusal`] names the container, and what it lacks.
-    pub fn converge(&self, patched: &mut Patched, selection: &Selection) -> Result<(), Refusal> {
+    pub(super) fn converge(&self, patched: &mut Patched, selection: &Selection) -> Result<(), Refusal> {
         for list in LISTS {
             let spec = patched.object().get("spec").unwrap_or(&Value::Null);
             let mut commands = Vec::new();

@@ -1,0 +1,41 @@
+//! Who asks, and the operator's templates that are filled in for it.
+
+use serde::{Deserialize, Serialize};
+
+use super::shape;
+
+/// Who asks, and what templates are filled with: the pod's namespace and service account.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Identity {
+    /// Kubernetes namespace.
+    pub namespace: String,
+    /// Service account in that namespace.
+    pub service_account: String,
+}
+
+pub(super) fn asks_for(template: &str, other: &str) -> String {
+    let asked = shape::shown(other).map_or_else(|| "another name".to_owned(), |other| format!("{other:?}"));
+    format!("{template:?} asks for {asked}: known are namespace and service_account")
+}
+
+/// Fills `{{namespace}}` and `{{service_account}}` in.
+///
+/// # Errors
+/// One sentence, if another name stands between the braces.
+pub fn expand(template: &str, identity: &Identity) -> Result<String, String> {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, tail) = after.split_once("}}").ok_or_else(|| format!("{template:?} has a {{{{ without its }}}}"))?;
+        text.push_str(before);
+        text.push_str(match name.trim() {
+            "namespace" => &identity.namespace,
+            "service_account" => &identity.service_account,
+            other => return Err(asks_for(template, other)),
+        });
+        rest = tail;
+    }
+    text.push_str(rest);
+    Ok(text)
+}

@@ -1,0 +1,31 @@
+//! Why a pod is denied.
+
+use crate::annotations::AnnotationError;
+use crate::plan::PlanError;
+use crate::steps::OverBudget;
+
+/// Why a pod is denied, in one sentence for its author.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// An annotation cannot be understood.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// The bundle cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The pod itself stands in the way.
+    #[error("{0}")]
+    Pod(String),
+}
+
+impl From<OverBudget> for Refusal {
+    fn from(spent: OverBudget) -> Self {
+        Self::Pod(spent.to_string())
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(problem: String) -> Self {
+        Self::Pod(problem)
+    }
+}

@@ -1,0 +1,235 @@
+//! The webhook's server: HTTP in front of a pure decision, TLS that it manages itself or reads from a directory.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::post;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::answer::{Answer, Outcome, Reviewer};
+use super::certificate::CertificateError;
+use super::cluster::{self, ClusterError};
+use super::registration::{RenewalClock, SelfManaged};
+use crate::contract::MUTATE_PATH;
+use crate::process::watch::{Watch, WatchError};
+use crate::serve::readiness::{Guard, Readiness};
+use crate::serve::tls::{self, Served, TlsError};
+use crate::serve::{Drain, Limits, ServeError, Server, admin};
+
+pub use super::certificate::{Issued, Names, issue};
+pub use super::metrics::Metrics;
+pub use super::reload::Reloading;
+
+/// How long requests in flight have when the drain's delay is over: longer than any `timeoutSeconds` of ours.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How the webhook runs.
+#[derive(Debug, Clone)]
+pub struct WebhookSettings {
+    /// Where kube-apiserver calls.
+    pub listen: SocketAddr,
+    /// Where kubelet and Prometheus call.
+    pub admin: SocketAddr,
+    /// A directory with `tls.crt` and `tls.key`; `None` makes own certificates.
+    pub tls_dir: Option<PathBuf>,
+    /// Whom own certificates are for.
+    pub names: Names,
+    /// The `MutatingWebhookConfiguration` that has to trust them.
+    pub configuration: String,
+    /// How to reach the API server from elsewhere; `None` in the cluster.
+    pub kubeconfig: Option<PathBuf>,
+    /// How long to go on serving after SIGTERM while not ready: at least [`WebhookSettings::LEAST_DRAIN_DELAY`].
+    pub drain_delay: Duration,
+}
+
+/// Why the webhook ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    /// A port is not to be had.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The directory of `--tls-dir` cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+    /// No certificate of our own.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Kubernetes(#[from] ClusterError),
+    /// A part that should run for ever did not.
+    #[error("a part of the webhook failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+struct Admission {
+    review: Reviewer,
+    metrics: Metrics,
+    large: Arc<Semaphore>,
+}
+
+/// Bytes of a request that is decided where it is; larger ones are decided one after the other, on a thread of their own,
+/// so that they hold up each other alone.
+const SMALL: usize = 32 * 1024;
+
+/// Bytes that the review of a small request may take beside it. Worst are objects of one field: seven bytes on the wire
+/// become a node of a B-tree, of 640.
+pub const SMALL_REVIEW: usize = 4 << 20;
+/// Bytes that the review of any request may take beside it: 25,000 such objects, and a copy of each text.
+pub const LARGE_REVIEW: usize = 22 << 20;
+/// Large requests that are decided at once.
+pub const LARGE_REVIEWS: usize = 1;
+
+/// `POST /mutate`. Oversize bodies are refused by the server's limit ([`crate::serve::Limits::body`]).
+pub fn router(review: Reviewer, metrics: Metrics) -> Router {
+    Router::new().route(MUTATE_PATH, post(mutate)).layer(DefaultBodyLimit::disable()).with_state(Arc::new(Admission {
+        review,
+        metrics,
+        large: Arc::new(Semaphore::new(LARGE_REVIEWS)),
+    }))
+}
+
+async fn mutate(
+    State(admission): State<Arc<Admission>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response<Body> {
+    if !is_json(&headers) {
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "send application/json\n").into_response();
+    }
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return rejection.into_response(),
+    };
+    if body.len() <= SMALL {
+        return admission.answer(&body);
+    }
+    // Never closed, so there always is one in time.
+    let permit = Arc::clone(&admission.large).acquire_owned().await;
+    let decided = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        admission.answer(&body)
+    });
+    decided.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = |value: &HeaderValue| {
+        let value = value.to_str().ok()?;
+        Some(value.split(';').next()?.trim().eq_ignore_ascii_case("application/json"))
+    };
+    headers.get(header::CONTENT_TYPE).and_then(essence).unwrap_or(false)
+}
+
+/// Runs the webhook until `shutdown` is cancelled and the drain is over.
+///
+/// `readiness` may be blocked by the caller too, until there is a configuration to decide by.
+pub async fn run(
+    settings: WebhookSettings,
+    review: Reviewer,
+    metrics: Metrics,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), WebhookError> {
+    let WebhookSettings { listen, admin, tls_dir, names, configuration, kubeconfig, drain_delay } = settings;
+    let certificate = Served::default();
+    metrics.show_expiry(certificate.clone());
+    let drain = Drain { delay: drain_delay.max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
+    let server = Server::bind(listen)?.with_tls(tls::server_config(&certificate)?).with_drain(drain);
+    let admin = Server::bind(admin)?.with_limits(Limits::ADMIN);
+    info!(address = %server.address(), admin = %admin.address(), "webhook listens");
+
+    let mut tasks = JoinSet::new();
+    if let Some(directory) = tls_dir {
+        let watch = Watch::directory(&directory)?;
+        let waiting = readiness.block("certificate in the TLS directory");
+        tasks.spawn(async move { Ok(follow(&directory, watch, certificate, waiting).await) });
+    } else {
+        let client = cluster::client(kubeconfig.as_deref()).await?;
+        let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), RenewalClock::default());
+        tasks.spawn(async move { Ok(own.run(client).await?) });
+    }
+
+    // kubelet must be able to ask until the end, and whatever is being decided.
+    let all_served = CancellationToken::new();
+    let probes = admin::router(readiness.clone(), metrics.registry().clone());
+    let admin_over = admin.run_apart("admin", probes, all_served.clone())?;
+    let leave = CancellationToken::new();
+    let begin_drain = async {
+        shutdown.cancelled().await;
+        readiness.begin_drain();
+        leave.cancel();
+    };
+    tokio::select! {
+        ((), ()) = async { tokio::join!(begin_drain, server.run(router(review, metrics), leave.clone())) } => {}
+        Some(ended) = tasks.join_next() => match ended? { Ok(never) => match never {}, Err(error) => return Err(error) },
+    }
+    all_served.cancel();
+    // It has said all that it had to say, or is gone.
+    let _ = admin_over.await;
+    Ok(())
+}
+
+/// Serves what the directory holds, now and whenever it changes. What cannot be used is logged, and the last good
+/// certificate stays.
+async fn follow(directory: &Path, mut watch: Watch, served: Served, waiting: Guard) -> Infallible {
+    let mut waiting = Some(waiting);
+    let mut last = None;
+    loop {
+        match tls::load(directory).await {
+            Ok(credentials) if last.as_ref() == Some(&credentials) => {}
+            Ok(credentials) => {
+                info!(directory = %directory.display(), ?credentials, "serving the certificate of the directory");
+                served.publish(credentials.clone());
+                last = Some(credentials);
+                waiting = None;
+            }
+            Err(error) if waiting.is_some() => warn!(%error, "no certificate to serve yet"),
+            Err(error) => warn!(%error, "cannot serve the new certificate, keeping the last one"),
+        }
+        watch.changed().await;
+    }
+}
+
+// === impl WebhookSettings ===
+
+impl WebhookSettings {
+    /// Until every node has heard that this replica is not ready, requests still come.
+    pub const LEAST_DRAIN_DELAY: Duration = Duration::from_secs(5);
+}
+
+// === impl Admission ===
+
+impl Admission {
+    fn answer(&self, request: &[u8]) -> Response<Body> {
+        let start = Instant::now();
+        // A panic is a fault of ours: the API server denies the pod (fail closed), all other requests go on.
+        let answer = catch_unwind(AssertUnwindSafe(|| (self.review)(request)));
+        let outcome = answer.as_ref().map_or(Outcome::Error, |answer| answer.outcome);
+        self.metrics.count(outcome, start.elapsed());
+        let Ok(Answer { body, .. }) = answer else {
+            error!("the review of a request panicked");
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

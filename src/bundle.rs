@@ -95,6 +95,8 @@ pub enum Format {
     Dotenv,
     /// Java properties.
     Properties,
+    /// One variable as kubelet reads it (`fileKeyRef`): the webhook writes it into plans, and nobody else may.
+    Kubelet,
 }
 
 /// A transformation of one value's text into bytes.
@@ -150,6 +152,12 @@ impl VolumePath {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The last component.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
     }
 
     /// `.`: the volume's own directory.

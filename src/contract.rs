@@ -85,6 +85,8 @@ pub const COUNTER: char = '~';
 pub const RUNNING: &str = "..running";
 /// Directory with one file for each variable that is annotated by itself: bytes stay as they are.
 pub const ENV_DIR: &str = ".hushpod-env";
+/// The same variables as kubelet reads them, for containers that are not started through our program.
+pub const KUBELET_ENV_DIR: &str = ".hushpod-kubelet-env";
 
 // --- The command line of `hushpod-agent exec`, which the webhook writes ---
 

@@ -14,7 +14,7 @@ use tracing::warn;
 use super::RenderedFile;
 use super::render::{RenderError, Rendered, render_beside};
 use super::volume::{AtomicVolume, VolumeError, Written};
-use crate::bundle::VolumePath;
+use crate::bundle::{Format, VolumePath};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::PlannedItem;
 use crate::report::Report;
@@ -23,6 +23,10 @@ use crate::source::{Origin, PinError, Source};
 /// Pauses between attempts to write or to pin.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// How long kubelet may take to read the first variables: it opens a file for each, and tries again every 10 s where the
+/// gate held the container back. What it reads meanwhile must be of one generation.
+const KUBELET_READS: Duration = Duration::from_secs(30);
 
 /// Where the files of a delivery go.
 pub trait Volume: Send {
@@ -81,6 +85,8 @@ pub struct Delivery<V> {
     newest: Option<(Generation, Progress)>,
     position: Position,
     retry: Retry,
+    /// Until when the first files stay: kubelet reads them one by one.
+    settled_at: Option<Instant>,
     /// Why the files could not be written the last time.
     unwritable: Option<String>,
 }
@@ -167,6 +173,7 @@ impl<V: Volume> Delivery<V> {
             newest: None,
             position: Position::Newest,
             retry: Retry { at: None, pause: FIRST_PAUSE },
+            settled_at: None,
             unwritable: None,
         }
     }
@@ -268,7 +275,7 @@ impl<V: Volume> Delivery<V> {
         progress: Progress,
         changed: &mut Changed,
     ) -> Result<Progress, DeliverError<V::Error>> {
-        if progress != Progress::Due || self.retry.at.is_some() {
+        if progress != Progress::Due || self.retry.at.is_some() || self.is_being_read() {
             return Ok(progress);
         }
         let id = &newest.id;
@@ -328,7 +335,19 @@ impl<V: Volume> Delivery<V> {
             WriteOutcome::Swapped => ("delivered", "new files are in place"),
         };
         self.report.info(event, sentence);
+        if outcome == WriteOutcome::Opened && self.items.iter().any(|item| item.format == Format::Kubelet) {
+            self.settled_at = Some(Instant::now() + KUBELET_READS);
+        }
         Ok((outcome == WriteOutcome::Swapped).then(|| id.clone()))
+    }
+
+    /// Whether kubelet may be reading the first files; if so, they are looked at again afterwards.
+    fn is_being_read(&mut self) -> bool {
+        self.settled_at = self.settled_at.filter(|end| *end > Instant::now());
+        if self.settled_at.is_some() {
+            self.retry.at = self.settled_at;
+        }
+        self.settled_at.is_some()
     }
 
     fn in_place(&mut self, id: &GenerationId) {
@@ -403,6 +422,9 @@ impl<V: Volume> Delivery<V> {
     ) -> Result<Option<GenerationId>, PinRefusal> {
         if self.volume.current().as_ref() == Some(id) {
             return Ok(None);
+        }
+        if self.is_being_read() {
+            return Err(PinRefusal::Later("kubelet reads the first variables".to_owned()));
         }
         if self.volume.holds(id) && can_return_to(id, source) && self.roll_back(id).await? {
             return Ok(Some(id.clone()));

@@ -135,3 +135,29 @@ async fn what_is_not_known_is_refused_and_the_earlier_pin_stays() {
     world.rotate("3").await;
     assert_eq!(world.shown(), ["x1", "x3", "x3"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn first_variables_stay_until_kubelet_has_read_them() {
+    let mut world = World::new();
+    let variable = |item: &PlannedItem| PlannedItem {
+        target: crate::bundle::Target::File("v/A".parse().unwrap()),
+        from: crate::plan::PlannedFrom::One(crate::plan::Take::try_from("a:x#k".to_owned()).unwrap()),
+        format: Format::Kubelet,
+        ..item.clone()
+    };
+    let delivery = &mut world.deliveries[1];
+    delivery.items.push(variable(&delivery.items[0]));
+    let (first, _) = world.rotate("1").await;
+    let start = Instant::now();
+    let (second, changed) = world.rotate("2").await;
+    assert_eq!(delivered(&changed), [true, false, true]);
+    assert_eq!(world.shown(), ["x2", "x1", "x2"]);
+    assert_eq!(world.deliveries[1].wait().await, Due::Retry);
+    assert!(start.elapsed() >= KUBELET_READS);
+    world.deliveries[1].retry(&mut world.source, &world.shutdown).await;
+    assert_eq!(world.catch_up().await[1].swapped, Some(second));
+    assert_eq!(fs::read_to_string(world.dirs[1].path().join("v/A")).unwrap(), "A='x2'\n");
+    // Later ones are as quick as elsewhere, the way back too.
+    world.pin(1, Some(&first)).await;
+    assert_eq!(world.shown(), ["x2", "x1", "x2"]);
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::buffer::Buffer;
+use crate::env_vars::check_value;
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name};
 
@@ -234,6 +235,39 @@ fn dotenv_line(out: &mut Buffer, key: &str, tree: &SecretTree) -> Result<(), For
         }
         out.push(piece);
     }
+    out.push(b"'\n");
+    Ok(())
+}
+
+/// One `NAME='value'` as kubelet reads it from 1.35 on (`ParseEnv` in `pkg/kubelet/util/env`): what stands between the
+/// quotes is the value, and nothing can be escaped. Until 1.37 an empty value is taken for a missing one.
+pub(super) fn kubelet(out: &mut Buffer, name: &str, value: &SecretValue) -> Result<(), Sentence> {
+    /// `bufio.Scanner` reads no longer lines; the name stands in the first.
+    const MAX_LINE: usize = 64 * 1024 - 1024;
+    const INSTEAD: &str = "give the container a command, or deliver it as a file";
+    let refuse = |why: &str| Err(format!("{why}: {INSTEAD}").into());
+    let bytes = value.expose();
+    if let Err(problem) = check_value(name, bytes) {
+        return Err(problem.of("as a variable").into());
+    }
+    if bytes.is_empty() {
+        return refuse("is empty, which kubelet takes for missing");
+    }
+    if std::str::from_utf8(bytes).is_err() {
+        return refuse("is binary, which kubelet passes on to no container");
+    }
+    if bytes.contains(&b'\'') {
+        return refuse("has a single quote, which kubelet's files of variables cannot hold");
+    }
+    if bytes.windows(2).any(|two| two == b"\r\n") {
+        return refuse("has a carriage return before a newline, which kubelet leaves out");
+    }
+    if bytes.split(|&byte| byte == b'\n').any(|line| line.len() > MAX_LINE) {
+        return refuse("has a line of more than 63 KiB, which kubelet does not read");
+    }
+    out.push_str(name);
+    out.push(b"='");
+    out.push(bytes);
     out.push(b"'\n");
     Ok(())
 }

@@ -779,3 +779,27 @@ fn p3_a_bad_key_of_a_directory_is_left_out_at_first_and_keeps_all_later() {
         assert!(none.starts_with("dir d: none of its keys makes a file: key ") && none.contains(part), "{none}");
     }
 }
+
+#[test]
+fn a_variable_for_kubelet_is_what_its_reader_reads_or_refused() {
+    let rendered = |value: &str| {
+        let fields = json!({"file": "v/NAME", "from": "x#k", "format": "kubelet"});
+        render_one(&fields, &[("x", tree(&json!({"k": value})))]).map(|files| files[0].1.clone())
+    };
+    let long = "x".repeat(63 * 1024);
+    for value in ["a", "a b", "a\nb", "\"$HOME\\", " # not a comment", "\n", "a\r", "ä", &long] {
+        assert_eq!(rendered(value).unwrap(), format!("NAME='{value}'\n").as_bytes(), "{value:?}");
+    }
+    for (value, part) in [
+        ("", "is empty"),
+        ("canary's", "a single quote"),
+        ("canary\r\n", "a carriage return"),
+        ("canary\0", "NUL"),
+        (&*"canary".repeat(11_000), "a line of more than 63 KiB"),
+        (&*"canary\n".repeat(20_000), "over the kernel's limit"),
+    ] {
+        let problem = rendered(value).unwrap_err();
+        assert!(problem.starts_with("file v/NAME: NAME ") && problem.contains(part), "{problem}");
+        assert!(problem.contains("deliver it as a file") && !problem.contains("canary"), "{problem}");
+    }
+}

@@ -42,6 +42,8 @@ pub struct Config {
     pub native_sidecars: bool,
     /// Whether the cluster's runtimes mount images as volumes, and execute from them.
     pub image_volumes: bool,
+    /// Whether every kubelet reads variables out of files as 1.35 does, and may.
+    pub kubelet_env: bool,
     /// Provider of references that name none.
     pub default_provider: Option<String>,
     /// Stores by name.
@@ -102,6 +104,8 @@ struct RawConfig {
     native_sidecars: bool,
     #[serde(default)]
     image_volumes: bool,
+    #[serde(default)]
+    kubelet_env: bool,
     default_provider: Option<String>,
     #[serde(default)]
     providers: BTreeMap<String, Value>,
@@ -192,6 +196,7 @@ impl Config {
             image_pull_secrets,
             native_sidecars,
             image_volumes,
+            kubelet_env,
             default_provider,
             providers,
             defaults,
@@ -227,6 +232,7 @@ impl Config {
             image_pull_secrets,
             native_sidecars,
             image_volumes,
+            kubelet_env,
             default_provider,
             providers,
             defaults,

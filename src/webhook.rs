@@ -9,6 +9,7 @@ mod certificate;
 mod cluster;
 mod containers;
 mod env_wrapper;
+mod kubelet_env;
 mod metrics;
 mod mounts;
 mod mutate;

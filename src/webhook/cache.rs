@@ -8,6 +8,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::containers::{Blueprint, Injected};
+use super::kubelet_env;
 use super::permissions::Permissions;
 use super::pod_volumes::{self, VolumeRead};
 use super::refusal::Refusal;
@@ -39,6 +40,8 @@ pub(super) struct CacheKey {
     pub standing: Standing,
     /// Which of them get the files.
     pub containers: Vec<String>,
+    /// Whether kubelet reads variables for some of them.
+    pub is_for_kubelet: bool,
 }
 
 /// What is added.
@@ -67,7 +70,9 @@ struct Bytes;
 impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
     fn new(asked: &CacheKey, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
-        let CacheKey { identity, mode, access, standing, containers, .. } = asked;
+        let CacheKey { identity, mode, access, standing, containers, is_for_kubelet, .. } = asked;
+        let with_variables = is_for_kubelet.then(|| kubelet_env::with_variables(bundle)).transpose()?;
+        let bundle = with_variables.as_ref().unwrap_or(bundle);
         let (mut plan, warnings) = Plan::build_with_warnings(identity.clone(), bundle, options, config)?;
         plan.containers.clone_from(containers);
         let plan_json = plan.to_json()?;
@@ -152,6 +157,7 @@ mod tests {
                 access,
                 standing: Standing::default(),
                 containers: Vec::new(),
+                is_for_kubelet: false,
             };
             remembered.prepare(asked, &bundle, &options, &config).unwrap()
         };

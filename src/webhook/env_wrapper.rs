@@ -1,18 +1,19 @@
 //! Environment variables: the selected containers' commands are put behind `hushpod-agent exec`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::kubelet_env;
 use super::patch::{Patched, at};
 use super::pod::{LISTS, containers, is_ours, name_of};
 use super::refusal::Refusal;
 use super::selection::Selection;
-use crate::annotations::{self, CONTAINERS, ENV_VARIABLE, MODE, ON_CHANGE};
+use crate::annotations::{self, CONTAINERS, ENV, ENV_VARIABLE, MODE, ON_CHANGE};
 use crate::bundle::Bundle;
 use crate::contract::{
-    DEFAULT_MOUNT_PATH, END_OF_OPTIONS, ENV_OPTION, EXEC_COMMAND, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION,
+    DEFAULT_MOUNT_PATH, END_OF_OPTIONS, ENV_DIR, ENV_OPTION, EXEC_COMMAND, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION,
     ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION, PREFIX, PROGRAM,
 };
 use crate::env_vars::check_name;
@@ -32,6 +33,8 @@ pub(super) struct EnvWrapper<'a> {
     names: BTreeSet<&'a str>,
     /// Seconds that the application is given to end.
     grace: u64,
+    /// Whether kubelet sets the variables of containers that say no command.
+    kubelet: bool,
 }
 
 /// What a container's command is now.
@@ -56,6 +59,7 @@ impl<'a> EnvWrapper<'a> {
         bundle: &'a Bundle,
         options: &'a Options,
         mode: Mode,
+        kubelet: bool,
     ) -> Result<Option<Self>, Refusal> {
         if options.environment.is_empty() {
             return Ok(None);
@@ -70,7 +74,48 @@ impl<'a> EnvWrapper<'a> {
         }
         let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_GRACE);
         let names = bundle.items.iter().filter_map(annotations::variable).collect();
-        Ok(Some(Self { options, names, grace }))
+        Ok(Some(Self { options, names, grace, kubelet }))
+    }
+
+    /// The variables that are annotated one by one.
+    pub(super) fn names(&self) -> &BTreeSet<&'a str> {
+        &self.names
+    }
+
+    /// The selected containers whose variables kubelet sets.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the container, and what kubelet cannot do for it.
+    pub(super) fn for_kubelet<'b>(&self, spec: &'b Value, selection: &Selection) -> Result<Vec<&'b str>, Refusal> {
+        let mut names = Vec::new();
+        for list in LISTS {
+            let meant = containers(spec, list).iter().filter(|container| is_meant(container, list, selection));
+            for container in meant.filter(|container| self.is_for_kubelet(container)) {
+                self.check_for_kubelet(name_of(container))?;
+                names.push(name_of(container));
+            }
+        }
+        Ok(names)
+    }
+
+    fn is_for_kubelet(&self, container: &Value) -> bool {
+        self.kubelet && matches!(present(container), Present::Plain(inner) if inner.is_empty())
+    }
+
+    fn check_for_kubelet(&self, container: &str) -> Result<(), Refusal> {
+        let refuse = |annotation: &str, problem: &str| {
+            Err(Refusal::Pod(format!(
+                "annotation {PREFIX}{annotation}: container {container:?} has no command, and {problem}, or add command \
+                 (the image's ENTRYPOINT, and args if there are none)"
+            )))
+        };
+        if self.options.environment.iter().any(|source| source.path.as_str() != ENV_DIR) {
+            return refuse(ENV, "kubelet sets only variables that are known by name: write env.<NAME> for each");
+        }
+        if self.options.on_change != OnChange::None {
+            return refuse(ON_CHANGE, "nothing of hushpod runs in it that could act: leave this annotation out");
+        }
+        Ok(())
     }
 
     /// Wraps every selected container once.
@@ -80,19 +125,44 @@ impl<'a> EnvWrapper<'a> {
     pub(super) fn converge(&self, patched: &mut Patched, selection: &Selection) -> Result<(), Refusal> {
         for list in LISTS {
             let spec = patched.object().get("spec").unwrap_or(&Value::Null);
-            let mut commands = Vec::new();
+            let (mut commands, mut variables) = (Vec::new(), Vec::new());
             for (index, container) in containers(spec, list).iter().enumerate() {
-                // Init containers run other programs, if nobody says otherwise.
-                let is_meant = selection.takes(name_of(container)) && (selection.is_asked() || list == "containers");
-                if is_meant && !is_ours(container) {
+                if !is_meant(container, list, selection) {
+                    continue;
+                }
+                if self.is_for_kubelet(container) {
+                    variables.push((index, self.missing(container)?));
+                } else {
                     commands.extend(self.command(container, selection)?.map(|command| (index, command)));
                 }
             }
             for (index, command) in commands {
                 patched.set(&at!["spec", list, index, "command"], json!(command));
             }
+            for (index, missing) in variables {
+                let env = at!["spec", list, index, "env"];
+                for variable in missing {
+                    patched.insert(&env, patched.list(&env).len(), &variable, variable.clone());
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The variables that kubelet is yet to be told of.
+    fn missing(&self, container: &Value) -> Result<Vec<Value>, Refusal> {
+        let own: BTreeMap<&str, &Value> = env_of(container).map(|variable| (name_of(variable), variable)).collect();
+        steps::take(own.len() + self.names.len() * WRITTEN)?;
+        let mut missing = Vec::new();
+        for name in &self.names {
+            let wanted = kubelet_env::variable(name);
+            match own.get(name) {
+                None => missing.push(wanted),
+                Some(present) if **present == wanted => {}
+                Some(_) => return Err(set_twice(container, name)),
+            }
+        }
+        Ok(missing)
     }
 
     /// The command that a container must have; `None` if it is to be left alone.
@@ -109,11 +179,9 @@ impl<'a> EnvWrapper<'a> {
                  ENTRYPOINT, and args if there are none), or {way_out} {PREFIX}{CONTAINERS}"
             )));
         }
-        let own: Vec<_> = variables(container).collect();
+        let own: Vec<_> = env_of(container).map(name_of).collect();
         if let Some(twice) = own.iter().find(|variable| self.names.contains(*variable)) {
-            return Err(Refusal::Pod(format!(
-                "container {name:?} has {twice} in env, and {PREFIX}{ENV_VARIABLE}{twice} sets it too: take one of them away"
-            )));
+            return Err(set_twice(container, twice));
         }
         // Each container gets all of them: the one product of two lists that a tenant writes.
         steps::take(self.options.environment.len() * WRITTEN + own.len() + inner.len())?;
@@ -172,7 +240,20 @@ pub(super) fn is_wrapped(container: &Value) -> bool {
     !matches!(present(container), Present::Plain(_))
 }
 
-/// Names of a container's own variables.
-fn variables(container: &Value) -> impl Iterator<Item = &str> {
-    container.get("env").and_then(Value::as_array).into_iter().flatten().map(name_of)
+/// Init containers run other programs, if nobody says otherwise.
+fn is_meant(container: &Value, list: &str, selection: &Selection) -> bool {
+    let is_selected = selection.takes(name_of(container)) && (selection.is_asked() || list == "containers");
+    is_selected && !is_ours(container)
+}
+
+fn set_twice(container: &Value, variable: &str) -> Refusal {
+    let name = name_of(container);
+    Refusal::Pod(format!(
+        "container {name:?} has {variable} in env, and {PREFIX}{ENV_VARIABLE}{variable} sets it too: take one of them away"
+    ))
+}
+
+/// A container's own variables.
+fn env_of(container: &Value) -> impl Iterator<Item = &Value> {
+    container.get("env").and_then(Value::as_array).into_iter().flatten()
 }

@@ -14,10 +14,9 @@ use super::permissions::Permissions;
 use super::placement::{converge_volumes, place};
 use super::pod::{LISTS, MIRROR, containers, is_ours, name_of, plan_of, runs_agent, take_annotations};
 use super::refusal::Refusal;
-use super::replace::check_variables;
 use super::resources::Standing;
 use super::selection::Selection;
-use super::{mounts, pod_volumes};
+use super::{kubelet_env, mounts, pod_volumes};
 use crate::annotations::{self, METRICS_PORT, MODE, NOTIFY};
 use crate::config::{Config, Identity};
 use crate::contract::{PREFIX, VOLUME_PREFIX};
@@ -78,7 +77,6 @@ impl Injector {
         options.mode = Some(mode);
         let (ours, others): (Vec<_>, Vec<_>) =
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
-        others.iter().try_for_each(|container| check_variables(container))?;
         let earlier = ours.first().and_then(|container| plan_of(container));
         mounts::check_path(spec, &options, &mut warnings);
         let selection = Selection::of(spec, &options, earlier.as_ref(), config, &mut warnings)?;
@@ -89,7 +87,19 @@ impl Injector {
         if mode == Mode::Init && options.metrics_port.take().is_some() {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
-        let wrapper = EnvWrapper::of(spec, &bundle, &options, mode)?;
+        let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config.kubelet_env)?;
+        let for_kubelet = wrapper.as_ref().map(|wrapper| wrapper.for_kubelet(spec, &selection)).transpose()?;
+        let for_kubelet = for_kubelet.unwrap_or_default();
+        for container in &others {
+            let known = wrapper.as_ref().filter(|_| for_kubelet.contains(&name_of(container)));
+            kubelet_env::check_variables(container, known.map(EnvWrapper::names))?;
+        }
+        warnings.extend(for_kubelet.iter().map(|name| {
+            format!(
+                "container {name:?} has no command, so kubelet sets its variables, and the container runtime keeps their \
+                 values on the node's disk: add command to have them in its memory alone"
+            )
+        }));
         let standing = Standing::of(spec, others.iter().copied());
         standing.warn(&annotations, &mut warnings);
         check_host_network(spec, &others, &options, &mut warnings)?;
@@ -100,6 +110,7 @@ impl Injector {
             access,
             standing,
             containers: selection.names().map(str::to_owned).collect(),
+            is_for_kubelet: !for_kubelet.is_empty(),
         };
         let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
@@ -148,7 +159,7 @@ pub(super) fn check_ephemeral(pod: &Value) -> Result<(), Refusal> {
                 "ephemeral container {name:?} targets {target:?}, which is hushpod's own: {INSTEAD}"
             )));
         }
-        check_variables(container)?;
+        kubelet_env::check_variables(container, None)?;
     }
     Ok(())
 }

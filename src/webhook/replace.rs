@@ -44,25 +44,6 @@ pub(super) fn replace_volume(patched: &mut Patched, path: &[Step<'_>], ours: Val
     replace_fields(patched, path, &present, wanted, false);
 }
 
-/// Refuses a variable out of one of our volumes: kubelet reads the file without a mount that anybody could look at
-/// (`fileKeyRef`, KEP-3721, Kubernetes 1.34), and the gate does not hold it back.
-///
-/// # Errors
-/// [`Refusal`] names container and volume.
-pub(super) fn check_variables(container: &Value) -> Result<(), Refusal> {
-    let variables = container.get("env").and_then(Value::as_array).into_iter().flatten();
-    let mut volumes =
-        variables.filter_map(|variable| variable.get("valueFrom")?.get("fileKeyRef")?.get("volumeName")?.as_str());
-    match volumes.find(|volume| volume.starts_with(VOLUME_PREFIX)) {
-        Some(volume) => Err(Refusal::Pod(format!(
-            "container {:?} takes a variable from the volume {volume:?} by fileKeyRef, which is hushpod's own: write the \
-             annotation {PREFIX}{ENV_VARIABLE}<NAME> instead",
-            name_of(container)
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// Takes a field over, if there is one that may be.
 fn keep(wanted: &mut Map<String, Value>, present: &Map<String, Value>, field: &str, may: impl Fn(&Value) -> bool) {
     if let Some(value) = present.get(field).filter(|value| may(value)) {

@@ -58,6 +58,57 @@ fn the_command_is_wrapped_and_the_arguments_are_left_alone() {
 }
 
 #[test]
+fn kubelet_sets_variables_where_there_is_no_command() {
+    let config = format!("{CONFIG}kubeletEnv: true\n");
+    let variable = |name: &str| {
+        let path = format!("live/.hushpod-kubelet-env/{name}");
+        json!({"name": name, "valueFrom": {"fileKeyRef": {"volumeName": "hushpod-secrets", "path": path, "key": name}}})
+    };
+    let asking = annotated(pod(), &[("env.HF_TOKEN", "secret/data/hf#token"), ("env.DB", "secret/data/db#url")]);
+    let asking = with(asking, "/spec/containers/0/env", json!([{"name": "PORT", "value": "80"}]));
+    let decided = decide_with(&config, &review("CREATE", "", &asking));
+    let app = named(&decided.pod, "containers", "app");
+    assert_eq!(app["env"], json!([{"name": "PORT", "value": "80"}, variable("DB"), variable("HF_TOKEN")]));
+    assert_eq!(app["command"], Value::Null);
+    assert!(!has_mount(app, &bin_mount()));
+    assert!(decided.response["warnings"].to_string().contains("on the node's disk"), "{}", decided.response);
+    let plan = named(&decided.pod, "initContainers", "hushpod")["env"][0]["value"].as_str().unwrap();
+    for item in [r#"{"target":{"file":".hushpod-kubelet-env/DB"}"#, r#""format":"kubelet","mode":"0400""#] {
+        assert!(plan.contains(item), "{plan}");
+    }
+
+    // A second pass finds all of it there.
+    let again = decide_with(&config, &review("CREATE", "", &decided.pod));
+    assert_eq!(again.pod, decided.pod);
+
+    // A container with a command is wrapped beside it.
+    let both = with(asking.clone(), "/spec/containers/1", json!({"name": "worker", "image": "x", "command": ["/worker"]}));
+    let both = decide_with(&config, &review("CREATE", "", &both)).pod;
+    assert!(line(&both, "worker").starts_with(PROGRAM), "{}", line(&both, "worker"));
+    assert_eq!(named(&both, "containers", "worker")["env"], Value::Null);
+    assert_eq!(named(&both, "containers", "app")["env"].as_array().unwrap().len(), 3);
+
+    let env = |value: Value| with(asking.clone(), "/spec/containers/0/env", value);
+    let other = |path: &str| {
+        json!([{"name": "DB", "valueFrom": {"fileKeyRef": {"volumeName": "hushpod-secrets", "path": path, "key": "DB"}}}])
+    };
+    for (pod, parts) in [
+        (annotated(asking.clone(), &[("dir.d", "secret/data/d"), ("env", "d")]), &["hushpod.dev/env:", "env.<NAME>"][..]),
+        (annotated(asking.clone(), &[("on-change", "restart")]), &["hushpod.dev/on-change", "has no command"]),
+        (env(json!([{"name": "DB", "value": "x"}])), &["has DB in env", "hushpod.dev/env.DB"]),
+        (env(other("live/.hushpod-kubelet-env/HF_TOKEN")), &["fileKeyRef"]),
+        (env(other("live/db.json")), &["fileKeyRef"]),
+    ] {
+        let message = decide_with(&config, &review("CREATE", "", &pod)).response["status"]["message"].to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}: {parts:?}");
+    }
+    // Nobody but the selected may have them.
+    let early = json!([{"name": "early", "image": "x", "env": [variable("DB")]}]);
+    let message = decide_with(&config, &review("CREATE", "", &with(asking, "/spec/initContainers", early))).response;
+    assert!(message["status"]["message"].to_string().contains("fileKeyRef"), "{message}");
+}
+
+#[test]
 fn image_volumes_need_no_copy() {
     let config = format!("{CONFIG}imageVolumes: true\nimagePullPolicy: Always\n");
     let decided = decide_with(&config, &review("CREATE", "", &asking()));

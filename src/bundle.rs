@@ -392,7 +392,9 @@ impl Target {
 
 impl Ord for Spot {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.path().as_str().split('/').cmp(other.0.path().as_str().split('/'))
+        // As component by component: what ends a component is less than any byte of one.
+        let rank = |byte: u8| if byte == b'/' { 0 } else { u16::from(byte) + 1 };
+        self.0.path().as_str().bytes().map(rank).cmp(other.0.path().as_str().bytes().map(rank))
     }
 }
 

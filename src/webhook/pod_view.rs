@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::pod::MIRROR;
@@ -167,6 +168,18 @@ impl Seed<'_> {
         self.nodes.get() > MAX_NODES
     }
 
+    /// Variables that are of interest only where one comes out of a file: hardly any pod's do, and most text of a usual
+    /// pod is here.
+    fn variables<E: Error>(self, variables: &RawValue) -> Result<Value, E> {
+        let text = variables.get();
+        // An escape could spell the word otherwise.
+        if !text.contains("fileKeyRef") && !text.contains('\\') {
+            self.nodes.set(self.nodes.get() + 1);
+            return Ok(Value::Array(Vec::new()));
+        }
+        self.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(E::custom)
+    }
+
     /// What was read is not kept after all.
     fn forget(self) {
         if !self.is_full() {
@@ -249,7 +262,11 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 }
                 place => place,
             };
-            let value = fields.next_value_seed(Seed { place, ..self })?;
+            let seed = Seed { place, ..self };
+            let value = match place {
+                Place::Environment(Commands::PassedOver) => seed.variables(fields.next_value()?)?,
+                _ => fields.next_value_seed(seed)?,
+            };
             if place.is_nothing(&value) {
                 self.forget();
                 continue;

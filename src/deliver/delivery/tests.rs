@@ -141,7 +141,7 @@ async fn first_variables_stay_until_kubelet_has_read_them() {
     let mut world = World::new();
     let variable = |item: &PlannedItem| PlannedItem {
         target: crate::bundle::Target::File("v/A".parse().unwrap()),
-        from: crate::plan::PlannedFrom::One(crate::plan::Take::try_from("a:x#k".to_owned()).unwrap()),
+        from: crate::plan::PlannedFrom::One(crate::plan::PlannedReference::try_from("a:x#k".to_owned()).unwrap()),
         format: Format::Kubelet,
         ..item.clone()
     };

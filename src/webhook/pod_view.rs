@@ -264,7 +264,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             };
             let seed = Seed { place, ..self };
             let value = match place {
-                Place::Environment(Commands::PassedOver) => seed.variables(fields.next_value()?)?,
+                PodPlace::Environment(Commands::PassedOver) => seed.variables(fields.next_value()?)?,
                 _ => fields.next_value_seed(seed)?,
             };
             if place.is_nothing(&value) {

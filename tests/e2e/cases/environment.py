@@ -183,19 +183,22 @@ def environment_signal_needs_no_shared_process_namespace(t):
         wait(f"HUP {rotation}", 20, lambda: t.file("app", "/tmp/hups") == str(rotation))
 
 
+def succeeds(t, name):
+    def done():
+        status = t.api.get("Job", t.namespace, name, "batch/v1").get("status", {})
+        check(not status.get("failed"), f"the Job {name} failed")
+        return status.get("succeeded") == 1
+
+    wait(f"the Job {name} to succeed", 60, done)
+
+
 @test(each={"never": "Never", "on_failure": "OnFailure"})
 def environment_of_a_job(t, policy):
     """A Job has its variables and ends, whatever its restart policy."""
     t.open()
     reference = t.secret(HF_TOKEN=canary())
     t.create(job(pod("job", asking(reference), "[ -n \"$HF_TOKEN\" ]", restartPolicy=policy)))
-
-    def done():
-        status = t.api.get("Job", t.namespace, "job", "batch/v1").get("status", {})
-        check(not status.get("failed"), "the Job failed")
-        return status.get("succeeded") == 1
-
-    wait("the Job to succeed", 60, done)
+    succeeds(t, "job")
 
 
 @test()
@@ -276,6 +279,51 @@ def environment_from_an_image_volume(t):
         wait("kubelet to count the restart", 20, lambda: statuses(t.pod("restart"))["app"]["restartCount"] == 1)
         wait("the signal", 20, lambda: t.file("signal", "/tmp/hups") == "1")
     equal(delivered(), copy, "how the program comes without image volumes again")
+
+
+def bare(name, keys, script, **more):
+    """A container that says no command: the image's own would be before the arguments, if it had one."""
+    thing = pod(name, keys, script, **more)
+    app = thing["spec"]["containers"][0]
+    app["args"] = app.pop("command")
+    return thing
+
+
+@test(when=ALONE)
+def environment_by_kubelet_needs_no_command(t):
+    """`kubeletEnv: true`: a container without command has its variables, exactly, behind the gate, in every mode and in
+    a Job; each start reads again; what kubelet could not read is refused with the variable's name."""
+    t.open()
+    token, lines = canary(), f"{canary()} \"$HOME\" #\n{canary()}\\"
+    reference = t.secret(HF_TOKEN=token, LINES=lines)
+    keys = {"env.HF_TOKEN": f"{reference}#HF_TOKEN", "env.LINES": f"{reference}#LINES", **FAST}
+    t.refused(bare("refused", keys, FOREVER), "has no command", "ENTRYPOINT")
+    # The first start is told from the second by a volume that outlives both.
+    once = f"{SHOW}; if mkdir /kept/started; then while ! [ -e /kept/end ]; do sleep 0.2; done; exit 1; fi; {FOREVER}"
+    with t.suite.product.configured(kubeletEnv=True):
+        wait("a pod to be admitted", 20, lambda: t.create(bare("first", keys, FOREVER), dry_run=True))
+        pods = [bare(mode.replace("+", "-"), {**keys, "mode": mode}, f"{SHOW}; {FOREVER}") for mode in MODES.values()]
+        twice = bare("twice", keys, once)
+        twice["spec"]["volumes"].append({"name": "kept", "emptyDir": {}})
+        twice["spec"]["containers"][0]["volumeMounts"].append({"name": "kept", "mountPath": "/kept"})
+        for thing in t.start(*pods, twice):
+            name = thing["metadata"]["name"]
+            found = t.sh(name, "tr '\\0' '\\1' </proc/1/environ").split("\1")
+            check({f"HF_TOKEN={token}", f"LINES={lines}"} <= set(found), f"{name} has not the values as they are")
+            equal(t.sh(name, "cat /proc/1/comm"), "sh", "PID 1")
+            equal(statuses(thing)["app"]["restartCount"], 0, "restarts")
+            check(token not in str(thing), "a value in the pod")
+        token = canary()
+        t.secret(HF_TOKEN=token, LINES=lines)
+        wait("the new value in the file", 60, lambda: token in t.sh("twice", "cat /secrets/.hushpod-env/HF_TOKEN"))
+        t.sh("twice", "touch /kept/end")
+        wait("the second start", 60, lambda: variable(t, "twice", "HF_TOKEN") == token)
+        t.create(job(bare("job", keys, f'[ "$HF_TOKEN" = {token} ]', restartPolicy="Never")))
+        succeeds(t, "job")
+        value = f"{canary()}'s"
+        t.create(bare("quote", {"env.QUOTED": t.secret(path="quote", QUOTED=value) + "#QUOTED"}, FOREVER))
+        message = t.terminated("quote", "hushpod", "QUOTED has a single quote")
+        check(value not in message, "a value in the termination message")
 
 
 @test(when=ALONE, long=True)

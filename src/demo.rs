@@ -17,9 +17,9 @@ mod report;
 mod stage;
 
 use crate::options::Mode;
+use crate::process::terminal;
 pub use claim::Claim;
 pub use error::DemoError;
-use crate::process::terminal;
 use pod::{Pod, Watcher};
 use report::{DemoReport, Style};
 use stage::{DemoStore, Stage, Webhook};

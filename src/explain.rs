@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use self::page::{Part, Section, Table, parse, slug};
-use crate::bundle::suggestion;
 use crate::contract::PREFIX;
 use crate::process::terminal::wrap;
+use crate::sentence::suggestion;
 
 mod page;
 

@@ -229,7 +229,8 @@ fn render_file(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Sent
         Format::Raw => return render_raw(item, parts),
         Format::Kubelet => {
             let name = item.target.path().name();
-            format::kubelet(&mut out, name, &render_raw(item, parts)?).map_err(|problem| problem.behind(&format!("{name} ")))?;
+            format::kubelet(&mut out, name, &render_raw(item, parts)?)
+                .map_err(|problem| problem.behind(&format!("{name} ")))?;
         }
         Format::Json => {
             format::json(&mut out, &parts.whole()?).map_err(Sentence::from)?;

@@ -86,13 +86,13 @@ impl<'a> EnvWrapper<'a> {
     ///
     /// # Errors
     /// [`Refusal`] names the container, and what kubelet cannot do for it.
-    pub(super) fn for_kubelet<'b>(&self, spec: &'b Value, selection: &Selection) -> Result<Vec<&'b str>, Refusal> {
-        let mut names = Vec::new();
+    pub(super) fn for_kubelet<'b>(&self, spec: &'b Value, selection: &Selection) -> Result<BTreeSet<&'b str>, Refusal> {
+        let mut names = BTreeSet::new();
         for list in LISTS {
             let meant = containers(spec, list).iter().filter(|container| is_meant(container, list, selection));
             for container in meant.filter(|container| self.is_for_kubelet(container)) {
                 self.check_for_kubelet(name_of(container))?;
-                names.push(name_of(container));
+                names.insert(name_of(container));
             }
         }
         Ok(names)

@@ -42,7 +42,7 @@ pub(super) fn variable(name: &str) -> Value {
 pub(super) fn check_variables(container: &Value, known: Option<&BTreeSet<&str>>) -> Result<(), Refusal> {
     let variables = container.get("env").and_then(Value::as_array).into_iter().flatten();
     for taken in variables {
-        let volume = taken.pointer("/valueFrom/fileKeyRef/volumeName").and_then(Value::as_str);
+        let volume = taken.get("valueFrom").and_then(|source| source.get("fileKeyRef")?.get("volumeName")?.as_str());
         let Some(volume) = volume.filter(|volume| volume.starts_with(VOLUME_PREFIX)) else { continue };
         let name = name_of(taken);
         if known.is_some_and(|known| known.contains(name)) && *taken == variable(name) {

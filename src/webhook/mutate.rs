@@ -88,18 +88,7 @@ impl Injector {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
         let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config.kubelet_env)?;
-        let for_kubelet = wrapper.as_ref().map(|wrapper| wrapper.for_kubelet(spec, &selection)).transpose()?;
-        let for_kubelet = for_kubelet.unwrap_or_default();
-        for container in &others {
-            let known = wrapper.as_ref().filter(|_| for_kubelet.contains(&name_of(container)));
-            kubelet_env::check_variables(container, known.map(EnvWrapper::names))?;
-        }
-        warnings.extend(for_kubelet.iter().map(|name| {
-            format!(
-                "container {name:?} has no command, so kubelet sets its variables, and the container runtime keeps their \
-                 values on the node's disk: add command to have them in its memory alone"
-            )
-        }));
+        let is_for_kubelet = check_environment(spec, &others, wrapper.as_ref(), &selection, &mut warnings)?;
         let standing = Standing::of(spec, others.iter().copied());
         standing.warn(&annotations, &mut warnings);
         check_host_network(spec, &others, &options, &mut warnings)?;
@@ -110,7 +99,7 @@ impl Injector {
             access,
             standing,
             containers: selection.names().map(str::to_owned).collect(),
-            is_for_kubelet: !for_kubelet.is_empty(),
+            is_for_kubelet,
         };
         let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
@@ -132,6 +121,31 @@ impl Injector {
         steps::check()?;
         Ok(Mutation { patch: patched.into_patch(), warnings })
     }
+}
+
+/// Checks what containers take out of our volumes by themselves. Says whether kubelet sets variables for some of them.
+fn check_environment(
+    spec: &Value,
+    others: &[&Value],
+    wrapper: Option<&EnvWrapper<'_>>,
+    selection: &Selection,
+    warnings: &mut Vec<String>,
+) -> Result<bool, Refusal> {
+    let for_kubelet = match wrapper {
+        Some(wrapper) => wrapper.for_kubelet(spec, selection)?,
+        None => BTreeSet::new(),
+    };
+    for container in others {
+        let known = wrapper.filter(|_| for_kubelet.contains(name_of(container)));
+        kubelet_env::check_variables(container, known.map(EnvWrapper::names))?;
+    }
+    warnings.extend(for_kubelet.iter().map(|name| {
+        format!(
+            "container {name:?} has no command, so kubelet sets its variables, and the container runtime keeps their \
+             values on the node's disk: add command to have them in its memory alone"
+        )
+    }));
+    Ok(!for_kubelet.is_empty())
 }
 
 /// A subresource that adds ephemeral containers: they may not mount our volumes, where they would see what only the

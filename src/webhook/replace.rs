@@ -4,10 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::patch::{Patched, Step, below};
-use super::pod::name_of;
-use super::refusal::Refusal;
-use crate::annotations::ENV_VARIABLE;
-use crate::contract::{PREFIX, TERMINATION_LOG, VOLUME_PREFIX};
+use crate::contract::TERMINATION_LOG;
 
 /// Resources that a webhook or a `LimitRange` may have changed. Others are devices, and claims are, too.
 const RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];

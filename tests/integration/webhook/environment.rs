@@ -82,18 +82,20 @@ fn kubelet_sets_variables_where_there_is_no_command() {
     assert_eq!(again.pod, decided.pod);
 
     // A container with a command is wrapped beside it.
-    let both = with(asking.clone(), "/spec/containers/1", json!({"name": "worker", "image": "x", "command": ["/worker"]}));
+    let both =
+        with(asking.clone(), "/spec/containers/1", json!({"name": "worker", "image": "x", "command": ["/worker"]}));
     let both = decide_with(&config, &review("CREATE", "", &both)).pod;
     assert!(line(&both, "worker").starts_with(PROGRAM), "{}", line(&both, "worker"));
     assert_eq!(named(&both, "containers", "worker")["env"], Value::Null);
     assert_eq!(named(&both, "containers", "app")["env"].as_array().unwrap().len(), 3);
 
     let env = |value: Value| with(asking.clone(), "/spec/containers/0/env", value);
-    let other = |path: &str| {
-        json!([{"name": "DB", "valueFrom": {"fileKeyRef": {"volumeName": "hushpod-secrets", "path": path, "key": "DB"}}}])
-    };
+    let other = |path: &str| json!([{"name": "DB", "valueFrom": {"fileKeyRef": {"volumeName": "hushpod-secrets", "path": path, "key": "DB"}}}]);
     for (pod, parts) in [
-        (annotated(asking.clone(), &[("dir.d", "secret/data/d"), ("env", "d")]), &["hushpod.dev/env:", "env.<NAME>"][..]),
+        (
+            annotated(asking.clone(), &[("dir.d", "secret/data/d"), ("env", "d")]),
+            &["hushpod.dev/env:", "env.<NAME>"][..],
+        ),
         (annotated(asking.clone(), &[("on-change", "restart")]), &["hushpod.dev/on-change", "has no command"]),
         (env(json!([{"name": "DB", "value": "x"}])), &["has DB in env", "hushpod.dev/env.DB"]),
         (env(other("live/.hushpod-kubelet-env/HF_TOKEN")), &["fileKeyRef"]),

@@ -17,6 +17,7 @@ use super::claim::pointer;
 use super::error::DemoError;
 use super::exchange::exchange;
 use crate::config::Config;
+use crate::contract::MUTATE_PATH;
 use crate::serve::metrics::Registry;
 use crate::serve::{Server, tls};
 use crate::webhook::review::Injector;
@@ -199,7 +200,7 @@ impl Webhook {
         let stream = TcpStream::connect(self.address).await.map_err(DemoError::io("connect to the webhook"))?;
         let connector = TlsConnector::from(Arc::new(config));
         let stream = connector.connect(name, stream).await.map_err(DemoError::io("TLS to the webhook"))?;
-        exchange(stream, &self.host, "/mutate", Some(body)).await
+        exchange(stream, &self.host, MUTATE_PATH, Some(body)).await
     }
 
     pub(super) async fn stop(self) {

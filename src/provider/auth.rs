@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use zeroize::Zeroizing;
 
-use super::{ErrorKind, Login, ProviderError};
+use super::interface::{ErrorKind, Login, ProviderError};
 use crate::secret::SecretValue;
 
 pub mod oauth;

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use self::keys::{KeySource, Keys};
 use self::read::Problem;
-use super::{Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings};
+use super::interface::{
+    Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings,
+};
 use crate::contract::SOURCES_PATH;
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};

@@ -7,10 +7,10 @@ use std::future::{Future, ready};
 use std::time::Duration;
 
 use super::http::{Failure, Scope};
-use super::{
-    Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Reading, Session, Version, no_leases,
+use super::interface::{
+    Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Reading, Session, no_leases,
 };
-use crate::reference::Request;
+use crate::reference::{Request, Version};
 use crate::secret::SecretValue;
 
 mod token;

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::credentials::Issuer;
 use super::errors::{Asked, Refusal};
 use super::keys::Keys;
-use super::{AwsSettings, Method};
+use super::settings::{AwsSettings, Method};
 use crate::provider::http::{Call, Client, Failure, Limits, Reach, secret_header, to_json};
 use crate::provider::session::{Health, Outcome, Token};
 use crate::provider::{Known, Login, ProviderError, Reading};

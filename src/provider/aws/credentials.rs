@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::keys::Keys;
 use super::profile::{self, Profile};
-use super::{AwsSettings, Method, sts};
+use super::settings::{AwsSettings, Method};
+use super::sts;
 use crate::provider::http::{Call, Client, Failure, secret_header};
 use crate::provider::session::Token;
 use crate::provider::{ErrorKind, Login, auth};

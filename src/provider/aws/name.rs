@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::AwsSettings;
+use super::settings::{AwsSettings, is_account};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 /// The staging label that is read if nothing else is asked for.
@@ -23,11 +23,6 @@ struct Arn<'a> {
     account: &'a str,
     /// What follows `secret:` or `parameter`.
     resource: &'a str,
-}
-
-/// Whether this could be an account's number.
-pub(super) fn is_account(text: &str) -> bool {
-    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether a version is meant by its id, not by a staging label. Secrets Manager makes ids of this form (a UUID).

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use super::SsmSettings;
 use super::api::{Api, Outcomes, Service};
 use super::keys::Keys;
 use super::name::is_tree;
+use super::settings::SsmSettings;
 use crate::provider::http::{Failure, Reach};
 use crate::provider::session::{LoggedIn, Outcome, Store, Token};
 use crate::provider::{Answer, ErrorKind, Known, Login, ProviderError, Reading, Version};

@@ -6,11 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use super::AwsSettings;
 use super::api::{Api, Outcomes, Service};
 use super::errors::Refusal;
 use super::keys::Keys;
 use super::name::{CURRENT, is_version_id};
+use super::settings::AwsSettings;
 use crate::provider::http::{Failure, Reach};
 use crate::provider::session::{LoggedIn, Outcome, Store, Token};
 use crate::provider::{Answer, Known, Login, ProviderError, Reading, Version};

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 
-use super::is_version;
+use super::settings::is_version;
 use crate::provider::{Answer, Version};
 use crate::secret::{SecretTree, SecretValue};
 

@@ -6,10 +6,11 @@
 use hyper::header::WWW_AUTHENTICATE;
 use serde::Deserialize;
 
-use super::{AzureSettings, DEFAULT_SCOPE, Method};
+use super::settings::{AzureSettings, DEFAULT_SCOPE, Method};
+use crate::provider::Settings as _;
 use crate::provider::auth::oauth::is_error_code;
 use crate::provider::http::{Address, Failure, Response, Scope, frame};
-use crate::provider::{Settings as _, is_uuid};
+use crate::provider::names::is_uuid;
 
 /// Who asked whom, for messages.
 #[derive(Clone, Copy)]

@@ -4,11 +4,12 @@ use hyper::Method as HttpMethod;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::errors::{Asked, login_failure, metadata_failure};
-use super::{AzureSettings, Method, is_tenant};
+use super::settings::{AzureSettings, Method, is_tenant};
 use crate::provider::auth::oauth::parse_token;
 use crate::provider::http::{Address, Call, Failure, Reach};
+use crate::provider::names::is_uuid;
 use crate::provider::session::Token;
-use crate::provider::{Login, auth, is_uuid};
+use crate::provider::{Login, auth};
 use crate::secret::SecretValue;
 
 /// A machine's own metadata service; it answers none but the machine.

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyper::Method as HttpMethod;
 use hyper::header::AUTHORIZATION;
 
-use super::AzureSettings;
 use super::api_types::{Listed, Oddity, Page, SecretBundle, State};
 use super::errors::failure;
 use super::login::Issuer;
+use super::settings::AzureSettings;
 use crate::provider::http::{Call, Client, Failure, Reach, Response, bearer};
 use crate::provider::session::{LoggedIn, Outcome, Store, Token};
 use crate::provider::{Login, ProviderError, Reading, Settings as _, Version};

@@ -7,14 +7,15 @@
 
 use aws_lc_rs::digest;
 
+use self::form::{ENCRYPTED, METADATA, METADATA_PREFIX, Problem};
 use self::node::Typed;
 use self::value::DataKey;
 use super::keys::{Keys, Sealed};
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::document::{Fields, Node};
-use crate::secret::{DocumentError, SecretTree, SecretValue};
-use crate::sentence::{Sentence, store_name};
+use crate::secret::{SecretTree, SecretValue};
 
+mod form;
 mod node;
 mod value;
 
@@ -28,21 +29,8 @@ pub(super) enum Format {
     Binary,
 }
 
-/// What is wrong with a document. Never what stands there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    kind: ErrorKind,
-    text: Sentence,
-}
-
-/// Where a document keeps its metadata …
-const METADATA: &str = "sops";
-/// … and a dotenv file.
-const METADATA_PREFIX: &str = "sops_";
 /// Where [`Format::Binary`] keeps the value.
 const DATA: &str = "data";
-/// What every encrypted value begins with.
-const ENCRYPTED: &str = "ENC[AES256_GCM,";
 /// Metadata that SOPS always writes, and age's: a map without any of them is the document's own.
 const TELLTALES: [&str; 3] = ["mac", "lastmodified", "age"];
 /// Lists of keys that are of no use here.
@@ -185,34 +173,6 @@ fn walk(document: Fields, metadata: &Metadata, key: &DataKey) -> Result<SecretTr
     Err(Problem::new(
         "does not match its MAC: values were changed, added, removed or moved without sops, which may be an attack",
     ))
-}
-
-// === impl Problem ===
-
-impl Problem {
-    fn new(problem: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Invalid, text: problem.into().into() }
-    }
-
-    /// It may be half of a write, and is put right by the next one.
-    fn unreadable(problem: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Unavailable, text: problem.into().into() }
-    }
-
-    /// Says where in the document.
-    fn at(self, path: &str) -> Self {
-        let Self { kind, text } = self;
-        let place = store_name(path.trim_end_matches(':'));
-        let text = Sentence::hiding(format!("the value at {place} {}", &*text), format!("a value {}", text.public()));
-        Self { kind, text }
-    }
-}
-
-impl From<DocumentError> for Problem {
-    fn from(error: DocumentError) -> Self {
-        let problem = error.to_string();
-        if error.is_malformed() { Self::unreadable(problem) } else { Self::new(problem) }
-    }
 }
 
 // === impl Metadata ===

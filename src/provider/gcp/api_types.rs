@@ -8,7 +8,7 @@ use crc::{CRC_32_ISCSI, Crc, NoTable};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::is_number;
+use super::settings::is_number;
 use crate::provider::auth::oauth::Whole;
 use crate::provider::http::{Response, date};
 use crate::provider::session::{Renewal, Token};

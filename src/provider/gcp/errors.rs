@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::Method;
+use super::settings::Method;
 use crate::provider::auth::oauth::error_code;
 use crate::provider::http::{Address, Failure, Response, Scope, frame};
 

@@ -7,7 +7,7 @@ use super::adc::{self, Credentials, External, ServiceAccount, User};
 use super::api_types::parse_impersonation;
 use super::assertion::Assertion;
 use super::errors::{Asked, impersonation_failure, metadata_failure, token_failure};
-use super::{GcpSettings, Method};
+use super::settings::{GcpSettings, Method};
 use crate::provider::auth::oauth::{no_token, parse_token};
 use crate::provider::http::{Address, Call, Failure, Reach, bearer};
 use crate::provider::session::Token;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::api_types::{Access, Damage, VersionState};
 use super::errors::{failure, is_googles};
 use super::login::Issuer;
-use super::{GcpSettings, LATEST, is_number};
+use super::settings::{GcpSettings, LATEST, is_number};
 use crate::provider::http::{Call, Client, Failure, Reach, Response, bearer};
 use crate::provider::session::{LoggedIn, Outcome, Store, Token};
 use crate::provider::{Login, ProviderError, Reading, Settings as _, Version};

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
-use super::Address;
+use super::address::Address;
 
 /// TLS sessions kept for resumption: one store, one connection at a time.
 const TLS_SESSIONS: usize = 2;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Response, SendError};
+use super::client::{Response, SendError};
 use crate::provider::{ErrorKind, ProviderError};
 use crate::sentence::Sentence;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use hyper_util::client::proxy::matcher::Matcher;
 
-use super::address::split_endpoint;
-use super::{Address, Client, Limits};
+use super::address::{Address, split_endpoint};
+use super::client::{Client, Limits};
 use crate::provider::ProviderError;
 
 /// What is the same for all addresses that one store takes: its own, and those that give logins.

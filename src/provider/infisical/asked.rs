@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{InfisicalSettings, PlaceParam, is_name};
+use super::settings::{InfisicalSettings, PlaceParam, is_name};
 use crate::provider::Parameters;
 use crate::reference::{Key, Reference, Request, VERSION_PARAM};
 

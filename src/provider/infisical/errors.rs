@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::Method;
 use super::limits::reset;
+use super::settings::Method;
 use crate::provider::ErrorKind;
 use crate::provider::http::{Address, Failure, Response, Scope, frame};
 

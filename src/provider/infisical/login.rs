@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::api::Api;
 use super::errors::{foreign, login_failed, login_refused, throttled};
 use super::limits::Kind;
-use super::{InfisicalSettings, Method};
+use super::settings::{InfisicalSettings, Method};
 use crate::provider::http::{Call, Failure, Response};
 use crate::provider::session::{Renewal, Token};
 use crate::provider::{ErrorKind, Login, auth};

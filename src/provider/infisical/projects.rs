@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::InfisicalSettings;
 use super::api::Api;
 use super::errors::is_unknown_route;
 use super::limits::Kind;
+use super::settings::InfisicalSettings;
 use crate::provider::http::Failure;
-use crate::provider::is_uuid;
+use crate::provider::names::is_uuid;
 
 /// What is known of projects, by id and by slug. They keep both for life.
 #[derive(Debug)]

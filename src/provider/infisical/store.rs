@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::InfisicalSettings;
 use super::api::Api;
 use super::asked::{Asked, What};
 use super::events::Events;
@@ -13,6 +12,7 @@ use super::limits::Limits as RateLimits;
 use super::login::{Issuer, renew};
 use super::projects::Projects;
 use super::secrets::Secrets;
+use super::settings::InfisicalSettings;
 use crate::provider::http::{Failure, Reach};
 use crate::provider::session::{LoggedIn, Outcome, Renewal, Store, Token};
 use crate::provider::{Lease, Login, ProviderError, Reading, Settings as _, Version};

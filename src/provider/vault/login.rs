@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::api::Api;
 use super::api_types::number;
 use super::errors::{is_refusal, login_refused};
-use super::{Method, VaultAuth};
+use super::settings::{Method, VaultAuth};
 use crate::provider::http::{Call, Failure};
 use crate::provider::session::{Renewal, Token};
 use crate::provider::{Login, auth};

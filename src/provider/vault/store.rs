@@ -5,12 +5,12 @@ use std::time::Duration;
 use hyper::Method;
 use serde::Serialize;
 
-use super::VaultSettings;
 use super::api::Api;
 use super::api_types::{Envelope, former_version, number_of};
 use super::errors::NO_NAMESPACE;
 use super::kv::{Engines, look_up_mount};
 use super::login::{Issuer, is_alive, renew};
+use super::settings::VaultSettings;
 use crate::provider::http::{Failure, Reach, Response, Scope};
 use crate::provider::session::{LoggedIn, Outcome, Store, Token, Worth};
 use crate::provider::{Answer, Lease, Login, ProviderError, Reading, Settings as _, Version};

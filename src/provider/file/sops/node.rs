@@ -1,6 +1,6 @@
 //! A document as SOPS sees it: keys in the order in which they stand, scalars with their types. Both are in its MAC.
 
-use super::{METADATA, METADATA_PREFIX, Problem};
+use super::form::{METADATA, METADATA_PREFIX, Problem};
 use crate::secret::document::{Dialect, Fields, MAX_VALUES, Node};
 
 /// What a scalar in the open is for SOPS.

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::ENCRYPTED;
+use super::form::ENCRYPTED;
 use super::node::Typed;
 use crate::secret::{SecretTree, SecretValue};
 

@@ -15,8 +15,10 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
     ("..", &["bundle.rs", "annotations", "agent/controls.rs"], "what a name that is written may not begin with"),
     ("/secrets", &["provider/azure"], "a part of a vault's URL"),
     ("annotations", &["webhook", "demo/pod.rs"], "a field of Kubernetes' metadata"),
+    ("annotations", &["explain.rs"], "a page"),
+    ("exec", &["explain.rs"], "a page"),
     ("exec", &["options.rs"], "a kind of notification that does not exist"),
-    ("hushpod", &["cli.rs", "demo", "process", "provider", "webhook"], "the name of this project"),
+    ("hushpod", &["cli.rs", "demo", "explain.rs", "process", "provider", "webhook"], "the name of this project"),
 ];
 
 /// Words of the chart's own: objects that it names, and volumes of the webhook's pod.

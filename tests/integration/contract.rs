@@ -30,11 +30,6 @@ pub(crate) trait Subject: Sized + 'static {
     /// A fake of its own for each case.
     async fn fake() -> Self;
 
-    /// The real server, if the environment names one.
-    async fn real() -> Option<Self> {
-        None
-    }
-
     /// The fake's server; `None` for the real one.
     fn server(&self) -> Option<&FakeServer>;
 
@@ -89,21 +84,21 @@ pub(crate) trait Subject: Sized + 'static {
     async fn pin(&self, name: &str, nth: u32) -> Option<String>;
 }
 
-/// Runs the suite for each store.
+/// Runs the suite for each store, and once more on a real server where CI has one.
 macro_rules! contract {
-    ($($store:ident: $subject:ty),* $(,)?) => {
-        $(mod $store { $crate::contract::suite::cases!($subject); })*
+    ($($store:ident: $($server:ident)? <$subject:ty>),* $(,)?) => {
+        $(mod $store { $crate::contract::suite::cases!($($server)? $subject); })*
     };
 }
 
 contract! {
-    of_vault: crate::contract::vault::Shared,
-    of_aws: crate::contract::aws::Secrets,
-    of_ssm: crate::contract::aws::Parameters,
-    of_infisical: crate::contract::infisical::Shared,
-    of_azure: crate::contract::azure::Shared,
-    of_gcp: crate::contract::gcp::Shared,
-    of_example: crate::contract::example::Shared,
+    of_vault: real <crate::contract::vault::Shared>,
+    of_aws: real <crate::contract::aws::Secrets>,
+    of_ssm: real <crate::contract::aws::Parameters>,
+    of_infisical: <crate::contract::infisical::Shared>,
+    of_azure: <crate::contract::azure::Shared>,
+    of_gcp: <crate::contract::gcp::Shared>,
+    of_example: <crate::contract::example::Shared>,
 }
 
 /// Says which case a test runs that [`run_again`] started.

@@ -4,8 +4,27 @@ use super::*;
 
 /// One test per case, against the fake and against the real server.
 macro_rules! cases {
-    ($subject:ty) => {
-        $crate::contract::suite::cases!(@ $subject:
+    (fake $subject:ty: $($case:ident,)*) => {
+        mod fake {
+            $(#[tokio::test] async fn $case() {
+                use $crate::contract::Subject;
+                $crate::contract::suite::$case(&<$subject>::fake().await).await;
+            })*
+        }
+    };
+    (real $subject:ty: $($case:ident,)*) => {
+        mod real {
+            $(#[tokio::test] #[ignore = "wants a server: .ci/run contract starts it"] async fn $case() {
+                $crate::contract::suite::$case(&<$subject>::real().await).await;
+            })*
+        }
+    };
+    (real $subject:ty) => {
+        $crate::contract::suite::cases!($subject);
+        $crate::contract::suite::cases!(list $subject, real);
+    };
+    (list $subject:ty, $server:ident) => {
+        $crate::contract::suite::cases!($server $subject:
             values_are_exact,
             documents_are_exact,
             what_is_missing_says_so,
@@ -25,22 +44,8 @@ macro_rules! cases {
             nothing_is_pushed_unless_the_operator_wants_it,
         );
     };
-    (fake $subject:ty: $($case:ident,)*) => {
-        mod fake {
-            $(#[tokio::test] async fn $case() {
-                use $crate::contract::Subject;
-                $crate::contract::suite::$case(&<$subject>::fake().await).await;
-            })*
-        }
-    };
-    (@ $subject:ty: $($case:ident,)*) => {
-        $crate::contract::suite::cases!(fake $subject: $($case,)*);
-        mod real {
-            $(#[tokio::test] async fn $case() {
-                use $crate::contract::Subject;
-                if let Some(store) = <$subject>::real().await { $crate::contract::suite::$case(&store).await; }
-            })*
-        }
+    ($subject:ty) => {
+        $crate::contract::suite::cases!(list $subject, fake);
     };
 }
 pub(super) use cases;

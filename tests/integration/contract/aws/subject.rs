@@ -18,7 +18,17 @@ pub(crate) struct Secrets {
 /// Parameter Store, and a pod that may read half of it.
 pub(crate) struct Parameters(Secrets);
 
+impl Parameters {
+    pub(crate) async fn real() -> Self {
+        Self(Secrets::of(Store::real(), "/").await)
+    }
+}
+
 impl Secrets {
+    pub(crate) async fn real() -> Self {
+        Self::of(Store::real(), "").await
+    }
+
     async fn of(store: Store, root: &str) -> Self {
         let prefix = format!("{root}{}", store.name("suite"));
         let pod = store.pod(&format!("{prefix}/open-")).await;
@@ -47,10 +57,6 @@ impl Subject for Secrets {
 
     async fn fake() -> Self {
         Self::of(Store::fake().await, "").await
-    }
-
-    async fn real() -> Option<Self> {
-        Some(Self::of(Store::real()?, "").await)
     }
 
     fn server(&self) -> Option<&FakeServer> {
@@ -119,10 +125,6 @@ impl Subject for Parameters {
 
     async fn fake() -> Self {
         Self(Secrets::of(Store::fake().await, "/").await)
-    }
-
-    async fn real() -> Option<Self> {
-        Some(Self(Secrets::of(Store::real()?, "/").await))
     }
 
     fn server(&self) -> Option<&FakeServer> {

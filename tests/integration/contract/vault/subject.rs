@@ -12,6 +12,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    pub(crate) async fn real() -> Self {
+        Self::of(Store::real()).await
+    }
+
     async fn of(store: Store) -> Self {
         let kv = store.kv2().await;
         let pod = store
@@ -26,13 +30,6 @@ impl Subject for Shared {
 
     async fn fake() -> Self {
         Self::of(Store::fake().await).await
-    }
-
-    async fn real() -> Option<Self> {
-        match Store::real() {
-            Some(store) => Some(Self::of(store).await),
-            None => None,
-        }
     }
 
     fn server(&self) -> Option<&FakeServer> {

@@ -32,7 +32,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> super::Outcome {
     let Args { listen, admin_listen, tls_dir, answer } = args;
     let answer = fs::read(answer)?;
-    let review: Review = Arc::new(move |_| Answer { body: answer.clone(), outcome: Outcome::Injected });
+    let review: Reviewer = Arc::new(move |_| Answer { body: answer.clone(), outcome: Outcome::Injected });
     let settings = WebhookSettings {
         listen,
         admin: admin_listen,

@@ -104,11 +104,8 @@ fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), An
     for source in &mut options.environment {
         let item = items.get(source.path.as_str()).ok_or_else(|| {
             let known: Vec<_> = items.keys().copied().collect();
-            let problem = format!(
-                "{:?} is no file of this pod{}",
-                source.path.as_str(),
-                suggestion(source.path.as_str(), &known)
-            );
+            let problem =
+                format!("unknown file {:?}{}", source.path.as_str(), suggestion(source.path.as_str(), &known));
             AnnotationError::new(ENV, problem)
         })?;
         if matches!(item.format, Format::Json | Format::Yaml | Format::Properties) {
@@ -129,12 +126,12 @@ fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), An
         return key.map_or(Ok(()), |key| {
             Err(AnnotationError::new(
                 key,
-                format!("means nothing without {PREFIX}{ENV} or {PREFIX}{ENV_VARIABLE}<NAME>"),
+                format!("has no effect without {PREFIX}{ENV} or {PREFIX}{ENV_VARIABLE}<NAME>"),
             ))
         });
     }
     if options.on_change_jitter.is_some() && options.on_change == OnChange::None {
-        let problem = format!("means nothing without {PREFIX}{ON_CHANGE}: restart or signal:<SIGNAL>");
+        let problem = format!("has no effect without {PREFIX}{ON_CHANGE}: restart or signal:<SIGNAL>");
         return Err(AnnotationError::new(ON_CHANGE_JITTER, problem));
     }
     Ok(())

@@ -249,7 +249,9 @@ impl FromStr for FileMode {
         let digits = (3..=4).contains(&octal.len()) && octal.bytes().all(|b| b.is_ascii_digit());
         match u32::from_str_radix(octal, 8) {
             Ok(bits) if digits && bits <= 0o777 && bits & 0o400 != 0 => Ok(Self(bits)),
-            _ => Err(format!("{text:?} is no file mode: write octal digits that let the owner read, such as \"0440\"")),
+            _ => Err(format!(
+                "invalid file mode {text:?}: expected octal digits that let the owner read, such as \"0440\""
+            )),
         }
     }
 }
@@ -302,7 +304,7 @@ impl Bundle {
     pub fn from_yaml(text: &str) -> Result<Self, BundleError> {
         let value = parse_annotation(text).map_err(|problem| BundleError::new("", problem))?;
         let Value::Array(entries) = value else {
-            return Err(BundleError::new("", "is no list: write \"- {file: NAME, from: REFERENCE}\" lines"));
+            return Err(BundleError::new("", "is not a list: expected \"- {file: NAME, from: REFERENCE}\" lines"));
         };
         let mut bundle = Self::default();
         for (index, entry) in entries.into_iter().enumerate() {
@@ -434,7 +436,7 @@ impl Item {
 
     fn parse(place: &str, entry: Value) -> Result<Self, BundleError> {
         let Value::Object(fields) = entry else {
-            return Err(BundleError::new(place, "is no {file: NAME, from: REFERENCE}"));
+            return Err(BundleError::new(place, "is not an entry: expected {file: NAME, from: REFERENCE}"));
         };
         if let Some(unknown) = fields.keys().find(|key| !Self::FIELDS.contains(&key.as_str())) {
             return Err(BundleError::new(
@@ -515,7 +517,7 @@ impl ItemFields<'_> {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
             // YAML reads 0440 as the number 440 or 288, depending on its version: only a string is safe.
-            Some(_) => Err(self.error(field, "is no text: put it in quotes")),
+            Some(_) => Err(self.error(field, "is not text: put it in quotes")),
         }
     }
 
@@ -553,7 +555,7 @@ impl ItemFields<'_> {
     fn from(&self) -> Result<From, BundleError> {
         let reference = |place: &str, value: &Value| match value {
             Value::String(text) => parse_reference(text).map_err(|problem| self.error(place, problem)),
-            _ => Err(self.error(place, "is no reference: write \"[provider:]path[#key]\"")),
+            _ => Err(self.error(place, "is not a reference: expected \"[provider:]path[#key]\"")),
         };
         match self.fields.get("from") {
             Some(value @ Value::String(_)) => reference("from", value).map(From::One),

@@ -256,7 +256,7 @@ fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigEr
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) if name != crate::annotations::FILE_MODE => number.to_string(),
-            _ => return Err(ConfigError::new(place, "is no text: put it in quotes, as in an annotation")),
+            _ => return Err(ConfigError::new(place, "is not text: put it in quotes, as in an annotation")),
         };
         crate::annotations::set(&mut options, name, &text).map_err(|problem| ConfigError::new(place, problem))?;
     }
@@ -279,7 +279,7 @@ impl ProviderConfig {
         if !ProviderSettings::TYPES.contains(&kind) {
             return Err(error(
                 ".type",
-                format!("{kind:?} is no provider type{}", suggestion(kind, &ProviderSettings::TYPES)),
+                format!("unknown provider type {kind:?}{}", suggestion(kind, &ProviderSettings::TYPES)),
             ));
         }
         let common: Map<_, _> = RawProvider::FIELDS
@@ -350,7 +350,7 @@ impl ProviderConfig {
 #[must_use]
 pub fn no_provider(name: &str, providers: &BTreeMap<String, ProviderConfig>) -> String {
     let known: Vec<_> = providers.keys().map(String::as_str).collect();
-    format!("there is no provider {name:?}{}", suggestion(name, &known))
+    format!("unknown provider {name:?}{}", suggestion(name, &known))
 }
 
 /// The sentence about a name between braces that is none of ours.
@@ -438,15 +438,15 @@ runtimeClasses: [runc]
             (
                 "type: file, path: /srv/secrets",
                 "type: file, path: 5",
-                &[".providers.files.path: is no text: put it in quotes"],
+                &[".providers.files.path: is not text: put it in quotes"],
             ),
             (
                 "type: file, path: /srv/secrets",
                 "type: aws, region: x, account: 123456789012",
-                &[".providers.files.account: is no text: put it in quotes"],
+                &[".providers.files.account: is not text: put it in quotes"],
             ),
             ("image: registry/hushpod:0.1.0", "", &[".image: is missing"]),
-            ("runtimeClasses: [runc]", "runtimeClasses: runc", &[".runtimeClasses: is no list"]),
+            ("runtimeClasses: [runc]", "runtimeClasses: runc", &[".runtimeClasses: is not a list"]),
             ("runtimeClasses: [runc]", "nativeSidecars: 3", &[".nativeSidecars: is neither true nor false"]),
             ("runtimeClasses: [runc]", "image: x", &["has the same key twice at line", "leave one of them out"]),
             ("runtimeClasses: [runc]", "---\nimage: x", &["several YAML documents", "write one"]),

@@ -80,7 +80,7 @@ impl VariableError {
     pub fn of(self, what: &str) -> String {
         match self {
             Self::Name => {
-                format!("{what} is no variable's name: write letters, digits and '_' only, and no digit first")
+                format!("{what} is not a variable's name: expected letters, digits and '_', and no digit first")
             }
             Self::LongName => format!("{what} is too long: a variable's name has at most {MAX_NAME_BYTES} bytes"),
             Self::Reserved(reserved) => format!("{what} is reserved ({reserved}): {RESERVED_ADVICE}"),
@@ -148,7 +148,7 @@ mod tests {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
         for (name, part) in [
-            ("", "no variable's name"),
+            ("", "not a variable's name"),
             ("1A", "no digit first"),
             ("A-B", "letters, digits"),
             ("tls.crt", "letters, digits"),
@@ -166,7 +166,7 @@ mod tests {
             assert!(problem.contains(part), "{name}: {problem}");
         }
         assert!(check_name(&"A".repeat(256)).is_err());
-        assert!(RESERVED.is_sorted(), "so that it can be read");
+        assert!(RESERVED.is_sorted(), "easier to read");
     }
 
     #[test]

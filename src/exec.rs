@@ -37,7 +37,7 @@ Options of exec:
   --optional-env PATH  the same, and no failure if there is none
   --keep NAME          leave NAME as the container has it
   --on-change WHAT     what happens when PATH changes: none (nothing stays to see it; the default), restart (end COMMAND
-                       with SIGTERM and exit with 75, so that kubelet starts the container again), signal:SIGNAL
+                       with SIGTERM and exit with 75, so kubelet starts the container again), signal:SIGNAL
   --jitter DURATION    restart or signal at a random moment within this time after the change (0s)
   --grace DURATION     how long COMMAND may take to end before SIGKILL (30s)
   --termination-log FILE
@@ -80,10 +80,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Some("status") => status::main(arguments),
         _ => {
-            say(
-                &mut io::stderr(),
-                &format!("hushpod-agent: {} is no command of this program\n\n{HELP}", word.display()),
-            );
+            say(&mut io::stderr(), &format!("hushpod-agent: unknown command {}\n\n{HELP}", word.display()));
             ExitCode::from(FAILED)
         }
     }

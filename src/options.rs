@@ -209,8 +209,8 @@ impl FromStr for Mode {
             "sidecar" => Ok(Self::Sidecar),
             "init+sidecar" => Ok(Self::InitAndSidecar),
             "init" => Ok(Self::Init),
-            "csi" => Err("csi is not available in this version: write sidecar, init+sidecar or init".to_owned()),
-            _ => Err(format!("{text:?} is no mode: write sidecar, init+sidecar or init")),
+            "csi" => Err("csi is not available in this version: expected sidecar, init+sidecar or init".to_owned()),
+            _ => Err(format!("invalid mode {text:?}: expected sidecar, init+sidecar or init")),
         }
     }
 }
@@ -225,7 +225,7 @@ impl FromStr for InitOrder {
             ("first", _) => Ok(Self::First),
             ("last", _) => Ok(Self::Last),
             (_, Some(name)) if !name.is_empty() => Ok(Self::After(name.to_owned())),
-            _ => Err(format!("{text:?} is no order: write first, last or after:<init container>")),
+            _ => Err(format!("invalid order {text:?}: expected first, last or after:<init container>")),
         }
     }
 }
@@ -240,7 +240,7 @@ impl FromStr for OnChange {
             ("none", _) => Ok(Self::None),
             ("restart", _) => Ok(Self::Restart),
             (_, Some(("signal", signal))) => signal.parse().map(Self::Signal),
-            _ => Err(format!("{text:?} is no reaction: write none, restart or signal:<SIGNAL>")),
+            _ => Err(format!("invalid reaction {text:?}: expected none, restart or signal:<SIGNAL>")),
         }
     }
 }
@@ -285,7 +285,7 @@ impl FromStr for Signal {
             Ok(*signal)
         } else {
             let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-            Err(format!("{text:?} is no signal: write one of {}", names.join(", ")))
+            Err(format!("unknown signal {text:?}: expected one of {}", names.join(", ")))
         }
     }
 }
@@ -296,21 +296,21 @@ impl FromStr for Notify {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let form = "write signal:<SIGNAL>:<process> or http:<url on localhost>";
+        let form = "expected signal:<SIGNAL>:<process> or http:<url on localhost>";
         match text.split_once(':') {
             Some(("signal", rest)) => {
                 let (signal, process) =
                     rest.split_once(':').ok_or_else(|| format!("{text:?} names no process: {form}"))?;
                 if process.is_empty() || process.len() > 15 || process.contains('/') {
                     return Err(format!(
-                        "{process:?} is no process name: write 1 to 15 bytes, as `ps -o comm` shows it"
+                        "invalid process name {process:?}: expected 1 to 15 bytes, as `ps -o comm` shows it"
                     ));
                 }
                 Ok(Self::Signal { signal: signal.parse()?, process: process.to_owned() })
             }
             Some(("http", rest)) => parse_notify_url(if rest.starts_with("//") { text } else { rest }),
             Some(("exec", _)) => Err(format!("there is no shell to exec in: {form}")),
-            _ => Err(format!("{text:?} is no notification: {form}")),
+            _ => Err(format!("invalid notification {text:?}: {form}")),
         }
     }
 }
@@ -324,7 +324,7 @@ fn parse_notify_url(url: &str) -> Result<Notify, String> {
     };
     let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
     if !matches!(host, "localhost" | "127.0.0.1" | "::1") || !port_is_good {
-        return Err(format!("{url:?} is not on localhost: write http://localhost:<port>/<path>"));
+        return Err(format!("{url:?} is not on localhost: expected http://localhost:<port>/<path>"));
     }
     Ok(Notify::Http { url: url.to_owned() })
 }

@@ -110,7 +110,7 @@ impl FromStr for Amount {
             _ if text == "none" => Ok(Self::None),
             Ok(quantity) if quantity > Quantity::ZERO => Ok(Self::Of(quantity, text.to_owned())),
             _ => Err(format!(
-                "{text:?} is no amount: write a Kubernetes quantity above zero, such as 50m, 0.5 or 64Mi, or none"
+                "invalid amount {text:?}: expected a Kubernetes quantity above zero, such as 50m, 0.5 or 64Mi, or none"
             )),
         }
     }
@@ -133,9 +133,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
         Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
-        _ => {
-            Err(format!("{text:?} is no duration: write a number above zero and a unit, such as 500ms, 30s, 5m or 1h"))
-        }
+        _ => Err(format!(
+            "invalid duration {text:?}: expected a number above zero and a unit, such as 500ms, 30s, 5m or 1h"
+        )),
     }
 }
 
@@ -158,7 +158,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)) {
         Some(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err(format!("{text:?} is no size: write bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
+        _ => Err(format!("invalid size {text:?}: expected bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
     }
 }
 

@@ -57,13 +57,15 @@ pub struct Version(pub String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// Nothing stands where the path should be.
-    #[error("the path is empty: write [provider:]path[?param=value][#key]")]
+    #[error("the path is empty: expected [provider:]path[?param=value][#key]")]
     EmptyPath,
     /// A cloud resource name without a provider's name before it.
     #[error("{0:?} is read as a provider's name: write <provider>:{0}:…, for example aws:{0}:…")]
     BareResourceName(String),
     /// The text before the first `:` cannot be a provider's name.
-    #[error("{0:?} is no provider name (lower-case letters, digits and '-'); percent-encode a ':' in a path as %3A")]
+    #[error(
+        "invalid provider name {0:?}: expected lower-case letters, digits and '-'; percent-encode a ':' in a path as %3A"
+    )]
     BadProvider(String),
     /// A parameter without `=`, or twice.
     #[error("parameter {0:?} is not name=value, or stands there twice")]
@@ -316,7 +318,7 @@ mod tests {
             ("", "path is empty"),
             ("vault:#x", "path is empty"),
             ("arn:aws:secretsmanager:eu-west-1:1:secret:db", "aws:arn:"),
-            ("Vault:secret/x", "no provider name"),
+            ("Vault:secret/x", "invalid provider name"),
             ("https://vault/v1/x", "provider's name"),
             ("a?version", "name=value"),
             ("a?v=1&v=2", "twice"),

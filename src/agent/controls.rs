@@ -180,7 +180,7 @@ impl Wanted {
 
 /// The value stays untold: it may be anything that somebody pasted.
 fn ignored(name: &str, problem: &str) {
-    warn!(annotation = format_args!("{PREFIX}{name}"), problem, "a live control means nothing and is ignored");
+    warn!(annotation = format_args!("{PREFIX}{name}"), problem, "an invalid live control is ignored");
 }
 
 /// A generation id, which becomes part of a path: a digest and perhaps a counter, and nothing else.

@@ -158,7 +158,7 @@ fn adopt_link(live: &Path, found: &Metadata) -> Result<GateState, GateError> {
 
 fn adopt_directory(live: &Path, found: &Metadata) -> Result<GateState, GateError> {
     let problem = if !found.is_dir() {
-        "no directory".to_owned()
+        "not a directory".to_owned()
     } else if found.uid() != our_uid() {
         format!("a directory of uid {}, not of the agent's uid {}", found.uid(), our_uid())
     } else if !AtomicVolume::is_complete(live) {

@@ -58,7 +58,7 @@ fn p5_a_termination_message_has_no_name_that_only_the_store_knows() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("termination-log");
     for error in [
-        AgentError::Refused(vec![refused(named()), refused("is no secret".into())]),
+        AgentError::Refused(vec![refused(named()), refused("is not a secret".into())]),
         AgentError::Provider { provider: "asked".to_owned(), error: ProviderError::new(ErrorKind::Invalid, named()) },
         RenderError::new(&Target::File("asked".parse().unwrap()), named()).into(),
     ] {

@@ -47,7 +47,7 @@ keys! {
     MEMORY_LIMIT = "resources.memory-limit", "`32Mi` and the files", true, "memory limit of each injected container, or `none`";
     ENV = "env", "none", false, "comma-separated dotenv files, or directories of `dir.<name>`, whose keys become environment variables of the `containers`: see Environment variables";
     ENV_VARIABLE = "env.", "–", false, "`env.<NAME>: <reference>` is one environment variable of the `containers`";
-    ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so that it starts anew, `signal:<SIGNAL>` tells the application";
+    ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so it starts anew, `signal:<SIGNAL>` tells the application";
     ON_CHANGE_JITTER = "on-change-jitter", "`5m` for `restart`", true, "`restart` comes at a random moment within this time after the change";
     METRICS_PORT = "metrics-port", "none", true, "port on which the sidecar serves `/metrics`, and tells the kubelet what `kubectl describe` is to show: see Metrics";
     HOLD = "hold", "`false`", false, "live: `true` freezes the present generation";

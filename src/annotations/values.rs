@@ -30,7 +30,9 @@ pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String>
     }
     match name {
         PROVIDER if is_provider_name(value) => options.provider = text(),
-        PROVIDER => return Err(format!("{value:?} is no provider name (lower-case letters, digits and '-')")),
+        PROVIDER => {
+            return Err(format!("invalid provider name {value:?}: expected lower-case letters, digits and '-'"));
+        }
         MODE => options.mode = Some(value.parse()?),
         MOUNT_PATH => options.mount_path = Some(parse_mount_path(value)?),
         CONTAINERS => options.containers = Some(parse_containers(value)?),
@@ -71,7 +73,7 @@ fn parse_mount_path(text: &str) -> Result<String, String> {
             Err(format!("{text:?} is where hushpod's program goes: write another path"))
         }
         Some(rest) if !rest.is_empty() && rest.split('/').all(plain) => Ok(trimmed.to_owned()),
-        _ => Err(format!("{text:?} is no mount path: write an absolute path below / without '.', '..' or ':'")),
+        _ => Err(format!("invalid mount path {text:?}: expected an absolute path below / without '.', '..' or ':'")),
     }
 }
 
@@ -127,12 +129,12 @@ fn parse_id(text: &str) -> Result<i64, String> {
     match text.parse::<u32>() {
         Ok(id) if id > 0 && i32::try_from(id).is_ok() => Ok(i64::from(id)),
         Ok(0) => Err("0 is root, and the agent never runs as root: leave it out, or write another id".to_owned()),
-        _ => Err(format!("{text:?} is no user or group id: write a number from 1 to 2147483647")),
+        _ => Err(format!("invalid user or group id {text:?}: expected a number from 1 to 2147483647")),
     }
 }
 
 /// The agent has no right to a port below 1024.
 fn parse_port(text: &str) -> Result<u16, String> {
     let port = text.parse().ok().filter(|port| *port >= 1024);
-    port.ok_or_else(|| format!("{text:?} is no port that the agent may open: write a number from 1024 to 65535"))
+    port.ok_or_else(|| format!("invalid port {text:?}: expected a number from 1024 to 65535"))
 }

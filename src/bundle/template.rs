@@ -96,8 +96,8 @@ pub fn mentions(text: &str) -> Vec<Mention> {
 fn syntax(error: &Error) -> String {
     let line = error.line().map_or_else(String::new, |line| format!("line {line}: "));
     let detail = match error.kind() {
-        ErrorKind::SyntaxError => error.detail().unwrap_or("is no template"),
-        _ => "is no template",
+        ErrorKind::SyntaxError => error.detail().unwrap_or("is not a template"),
+        _ => "is not a template",
     };
     format!("{line}{detail}")
 }
@@ -557,7 +557,7 @@ impl<'a> Checker<'a> {
                 Ok(Kind::Part)
             }
             CallType::Method(_, name) => Err(at(span, &unknown_method(name))),
-            CallType::Object(_) => Err(at(span, "what stands before ( is no function")),
+            CallType::Object(_) => Err(at(span, "what stands before ( is not a function")),
         }
     }
 }

@@ -33,8 +33,8 @@ fn full_form_of_the_design_is_understood() {
 #[test]
 fn p9_bad_entries_name_the_field_and_what_to_write() {
     for (yaml, parts) in [
-        ("a: 1", &["no list"][..]),
-        ("- [", &["no YAML"]),
+        ("a: 1", &["not a list"][..]),
+        ("- [", &["not YAML"]),
         ("- {file: a}", &["[0]", "no from"]),
         ("- {from: a}", &["[0]", "neither file nor dir"]),
         ("- {file: a, dir: b, from: c}", &["both file and dir"]),

@@ -18,5 +18,5 @@ pub(super) fn sentence(error: &Error) -> String {
         Error::Eof { .. } => "it ends where something is expected",
         _ => "look there for a quote or bracket that is missing, for a tab, and at the indentation",
     };
-    format!("is no YAML{place}: {said}")
+    format!("is not YAML{place}: {said}")
 }

@@ -49,19 +49,19 @@ pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T
 /// What was expected, of what serde says.
 fn said(expected: &str, is_plain: bool) -> String {
     if expected.contains("string") && is_plain {
-        return "is no text: put it in quotes".to_owned();
+        return "is not text: put it in quotes".to_owned();
     }
     let words: Vec<_> = expected.split('`').skip(1).step_by(2).collect();
     match expected {
-        _ if !words.is_empty() => format!("is none of {}", words.join(", ")),
+        _ if !words.is_empty() => format!("is not one of {}", words.join(", ")),
         "a boolean" => "is neither true nor false".to_owned(),
-        "a sequence" => "is no list: write [a, b]".to_owned(),
+        "a sequence" => "is not a list: expected [a, b]".to_owned(),
         "a map" => "has no fields: write {name: value}".to_owned(),
         _ if expected.starts_with("struct") || expected.contains("enum") => {
             "has no fields of its own: write {name: value}".to_owned()
         }
-        _ if expected.contains("string") => "is no text".to_owned(),
-        _ if expected.starts_with(['i', 'u']) => "is no whole number of its range".to_owned(),
+        _ if expected.contains("string") => "is not text".to_owned(),
+        _ if expected.starts_with(['i', 'u']) => "is not a whole number in range".to_owned(),
         _ => "has a value that is not understood there".to_owned(),
     }
 }

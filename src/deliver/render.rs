@@ -219,7 +219,7 @@ fn value_of(item: &PlannedItem, key: &str, tree: &SecretTree) -> Result<SecretVa
 
 fn file_in(dir: &VolumePath, key: &str) -> Result<VolumePath, Sentence> {
     dir.join(key).map_err(|problem| {
-        Sentence::hiding(format!("key {} is no file name: {problem}", store_name(key)), "a key is no file name")
+        Sentence::hiding(format!("key {} is not a file name: {problem}", store_name(key)), "a key is not a file name")
     })
 }
 
@@ -278,7 +278,7 @@ fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, Str
     );
     let text = match tree {
         SecretTree::Literal(text) | SecretTree::Text(text) => text.expose(),
-        SecretTree::Binary(_) => return Err("is no base64: the store holds bytes, so leave decode out".to_owned()),
+        SecretTree::Binary(_) => return Err("is not base64: the store holds bytes, so leave decode out".to_owned()),
         SecretTree::Withheld(why) => return Err(why.as_ref().to_owned()),
         SecretTree::List(_) | SecretTree::Map(_) => {
             return Err("is a document or list where base64 text is needed: write #key".to_owned());
@@ -289,10 +289,10 @@ fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, Str
     // The library's own message shows the byte that it stumbled over, which is part of the secret.
     ENGINE.decode(&*dense).map(SecretValue::new).map_err(|error| match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
-            format!("is no base64 at character {} (white space not counted)", at + 1)
+            format!("is not base64 at character {} (white space not counted)", at + 1)
         }
         base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
-            "is no base64: its length or padding is wrong".to_owned()
+            "is not base64: its length or padding is wrong".to_owned()
         }
     })
 }

@@ -244,7 +244,7 @@ impl Pod {
         let address = format!("127.0.0.1:{}", self.port);
         let stream = TcpStream::connect(&address).await.map_err(DemoError::io("connect to the application"))?;
         let body = exchange(stream, &address, "/", None).await?;
-        serde_json::from_slice(&body).map_err(|_| DemoError::Broken("the application's answer is no JSON".to_owned()))
+        serde_json::from_slice(&body).map_err(|_| DemoError::Broken("the application's answer is not JSON".to_owned()))
     }
 
     /// Asks the application until it was told of a change, which comes after the files; or for as long as nothing takes.

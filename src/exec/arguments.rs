@@ -75,7 +75,7 @@ impl CommandLine {
             }
             let (option, value) = split(&word);
             let Some(option) = OPTIONS.into_iter().find(|known| option == *known) else {
-                return Err(UsageError(format!("{option:?} is no option of exec, and the command stands behind --")));
+                return Err(UsageError(format!("unknown option {option:?}; put the command after --")));
             };
             let value = value.or_else(|| words.next()).ok_or_else(|| UsageError(format!("{option} wants a value")))?;
             parsed.set(option, value).map_err(|problem| UsageError(format!("{option}: {problem}")))?;
@@ -94,7 +94,7 @@ impl CommandLine {
             OPTIONAL_ENV_OPTION => self.sources.push(SourcePath { path: value.into(), optional: true }),
             TERMINATION_LOG_OPTION => self.termination_log = value.into(),
             _ => {
-                let text = value.to_str().ok_or_else(|| format!("{} is no text", value.display()))?;
+                let text = value.to_str().ok_or_else(|| format!("{} is not UTF-8", value.display()))?;
                 match option {
                     KEEP_OPTION => {
                         check_name(text).map_err(|error| error.of(&format!("{text:?}")))?;
@@ -163,13 +163,13 @@ mod tests {
     #[test]
     fn p9_what_means_nothing_is_refused_with_what_to_write() {
         for (words, part) in [
-            (&["--env", "/a", "server"][..], "behind --"),
+            (&["--env", "/a", "server"][..], "after --"),
             (&["--env", "/a"], "-- COMMAND"),
             (&["--env", "/a", "--"], "behind --"),
             (&["--", "server"], "--env PATH"),
             (&["--env"], "wants a value"),
-            (&["--evn=/a", "--", "x"], "no option of exec"),
-            (&["--env=/a", "--keep=A-B", "--", "x"], "no variable's name"),
+            (&["--evn=/a", "--", "x"], "unknown option"),
+            (&["--env=/a", "--keep=A-B", "--", "x"], "not a variable's name"),
             (&["--env=/a", "--on-change=reload", "--", "x"], "none, restart or signal:<SIGNAL>"),
             (&["--env=/a", "--on-change=signal:KILL", "--", "x"], "HUP"),
             (&["--env=/a", "--jitter=5", "--", "x"], "5m"),

@@ -102,7 +102,11 @@ fn p9_what_cannot_be_planned_names_the_annotation() {
             "unlocked by roleless:secret/data/age: provider \"roleless\" needs a role",
         ),
         (&[("file.a", "database/creds/web"), ("mode", "init")], "file.a", "mode init leaves nobody to renew"),
-        (&[("secrets", "- {file: a, from: \"files:x\"}\n- {file: b, from: \"nope:x\"}")], "secrets[1]", "no provider"),
+        (
+            &[("secrets", "- {file: a, from: \"files:x\"}\n- {file: b, from: \"nope:x\"}")],
+            "secrets[1]",
+            "unknown provider",
+        ),
         (&[("secrets", many.as_str())], "secrets", "over the limit of 98304"),
     ] {
         let error = build(pairs).unwrap_err();

@@ -89,7 +89,7 @@ fn read(file: &Path, what: &str, hint: &str) -> Result<SecretValue, ProviderErro
     };
     let size = match std::fs::metadata(file) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
-        Ok(_) => return Err(invalid("is no file")),
+        Ok(_) => return Err(invalid("is not a file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(invalid("does not exist")),
         Err(error) => return Err(unavailable(&error)),
     };
@@ -123,7 +123,7 @@ mod tests {
             assert!(error.message.contains(part) && error.message.contains("token volume"), "{error}");
         }
         let error = secret_file(dir.path(), "role id").unwrap_err();
-        assert!(error.message.starts_with("role id: ") && error.message.contains("is no file"), "{error}");
+        assert!(error.message.starts_with("role id: ") && error.message.contains("is not a file"), "{error}");
     }
 
     #[test]

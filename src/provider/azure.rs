@@ -28,13 +28,15 @@ impl Settings for AzureSettings {
             [kind, ..] if kind.eq_ignore_ascii_case("keys") => {
                 return Err(format!("{given:?} is a key, which never leaves its vault: name a secret or certificate"));
             }
-            _ => return Err(format!("{given:?} is no secret of a vault: write its name, such as db-password")),
+            _ => return Err(format!("invalid secret {given:?}: expected its name in the vault, such as db-password")),
         };
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(format!("{name:?} is no name of a secret: letters, digits and '-' only, at most {MAX_NAME}"));
+            return Err(format!(
+                "invalid secret name {name:?}: expected letters, digits and '-' only, at most {MAX_NAME}"
+            ));
         }
         if let Some(other) = reference.params.keys().find(|param| *param != VERSION_PARAM) {
-            return Err(format!("{other:?} is no parameter of a vault's secret: only version is"));
+            return Err(format!("unknown parameter {other:?}: expected version"));
         }
         let mut params = reference.params.clone();
         if let Some(version) = version.map(|version| (*version).to_owned()) {
@@ -45,9 +47,7 @@ impl Settings for AzureSettings {
         }
         if let Some(version) = params.get_mut(VERSION_PARAM) {
             if !is_version(version) {
-                return Err(format!(
-                    "version {version:?} is no version: write its {VERSION_DIGITS} hexadecimal digits"
-                ));
+                return Err(format!("invalid version {version:?}: expected {VERSION_DIGITS} hexadecimal digits"));
             }
             version.make_ascii_lowercase();
         }
@@ -74,7 +74,7 @@ impl Settings for AzureSettings {
         http::check_address("authority", self.authority.as_deref())?;
         match &self.tenant {
             Some(tenant) if !is_tenant(tenant) => {
-                return Err(format!("tenant {tenant:?} is none: write the directory's id or domain"));
+                return Err(format!("invalid tenant {tenant:?}: expected the directory's id or domain"));
             }
             None if self.auth.method == Method::WorkloadIdentity => {
                 return Err("tenant is missing: write the id of the directory that the vault belongs to".to_owned());
@@ -82,7 +82,7 @@ impl Settings for AzureSettings {
             _ => {}
         }
         if let Some(scope) = self.scope.as_ref().filter(|scope| !scope.ends_with(DEFAULT_SCOPE)) {
-            return Err(format!("scope {scope:?} is no program's: write <resource>{DEFAULT_SCOPE}"));
+            return Err(format!("invalid scope {scope:?}: expected <resource>{DEFAULT_SCOPE}"));
         }
         self.auth.validate()
     }

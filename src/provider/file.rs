@@ -140,7 +140,7 @@ fn check_path(field: &str, text: &str, example: &str) -> Result<(), String> {
     if path.is_absolute() && plain {
         Ok(())
     } else {
-        Err(format!("{field}: {text:?} is no absolute path without '..', such as {example}"))
+        Err(format!("{field}: invalid path {text:?}: expected an absolute path without '..', such as {example}"))
     }
 }
 

@@ -43,10 +43,14 @@ impl Settings for GcpSettings {
             ["projects", project, "locations", location, "secrets", name] => {
                 self.full_name(project, Some(location), name)?
             }
-            _ => return Err(format!("{given:?} is no secret: write its name, or projects/<project>/secrets/<name>")),
+            _ => {
+                return Err(format!(
+                    "invalid secret {given:?}: expected its name, or projects/<project>/secrets/<name>"
+                ));
+            }
         };
         if let Some(other) = reference.params.keys().find(|param| *param != VERSION_PARAM) {
-            return Err(format!("{other:?} is no parameter of Secret Manager: only version is"));
+            return Err(format!("unknown parameter {other:?}: expected version"));
         }
         let mut params = reference.params.clone();
         let pinned = params.remove(VERSION_PARAM).map(|version| canonical_version(&version)).transpose()?;
@@ -73,12 +77,12 @@ impl Settings for GcpSettings {
 
     fn validate(&self) -> Result<(), String> {
         if let Some(location) = self.location.as_ref().filter(|location| !is_location(location)) {
-            return Err(format!("location {location:?} is none: write one such as europe-west3"));
+            return Err(format!("invalid location {location:?}: expected a region such as europe-west3"));
         }
         http::Address::parse(&self.address())?.must_not_end_in("v1")?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
         if let Some(project) = self.project.as_ref().filter(|project| !is_project(project)) {
-            return Err(format!("project {project:?} is none: write its id or number"));
+            return Err(format!("invalid project {project:?}: expected its id or number"));
         }
         self.auth.validate()
     }

@@ -60,7 +60,7 @@ impl Settings for InfisicalSettings {
         }
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
         if let Some(slug) = self.organization.as_deref().filter(|slug| !is_name(slug)) {
-            return Err(format!("organization {slug:?} is none: write its slug"));
+            return Err(format!("invalid organization {slug:?}: expected its slug"));
         }
         self.place().validate()?;
         for (namespace, place) in &self.namespaces {

@@ -27,19 +27,19 @@ impl Settings for VaultSettings {
         let components: Vec<_> =
             rooted.strip_prefix("v1/").unwrap_or(rooted).split('/').filter(|component| !component.is_empty()).collect();
         let Some(first) = components.first() else {
-            return Err(format!("{given:?} is no Vault path: write the API path, such as secret/data/db"));
+            return Err(format!("invalid Vault path {given:?}: expected the API path, such as secret/data/db"));
         };
         if components.iter().any(|component| !is_plain_component(component)) {
             return Err(format!("{given:?} has a '.', '..' or control character in its path, which Vault refuses"));
         }
         if let Some((name, what)) = NOT_SECRETS.iter().find(|(name, _)| name == first) {
-            return Err(format!("{given:?} is no secret: {name}/ is {what}"));
+            return Err(format!("{given:?} is not a secret: {name}/ is {what}"));
         }
         let mut params = reference.params.clone();
         if let Some(version) = params.get_mut(VERSION_PARAM) {
             match version.parse::<u32>() {
                 Ok(number) if number > 0 && !version.starts_with('+') => *version = number.to_string(),
-                _ => return Err(format!("version {version:?} is no version: write a whole number above zero")),
+                _ => return Err(format!("invalid version {version:?}: expected a whole number above zero")),
             }
         }
         let path = components.join("/");
@@ -73,11 +73,11 @@ impl Settings for VaultSettings {
         if let Some(namespace) = &self.namespace
             && (namespace.trim_matches('/').is_empty() || HeaderValue::from_str(namespace).is_err())
         {
-            return Err(format!("namespace {namespace:?} is none: write its path, such as admin/team"));
+            return Err(format!("invalid namespace {namespace:?}: expected its path, such as admin/team"));
         }
         let is_mount = |mount: &&String| mount.split('/').all(is_plain_component) && !mount.starts_with("v1/");
         if let Some(mount) = self.writable_mounts.iter().find(|mount| !is_mount(mount)) {
-            return Err(format!("writableMounts: {mount:?} is no mount: write its path, such as pki or team/pki"));
+            return Err(format!("writableMounts: invalid mount {mount:?}: expected its path, such as pki or team/pki"));
         }
         self.auth.validate()
     }

@@ -230,15 +230,15 @@ mod tests {
             (r#"no key "passwd""#, r#"no key "passwd""#)
         );
         let below = doc.pointer(&tokens(&["user", "name"])).unwrap_err().to_string();
-        assert_eq!(below, r#""name" is asked for inside text that is no JSON at line 1, column 1"#);
+        assert_eq!(below, r#""name" is asked for inside text that is not JSON at line 1, column 1"#);
     }
 
     #[test]
     fn asked_inside_text_that_is_no_document_it_is_told_where_it_stops_to_be_one() {
         for (text, told) in [
-            ("{'canary':'u'}", r#""user" is asked for inside text that is no JSON at line 1, column 2"#),
-            ("canary", r#""user" is asked for inside text that is no JSON at line 1, column 1"#),
-            ("{\"user\":\n \"canary", r#""user" is asked for inside text that is no JSON at line 2, column 9"#),
+            ("{'canary':'u'}", r#""user" is asked for inside text that is not JSON at line 1, column 2"#),
+            ("canary", r#""user" is asked for inside text that is not JSON at line 1, column 1"#),
+            ("{\"user\":\n \"canary", r#""user" is asked for inside text that is not JSON at line 2, column 9"#),
             (
                 r#"{"a":"canary","a":1}"#,
                 r#""user" is asked for inside text that has the same key twice at line 1, column 15"#,

@@ -38,7 +38,7 @@ pub enum Origin {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
     /// It is none of the last ones.
-    #[error("generation {0} is none of the last {limit} that this pod had", limit = super::history::LIMIT)]
+    #[error("generation {0} is not one of the last {limit} that this pod had", limit = super::history::LIMIT)]
     Unknown(GenerationId),
     /// A credential that was made for it is gone.
     #[error(
@@ -46,7 +46,7 @@ pub enum PinError {
     )]
     Leased(Request),
     /// The store keeps no earlier versions.
-    #[error("{0} has no versions at its store, so that what it was cannot be read again")]
+    #[error("{0} has no versions at its store, so what it was cannot be read again")]
     Unversioned(Request),
     /// The store failed.
     #[error("{request}: {error}")]
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(ledger.versions(&first), Err(PinError::Unknown(first.clone())));
         assert_eq!(ledger.versions(&ids[2]).unwrap(), [(request("a"), Some(Version("3".into())))]);
         assert_eq!(ledger.past().last().unwrap().id, ids[2], "what came back is the latest");
-        assert!(PinError::Unknown(first).to_string().contains("none of the last 16"));
+        assert!(PinError::Unknown(first).to_string().contains("not one of the last 16"));
     }
 
     #[test]

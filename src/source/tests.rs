@@ -312,7 +312,7 @@ async fn a_pin_too_waits_for_what_the_store_asked_for_and_so_does_the_next_proce
     let mut next = with_clock(&["a:x"], &[("a", &a)], &clock);
     next.resume(hand_over);
     assert!(events(&mut next, 115).await.is_empty());
-    assert!(a.state().take_calls().is_empty(), "a restart is no way round it");
+    assert!(a.state().take_calls().is_empty(), "a restart is not a way round it");
     a.state().failing = None;
     generation(&mut next, 30).await;
 }

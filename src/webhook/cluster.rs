@@ -13,7 +13,7 @@ use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, Kubeco
 pub enum ClusterError {
     /// The files and variables that pods have are not there.
     #[error(
-        "this is no pod of a cluster: write --kubeconfig FILE for the cluster that is meant, or --tls-dir DIR ({0})"
+        "not running in a pod of a cluster: set --kubeconfig FILE for the cluster that is meant, or --tls-dir DIR ({0})"
     )]
     NoPod(#[source] Box<InClusterError>),
     /// The file of `--kubeconfig` is of no use.

@@ -66,7 +66,7 @@ pub(super) fn check_path(spec: &Value, options: &Options, warnings: &mut Vec<Str
     let has_token = spec.get("automountServiceAccountToken") != Some(&json!(false));
     if has_token && TOKENS.iter().any(|tokens| is_within(tokens, path)) {
         warnings.push(format!(
-            "{PREFIX}{MOUNT_PATH}: Kubernetes mounts the API's token below {path}, which is read-only then, so that no \
+            "{PREFIX}{MOUNT_PATH}: Kubernetes mounts the API's token below {path}, which is then read-only, so no \
              container starts: write another path, or automountServiceAccountToken: false"
         ));
     }
@@ -181,7 +181,7 @@ fn check_mounts(
                 continue;
             }
             return Err(Refusal::Pod(format!(
-                "container {name:?} mounts {volume:?} and is none of those that get the files: leave the mount out, or name \
+                "container {name:?} mounts {volume:?} but does not get the files: leave the mount out, or name \
                  the container in the annotation {PREFIX}{CONTAINERS}"
             )));
         }

@@ -271,7 +271,7 @@ fn choose_mode(
     let restart = spec.get("restartPolicy").and_then(Value::as_str).unwrap_or("Always");
     if !config.native_sidecars && restart != "Always" && asked.is_none_or(|mode| mode != Mode::Init) {
         return Err(Refusal::Pod(format!(
-            "annotation {PREFIX}{MODE}: this cluster has no native sidecars, so that a pod with restartPolicy {restart} \
+            "annotation {PREFIX}{MODE}: this cluster has no native sidecars, so a pod with restartPolicy {restart} \
              would never end: write {PREFIX}{MODE}: init"
         )));
     }

@@ -262,7 +262,7 @@ fn controls_hold_release_and_refresh() {
     agent.until_log("refresh_now");
     // A read came back after the change: the hold is what keeps the file.
     pod.annotate(&["hushpod.dev/hold=\"true\"", "hushpod.dev/refresh-now=\"2\"", "hushpod.dev/pin=\"a b\""]);
-    agent.until_log("means nothing");
+    agent.until_log("an invalid live control");
     assert_eq!(pod.file(), "first");
     pod.annotate(&[]);
     pod.until_file("second");

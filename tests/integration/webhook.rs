@@ -660,7 +660,7 @@ fn p9_pods_that_stand_in_the_way_are_denied_by_name() {
             &["resources", "above"],
         ),
         (annotated(pod(), &[("fiel.x", "y")]), &["hushpod.dev/fiel.x", "\"file.x\""]),
-        (annotated(pod(), &[("file.x", "nope:y")]), &["hushpod.dev/file.x", "no provider \"nope\""]),
+        (annotated(pod(), &[("file.x", "nope:y")]), &["hushpod.dev/file.x", "unknown provider \"nope\""]),
         (annotated(pod(), &[("mode", "csi")]), &["hushpod.dev/mode", "not available in this version"]),
     ] {
         let message = denial(&pod);

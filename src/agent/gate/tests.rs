@@ -91,7 +91,7 @@ fn p7_what_the_agent_did_not_make_is_refused() {
     let cases: [(Make, &str); 4] = [
         // What kubelet makes of a missing subPath when a container before us mounts it.
         (|live| fs::create_dir(live).unwrap(), "is a directory without a complete generation"),
-        (|live| fs::write(live, "").unwrap(), "is no directory"),
+        (|live| fs::write(live, "").unwrap(), "is not a directory"),
         (|live| symlink("/tmp", live).unwrap(), "to /tmp, where ours"),
         (|live| symlink("elsewhere", live).unwrap(), "to elsewhere, where ours"),
     ];

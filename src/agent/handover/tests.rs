@@ -135,7 +135,7 @@ fn the_same_state_is_written_once() {
     let mut same = state(10);
     same.hand_over.sessions[0].ends = Some(at(2_000_000_000) + Duration::from_millis(3));
     file.save(same).unwrap();
-    assert!(!path.exists(), "milliseconds are no change");
+    assert!(!path.exists(), "milliseconds are not a change");
 
     let mut renewed = state(10);
     renewed.hand_over.leased[0].ends = at(2_000_000_200);

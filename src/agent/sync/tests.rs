@@ -446,7 +446,7 @@ async fn hold_freezes_the_files_and_release_catches_up() {
     assert!(pod.file("f0").contains("x1"), "held");
     pod.annotate(&["hushpod.dev/hold=\"perhaps\""]);
     a_while().await;
-    assert!(pod.file("f0").contains("x1"), "a word that means nothing releases nothing");
+    assert!(pod.file("f0").contains("x1"), "an unknown word releases nothing");
     let before = pod.calls("read").len();
     a_while().await;
     assert!(pod.calls("read").len() > before, "the store is still read");
@@ -645,7 +645,7 @@ async fn a_flood_of_annotations_asks_the_store_seldom_and_never_before_its_retry
     pod.store.state().take_calls();
     let agent = pod.start(AgentMode::Sidecar);
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(pod.calls("read").len(), 0, "a restart is no way round it");
+    assert_eq!(pod.calls("read").len(), 0, "a restart is not a way round it");
     pod.store.state().failing = None;
     until("read again", || !pod.calls("read").is_empty()).await;
     agent.stop().await.unwrap();

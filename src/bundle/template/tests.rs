@@ -25,7 +25,7 @@ fn p9_names_that_the_text_decides_are_known_or_named() {
         ("{{ s.a.upper() }}", &["unknown method \"upper\"", "write | upper"]),
         ("{{ 'x'.strip() }}", &["unknown method \"strip\"", "write | trim"]),
         ("{{ s.a.startswith('x') }}", &["unknown method \"startswith\"", "is startingwith"]),
-        ("{{ s['a']() }}", &["no function"]),
+        ("{{ s['a']() }}", &["not a function"]),
         ("{% for a in s.l %}{{ loop.nosuch() }}{% endfor %}", &["unknown method \"nosuch\""]),
         ("{% for a in s.l %}{{ loop.cycle() }}{% endfor %}", &["loop.cycle takes one value"]),
         ("{% for a in s.l recursive %}{{ loop(a) }}{% endfor %}", &["cannot be recursive"]),

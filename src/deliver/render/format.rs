@@ -220,7 +220,7 @@ fn dotenv_line(out: &mut Buffer, key: &str, tree: &SecretTree) -> Result<(), For
     let bytes = key.as_bytes();
     if !bytes.first().copied().is_some_and(letter) || !bytes.iter().all(|&byte| letter(byte) || byte.is_ascii_digit()) {
         return Err(FormatProblem::new(
-            "is no shell variable's name (letters, digits and '_', no digit first): rename it, or use json",
+            "is not a shell variable's name (letters, digits and '_', no digit first): rename it, or use json",
         ));
     }
     let value = plain_text(tree)?;

@@ -352,8 +352,8 @@ fn filters_of_ours_are_exact_and_refuse_what_is_no_text() {
         ("{{ doc | urlencode }}", "urlencode takes text"),
         ("{{ doc | b64encode }}", "b64encode takes text"),
         ("{{ doc | b64decode }}", "b64decode takes text"),
-        ("{{ b64 | b64decode }}", "bytes that are no text: deliver them in a file of their own, with decode: base64"),
-        ("{{ no64 | b64decode }}", "b64decode takes base64, and this is none"),
+        ("{{ b64 | b64decode }}", "bytes that are not text: deliver them in a file of their own, with decode: base64"),
+        ("{{ no64 | b64decode }}", "b64decode takes base64, and this is not"),
     ] {
         let problem = made(template).unwrap_err();
         assert!(problem.contains(part) && !problem.contains("canary"), "{template}: {problem}");
@@ -498,17 +498,17 @@ fn p5_p9_errors_name_item_reference_and_key_but_no_value() {
         (json!({"file": "f", "from": ["list", "db"], "format": "json"}), "vault:list is a list where a document"),
         (json!({"file": "f", "from": "bin", "format": "json"}), "key \"blob/0\" is binary"),
         (json!({"file": "f", "from": "bin", "format": "yaml"}), "key \"blob/0\" is binary"),
-        (json!({"file": "f", "from": "bin#/blob/0", "format": "dotenv"}), "key \"0\" is no shell variable's name"),
+        (json!({"file": "f", "from": "bin#/blob/0", "format": "dotenv"}), "key \"0\" is not a shell variable's name"),
         (json!({"file": "f", "from": {"b": "bin#/blob/0"}, "format": "dotenv"}), "key \"b\" is binary"),
         (json!({"file": "f", "from": {"b": "bin#/blob/0"}, "format": "properties"}), "key \"b\" is binary"),
-        (json!({"file": "f", "from": "db", "format": "dotenv"}), "key \"bad key\" is no shell variable's name"),
+        (json!({"file": "f", "from": "db", "format": "dotenv"}), "key \"bad key\" is not a shell variable's name"),
         (json!({"file": "f", "from": "db#nul", "format": "dotenv"}), "key \"nul\" has a NUL byte"),
-        (json!({"dir": "d", "from": "slash"}), "dir d: none of its keys makes a file: key \"a/b\" is no file name"),
-        (json!({"dir": ".", "from": "dots"}), "key \"..data\" is no file name"),
-        (json!({"file": "f", "from": "db#no64", "decode": "base64"}), "is no base64 at character 7"),
-        (json!({"file": "f", "from": "db#last64", "decode": "base64"}), "is no base64"),
+        (json!({"dir": "d", "from": "slash"}), "dir d: none of its keys makes a file: key \"a/b\" is not a file name"),
+        (json!({"dir": ".", "from": "dots"}), "key \"..data\" is not a file name"),
+        (json!({"file": "f", "from": "db#no64", "decode": "base64"}), "is not base64 at character 7"),
+        (json!({"file": "f", "from": "db#last64", "decode": "base64"}), "is not base64"),
         (json!({"file": "f", "from": "bin#/blob/0", "decode": "base64"}), "the store holds bytes"),
-        (json!({"dir": "d", "from": "other", "decode": "base64"}), "key \"user\" is no base64 at character 7"),
+        (json!({"dir": "d", "from": "other", "decode": "base64"}), "key \"user\" is not base64 at character 7"),
     ] {
         let error = render_one(&fields, &answers).expect_err(&fields.to_string());
         assert!(error.contains(part), "{fields}: {error}");
@@ -574,13 +574,13 @@ fn p5_names_that_only_the_store_knows_are_for_logs_alone() {
         (json!({"file": "f", "from": "db#asked"}), "vault:db#asked is a document where one"),
         (json!({"file": "f", "from": "db#other"}), "vault:db#other: no key \"other\""),
         (json!({"file": "f", "from": "db#/asked/other"}), "no key \"other\""),
-        (json!({"file": "f", "from": "db", "format": "dotenv"}), "a key is no shell variable's name"),
+        (json!({"file": "f", "from": "db", "format": "dotenv"}), "a key is not a shell variable's name"),
         (json!({"file": "f", "from": "bin", "format": "json"}), "a key is binary"),
         (json!({"file": "f", "from": "bin", "format": "yaml"}), "a key is binary"),
         (json!({"file": "f", "from": "bin", "format": "properties"}), "a key is binary"),
         (json!({"file": "f", "from": ["bin", "again"], "format": "json"}), "a key comes from both vault:bin and vault"),
-        (json!({"dir": "d", "from": "slash"}), "makes a file: a key is no file name"),
-        (json!({"dir": "d", "from": "again", "decode": "base64"}), "makes a file: a key is no base64"),
+        (json!({"dir": "d", "from": "slash"}), "makes a file: a key is not a file name"),
+        (json!({"dir": "d", "from": "again", "decode": "base64"}), "makes a file: a key is not base64"),
         (json!({"file": "f", "from": "bin", "template": "x"}), "a key is binary"),
         (
             json!({"file": "f", "from": "db", "template": "{{ asked.other }}"}),
@@ -748,13 +748,13 @@ fn p3_a_bad_key_of_a_directory_is_left_out_at_first_and_keeps_all_later() {
     let long = "x".repeat(256);
     let good = |json: serde_json::Value| tree(&json);
     let bad = [
-        ("a/b", good(json!("MQ==")), "is no file name"),
-        ("..data", good(json!("MQ==")), "is no file name"),
-        ("", good(json!("MQ==")), "is no file name"),
-        ("line\nbreak", good(json!("MQ==")), "is no file name"),
-        (&long, good(json!("MQ==")), "is no file name"),
-        ("TEXT", good(json!("canary!")), "is no base64 at character 7"),
-        ("SHORT", good(json!("canar")), "is no base64"),
+        ("a/b", good(json!("MQ==")), "is not a file name"),
+        ("..data", good(json!("MQ==")), "is not a file name"),
+        ("", good(json!("MQ==")), "is not a file name"),
+        ("line\nbreak", good(json!("MQ==")), "is not a file name"),
+        (&long, good(json!("MQ==")), "is not a file name"),
+        ("TEXT", good(json!("canary!")), "is not base64 at character 7"),
+        ("SHORT", good(json!("canar")), "is not base64"),
         ("DEEP", good(json!({"canary": "MQ=="})), "is a document or list"),
         ("BYTES", SecretTree::from_bytes(vec![0xff, 0]), "the store holds bytes"),
         ("URL", SecretTree::Withheld("is hidden".into()), "is hidden"),
@@ -774,7 +774,7 @@ fn p3_a_bad_key_of_a_directory_is_left_out_at_first_and_keeps_all_later() {
         assert!(told.starts_with("dir d: key ") && told.contains(part) && !told.contains("canary"), "{told}");
         assert!(left_out.public().starts_with("dir d: a key "), "{}", left_out.public());
         let later = render_beside(&items, &answers, LIMIT, &|_| true);
-        assert_eq!(later.is_err(), part != "is no file name", "{key:?}: no such file was ever there");
+        assert_eq!(later.is_err(), part != "is not a file name", "{key:?}: no such file was ever there");
         let none = render(&items, &generation(&[("app", alone), db]), LIMIT).unwrap_err().to_string();
         assert!(none.starts_with("dir d: none of its keys makes a file: key ") && none.contains(part), "{none}");
     }

@@ -41,7 +41,7 @@ async fn every_swap_is_seen_and_reading_is_not() {
         assert!(sees_a_change(&mut watch).await, "generation {generation}");
         assert_eq!(fs::read_to_string(dir.path().join("key")).unwrap(), generation.to_string());
     }
-    assert!(is_silent(&mut watch).await, "a burst counts once, and our own reading is no change");
+    assert!(is_silent(&mut watch).await, "a burst counts once, and our own reading is not a change");
 }
 
 #[tokio::test]

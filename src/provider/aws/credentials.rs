@@ -95,7 +95,7 @@ impl Issuer {
             }
             _ => return Err(failed(ErrorKind::Unavailable, "fails: see the log of eks-pod-identity-agent")),
         }
-        let garbage = || failed(ErrorKind::Unavailable, "answers something that is no credentials");
+        let garbage = || failed(ErrorKind::Unavailable, "answers something other than credentials");
         let Handed { access_key_id, secret_access_key, token, expiration } = response.parse().ok_or_else(garbage)?;
         let keys = Keys { id: access_key_id, secret: secret_access_key, token: Some(token) };
         keys.until(&expiration).ok_or_else(garbage)

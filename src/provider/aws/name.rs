@@ -62,7 +62,7 @@ pub(super) fn secret(settings: &AwsSettings, provider: &str, reference: &Referen
         let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
         if version.is_empty() || version.len() > 256 || !version.bytes().all(is_fine) {
             return Err(format!(
-                "version {version:?} is none: write a staging label such as AWSPREVIOUS, or a version's id"
+                "invalid version {version:?}: expected a staging label such as AWSPREVIOUS, or a version's id"
             ));
         }
         if version == CURRENT {
@@ -76,8 +76,8 @@ fn secret_name(name: &str) -> Result<&str, String> {
     let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
     if name.is_empty() || name.len() > 512 || !name.bytes().all(is_fine) {
         return Err(format!(
-            "{name:?} is no secret's name (letters, digits and /_+=.@-, at most 512): write one such as prod/db, or an \
-             ARN"
+            "invalid secret name {name:?}: expected letters, digits and /_+=.@-, at most 512, such as prod/db, or \
+             an ARN"
         ));
     }
     Ok(name)
@@ -129,7 +129,7 @@ fn parameter_name(name: &str) -> Result<(), String> {
     let is_rooted = name.starts_with('/') || !name.contains('/');
     if components.is_empty() || components.split('/').any(str::is_empty) || !is_rooted || !name.bytes().all(is_fine) {
         return Err(format!(
-            "{name:?} is no parameter's name (letters, digits and /_.-): write one such as /prod/web/db-password, or \
+            "invalid parameter name {name:?}: expected letters, digits and /_.-, such as /prod/web/db-password, or \
              /prod/web/ for all below it"
         ));
     }
@@ -147,7 +147,7 @@ fn version(mut params: BTreeMap<String, String>) -> Result<BTreeMap<String, Stri
     match version.parse::<u64>() {
         Ok(number) if number > 0 && !version.starts_with('+') => *version = number.to_string(),
         Err(_) if begins_well && version.len() <= 100 && version.bytes().all(is_label) => {}
-        _ => return Err(format!("version {version:?} is none: write a whole number above zero, or a label")),
+        _ => return Err(format!("invalid version {version:?}: expected a whole number above zero, or a label")),
     }
     Ok(params)
 }
@@ -167,15 +167,15 @@ impl<'a> Arn<'a> {
         let Some(rest) = text.strip_prefix("arn:") else { return Ok(None) };
         let bad = |problem: String| Err(format!("{text:?} {problem}"));
         let partition = settings.partition();
-        let form = || format!("write arn:{partition}:{service}:{}:<account>:{kind}…, or a name", settings.region);
+        let form = || format!("expected arn:{partition}:{service}:{}:<account>:{kind}…, or a name", settings.region);
         let mut parts = rest.splitn(5, ':');
         let mut part = || parts.next().unwrap_or_default();
         let (in_partition, of_service, region, account, resource) = (part(), part(), part(), part(), part());
         let Some(resource) = resource.strip_prefix(kind).filter(|_| in_partition == partition) else {
-            return bad(format!("is no ARN that this provider reads: {}", form()));
+            return bad(format!("is not an ARN that this provider reads: {}", form()));
         };
         if of_service != service || !is_account(account) {
-            return bad(format!("is no ARN that this provider reads: {}", form()));
+            return bad(format!("is not an ARN that this provider reads: {}", form()));
         }
         if region != settings.region {
             return bad(format!(

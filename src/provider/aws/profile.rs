@@ -42,7 +42,7 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
     if let (Some(role), Some(file)) = (get("role_arn"), get("web_identity_token_file")) {
         // It is told at a refused login: nothing else that stands in a file of secrets may be.
         if !is_role(role) {
-            return Err(format!("the role_arn of AWS profile {name:?} is no ARN of a role"));
+            return Err(format!("the role_arn of AWS profile {name:?} is not the ARN of a role"));
         }
         return Ok(Profile::WebIdentity { role: role.to_owned(), token_file: PathBuf::from(file) });
     }

@@ -156,10 +156,10 @@ impl AwsSettings {
     pub(super) fn validate(&self) -> Result<(), String> {
         let is_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if !self.region.contains('-') || !self.region.bytes().all(is_region) {
-            return Err(format!("region {:?} is none: write one such as eu-west-1", self.region));
+            return Err(format!("invalid region {:?}: expected one such as eu-west-1", self.region));
         }
         if let Some(account) = self.account.as_deref().filter(|account| !is_account(account)) {
-            return Err(format!("account {account:?} is none: write its twelve digits, in quotes"));
+            return Err(format!("invalid account {account:?}: expected its twelve digits, in quotes"));
         }
         http::check_address("endpoint", self.endpoint.as_deref())?;
         http::check_address("stsEndpoint", self.sts_endpoint.as_deref())?;

@@ -75,7 +75,7 @@ fn refused(response: &Response, role: &str, address: &Address) -> Failure {
             return Failure::unavailable(message);
         }
         "RegionDisabledException" => "STS is not active in this region for the account",
-        "ValidationError" => "it is no ARN of a role: write arn:aws:iam::<account>:role/<name>",
+        "ValidationError" => "it is not the ARN of a role: expected arn:aws:iam::<account>:role/<name>",
         "AccessDenied" | "AccessDeniedException" => {
             "there is no such role, or its trust policy does not name this service account (…:sub) and the cluster's \
              identity provider"

@@ -85,7 +85,10 @@ pub(super) fn failure(response: &Response, asked: Asked<'_>, name: &str, version
         // What is no vault answers so, too. A vault's challenge may come without a body.
         (400..=499, "", _) if !matches!(response.status.as_u16(), 429) && !is_challenge(response) => {
             let status = response.status.as_u16();
-            Failure::unavailable(format!("{address} answers {name} with a {status} that is no vault's: check address"))
+            Failure::unavailable(format!(
+                "{address} answers {name} with a {status} that is not a vault's: check \
+                 address"
+            ))
         }
         (401, ..) => {
             let why = unaccepted(response, asked.settings);
@@ -194,7 +197,7 @@ pub(super) fn metadata_failure(response: &Response, Asked { role, address, .. }:
         400 | 401 | 403 if is_error_code(&error) => {
             let hint = match role {
                 Some(role) => format!("no managed identity of client id {role:?} is assigned to this machine"),
-                None => "this machine has no managed identity, or several, so that the role must name one".to_owned(),
+                None => "this machine has no managed identity, or several, so the role must name one".to_owned(),
             };
             Failure::denied(format!("login by managed-identity is refused: {hint}"))
         }
@@ -203,9 +206,10 @@ pub(super) fn metadata_failure(response: &Response, Asked { role, address, .. }:
             Failure::throttled(response, message)
         }
         // It says 404 while identities are being assigned, and 410 while it is updated.
-        404 | 410 => {
-            Failure::unavailable(format!("{address} has no token now: it is being updated, or is no metadata service"))
-        }
+        404 | 410 => Failure::unavailable(format!(
+            "{address} has no token now: it is being updated, or is not a metadata \
+                 service"
+        )),
         status => Failure::unavailable(format!("{address} fails at the login with status {status}")),
     }
 }

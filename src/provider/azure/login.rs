@@ -65,7 +65,7 @@ impl Issuer {
         let (client_id, secret) = (variable("AZURE_CLIENT_ID")?, variable("AZURE_CLIENT_SECRET")?);
         let tenant = auth::text(&tenant, "AZURE_TENANT_ID")?;
         if !is_tenant(tenant) {
-            return Err(Failure::invalid("AZURE_TENANT_ID is no tenant: write the directory's id or domain"));
+            return Err(Failure::invalid("invalid AZURE_TENANT_ID: expected the directory's id or domain"));
         }
         let secret = [("client_secret", auth::text(&secret, "AZURE_CLIENT_SECRET")?)];
         self.ask_authority(tenant, auth::text(&client_id, "AZURE_CLIENT_ID")?, &secret).await
@@ -106,7 +106,7 @@ impl Issuer {
         match self.login.role.as_deref() {
             Some(role) if !is_uuid(role) => {
                 let what = "the client id of an app registration or managed identity (8-4-4-4-12 hexadecimal digits)";
-                Err(Failure::invalid(format!("role {role:?} is none of Azure's: write {what}")))
+                Err(Failure::invalid(format!("invalid role {role:?}: expected {what}")))
             }
             role => Ok(role),
         }

@@ -43,17 +43,17 @@ fn p9_what_a_vault_cannot_mean_says_what_to_write() {
     let other = VERSION.replace('d', "e");
     for (reference, part) in [
         ("db_password", "letters, digits"),
-        ("db/password", "write its name"),
-        ("secrets/", "no name of a secret"),
-        ("secrets//", "no name of a secret"),
-        ("secrets/db/../x", "write its name"),
-        ("secrets/..", "no name of a secret"),
+        ("db/password", "expected its name"),
+        ("secrets/", "invalid secret name"),
+        ("secrets//", "invalid secret name"),
+        ("secrets/db/../x", "expected its name"),
+        ("secrets/..", "invalid secret name"),
         ("keys/db", "never leaves its vault"),
         ("azure:https://other.vault.azure.net/secrets/db", "another vault"),
         ("azure:https://shop.vault.azure.net.evil.example/secrets/db", "another vault"),
         ("db?version=1", "32 hexadecimal"),
         ("db?version=latest", "32 hexadecimal"),
-        ("db?stage=x", "only version"),
+        ("db?stage=x", "expected version"),
         (&format!("secrets/db/{VERSION}?version={other}"), "two versions"),
         (&"x".repeat(128), "at most 127"),
     ] {

@@ -52,7 +52,7 @@ fn opened(path: &str, bytes: SecretValue, keys: &AgeKeys) -> Result<SecretValue,
     if !is_age(bytes.expose()) {
         // It may be half of a write, and is put right by the next one.
         let is_named = path.ends_with(AGE);
-        return if is_named { Err(error(ErrorKind::Unavailable, "is no age file")) } else { Ok(bytes) };
+        return if is_named { Err(error(ErrorKind::Unavailable, "is not an age file")) } else { Ok(bytes) };
     }
     keys.open(bytes.expose()).map_err(|sealed| match sealed {
         Sealed::Keys(ProviderError { kind, message }) => ProviderError::new(kind, message.behind(&format!("{path}: "))),

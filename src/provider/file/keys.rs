@@ -87,7 +87,7 @@ fn because(error: &DecryptError) -> Sealed {
         DecryptError::InvalidMac => Sealed::Broken("is damaged: its age header was changed"),
         DecryptError::ExcessiveWork { .. } => Sealed::Broken("is encrypted with a passphrase"),
         DecryptError::UnknownFormat => Sealed::Broken("is of a newer age format than this agent knows"),
-        _ => Sealed::Broken("is no whole age file"),
+        _ => Sealed::Broken("is not a whole age file"),
     }
 }
 
@@ -143,15 +143,15 @@ fn parse(text: &SecretValue, identities: &mut Vec<Identity>) -> Result<(), Provi
             Err(_) if line.starts_with("AGE-PLUGIN-") => "is of a plugin, and no plugin runs here",
             Err(_) if line.starts_with("AGE-SECRET-KEY-PQ-") => "is a post-quantum one, which is not supported yet",
             Err(_) if line.starts_with("-----BEGIN") => "is a key of SSH, or encrypted itself",
-            Err(_) => "is none",
+            Err(_) => "is not a key",
         };
         return Err(invalid(&format!(
-            "line {} of the age identity {problem}: write keys such as AGE-SECRET-KEY-1…, one per line",
+            "line {} of the age identity {problem}: expected keys such as AGE-SECRET-KEY-1…, one per line",
             index + 1
         )));
     }
     if identities.len() == known {
-        return Err(invalid("the age identity has no key in it: write AGE-SECRET-KEY-1…"));
+        return Err(invalid("the age identity has no key in it: expected AGE-SECRET-KEY-1…"));
     }
     Ok(())
 }

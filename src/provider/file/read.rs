@@ -337,7 +337,7 @@ fn file_error(errno: Errno, path: &str) -> ProviderError {
         Errno::XDEV | Errno::LOOP => {
             (ErrorKind::Denied, "a symbolic link on its way leads out of the store, or in a circle")
         }
-        Errno::NAMETOOLONG | Errno::INVAL => (ErrorKind::Invalid, "is no file name"),
+        Errno::NAMETOOLONG | Errno::INVAL => (ErrorKind::Invalid, "is not a file name"),
         Errno::NOSYS => (ErrorKind::Invalid, "this kernel cannot confine the read (openat2, Linux 5.6)"),
         _ => (ErrorKind::Unavailable, "cannot be read"),
     };

@@ -203,7 +203,7 @@ impl SopsMetadata {
         }
         let mac = text("mac");
         if mac.is_empty() {
-            return Err(Problem::new("has no MAC, so that nothing tells whether it was changed: encrypt it again"));
+            return Err(Problem::new("has no MAC, so nothing tells whether it was changed: encrypt it again"));
         }
         let mac_only_encrypted = match node.get("mac_only_encrypted") {
             // Dotenv files have only text.
@@ -213,7 +213,7 @@ impl SopsMetadata {
         let rule = Rule::read(node)?;
         if mac_only_encrypted && matches!(rule, Rule::Looks) {
             return Err(Problem::new(
-                "has mac_only_encrypted beside a regular expression, so that it cannot be told which values the MAC \
+                "has mac_only_encrypted beside a regular expression, so it cannot be told which values the MAC \
                  protects: use encrypted_suffix or unencrypted_suffix, or a MAC over all values",
             ));
         }

@@ -220,7 +220,7 @@ async fn p5_what_cannot_be_read_has_a_kind_and_a_sentence_without_content() {
         ("none", ErrorKind::NotFound, "no such file"),
         ("good/below", ErrorKind::NotFound, "no such file"),
         ("bad.json", ErrorKind::Unavailable, "line 2, column"),
-        ("bad.yaml", ErrorKind::Unavailable, "no YAML at line 1, column 4"),
+        ("bad.yaml", ErrorKind::Unavailable, "not YAML at line 1, column 4"),
         ("bad.env", ErrorKind::Unavailable, "line 2: there is no KEY=value"),
         ("empty.yaml", ErrorKind::Unavailable, "not a document"),
         ("word.yaml", ErrorKind::Unavailable, "not a document"),
@@ -294,7 +294,7 @@ async fn p7_malformed_bytes_that_did_not_change_since_the_last_look_are_no_half_
     }
     fixture.was_written_long_ago("sub/x.age");
     let sub = read(&mut files, "sub").await.unwrap();
-    assert_eq!(sub.key("x").unwrap().withheld(), Some("cannot be had: is no age file"), "whoever wrote it has gone");
+    assert_eq!(sub.key("x").unwrap().withheld(), Some("cannot be had: is not an age file"), "its writer has gone");
     assert!(sub.key("y").unwrap() == SecretTree::Text("neighbour".into()), "it is not its neighbour");
     fixture.write("bad.json", "{}");
     assert!(read(&mut files, "bad.json").await.is_ok(), "put right");

@@ -102,7 +102,7 @@ fn parse(text: &SecretValue) -> Result<Credentials, ProviderError> {
         "authorized_user" => serde_json::from_slice(bytes).map(Credentials::User).map_err(damaged),
         "external_account" => serde_json::from_slice(bytes).map(Credentials::External).map_err(damaged),
         _ => Err(invalid(format!(
-            "{WHAT}: the file's type is none of service_account, authorized_user and external_account; to act as a \
+            "{WHAT}: unknown type of file: expected service_account, authorized_user or external_account; to act as a \
              service account, set the role instead"
         ))),
     }
@@ -129,7 +129,9 @@ impl External {
         };
         let found = SecretTree::from_json(content.expose()).ok().and_then(|tree| tree.key(field).ok());
         found.as_ref().and_then(SecretTree::as_value).cloned().ok_or_else(|| {
-            invalid("subject token: the credential_source's file is no JSON document with the text field that it names")
+            invalid(
+                "subject token: the credential_source's file is not a JSON document with the text field that it names",
+            )
         })
     }
 }
@@ -192,8 +194,8 @@ mod tests {
         assert_eq!(token(r#""file":"FILE","format":{"type":"text"}"#, "canary").unwrap(), "canary");
         assert_eq!(token(json, r#"{"id_token":"canary"}"#).unwrap(), "canary");
         for (source, content, part) in [
-            (json, r#"{"other":"canary"}"#, "no JSON document with the text field"),
-            (json, "canary", "no JSON document"),
+            (json, r#"{"other":"canary"}"#, "not a JSON document with the text field"),
+            (json, "canary", "not a JSON document"),
             (r#""file":"FILE","format":{"type":"json"}"#, "canary", "neither text nor json"),
             (r#""url":"http://host""#, "canary", "with a file"),
         ] {

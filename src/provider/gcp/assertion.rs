@@ -50,7 +50,7 @@ impl Assertion<'_> {
     /// Signed by `key`, a PKCS#8 RSA key in PEM (RFC 7468).
     pub(super) fn sign(&self, key: &SecretValue) -> Result<SecretValue, ProviderError> {
         let invalid = || {
-            let message = "the service account's private_key is no RSA key in PKCS#8 PEM: download the key again";
+            let message = "the service account's private_key is not an RSA key in PKCS#8 PEM: download the key again";
             ProviderError::new(ErrorKind::Invalid, message)
         };
         let pair = RsaKeyPair::from_pkcs8(&pem_body(key).ok_or_else(invalid)?).map_err(|_| invalid())?;

@@ -200,7 +200,7 @@ impl Issuer {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || "-._@".contains(c);
         if !role.contains('@') || !role.chars().all(is_fine) {
             let message = format!(
-                "role {role:?} is no service account: write its address, <name>@<project>.iam.gserviceaccount.com"
+                "invalid role {role:?}: expected a service account's address, <name>@<project>.iam.gserviceaccount.com"
             );
             return Err(Failure::invalid(message));
         }

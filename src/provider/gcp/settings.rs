@@ -103,7 +103,7 @@ impl TryFrom<String> for IdentityProvider {
                 Ok(Self(format!("https://iam.googleapis.com/{path}")))
             }
             _ => Err(format!(
-                "audience {text:?} is no provider of a workload identity pool: write //iam.googleapis.com/projects/\
+                "invalid audience {text:?}: expected //iam.googleapis.com/projects/\
                  <project number>/locations/global/workloadIdentityPools/<pool>/providers/<provider>"
             )),
         }
@@ -168,10 +168,12 @@ impl GcpSettings {
     /// `projects/<project>[/locations/<location>]/secrets/<name>`.
     pub(super) fn full_name(&self, project: &str, location: Option<&str>, name: &str) -> Result<String, String> {
         if !is_project(project) {
-            return Err(format!("{project:?} is no project: write its id or number"));
+            return Err(format!("invalid project {project:?}: expected its id or number"));
         }
         if name.is_empty() || name.len() > MAX_NAME || !is_id(name) {
-            return Err(format!("{name:?} is no name of a secret: letters, digits, '-' and '_', at most {MAX_NAME}"));
+            return Err(format!(
+                "invalid secret name {name:?}: expected letters, digits, '-' and '_', at most {MAX_NAME}"
+            ));
         }
         match (location, self.location.as_deref()) {
             (Some(given), Some(own)) if given == own => {}
@@ -202,7 +204,7 @@ pub(super) fn canonical_version(text: &str) -> Result<String, String> {
     if is_alias {
         return Ok(text.to_owned());
     }
-    Err(format!("version {text:?} is no version: write a number above zero, an alias, or {LATEST}"))
+    Err(format!("invalid version {text:?}: expected a number above zero, an alias, or {LATEST}"))
 }
 
 pub(super) fn is_number(text: &str) -> bool {

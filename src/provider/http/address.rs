@@ -27,8 +27,8 @@ impl Address {
     /// # Errors
     /// One sentence that says what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = |problem: &str| format!("address {text:?} {problem}: write https://<host>[:<port>]");
-        let uri: Uri = text.parse().map_err(|_| bad("is no URL"))?;
+        let bad = |problem: &str| format!("address {text:?} {problem}: expected https://<host>[:<port>]");
+        let uri: Uri = text.parse().map_err(|_| bad("is not a URL"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(bad("has no scheme or no host"));
         };
@@ -128,7 +128,7 @@ pub fn check_endpoint(url: &str) -> Result<(), String> {
         (address, path) if !path.is_empty() && path.bytes().all(|b| b.is_ascii_graphic() && !b"%?#".contains(&b)) => {
             Address::parse(address).map(drop)
         }
-        _ => Err(format!("{url:?} is no URL of an endpoint: write https://<host>/<path>")),
+        _ => Err(format!("invalid endpoint {url:?}: expected https://<host>/<path>")),
     }
 }
 
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn p9_bad_addresses_say_what_to_write() {
         for (text, part) in [
-            ("", "is no URL"),
+            ("", "is not a URL"),
             ("vault:8200", "has no scheme"),
             ("vault.vault.svc", "has no scheme"),
             ("http://vault.vault.svc:8200", "only for localhost"),

@@ -119,7 +119,8 @@ fn tunnel(
     let Some(intercept) = proxy.intercept(&to) else { return Ok(None) };
     if intercept.uri().scheme_str() != Some("http") {
         return Err(
-            "the proxy is no http:// one: set HTTPS_PROXY to http://<host>:<port>, or add the store to NO_PROXY".into(),
+            "the proxy is not an http:// one: set HTTPS_PROXY to http://<host>:<port>, or add the store to NO_PROXY"
+                .into(),
         );
     }
     let mut tunnel = Tunnel::new(intercept.uri().clone(), tcp.clone());

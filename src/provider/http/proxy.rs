@@ -57,14 +57,14 @@ impl Proxy {
                  addresses, and {WRITE}"
             ));
         }
-        let uri: Uri = text.parse().map_err(|_| format!("{text:?} is no URL: {WRITE}"))?;
+        let uri: Uri = text.parse().map_err(|_| format!("{text:?} is not a URL: {WRITE}"))?;
         if uri.scheme_str() != Some("http") {
             return Err(format!(
-                "{text:?} is no http:// proxy (what goes through it is encrypted all the same): {WRITE}"
+                "{text:?} is not an http:// proxy (what goes through it is encrypted all the same): {WRITE}"
             ));
         }
         if uri.port_u16().is_none() || !matches!(uri.path_and_query().map_or("/", |path| path.as_str()), "/") {
-            return Err(format!("{text:?} is no host and port: {WRITE}"));
+            return Err(format!("{text:?} is not a host and port: {WRITE}"));
         }
         Ok(())
     }
@@ -76,8 +76,8 @@ impl Proxy {
     pub fn check_exceptions(entries: &[String]) -> Result<(), String> {
         match entries.iter().find(|entry| !is_exception(entry)) {
             Some(entry) => Err(format!(
-                "{entry:?} is none: write a name (and all below it) such as svc.cluster.local, an address, a network such \
-                 as 10.0.0.0/8, or \"*\", without a port"
+                "invalid entry {entry:?}: expected a name (and all below it) such as svc.cluster.local, an address, a \
+                 network such as 10.0.0.0/8, or \"*\", without a port"
             )),
             None => Ok(()),
         }
@@ -136,13 +136,13 @@ mod tests {
     #[test]
     fn p9_what_is_no_proxy_or_exception_says_what_to_write() {
         for (url, part) in [
-            ("", "is no URL"),
-            ("proxy:3128", "is no http:// proxy"),
+            ("", "is not a URL"),
+            ("proxy:3128", "is not an http:// proxy"),
             ("https://proxy:3128", "encrypted all the same"),
-            ("socks5://proxy:1080", "is no http:// proxy"),
-            ("http://proxy", "is no host and port"),
-            ("http://proxy:3128/path", "is no host and port"),
-            ("http://proxy:3128?x", "is no host and port"),
+            ("socks5://proxy:1080", "is not an http:// proxy"),
+            ("http://proxy", "is not a host and port"),
+            ("http://proxy:3128/path", "is not a host and port"),
+            ("http://proxy:3128?x", "is not a host and port"),
             ("http://me:canary@proxy:3128", "has a user or a password"),
         ] {
             let problem = Proxy::check_url(url).unwrap_err();
@@ -155,7 +155,7 @@ mod tests {
         for entry in ["", "https://vault", "vault:8200", "*.svc", "a b", "a,b", "10.0.0.0/33", "fd00::/129", "x/8", "."]
         {
             let problem = Proxy::check_exceptions(&[entry.to_owned()]).unwrap_err();
-            assert!(problem.starts_with(&format!("{entry:?} is none")), "{problem}");
+            assert!(problem.starts_with(&format!("invalid entry {entry:?}: expected")), "{problem}");
         }
     }
 }

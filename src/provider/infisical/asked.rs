@@ -112,17 +112,15 @@ fn param(settings: &InfisicalSettings, name: &str, value: &str) -> Result<Option
         SECRET => secret_name(value).map(Some),
         VERSION_PARAM => match value.parse::<u32>() {
             Ok(number) if number > 0 && !value.starts_with('+') => Ok(Some(number.to_string())),
-            _ => Err(format!("version {value:?} is no version: write a whole number above zero")),
+            _ => Err(format!("invalid version {value:?}: expected a whole number above zero")),
         },
         DYNAMIC if is_name(value) => Ok(Some(value.to_lowercase())),
-        DYNAMIC => Err(format!("dynamic {value:?} is no dynamic secret's name")),
+        DYNAMIC => Err(format!("invalid name of a dynamic secret {value:?}")),
         TTL => seconds(value)
             .filter(|seconds| TTL_SECONDS.contains(seconds))
             .map(|seconds| Some(format!("{seconds}s")))
-            .ok_or_else(|| {
-                format!("ttl {value:?} is no life of a minute to ten years: write one such as 90s, 30m or 1h")
-            }),
-        _ => Err(format!("parameter {name:?} means nothing to Infisical: known are {KNOWN}")),
+            .ok_or_else(|| format!("invalid ttl {value:?}: expected a minute to ten years, such as 90s, 30m or 1h")),
+        _ => Err(format!("unknown parameter {name:?}; known are {KNOWN}")),
     }
 }
 
@@ -139,7 +137,7 @@ fn placed(
     if !settings.allow_params.contains(&param) {
         return Err(format!("the operator does not let references choose ?{name}=: leave it out"));
     }
-    if is_name(value) { Ok(Some(value.to_owned())) } else { Err(format!("{name} {value:?} is no slug")) }
+    if is_name(value) { Ok(Some(value.to_owned())) } else { Err(format!("invalid {name} {value:?}: expected a slug")) }
 }
 
 /// Somebody has to say where secrets are.
@@ -185,7 +183,7 @@ fn top_key(reference: &Reference) -> Option<&str> {
 
 fn secret_name(name: &str) -> Result<String, String> {
     if name.is_empty() || name.contains(['/', ':']) || name.contains(char::is_whitespace) {
-        return Err(format!("{name:?} is no secret's name"));
+        return Err(format!("invalid secret name {name:?}"));
     }
     Ok(name.to_owned())
 }
@@ -193,7 +191,7 @@ fn secret_name(name: &str) -> Result<String, String> {
 fn tags(list: &str) -> Result<String, String> {
     let mut tags: Vec<_> = list.split(',').map(str::trim).collect();
     if let Some(tag) = tags.iter().find(|tag| !is_name(tag)) {
-        return Err(format!("{tag:?} is no tag's slug: write tags=first,second"));
+        return Err(format!("invalid tag {tag:?}: expected slugs, as in tags=first,second"));
     }
     tags.sort_unstable();
     tags.dedup();

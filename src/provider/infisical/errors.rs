@@ -105,7 +105,7 @@ pub(super) fn refused(response: &Response, address: &Address, who: &str, what: &
     let (kind, message) = match status {
         _ if is_about_membership(response) => (
             ErrorKind::Denied,
-            format!("{what} is denied to {who}, which is no member of the project: add it there, with a role"),
+            format!("{what} is denied to {who}, which is not a member of the project: add it there, with a role"),
         ),
         400 if response.contains("ttl") => (
             ErrorKind::Invalid,
@@ -125,7 +125,7 @@ pub(super) fn refused(response: &Response, address: &Address, who: &str, what: &
                  the secrets there, and of those that they refer to"
             ),
         ),
-        404 => (ErrorKind::NotFound, format!("{what} does not exist, or {who} is no member of the project")),
+        404 => (ErrorKind::NotFound, format!("{what} does not exist, or {who} is not a member of the project")),
         _ => (ErrorKind::Unavailable, format!("{address} fails at {what} with status {status}: see its log")),
     };
     Failure::new(kind, message)

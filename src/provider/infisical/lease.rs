@@ -87,7 +87,7 @@ impl<'a> Handle<'a> {
             let (id, project, environment, path) = (line()?, line()?, line()?, line()?);
             Some(Self { id, project, environment, path, ttl: line() })
         };
-        read().ok_or_else(|| Failure::invalid("the lease is none of Infisical's"))
+        read().ok_or_else(|| Failure::invalid("the lease is not Infisical's"))
     }
 
     fn to_id(&self) -> SecretValue {

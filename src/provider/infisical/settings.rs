@@ -141,7 +141,7 @@ impl Place {
             [("project", &self.project), ("projectSlug", &self.project_slug), ("environment", &self.environment)]
         {
             if let Some(text) = value.as_deref().filter(|text| !is_name(text)) {
-                return Err(format!("{field} {text:?} is none: write an id, or a slug such as my-project"));
+                return Err(format!("invalid {field} {text:?}: expected an id, or a slug such as my-project"));
             }
         }
         match (&self.project, &self.project_slug) {

@@ -63,7 +63,7 @@ impl InfisicalStore {
                 make_lease(&mut self.api, &project, &asked, name, ttl.as_deref()).await.map(Reading::Fresh)
             }
             (What::Folder { .. }, Some(_)) => Err(Failure::not_found(format!(
-                "{}: a folder has no versions, so that what it was cannot be read again",
+                "{}: a folder has no versions, so what it was cannot be read again",
                 asked.told()
             ))),
             (What::Secret { version: Some(pinned), .. }, _) if known.is_some_and(|known| known.0 == *pinned) => {

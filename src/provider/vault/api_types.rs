@@ -232,7 +232,7 @@ mod tests {
             assert!(is_near, "{what}: {found:?} is not {seconds:?}");
         }
         let kv = r#"{"lease_id":"","data":{"expiration":1,"serial_number":"5f"},"mount_type":"kv"}"#;
-        assert_eq!(answer("kv/x", kv).expires_in, None, "what people keep in a KV engine means nothing to Vault");
+        assert_eq!(answer("kv/x", kv).expires_in, None, "what people keep in a KV engine has no meaning for Vault");
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(super) const NOT_SECRETS: [(&str, &str); 4] = [
     ("v1", "the API's version, which stands there once or not at all"),
     ("sys", "Vault's administration"),
     ("auth", "logins, which hushpod does itself"),
-    ("cubbyhole", "private to each login, so that nothing can be there"),
+    ("cubbyhole", "private to each login, so nothing can be there"),
 ];
 
 // === impl Method ===
@@ -96,7 +96,7 @@ impl VaultAuth {
             let is_plain = mount.split('/').all(is_plain_component);
             if self.method == Method::Token || !is_plain || mount.starts_with("auth/") {
                 return Err(format!(
-                    "auth.mount {mount:?} is no mount of method {method}: write what stands between auth/ and /login, \
+                    "invalid auth.mount {mount:?} for method {method}: expected what stands between auth/ and /login, \
                      and nothing for method token"
                 ));
             }

@@ -105,7 +105,7 @@ impl VaultStore {
 
     async fn lease_call(&self, verb: &str, lease: &Lease) -> Result<Response, Failure> {
         let Some(lease_id) = lease.id.expose_str() else {
-            return Err(Failure::invalid("the lease is none of Vault's"));
+            return Err(Failure::invalid("the lease is not Vault's"));
         };
         // Without an increment, the engine's own ttl counts: one of ours could only shrink it.
         let path = format!("sys/leases/{verb}");

@@ -65,7 +65,7 @@ impl<'a> JsonReader<'a> {
     }
 
     fn malformed(&self) -> DocumentError {
-        DocumentError::malformed(format_args!("is no JSON at {}", self.place()))
+        DocumentError::malformed(format_args!("is not JSON at {}", self.place()))
     }
 
     fn refused(&self, problem: &str) -> DocumentError {

@@ -116,7 +116,7 @@ impl<'a> YamlReader<'a> {
                 Err(match error.kind() {
                     ErrorKind::RecursionLimitExceeded => self.too_deep(),
                     ErrorKind::UnknownAnchor => self.refused("has an alias (*) of nothing that stands before it"),
-                    _ => DocumentError::malformed(format_args!("is no YAML at {}", self.place)),
+                    _ => DocumentError::malformed(format_args!("is not YAML at {}", self.place)),
                 })
             }
             None => Ok(Event::StreamEnd),
@@ -140,7 +140,7 @@ impl<'a> YamlReader<'a> {
             Event::SequenceStart(_, anchor, tag) => (self.nested(tag.as_deref(), "seq", anchor, Self::list)?, anchor),
             Event::MappingStart(_, anchor, tag) => (self.nested(tag.as_deref(), "map", anchor, Self::map)?, anchor),
             Event::Alias(anchor) => return self.alias(anchor),
-            _ => return Err(DocumentError::malformed(format_args!("is no YAML at {}", self.place))),
+            _ => return Err(DocumentError::malformed(format_args!("is not YAML at {}", self.place))),
         };
         if anchor > 0 {
             self.check_anchor(anchor)?;
@@ -177,7 +177,7 @@ impl<'a> YamlReader<'a> {
             None if is_non_specific(tag) => Ok(Node::Text(value)),
             Some("binary") => decoded(value.expose_str().unwrap_or_default())
                 .map(Node::Bytes)
-                .ok_or_else(|| self.refused("has a value with the tag !!binary that is no base64")),
+                .ok_or_else(|| self.refused("has a value with the tag !!binary that is not base64")),
             _ => Err(self.refused("has a tag that is not known here: leave it out,")),
         }
     }
@@ -247,7 +247,7 @@ impl<'a> YamlReader<'a> {
         let node = self.node(first)?;
         self.place = place;
         let (Node::Plain(text) | Node::Text(text)) = &node else {
-            return Err(self.refused("has a key that is no text"));
+            return Err(self.refused("has a key that is not text"));
         };
         Ok(text.expose_str().unwrap_or_default().to_owned())
     }

@@ -124,7 +124,7 @@ async fn p5_an_answer_without_the_key_is_a_failure_and_the_last_key_stays() {
     for (json, part) in [
         (r#"{"K":"canary"}"#, "as an identity: no key \"k\" (there are: K)"),
         (r#"{"k":{"x":"canary"}}"#, "is a document"),
-        (r#""canary""#, "inside text that is no JSON at line 1, column 1"),
+        (r#""canary""#, "inside text that is not JSON at line 1, column 1"),
         ("42", "inside a single value"),
     ] {
         let stores = Stores::new();

@@ -69,7 +69,7 @@ def p9_what_is_known_only_at_run_time_ends_with_a_sentence(t):
         ),
         "oversize": ({"file.x": f"secret/data/{t.namespace}/large#key", "size-limit": "4Ki"}, ["4096"]),
         "no-such-key": ({"file.x": f"{many}#three"}, ["three"]),
-        "name": ({"dir.x": f"secret/data/{t.namespace}/name"}, ["a key is no file name"]),
+        "name": ({"dir.x": f"secret/data/{t.namespace}/name"}, ["a key is not a file name"]),
         "many-small": (
             {"dir.x": f"secret/data/{t.namespace}/small"},
             ["400 files fill", "raise hushpod.dev/size-limit to"],

@@ -272,7 +272,7 @@ pub(crate) fn documents(input: &[u8]) {
         match (SecretTree::from_json(bytes), theirs) {
             (Ok(tree), Ok(value)) => assert!(is_same_json(&tree, &value), "JSON reads otherwise"),
             // Numbers that no float can hold.
-            (Ok(_), Err(error)) => assert!(error.to_string().contains("out of range"), "no JSON: {error}"),
+            (Ok(_), Err(error)) => assert!(error.to_string().contains("out of range"), "not JSON: {error}"),
             (Err(error), Ok(_)) => assert!(!error.is_malformed(), "it is JSON: {error}"),
             (Err(_), Err(_)) => {}
         }

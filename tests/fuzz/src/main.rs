@@ -47,7 +47,7 @@ fn choose() -> Target {
         Some((_, target)) => *target,
         None => {
             let known: Vec<_> = TARGETS.iter().map(|(name, _)| *name).collect();
-            eprintln!("FUZZ_TARGET: {name:?} is none of {}", known.join(" "));
+            eprintln!("FUZZ_TARGET: {name:?} is not one of {}", known.join(" "));
             std::process::exit(2);
         }
     }

@@ -113,11 +113,11 @@ fn p5_p9_what_makes_no_variables_is_refused_without_a_value() {
     for (name, bytes, part) in [
         ("a.env", &b"PATH=canary\n"[..], "line 1: the key is reserved: it decides"),
         ("a.env", b"HUSHPOD_X=canary\n", "the key is reserved"),
-        ("a.env", b"a.b=canary\n", "no variable's name"),
+        ("a.env", b"a.b=canary\n", "not a variable's name"),
         ("a.env", b"A='canary", "line 1: a ' is not closed"),
         ("a.env", b"A=canary\0\n", "NUL byte"),
         ("dir/A", &large, "over the kernel's limit of 131072"),
-        ("dir/tls.crt", b"canary", "no variable's name"),
+        ("dir/tls.crt", b"canary", "not a variable's name"),
         ("other", b"", "no such file"),
     ] {
         let volume = Volume::new();
@@ -246,17 +246,22 @@ fn p5_neither_values_nor_names_of_a_store_reach_a_termination_message() {
         // Raw values that look like the beginning of a dotenv file.
         ("raw", "canary", "line 1: there is no KEY=value", "line 1: there is no KEY=value"),
         ("raw", "Y2FuYXJ5LQ==", "", ""),
-        ("raw", "canary-Q==", "line 1: the key is no variable's name", "line 1: the key is no"),
-        ("raw", "canary.x=1", "line 1: the key is no variable's name", "line 1: the key is no"),
+        ("raw", "canary-Q==", "line 1: the key is not a variable's name", "line 1: the key is not"),
+        ("raw", "canary.x=1", "line 1: the key is not a variable's name", "line 1: the key is not"),
         ("raw", "A=1\nLD_canary=1", "line 2: the key is reserved", "line 2: the key is reserved"),
         ("raw", "canary=1\0", "line 1: the value has a NUL", "line 1: the value has a NUL"),
         ("raw", "a canary=1", "line 1: a key has letters", "line 1: a key has letters"),
         // Files whose names are the store's keys …
-        ("dir/STORE-canary", "1", "\"STORE-canary\" is no variable's name", "one of its files is no variable's name"),
+        (
+            "dir/STORE-canary",
+            "1",
+            "\"STORE-canary\" is not a variable's name",
+            "one of its files is not a variable's name",
+        ),
         ("dir/LD_canary", "1", "\"LD_canary\" is reserved (LD_*)", "one of its files is reserved: it decides"),
         ("dir/canary", "\0", "\"canary\" has a NUL byte", "one of its files has a NUL byte"),
         ("dir/canary", &long, "\"canary\" takes 200008 bytes", "one of its files takes 200008 bytes"),
-        ("dir/STORE\n\u{202e}canary", "1", "\"STORE\\n\\u{202e}canary\"", "one of its files is no variable's name"),
+        ("dir/STORE\n\u{202e}canary", "1", "\"STORE\\n\\u{202e}canary\"", "one of its files is not a variable's name"),
         // … or the tenant's own words.
         (".hushpod-env/TENANT", "\0", "\"TENANT\" has a NUL byte", "\"TENANT\" has a NUL byte"),
     ] {

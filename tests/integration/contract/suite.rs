@@ -169,7 +169,7 @@ pub(super) async fn a_pinned_version_stays_and_a_missing_one_says_so<S: Subject>
     let absent = match pin.split_once('=') {
         Some((name, number)) if number.len() < 4 => format!("{name}=77"),
         Some((name, id)) => format!("{name}={}", id.replace(|c: char| c.is_ascii_digit(), "7")),
-        None => panic!("{pin} is no parameter"),
+        None => panic!("{pin} is not a parameter"),
     };
     let error = read(&mut *provider, &request(&settings, &with(&absent)), None).await.unwrap_err();
     assert_error(&error, ErrorKind::NotFound, &["pinned", "version"]);

@@ -108,7 +108,7 @@ const CASES: &[Case] = &[
             pairs.push(file());
             asking(&pairs, json!({"containers": app()}))
         },
-        "there is no provider",
+        "unknown provider",
     ),
     (
         "containers, one name again and again",

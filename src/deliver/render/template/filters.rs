@@ -191,12 +191,12 @@ fn base64_decode(value: &Value) -> Result<Value, Error> {
     let text = text_of(value, "b64decode takes text: take one value of the document")?;
     let dense = Zeroizing::new(text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect::<Vec<_>>());
     let Ok(bytes) = ENGINE.decode(&*dense).map(Zeroizing::new) else {
-        return refuse("b64decode takes base64, and this is none");
+        return refuse("b64decode takes base64, and this is not");
     };
     match std::str::from_utf8(&bytes) {
         Ok(text) => Ok(Value::from(text)),
         Err(_) => {
-            refuse("b64decode gives bytes that are no text: deliver them in a file of their own, with decode: base64")
+            refuse("b64decode gives bytes that are not text: deliver them in a file of their own, with decode: base64")
         }
     }
 }

@@ -21,7 +21,7 @@ const MAP: &str = "__map_";
 fn fields(node: Node) -> Result<Fields, Problem> {
     match node {
         Node::Map(fields) => Ok(fields),
-        _ => Err(Problem::new("is no document with keys")),
+        _ => Err(Problem::new("is not a document with keys")),
     }
 }
 
@@ -76,7 +76,7 @@ fn unflatten(metadata: &mut Fields, name: &str, value: Node) -> Result<(), &'sta
         metadata.push((name.to_owned(), value));
         return Ok(());
     };
-    let (index, field) = rest.split_once(MAP).ok_or("has a list in its SOPS metadata that is none of SOPS' own")?;
+    let (index, field) = rest.split_once(MAP).ok_or("has a list in its SOPS metadata that SOPS does not write")?;
     // SOPS writes them in order, and each list in one piece.
     if metadata.last().is_none_or(|(known, _)| known != list) {
         metadata.push((list.to_owned(), Node::List(Vec::new())));

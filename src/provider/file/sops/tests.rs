@@ -201,7 +201,7 @@ fn p5_changed_values_are_refused() {
         ("an open type", with(&yaml, "    tls: true", "    tls: 'true'"), "does not match its MAC"),
         ("an open value more", with(&yaml, "\nsops:\n", "\nx_unencrypted: canary\nsops:\n"), "does not match its MAC"),
         ("a comment for a value", typed("comment"), r#"at "zeta" is an encrypted comment"#),
-        ("another type", typed("int"), r#"at "zeta" is no whole number"#),
+        ("another type", typed("int"), r#"at "zeta" is not a whole number"#),
         ("a made-up type", typed("canary"), "of a type that this agent does not know"),
         ("a longer nonce", with(&yaml, zeta, &with(zeta, ",iv:", ",iv:AAAA")), "no nonce of 32 bytes"),
     ] {

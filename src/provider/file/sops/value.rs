@@ -37,7 +37,7 @@ pub(super) struct Leaf {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn decrypt(sealed: &str, key: &DataKey, place: &str) -> Result<(Kind, SecretValue), &'static str> {
-    const FORM: &str = "is no ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]";
+    const FORM: &str = "is not ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]";
     let inner = sealed.strip_prefix(ENCRYPTED).and_then(|rest| rest.strip_suffix(']')).ok_or(FORM)?;
     let mut parts = inner.split(',');
     let mut part = |name: &str| parts.next().and_then(|part| part.strip_prefix(name)).ok_or(FORM);
@@ -71,11 +71,11 @@ pub(super) fn leaf(kind: Kind, text: SecretValue) -> Result<Leaf, &'static str> 
         Kind::Comment => return Ok(Leaf { tree: None, in_mac: SecretValue::new(Vec::new()) }),
         Kind::Text => (SecretTree::from(text.clone()), text),
         Kind::Int => {
-            let value: i64 = known()?.parse().map_err(|_| "is no whole number")?;
+            let value: i64 = known()?.parse().map_err(|_| "is not a whole number")?;
             (SecretTree::plain(text), value.to_string().into())
         }
         Kind::Float => {
-            let value: f64 = known()?.parse().map_err(|_| "is no number")?;
+            let value: f64 = known()?.parse().map_err(|_| "is not a number")?;
             (SecretTree::plain(text), float(value).into())
         }
         Kind::Bool => match known()? {

@@ -144,9 +144,9 @@ async fn p5_what_cannot_be_opened_has_a_kind_and_a_sentence() {
         ("passphrase.age", ErrorKind::Invalid, "with a passphrase: encrypt it to an age recipient"),
         ("cut.age", ErrorKind::Invalid, "its end is missing"),
         ("changed.age", ErrorKind::Invalid, "its end is missing or was changed"),
-        ("header.age", ErrorKind::Invalid, "is no whole age file"),
-        ("newer.age", ErrorKind::Invalid, "is no whole age file"),
-        ("plain.age", ErrorKind::Unavailable, "is no age file"),
+        ("header.age", ErrorKind::Invalid, "is not a whole age file"),
+        ("newer.age", ErrorKind::Invalid, "is not a whole age file"),
+        ("plain.age", ErrorKind::Unavailable, "is not an age file"),
         ("all.ini", ErrorKind::Invalid, "in a format that cannot be read here"),
         ("stripped.yaml", ErrorKind::Invalid, "no sops metadata"),
         ("stripped.env", ErrorKind::Invalid, "no sops metadata"),
@@ -166,7 +166,7 @@ async fn p5_what_cannot_be_opened_has_a_kind_and_a_sentence() {
         ("theirs", "not encrypted to the provider's age identity"),
         ("theirs.yaml", "not encrypted to the provider's age identity but to age1"),
         ("cut", "its end is missing"),
-        ("plain", "is no age file"),
+        ("plain", "is not an age file"),
         ("stripped", "in a format that cannot be read here"),
         ("broken.yaml", "does not match its MAC"),
     ] {
@@ -211,11 +211,11 @@ async fn p5_a_bad_identity_is_told_by_its_line_and_not_by_its_text() {
     for (text, part) in [
         ("", "has no key in it"),
         ("# canary\n\n", "has no key in it"),
-        (&format!("{good}canary"), "line 4 of the age identity is none"),
-        ("age1rkg9tnjt3axx2txhaammv80n00jlhe3qwdevzk6an78f5x30x5ls844c62", "line 1 of the age identity is none"),
+        (&format!("{good}canary"), "line 4 of the age identity is not a key"),
+        ("age1rkg9tnjt3axx2txhaammv80n00jlhe3qwdevzk6an78f5x30x5ls844c62", "line 1 of the age identity is not a key"),
         ("AGE-PLUGIN-YUBIKEY-1CANARY", "no plugin runs here"),
         ("AGE-SECRET-KEY-PQ-1CANARY", "post-quantum"),
-        ("AGE-SECRET-KEY-1CANARY", "is none: write keys such as"),
+        ("AGE-SECRET-KEY-1CANARY", "is not a key: expected keys such as"),
         ("-----BEGIN OPENSSH PRIVATE KEY-----\ncanary", "a key of SSH"),
         (&good.repeat(40), "one too many"),
     ] {
@@ -278,7 +278,10 @@ fn p9_settings_say_what_goes_together() {
         (r#"{"volumes":false}"#, "write path"),
         (r#"{"path":"/a","volumes":true}"#, "path and volumes: write one of them"),
         (r#"{"path":"/a","identity":"x:y","identityFile":"/k"}"#, "identity and identityFile: write one of them"),
-        (r#"{"path":"/a","identityFile":"keys.txt"}"#, "identityFile: \"keys.txt\" is no absolute path"),
+        (
+            r#"{"path":"/a","identityFile":"keys.txt"}"#,
+            "identityFile: invalid path \"keys.txt\": expected an absolute path",
+        ),
         (r#"{"path":"/a","identityfile":"/k"}"#, "identityFile"),
     ] {
         let problem = parse(json).unwrap_err();

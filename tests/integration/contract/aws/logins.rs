@@ -148,7 +148,7 @@ async fn a_login_refused_says_what_to_check() {
     let mut pod = store.pod(&name).await;
     pod.login.role = Some("web".to_owned());
     let error = refused(&mut pod.secrets(), &pod.secret(&name)).await;
-    assert_error(&error, ErrorKind::Denied, &["write arn:aws:iam::<account>:role/<name>"]);
+    assert_error(&error, ErrorKind::Denied, &["expected arn:aws:iam::<account>:role/<name>"]);
 }
 
 #[tokio::test]

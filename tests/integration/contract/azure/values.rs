@@ -180,7 +180,7 @@ async fn what_is_no_vault_is_not_taken_for_a_missing_secret() {
     let shared = Shared::new().await;
     let mut azure = shared.azure();
     shared.fake.fail(Shared::is_read, 1, Fault::Status(404, Vec::new(), "<html>canary".into()));
-    assert_error(&shared.refused(&mut azure, "db").await, ErrorKind::Unavailable, &["no vault's"]);
+    assert_error(&shared.refused(&mut azure, "db").await, ErrorKind::Unavailable, &["not a vault's"]);
     shared.fake.world().put("other", "canary");
     let other = json!({"value": "canary", "id": format!("https://v/secrets/other/{}", "0".repeat(32))});
     shared.fake.fail(Shared::is_read, 1, Fault::Body(other.to_string()));

@@ -191,7 +191,7 @@ async fn a_service_accounts_key_signs_for_a_token() {
         ("client_email", "other@shop.iam.gserviceaccount.com", ErrorKind::Denied, "was deleted"),
         ("private_key", "canary", ErrorKind::Invalid, "PKCS#8"),
         ("token_uri", "http://far.example/token", ErrorKind::Invalid, "not encrypted"),
-        ("type", "canary", ErrorKind::Invalid, "none of service_account"),
+        ("type", "canary", ErrorKind::Invalid, "expected service_account"),
     ] {
         let mut file = file.clone();
         file[field] = json!(value);
@@ -253,7 +253,7 @@ async fn credentials_are_where_googles_tools_look_for_them() {
         std::fs::write(home.join("application_default_credentials.json"), "canary").unwrap();
         let (file, home) = (file.to_str().unwrap(), shared.dir.path().to_str().unwrap());
         let variable = "GOOGLE_APPLICATION_CREDENTIALS";
-        run_again(test, "none of service_account", &[(variable, Some(file)), ("HOME", Some(home))]).await;
+        run_again(test, "expected service_account", &[(variable, Some(file)), ("HOME", Some(home))]).await;
         run_again(test, "not Google's JSON", &[(variable, None), ("HOME", Some(home))]).await;
         run_again(test, "gcloud auth", &[(variable, None), ("HOME", Some("/nonexistent"))]).await;
         return;

@@ -205,7 +205,7 @@ async fn who_is_no_member_of_a_project_is_told_so_and_logs_in_once() {
         let body = json!({"statusCode": status, "error": name, "message": "canary"}).to_string();
         pod.fake.fail(|received| received.path.contains("/v3/"), 1, Fault::Status(status, Vec::new(), body));
         let error = pod.refused(&mut pod.infisical(), "/a").await;
-        assert_error(&error, ErrorKind::Denied, &[IDENTITY, "no member of the project: add it there"]);
+        assert_error(&error, ErrorKind::Denied, &[IDENTITY, "not a member of the project: add it there"]);
         assert_eq!(pod.logins(), 1);
     }
 }

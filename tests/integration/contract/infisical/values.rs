@@ -222,7 +222,7 @@ async fn what_an_identity_may_not_see_is_denied_or_missing() {
         for _ in 0..2 {
             assert_eq!(pod.refused(&mut infisical, "/a").await.kind, kind, "{year:?} {rights:?}");
         }
-        assert_eq!(pod.logins(), 1, "403 PermissionDenied is no reason to log in");
+        assert_eq!(pod.logins(), 1, "403 PermissionDenied is not a reason to log in");
     }
 }
 
@@ -340,7 +340,7 @@ async fn a_project_is_looked_up_by_its_slug_once() {
         let looked_up: Vec<_> = pod.seen().into_iter().filter(|path| !path.contains("secrets")).skip(1).collect();
         assert_eq!(looked_up, paths);
         let error = pod.refused(&mut infisical, "/a?project=no-such").await;
-        assert_error(&error, ErrorKind::NotFound, &["no-such", "no member"]);
+        assert_error(&error, ErrorKind::NotFound, &["no-such", "not a member"]);
     }
 }
 

@@ -156,7 +156,7 @@ async fn what_was_deleted_and_made_anew_counts_from_one_and_is_read_again(store:
         store.write(&path, json!({"data": {"password": "second"}})).await;
         let anew = fresh(pod.read_again(&mut vault, &path, Some(&held)).await);
         assert_eq!((shown(&anew.tree, "password").as_str(), number(&anew)), ("second", Some("1")), "{rights}");
-        assert_ne!(anew.version, Some(held.clone()), "so that the generation has another name");
+        assert_ne!(anew.version, Some(held.clone()), "so the generation has another name");
         // As the way back to a generation asks: what has the number now is not what had it then.
         let mut pinned = pod.request(&path);
         pinned.params.insert("version".to_owned(), held.0.clone());

@@ -48,9 +48,9 @@ impl Server {
             "m" => 60,
             "h" => 3600,
             "d" => 86_400,
-            _ => return Err(self.invalid("ttl", "TTL is no time")),
+            _ => return Err(self.invalid("ttl", "TTL is not a time")),
         };
-        let seconds = number.parse::<u64>().map_err(|_| self.invalid("ttl", "TTL is no time"))? * factor;
+        let seconds = number.parse::<u64>().map_err(|_| self.invalid("ttl", "TTL is not a time"))? * factor;
         if seconds < 60 {
             return Err(self.invalid("ttl", "TTL must be a greater than 1min"));
         }

@@ -459,7 +459,7 @@ impl Item {
         Ok(item)
     }
 
-    /// ItemFields that contradict each other.
+    /// Fields that contradict each other.
     fn check(&self) -> Result<(), (&'static str, String)> {
         let is_dir = matches!(self.target, Target::Dir(_));
         if let Some(template) = &self.template {

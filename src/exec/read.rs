@@ -1,4 +1,4 @@
-//! ReadVariables variables: every file of one volume from one generation.
+//! Reading variables: every file of one volume from one generation.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -229,7 +229,7 @@ impl Provider for Files {
         Box::pin(self.read_settled(requests))
     }
 
-    fn unlock(&mut self, identity: SecretValue) {
+    fn set_decryption_key(&mut self, identity: SecretValue) {
         self.keys = KeySource::Lent(Some(identity));
     }
 

@@ -40,7 +40,7 @@ pub trait Provider: Send {
     }
 
     /// Takes what [`Settings::unlocked_by`] refers to: before the first read, and whenever it changed.
-    fn unlock(&mut self, _identity: SecretValue) {}
+    fn set_decryption_key(&mut self, _identity: SecretValue) {}
 
     /// The login held now, for the hand-over to another process, and how long it lives.
     fn session(&self) -> Option<Session> {

@@ -1,6 +1,6 @@
 //! TLS for servers: which credentials are served now, and how they come from a mounted directory.
 //!
-//! TlsCredentials are checked before they are published; handshakes take a snapshot and never wait.
+//! Credentials are checked before they are published; handshakes take a snapshot and never wait.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

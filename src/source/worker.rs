@@ -288,7 +288,7 @@ impl Worker {
     /// While something is in flight there is nobody to give it to: what lands then brings us back here.
     pub(super) fn set_decryption_key(&mut self, value: SecretValue) {
         if let (Some(dependency), Some(provider)) = (&mut self.key_dependency, &mut self.provider) {
-            provider.unlock(value.clone());
+            provider.set_decryption_key(value.clone());
             dependency.given = Some(value);
             self.poll_now();
         }

@@ -69,21 +69,46 @@ const CRATES: &[(&str, &[&str])] = &[
 /// The files of each room, from the top down: each may use those behind it. An empty name is the room's own file.
 #[rustfmt::skip]
 const ORDERS: &[(&str, &[&str])] = &[
-    ("agent", &["cli", "", "sync", "gated_volume", "install", "termination", "error", "handover", "metrics", "controls", "gate", "handover/document", "notify", "settings", "usage"]),
+    ("agent", &[
+        "cli", "", "sync", "gated_volume", "install", "termination", "error", "handover", "metrics", "controls",
+        "gate", "handover/document", "notify", "settings", "usage",
+    ]),
     ("annotations", &["", "values", "keys"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
     ("config", &["unlock", "", "allow", "identity", "injected", "proxy", "shape"]),
-    ("deliver", &["delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume", "render/format", "volume/tree", "", "render/buffer"]),
+    ("deliver", &[
+        "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",
+        "render/format", "volume/tree", "", "render/buffer",
+    ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "failure", "read", "arguments"]),
     ("plan", &["", "policy"]),
     ("process", &["telemetry", "", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
-    ("provider", &["", "aws", "azure", "gcp", "infisical", "vault", "aws/parameters", "aws/secrets", "azure/store", "file", "gcp/store", "infisical/store", "vault/store", "aws/api", "aws/name", "azure/api_types", "azure/login", "file/read", "gcp/login", "infisical/events", "infisical/lease", "infisical/login", "infisical/projects", "infisical/secrets", "vault/kv", "vault/login", "aws/credentials", "aws/errors", "azure/errors", "file/content", "gcp/adc", "gcp/api_types", "gcp/assertion", "gcp/errors", "infisical/api", "infisical/api_types", "infisical/asked", "infisical/events/frames", "session", "vault/api", "vault/settings", "auth/oauth", "aws/profile", "aws/settings", "aws/sts", "azure/settings", "file/sops", "gcp/settings", "infisical/errors", "vault/api_types", "vault/errors", "aws/keys", "file/keys", "file/sops/value", "http", "infisical/limits", "infisical/settings", "auth", "file/sops/node", "http/date", "http/failure", "http/proxy", "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/connect", "interface", "http/address"]),
+    ("provider", &[
+        "", "aws", "azure", "gcp", "infisical", "vault", "aws/parameters", "aws/secrets", "azure/store", "file",
+        "gcp/store", "infisical/store", "vault/store", "aws/api", "aws/name", "azure/api_types", "azure/login",
+        "file/read", "gcp/login", "infisical/events", "infisical/lease", "infisical/login", "infisical/projects",
+        "infisical/secrets", "vault/kv", "vault/login", "aws/credentials", "aws/errors", "azure/errors",
+        "file/content", "gcp/adc", "gcp/api_types", "gcp/assertion", "gcp/errors", "infisical/api",
+        "infisical/api_types", "infisical/asked", "infisical/events/frames", "session", "vault/api", "vault/settings",
+        "auth/oauth", "aws/profile", "aws/settings", "aws/sts", "azure/settings", "file/sops", "gcp/settings",
+        "infisical/errors", "vault/api_types", "vault/errors", "aws/keys", "file/keys", "file/sops/value", "http",
+        "infisical/limits", "infisical/settings", "auth", "file/sops/node", "http/date", "http/failure", "http/proxy",
+        "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/connect", "interface",
+        "http/address",
+    ]),
     ("secret", &["", "document", "sealed", "document/json", "document/yaml", "tree", "document/node", "value"]),
     ("serve", &["", "body", "peers", "admin", "exchange", "opening", "limits", "metrics", "readiness", "tls"]),
-    ("source", &["worker/apply", "", "resume", "worker", "login_state", "request_state", "handover", "backoff", "clock", "failure", "history", "key_dependency", "retired_lease"]),
-    ("webhook", &["server", "reload", "review", "mutate", "cache", "mounts", "placement", "containers", "env_wrapper", "kubelet_env", "registration", "metrics", "pod_view", "pod_volumes", "registration/merge", "replace", "resources", "selection", "", "answer", "certificate", "cluster", "patch", "permissions", "pod", "refusal"]),
+    ("source", &[
+        "worker/apply", "", "resume", "worker", "login_state", "request_state", "handover", "backoff", "clock",
+        "failure", "history", "key_dependency", "retired_lease",
+    ]),
+    ("webhook", &[
+        "server", "reload", "review", "mutate", "cache", "mounts", "placement", "containers", "env_wrapper",
+        "kubelet_env", "registration", "metrics", "pod_view", "pod_volumes", "registration/merge", "replace",
+        "resources", "selection", "", "answer", "certificate", "cluster", "patch", "permissions", "pod", "refusal",
+    ]),
 ];
 
 fn room(file: &str) -> &str {

@@ -260,7 +260,7 @@ impl Provider for Connection {
         self.store.state().pace
     }
 
-    fn unlock(&mut self, identity: SecretValue) {
+    fn set_decryption_key(&mut self, identity: SecretValue) {
         self.store.state().calls.push(format!("unlock {}", identity.expose_str().unwrap()));
     }
 

@@ -35,7 +35,7 @@ impl Fixture {
 
     fn unlocked(&self, path: &str) -> Files {
         let mut files = self.locked(path);
-        files.unlock(identity("identity.txt"));
+        files.set_decryption_key(identity("identity.txt"));
         files
     }
 }
@@ -190,13 +190,13 @@ async fn an_identity_that_was_lent_is_waited_for_and_may_change() {
         assert!(error.message.contains("identity was not read yet"), "{error}");
     }
     assert!(read(&mut files, "plain").await.is_ok(), "needs none");
-    files.unlock(identity("identity.txt"));
+    files.set_decryption_key(identity("identity.txt"));
     assert!(read(&mut files, "token.age").await.is_ok() && read(&mut files, "theirs.age").await.is_err());
-    files.unlock(identity("other.txt"));
+    files.set_decryption_key(identity("other.txt"));
     assert!(read(&mut files, "token.age").await.is_err() && read(&mut files, "theirs.age").await.is_ok());
     // Several, as while a key is being replaced.
     let both = [data("identity.txt"), b"\n\n  # comment\n".to_vec(), data("other.txt")].concat();
-    files.unlock(SecretValue::new(both));
+    files.set_decryption_key(SecretValue::new(both));
     for path in ["token.age", "theirs.age", "all.yaml"] {
         assert!(read(&mut files, path).await.is_ok(), "{path}");
     }
@@ -219,13 +219,13 @@ async fn p5_a_bad_identity_is_told_by_its_line_and_not_by_its_text() {
         ("-----BEGIN OPENSSH PRIVATE KEY-----\ncanary", "a key of SSH"),
         (&good.repeat(40), "one too many"),
     ] {
-        files.unlock(text.into());
+        files.set_decryption_key(text.into());
         let error = read(&mut files, "token.age").await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
         assert!(error.message.starts_with("token.age: ") && error.message.contains(part), "{part}: {error}");
         assert!(!error.message.to_lowercase().contains("canary"), "{error}");
     }
-    files.unlock(SecretValue::new(vec![0xff, 0xfe]));
+    files.set_decryption_key(SecretValue::new(vec![0xff, 0xfe]));
     assert!(read(&mut files, "token.age").await.unwrap_err().message.contains("not UTF-8"));
 }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use hushpod::bundle::{FileMode, Format, Target};
 use hushpod::deliver::render::render;
+use hushpod::generation::{Generation, GenerationId};
 use hushpod::plan::{PlannedFrom, PlannedItem, PlannedReference};
 use hushpod::provider::http::Proxy;
 use hushpod::provider::{Known, Login, ProviderError, ProviderSettings, Reading};
 use hushpod::reference::{Key, Reference, Request};
 use hushpod::secret::{SecretTree, SecretValue};
-use hushpod::generation::{Generation, GenerationId};
 use serde::Deserialize as _;
 use serde_json::json;
 use tokio::runtime::Runtime;

@@ -174,10 +174,10 @@ impl World {
         let dir = self.dir.to_str().expect("text");
         let settings = settings.replace("URL", &self.url).replace("DIR", dir);
         let settings: ProviderSettings = serde_json::from_str(&settings).expect("settings");
-        let settings = settings.as_settings();
         let login =
             Login { provider: "store".into(), role: Some(kind.role.into()), token_file: self.dir.join("token") };
         let mut provider = settings.connect(login, Proxy::default().matcher()).expect("a client");
+        let settings = settings.as_settings();
         let requests: Vec<Request> = kind
             .references
             .iter()

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use hushpod::annotations;
-use hushpod::contract::PREFIX;
 use hushpod::bundle::Bundle;
-use hushpod::sentence::one_line;
 use hushpod::config::{Config, Identity};
+use hushpod::contract::PREFIX;
 use hushpod::plan::{Plan, PlannedItem};
 use hushpod::provider::ProviderSettings;
 use hushpod::reference::{Reference, Request};
+use hushpod::sentence::one_line;
 
 /// One store of each type, as an operator writes them.
 const CONFIG: &str = include_str!("config.yaml");

@@ -143,7 +143,7 @@ pub fn variable(item: &Item) -> Option<&str> {
     item.target.path().as_str().strip_prefix(ENV_DIR)?.strip_prefix('/')
 }
 
-/// Keys that say what to deliver. `false` if `name` is none of them.
+/// Keys that say what to deliver. `false` if `name` is not one of them.
 fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, AnnotationError> {
     let error = |problem: String| AnnotationError::new(name, problem);
     let reference = || bundle::parse_reference(value.trim()).map_err(error);
@@ -183,7 +183,8 @@ fn check_own(target: &Target) -> Result<(), String> {
     }
 }
 
-/// Live controls, checked here only for what is certainly a mistake: the agent reads them. `false` if `name` is none.
+/// Live controls, checked here only for what is certainly a mistake: the agent reads them. `false` if `name` is not
+/// one.
 fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
     match name {
         HOLD => parse_bool(value).map(drop).map_err(|problem| AnnotationError::new(name, problem)).map(|()| true),

@@ -169,7 +169,7 @@ impl VolumePath {
     /// This directory's file `name`.
     ///
     /// # Errors
-    /// A sentence that says why `name` is no file name, or that the path is too long.
+    /// A sentence that says why `name` is not a file name, or that the path is too long.
     pub fn join(&self, name: &str) -> Result<Self, String> {
         if name.contains('/') {
             return Err(format!("{name:?} has a '/', which no file name has"));

@@ -238,7 +238,7 @@ async fn run_demo(args: DemoArgs) -> ExitCode {
         },
     };
     match outcome {
-        // Whoever wanted to see no more has seen enough.
+        // The reader who closed the pipe has seen enough.
         Ok(true) | Err(DemoError::Unread) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -50,7 +50,7 @@ pub struct Config {
     pub providers: BTreeMap<String, ProviderConfig>,
     /// Options of pods that say nothing.
     pub defaults: Options,
-    /// `runtimeClassName`s whose pods share the node's memory volumes, so that the gate holds.
+    /// `runtimeClassName`s whose pods share the node's memory volumes, so the gate holds.
     pub runtime_classes: Vec<String>,
     /// Globs of names that other webhooks give to containers: those get files only if a pod names them.
     pub injected_containers: Vec<String>,
@@ -353,7 +353,7 @@ pub fn no_provider(name: &str, providers: &BTreeMap<String, ProviderConfig>) -> 
     format!("unknown provider {name:?}{}", suggestion(name, &known))
 }
 
-/// The sentence about a name between braces that is none of ours.
+/// The sentence about a name between braces that is not ours.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,7 +57,7 @@ pub const TOKENS_VOLUME: &str = "hushpod-tokens";
 pub const TOKENS_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Where the agent finds the pod's own volumes, each under its name: providers of type `file` read there.
 pub const SOURCES_PATH: &str = "/run/hushpod/sources";
-/// The program that applications with environment variables are started through; on disk, since it is no secret.
+/// The program that applications with environment variables are started through; on disk, since it is not a secret.
 pub const BIN_VOLUME: &str = "hushpod-bin";
 /// Where the agent has it, to put the program there …
 pub const BIN_SOURCE_PATH: &str = "/run/hushpod/bin";

@@ -135,7 +135,7 @@ async fn show_rotations(
 ) -> Result<Vec<Duration>, DemoError> {
     let mut delays = Vec::new();
     for round in 1..=rotations {
-        // The agent swaps once a second at most, so that readers finish: let that pass, to measure the way alone.
+        // The agent swaps once a second at most, so readers finish: let that pass, to measure the way alone.
         tokio::time::sleep(GRACE).await;
         let value = store.rotate()?;
         let delay = pod.until_visible(&value).await?;

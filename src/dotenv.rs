@@ -35,7 +35,7 @@ pub fn parse(text: &[u8]) -> Result<BTreeMap<String, SecretValue>, DotenvError> 
 /// Reads a whole file whose keys are to be variables.
 ///
 /// # Errors
-/// [`DotenvError`] names the line, and not the name either: in a file that is no dotenv it is a piece of the value.
+/// [`DotenvError`] names the line, and not the name either: in a file that is not dotenv it is a piece of the value.
 pub fn variables(text: &[u8]) -> Result<BTreeMap<String, SecretValue>, DotenvError> {
     parse_checked(text, |key, value| check_name(key).and_then(|()| check_value(key, value)))
 }
@@ -47,7 +47,7 @@ fn parse_checked(
     let mut parser = Parser {
         rest: text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text),
         line: 1,
-        // Large enough for any value, so that it is never moved and nothing stays behind.
+        // Large enough for any value, so it is never moved and nothing stays behind.
         value: Zeroizing::new(Vec::with_capacity(text.len())),
     };
     let mut entries = BTreeMap::new();

@@ -17,7 +17,7 @@ pub const FILES: &str = "HUSHPOD_FILES";
 /// No other variable of this prefix reaches the application.
 pub const OUR_PREFIX: &[u8] = b"HUSHPOD_";
 
-/// Variables that change which code runs, or where the platform's own clients connect to: whoever can write a secret
+/// Variables that change which code runs, or where the platform's own clients connect to: a writer of secrets
 /// must not be able to take the process over. A `*` at the end stands for any characters. src/exec.md has the same list.
 pub const RESERVED: &[&str] = &[
     "BASHOPTS",

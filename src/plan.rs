@@ -157,7 +157,7 @@ pub enum PlanReadError {
     /// It has as many bytes.
     #[error("the plan in {PLAN_VARIABLE} has {0} bytes, over the limit of {MAX_PLAN_BYTES}")]
     TooLarge(usize),
-    /// It is no plan.
+    /// It is not a plan.
     #[error("the plan in {PLAN_VARIABLE} is damaged at line {line}, column {column}")]
     Damaged {
         /// Counted from 1.
@@ -335,7 +335,7 @@ impl Plan {
         self.items.iter().flat_map(|item| item.from.references()).map(|take| &take.request).collect()
     }
 
-    /// Requests that only optional items need: their absence is no failure.
+    /// Requests that only optional items need: their absence is not a failure.
     #[must_use]
     pub fn is_optional(&self, request: &Request) -> bool {
         self.items

@@ -1,4 +1,4 @@
-//! What every binary does as a process: logs, signals, watched directories, hardening, orphans.
+//! Every binary's chores as a process: logs, signals, watched directories, hardening, orphans.
 
 pub mod harden;
 pub mod reap;

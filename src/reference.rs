@@ -53,7 +53,7 @@ pub struct Request {
 #[serde(transparent)]
 pub struct Version(pub String);
 
-/// Why a text is no reference. Every message says what to write.
+/// Why a text is not a reference. Every message says what to write.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     /// Nothing stands where the path should be.

@@ -1,7 +1,8 @@
 //! Sentences about what went wrong, for two kinds of readers.
 //!
-//! A termination message ends up in etcd, and whoever may see the pod reads it: names that only a store knows (its keys)
-//! stay out of it. Logs tell them, escaped and cut. What the tenant wrote may be told everywhere; a value nowhere.
+//! A termination message ends up in etcd, where all who may see the pod read it: names that only a store knows (its
+//! keys) stay out of it. Logs tell them, escaped and cut. What the tenant wrote may be told everywhere; a value
+//! nowhere.
 
 use std::fmt::Write as _;
 use std::ops::Deref;
@@ -17,11 +18,11 @@ const SHOWN_NAMES: usize = 8;
 const MAX_COMPARED: usize = 1 << 17;
 /// Most bytes of the known words that a sentence lists.
 const MAX_LIST_BYTES: usize = 1000;
-/// What is longer is no misspelt name: as Kubernetes has it for its own.
+/// What is longer is not a misspelt name: as Kubernetes has it for its own.
 const MAX_COMPARED_WORD: usize = 253;
 
 /// One sentence in our own words. It dereferences to what logs say; [`Sentence::public`] is what a termination message
-/// may say. It is no `Display`, so that `format!` does not make the one into the other unseen.
+/// may say. It is not a `Display`, so `format!` does not make the one into the other unseen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sentence(Box<Words>);
 
@@ -56,7 +57,7 @@ impl Sentence {
         Self(Box::new(Words { log: format!("{log}{words}"), public }))
     }
 
-    /// For whoever may see the pod: without a name that only a store knows.
+    /// For readers of the pod's status: without a name that only a store knows.
     #[must_use]
     pub fn public(&self) -> &str {
         self.0.public.as_deref().unwrap_or(&self.0.log)

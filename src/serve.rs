@@ -1,7 +1,7 @@
 //! Servers: accept, handshake, limits, drain. Knows axum's `Router` and nothing of what it answers.
 //!
 //! The accept loop only accepts. Whatever a client can be slow at happens in the task of its own connection and has a
-//! time-out there, so that nobody's silence is somebody else's delay.
+//! time-out there, so nobody's silence is somebody else's delay.
 
 use std::convert::Infallible;
 use std::future::Future;

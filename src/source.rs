@@ -1,6 +1,6 @@
 //! Requests become generations: polls, renews, replaces, backs off. A relay would be another way to the same.
 //!
-//! A [`Source`] owns the providers and what they answered. Each provider works in a worker of its own, so that a slow or
+//! A [`Source`] owns the providers and what they answered. Each provider works in a worker of its own, so a slow or
 //! failing store never holds back what another one has to say. The last good answers stay whatever fails.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -93,7 +93,7 @@ impl Source {
     }
 
     /// As [`Source::new`], for many in one process whose clock a test has stopped: chance follows from `seed`, and the
-    /// time that all their work takes is no suspended machine's.
+    /// time that all their work takes is not a suspended machine's.
     #[must_use]
     pub fn simulated(plan: &Plan, providers: BTreeMap<String, Box<dyn Provider>>, seed: u64) -> Self {
         Self::with(plan, providers, Box::new(TimerClock(Instant::now())), Jitter::seeded(seed))

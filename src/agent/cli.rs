@@ -1,5 +1,5 @@
-//! `hushpod-agent`'s command line. Paths and times are arguments alone: whoever adds variables to every container of a
-//! pod, as meshes and vendors do, must not move the agent's volumes, its tokens or its state.
+//! `hushpod-agent`'s command line. Paths and times are arguments alone: a mesh or vendor that adds variables to every
+//! container of a pod must not move the agent's volumes, its tokens or its state.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

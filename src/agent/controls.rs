@@ -62,7 +62,7 @@ impl Controls {
     /// the agent works on, and says so.
     #[must_use]
     pub fn open(dir: &Path) -> Self {
-        // Watched before it is read, so that no change falls between.
+        // Watched before it is read, so no change falls between.
         let watch = Watch::directory(dir)
             .map_err(
                 |error| warn!(%error, path = %dir.display(), "live controls are off: the directory cannot be watched"),
@@ -151,7 +151,7 @@ impl Controls {
 // === impl Wanted ===
 
 impl Wanted {
-    /// What `text` (the downward API's file) asks for. A value that means nothing is logged, and changes nothing: a
+    /// What `text` (the downward API's file) asks for. An invalid value is logged, and changes nothing: a
     /// typing error must not release a hold.
     #[must_use]
     fn updated(mut self, text: &str) -> Self {

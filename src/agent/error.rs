@@ -59,7 +59,7 @@ pub enum AgentError {
 // === impl AgentError ===
 
 impl AgentError {
-    /// For whoever may see the pod: without names that only a store knows.
+    /// For readers of the pod's status: without names that only a store knows.
     #[must_use]
     pub fn public(&self) -> String {
         match self {

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::error::AgentError;
 use crate::contract::AGENT_NAME;
 
-/// While it is being copied: whoever is started then must not find half of it.
+/// While it is being copied: a process that starts then must not find half of it.
 const COPYING: &str = ".hushpod-agent-new";
 
 /// Copies `program` into `bin`, if there is such a volume.
@@ -35,7 +35,7 @@ fn copy(program: &Path, bin: &Path) -> io::Result<u64> {
         _ => {}
     }
     let bytes = fs::copy(program, &copying)?;
-    // Whatever the umask is: it is no secret, and nobody is to write it.
+    // Whatever the umask is: it is not a secret, and nobody is to write it.
     fs::set_permissions(&copying, fs::Permissions::from_mode(0o555))?;
     fs::rename(&copying, bin.join(AGENT_NAME))?;
     Ok(bytes)

@@ -1,4 +1,4 @@
-//! What an agent is told at its start.
+//! The agent's settings at its start.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -230,7 +230,7 @@ impl SyncLoop {
         AgentError::Interrupted(if reason.is_empty() { said.into() } else { reason.behind(&format!("{said}: ")) })
     }
 
-    /// Whoever ends this process leaves the reason, also if it is by force.
+    /// Leaves the reason for the end of this process, also if it is ended by force.
     fn leave_word(&mut self) {
         let reason = self.in_the_way();
         let is_waiting = !self.delivery.is_open() && !reason.is_empty();
@@ -267,7 +267,7 @@ impl SyncLoop {
         Ok(())
     }
 
-    /// Tells whoever wants to know.
+    /// Passes a change on to all that wait for one.
     fn take_in(&mut self, changed: &Changed) {
         if let Some(delivered) = &changed.delivered {
             self.source.delivered(delivered);
@@ -292,7 +292,7 @@ impl SyncLoop {
 
     async fn leave(mut self) {
         if self.revokes && self.mode == AgentMode::Sidecar {
-            // Whoever is started next must not go on with what is revoked now.
+            // The next process must not go on with what is revoked now.
             self.hand_over.discard();
             if tokio::time::timeout(REVOKE_TIMEOUT, self.source.revoke_all()).await.is_err() {
                 warn!("there was no time to revoke all leases: the rest ends by itself");

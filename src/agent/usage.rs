@@ -1,6 +1,6 @@
-//! Who runs with which generation: `hushpod-agent exec` leaves the application an open, locked file, the one of the
-//! generation that its variables come from. A lock is seen across containers, pid namespaces and uids, goes with the
-//! last process that has it, and asks nothing of the application.
+//! Which processes run with which generation: `hushpod-agent exec` leaves the application an open, locked file, the one
+//! of the generation that its variables come from. A lock is seen across containers, pid namespaces and uids, goes with
+//! the last process that has it, and asks nothing of the application.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};

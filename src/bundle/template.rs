@@ -106,7 +106,7 @@ fn at(span: Span, problem: &str) -> String {
     format!("line {}: {problem}", span.start_line)
 }
 
-/// What would take the parser too deep, and what is no Jinja at all.
+/// What would take the parser too deep, and what is not Jinja at all.
 fn check_tokens(text: &str, name: Option<&str>) -> Result<(), String> {
     let (mut length, mut branches, mut is_first) = (0, 0, false);
     let mut nesting = Nesting::default();

@@ -1,4 +1,4 @@
-//! What the YAML library says, in our own words.
+//! The YAML library's errors, in our own words.
 
 use serde_saphyr::{Error, Location};
 

@@ -50,7 +50,7 @@ pub struct Filled<'a>(Vec<Cow<'a, str>>);
 pub struct RequestGlob {
     /// As the operator wrote it.
     pub text: String,
-    /// What it means; the problem, if it means nothing any more.
+    /// What it means; the problem, if it is not valid any more.
     pub meaning: Result<RequestParts, String>,
     /// What it meant until 0.1: a glob of the path, or of path and parameters in one.
     pub before: Glob,
@@ -205,7 +205,7 @@ pub fn matches(glob: &str, text: &str) -> bool {
     stand_for(glob.split('*'), text)
 }
 
-/// Each part is looked for behind the one before it, so that nothing of the text is looked at twice.
+/// Each part is looked for behind the one before it, so nothing of the text is looked at twice.
 fn stand_for<'a>(mut parts: impl DoubleEndedIterator<Item = &'a str>, text: &str) -> bool {
     steps::spend(1 + text.len() / 64);
     let Some(mut text) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };

@@ -1,4 +1,4 @@
-//! Who asks, and the operator's templates that are filled in for it.
+//! The identity that asks, and the operator's templates that are filled in for it.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What the operator says about proxies: for one provider, or for all.
+//! The operator's settings for proxies: for one provider, or for all.
 
 use crate::provider::http::Proxy;
 

@@ -74,8 +74,8 @@ pub fn render(
 }
 
 /// As [`render`], where files may be in place already: `is_there` tells by a path. A key of a `dir` that is
-/// bad (its value cannot be had or not be decoded, its name is no file's) is left out, unless its file is there: then it
-/// was good before, and nothing is replaced until it is again.
+/// bad (its value cannot be had or not be decoded, its name is not a file's) is left out, unless its file is there:
+/// then it was good before, and nothing is replaced until it is again.
 ///
 /// # Errors
 /// As [`render`].
@@ -347,8 +347,8 @@ impl<'a> Part<'a> {
         }
     }
 
-    /// The tree; a whole answer whose text is itself a document is that document, since stores keep them so. Text that is
-    /// none is a value.
+    /// The tree; a whole answer whose text is itself a document is that document, since stores keep them so. Text that
+    /// is not a document is a value.
     fn whole(self) -> Result<SecretTree, Sentence> {
         match &self.tree {
             SecretTree::Text(text) if self.take.key.is_none() => match SecretTree::from_json(text.expose()) {

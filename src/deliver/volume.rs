@@ -1,8 +1,8 @@
 //! The volume: one set of files, replaced as one.
 //!
 //! kubelet's `AtomicWriter` protocol (`pkg/volume/util/atomic_writer.go`): files live in a generation's directory, the
-//! symlink `..data` points at it, and every top-level name is a symlink through `..data`, so that renaming a new link
-//! over `..data` replaces all files at once. Two differences: the previous generation stays for a grace period, so that
+//! symlink `..data` points at it, and every top-level name is a symlink through `..data`, so renaming a new link
+//! over `..data` replaces all files at once. Two differences: the previous generation stays for a grace period, so
 //! readers that resolved `..data` finish and the way back is one rename; and links are made before they are needed.
 //!
 //! ```text
@@ -37,7 +37,7 @@ use tree::TreeError;
 
 /// A link about to be renamed over another one.
 const LINK_TMP: &str = "..link_tmp";
-/// A generation being written. Its name is no generation's, so that a crash never leaves half of one under an id.
+/// A generation being written. Its name is not a generation's, so a crash never leaves half of one under an id.
 const WRITING: &str = "..writing_tmp";
 /// A generation being removed, for the same reason.
 const REMOVED: &str = "..removed_tmp";
@@ -114,7 +114,7 @@ pub enum VolumeError {
     BadId(String),
 }
 
-/// Reads every file of the present generation, as an application should: `..data` is resolved once, so that all files
+/// Reads every file of the present generation, as an application should: `..data` is resolved once, so all files
 /// are of one generation. Paths are relative to the volume and sorted.
 ///
 /// # Errors
@@ -206,7 +206,7 @@ impl AtomicVolume {
     }
 
     /// Replaces all files by `files`, which become visible in one instant; the generation before stays for the grace
-    /// period. Waits first until the last swap is a grace period ago, so that there are never more than three
+    /// period. Waits first until the last swap is a grace period ago, so there are never more than three
     /// generations on disk. Files that are there already, with the same bytes and modes, are left alone.
     ///
     /// Cancel safe: after the wait it does not yield.
@@ -357,7 +357,7 @@ impl AtomicVolume {
             .is_ok_and(|target| target.to_bytes() == format!("{DATA}/{name}").as_bytes())
     }
 
-    /// Renames first, so that a crash in the middle leaves nothing that looks like a generation.
+    /// Renames first, so a crash in the middle leaves nothing that looks like a generation.
     fn remove(&self, name: &str) -> Result<(), VolumeError> {
         tree::remove_all(&self.root, REMOVED)?;
         match rustix::fs::renameat(&self.root, name, &self.root, REMOVED) {

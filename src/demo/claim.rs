@@ -1,4 +1,4 @@
-//! What the demo sets out to show.
+//! The claims that the demo checks.
 
 use serde::Serialize;
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-/// Why the demo could not go on. A claim that fails is no error: it stands in the report.
+/// Why the demo could not go on. A claim that fails is not an error: it stands in the report.
 #[derive(Debug, thiserror::Error)]
 pub enum DemoError {
     /// The agent's program is not where it should be.

@@ -1,4 +1,4 @@
-//! What the demo shows: lines for people as things happen, or one JSON document for scripts.
+//! The demo's output: lines for people as things happen, or one JSON document for scripts.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the demo stands on: a directory in memory, a store that rotates, and the webhook.
+//! The demo's surroundings: a directory in memory, a store that rotates, and the webhook.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -117,7 +117,7 @@ impl DemoStore {
         self.file.with_extension("withheld")
     }
 
-    /// Replaces the document and gives the new value back. All its fields carry the same value, so that a mixture
+    /// Replaces the document and gives the new value back. All its fields carry the same value, so a mixture
     /// shows.
     pub(super) fn rotate(&mut self) -> Result<String, DemoError> {
         let mut random = [0; 16];

@@ -46,7 +46,7 @@ pub(super) struct SourcePath {
     pub(super) optional: bool,
 }
 
-/// A command line that means nothing.
+/// A command line that cannot be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; `hushpod-agent exec --help` says what would")]
 pub(super) struct UsageError(String);

@@ -25,7 +25,7 @@ pub(super) enum ExecError {
     Process(#[from] io::Error),
 }
 
-/// A terminal or log that is gone is no reason to fail.
+/// A terminal or log that is gone is not a reason to fail.
 pub(super) fn say(out: &mut impl Write, text: &str) {
     let _ = out.write_all(text.as_bytes());
 }
@@ -53,7 +53,7 @@ impl ExecError {
         Self::Run { program: program.to_owned(), problem, code }
     }
 
-    /// For whoever may see the pod: without names that only a store knows.
+    /// For readers of the pod's status: without names that only a store knows.
     pub(super) fn public(&self) -> String {
         match self {
             Self::Read(error) => error.public(),

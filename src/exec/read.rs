@@ -232,7 +232,7 @@ impl StoredGeneration {
         let path = self.files.join(RUNNING).join(&self.generation);
         let flags = if stays { OFlags::CLOEXEC } else { OFlags::empty() };
         let file = openat(CWD, path, OFlags::RDONLY | OFlags::NOFOLLOW | flags, Mode::empty()).ok()?;
-        // The agent has the lock for an instant, to see whether anybody does; whoever else keeps it is not waited for.
+        // The agent has the lock for an instant, to see whether anybody does; nobody else who keeps it is waited for.
         for _ in 0..ATTEMPTS {
             match flock(&file, FlockOperation::NonBlockingLockShared) {
                 Err(Errno::WOULDBLOCK) => drop(nanosleep(&PAUSE)),

@@ -58,7 +58,7 @@ pub(super) fn supervise(
     let Some(started) = reading.origin else {
         return Err(io::Error::other("--on-change needs files of hushpod's volume, which has generations").into());
     };
-    // Before the child is there, so that none is lost.
+    // Before the child is there, so none is lost.
     let signals = Signals::listen()?;
     let events = watch(&started.files);
     let child = spawn(&mut command).map_err(|error| ExecError::run(&arguments.program, &error))?;
@@ -169,7 +169,7 @@ impl Supervisor<'_> {
         let _ = kill_process(self.child, signal);
     }
 
-    /// Waits for whoever ended; gives the application's status.
+    /// Waits for a child that ended; gives the application's status.
     fn reap(&self) -> Option<WaitStatus> {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == self.child {
@@ -294,7 +294,7 @@ impl Signals {
         let mut came = Vec::with_capacity(PASSED_ON.len());
         for signal in PASSED_ON {
             let flag = Arc::new(AtomicBool::new(false));
-            // The flag first: whoever is woken must find it.
+            // The flag first: the thread that is woken must find it.
             signal_hook::flag::register(signal.as_raw(), Arc::clone(&flag))?;
             signal_hook::low_level::pipe::register(signal.as_raw(), waker.try_clone()?)?;
             came.push((signal, flag));

@@ -92,7 +92,7 @@ fn plain(text: &str) -> String {
     while let Some((before, link)) = rest.split_once('[') {
         found.push_str(before);
         match link.split_once("](").and_then(|(label, target)| Some((label, target.split_once(')')?.1))) {
-            // A bracket within is no link's.
+            // A bracket within is not a link's.
             Some((label, after)) if !label.contains('[') => {
                 found.push_str(label);
                 rest = after;

@@ -24,7 +24,7 @@ pub struct Rights<'a> {
 #[derive(Debug)]
 struct Right<'a> {
     glob: &'a RequestGlob,
-    /// `None` if it means nothing any more.
+    /// `None` if it is not valid any more.
     filled: Option<(Filled<'a>, Vec<(&'a str, Filled<'a>)>)>,
 }
 

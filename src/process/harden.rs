@@ -2,7 +2,7 @@
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-/// Switches core dumps off and makes the process non-dumpable (`PR_SET_DUMPABLE`, prctl(2)), so that neither a crash nor
+/// Switches core dumps off and makes the process non-dumpable (`PR_SET_DUMPABLE`, prctl(2)), so neither a crash nor
 /// another process of the same uid gets at its memory, its environment or its files in `/proc/<pid>/root`.
 ///
 /// Never fatal: a container runtime may forbid it, which is logged.

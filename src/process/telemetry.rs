@@ -35,7 +35,7 @@ pub fn init(format: LogFormat, level: Level) {
     init_to(format, level, io::stderr);
 }
 
-/// The same for servers: a thread writes, so that a reader of logs who is slow, or gone, holds no request back. Lines are
+/// The same for servers: a thread writes, so a reader of logs who is slow, or gone, holds no request back. Lines are
 /// dropped while [`queue::QUEUED`] bytes of them wait. What still waits is written when [`WrittenLines`] is dropped.
 #[cfg(feature = "cluster")]
 #[must_use]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Columns of the terminal that standard output is; `None` if it is none.
+/// Columns of the terminal that standard output is; `None` if it is not one.
 #[must_use]
 pub fn width_of_stdout() -> Option<usize> {
     let columns = rustix::termios::tcgetwinsize(io::stdout()).ok()?.ws_col;

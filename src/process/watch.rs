@@ -34,7 +34,7 @@ pub struct Watch {
     /// Device and inode of the directory that `watcher` watches.
     armed: Option<(u64, u64)>,
     woken: Arc<Notify>,
-    /// Something happened that nobody was told yet. Kept here, so that a cancelled `changed` loses nothing.
+    /// Something happened that nobody was told yet. Kept here, so a cancelled `changed` loses nothing.
     is_pending: bool,
     fingerprint: u64,
     next_look: Instant,

@@ -64,7 +64,7 @@ pub fn environment(name: &str) -> Option<SecretValue> {
 /// A secret as text.
 ///
 /// # Errors
-/// `Invalid` if it is none; `what` names it.
+/// `Invalid` if it is not one; `what` names it.
 pub fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, ProviderError> {
     secret.expose_str().ok_or_else(|| ProviderError::new(ErrorKind::Invalid, format!("{what} is not text")))
 }

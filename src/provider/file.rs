@@ -224,7 +224,7 @@ impl Files {
 
 impl Provider for Files {
     fn read<'a>(&'a mut self, requests: &'a [Request], _: &'a Known) -> Pending<'a, Vec<ReadResult>> {
-        // Before reading, so that no change falls between.
+        // Before reading, so no change falls between.
         self.watch(requests);
         Box::pin(self.read_settled(requests))
     }

@@ -26,7 +26,7 @@ pub use store::{Infisical, InfisicalStore};
 
 impl Settings for InfisicalSettings {
     /// The folder's path from the root, and parameters that say more than the place already does. `#KEY` is taken from
-    /// the folder's answer, so that a folder is asked for once, whatever files it feeds; only `?version=` asks for one
+    /// the folder's answer, so a folder is asked for once, whatever files it feeds; only `?version=` asks for one
     /// secret, the one that `#KEY` or `?secret=` names.
     fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
         asked::resolve(self, provider, reference)

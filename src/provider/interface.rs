@@ -11,7 +11,7 @@ use crate::reference::{Reference, Request, VERSION_PARAM, Version};
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::Sentence;
 
-/// A boxed future, so that a source can hold providers of several types.
+/// A boxed future, so a source can hold providers of several types.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Versions that the caller already holds: a request whose version is still this one is answered `NotModified`.
@@ -100,7 +100,7 @@ pub struct Answer {
 /// A credential's life at the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// The store's handle. Kept out of logs, since whoever has it may be able to revoke it.
+    /// The store's handle. Kept out of logs, since its holder may be able to revoke it.
     pub id: SecretValue,
     /// How long it lives from now on.
     pub ttl: Duration,
@@ -158,7 +158,7 @@ pub enum ErrorKind {
 
 /// What a type of store knows about references and logins without asking anybody.
 pub trait Settings {
-    /// The one form of `reference` that this store knows, so that policy cannot be bypassed by an alias.
+    /// The one form of `reference` that this store knows, so policy cannot be bypassed by an alias.
     ///
     /// # Errors
     /// One sentence that says what this store cannot mean by it.

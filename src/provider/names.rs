@@ -1,4 +1,4 @@
-//! What names have in common at several stores.
+//! Rules for names that several stores share.
 
 /// Whether this is an id such as `01234567-89ab-cdef-0123-456789abcdef`.
 pub(super) fn is_uuid(text: &str) -> bool {

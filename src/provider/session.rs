@@ -36,7 +36,7 @@ pub type Outcome = Result<Reading, Failure>;
 ///
 /// One of [`Store::read_one`] and [`Store::read_batch`] is written by each store; the other comes of it.
 pub trait Store: Send + Sized {
-    /// Whether leases hang on logins, so that one which is alive is kept unless another sees more. Denials are then
+    /// Whether leases hang on logins, so one which is alive is kept unless another sees more. Denials are then
     /// tried again when all else is read.
     const KEEPS_LOGINS: bool = false;
 
@@ -68,12 +68,12 @@ pub trait Store: Send + Sized {
         ready(Ok(Worth::Nothing))
     }
 
-    /// Ends a login of our own making. Where it cannot be ended, it lives until its end, whoever lets go of it.
+    /// Ends a login of our own making. Where it cannot be ended, it lives until its end, also if it is dropped.
     fn end(&mut self, _token: &SecretValue) -> impl Future<Output = Result<(), Failure>> + Send {
         ready(Ok(()))
     }
 
-    /// A login that another process made; `None` if it is none of this store's.
+    /// A login that another process made; `None` if it is not one of this store's.
     fn resume(&self, token: Token) -> Option<Token> {
         Some(token)
     }
@@ -267,7 +267,7 @@ impl<S: Store> LoggedIn<S> {
                     let refusals = refusals.map(Option::take).count();
                     return (worth == Worth::Alive).then_some(Kept { token: held, was_replaced, refusals });
                 }
-                // The same token again is no news.
+                // The same token again is not news.
                 if is_dead {
                     replace(outcomes, |outcome| outcome.is_none(), refused);
                 }

@@ -1,7 +1,7 @@
 //! Text that is a document: read in the order in which it stands, each scalar as it is written there.
 //!
 //! Whatever brings a document, a file or a store's answer, one budget holds: bytes, values and depth are counted while
-//! reading, so that none can fill the memory of a small process. Errors tell a place and never what stands there.
+//! reading, so none can fill the memory of a small process. Errors tell a place and never what stands there.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ impl Node {
     /// Reads one JSON document (RFC 8259) of any type. A byte-order mark in front is passed over, as that RFC allows.
     ///
     /// # Errors
-    /// [`DocumentError`] if it is none, has a key twice, or is over a bound.
+    /// [`DocumentError`] if it is not one, has a key twice, or is over a bound.
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Self, DocumentError> {
         json::read(text_of(bytes)?)
     }
@@ -30,7 +30,7 @@ impl Node {
     /// Reads one YAML document; an empty text is null.
     ///
     /// # Errors
-    /// [`DocumentError`] if it is none, has a key twice, a tag that is not known, or is over a bound.
+    /// [`DocumentError`] if it is not one, has a key twice, a tag that is not known, or is over a bound.
     pub(crate) fn from_yaml(bytes: &[u8], dialect: Dialect) -> Result<Self, DocumentError> {
         yaml::read(text_of(bytes)?, dialect)
     }
@@ -42,7 +42,7 @@ impl SecretTree {
     /// Reads one JSON document (RFC 8259) of any type. A byte-order mark in front is passed over.
     ///
     /// # Errors
-    /// [`DocumentError`] if it is none, has a key twice, or is over a bound.
+    /// [`DocumentError`] if it is not one, has a key twice, or is over a bound.
     pub fn from_json(bytes: &[u8]) -> Result<Self, DocumentError> {
         Node::from_json(bytes).map(Self::from)
     }
@@ -50,12 +50,12 @@ impl SecretTree {
     /// Reads one YAML document; an empty text is null.
     ///
     /// # Errors
-    /// [`DocumentError`] if it is none, has a key twice, a tag that is not known, or is over a bound.
+    /// [`DocumentError`] if it is not one, has a key twice, a tag that is not known, or is over a bound.
     pub fn from_yaml(bytes: &[u8]) -> Result<Self, DocumentError> {
         Node::from_yaml(bytes, Dialect::Any).map(Self::from)
     }
 
-    /// What a scalar of YAML without quotes is, so that every reader of YAML and of JSON agrees: `true`, `false` and a
+    /// What a scalar of YAML without quotes is, so every reader of YAML and of JSON agrees: `true`, `false` and a
     /// number that JSON has, too, are themselves; null is, in each way to write it; anything else is text. So is a number
     /// with an exponent: the hash `61e9540` was not meant to be one.
     pub(crate) fn plain(text: SecretValue) -> Self {

@@ -1,4 +1,4 @@
-//! What a store answered, and how values are found in it.
+//! A store's answer as a tree, and the look-up of values in it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ pub enum SecretTree {
     /// A document, keys in byte order.
     Map(BTreeMap<String, SecretTree>),
     /// A value that is there and that cannot be had, and why, in our own words, to stand behind its name: "is hidden from
-    /// this identity". Whatever takes it fails; whatever does not is none the worse for it.
+    /// this identity". What takes it fails; all else goes on.
     Withheld(Arc<str>),
 }
 
@@ -44,7 +44,7 @@ pub enum LookupError {
         /// The key that was asked for.
         key: String,
     },
-    /// The pointer goes on below text that is no document.
+    /// The pointer goes on below text that is not a document.
     #[error("{key:?} is asked for inside text that {error}")]
     NoJson {
         /// The key that was asked for.
@@ -141,7 +141,7 @@ impl SecretTree {
     /// The value under one literal key.
     ///
     /// # Errors
-    /// [`LookupError`] if there is no such key, or this is no document.
+    /// [`LookupError`] if there is no such key, or this is not a document.
     pub fn key(&self, key: &str) -> Result<Self, LookupError> {
         self.pointer(&[key.to_owned()])
     }

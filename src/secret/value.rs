@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 /// Bytes of a secret, wiped when the last holder lets go.
 ///
-/// Clones share one buffer, so that a value stands in memory once however many files it goes into.
+/// Clones share one buffer, so a value stands in memory once however many files it goes into.
 ///
 /// ```
 /// # fn at(place: usize) -> [u8; 512] {
@@ -67,7 +67,7 @@ impl SecretValue {
         Self(Arc::new(Zeroizing::new(bytes)))
     }
 
-    /// The bytes. Whoever calls this answers for where they go.
+    /// The bytes. The caller answers for where they go.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0

@@ -14,7 +14,7 @@ pub(super) struct HttpExchange {
     held: Mutex<HeldExchange>,
 }
 
-/// What a request holds. Here and not in its own task, so that room can be made without asking it.
+/// What a request holds. Here and not in its own task, so room can be made without asking it.
 #[derive(Debug)]
 pub(super) struct HeldExchange {
     body: Vec<u8>,
@@ -89,7 +89,7 @@ impl HttpExchange {
     }
 
     /// Keeps a part of the body. `room` is how many bytes it may become at most: the system gives them as they are written,
-    /// so that no part is ever there twice.
+    /// so no part is ever there twice.
     pub(super) fn append(&self, part: &[u8], room: usize) -> Result<(), Stop> {
         let mut held = self.held();
         if let Some(stop) = held.stopped {

@@ -1,7 +1,7 @@
 //! What the clients of one server may take: each, and all together.
 //!
-//! Memory is the sum that matters, for whoever can connect can ask for all of it at once: a connection has a fixed part,
-//! and what may grow is charged against [`Limits::own`] and [`Limits::shared`]. The tests below add up the worst.
+//! Memory is the sum that matters: one client can ask for all of it at once. A connection has a fixed part, and what
+//! may grow is charged against [`Limits::own`] and [`Limits::shared`]. The tests below add up the worst.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ pub(super) const TLS_SEND: usize = 16 * KIB;
 /// Bytes of an HTTP/1 request's head; also the most that is read of a body at a time, and that is written ahead.
 pub(super) const HEAD: usize = 16 * KIB;
 
-/// Requests at once on an HTTP/2 connection: API servers call over HTTP/1.1, and open another connection if they need one.
+/// Requests at once on an HTTP/2 connection: API servers call over HTTP/1.1, and open another connection if they need
+/// one.
 pub(super) const STREAMS: u32 = 16;
 
 /// Bytes of an HTTP/2 request's head, as RFC 9113 §6.5.2 counts them.
@@ -61,8 +62,8 @@ pub(super) const LEAST_RATE: usize = 64 * KIB;
 /// ours.
 pub(super) const SILENT: usize = 256;
 
-/// How long a client that was let in is safe from having to make room: a handshake takes a few milliseconds, and many at
-/// once a few more.
+/// How long a client that was let in is safe from having to make room: a handshake takes a few milliseconds, and many
+/// at once a few more.
 pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What clients may take.
@@ -72,9 +73,9 @@ pub struct Limits {
     pub handshake: Duration,
     /// From the handshake to the end of the first request's head.
     pub first_request: Duration,
-    /// From an answer to the end of the next request's head, whatever else is sent meanwhile. Longer than kube-apiserver
-    /// keeps idle connections (90 s, `SetTransportDefaults` in apimachinery), so that it is seldom we who close one just
-    /// as it is used.
+    /// From an answer to the end of the next request's head, whatever else is sent meanwhile. Longer than
+    /// kube-apiserver keeps idle connections (90 s, `SetTransportDefaults` in apimachinery), so it is seldom we who
+    /// close one just as it is used.
     pub idle: Duration,
     /// From a request's head to its answer, its body included.
     pub request: Duration,
@@ -82,8 +83,8 @@ pub struct Limits {
     pub answer: Duration,
     /// Bytes of a request's body.
     pub body: usize,
-    /// Bytes of bodies and answers that each connection may hold whatever others do: its first body of this size is never
-    /// refused.
+    /// Bytes of bodies and answers that each connection may hold whatever others do: its first body of this size is
+    /// never refused.
     pub own: usize,
     /// Bytes of bodies and answers beyond that, of all connections together. The slowest body makes room for others.
     pub shared: usize,
@@ -132,8 +133,8 @@ impl Limits {
         keep_alive: true,
     };
 
-    /// Bytes that clients can make a server hold at once, at most: of the kernel, of TLS if it speaks that, of HTTP, and
-    /// what is charged.
+    /// Bytes that clients can make a server hold at once, at most: of the kernel, of TLS if it speaks that, of HTTP,
+    /// and what is charged.
     #[must_use]
     pub const fn most_memory(&self, is_tls: bool) -> usize {
         // Linux doubles what is asked for, for the sake of its own structures; both ways.

@@ -1,6 +1,6 @@
 //! Who is connected, what each has in flight, and who makes room when there is none.
 //!
-//! Nobody is told apart by address: API servers may share one with whoever else is behind it. What counts is what a
+//! Nobody is told apart by address: API servers may share one with others behind it. What counts is what a
 //! connection does: one that is idle goes before one that is busy, and a slow body before a fast one.
 
 use std::collections::VecDeque;
@@ -80,7 +80,7 @@ impl Peers {
         })
     }
 
-    /// A place for a new connection, which has said nothing yet: whoever says nothing for longest leaves for it.
+    /// A place for a new connection, which has said nothing yet: the one that is silent for longest leaves for it.
     pub(super) fn enter(self: &Arc<Self>) -> Seat {
         let state = PeerState {
             since: Instant::now(),

@@ -56,7 +56,7 @@ pub enum TlsError {
         /// What is wrong; never what it holds.
         reason: &'static str,
     },
-    /// The leaf is no X.509 certificate.
+    /// The leaf is not an X.509 certificate.
     #[error("the first certificate is not an X.509 certificate")]
     Leaf,
     /// The parts do not go together, or rustls cannot work with them.
@@ -68,7 +68,7 @@ pub enum TlsError {
 }
 
 /// The process's cryptography: aws-lc-rs, with X25519MLKEM768 before all other key exchanges (rustls feature
-/// `prefer-post-quantum`), so that what is recorded today stays unreadable.
+/// `prefer-post-quantum`), so what is recorded today stays unreadable.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())

@@ -1,4 +1,4 @@
-//! What failed, and when it is tried again.
+//! Failures, and when the operation is tried again.
 
 use std::time::Duration;
 

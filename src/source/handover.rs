@@ -1,6 +1,6 @@
 //! What one process leaves to the next: init container to sidecar, and a sidecar to itself after a restart.
 //!
-//! Ends are points of the system clock, which both processes share. Whoever writes it down writes secrets.
+//! Ends are points of the system clock, which both processes share. A written hand-over holds secrets.
 
 use std::time::{Duration, SystemTime};
 

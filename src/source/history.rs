@@ -37,7 +37,7 @@ pub enum Origin {
 /// Why a generation cannot be read again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
-    /// It is none of the last ones.
+    /// It is not one of the last ones.
     #[error("generation {0} is not one of the last {limit} that this pod had", limit = super::history::LIMIT)]
     Unknown(GenerationId),
     /// A credential that was made for it is gone.
@@ -72,7 +72,7 @@ pub(super) struct Ledger {
     past: VecDeque<PastGeneration>,
 }
 
-/// Keyed digests of answers, so that the next process can tell whether one changed without being given its values.
+/// Keyed digests of answers, so the next process can tell whether one changed without being given its values.
 pub(super) struct Fingerprints {
     salt: SecretValue,
     key: hmac::Key,
@@ -125,7 +125,7 @@ impl Ledger {
 fn digest_of(origins: &[(Request, Origin)]) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     let mut field = |text: &str| {
-        // Lengths, so that no two lists of pairs run together into the same bytes.
+        // Lengths, so no two lists of pairs run together into the same bytes.
         context.update(&(text.len() as u64).to_be_bytes());
         context.update(text.as_bytes());
     };

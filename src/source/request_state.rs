@@ -73,7 +73,7 @@ pub(super) enum Action {
     Renew(Lease),
 }
 
-/// No life is longer, so that points in time can be added up.
+/// No life is longer, so points in time can be added up.
 const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// `now` and then `wait`, however long that is.
@@ -82,7 +82,7 @@ pub(super) fn after(now: Instant, wait: Duration) -> Instant {
 }
 
 /// When to act on something that was granted for `granted` and ends at `ends`: while a third of its life is left, or up
-/// to four tenths, so that replicas that began together part.
+/// to four tenths, so replicas that began together part.
 pub(super) fn act_before(ends: Instant, granted: Duration, jitter: &mut Jitter) -> Instant {
     let margin = granted.min(LONGEST).mul_f64(1.0 / 3.0 + jitter.chance() / 15.0);
     ends.checked_sub(margin).unwrap_or(ends)
@@ -194,7 +194,7 @@ impl RequestState {
         self.due = now;
     }
 
-    /// An answer that does not have what another provider is unlocked with is none.
+    /// An answer that does not have what another provider is unlocked with does not count.
     pub(super) fn checked(&self, result: ReadResult) -> ReadResult {
         if let Ok(Reading::Fresh(answer)) = &result {
             self.keys.iter().try_for_each(|part| part_of(&answer.tree, part.as_ref()).map(drop))?;

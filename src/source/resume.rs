@@ -76,7 +76,7 @@ pub(super) fn hand_over(
             revoke_at: retired.revoke_at.map(|at| moment.system(at)),
         }));
         let wish = worker.not_before.filter(|wish| *wish > moment.instant);
-        // Whoever writes it down in whole seconds does not undercut it.
+        // A second more: a hand-over rounds down to whole seconds.
         hand_over.patience.extend(wish.map(|wish| (name.clone(), moment.system(wish + Duration::from_secs(1)))));
         for (request, state) in &worker.states {
             hand_over.leased.extend(state.hand_over(request, moment));

@@ -1,5 +1,5 @@
 //! A worker: one provider, its login, and the requests that it answers. One operation is in flight at a time; it owns the
-//! provider meanwhile, so that dropping whoever waits for it loses nothing.
+//! provider meanwhile, so dropping a future that waits for it loses nothing.
 
 use std::collections::BTreeMap;
 use std::future::pending;

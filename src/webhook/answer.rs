@@ -1,4 +1,4 @@
-//! What a review comes to.
+//! The answer to a review.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What all pods of one template get: worked out for the first of them, and remembered. A storm of pods, such as a
+//! A cache of results per pod template: computed for the first pod, reused for the others. A storm of pods, such as a
 //! rollout's, is one of few templates.
 
 use std::collections::BTreeMap;

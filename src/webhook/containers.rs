@@ -209,7 +209,7 @@ impl Blueprint<'_> {
         self.plan.room().saturating_mul(4)
     }
 
-    /// tmpfs pages are charged to whoever wrote them: the agent.
+    /// tmpfs pages are charged to their writer: the agent.
     fn need(&self) -> Need {
         Need {
             request: AGENT_REQUEST.saturating_add(self.plan.room()),
@@ -240,7 +240,7 @@ impl Injected {
 }
 
 /// Asks which generations run, for the events that kubelet makes of the answers. It never ends the agent: a port that
-/// cannot be reached is no reason to.
+/// cannot be reached is not a reason to.
 fn generations_probe(port: i32) -> Probe {
     let path = Some(GENERATIONS_PATH.to_owned());
     Probe {

@@ -34,8 +34,8 @@ pub(super) fn variable(name: &str) -> Value {
     json!({"name": name, "valueFrom": {"fileKeyRef": {"volumeName": SECRETS_VOLUME, "path": path, "key": name}}})
 }
 
-/// Refuses a variable out of one of our volumes that is none of `known`, which we set ourselves: kubelet reads the file
-/// without a mount that anybody could look at.
+/// Refuses a variable out of one of our volumes that is not one of `known`, which we set ourselves: kubelet reads the
+/// file without a mount that anybody could look at.
 ///
 /// # Errors
 /// [`Refusal`] names container and volume.

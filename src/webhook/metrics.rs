@@ -1,4 +1,4 @@
-//! What the webhook counts.
+//! The webhook's metrics.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};

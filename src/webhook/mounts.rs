@@ -1,4 +1,4 @@
-//! Who gets the files: which containers mount the volume, and that none mounts it in another way.
+//! Chooses the containers that get the files: which mount the volume, and that none mounts it in another way.
 
 use std::borrow::Cow;
 

@@ -1,6 +1,6 @@
 //! The mutation: pod in, patch out. A pure function of the pod and the operator's configuration.
 //!
-//! It says what must hold and converges the pod to it, so that a second pass, a reinvocation after another webhook, and
+//! It says what must hold and converges the pod to it, so a second pass, a reinvocation after another webhook, and
 //! a pod copied from a running one all come to the same. What the pod holds is what counts, not a note that we left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +80,7 @@ impl Injector {
         let earlier = ours.first().and_then(|container| plan_of(container));
         mounts::check_path(spec, &options, &mut warnings);
         let selection = Selection::of(spec, &options, earlier.as_ref(), config, &mut warnings)?;
-        // By those that were selected at first, so that what others inject later changes nothing.
+        // By those that were selected at first, so what others inject later changes nothing.
         let access = Permissions::decide(spec, &selection.containers(spec), &options)
             .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?;
         options.file_mode = Some(access.file_mode);

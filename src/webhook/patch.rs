@@ -19,7 +19,7 @@ pub(super) struct Patched {
     patch: Patch,
 }
 
-/// A JSON patch (RFC 6902) as text: what it holds stands in the object, so that it need not be kept twice.
+/// A JSON patch (RFC 6902) as text: what it holds stands in the object, so it need not be kept twice.
 #[derive(Debug, Default)]
 pub struct Patch {
     /// The list, still open.
@@ -128,7 +128,7 @@ impl Patched {
     }
 
     /// Puts an item into a list, making the list if there is none; at its end if `index` lies beyond it. `seen` is as
-    /// much of it as later steps look at: what is no value yet need not become one.
+    /// much of it as later steps look at: what is not a value yet need not become one.
     pub(super) fn insert(&mut self, list: &[Step<'_>], index: usize, item: impl Serialize, seen: Value) {
         let Some(index) = self.index_in(list, index) else {
             self.make_parents(list);

@@ -1,7 +1,7 @@
 //! Parsing what injection looks at, and passing over the rest: most of a usual pod is of no interest here, and making
 //! values of it would be half of the work.
 //!
-//! The patch is made of single operations, so that what is not seen here is not touched either.
+//! The patch is made of single operations, so what is not seen here is not touched either.
 //!
 //! Values are counted as they are made: three megabytes of text could be a quarter of a
 //! gigabyte of them.
@@ -256,7 +256,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
                 continue;
             };
             let place = match place {
-                // API servers write the annotations first, so that it is known by now what they ask for.
+                // API servers write the annotations first, so it is known by now what they ask for.
                 PodPlace::Spec(_) if values.get("metadata").is_some_and(|metadata| !asks_for_commands(metadata)) => {
                     PodPlace::Spec(Commands::PassedOver)
                 }

@@ -1,4 +1,4 @@
-//! Containers and volumes that carry our names already, from an earlier pass or from whoever wrote the pod: they are
+//! Containers and volumes that carry our names already, from an earlier pass or from the pod's author: they are
 //! replaced by ours. What is left of them is what others decide by right, and what the API server writes beside it.
 
 use serde_json::{Map, Value, json};

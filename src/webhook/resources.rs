@@ -15,7 +15,7 @@ use crate::quantity::{Amount, Quantity};
 /// What a pod says of resources, as far as it decides on ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Standing {
-    /// Whether all its other containers are Guaranteed, so that ours must be.
+    /// Whether all its other containers are Guaranteed, so ours must be.
     pub is_guaranteed: bool,
     /// Whether it has CPU as a whole (`spec.resources`), of which ours take theirs.
     pub has_cpu: bool,

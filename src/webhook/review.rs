@@ -85,7 +85,7 @@ pub fn answer(body: &[u8], injector: &Injector) -> Answer {
 }
 
 fn answer_within(body: &[u8], injector: &Injector) -> Answer {
-    // Looking once for what is no UTF-8 is less work than doing it string by string.
+    // Looking once for what is not UTF-8 is less work than doing it string by string.
     let parsed = str::from_utf8(body).map_err(serde::de::Error::custom).and_then(serde_json::from_str::<Review>);
     let (response, outcome) = match parsed {
         Ok(Review { api_version, .. }) if api_version != API_VERSION => {

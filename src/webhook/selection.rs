@@ -24,7 +24,7 @@ pub(super) struct Selection {
     names: BTreeSet<String>,
     /// Whether the pod names them itself.
     is_asked: bool,
-    /// Whether an earlier pass was here, so that mounts of ours are its own.
+    /// Whether an earlier pass was here, so mounts of ours are its own.
     is_again: bool,
 }
 
@@ -121,7 +121,7 @@ impl Selection {
         self.names.contains(container)
     }
 
-    /// Whether an earlier pass was here, so that mounts of ours are its own.
+    /// Whether an earlier pass was here, so mounts of ours are its own.
     #[must_use]
     pub(super) fn is_again(&self) -> bool {
         self.is_again

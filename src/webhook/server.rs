@@ -85,7 +85,7 @@ struct Admission {
 }
 
 /// Bytes of a request that is decided where it is; larger ones are decided one after the other, on a thread of their own,
-/// so that they hold up each other alone.
+/// so they hold up each other alone.
 const SMALL: usize = 32 * 1024;
 
 /// Bytes that the review of a small request may take beside it. Worst are objects of one field: seven bytes on the wire

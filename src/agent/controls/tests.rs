@@ -52,7 +52,7 @@ fn annotations_are_read_and_meaningless_ones_change_nothing() {
     }
 }
 
-/// Whoever may annotate pods may paste a password; the log is read by more people.
+/// A person who annotates pods may paste a password; the log is read by more people.
 #[test]
 fn p5_what_a_control_does_not_understand_is_told_without_its_bytes() {
     let (log, _listening) = Log::listen(Level::TRACE);

@@ -1,5 +1,5 @@
-//! The hand-over as JSON: every secret is base64, every point in time whole seconds since 1970 (rounded down, so that
-//! nothing is believed to live longer than it does, and so that the same state always is the same bytes).
+//! The hand-over as JSON: every secret is base64, every point in time whole seconds since 1970 (rounded down, so
+//! nothing is believed to live longer than it does, and the same state always is the same bytes).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

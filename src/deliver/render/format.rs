@@ -138,7 +138,7 @@ fn push_unicode(out: &mut Buffer, number: u32) {
     }
 }
 
-/// Block-style YAML 1.2. Every string and key is double-quoted, so that none is taken for a number, a boolean (`no`)
+/// Block-style YAML 1.2. Every string and key is double-quoted, so none is taken for a number, a boolean (`no`)
 /// or a date by any reader; so is a number with an exponent, which some take for text and others for another number.
 pub(super) fn yaml(out: &mut Buffer, tree: &SecretTree) -> Result<(), FormatProblem> {
     if is_inline(tree) {
@@ -272,7 +272,7 @@ pub(super) fn kubelet(out: &mut Buffer, name: &str, value: &SecretValue) -> Resu
     Ok(())
 }
 
-/// Java properties, in the form that `java.util.Properties.store` writes: ASCII only, so that it does not matter
+/// Java properties, in the form that `java.util.Properties.store` writes: ASCII only, so it does not matter
 /// whether a reader takes the file for ISO 8859-1 or UTF-8. `null` is empty, documents are compact JSON.
 pub(super) fn properties(out: &mut Buffer, entries: &Entries) -> Result<(), FormatProblem> {
     for (key, tree) in entries {

@@ -291,7 +291,7 @@ fn numbers_keep_their_digits_in_templates() {
             format!("{number}{number}-{number}")
         );
     }
-    // JSON says what is a number: others are quoted, so that every reader takes the same.
+    // JSON says what is a number: others are quoted, so every reader takes the same.
     let tree = tree(&json!({"text": "5432", "t": true, "f": false, "none": null, "list": [1, "1"]}));
     let SecretTree::Map(mut entries) = tree else { panic!("a document") };
     entries.insert("n".to_owned(), SecretTree::Literal("1.10".into()));

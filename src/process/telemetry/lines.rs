@@ -1,4 +1,4 @@
-//! One event, one line, whatever is in it: each field is cut and escaped before it is written, so that nobody who names a
+//! One event, one line, whatever is in it: each field is cut and escaped before it is written, so nobody who names a
 //! pod writes lines of our log, and none is longer than its fields' names allow.
 
 use std::fmt::{self, Debug, Write};

@@ -1,4 +1,4 @@
-//! The lines that wait for a thread to write them, so that a reader of logs who is slow, or gone, holds no request back.
+//! The lines that wait for a thread to write them, so a reader of logs who is slow, or gone, holds no request back.
 //!
 //! Counted in bytes, because lines have no size that could be counted on: one buffer is filled while the other is written.
 

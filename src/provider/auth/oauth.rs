@@ -1,4 +1,4 @@
-//! What authorization servers answer (RFC 6749), read straight into the types that keep secrets.
+//! Answers of authorization servers (RFC 6749), read straight into the types that keep secrets.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ struct TokenAnswer {
     expires_in: Option<Whole>,
 }
 
-/// RFC 6749, 5.2. Its description is free text, so that it is not even read.
+/// RFC 6749, 5.2. Its description is free text, so it is not even read.
 #[derive(Deserialize)]
 struct ErrorAnswer {
     error: String,

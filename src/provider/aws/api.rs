@@ -1,4 +1,4 @@
-//! What both services have in common: signed calls of the JSON protocol.
+//! The part that both services share: signed calls of the JSON protocol.
 //!
 //! <https://smithy.io/2.0/aws/protocols/aws-json-1_1-protocol.html>
 

@@ -31,7 +31,7 @@ struct Handed {
 /// Looks a variable of the environment up.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<SecretValue>;
 
-/// Whoever exchanges a token for credentials, and what that takes.
+/// A service that exchanges a token for credentials, and what that takes.
 #[derive(Debug)]
 pub(super) struct Issuer {
     pub(super) settings: AwsSettings,

@@ -1,6 +1,6 @@
-//! What AWS's refusals mean, in our own words.
+//! AWS's refusals, in our own words.
 //!
-//! AWS's text may hold a name that someone made of a value, so that it is only searched for words that tell cases apart,
+//! AWS's text may hold a name that someone made of a value, so it is only searched for words that tell cases apart,
 //! and never passed on.
 
 use std::fmt;

@@ -42,10 +42,10 @@ impl Keys {
         serde_json::from_slice(token.expose()).ok()
     }
 
-    /// As JSON, for whoever goes on with them. By hand, since secrets do not serialize.
+    /// As JSON, for the next process. By hand, since secrets do not serialize.
     fn pack(&self) -> SecretValue {
         let fields = [("id", Some(&self.id)), ("secret", Some(&self.secret)), ("token", self.token.as_ref())];
-        // Room for all of it, so that growing leaves no copy behind.
+        // Room for all of it, so growing leaves no copy behind.
         let length = fields.iter().filter_map(|(_, value)| value.as_ref()).map(|value| value.len()).sum::<usize>();
         let mut json = Vec::with_capacity(length * 2 + 64);
         for (name, value) in fields {

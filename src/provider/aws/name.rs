@@ -2,7 +2,7 @@
 //!
 //! A secret has several names: its own, its ARN with six random characters at the end, and the ARN without them. Within
 //! the account that the operator named, all of them become the name. An ARN of another account (or of any, if none was
-//! named) stays, whole: globs of names never match it, so that reading across accounts is an operator's explicit wish.
+//! named) stays, whole: globs of names never match it, so reading across accounts is an operator's explicit wish.
 
 use std::collections::BTreeMap;
 

@@ -32,7 +32,7 @@ const DIGEST: usize = 16;
 
 /// Parameter Store of one region, as one pod identity sees it.
 ///
-/// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so that a denial would be
+/// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so a denial would be
 /// the same after another login.
 pub type ParameterStore = LoggedIn<SsmStore>;
 
@@ -100,7 +100,7 @@ struct Parameter {
 // === impl Parameter ===
 
 impl Parameter {
-    /// A parameter that is deleted and made anew counts from 1 again: its number alone is no version.
+    /// A parameter that is deleted and made anew counts from 1 again: its number alone is not a version.
     fn version(&self) -> Version {
         Version(format!("{}@{:.3}", self.version, self.last_modified_date))
     }

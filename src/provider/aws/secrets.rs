@@ -24,7 +24,7 @@ const BATCH: usize = 20;
 
 /// Secrets Manager of one region, as one pod identity sees it.
 ///
-/// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so that a denial would be
+/// Only credentials that AWS no longer knows are replaced: rights are looked up at each call, so a denial would be
 /// the same after another login.
 pub type SecretsManager = LoggedIn<SecretsManagerStore>;
 
@@ -118,7 +118,7 @@ struct BatchError {
 // === impl Secret ===
 
 impl Secret {
-    /// `None` if it is no secret's value.
+    /// `None` if it is not a secret's value.
     fn into_answer(self) -> Option<Answer> {
         let tree = match (self.text, self.base64) {
             (Some(text), _) => SecretTree::Text(text),

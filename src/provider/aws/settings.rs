@@ -1,4 +1,4 @@
-//! What the operator sets.
+//! The operator's settings for AWS.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -122,7 +122,7 @@ impl AwsAuth {
 // === impl AwsSettings ===
 
 impl AwsSettings {
-    /// The part of AWS that the region is in: accounts and ARNs of one mean nothing in another.
+    /// The part of AWS that the region is in: accounts and ARNs of one are unknown in another.
     pub(super) fn partition(&self) -> &'static str {
         match self.region.get(..3) {
             Some("cn-") => "aws-cn",

@@ -1,4 +1,4 @@
-//! What a vault's JSON says, read straight into the types that keep secrets.
+//! A vault's JSON, read straight into the types that keep secrets.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -78,7 +78,7 @@ pub(super) enum Oddity {
 // === impl SecretBundle ===
 
 impl SecretBundle {
-    /// The values and the state; `None` if this is no version of that secret.
+    /// The values and the state; `None` if this is not a version of that secret.
     pub(super) fn into_answer(self, name: &str) -> Option<(Answer, State, Option<Oddity>)> {
         let version = version_of(&self.id, name)?;
         let now = SystemTime::now();
@@ -104,8 +104,8 @@ impl SecretBundle {
 // === impl Page ===
 
 impl Page {
-    /// The version that a read without a version answers: the newest one, enabled or not. `None` if this is no list of
-    /// that secret's versions.
+    /// The version that a read without a version answers: the newest one, enabled or not. `None` if this is not a list
+    /// of that secret's versions.
     pub(super) fn present(&self, name: &str) -> Option<Listed> {
         if self.next_link.as_ref().is_some_and(|link| !link.is_empty()) {
             return Some(Listed::OutOfReach);

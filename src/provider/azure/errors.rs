@@ -1,6 +1,6 @@
-//! What a vault's and an authority's refusals mean, in our own words.
+//! A vault's and an authority's refusals, in our own words.
 //!
-//! Their texts name callers and may show more, so that only codes are read: a vault's `error.code` and
+//! Their texts name callers and may show more, so only codes are read: a vault's `error.code` and
 //! `error.innererror.code`, an authority's `error_codes`.
 
 use hyper::header::WWW_AUTHENTICATE;
@@ -75,14 +75,14 @@ const HINTS: [(&[u32], &str); 9] = [
     (&[500_011, 500_014, 70_011], "the tenant does not know what the token is for: check tenant and scope"),
 ];
 
-/// What an answer that is no success means; `name` and `version` are what was asked for.
+/// What an answer that is not a success means; `name` and `version` are what was asked for.
 pub(super) fn failure(response: &Response, asked: Asked<'_>, name: &str, version: Option<&str>) -> Failure {
     let ErrorBody { code, innererror } = frame::<Envelope>(&response.body).unwrap_or_default().error;
     let inner = innererror.unwrap_or_default().code;
     let address = asked.address;
     let what = version.map_or_else(|| name.to_owned(), |version| format!("{name} in version {version}"));
     match (response.status.as_u16(), code.as_str(), inner.as_str()) {
-        // What is no vault answers so, too. A vault's challenge may come without a body.
+        // What is not a vault answers so, too. A vault's challenge may come without a body.
         (400..=499, "", _) if !matches!(response.status.as_u16(), 429) && !is_challenge(response) => {
             let status = response.status.as_u16();
             Failure::unavailable(format!(

@@ -1,4 +1,4 @@
-//! What the operator sets.
+//! The operator's settings for Azure.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ pub enum Method {
     /// A service-account token, which Entra ID trusts by a federated credential of the role.
     #[default]
     WorkloadIdentity,
-    /// Whoever the node is, or one of the identities that are assigned to it.
+    /// The node's own identity, or one of the identities that are assigned to it.
     ManagedIdentity,
     /// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET`.
     Environment,

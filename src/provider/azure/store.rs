@@ -139,7 +139,7 @@ impl AzureStore {
         Ok(Reading::Fresh(answer))
     }
 
-    /// Vaults give out what is not valid: the dates are for whoever reads.
+    /// Vaults give out what is not valid: the dates are for readers.
     fn tell(&self, name: &str, state: &State, oddity: Option<Oddity>) {
         let problem = match oddity {
             None => return,

@@ -74,7 +74,7 @@ fn format_of(path: &str) -> Option<TextFormat> {
     }
 }
 
-/// A file that is no document by its name. SOPS wraps such a one into JSON.
+/// A file whose name is not a document's. SOPS wraps such a file into JSON.
 fn value(path: &str, bytes: SecretValue, keys: &AgeKeys) -> Result<SecretTree, ProviderError> {
     let Some(text) = bytes.expose_str().filter(|text| sops::has_encrypted_values(text)) else {
         return Ok(bytes.into());

@@ -74,7 +74,7 @@ impl AgeKeys {
         }
         let keys = identities.iter().map(|identity| identity as &dyn age::Identity);
         let mut reader = decryptor.decrypt(keys).map_err(|e| because(&e))?;
-        // What is inside is never longer, so that it is never moved and nothing stays behind.
+        // What is inside is never longer, so it is never moved and nothing stays behind.
         let mut plain = Zeroizing::new(Vec::with_capacity(sealed.len()));
         reader.read_to_end(&mut plain).map_err(|_| Sealed::Broken("is damaged: its end is missing or was changed"))?;
         Ok(SecretValue::new(std::mem::take(&mut *plain)))

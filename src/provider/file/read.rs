@@ -29,7 +29,7 @@ const MAX_FILES: usize = 1024;
 const FRESH: Duration = Duration::from_millis(10);
 /// … and an empty one may have been truncated by someone who is about to write.
 const FRESH_EMPTY: Duration = Duration::from_millis(250);
-/// What is malformed among others of a directory, and was written this long ago, is no half of a write any more.
+/// What is malformed among others of a directory, and was written this long ago, is not half of a write any more.
 const LEFT: Duration = Duration::from_secs(5);
 
 /// Answers to a batch.
@@ -53,7 +53,7 @@ pub(super) struct Problem {
 struct Store<'a> {
     root: OwnedFd,
     keys: &'a AgeKeys,
-    /// Kubelet's generation in use below each path, looked up once, so that a batch is of one generation.
+    /// Kubelet's generation in use below each path, looked up once, so a batch is of one generation.
     generations: BTreeMap<String, Option<String>>,
     unsettled: bool,
 }
@@ -162,7 +162,7 @@ fn hash(of: impl Hash) -> u64 {
 // === impl Store ===
 
 impl<'a> Store<'a> {
-    /// `None` if it is no directory.
+    /// `None` if it is not a directory.
     fn open(root: &Path, keys: &'a AgeKeys) -> Result<Option<Self>, Errno> {
         let root = fs::open(root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let is_directory = FileType::from_raw_mode(fs::fstat(&root)?.st_mode) == FileType::Directory;
@@ -214,7 +214,7 @@ impl<'a> Store<'a> {
         Ok(SecretTree::Map(entries))
     }
 
-    /// One file of a directory; `None` if it is none. What is wrong with it for good is said in its place, so that the
+    /// One file of a directory; `None` if it is not one. What is wrong with it for good is said in its place, so the
     /// others are none the worse for it; what will pass is waited for.
     fn entry(&mut self, place: &str, path: &str, name: &str) -> Result<Option<SecretTree>, ProviderError> {
         let below = join(path, name);
@@ -354,7 +354,7 @@ fn read_settled(fd: OwnedFd, before: &Stat, path: &str) -> (Result<SecretValue, 
     if size > MAX_BYTES {
         return fail(ErrorKind::Invalid, format!("has more than {MAX_BYTES} bytes"));
     }
-    // One byte more than it should need: never moved, so that no copy stays behind, and growth is noticed.
+    // One byte more than it should need: never moved, so no copy stays behind, and growth is noticed.
     let capacity = usize::try_from(size).unwrap_or_default() + 1;
     let mut bytes = Zeroizing::new(Vec::with_capacity(capacity));
     let mut file = File::from(fd);
@@ -379,7 +379,7 @@ fn is_fresh(stat: &Stat) -> bool {
     age(stat).is_some_and(|age| age < settled)
 }
 
-/// Whether whoever wrote this has left it so.
+/// Whether this file's writer is done with it.
 fn is_left(stat: &Stat) -> bool {
     age(stat).is_some_and(|age| age >= LEFT)
 }

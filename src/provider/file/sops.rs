@@ -2,7 +2,7 @@
 //! key to all of them encrypted to age recipients, and a MAC over the values in the order in which they stand.
 //!
 //! What the documentation leaves open is as in SOPS' own source, 3.13 (`sops.go`, `aes/cipher.go`, `stores/`). A value's
-//! path is bound to it, so that values cannot be swapped; list indices are no part of a path. Comments and nulls are not
+//! path is bound to it, so values cannot be swapped; list indices are no part of a path. Comments and nulls are not
 //! in the MAC.
 
 use aws_lc_rs::digest;

@@ -16,7 +16,7 @@ const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
 const HOME_FILE: &str = ".config/gcloud/application_default_credentials.json";
 const WHAT: &str = "application default credentials";
 
-/// What a file says about whoever has it.
+/// What a file says about its owner.
 pub(super) enum Credentials {
     /// A service account's key.
     ServiceAccount(ServiceAccount),

@@ -1,4 +1,4 @@
-//! What Google's JSON says, read straight into the types that keep secrets.
+//! Google's JSON, read straight into the types that keep secrets.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::provider::session::{Renewal, Token};
 use crate::provider::{Answer, Version};
 use crate::secret::{SecretTree, SecretValue};
 
-/// Castagnoli's; payloads are small, so that a table would cost more memory than it saves time.
+/// Castagnoli's; payloads are small, so a table would cost more memory than it saves time.
 const CRC32C: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISCSI);
 
 /// A version with its value (`AccessSecretVersionResponse`).
@@ -50,7 +50,7 @@ struct Impersonation {
     expire_time: String,
 }
 
-/// Why an answer is none.
+/// Why an answer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Damage {
     /// It is not what was asked for, or no base64.

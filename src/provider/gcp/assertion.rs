@@ -66,7 +66,7 @@ impl Assertion<'_> {
         let jwt = format!("{}.{}", part(&header), part(&claims));
         let mut signature = vec![0; pair.public_modulus_len()];
         pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), jwt.as_bytes(), &mut signature).map_err(|_| invalid())?;
-        // Without its end, the signature, the rest is no secret.
+        // Without its end, the signature, the rest is not a secret.
         let mut signed = String::with_capacity(jwt.len() + 2 + signature.len() * 4 / 3 + 4);
         signed.push_str(&jwt);
         signed.push('.');

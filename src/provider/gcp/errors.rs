@@ -1,4 +1,4 @@
-//! What Google's refusals mean, in our own words.
+//! Google's refusals, in our own words.
 //!
 //! Of an API's answer (`google.rpc.Status`) only the status and the reasons in its details are read, of a token
 //! service's (RFC 6749, 5.2) only the code; texts are searched for words that tell cases apart, and never passed on.
@@ -55,7 +55,7 @@ pub(super) fn is_googles(response: &Response) -> bool {
     !Status::of(response).status.is_empty()
 }
 
-/// What an answer that is no success means; `path` and `version` are what was asked for.
+/// What an answer that is not a success means; `path` and `version` are what was asked for.
 pub(super) fn failure(response: &Response, asked: Asked<'_>, path: &str, version: Option<&str>) -> Failure {
     let status = Status::of(response);
     let address = asked.address;

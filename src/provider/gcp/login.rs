@@ -174,7 +174,7 @@ impl Issuer {
         let call = Call::new(HttpMethod::GET, "computeMetadata/v1/instance/service-accounts/default/token")
             .header(METADATA_FLAVOR, HeaderValue::from_static("Google"));
         let response = client.send(call).await?;
-        // Whoever answers without it is another machine in between.
+        // An answer without it is another machine's, in between.
         let is_google = response.headers.get(METADATA_FLAVOR).is_some_and(|flavor| flavor == "Google");
         match response.status.as_u16() {
             200 if is_google => parse_token(&response, client.address()),

@@ -1,4 +1,4 @@
-//! What the operator sets.
+//! The operator's settings for Google Cloud.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -64,7 +64,7 @@ pub enum Method {
     /// A service-account token, which a workload identity pool trusts.
     #[default]
     WorkloadIdentityFederation,
-    /// Whoever the metadata service says: on GKE the pod's own identity, else the node's service account.
+    /// The identity that the metadata service names: on GKE the pod's own identity, else the node's service account.
     Metadata,
     /// A file: a service account's key, a person's login, or the configuration of a federation.
     ApplicationDefaultCredentials,

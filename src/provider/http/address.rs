@@ -1,4 +1,4 @@
-//! Where a store is.
+//! A store's address.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -33,7 +33,7 @@ impl Address {
             return Err(bad("has no scheme or no host"));
         };
         if authority.as_str().contains('@') {
-            // Whoever put a password here must not find it in a log.
+            // A password that somebody put here must not end up in a log.
             return Err("address has a user or password in it: leave it out, and set auth".to_owned());
         }
         if uri.query().is_some() || text.contains('#') {

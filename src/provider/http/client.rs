@@ -126,7 +126,7 @@ pub fn secret_header(secret: &SecretValue, what: &str) -> Result<HeaderValue, Pr
     Ok(value)
 }
 
-/// The value of an `Authorization` header for whoever bears a token (RFC 6750); `what` names it.
+/// A bearer token's `Authorization` header (RFC 6750); `what` names it.
 ///
 /// # Errors
 /// As [`secret_header`].
@@ -144,7 +144,7 @@ pub fn frame<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten()
 }
 
-/// Whether a store's text has these words: it may hold a value, so that it is only searched, and never passed on.
+/// Whether a store's text has these words: it may hold a value, so it is only searched, and never passed on.
 #[must_use]
 pub fn contains_ignore_case(text: &[u8], words: &str) -> bool {
     text.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
@@ -295,7 +295,7 @@ impl Client {
         &self.address
     }
 
-    /// Sends a request and waits for the whole answer. An answer of any status is no error here.
+    /// Sends a request and waits for the whole answer. An answer of any status is not an error here.
     ///
     /// # Errors
     /// [`SendError`] if there is no complete answer in time, or one beyond the limits.
@@ -306,7 +306,7 @@ impl Client {
         answer
     }
 
-    /// Sends a request whose answer goes on for ever, and waits for its head. What is no 200 is read to its end.
+    /// Sends a request whose answer goes on for ever, and waits for its head. What is not a 200 is read to its end.
     ///
     /// # Errors
     /// As [`Self::send`]; the limits bound the head alone, and the caller the rest.
@@ -338,7 +338,7 @@ impl Client {
     fn trace(&self, call: &Call, started: Instant, status: Option<StatusCode>) {
         let outcome = status.as_ref().map_or("failed", StatusCode::as_str);
         let ms = started.elapsed().as_millis();
-        // Parameters may be private, so that only their being there is told.
+        // Parameters may be private, so only their being there is told.
         let more = if call.query.is_empty() { "" } else { "?…" };
         tracing::debug!(method = %call.method, host = %self.address.host(), path = %format_args!("{}{more}", call.told()),
             status = outcome, ms, "request to store");
@@ -416,7 +416,7 @@ fn request(call: &Call, uri: Uri) -> hyper::Request<Full<Bytes>> {
 
 /// JSON that is wiped after use.
 pub(crate) fn to_json(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
-    // Room for a long token, so that growing leaves no copy behind.
+    // Room for a long token, so growing leaves no copy behind.
     let mut json = Zeroizing::new(Vec::with_capacity(8 * 1024));
     // Structs of text cannot fail to become JSON; if one did, the store would refuse the empty body.
     let _ = serde_json::to_writer(&mut *json, value);
@@ -425,7 +425,7 @@ pub(crate) fn to_json(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
 
 /// A form that is wiped after use.
 fn to_form(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
-    // Room for the worst, so that growing leaves no copy behind.
+    // Room for the worst, so growing leaves no copy behind.
     let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
     let mut form = Zeroizing::new(Vec::with_capacity(room));
     for (name, value) in fields {

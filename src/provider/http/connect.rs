@@ -1,4 +1,4 @@
-//! How a connection comes about, and what to say when it does not.
+//! Opens connections to stores, and explains why one failed.
 
 use std::error::Error as StdError;
 use std::fmt;

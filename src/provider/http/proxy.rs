@@ -1,4 +1,4 @@
-//! How a store is reached: directly, or through an HTTP proxy's tunnel.
+//! The way to a store: direct, or through an HTTP proxy's tunnel.
 
 use std::net::IpAddr;
 
@@ -6,7 +6,7 @@ use hyper::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
-/// What the operator says about proxies; the plan carries it, so that there is no secret in it. Without one, the
+/// What the operator says about proxies; the plan carries it, so there is no secret in it. Without one, the
 /// environment counts (`HTTPS_PROXY`, `NO_PROXY`), as a laptop or a CI job has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -22,7 +22,7 @@ pub(super) struct Api {
     pub(super) who: String,
 }
 
-/// A call by whoever has this token.
+/// A call with this token.
 pub(super) fn call_as(method: Method, path: impl Into<String>, token: &SecretValue) -> Result<Call, Failure> {
     Ok(Call::new(method, path).header(AUTHORIZATION, bearer(token, "access token")?))
 }
@@ -38,7 +38,7 @@ impl Api {
         Ok(response)
     }
 
-    /// A call by whoever is logged in.
+    /// A call with the login's token.
     pub(super) fn call(&self, method: Method, path: impl Into<String>) -> Result<Call, Failure> {
         match &self.token {
             Some(token) => call_as(method, path, token),

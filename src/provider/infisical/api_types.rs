@@ -1,4 +1,4 @@
-//! What Infisical's JSON says, read straight into the types that keep secrets.
+//! Infisical's JSON, read straight into the types that keep secrets.
 
 use std::collections::BTreeMap;
 
@@ -145,7 +145,7 @@ impl Secret {
 
 impl Document {
     /// Of what can be had, and of what cannot, with the reason in the place of the value. Both are in the version, so
-    /// that replicas agree on what they leave out.
+    /// replicas agree on what they leave out.
     pub(super) fn new(secrets: BTreeMap<String, Secret>, keeps_unresolved: bool, key: &hmac::Key) -> Self {
         let mut versions = digest::Context::new(&digest::SHA256);
         let mut content = hmac::Context::with_key(key);
@@ -153,7 +153,7 @@ impl Document {
         for (name, secret) in secrets {
             let fault = secret.fault(keeps_unresolved);
             let Secret { id, version, value, path, .. } = secret;
-            // Lengths, so that no two lists run together into the same bytes.
+            // Lengths, so no two lists run together into the same bytes.
             let mut note = |text: &[u8]| {
                 versions.update(&(text.len() as u64).to_be_bytes());
                 versions.update(text);
@@ -181,7 +181,7 @@ impl Document {
 }
 
 /// Whether text has a `${name}` or `${environment.folder.name}` in it. What a shell or a template puts between the
-/// braces besides names (`${HOME:-/}`, `${ x }`) is none.
+/// braces besides names (`${HOME:-/}`, `${ x }`) is not one.
 fn has_reference(text: &[u8]) -> bool {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.".contains(byte);
     text.windows(2).enumerate().filter(|(_, pair)| pair == b"${").any(|(at, _)| {

@@ -218,7 +218,7 @@ impl Asked {
     /// What a canonical request asks for.
     ///
     /// # Errors
-    /// One sentence if it is none for these settings.
+    /// One sentence if these settings do not allow it.
     pub(super) fn of(settings: &InfisicalSettings, request: &Request) -> Result<Self, String> {
         let param = |name: &str| request.params.get(name).cloned();
         let place = |name, default: &Option<String>| {

@@ -1,6 +1,6 @@
-//! What Infisical's refusals mean, in our own words.
+//! Infisical's refusals, in our own words.
 //!
-//! Its text may hold a value, so that it is only searched for words that tell cases apart, and never passed on.
+//! Its text may hold a value, so it is only searched for words that tell cases apart, and never passed on.
 
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ pub(super) fn foreign(response: &Response, address: &Address, what: &str) -> Opt
     })
 }
 
-/// What an answer means that is no success; `who` is the identity, `what` names the call.
+/// What an answer means that is not a success; `who` is the identity, `what` names the call.
 pub(super) fn refused(response: &Response, address: &Address, who: &str, what: &str) -> Failure {
     if let Some(failure) = throttled(response, address).or_else(|| foreign(response, address, what)) {
         return failure;

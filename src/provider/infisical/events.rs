@@ -1,7 +1,7 @@
 //! The subscription to changes (server-sent events), where the operator wants it and the server's plan has it.
 //!
 //! It only ever says "look again": polling goes on beside it, for what events do not tell (secrets that another one
-//! refers to) and for those that are lost. A task of its own holds the connection, so that whoever waits for it may
+//! refers to) and for those that are lost. A task of its own holds the connection, so a task that waits for it may
 //! stop doing so at any moment.
 
 use std::sync::Arc;
@@ -102,7 +102,7 @@ const EVENTS: [&str; 4] = ["secret:create", "secret:update", "secret:delete", "s
 /// Most entries of one subscription.
 const MOST_ENTRIES: usize = 10;
 
-/// The server sends something every 15 s. It may be no event, so that bytes are what counts.
+/// The server sends something every 15 s. It may be no event, so bytes are what counts.
 const SILENCE: Duration = Duration::from_secs(45);
 /// The server keeps a stream open for an hour.
 const BRIEF: Duration = Duration::from_mins(1);

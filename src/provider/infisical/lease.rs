@@ -15,7 +15,7 @@ use crate::secret::{SecretTree, SecretValue};
 
 const LEASES: &str = "api/v1/dynamic-secrets/leases";
 
-/// All that the server wants to know when it renews or ends a lease. Another process may do that, so that it is part of
+/// All that the server wants to know when it renews or ends a lease. Another process may do that, so it is part of
 /// the lease's id: one line each.
 struct Handle<'a> {
     id: &'a str,

@@ -26,10 +26,10 @@ enum ApiVersion {
 
 /// What is remembered of an answer, without its values.
 ///
-/// An `ETag` is the server's digest of the decrypted answer: values could be guessed from it, so that it stays here and
-/// is no part of the [`Version`]. That is made of the secrets' own versions, on which all replicas agree. A secret that
-/// another one refers to may change without them: then the values differ while the versions do not, and a count of such
-/// changes is added, which means something in this process only.
+/// An `ETag` is the server's digest of the decrypted answer: values could be guessed from it, so it stays here and
+/// is not part of the [`Version`]. That is made of the secrets' own versions, on which all replicas agree. A secret
+/// that another one refers to may change without them: then the values differ while the versions do not, and a count of
+/// such changes is added, which means something in this process only.
 #[derive(Debug)]
 pub(super) struct Seen {
     etag: Option<HeaderValue>,

@@ -1,4 +1,4 @@
-//! What a login brings, and how long it lives.
+//! The token that a login brings, and how long it lives.
 
 use std::time::Duration;
 

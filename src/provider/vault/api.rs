@@ -24,7 +24,7 @@ pub(super) struct Api {
 // === impl Api ===
 
 impl Api {
-    /// A call by whoever is logged in.
+    /// A call with the login's token.
     pub(super) fn call(&self, method: Method, path: &str) -> Result<Call, Failure> {
         match &self.token {
             Some(token) => self.call_as(method, path, token),

@@ -1,4 +1,4 @@
-//! What Vault's JSON says, read straight into the types that keep secrets.
+//! Vault's JSON, read straight into the types that keep secrets.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

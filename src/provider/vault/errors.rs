@@ -1,6 +1,6 @@
-//! What Vault's refusals mean, in our own words.
+//! Vault's refusals, in our own words.
 //!
-//! Vault's text may hold a value, so that it is only searched for words that tell cases apart, and never passed on.
+//! Vault's text may hold a value, so it is only searched for words that tell cases apart, and never passed on.
 
 use hyper::StatusCode;
 use serde::Deserialize;
@@ -17,7 +17,7 @@ struct Frame {
     renewable: Option<bool>,
 }
 
-/// A refusal that is not Vault's own: something in front of it answers in its place, so that it tells nothing about what
+/// A refusal that is not Vault's own: something in front of it answers in its place, so it tells nothing about what
 /// was asked for, and least of all that it does not exist.
 pub(super) fn foreign(response: &Response, address: &Address, what: &str) -> Option<Failure> {
     let status = response.status;

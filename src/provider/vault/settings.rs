@@ -1,4 +1,4 @@
-//! What the operator sets.
+//! The operator's settings for Vault.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -55,7 +55,7 @@ impl Vault {
 // === impl VaultStore ===
 
 impl VaultStore {
-    /// A KV engine would take parameters for the new values of the secret, so that they are sent only to what is known
+    /// A KV engine would take parameters for the new values of the secret, so they are sent only to what is known
     /// to be none. It is asked each time: what was mounted there yesterday may be another engine today.
     async fn check_writable(&self, path: &str) -> Result<(), Failure> {
         match look_up_mount(&self.api, path).await? {
@@ -153,7 +153,7 @@ impl Store for VaultStore {
         let response = self.api.send(call, path).await?;
         let answer = self.take_answer(&response, request, is_write)?;
         if known.is_some() && answer.version.as_ref() == known {
-            // Only a full read could tell: metadata are out of reach, so that asking for them again is of no use.
+            // Only a full read could tell: metadata are out of reach, so asking for them again is of no use.
             self.engines.deny_metadata(path);
             return Ok(Reading::NotModified);
         }

@@ -172,7 +172,7 @@ impl<'a> JsonReader<'a> {
 
     /// The rest of a string with escapes in it.
     fn escaped(&mut self, beginning: &str) -> Result<String, DocumentError> {
-        // No string is longer than it is written, so that this never grows and leaves no copy behind.
+        // No string is longer than it is written, so this never grows and leaves no copy behind.
         let mut out = Zeroizing::new(String::with_capacity(beginning.len() + self.length()));
         out.push_str(beginning);
         while !self.take(b'"') {

@@ -32,7 +32,7 @@ pub(crate) enum Node {
 /// A document's keys and values.
 pub(crate) type Fields = Vec<(String, Node)>;
 
-/// Why text is no document that can be read here, and where. Never what stands there.
+/// Why text is not a document that can be read here, and where. Never what stands there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{problem}")]
 pub struct DocumentError {

@@ -3,7 +3,7 @@ use super::*;
 
 type Read = fn(&[u8]) -> Result<SecretTree, DocumentError>;
 
-/// A tree for whoever fails a test: these are no secrets. Literals stand without quotes.
+/// A tree for failing tests: these are no secrets. Literals stand without quotes.
 fn shown(tree: &SecretTree) -> String {
     match tree {
         SecretTree::Literal(text) => text.expose_str().unwrap().to_owned(),

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::serve::limits::{GRACE, LEAST_RATE, OPENING, PATIENCE};
 
-/// Bytes that are left free of what one connection may hold, so that numbers are small.
+/// Bytes that are left free of what one connection may hold, so numbers are small.
 fn limits() -> Limits {
     Limits { body: 3000, own: 1000, shared: 2000, ..Limits::default() }
 }

@@ -1,4 +1,4 @@
-//! What an operation came to: answers, renewals, logins and failures are taken in.
+//! Applies a completed operation: answers, renewals, logins and failures.
 
 use std::time::Duration;
 
@@ -204,7 +204,7 @@ impl Worker {
     }
 
     /// Notes which login the provider holds now. Where leases end with the login that they hang on, another login means
-    /// other leases, whoever made it.
+    /// other leases, also if another process made it.
     fn observe_login(&mut self, now: Instant, jitter: &mut Jitter) {
         let leases_outlive = self.provider.as_ref().is_some_and(|provider| provider.leases_outlive_logins());
         let Some(session) = self.provider.as_ref().and_then(|provider| provider.session()) else {
@@ -317,7 +317,7 @@ fn take(
                 "the store says \"not modified\" of what was never read",
             ));
         }
-        // Once it was there, "not found" is no reason to take it away: the last good answer stays.
+        // Once it was there, "not found" is not a reason to take it away: the last good answer stays.
         Err(error)
             if error.kind == ErrorKind::NotFound && state.demand == Demand::Optional && state.cached.is_none() =>
         {

@@ -1,4 +1,4 @@
-//! What a `caBundle` should hold: pure.
+//! Computes what a `caBundle` should hold, without I/O.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -74,7 +74,7 @@ pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
     pem
 }
 
-/// The certificates of a bundle, and whether all that claims to be one can be read. Text between them is no matter,
+/// The certificates of a bundle, and whether all that claims to be one can be read. Text between them does not matter,
 /// but a block that is cut short may hide the one after it from other parsers: then the bundle has to be rewritten.
 fn certificates(bundle: &[u8]) -> (Vec<CertificateDer<'static>>, bool) {
     let text = String::from_utf8_lossy(bundle);

@@ -31,7 +31,7 @@ struct Inner {
     object: watch::Sender<(u64, Option<Value>)>,
     /// Answers 503 and ends watches.
     down: AtomicBool,
-    /// How long a patch is on its way, so that writers overlap.
+    /// How long a patch is on its way, so writers overlap.
     latency: Duration,
     lost_races: AtomicU32,
     patches: Mutex<Vec<String>>,

@@ -161,7 +161,7 @@ fn is_json_number(text: &str) -> bool {
 }
 
 /// `urlencode`: every byte of the UTF-8 text but letters, digits, `-`, `_`, `.` and `~` as `%XX` (RFC 3986 §2.3), so
-/// that it fits into any part of a URL. A blank is `%20`, `/` is `%2F`.
+/// it fits into any part of a URL. A blank is `%20`, `/` is `%2F`.
 fn url_encode(value: &Value) -> Result<Value, Error> {
     let text = text_of(value, "urlencode takes text: take one value of the document")?;
     let mut out = Buffer::default();

@@ -46,7 +46,7 @@ pub(super) fn withheld(why: &Arc<str>) -> Error {
 }
 
 /// A literal with its type, but for numbers: those keep their digits, as text that `tojson` knows for a number by being
-/// marked as safe, which means nothing where nothing is escaped.
+/// marked as safe, which has no effect where nothing is escaped.
 fn literal(text: &str) -> Value {
     match text {
         "null" => Value::from(()),

@@ -122,7 +122,7 @@ fn integer(text: &str) -> Option<i64> {
     if is_decimal(text) && text != "-0" { text.parse().ok() } else { None }
 }
 
-/// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, or a name for what is no number.
+/// `[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?`, or a name for what is not a number.
 fn float(text: &str) -> Option<f64> {
     match text {
         ".nan" | ".NaN" | ".NAN" => return Some(f64::NAN),

@@ -35,7 +35,7 @@ fn json(text: &str) -> SecretTree {
     SecretTree::from_json(text.as_bytes()).unwrap()
 }
 
-/// What is in the open for whoever fails a test: these are no secrets.
+/// What is in the open for failing tests: these are no secrets.
 fn shown(tree: &SecretTree) -> String {
     match tree {
         SecretTree::Literal(value) => format!("={:?}", value.expose_str()),
@@ -78,7 +78,7 @@ fn what_sops_decrypts_is_what_we_decrypt() {
         ("all.yaml", &sealed, in_the_open()),
         ("two.yaml", &sealed, in_the_open()),
         ("only-encrypted.yaml", &sealed, in_the_open()),
-        // Its rule is of comments alone, so that all values are encrypted.
+        // Its rule is of comments alone, so all values are encrypted.
         ("comments.yaml", &sealed, in_open("1000000", "1000000000000000000000", "0.000000001", &number)),
         ("suffix.yaml", &matched_by_none, in_the_open()),
         ("regex.yaml", &matched_by_none, in_the_open()),

@@ -25,6 +25,7 @@ mod pages;
 mod readme;
 mod sources;
 mod storm;
+mod style;
 mod tree;
 mod values;
 mod webhook;

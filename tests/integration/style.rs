@@ -1,0 +1,60 @@
+//! The words of messages, as far as a test can tell good ones from bad ones.
+
+use crate::sources::{Source, Token, sources};
+
+/// Words that make a reader read twice, the word before them that makes them plain, and what to write instead.
+const READ_TWICE: [(&str, Option<&str>, &str); 4] = [
+    ("whoever", None, "the name of the actor"),
+    ("means nothing", None, "has no effect, or unknown X"),
+    ("is none", Some("there"), "invalid X: expected Y"),
+    ("is no", Some("there"), "is not a X, or invalid X: expected Y"),
+];
+
+/// A literal without its line breaks, in lower case and with a blank between and around all words.
+fn plain(text: &str) -> String {
+    let text = text.replace("\\\n", " ").to_lowercase();
+    let words = text.split(|c: char| !(c.is_alphanumeric() || matches!(c, '\'' | '_'))).filter(|word| !word.is_empty());
+    format!(" {} ", words.collect::<Vec<_>>().join(" "))
+}
+
+/// What to write instead of a text's words, if it has some that are read twice.
+fn complaint(text: &str) -> Option<&'static str> {
+    let text = plain(text);
+    let is_bad = |words: &str, before: Option<&str>| {
+        let words = format!(" {words} ");
+        text.match_indices(&words)
+            .any(|(at, _)| before.is_none_or(|before| !text[..at].ends_with(&format!(" {before}"))))
+    };
+    READ_TWICE.iter().find(|(words, before, _)| is_bad(words, *before)).map(|(.., instead)| *instead)
+}
+
+fn complaints(sources: &[Source]) -> Vec<String> {
+    let texts = sources.iter().flat_map(|source| source.texts().map(|text| (source.file.as_str(), text)));
+    texts.filter_map(|(file, text)| Some(format!("{file}: {text:?}: write {}", complaint(text)?))).collect()
+}
+
+#[test]
+fn p9_no_message_has_words_that_are_read_twice() {
+    let found = complaints(&sources());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn words_that_are_read_twice_are_found() {
+    for text in [
+        "{text:?} is no duration: write 5m",
+        "is no\\\n         list",
+        "region {region:?} is none: write eu-west-1",
+        "this is none",
+        "Whoever may see the pod",
+        "(means nothing here)",
+    ] {
+        let planted = Source { file: "planted.rs".to_owned(), tokens: vec![Token::Text(text.to_owned())] };
+        assert_eq!(complaints(&[planted]).len(), 1, "{text}");
+    }
+    for text in
+        ["there is no such file", "There is none", "is not a list", "{name} is nobody's", "his nose", "Option::is_none"]
+    {
+        assert_eq!(complaint(text), None, "{text}");
+    }
+}

@@ -318,7 +318,7 @@ def environment_by_kubelet_needs_no_command(t):
         wait("the new value in the file", 60, lambda: token in t.sh("twice", "cat /secrets/.hushpod-env/HF_TOKEN"))
         t.sh("twice", "touch /kept/end")
         wait("the second start", 60, lambda: variable(t, "twice", "HF_TOKEN") == token)
-        t.create(job(bare("job", keys, f'[ "$HF_TOKEN" = {token} ]', restartPolicy="Never")))
+        t.create(job(bare("job", keys, '[ -n "$HF_TOKEN" ] && [ -n "$LINES" ]', restartPolicy="Never")))
         succeeds(t, "job")
         value = f"{canary()}'s"
         t.create(bare("quote", {"env.QUOTED": t.secret(path="quote", QUOTED=value) + "#QUOTED"}, FOREVER))

@@ -28,10 +28,11 @@ pub(super) fn with_variables(bundle: &Bundle) -> Result<Bundle, Refusal> {
     Ok(bundle)
 }
 
-/// A variable as a container has it.
+/// A variable as a container has it, with what the API server would default: it is compared with what comes back.
 pub(super) fn variable(name: &str) -> Value {
     let path = format!("{LIVE}/{KUBELET_ENV_DIR}/{name}");
-    json!({"name": name, "valueFrom": {"fileKeyRef": {"volumeName": SECRETS_VOLUME, "path": path, "key": name}}})
+    let file = json!({"volumeName": SECRETS_VOLUME, "path": path, "key": name, "optional": false});
+    json!({"name": name, "valueFrom": {"fileKeyRef": file}})
 }
 
 /// Refuses a variable out of one of our volumes that is not one of `known`, which we set ourselves: kubelet reads the

@@ -62,7 +62,8 @@ fn kubelet_sets_variables_where_there_is_no_command() {
     let config = format!("{CONFIG}kubeletEnv: true\n");
     let variable = |name: &str| {
         let path = format!("live/.hushpod-kubelet-env/{name}");
-        json!({"name": name, "valueFrom": {"fileKeyRef": {"volumeName": "hushpod-secrets", "path": path, "key": name}}})
+        let file = json!({"volumeName": "hushpod-secrets", "path": path, "key": name, "optional": false});
+        json!({"name": name, "valueFrom": {"fileKeyRef": file}})
     };
     let asking = annotated(pod(), &[("env.HF_TOKEN", "secret/data/hf#token"), ("env.DB", "secret/data/db#url")]);
     let asking = with(asking, "/spec/containers/0/env", json!([{"name": "PORT", "value": "80"}]));

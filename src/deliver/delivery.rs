@@ -109,8 +109,8 @@ enum Position {
     Newest,
     /// This one, which is not in place yet.
     Pinning(GenerationId),
-    /// This one, which is in place.
-    Pinned(GenerationId),
+    /// The one that the report names, which is in place.
+    Pinned,
 }
 
 /// What a step has changed.
@@ -388,7 +388,7 @@ impl<V: Volume> Delivery<V> {
         let Position::Pinning(id) = self.position.clone() else { return Changed::default() };
         match self.return_to(&id, source, shutdown).await {
             Ok(swapped) => {
-                self.position = Position::Pinned(id.clone());
+                self.position = Position::Pinned;
                 self.report.pinned = Some(id);
                 self.report.info("pinned", "the generation that the annotation names is in place, and stays");
                 Changed { swapped, delivered: None }
@@ -403,7 +403,7 @@ impl<V: Volume> Delivery<V> {
     fn refuse_pin(&mut self, refusal: &PinRefusal) {
         match refusal {
             PinRefusal::Never(problem) => {
-                self.position = self.report.pinned.clone().map_or(Position::Newest, Position::Pinned);
+                self.position = if self.report.pinned.is_some() { Position::Pinned } else { Position::Newest };
                 self.report.warn("pin_refused", problem, "the files stay as they are");
             }
             PinRefusal::Later(problem) => {

@@ -21,12 +21,13 @@ const TICK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Peers {
     limits: Limits,
-    /// Those who have not sent a byte yet, first come first: they cost nothing but their place here.
+    /// Those whose first words are not whole, or who wait for their turn, first come first: they cost nothing but their
+    /// place here.
     silent: Mutex<VecDeque<Arc<Peer>>>,
     inside: Mutex<Vec<Arc<Peer>>>,
     /// Someone left, or may have to.
     changed: Notify,
-    /// Who has said something comes in, in turn.
+    /// Those whose first words are whole come in, in turn.
     entrance: Turn<()>,
     /// Bytes charged against [`Limits::shared`].
     shared: AtomicUsize,
@@ -232,7 +233,7 @@ impl PeerState {
 // === impl Peer ===
 
 impl Peer {
-    /// Its first byte is there: waits for room among those who are served.
+    /// Its first words are whole: waits for room among those who are served.
     pub(super) async fn heard(self: &Arc<Self>) {
         let _turn = self.peers.entrance.lock().await;
         let join = |inside: &mut Vec<Arc<Self>>| {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::kubelet_env;
 use super::patch::{Patched, at};
-use super::pod::{LISTS, containers, is_ours, name_of};
+use super::pod::{LISTS, containers, env_of, is_ours, name_of};
 use super::refusal::Refusal;
 use super::selection::Selection;
 use crate::annotations::{self, CONTAINERS, ENV, ENV_VARIABLE, MODE, ON_CHANGE};
@@ -151,7 +151,8 @@ impl<'a> EnvWrapper<'a> {
 
     /// The variables that kubelet is yet to be told of.
     fn missing(&self, container: &Value) -> Result<Vec<Value>, Refusal> {
-        let own: BTreeMap<&str, &Value> = env_of(container).map(|variable| (name_of(variable), variable)).collect();
+        let own: BTreeMap<&str, &Value> =
+            env_of(container).iter().map(|variable| (name_of(variable), variable)).collect();
         steps::take(own.len() + self.names.len() * WRITTEN)?;
         let mut missing = Vec::new();
         for name in &self.names {
@@ -179,7 +180,7 @@ impl<'a> EnvWrapper<'a> {
                  ENTRYPOINT, and args if there are none), or {way_out} {PREFIX}{CONTAINERS}"
             )));
         }
-        let own: Vec<_> = env_of(container).map(name_of).collect();
+        let own: Vec<_> = env_of(container).iter().map(name_of).collect();
         if let Some(twice) = own.iter().find(|variable| self.names.contains(*variable)) {
             return Err(set_twice(container, twice));
         }
@@ -251,9 +252,4 @@ fn set_twice(container: &Value, variable: &str) -> Refusal {
     Refusal::Pod(format!(
         "container {name:?} has {variable} in env, and {PREFIX}{ENV_VARIABLE}{variable} sets it too: take one of them away"
     ))
-}
-
-/// A container's own variables.
-fn env_of(container: &Value) -> impl Iterator<Item = &Value> {
-    container.get("env").and_then(Value::as_array).into_iter().flatten()
 }

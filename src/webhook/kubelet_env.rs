@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::pod::name_of;
+use super::pod::{env_of, name_of};
 use super::refusal::Refusal;
 use crate::annotations::{self, ENV_VARIABLE};
 use crate::bundle::{Bundle, FileMode, Format, Item, Target};
@@ -41,8 +41,7 @@ pub(super) fn variable(name: &str) -> Value {
 /// # Errors
 /// [`Refusal`] names container and volume.
 pub(super) fn check_variables(container: &Value, known: Option<&BTreeSet<&str>>) -> Result<(), Refusal> {
-    let variables = container.get("env").and_then(Value::as_array).into_iter().flatten();
-    for taken in variables {
+    for taken in env_of(container) {
         let volume = taken.get("valueFrom").and_then(|source| source.get("fileKeyRef")?.get("volumeName")?.as_str());
         let Some(volume) = volume.filter(|volume| volume.starts_with(VOLUME_PREFIX)) else { continue };
         let name = name_of(taken);

@@ -18,6 +18,11 @@ pub(super) fn containers<'a>(spec: &'a Value, list: &str) -> &'a [Value] {
     spec.get(list).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
+/// A container's variables.
+pub(super) fn env_of(container: &Value) -> &[Value] {
+    container.get("env").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
 /// An object's `name`; empty if it has none.
 pub(super) fn name_of(object: &Value) -> &str {
     object.get("name").and_then(Value::as_str).unwrap_or_default()
@@ -46,7 +51,6 @@ pub(super) fn runs_agent(container: &Value) -> bool {
 /// What an earlier pass made the agent of a container of ours do; `None` if nobody can read it.
 #[must_use]
 pub(super) fn plan_of(container: &Value) -> Option<Plan> {
-    let variables = container.get("env")?.as_array()?;
-    let plan = variables.iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
+    let plan = env_of(container).iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
     Plan::from_json(plan.get("value")?.as_str()?).ok()
 }

@@ -7,6 +7,7 @@ import os
 import re
 
 from suite.base import check, contains, equal, wait
+from suite.cluster import present
 from suite.runner import test
 from suite.space import FOREVER, RESTRICTED, canary, container, deployment, job, pod, statuses, termination
 
@@ -101,9 +102,7 @@ def p6_injected_containers_hold_no_api_token(t):
     root = f"/proc/{t.node.pid(statuses(thing)['hushpod'])}/root"
     equal([name for name in os.listdir(root + TOKENS) if not name.startswith("..")], ["vault"], "tokens in the agent")
     # Not through kubelet's links, which belong to the container's uid since 1.37.
-    data = os.readlink(f"{root}{TOKENS}/..data")
-    with open(f"{root}{TOKENS}/{data}/vault", encoding="ascii") as file:
-        payload = file.read().split(".")[1]
+    payload = (present(root + TOKENS) / "vault").read_text(encoding="ascii").split(".")[1]
     claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     equal(claims["aud"], ["vault"], "the token's audience")
     # The application's own token is its own affair: that it is there shows that this looks in the right place.

@@ -129,6 +129,12 @@ def kubectl(*arguments, **options):
     return run("kubectl", *arguments, **options)
 
 
+def present(volume):
+    """The directory that kubelet's link ..data names; the volume itself if there is none."""
+    data = Path(volume) / "..data"
+    return Path(volume) / os.readlink(data) if data.is_symlink() else Path(volume)
+
+
 class Node:
     """The machine that the pods run on, when that is this one: what only its root can see or do."""
 
@@ -148,8 +154,7 @@ class Node:
         """What is in it. kubelet's own links in it are followed here: since 1.37 it gives those of tokens to the
         container's uid, and protected_symlinks forbids root to follow them."""
         path = self.state / "kubelet/pods" / pod["metadata"]["uid"] / "volumes" / f"kubernetes.io~{kind}" / name
-        data = path / "..data"
-        return path / os.readlink(data) if data.is_symlink() else path
+        return present(path)
 
     def pids(self, *command):
         """Of the processes whose command line begins so."""

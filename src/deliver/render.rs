@@ -2,6 +2,7 @@
 //!
 //! Pure. Errors name the item, the reference and the key, never a value; buffers on the way are wiped.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -42,6 +43,17 @@ pub struct Rendered {
     pub left_out: Vec<RenderError>,
 }
 
+/// Why a path cannot be written beside those of other items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Clash {
+    #[error("would overwrite another item's file")]
+    Same,
+    #[error("would lie below another item's file")]
+    Below,
+    #[error("would lie above another item's file")]
+    Above,
+}
+
 /// Leaves a key out, whose file would be this, and notes why; the error is that it may not be.
 type Omit<'a> = dyn FnMut(Option<&VolumePath>, Sentence) -> Result<(), Sentence> + 'a;
 
@@ -63,8 +75,7 @@ enum Parts<'a> {
 /// Optional items are left out if one of their requests has no answer, or the answer lacks the key.
 ///
 /// # Errors
-/// [`RenderError`] if a needed answer or key is missing, a value does not fit its format, two items write the same
-/// path, all files together have more than `size_limit` bytes, or they fill more pages than the volume was made for.
+/// [`RenderError`] if a needed answer or key is missing, a value does not fit its format, all files together have more than `size_limit` bytes, or they fill more pages than the volume was made for.
 pub fn render(
     items: &[PlannedItem],
     generation: &Generation,
@@ -74,8 +85,8 @@ pub fn render(
 }
 
 /// As [`render`], where files may be in place already: `is_there` tells by a path. A key of a `dir` that is
-/// bad (its value cannot be had or not be decoded, its name is not a file's) is left out, unless its file is there:
-/// then it was good before, and nothing is replaced until it is again.
+/// bad (its value cannot be had or not be decoded, its name is not a file's, another item has its file) is left out,
+/// unless its file is there: then it was good before, and nothing is replaced until it is again.
 ///
 /// # Errors
 /// As [`render`].
@@ -85,10 +96,10 @@ pub fn render_beside(
     size_limit: u64,
     is_there: &dyn Fn(&VolumePath) -> bool,
 ) -> Result<Rendered, RenderError> {
-    let mut files = Vec::with_capacity(items.len());
+    let mut made = Vec::with_capacity(items.len());
     let mut left_out = Vec::new();
     let mut paths = BTreeSet::new();
-    for item in items {
+    for (index, item) in by_precedence(items) {
         let mut omit = |path: Option<&VolumePath>, problem: Sentence| {
             if path.is_some_and(is_there) {
                 return Err(problem);
@@ -96,13 +107,12 @@ pub fn render_beside(
             left_out.push(RenderError::new(&item.target, problem));
             Ok(())
         };
-        let made = render_item(item, generation, size_limit, &mut omit)
+        let files = render_item(item, generation, size_limit, &mut paths, &mut omit)
             .map_err(|problem| RenderError::new(&item.target, problem))?;
-        for (path, bytes) in made {
-            claim(&mut paths, &path).map_err(|problem| RenderError::new(&item.target, problem))?;
-            files.push(RenderedFile { path, bytes, mode: item.mode });
-        }
+        made.push((index, files.into_iter().map(|(path, bytes)| RenderedFile { path, bytes, mode: item.mode })));
     }
+    made.sort_unstable_by_key(|(index, _)| *index);
+    let files: Vec<_> = made.into_iter().flat_map(|(_, files)| files).collect();
     let total = files.iter().map(|file| file.bytes.len() as u64).sum::<u64>();
     if total > size_limit {
         let problem = format!("{total} bytes, over the limit of {size_limit}: raise {PREFIX}{SIZE_LIMIT}");
@@ -130,47 +140,52 @@ fn occupied(file: &RenderedFile) -> u64 {
     ((file.bytes.len() as u64).div_ceil(PAGE).max(1) + link) * PAGE
 }
 
-/// Keys of a store can collide with other items only now: the plan did not know them.
-fn claim(paths: &mut BTreeSet<String>, path: &VolumePath) -> Result<(), Sentence> {
+/// What the tenant named comes before what a store calls its keys: files before directories, and a directory before the
+/// one that it lies in.
+fn by_precedence(items: &[PlannedItem]) -> Vec<(usize, &PlannedItem)> {
+    let depth = |path: &VolumePath| path.as_str().split('/').filter(|name| *name != ".").count();
+    let mut items: Vec<_> = items.iter().enumerate().collect();
+    items.sort_by_key(|(_, item)| match &item.target {
+        Target::File(_) => None,
+        Target::Dir(path) => Some(Reverse(depth(path))),
+    });
+    items
+}
+
+/// Takes a path; `paths` are those of other items. Keys of a store can collide with them only now: the plan did not know
+/// them.
+fn claim(paths: &mut BTreeSet<String>, path: &VolumePath) -> Result<(), Clash> {
     let path = path.as_str();
-    let clash = |log: String, public: &str| Err(Sentence::hiding(log, public));
-    if !paths.insert(path.to_owned()) {
-        return clash(
-            format!("another item writes {} too", store_name(path)),
-            "another item writes one of its files too",
-        );
-    }
-    let above = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
-    if let Some(file) = above.clone().find(|dir| paths.contains(*dir)) {
-        return clash(
-            format!("{} would lie below the file {}", store_name(path), store_name(file)),
-            "one of its files would lie below another item's file",
-        );
-    }
     let below = format!("{path}/");
-    match paths.range(below.clone()..).next() {
-        Some(other) if other.starts_with(&below) => clash(
-            format!("the file {} would lie above {}", store_name(path), store_name(other)),
-            "one of its files would lie above another item's file",
-        ),
-        _ => Ok(()),
+    if paths.contains(path) {
+        return Err(Clash::Same);
     }
+    if path.match_indices('/').any(|(at, _)| path.get(..at).is_some_and(|above| paths.contains(above))) {
+        return Err(Clash::Below);
+    }
+    if paths.range(below.clone()..).next().is_some_and(|other| other.starts_with(&below)) {
+        return Err(Clash::Above);
+    }
+    paths.insert(path.to_owned());
+    Ok(())
 }
 
 fn render_item(
     item: &PlannedItem,
     generation: &Generation,
     size_limit: u64,
+    paths: &mut BTreeSet<String>,
     omit: &mut Omit<'_>,
 ) -> Result<Vec<(VolumePath, SecretValue)>, Sentence> {
     let Some(parts) = Parts::look_up(item, generation)? else { return Ok(Vec::new()) };
     match &item.target {
-        Target::Dir(dir) => render_dir(item, dir, parts, omit),
+        Target::Dir(dir) => render_dir(item, dir, parts, paths, omit),
         Target::File(path) => {
             let bytes = match &item.template {
                 Some(text) => template::render(text, parts.context()?, size_limit)?,
                 None => render_file(item, parts)?,
             };
+            claim(paths, path).map_err(|clash| format!("{path} {clash}"))?;
             Ok(vec![(path.clone(), bytes)])
         }
     }
@@ -180,6 +195,7 @@ fn render_dir(
     item: &PlannedItem,
     dir: &VolumePath,
     parts: Parts<'_>,
+    paths: &mut BTreeSet<String>,
     omit: &mut Omit<'_>,
 ) -> Result<Vec<(VolumePath, SecretValue)>, Sentence> {
     let entries = parts.entries()?;
@@ -190,13 +206,18 @@ fn render_dir(
     let mut files = Vec::with_capacity(entries.len());
     let mut last = None;
     for (key, tree) in &entries {
-        let (path, problem) = match file_in(dir, key).map(|path| (value_of(item, key, tree), path)) {
-            Ok((Ok(value), path)) => {
-                files.push((path, value));
-                continue;
-            }
-            Ok((Err(problem), path)) => (Some(path), problem),
+        let (path, problem) = match file_in(dir, key) {
             Err(problem) => (None, problem),
+            Ok(path) => match value_of(item, key, tree).map(|value| (value, claim(paths, &path))) {
+                Ok((value, Ok(()))) => {
+                    files.push((path, value));
+                    continue;
+                }
+                // A file that is there is the other item's.
+                Ok((_, Err(clash @ Clash::Same))) => (None, clash.of(key)),
+                Ok((_, Err(clash))) => (Some(path), clash.of(key)),
+                Err(problem) => (Some(path), problem),
+            },
         };
         omit(path.as_ref(), problem.clone())?;
         last = Some(problem);
@@ -295,6 +316,14 @@ fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, Str
             "is not base64: its length or padding is wrong".to_owned()
         }
     })
+}
+
+// === impl Clash ===
+
+impl Clash {
+    fn of(self, key: &str) -> Sentence {
+        Sentence::hiding(format!("key {} {self}", store_name(key)), format!("a key {self}"))
+    }
 }
 
 // === impl RenderError ===
@@ -436,10 +465,13 @@ fn merge(parts: Vec<Part<'_>>) -> Result<Entries, Sentence> {
     for part in parts {
         let take = part.take;
         for (key, tree) in part.entries()? {
-            if let Some(first) = origins.insert(key.clone(), take) {
-                let said = format!("comes from both {first} and {take}: take it from one of them");
-                return Err(Sentence::hiding(format!("key {} {said}", store_name(&key)), format!("a key {said}")));
-            }
+            let tree = match origins.insert(key.clone(), take) {
+                // Only what takes it must know which.
+                Some(first) => {
+                    SecretTree::Withheld(format!("comes from both {first} and {take}: take it from one of them").into())
+                }
+                None => tree,
+            };
             merged.insert(key, tree);
         }
     }

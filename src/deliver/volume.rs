@@ -172,7 +172,8 @@ impl AtomicVolume {
     #[must_use]
     pub fn has(&self, path: &VolumePath) -> bool {
         let file = format!("{DATA}/{path}");
-        rustix::fs::statat(&self.root, file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        let stat = rustix::fs::statat(&self.root, file, AtFlags::SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
     }
 
     /// The generation that its directory is named after: an earlier one, if it had the same files.

@@ -10,6 +10,8 @@ use crate::sentence::{Sentence, store_name};
 /// A document's top level.
 pub(super) type Entries = BTreeMap<String, SecretTree>;
 
+const BINARY: &str = "is binary, which only raw and dir deliver: use one of them, or leave this key out";
+
 /// What is wrong, and below which keys. Never a value.
 #[derive(Debug)]
 pub(super) struct FormatProblem {
@@ -24,7 +26,7 @@ impl FormatProblem {
     }
 
     fn binary() -> Self {
-        Self::new("is binary, which only raw and dir deliver: use one of them, or leave this key out")
+        Self::new(BINARY)
     }
 
     pub(super) fn inside(mut self, key: &str) -> Self {
@@ -62,20 +64,15 @@ fn plain_text(tree: &SecretTree) -> Result<SecretValue, FormatProblem> {
     if matches!(tree, SecretTree::Binary(_)) { Err(FormatProblem::binary()) } else { plain(tree) }
 }
 
-/// Refuses binary values anywhere in the tree.
-pub(super) fn check_text(tree: &SecretTree) -> Result<(), FormatProblem> {
+/// The same without binary values: they are withheld from what is text, which may do without them.
+pub(super) fn text_alone(tree: SecretTree) -> SecretTree {
     match tree {
-        // A template may do without it.
-        SecretTree::Literal(_) | SecretTree::Withheld(_) => Ok(()),
-        SecretTree::Text(value) => utf8(value).map(drop),
-        SecretTree::Binary(_) => Err(FormatProblem::binary()),
-        SecretTree::List(items) => items
-            .iter()
-            .enumerate()
-            .try_for_each(|(index, item)| check_text(item).map_err(|problem| problem.inside(&index.to_string()))),
+        SecretTree::Binary(_) => SecretTree::Withheld(BINARY.into()),
+        SecretTree::List(items) => SecretTree::List(items.into_iter().map(text_alone).collect()),
         SecretTree::Map(entries) => {
-            entries.iter().try_for_each(|(key, value)| check_text(value).map_err(|problem| problem.inside(key)))
+            SecretTree::Map(entries.into_iter().map(|(key, value)| (key, text_alone(value))).collect())
         }
+        tree => tree,
     }
 }
 

@@ -44,8 +44,7 @@ struct Limited {
 /// # Errors
 /// One sentence with the line. minijinja's own details may quote values, so only the kind of its error is used.
 pub(super) fn render(text: &str, context: Entries, limit: u64) -> Result<SecretValue, Sentence> {
-    let context = SecretTree::Map(context);
-    format::check_text(&context)?;
+    let context = format::text_alone(SecretTree::Map(context));
     template::check(text, None).map_err(|problem| format!("template: {problem}"))?;
     let budget = HEADROOM.saturating_add(limit.saturating_mul(2));
     // What is written grows by doubling: half of it stands twice for a moment.

@@ -543,8 +543,12 @@ fn p5_p9_errors_of_templates_name_the_line_but_no_value() {
             "x.no is not defined",
         ),
         (json!({"file": "f", "from": {"d": "db"}, "template": "{{ d['no one'].x }}"}), "d[\"no one\"] is not defined"),
-        (json!({"file": "f", "from": "bin", "template": "{{ blob[0] }}"}), "file f: key \"blob/0\" is binary"),
-        (json!({"file": "f", "from": {"b": "bin"}, "template": "{{ b }}"}), "key \"b/blob/0\" is binary"),
+        (
+            json!({"file": "f", "from": "bin", "template": "{{ blob[0] }}"}),
+            "template, line 1: a value that it takes is binary",
+        ),
+        (json!({"file": "f", "from": {"b": "bin"}, "template": "{{ b }}"}), "a value that it takes is binary"),
+        (json!({"file": "f", "from": {"b": "bin"}, "template": "{{ b | tojson }}"}), "a value that it takes is binary"),
         (
             json!({"file": "f", "from": "db", "template":
                 "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"}),
@@ -581,7 +585,7 @@ fn p5_names_that_only_the_store_knows_are_for_logs_alone() {
         (json!({"file": "f", "from": ["bin", "again"], "format": "json"}), "a key comes from both vault:bin and vault"),
         (json!({"dir": "d", "from": "slash"}), "makes a file: a key is not a file name"),
         (json!({"dir": "d", "from": "again", "decode": "base64"}), "makes a file: a key is not base64"),
-        (json!({"file": "f", "from": "bin", "template": "x"}), "a key is binary"),
+        (json!({"file": "f", "from": "bin", "template": "{{ STORE_BIN }}"}), "a value that it takes is binary"),
         (
             json!({"file": "f", "from": "db", "template": "{{ asked.other }}"}),
             "file f: template, line 1: asked.other is not defined",
@@ -605,19 +609,100 @@ fn p5_names_that_only_the_store_knows_are_for_logs_alone() {
 }
 
 #[test]
-fn p9_two_items_cannot_write_one_path() {
-    let answers = generation(&[("x", tree(&json!({"a": "1", "b": "2"})))]);
-    let dir = json!({"dir": ".", "from": "x"});
-    for (other, part) in [
-        (json!({"file": "a", "from": "x#b"}), "another item writes \"a\" too"),
-        (json!({"file": "a/c", "from": "x#b"}), "\"a/c\" would lie below the file \"a\""),
-    ] {
-        let error = render(&[item(&dir), item(&other)], &answers, LIMIT).unwrap_err().to_string();
-        assert!(error.contains(part), "{error}");
-        assert!(render(&[item(&other), item(&dir)], &answers, LIMIT).is_err(), "in the other order too");
+fn p3_a_key_whose_file_is_another_items_is_left_out_and_fails_nothing() {
+    let value = |text: &str| SecretTree::Text(text.into());
+    let dir = |path: &str, from: &str| json!({"dir": path, "from": from});
+    let optional = |path: &str| json!({"file": path, "from": "other#k", "optional": true});
+    let file = |path: &str| json!({"file": path, "from": "other#k"});
+    let long = "d/".repeat(80) + "a";
+    // (items, key of "x" that has become one too many, why, whether it keeps what is there if its file is)
+    let cases = [
+        (vec![dir("d", "x"), file("d/a")], "a", "would overwrite another item's file", false),
+        (vec![dir(".", "x"), file("a")], "a", "would overwrite another item's file", false),
+        (vec![dir("d", "x"), optional("d/a")], "a", "would overwrite another item's file", false),
+        (vec![dir(".", "x"), file("a/c")], "a", "would lie above another item's file", true),
+        (vec![dir(".", "x"), file(&long)], "d", "would lie above another item's file", true),
+        (vec![dir(".", "x"), dir("a", "y")], "a", "would lie above another item's file", true),
+        (vec![dir("d", "x"), dir("d/e/f", "y")], "e", "would lie above another item's file", true),
+    ];
+    for (items, key, part, keeps) in cases {
+        let entries = [("good".to_owned(), value("g")), (key.to_owned(), value("canary"))];
+        let answers = generation(&[
+            ("x", SecretTree::Map(entries.into())),
+            ("y", tree(&json!({"k": "y"}))),
+            ("other", tree(&json!({"k": "o"}))),
+        ]);
+        for turned in [false, true] {
+            let mut items: Vec<_> = items.iter().map(item).collect();
+            if turned {
+                items.reverse();
+            }
+            let rendered = render_beside(&items, &answers, LIMIT, &|_| false).unwrap();
+            let texts: BTreeSet<_> = rendered.files.iter().map(|file| file.bytes.expose_str().unwrap()).collect();
+            assert_eq!(
+                (rendered.files.len(), texts.contains("g"), texts.contains("canary")),
+                (2, true, false),
+                "{part}"
+            );
+            let [left_out] = &rendered.left_out[..] else { panic!("{key:?}: {:?}", rendered.left_out) };
+            let told = left_out.to_string();
+            assert!(told.starts_with("dir ") && told.contains(&format!(": key {key:?} {part}")), "{told}");
+            assert!(left_out.public().ends_with(&format!(": a key {part}")), "{}", left_out.public());
+            let path = rendered.files.iter().find(|file| file.bytes.expose_str() == Some("g")).unwrap().path.as_str();
+            let path = path.replace("good", key);
+            let later = render_beside(&items, &answers, LIMIT, &|there| there.as_str() == path);
+            assert_eq!(later.is_err(), keeps, "{path}: the file that is there is the key's own");
+        }
     }
-    let beside = json!({"file": "a-b/c", "from": "x#b"});
-    assert_eq!(render(&[item(&beside), item(&dir)], &answers, LIMIT).unwrap().len(), 3);
+    // A file that is not delivered is in nobody's way.
+    let items = [item(&dir("d", "x")), item(&optional("d/a"))];
+    let answers = generation(&[("x", tree(&json!({"a": "1"})))]);
+    assert_eq!(render_beside(&items, &answers, LIMIT, &|_| true).unwrap().files.len(), 1);
+    // A directory of nothing else is none.
+    let items = [item(&dir("d", "x")), item(&file("d/a"))];
+    let answers = generation(&[("x", tree(&json!({"a": "1"}))), ("other", tree(&json!({"k": "o"})))]);
+    let error = render(&items, &answers, LIMIT).unwrap_err().to_string();
+    assert_eq!(error, "dir d: none of its keys makes a file: key \"a\" would overwrite another item's file");
+    let beside = [item(&json!({"file": "a-b/c", "from": "x#a"})), item(&dir(".", "x"))];
+    let files = render(&beside, &answers, LIMIT).unwrap();
+    let paths: Vec<_> = files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["a-b/c", "a"], "in the order of the items");
+}
+
+#[test]
+fn p3_a_binary_value_fails_only_the_templates_that_take_it() {
+    let entries = [("user".to_owned(), SecretTree::Text("u".into())), ("keystore".to_owned(), binary())];
+    let answers = [("x", SecretTree::Map(entries.into()))];
+    for (from, template) in [
+        (json!("x"), "{{ user }}"),
+        (json!({"s": "x"}), "{{ s.user }}{% if s.user == 'x' %}{{ s.keystore }}{% endif %}"),
+        (json!({"s": "x"}), "{% for key in s | list if key == 'user' %}{{ s[key] }}{% endfor %}"),
+        (json!({"s": "x", "b": "x#keystore"}), "{{ s.user }}"),
+    ] {
+        assert_eq!(text(&json!({"file": "f", "from": from, "template": template}), &answers), "u", "{template}");
+    }
+}
+
+#[test]
+fn p3_a_key_that_two_documents_have_fails_only_what_takes_it() {
+    let two = [("x", tree(&json!({"a": "1", "both": "canary"}))), ("y", tree(&json!({"both": "2"})))];
+    let answers = generation(&two);
+    let why = "comes from both vault:x and vault:y: take it from one of them";
+    let from = json!(["x", "y"]);
+    for format in ["json", "yaml", "dotenv", "properties"] {
+        let problem =
+            render(&[item(&json!({"file": "f", "from": from, "format": format}))], &answers, LIMIT).unwrap_err();
+        assert_eq!(problem.to_string(), format!("file f: key \"both\" {why}"));
+        assert_eq!(problem.public(), format!("file f: a key {why}"));
+    }
+    assert_eq!(text(&json!({"file": "f", "from": from, "template": "{{ a }}"}), &two), "1");
+    let problem = render(&[item(&json!({"file": "f", "from": from, "template": "{{ both }}"}))], &answers, LIMIT);
+    assert!(problem.unwrap_err().to_string().contains(why));
+    let dir = [item(&json!({"dir": "d", "from": from}))];
+    let rendered = render_beside(&dir, &answers, LIMIT, &|path| path.as_str() == "d/a").unwrap();
+    assert_eq!((rendered.files.len(), rendered.left_out.len()), (1, 1));
+    assert_eq!(rendered.left_out[0].to_string(), format!("dir d: key \"both\" {why}"));
+    assert!(render_beside(&dir, &answers, LIMIT, &|path| path.as_str() == "d/both").is_err(), "it was good once");
 }
 
 #[test]

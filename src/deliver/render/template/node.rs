@@ -130,7 +130,7 @@ impl Object for TreeObject {
             return Ok(());
         }
         let mut out = Buffer::default();
-        // Cannot fail: `check_text` went before.
+        // Cannot fail: `text_alone` went before.
         if format::json(&mut out, &self.tree).is_ok() && self.written.count(out.len()) {
             f.write_str(out.into_value().expose_str().unwrap_or_default())?;
         }

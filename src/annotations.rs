@@ -7,6 +7,7 @@ use crate::bundle::{self, Bundle, Format, Item, Target, VolumePath};
 use crate::contract::{ENV_DIR, PREFIX};
 use crate::env_vars::check_name;
 use crate::options::{EnvironmentSource, OnChange, Options};
+use crate::parse_error::ParseError;
 use crate::sentence::{one_line, suggestion};
 use crate::steps::{self, OverBudget};
 
@@ -199,8 +200,8 @@ fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
 ///
 /// # Errors
 /// A sentence for anything else.
-pub fn parse_bool(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| format!("{text:?} is neither \"true\" nor \"false\""))
+pub fn parse_bool(text: &str) -> Result<bool, ParseError> {
+    text.parse().map_err(|_| format!("{text:?} is neither \"true\" nor \"false\"").into())
 }
 
 #[cfg(test)]

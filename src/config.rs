@@ -319,7 +319,7 @@ impl ProviderConfig {
         }
         let default_audience = settings.as_settings().default_audience().map(str::to_owned);
         let refresh = refresh.map(|text| parse_duration(&text)).transpose();
-        let refresh = refresh.map_err(|problem| (".refresh".into(), problem))?;
+        let refresh = refresh.map_err(|problem| (".refresh".into(), problem.into()))?;
         if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
             return Err((".refresh".into(), "a second is the least".to_owned()));
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{FileMode, VolumePath};
+use crate::parse_error::ParseError;
 use crate::quantity::Amount;
 
 /// `restart` without a jitter of its own. Twenty replicas that take five seconds each to be back have more than four
@@ -202,15 +203,15 @@ impl Mode {
 }
 
 impl FromStr for Mode {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         match text {
             "sidecar" => Ok(Self::Sidecar),
             "init+sidecar" => Ok(Self::InitAndSidecar),
             "init" => Ok(Self::Init),
-            "csi" => Err("csi is not available in this version: expected sidecar, init+sidecar or init".to_owned()),
-            _ => Err(format!("invalid mode {text:?}: expected sidecar, init+sidecar or init")),
+            "csi" => Err("csi is not available in this version: expected sidecar, init+sidecar or init".into()),
+            _ => Err(ParseError::invalid("mode", text, "sidecar, init+sidecar or init")),
         }
     }
 }
@@ -218,14 +219,14 @@ impl FromStr for Mode {
 // === impl InitOrder ===
 
 impl FromStr for InitOrder {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         match (text, text.strip_prefix("after:")) {
             ("first", _) => Ok(Self::First),
             ("last", _) => Ok(Self::Last),
             (_, Some(name)) if !name.is_empty() => Ok(Self::After(name.to_owned())),
-            _ => Err(format!("invalid order {text:?}: expected first, last or after:<init container>")),
+            _ => Err(ParseError::invalid("order", text, "first, last or after:<init container>")),
         }
     }
 }
@@ -233,14 +234,14 @@ impl FromStr for InitOrder {
 // === impl OnChange ===
 
 impl FromStr for OnChange {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         match (text, text.split_once(':')) {
             ("none", _) => Ok(Self::None),
             ("restart", _) => Ok(Self::Restart),
             (_, Some(("signal", signal))) => signal.parse().map(Self::Signal),
-            _ => Err(format!("invalid reaction {text:?}: expected none, restart or signal:<SIGNAL>")),
+            _ => Err(ParseError::invalid("reaction", text, "none, restart or signal:<SIGNAL>")),
         }
     }
 }
@@ -277,15 +278,15 @@ impl fmt::Display for Signal {
 }
 
 impl FromStr for Signal {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let bare = text.strip_prefix("SIG").unwrap_or(text);
         if let Some((_, signal)) = Self::NAMES.iter().find(|(name, _)| *name == bare) {
             Ok(*signal)
         } else {
             let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-            Err(format!("unknown signal {text:?}: expected one of {}", names.join(", ")))
+            Err(ParseError::unknown("signal", text, &names))
         }
     }
 }
@@ -293,29 +294,31 @@ impl FromStr for Signal {
 // === impl Notify ===
 
 impl FromStr for Notify {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let form = "expected signal:<SIGNAL>:<process> or http:<url on localhost>";
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let form = "signal:<SIGNAL>:<process> or http:<url on localhost>";
         match text.split_once(':') {
             Some(("signal", rest)) => {
                 let (signal, process) =
-                    rest.split_once(':').ok_or_else(|| format!("{text:?} names no process: {form}"))?;
+                    rest.split_once(':').ok_or_else(|| format!("{text:?} names no process: expected {form}"))?;
                 if process.is_empty() || process.len() > 15 || process.contains('/') {
-                    return Err(format!(
-                        "invalid process name {process:?}: expected 1 to 15 bytes, as `ps -o comm` shows it"
+                    return Err(ParseError::invalid(
+                        "process name",
+                        process,
+                        "1 to 15 bytes, as `ps -o comm` shows it",
                     ));
                 }
                 Ok(Self::Signal { signal: signal.parse()?, process: process.to_owned() })
             }
             Some(("http", rest)) => parse_notify_url(if rest.starts_with("//") { text } else { rest }),
-            Some(("exec", _)) => Err(format!("there is no shell to exec in: {form}")),
-            _ => Err(format!("invalid notification {text:?}: {form}")),
+            Some(("exec", _)) => Err(format!("there is no shell to exec in: expected {form}").into()),
+            _ => Err(ParseError::invalid("notification", text, form)),
         }
     }
 }
 
-fn parse_notify_url(url: &str) -> Result<Notify, String> {
+fn parse_notify_url(url: &str) -> Result<Notify, ParseError> {
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?} does not begin with http://"))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -324,7 +327,7 @@ fn parse_notify_url(url: &str) -> Result<Notify, String> {
     };
     let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
     if !matches!(host, "localhost" | "127.0.0.1" | "::1") || !port_is_good {
-        return Err(format!("{url:?} is not on localhost: expected http://localhost:<port>/<path>"));
+        return Err(format!("{url:?} is not on localhost: expected http://localhost:<port>/<path>").into());
     }
     Ok(Notify::Http { url: url.to_owned() })
 }
@@ -339,9 +342,9 @@ impl fmt::Display for Notify {
 }
 
 impl TryFrom<String> for Notify {
-    type Error = String;
+    type Error = ParseError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ParseError> {
         text.parse()
     }
 }

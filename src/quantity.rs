@@ -4,6 +4,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::parse_error::ParseError;
+
 /// An amount of a resource in billionths, to which Kubernetes rounds up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quantity(i128);
@@ -103,14 +105,16 @@ impl FromStr for Quantity {
 // === impl Amount ===
 
 impl FromStr for Amount {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         match text.parse() {
             _ if text == "none" => Ok(Self::None),
             Ok(quantity) if quantity > Quantity::ZERO => Ok(Self::Of(quantity, text.to_owned())),
-            _ => Err(format!(
-                "invalid amount {text:?}: expected a Kubernetes quantity above zero, such as 50m, 0.5 or 64Mi, or none"
+            _ => Err(ParseError::invalid(
+                "amount",
+                text,
+                "a Kubernetes quantity above zero, such as 50m, 0.5 or 64Mi, or none",
             )),
         }
     }
@@ -120,7 +124,7 @@ impl FromStr for Amount {
 ///
 /// # Errors
 /// A sentence for anything else.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let millis = match unit {
@@ -133,17 +137,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
         Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
-        _ => Err(format!(
-            "invalid duration {text:?}: expected a number above zero and a unit, such as 500ms, 30s, 5m or 1h"
-        )),
+        _ => Err(ParseError::invalid("duration", text, "a number above zero and a unit, such as 500ms, 30s, 5m or 1h")),
     }
+}
+
+/// As [`parse_duration`], or `0s`.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_wait(text: &str) -> Result<Duration, ParseError> {
+    if text == "0s" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
 /// Bytes from a Kubernetes quantity without fraction: `65536`, `512Ki`, `1Mi`, `1M`.
 ///
 /// # Errors
 /// A sentence for anything else.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
+pub fn parse_bytes(text: &str) -> Result<u64, ParseError> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let scale = match unit {
@@ -158,7 +168,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)) {
         Some(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err(format!("invalid size {text:?}: expected bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
+        _ => Err(ParseError::invalid("size", text, "bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
     }
 }
 
@@ -242,7 +252,7 @@ mod tests {
         assert_eq!("none".parse(), Ok(Amount::None));
         assert_eq!("0.5Gi".parse(), Ok(Amount::Of(quantity("512Mi"), "0.5Gi".to_owned())));
         for text in ["0", "-1", "None", "", "1 core"] {
-            let problem = text.parse::<Amount>().unwrap_err();
+            let problem = text.parse::<Amount>().unwrap_err().to_string();
             assert!(problem.contains("64Mi, or none"), "{problem}");
         }
     }

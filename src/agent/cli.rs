@@ -18,7 +18,7 @@ use crate::contract::{
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::{harden, reap};
-use crate::quantity::parse_duration;
+use crate::quantity::{parse_duration, parse_wait};
 
 const AFTER_HELP: &str = "\
 The plan (which secrets, from which stores, into which files) is JSON in the environment variable HUSHPOD_PLAN;
@@ -159,11 +159,6 @@ fn run(mode: AgentMode, options: &AgentOptions) -> Result<(), AgentError> {
     // A file that takes its time to be read, as on a network mount, must not keep the agent from ending.
     runtime.shutdown_background();
     ended
-}
-
-/// A duration that may be zero.
-fn parse_wait(text: &str) -> Result<Duration, String> {
-    if text == "0s" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::keys::{
 };
 use crate::contract::{BIN_PATH, PREFIX};
 use crate::options::{EnvironmentSource, Options};
+use crate::parse_error::ParseError;
 use crate::quantity::{parse_bytes, parse_duration};
 use crate::reference::is_provider_name;
 use crate::sentence::suggestion;
@@ -19,11 +20,11 @@ use crate::steps;
 ///
 /// # Errors
 /// One sentence that says what the key accepts, or which key was meant.
-pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String> {
+pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), ParseError> {
     let text = || Some(value.to_owned());
     if let Some(provider) = name.strip_prefix(ROLE) {
         if !is_provider_name(provider) || value.is_empty() {
-            return Err(format!("write {PREFIX}{ROLE}<provider>: <role>, with neither of them empty"));
+            return Err(format!("write {PREFIX}{ROLE}<provider>: <role>, with neither of them empty").into());
         }
         options.roles.insert(provider.to_owned(), value.to_owned());
         return Ok(());
@@ -31,7 +32,7 @@ pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String>
     match name {
         PROVIDER if is_provider_name(value) => options.provider = text(),
         PROVIDER => {
-            return Err(format!("invalid provider name {value:?}: expected lower-case letters, digits and '-'"));
+            return Err(ParseError::invalid("provider name", value, "lower-case letters, digits and '-'"));
         }
         MODE => options.mode = Some(value.parse()?),
         MOUNT_PATH => options.mount_path = Some(parse_mount_path(value)?),
@@ -51,7 +52,7 @@ pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), String>
         ON_CHANGE => options.on_change = value.parse()?,
         ON_CHANGE_JITTER => options.on_change_jitter = Some(parse_duration(value)?),
         METRICS_PORT => options.metrics_port = Some(parse_port(value)?),
-        unknown => return Err(format!("unknown key{}", key_suggestion(unknown))),
+        unknown => return Err(format!("unknown key{}", key_suggestion(unknown)).into()),
     }
     Ok(())
 }
@@ -64,16 +65,16 @@ fn key_suggestion(unknown: &str) -> String {
     suggestion(unknown, &known.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn parse_mount_path(text: &str) -> Result<String, String> {
+fn parse_mount_path(text: &str) -> Result<String, ParseError> {
     let trimmed = text.trim_end_matches('/');
     let plain =
         |name: &str| !matches!(name, "" | "." | "..") && !name.contains([':', ',']) && !name.contains(char::is_control);
     match trimmed.strip_prefix('/') {
         Some(_) if trimmed.strip_prefix(BIN_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) => {
-            Err(format!("{text:?} is where hushpod's program goes: write another path"))
+            Err(format!("{text:?} is where hushpod's program goes: write another path").into())
         }
         Some(rest) if !rest.is_empty() && rest.split('/').all(plain) => Ok(trimmed.to_owned()),
-        _ => Err(format!("invalid mount path {text:?}: expected an absolute path below / without '.', '..' or ':'")),
+        _ => Err(ParseError::invalid("mount path", text, "an absolute path below / without '.', '..' or ':'")),
     }
 }
 
@@ -83,58 +84,58 @@ fn distinct<'a>(words: impl Iterator<Item = &'a str>) -> impl Iterator<Item = &'
     words.filter(move |word| seen.insert(*word))
 }
 
-fn parse_containers(text: &str) -> Result<BTreeSet<String>, String> {
+fn parse_containers(text: &str) -> Result<BTreeSet<String>, ParseError> {
     let names: BTreeSet<_> = distinct(text.split(',').map(str::trim)).map(str::to_owned).collect();
     steps::take(names.len())?;
     if names.contains("") {
-        return Err(format!("{text:?} has an empty name: write container names with commas between them"));
+        return Err(format!("{text:?} has an empty name: write container names with commas between them").into());
     }
     Ok(names)
 }
 
-fn parse_environment(text: &str) -> Result<Vec<EnvironmentSource>, String> {
+fn parse_environment(text: &str) -> Result<Vec<EnvironmentSource>, ParseError> {
     let source = |name: &str| {
         let path = name.trim().trim_end_matches('/').parse()?;
         Ok(EnvironmentSource { path, optional: false })
     };
-    let sources = text.split(',').map(source).collect::<Result<Vec<_>, String>>().map_err(|problem| {
+    let sources = text.split(',').map(source).collect::<Result<Vec<_>, ParseError>>().map_err(|problem| {
         format!("{problem}: write names of {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name> or {PREFIX}{SECRETS}, with commas")
     })?;
     let mut seen = BTreeSet::new();
     match sources.iter().find(|source| !seen.insert(source.path.as_str())) {
-        Some(twice) => Err(format!("{:?} stands there twice: write it once", twice.path.as_str())),
+        Some(twice) => Err(format!("{:?} stands there twice: write it once", twice.path.as_str()).into()),
         None => Ok(sources),
     }
 }
 
-fn parse_size_limit(text: &str) -> Result<u64, String> {
+fn parse_size_limit(text: &str) -> Result<u64, ParseError> {
     const MOST: u64 = 1 << 30;
     match parse_bytes(text)? {
         bytes if bytes > MOST => {
-            Err(format!("{text:?} is more than 1Gi, and three times as much memory would be taken"))
+            Err(format!("{text:?} is more than 1Gi, and three times as much memory would be taken").into())
         }
         bytes => Ok(bytes),
     }
 }
 
-fn parse_refresh(text: &str) -> Result<Duration, String> {
+fn parse_refresh(text: &str) -> Result<Duration, ParseError> {
     let refresh = parse_duration(text)?;
     if refresh < Duration::from_secs(1) {
-        return Err(format!("{text:?} is too often: a second is the least (stores that push need no polling)"));
+        return Err(format!("{text:?} is too often: a second is the least (stores that push need no polling)").into());
     }
     Ok(refresh)
 }
 
-fn parse_id(text: &str) -> Result<i64, String> {
+fn parse_id(text: &str) -> Result<i64, ParseError> {
     match text.parse::<u32>() {
         Ok(id) if id > 0 && i32::try_from(id).is_ok() => Ok(i64::from(id)),
-        Ok(0) => Err("0 is root, and the agent never runs as root: leave it out, or write another id".to_owned()),
-        _ => Err(format!("invalid user or group id {text:?}: expected a number from 1 to 2147483647")),
+        Ok(0) => Err("0 is root, and the agent never runs as root: leave it out, or write another id".into()),
+        _ => Err(ParseError::invalid("user or group id", text, "a number from 1 to 2147483647")),
     }
 }
 
 /// The agent has no right to a port below 1024.
-fn parse_port(text: &str) -> Result<u16, String> {
+fn parse_port(text: &str) -> Result<u16, ParseError> {
     let port = text.parse().ok().filter(|port| *port >= 1024);
-    port.ok_or_else(|| format!("invalid port {text:?}: expected a number from 1024 to 65535"))
+    port.ok_or_else(|| ParseError::invalid("port", text, "a number from 1024 to 65535"))
 }

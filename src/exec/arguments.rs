@@ -10,7 +10,8 @@ use crate::contract::{
 };
 use crate::env_vars::check_name;
 use crate::options::OnChange;
-use crate::quantity::parse_duration;
+use crate::parse_error::ParseError;
+use crate::quantity::parse_wait;
 
 /// The one option that the webhook does not write.
 const TERMINATION_LOG_OPTION: &str = "--termination-log";
@@ -88,7 +89,7 @@ impl CommandLine {
         Ok(parsed)
     }
 
-    fn set(&mut self, option: &str, value: OsString) -> Result<(), String> {
+    fn set(&mut self, option: &str, value: OsString) -> Result<(), ParseError> {
         match option {
             ENV_OPTION => self.sources.push(SourcePath { path: value.into(), optional: false }),
             OPTIONAL_ENV_OPTION => self.sources.push(SourcePath { path: value.into(), optional: true }),
@@ -101,18 +102,13 @@ impl CommandLine {
                         self.keep.push(text.to_owned());
                     }
                     ON_CHANGE_OPTION => self.on_change = text.parse()?,
-                    JITTER_OPTION => self.jitter = duration(text)?,
-                    _ => self.grace = duration(text)?,
+                    JITTER_OPTION => self.jitter = parse_wait(text)?,
+                    _ => self.grace = parse_wait(text)?,
                 }
             }
         }
         Ok(())
     }
-}
-
-/// A duration that may be zero.
-fn duration(text: &str) -> Result<Duration, String> {
-    if text == "0s" { Ok(Duration::ZERO) } else { parse_duration(text) }
 }
 
 fn split(word: &OsStr) -> (String, Option<OsString>) {

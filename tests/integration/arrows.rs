@@ -6,10 +6,11 @@ use crate::house::{Arrow, arrows, circles};
 use crate::sources::{Source, sources};
 
 /// Std and serde alone: everyone may use them.
-const LEAVES: [&str; 12] = [
+const LEAVES: [&str; 13] = [
     "contract",
     "generation",
     "options",
+    "parse_error",
     "report",
     "secret",
     "sentence",
@@ -26,6 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("contract", &[]),
     ("generation", &[]),
     ("options", &[]),
+    ("parse_error", &[]),
     ("report", &[]),
     ("secret", &[]),
     ("sentence", &[]),

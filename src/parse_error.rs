@@ -1,0 +1,111 @@
+//! Why a text is not what it should be: the one wording of everything that reads what a person wrote.
+
+use std::borrow::Cow;
+
+use crate::reference::ReferenceError;
+use crate::sentence::{Sentence, suggestion};
+use crate::steps::OverBudget;
+
+/// What was read, and what would be accepted. What was read is quoted and escaped here; who shows it bounds it, as the
+/// text that it was read from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// A text of another form.
+    #[error("invalid {what} {got:?}: expected {expected}")]
+    Invalid {
+        /// What it was to be.
+        what: &'static str,
+        /// What stands there.
+        got: String,
+        /// What would be accepted.
+        expected: Cow<'static, str>,
+    },
+    /// A word that is not one of those that are known.
+    #[error("unknown {what} {got:?}{instead}")]
+    Unknown {
+        /// What it was to be.
+        what: &'static str,
+        /// What stands there.
+        got: String,
+        /// As [`suggestion`] has it.
+        instead: String,
+    },
+    /// What has the form and breaks a rule: one sentence that says which.
+    #[error("{0}")]
+    Rule(Cow<'static, str>),
+}
+
+// === impl ParseError ===
+
+impl ParseError {
+    /// `invalid what "got": expected …`
+    pub fn invalid(what: &'static str, got: &str, expected: impl Into<Cow<'static, str>>) -> Self {
+        Self::Invalid { what, got: got.to_owned(), expected: expected.into() }
+    }
+
+    /// `unknown what "got"`, with the nearest of the known words, or all.
+    #[must_use]
+    pub fn unknown(what: &'static str, got: &str, known: &[&str]) -> Self {
+        Self::Unknown { what, got: got.to_owned(), instead: suggestion(got, known) }
+    }
+
+    /// The same with the field's name before it.
+    #[must_use]
+    pub fn at(self, field: &str) -> Self {
+        Self::Rule(format!("{field}: {self}").into())
+    }
+}
+
+impl From<String> for ParseError {
+    fn from(sentence: String) -> Self {
+        Self::Rule(sentence.into())
+    }
+}
+
+impl From<&'static str> for ParseError {
+    fn from(sentence: &'static str) -> Self {
+        Self::Rule(sentence.into())
+    }
+}
+
+impl From<ReferenceError> for ParseError {
+    fn from(error: ReferenceError) -> Self {
+        error.to_string().into()
+    }
+}
+
+impl From<OverBudget> for ParseError {
+    fn from(spent: OverBudget) -> Self {
+        spent.to_string().into()
+    }
+}
+
+impl From<ParseError> for String {
+    fn from(error: ParseError) -> Self {
+        error.to_string()
+    }
+}
+
+impl From<ParseError> for Sentence {
+    fn from(error: ParseError) -> Self {
+        error.to_string().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p9_errors_quote_what_they_read_and_say_what_to_write() {
+        for (error, sentence) in [
+            (ParseError::invalid("size", "1\n\"KB", "1Ki"), r#"invalid size "1\n\"KB": expected 1Ki"#),
+            (ParseError::unknown("mode", "inti", &["init", "csi"]), r#"unknown mode "inti"; did you mean "init"?"#),
+            (ParseError::invalid("size", "", "1Ki").at("limit"), r#"limit: invalid size "": expected 1Ki"#),
+            ("0 is root: expected another id".into(), "0 is root: expected another id"),
+        ] {
+            assert_eq!(error.to_string(), sentence);
+            assert_eq!(String::from(error), sentence);
+        }
+    }
+}

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::annotations::KEYS;
 use crate::bundle::parse_yaml;
 use crate::options::Options;
+use crate::parse_error::ParseError;
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::quantity::parse_duration;
@@ -211,7 +212,7 @@ impl Config {
         if let Some(policy) = &image_pull_policy
             && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
         {
-            let problem = format!("{policy:?} is unknown; known are: Always, IfNotPresent, Never");
+            let problem = ParseError::invalid("policy", policy, "Always, IfNotPresent or Never");
             return Err(ConfigError::new(".imagePullPolicy", problem));
         }
         let for_all =
@@ -425,11 +426,11 @@ runtimeClasses: [runc]
             ("refresh: 30s", "refresh: 10ms", &[".providers.files.refresh", "second"]),
             ("refresh: 30s", "audience: x", &[".providers.files.audience", "leave it out"]),
             ("[\"team-*\"]", "[\"{{namespace}}\"]", &[".allow[0].namespaces", "everyone"]),
-            ("[\"team-*\"]", "[a], requests: [\"{{pod}}/*\"]", &[".allow[0].requests", "known are namespace"]),
+            ("[\"team-*\"]", "[a], requests: [\"{{pod}}/*\"]", &[".allow[0].requests", "expected namespace or"]),
             ("[\"team-*\"]", "[a], roles: [\"{{\"]", &[".allow[0].roles", "}}"]),
             ("[\"team-*\"]", "[a], serviceAccount: [a]", &[".providers.files", "serviceAccounts"]),
             ("refresh: 30s", "tokenSeconds: 60", &[".providers.files.tokenSeconds", "600"]),
-            ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "known are namespace"]),
+            ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "expected namespace or"]),
             ("{{namespace}}-", "{{namespace-", &["asks for another name"]),
             ("mode: init+sidecar", "mode: both", &[".defaults.mode", "init+sidecar"]),
             ("mount-path: /run/secrets-of-mine", "mount-path: /hushpod-bin", &[".defaults.mount-path", "program goes"]),

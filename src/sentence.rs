@@ -127,7 +127,7 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// `; did you mean X?` for the known word nearest to `word`, else the list of all.
+/// `; did you mean X?` for the known word nearest to `word`, else `: expected one of` all.
 #[must_use]
 pub fn suggestion(word: &str, known: &[&str]) -> String {
     // Comparing takes as many steps as both have letters, multiplied.
@@ -147,7 +147,7 @@ pub fn suggestion(word: &str, known: &[&str]) -> String {
     steps::spend(known.len() + (MAX_COMPARED - room) / 64);
     match nearest {
         Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
-        None => format!("; known are: {}", list(known)),
+        None => format!(": expected one of {}", list(known)),
     }
 }
 

@@ -67,7 +67,7 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
     for (key, value, part) in [
         ("fiel.x", "a#b", "did you mean \"file.x\"?"),
         ("moed", "x", "did you mean \"mode\"?"),
-        ("zzzzzz", "x", "known are: inject, file.<name>, "),
+        ("zzzzzz", "x", "expected one of inject, file.<name>, "),
         ("inject", "yes", "neither \"true\" nor \"false\""),
         ("hold", "yes", "neither \"true\" nor \"false\""),
         ("file.x", "a b", "white space"),

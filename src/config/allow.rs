@@ -290,7 +290,7 @@ mod tests {
             ("pki?recursive=1&recursive=2", "twice"),
             ("50%", "%25"),
             ("/a?recursiv=true", "did you mean \"recursive\"?"),
-            ("{{pod}}/*", "known are namespace"),
+            ("{{pod}}/*", "expected namespace or"),
         ] {
             let problem = RequestGlob::parse(text.to_owned(), &infisical, false).unwrap_err();
             assert!(problem.contains(part), "{text}: {problem}");

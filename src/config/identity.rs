@@ -16,7 +16,7 @@ pub struct Identity {
 
 pub(super) fn asks_for(template: &str, other: &str) -> String {
     let asked = shape::shown(other).map_or_else(|| "another name".to_owned(), |other| format!("{other:?}"));
-    format!("{template:?} asks for {asked}: known are namespace and service_account")
+    format!("{template:?} asks for {asked}: expected namespace or service_account")
 }
 
 /// Fills `{{namespace}}` and `{{service_account}}` in.

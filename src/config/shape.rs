@@ -26,7 +26,7 @@ pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T
         let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
         return Err(match shown(name) {
             Some(name) => (String::new(), format!("unknown field {name:?}{}", suggestion(name, &known))),
-            None => (String::new(), format!("has an unknown field; known are: {}", known.join(", "))),
+            None => (String::new(), format!("has an unknown field: expected one of {}", known.join(", "))),
         });
     }
     if let Some(rest) = told.strip_prefix("missing field `") {
@@ -78,7 +78,7 @@ pub(super) fn shown(name: &str) -> Option<&str> {
 pub(super) fn without_scalars(sentence: &str, value: &Value) -> String {
     const LONG: usize = 8;
     // What is suggested is ours.
-    let end = ["; did you mean ", "; known are"].iter().filter_map(|ours| sentence.find(ours)).min();
+    let end = ["; did you mean ", ": expected one of "].iter().filter_map(|ours| sentence.find(ours)).min();
     let (left, ours) = sentence.split_at(end.unwrap_or(sentence.len()));
     let mut left = left.to_owned();
     let mut waiting = vec![value];

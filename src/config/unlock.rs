@@ -97,7 +97,7 @@ providers:
             ("locked:a", "needs an identity itself"),
             ("own:volume/key", "and so in etcd"),
             ("vault:database/creds/web#key", "has a lease"),
-            ("vault:secret/data/{{pod}}#key", "known are namespace"),
+            ("vault:secret/data/{{pod}}#key", "expected namespace or"),
             ("plain:a/../b", "begins with '..'"),
             ("plain:a b", "white space"),
             ("", "the path is empty"),

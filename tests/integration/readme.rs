@@ -139,7 +139,7 @@ fn words(text: &str) -> BTreeSet<String> {
 /// What a configuration could have said instead: the complaint of a name that is not known lists all that are.
 pub(crate) fn accepted(config: &str) -> BTreeSet<String> {
     let error = Config::from_yaml(config).unwrap_err().to_string();
-    let known = ["; known are: ", " is not one of "].iter().find_map(|words| error.split_once(words));
+    let known = [": expected one of ", " is not one of "].iter().find_map(|words| error.split_once(words));
     let (_, known) = known.unwrap_or_else(|| panic!("{config}: {error}"));
     known.split(", ").map(str::to_owned).collect()
 }

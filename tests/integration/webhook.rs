@@ -318,7 +318,10 @@ fn p1_p9_only_config_map_volumes_are_sources_and_denials_name_them() {
     for (volumes, part) in [
         (json!([]), r#""sops:app-sops/prod.enc.yaml": the pod has no volume "app-sops""#),
         (json!([{"name": "app-sop", "configMap": {}}]), r#"no ConfigMap volume "app-sops"; did you mean "app-sop"?"#),
-        (json!([app, {"name": "other", "configMap": {}}]), r#"no ConfigMap volume "more"; known are: app-sops, other"#),
+        (
+            json!([app, {"name": "other", "configMap": {}}]),
+            r#"no ConfigMap volume "more": expected one of app-sops, other"#,
+        ),
         (
             json!([app, {"name": "more", "secret": {"secretName": "x"}}]),
             r#"volume "more" is a Secret's, whose values lie in etcd"#,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::settings::{InfisicalSettings, PlaceParam, is_name};
+use crate::parse_error::ParseError;
 use crate::provider::Parameters;
 use crate::reference::{Key, Reference, Request, VERSION_PARAM};
 
@@ -21,7 +22,7 @@ pub(super) const PARAMETERS: Parameters = Parameters {
 };
 
 /// All of them, for messages.
-const KNOWN: &str = "env, project, recursive, tags, secret, version, unresolved, dynamic and ttl";
+const KNOWN: [&str; 9] = ["env", "project", RECURSIVE, TAGS, SECRET, VERSION_PARAM, UNRESOLVED, DYNAMIC, TTL];
 
 /// Bounds of a dynamic secret's life, which the server checks too.
 const TTL_SECONDS: std::ops::RangeInclusive<u64> = 60..=10 * 365 * 24 * 3600;
@@ -120,7 +121,7 @@ fn param(settings: &InfisicalSettings, name: &str, value: &str) -> Result<Option
             .filter(|seconds| TTL_SECONDS.contains(seconds))
             .map(|seconds| Some(format!("{seconds}s")))
             .ok_or_else(|| format!("invalid ttl {value:?}: expected a minute to ten years, such as 90s, 30m or 1h")),
-        _ => Err(format!("unknown parameter {name:?}; known are {KNOWN}")),
+        _ => Err(ParseError::unknown("parameter", name, &KNOWN).into()),
     }
 }
 

@@ -64,6 +64,7 @@ fn short_forms_and_options() {
 
 #[test]
 fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
+    let long_path = format!("/{}", "x".repeat(4096));
     for (key, value, part) in [
         ("fiel.x", "a#b", "did you mean \"file.x\"?"),
         ("moed", "x", "did you mean \"mode\"?"),
@@ -82,6 +83,11 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("mount-path", "secrets", "absolute path"),
         ("mount-path", "/a/../b", "without '.', '..'"),
         ("mount-path", "/", "below /"),
+        ("mount-path", "/proc", "outside of /proc"),
+        ("mount-path", "/proc/x/", "outside of /proc"),
+        ("mount-path", "/sys/fs", "outside of /proc"),
+        ("mount-path", "/dev/", "outside of /proc"),
+        ("mount-path", long_path.as_str(), "expected at most 3072"),
         ("containers", "a,,b", "empty name"),
         ("containers", "", "empty name"),
         ("init-order", "before:x", "after:<init container>"),

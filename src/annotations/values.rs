@@ -66,12 +66,22 @@ fn key_suggestion(unknown: &str) -> String {
 }
 
 fn parse_mount_path(text: &str) -> Result<String, ParseError> {
+    /// Linux' `PATH_MAX`, less what a runtime puts before it and we behind it.
+    const MAX_BYTES: usize = 3 * 1024;
     let trimmed = text.trim_end_matches('/');
+    let within = |place| trimmed.strip_prefix(place).is_some_and(|rest: &str| rest.is_empty() || rest.starts_with('/'));
     let plain =
         |name: &str| !matches!(name, "" | "." | "..") && !name.contains([':', ',']) && !name.contains(char::is_control);
     match trimmed.strip_prefix('/') {
-        Some(_) if trimmed.strip_prefix(BIN_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) => {
+        Some(_) if within(BIN_PATH) => {
             Err(format!("{text:?} is where hushpod's program goes: write another path").into())
+        }
+        // No runtime mounts anything there, or no program finds its devices any more.
+        Some(_) if within("/proc") || within("/sys") || trimmed == "/dev" => {
+            Err(ParseError::invalid("mount path", text, "one outside of /proc, /sys and /dev"))
+        }
+        Some(_) if trimmed.len() > MAX_BYTES => {
+            Err(format!("invalid mount path of {} bytes: expected at most {MAX_BYTES}", trimmed.len()).into())
         }
         Some(rest) if !rest.is_empty() && rest.split('/').all(plain) => Ok(trimmed.to_owned()),
         _ => Err(ParseError::invalid("mount path", text, "an absolute path below / without '.', '..' or ':'")),

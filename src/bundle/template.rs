@@ -12,7 +12,7 @@ use minijinja::machinery::{Span, Token, ast, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
-use self::names::{Effect, FILTERS, FUNCTIONS, STATEMENTS, TESTS, effect, elsewhere};
+use self::names::{Effect, FILTERS, FUNCTIONS, LOOP, STATEMENTS, TESTS, effect, elsewhere};
 use crate::sentence::suggestion;
 
 mod go;
@@ -189,6 +189,8 @@ struct Checker<'a> {
     mentions: Vec<Mention>,
     /// Names that the template asks about before it takes them.
     probed: BTreeSet<&'a str>,
+    /// Loops around the present place.
+    loops: usize,
 }
 
 const MADE: &str = "a list or map that is made here goes into a loop, a variable, or | join or | tojson";
@@ -207,7 +209,6 @@ impl<'a> Checker<'a> {
                 || self.kinds.contains_key(name)
                 || self.probed.contains(name)
                 || FUNCTIONS.contains(&name)
-                || name == "loop"
         };
         let unknown = self.mentions.iter().find_map(|mention| {
             let name = mention.path.first().filter(|name| !is_known(name))?;
@@ -277,7 +278,9 @@ impl<'a> Checker<'a> {
         if let Some(filter) = &for_loop.filter_expr {
             self.expr(filter)?;
         }
+        self.loops += 1;
         self.block(&for_loop.body)?;
+        self.loops -= 1;
         self.block(&for_loop.else_body)
     }
 
@@ -393,6 +396,14 @@ impl<'a> Checker<'a> {
     fn reference(&mut self, path: Vec<String>, span: Span) -> Result<Kind, String> {
         let kind = path.first().and_then(|name| self.kinds.get(name.as_str())).copied();
         let steps = path.len() - 1;
+        if self.loops > 0 && kind.is_none() && path.first().is_some_and(|name| name == "loop") {
+            return match path.get(1) {
+                Some(name) if !LOOP.contains(&name.as_str()) => {
+                    Err(at(span, &format!("unknown name \"loop.{name}\"{}", suggestion(name, &LOOP))))
+                }
+                _ => Ok(Kind::Part),
+            };
+        }
         self.mentions.push(Mention { line: span.start_line.into(), path, is_local: false });
         match kind {
             Some(Kind::Namespace) if steps == 0 => Err(at(span, NAMESPACE)),

@@ -4,10 +4,9 @@
 use super::names::{FILTERS, elsewhere};
 
 /// What begins an action of Go's templates, with something behind it that Jinja would put elsewhere.
-const WORDS: [&str; 24] = [
-    "base64Decode",
-    "base64Encode",
+const WORDS: [&str; 25] = [
     "block",
+    "default",
     "define",
     "else",
     "env",
@@ -16,18 +15,20 @@ const WORDS: [&str; 24] = [
     "getSecretByName",
     "html",
     "if",
+    "include",
     "index",
     "key",
     "len",
     "listSecrets",
+    "pkiCert",
     "print",
     "printf",
     "println",
-    "quote",
     "range",
+    "required",
     "secret",
     "template",
-    "toJSON",
+    "tpl",
     "with",
 ];
 
@@ -46,6 +47,9 @@ pub(super) fn instead(inside: &str, name: Option<&str>) -> Option<String> {
             None => format!("{{{{ {} }}}}", expression(inside, name)),
         });
     }
+    if let Some(call) = inside.strip_prefix('(').filter(|call| call.starts_with(char::is_alphabetic)) {
+        return instead(call, name);
+    }
     let is_field = |text: &str| {
         text == "."
             || text.strip_prefix('.').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '_'))
@@ -60,7 +64,16 @@ pub(super) fn instead(inside: &str, name: Option<&str>) -> Option<String> {
         .split_whitespace()
         .next()
         .is_some_and(|word| matches!(word, "if" | "else" | "is" | "in" | "not" | "and" | "or") && first != "else");
-    if !WORDS.contains(&first) || !begins_go || is_jinja {
+    // Jinja has no text and no variable behind a word that is not its own.
+    let is_call = first.starts_with(char::is_alphabetic)
+        && first.chars().all(char::is_alphanumeric)
+        && rest.starts_with(['"', '`', '$'])
+        && first != "not";
+    // A filter of ours, or what others call it, which takes no value behind it.
+    let filter = FILTERS.iter().find(|(own, _)| *own == first).map(|(own, _)| format!("| {own}"));
+    let filter = elsewhere(first).map(str::to_owned).or(filter);
+    let is_filter = filter.is_some() && rest.starts_with(['.', '(']);
+    if is_jinja || !(is_call || is_filter || WORDS.contains(&first) && begins_go) {
         return None;
     }
     let own = name.unwrap_or("db");
@@ -72,7 +85,7 @@ pub(super) fn instead(inside: &str, name: Option<&str>) -> Option<String> {
             let list = if list.starts_with(['.', '$']) { expression(list, name) } else { own.to_owned() };
             format!("{{% for key, value in {list} | items %}} … {{% endfor %}}")
         }
-        "with" | "secret" | "listSecrets" | "getSecretByName" if !rest.starts_with('.') => {
+        "with" | "secret" | "listSecrets" | "getSecretByName" | "pkiCert" if !rest.starts_with('.') => {
             format!("{{{{ {own}.key }}}} with from: {{{own}: REFERENCE}}, and neither this line nor its end")
         }
         "with" => format!("{{% with it = {} %}} … {{% endwith %}}", expression(rest, name)),
@@ -85,13 +98,21 @@ pub(super) fn instead(inside: &str, name: Option<&str>) -> Option<String> {
             let (of, key) = rest.split_once(char::is_whitespace).unwrap_or((rest, "\"key\""));
             format!("{{{{ {}[{}] }}}}", expression(of, name), key.trim())
         }
-        "toJSON" | "base64Encode" | "base64Decode" | "quote" => {
-            format!("{{{{ {} {} }}}}", expression(rest, name), elsewhere(first).unwrap_or_default())
+        "default" | "required" => {
+            let (text, of) = quoted(rest);
+            let of = expression(of.trim(), name);
+            if first == "default" { format!("{{{{ {of} | default({text}) }}}}") } else { format!("{{{{ {of} }}}}") }
         }
         "len" => format!("{{{{ {} | length }}}}", expression(rest, name)),
         "print" | "println" | "html" => format!("{{{{ {} }}}}", expression(rest, name)),
-        "env" | "file" | "key" => format!("{{{{ {own}.key }}}}: a template has no other source than its from"),
-        _ => "one template that holds it all: there are no blocks and no other templates".to_owned(),
+        "block" | "define" | "include" | "template" | "tpl" => {
+            "one template that holds it all: there are no blocks and no other templates".to_owned()
+        }
+        _ => match filter {
+            Some(instead) if !instead.starts_with('|') => instead,
+            Some(filter) => format!("{{{{ {} {filter} }}}}", expression(rest, name)),
+            None => format!("{{{{ {own}.key }}}}: a template has no other source than its from"),
+        },
     })
 }
 

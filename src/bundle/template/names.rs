@@ -115,6 +115,10 @@ pub(super) const TESTS: [&str; 36] = [
 /// Functions.
 pub(super) const FUNCTIONS: [&str; 3] = ["dict", "namespace", "range"];
 
+/// What a loop knows of itself, besides `cycle` and `changed`.
+pub(super) const LOOP: [&str; 11] =
+    ["depth", "depth0", "first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"];
+
 /// Statements, with what ends them.
 pub(super) const STATEMENTS: [&str; 15] = [
     "autoescape",
@@ -135,7 +139,7 @@ pub(super) const STATEMENTS: [&str; 15] = [
 ];
 
 /// What other template languages call a filter of ours, and Python a method.
-const ELSEWHERE: [(&str, &str); 30] = [
+const ELSEWHERE: [(&str, &str); 31] = [
     ("b64dec", "| b64decode"),
     ("b64enc", "| b64encode"),
     ("base64Decode", "| b64decode"),
@@ -143,6 +147,7 @@ const ELSEWHERE: [(&str, &str); 30] = [
     ("base64decode", "| b64decode"),
     ("base64encode", "| b64encode"),
     ("endswith", "is endingwith(…)"),
+    ("fromJson", "a #/pointer in from: text that is JSON is a document there"),
     ("from_json", "a #/pointer in from: text that is JSON is a document there"),
     ("fromjson", "a #/pointer in from: text that is JSON is a document there"),
     ("get", "[\"key\"] | default(…)"),

@@ -28,6 +28,13 @@ fn p9_names_that_the_text_decides_are_known_or_named() {
         ("{{ s['a']() }}", &["not a function"]),
         ("{% for a in s.l %}{{ loop.nosuch() }}{% endfor %}", &["unknown method \"nosuch\""]),
         ("{% for a in s.l %}{{ loop.cycle() }}{% endfor %}", &["loop.cycle takes one value"]),
+        (
+            "{% for a in s.l %}{% if s.b %}{{ loop.foo }}{% endif %}{% endfor %}",
+            &["unknown name \"loop.foo\"", "expected one of"],
+        ),
+        ("{% for a in s.l %}{{ loop.indx }}{% endfor %}", &["unknown name \"loop.indx\"", "did you mean \"index\"?"]),
+        ("{% for a in s.l %}{{ a }}{% else %}{{ loop.index }}{% endfor %}", &["\"loop\" is not defined"]),
+        ("{{ loop.index }}", &["\"loop\" is not defined"]),
         ("{% for a in s.l recursive %}{{ loop(a) }}{% endfor %}", &["cannot be recursive"]),
         ("{% include 'x' %}", &["unknown statement \"include\"", "expected one of"]),
         ("{% extends 'x' %}", &["unknown statement \"extends\""]),
@@ -53,7 +60,7 @@ fn what_templates_are_written_for_is_accepted() {
         "auth_basic_user {{ s.username }};",
         "{{ s.a | default('x') }}{{ other | default('y') }}{% if third is defined %}{{ third }}{% endif %}",
         "{% for k, v in s | items %}{{ k }}={{ v | shell_quote }}\n{% endfor %}",
-        "{% for h in s.hosts %}{{ loop.index }}{{ loop.cycle('a', 'b') }}{% if loop.changed(h) %},{% endif %}{% endfor %}",
+        "{% for h in s.hosts %}{{ loop.index }}{{ loop.previtem | default('') }}{{ loop.cycle('a', 'b') }}{% if loop.changed(h) %},{% endif %}{% endfor %}",
         "{% for h in s.hosts if h is startingwith('x') %}{{ h }}{% else %}none{% endfor %}",
         "{% for i in range(3) %}{{ i }}{% endfor %}",
         "{% set dsn = 'postgres://' + s.user ~ ':' ~ (s.password | urlencode) %}{{ dsn }}",
@@ -69,7 +76,7 @@ fn what_templates_are_written_for_is_accepted() {
         "{{ s.a if s.b else 'x' }}{{ not s.a }}{{ -1 }}{{ 1 < s.n | int < 3 }}",
         "{{ '%s:%s' | format(s.a, s.b) }}{{ s.text | indent(2) }}{{ s.l | first }}{{ s.l | sum }}",
         "{% raw %}{{ .Data }}{% endraw %}{# {{ .x }} #}{{ '{{ .x }}' }}",
-        "{{ index }}{{ range }}{{ end }}{{ with }}",
+        "{{ index }}{{ range }}{{ end }}{{ with }}{{ s .a }}{{ not \"x\" }}{{ 'a' \"b\" }}",
         "{% autoescape false %}{{ s.a | safe }}{% endautoescape %}",
     ] {
         let names = ["s", "index", "end", "with"];
@@ -146,6 +153,19 @@ fn p9_go_templates_are_answered_with_jinja() {
         ("{{ env \"HOME\" }}", Some("db"), "no other source"),
         ("{{ define \"x\" }}", None, "one template that holds it all"),
         ("{{ toJSON .Data.data }}", Some("db"), "write {{ db | tojson }}"),
+        ("{{ toJson .Data.data }}", Some("db"), "write {{ db | tojson }}"),
+        ("{{ b64enc .password }}", Some("db"), "write {{ db.password | b64encode }}"),
+        ("{{ upper .password }}", Some("db"), "write {{ db.password | upper }}"),
+        ("{{ trimSpace (.password) }}", Some("db"), "write {{ db.password | trim }}"),
+        ("{{ default \"x\" .password }}", Some("db"), "write {{ db.password | default(\"x\") }}"),
+        ("{{ required \"is missing\" .password }}", Some("db"), "write {{ db.password }}"),
+        ("{{ (secret \"secret/data/db\").Data.data.x }}", Some("db"), "write {{ db.key }} with from"),
+        ("{{ with pkiCert \"pki/issue/web\" \"common_name=x\" }}", Some("db"), "write {{ db.key }} with from"),
+        ("{{ pkiCert \"pki/issue/web\" }}", Some("db"), "write {{ db.key }} with from"),
+        ("{{ include \"x\" . }}", Some("db"), "one template that holds it all"),
+        ("{{ keyOrDefault \"a\" \"b\" }}", Some("db"), "no other source"),
+        ("{{ fromJson .x }}", Some("db"), "write a #/pointer in from"),
+        ("{{ nobodyKnows $x }}", Some("db"), "no other source"),
     ] {
         let names: Option<Vec<&str>> = names.map(|name| vec![name]);
         let problem = check(&format!("a\n{template}"), names.as_deref()).expect_err(template);

@@ -68,6 +68,10 @@ fn run(text: &str, root: Arc<TreeObject>, budget: u64, out: &mut Limited) -> Res
     environment.set_formatter(|out, state, value| match value.kind() {
         ValueKind::None => Ok(()),
         ValueKind::Bool => Ok(out.write_str(if value.is_true() { "true" } else { "false" })?),
+        // What a filter made of a document is written as a document is.
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable if !is_document(value) => {
+            Ok(out.write_str(filters::to_json(state, value)?.as_str().unwrap_or_default())?)
+        }
         _ => escape_formatter(out, state, value),
     });
     filters::add(&mut environment);
@@ -75,6 +79,10 @@ fn run(text: &str, root: Arc<TreeObject>, budget: u64, out: &mut Limited) -> Res
     TOUCHED_WITHHELD.set(None);
     template.render_captured_to(Value::from_dyn_object(root), out)?;
     TOUCHED_WITHHELD.take().map_or(Ok(()), |why| Err(withheld(&why)))
+}
+
+fn is_document(value: &Value) -> bool {
+    value.downcast_object_ref::<TreeObject>().is_some()
 }
 
 fn too_much(limit: u64) -> String {

@@ -670,6 +670,29 @@ fn p3_a_key_whose_file_is_another_items_is_left_out_and_fails_nothing() {
 }
 
 #[test]
+fn lists_that_filters_make_are_written_as_documents_are() {
+    let document =
+        tree(&json!({"l": [1, "b\u{e9}'", true, null, {"k": 1}], "rows": [{"n": "a"}, {"m": "b"}], "t": "a\nb"}));
+    let answers = [("x", document)];
+    for (template, expected) in [
+        ("{{ l }}", "[1,\"b\u{e9}'\",true,null,{\"k\":1}]"),
+        ("{{ l | list }}", "[1,\"b\u{e9}'\",true,null,{\"k\":1}]"),
+        ("{{ l | reverse | list }}", "[{\"k\":1},null,true,\"b\u{e9}'\",1]"),
+        ("{{ t | lines }}", "[\"a\",\"b\"]"),
+        ("{{ range(3) }}", "[0,1,2]"),
+        ("{{ rows | map(attribute='n', default='') | list }}", "[\"a\",\"\"]"),
+        ("{{ l | join(' ') }}", "1 b\u{e9}' true  {\"k\":1}"),
+        ("{{ rows[0] | items | list | join }}", "[\"n\",\"a\"]"),
+    ] {
+        assert_eq!(text(&json!({"file": "f", "from": "x", "template": template}), &answers), expected, "{template}");
+    }
+    for template in ["{{ rows | map(attribute='n') | list }}", "{{ rows | map(attribute='n') | join }}"] {
+        let problem = render_one(&json!({"file": "f", "from": "x", "template": template}), &answers).unwrap_err();
+        assert!(problem.contains("not defined"), "{template}: {problem}");
+    }
+}
+
+#[test]
 fn p3_a_binary_value_fails_only_the_templates_that_take_it() {
     let entries = [("user".to_owned(), SecretTree::Text("u".into())), ("keystore".to_owned(), binary())];
     let answers = [("x", SecretTree::Map(entries.into()))];

@@ -63,7 +63,7 @@ fn join(state: &State<'_, '_>, value: &Value, joiner: Option<&str>) -> Result<Va
                 out.push_str(&text_of(&item, "join takes values")?);
             }
             ValueKind::Undefined | ValueKind::Invalid => return Err(ErrorKind::UndefinedError.into()),
-            _ => out.push_str(&Zeroizing::new(item.to_string())),
+            _ => write_json(&mut out, &item, room, 0)?,
         }
         if out.len() > room {
             return Err(ErrorKind::OutOfFuel.into());
@@ -74,7 +74,7 @@ fn join(state: &State<'_, '_>, value: &Value, joiner: Option<&str>) -> Result<Va
 
 /// `tojson`: compact JSON (RFC 8259), keys as they stand, no blanks. Text is quoted, a number of the store keeps its
 /// digits, truth values and null keep their type.
-fn to_json(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
+pub(super) fn to_json(state: &State<'_, '_>, value: &Value) -> Result<Value, Error> {
     let mut out = Buffer::default();
     write_json(&mut out, value, room(state), 0)?;
     Ok(Value::from(out.into_value().expose_str().unwrap_or_default()))
@@ -127,6 +127,7 @@ fn write_json(out: &mut Buffer, value: &Value, most: usize, depth: usize) -> Res
             }
             out.push_str("]");
         }
+        ValueKind::Undefined => return Err(ErrorKind::UndefinedError.into()),
         _ => return refuse("tojson takes values, lists and documents"),
     }
     Ok(())

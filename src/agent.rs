@@ -9,7 +9,7 @@ use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::plan::{Plan, PlanReadError, PlannedProvider};
-use crate::provider::http::Proxy;
+use crate::provider::http::{Proxy, Reach};
 use crate::provider::{Login, Provider};
 use crate::source::Source;
 
@@ -64,12 +64,13 @@ pub fn ready(root: &Path, wait: Duration) -> bool {
     }
 }
 
-fn connect(plan: &Plan, tokens: &Path) -> Result<BTreeMap<String, Box<dyn Provider>>, AgentError> {
+fn connect(plan: &Plan, paths: &AgentPaths) -> Result<BTreeMap<String, Box<dyn Provider>>, AgentError> {
     let mut providers = BTreeMap::new();
-    for (name, PlannedProvider { settings, role, proxy, .. }) in &plan.providers {
-        let login = Login { provider: name.clone(), role: role.clone(), token_file: tokens.join(name) };
+    for (name, PlannedProvider { settings, role, proxy, ca_bundle, .. }) in &plan.providers {
+        let login = Login { provider: name.clone(), role: role.clone(), token_file: paths.tokens.join(name) };
+        let ca_file = ca_bundle.then(|| paths.authorities.join(name));
         let provider = settings
-            .connect(login, Proxy::matcher_of(proxy.as_ref()))
+            .connect(login, Reach::through(Proxy::matcher_of(proxy.as_ref())).with_ca_file(ca_file))
             .map_err(|error| AgentError::Provider { provider: name.clone(), error })?;
         providers.insert(name.clone(), provider);
     }
@@ -89,7 +90,7 @@ impl Agent {
         let volume = GatedVolume::claim(&paths.volume, grace)?;
         install::provide(&paths.program, &paths.bin)?;
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
-        let source = Source::new(&plan, connect(&plan, &paths.tokens)?);
+        let source = Source::new(&plan, connect(&plan, &paths)?);
         Ok(Self { mode, paths, plan, source, volume })
     }
 

@@ -11,13 +11,14 @@ use crate::annotations::KEYS;
 use crate::bundle::parse_yaml;
 use crate::options::Options;
 use crate::parse_error::ParseError;
-use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
+use crate::provider::{ProviderSettings, Settings};
 use crate::quantity::parse_duration;
 use crate::reference::is_provider_name;
 use crate::sentence::{list, one_line, suggestion};
 
 mod allow;
+mod ca_bundle;
 mod identity;
 pub mod injected;
 mod proxy;
@@ -25,9 +26,11 @@ mod shape;
 mod unlock;
 
 use allow::RawAllow;
+use ca_bundle::RawCaBundle;
 use proxy::ProxyFields;
 
 pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
+pub use ca_bundle::{CaBundle, LabelSelector, Operator, Requirement};
 pub use identity::{Identity, expand};
 
 /// Everything the operator decides; validated when it is made.
@@ -74,6 +77,8 @@ pub struct ProviderConfig {
     pub revoke_on_exit: bool,
     /// How it is reached, as its own fields or those for all say; `None` if none does.
     pub proxy: Option<Proxy>,
+    /// Where its authorities come from, if they may change while pods run.
+    pub ca_bundle: Option<CaBundle>,
     /// Who may ask for what; `None` is everyone for everything.
     pub allow: Option<Vec<Allow>>,
 }
@@ -136,12 +141,13 @@ struct RawProvider {
     revoke_on_exit: bool,
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
+    ca_bundle: Option<RawCaBundle>,
     allow: Option<Vec<RawAllow>>,
 }
 
 impl RawProvider {
-    const FIELDS: [&'static str; 8] =
-        ["audience", "tokenSeconds", "role", "refresh", "revokeOnExit", "allow", "proxy", "noProxy"];
+    const FIELDS: [&'static str; 9] =
+        ["audience", "tokenSeconds", "role", "refresh", "revokeOnExit", "allow", "proxy", "noProxy", "caBundle"];
 }
 
 // === impl Config ===
@@ -299,7 +305,8 @@ impl ProviderConfig {
         raw: RawProvider,
         for_all: &ProxyFields,
     ) -> Result<Self, (Cow<'static, str>, String)> {
-        let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, allow } = raw;
+        let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, ca_bundle, allow } =
+            raw;
         let token_seconds = token_seconds.unwrap_or(600);
         if !(600..=3600).contains(&token_seconds) {
             return Err((".tokenSeconds".into(), format!("{token_seconds} is not between 600 and 3600")));
@@ -318,6 +325,7 @@ impl ProviderConfig {
         if !proxy.is_empty() && !is_remote {
             return Err((".proxy".into(), "this provider is not reached over a network: leave it out".to_owned()));
         }
+        let ca_bundle = ca_bundle.map(|raw| checked_bundle(raw, settings.as_settings())).transpose()?;
         let default_audience = settings.as_settings().default_audience().map(str::to_owned);
         let refresh = refresh.map(|text| parse_duration(&text)).transpose();
         let refresh = refresh.map_err(|problem| (".refresh".into(), problem.into()))?;
@@ -342,9 +350,20 @@ impl ProviderConfig {
             refresh,
             revoke_on_exit,
             proxy: if is_remote { proxy.or(for_all) } else { None },
+            ca_bundle,
             allow,
         })
     }
+}
+
+fn checked_bundle(raw: RawCaBundle, settings: &dyn Settings) -> Result<CaBundle, (Cow<'static, str>, String)> {
+    if !settings.is_remote() {
+        return Err((".caBundle".into(), "this provider is not reached over a network: leave it out".to_owned()));
+    }
+    if settings.ca().is_some() {
+        return Err((".caBundle".into(), "stands beside ca: leave one of them out".to_owned()));
+    }
+    CaBundle::checked(raw).map_err(|(place, problem)| (format!(".caBundle{place}").into(), problem))
 }
 
 /// The sentence about a provider that the operator did not configure.

@@ -55,6 +55,10 @@ pub const ANNOTATIONS_FILE: &str = "annotations";
 pub const TOKENS_VOLUME: &str = "hushpod-tokens";
 /// Where the ServiceAccount admission plugin, which runs after us, would else mount the pod's API token.
 pub const TOKENS_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// The authorities of stores with `caBundle`, as kubelet keeps them, one file per provider; never mounted by others.
+pub const CA_VOLUME: &str = "hushpod-ca";
+/// Where the agent has them.
+pub const CA_PATH: &str = "/run/hushpod/ca";
 /// Where the agent finds the pod's own volumes, each under its name: providers of type `file` read there.
 pub const SOURCES_PATH: &str = "/run/hushpod/sources";
 /// The program that applications with environment variables are started through; on disk, since it is not a secret.

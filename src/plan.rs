@@ -87,6 +87,10 @@ pub struct PlannedProvider {
     /// How the store is reached; `None` as the environment says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
+    /// Whether its authorities are in the file of its name in [`CA_VOLUME`](crate::contract::CA_VOLUME), whatever they
+    /// are at the time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ca_bundle: bool,
     /// Another provider's secret that this store cannot be read without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unlock: Option<PlannedReference>,
@@ -469,6 +473,7 @@ impl<'a> Planner<'a> {
             refresh_seconds: refresh.as_secs().max(1),
             revoke_on_exit: provider.revoke_on_exit,
             proxy: provider.proxy.clone(),
+            ca_bundle: provider.ca_bundle.is_some(),
             unlock: None,
         })
     }

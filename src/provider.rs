@@ -3,9 +3,7 @@
 //! A provider answers requests; *when* to ask again, renew or replace is the [`crate::source`]'s business.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
 
 pub mod auth;
@@ -63,13 +61,12 @@ impl ProviderSettings {
         }
     }
 
-    /// Makes a client that reaches stores through what proxies there are. Does no I/O beyond reading local files: the
-    /// first read logs in.
+    /// Makes a client that reaches stores so, with the certificates of its settings if those have any. Does no I/O
+    /// beyond reading local files: the first read logs in.
     ///
     /// # Errors
-    /// `Invalid` if settings such as the CA bundle cannot be used.
-    pub fn connect(&self, login: Login, proxy: Matcher) -> Result<Box<dyn Provider>, ProviderError> {
-        let reach = http::Reach { proxy: Arc::new(proxy), ..http::Reach::default() };
+    /// `Invalid` if settings such as certificates cannot be used.
+    pub fn connect(&self, login: Login, reach: http::Reach) -> Result<Box<dyn Provider>, ProviderError> {
         Ok(match self {
             Self::Vault(settings) => Box::new(vault::Vault::connect(settings, login, reach)?),
             Self::File(settings) => Box::new(file::Files::connect(settings, login)?),

@@ -12,7 +12,7 @@ use super::Agent;
 use super::error::AgentError;
 use super::settings::{AgentMode, AgentPaths, AgentSettings};
 use crate::contract::{
-    AGENT_NAME, BIN_SOURCE_PATH, CONTROLS_PATH, EXEC, EXEC_COMMAND, PLAN_VARIABLE, SECRETS_PATH, STATE_PATH,
+    AGENT_NAME, BIN_SOURCE_PATH, CA_PATH, CONTROLS_PATH, EXEC, EXEC_COMMAND, PLAN_VARIABLE, SECRETS_PATH, STATE_PATH,
     TERMINATION_LOG, TOKENS_PATH,
 };
 use crate::process::shutdown::Shutdown;
@@ -78,6 +78,9 @@ struct AgentOptions {
     /// Projected service account tokens, one file per provider
     #[arg(long, global = true, value_name = "DIR", default_value = TOKENS_PATH)]
     tokens: PathBuf,
+    /// Authorities of the stores that have theirs from a ClusterTrustBundle, one file per provider
+    #[arg(long, global = true, value_name = "DIR", default_value = CA_PATH)]
+    authorities: PathBuf,
     /// Volume for the program that applications are started through; without it none is copied
     #[arg(long, global = true, value_name = "DIR", default_value = BIN_SOURCE_PATH)]
     bin: PathBuf,
@@ -130,7 +133,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(mode: AgentMode, options: &AgentOptions) -> Result<(), AgentError> {
-    let AgentOptions { volume, state, controls, tokens, bin, program, grace, termination_log, .. } = options;
+    let AgentOptions { volume, state, controls, tokens, authorities, bin, program, grace, termination_log, .. } =
+        options;
     let settings = AgentSettings {
         mode,
         plan: std::env::var(PLAN_VARIABLE).ok(),
@@ -139,6 +143,7 @@ fn run(mode: AgentMode, options: &AgentOptions) -> Result<(), AgentError> {
             state: state.clone(),
             controls: controls.clone(),
             tokens: tokens.clone(),
+            authorities: authorities.clone(),
             bin: bin.clone(),
             program: program.clone(),
             termination_log: termination_log.clone(),

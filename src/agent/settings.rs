@@ -23,6 +23,8 @@ pub struct AgentPaths {
     pub controls: PathBuf,
     /// One projected service account token per provider.
     pub tokens: PathBuf,
+    /// One file of authorities per provider that follows one.
+    pub authorities: PathBuf,
     /// Volume that applications find `hushpod-agent exec` in, if there is one.
     pub bin: PathBuf,
     /// What is copied there.

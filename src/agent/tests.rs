@@ -36,6 +36,42 @@ fn p9_a_plan_that_cannot_be_used_is_refused_with_a_sentence() {
     assert_eq!(read(Some(&serde_json::to_string(&good).unwrap())).unwrap(), good);
 }
 
+#[tokio::test]
+async fn a_store_with_a_bundle_is_verified_by_the_file_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let paths = AgentPaths {
+        volume: path("volume"),
+        state: path("state"),
+        controls: path("controls"),
+        tokens: path("tokens"),
+        authorities: path("ca"),
+        bin: path("bin"),
+        program: path("program"),
+        termination_log: path("termination-log"),
+    };
+    std::fs::create_dir(&paths.tokens).unwrap();
+    std::fs::write(paths.tokens.join("shop"), "token").unwrap();
+    for bundle in [true, false] {
+        let plan = serde_json::json!({
+            "version": 1, "identity": {"namespace": "shop", "serviceAccount": "web"}, "sizeLimit": 65536,
+            // Nobody listens there.
+            "providers": {"shop": {"settings": {"type": "vault", "address": "https://127.0.0.1:1"}, "role": "web",
+                "audience": "vault", "refreshSeconds": 60, "caBundle": bundle}},
+            "items": [{"target": {"file": "a"}, "from": {"one": "shop:secret/data/a#k"}, "mode": "0400"}],
+        });
+        let plan = Plan::from_json(&plan.to_string()).unwrap();
+        let mut providers = connect(&plan, &paths).unwrap();
+        let request = (*plan.requests().first().unwrap()).clone();
+        let provider = providers.get_mut("shop").unwrap();
+        let results = provider.read(&[request], &crate::provider::Known::new()).await;
+        let told = results.into_iter().next().unwrap().unwrap_err().to_string();
+        let place = format!("caBundle: {} does not exist", paths.authorities.join("shop").display());
+        assert_eq!(told.contains(&place), bundle, "{told}");
+        assert_eq!(told.contains("connection refused"), !bundle, "{told}");
+    }
+}
+
 #[test]
 fn the_termination_message_names_every_refusal_and_is_cut_where_kubelet_would() {
     let dir = tempfile::tempdir().unwrap();

@@ -44,6 +44,10 @@ impl Settings for AwsSettings {
         REFRESH
     }
 
+    fn ca(&self) -> Option<&str> {
+        self.ca.as_deref()
+    }
+
     fn validate(&self) -> Result<(), String> {
         self.validate()
     }
@@ -68,6 +72,10 @@ impl Settings for SsmSettings {
 
     fn default_refresh(&self) -> Duration {
         REFRESH
+    }
+
+    fn ca(&self) -> Option<&str> {
+        self.0.ca.as_deref()
     }
 
     fn validate(&self) -> Result<(), String> {

@@ -68,9 +68,13 @@ impl Settings for AzureSettings {
         std::time::Duration::from_mins(5)
     }
 
+    fn ca(&self) -> Option<&str> {
+        self.ca.as_deref()
+    }
+
     fn validate(&self) -> Result<(), String> {
         http::Address::parse(&self.address)?;
-        self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
+        self.ca().map_or(Ok(()), http::check_ca)?;
         http::check_address("authority", self.authority.as_deref())?;
         match &self.tenant {
             Some(tenant) if !is_tenant(tenant) => {

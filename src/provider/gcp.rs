@@ -75,12 +75,16 @@ impl Settings for GcpSettings {
         Duration::from_mins(5)
     }
 
+    fn ca(&self) -> Option<&str> {
+        self.ca.as_deref()
+    }
+
     fn validate(&self) -> Result<(), String> {
         if let Some(location) = self.location.as_ref().filter(|location| !is_location(location)) {
             return Err(format!("invalid location {location:?}: expected a region such as europe-west3"));
         }
         http::Address::parse(&self.address())?.must_not_end_in("v1")?;
-        self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
+        self.ca().map_or(Ok(()), http::check_ca)?;
         if let Some(project) = self.project.as_ref().filter(|project| !is_project(project)) {
             return Err(format!("invalid project {project:?}: expected its id or number"));
         }

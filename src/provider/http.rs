@@ -5,19 +5,21 @@
 //! in our own words with the address of the store, never with what the store wrote.
 
 mod address;
+mod authorities;
 mod client;
 mod connect;
 pub mod date;
 mod failure;
+mod pool;
 mod proxy;
 mod reach;
 
 pub use address::{Address, check_address, check_endpoint};
+pub use authorities::{Authorities, CaFile, check_ca};
 pub(crate) use client::to_json;
 pub use client::{
     Call, Client, Limits, Opened, Response, SendError, Stream, bearer, contains_ignore_case, frame, secret_header,
 };
-pub use connect::check_ca;
 pub use failure::{Failure, Scope};
 pub use proxy::Proxy;
 pub use reach::Reach;

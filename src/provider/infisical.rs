@@ -53,12 +53,16 @@ impl Settings for InfisicalSettings {
         Duration::from_mins(5)
     }
 
+    fn ca(&self) -> Option<&str> {
+        self.ca.as_deref()
+    }
+
     fn validate(&self) -> Result<(), String> {
         http::Address::parse(&self.address)?.must_not_end_in("api")?;
         if self.address.trim_end_matches('/').ends_with("/api") {
             return Err("address ends in /api: leave that out".to_owned());
         }
-        self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
+        self.ca().map_or(Ok(()), http::check_ca)?;
         if let Some(slug) = self.organization.as_deref().filter(|slug| !is_name(slug)) {
             return Err(format!("invalid organization {slug:?}: expected its slug"));
         }

@@ -200,6 +200,11 @@ pub trait Settings {
         Duration::from_mins(1)
     }
 
+    /// PEM of the authorities that the operator wrote into the settings.
+    fn ca(&self) -> Option<&str> {
+        None
+    }
+
     /// Checks what the type system could not.
     ///
     /// # Errors

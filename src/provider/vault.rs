@@ -67,9 +67,13 @@ impl Settings for VaultSettings {
         matches!(self.auth.method, Method::Kubernetes | Method::Jwt)
     }
 
+    fn ca(&self) -> Option<&str> {
+        self.ca.as_deref()
+    }
+
     fn validate(&self) -> Result<(), String> {
         http::Address::parse(&self.address)?.must_not_end_in("v1")?;
-        self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
+        self.ca().map_or(Ok(()), http::check_ca)?;
         if let Some(namespace) = &self.namespace
             && (namespace.trim_matches('/').is_empty() || HeaderValue::from_str(namespace).is_err())
         {

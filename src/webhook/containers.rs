@@ -1,12 +1,13 @@
 //! What injection adds to a pod: the agent's containers, and the volumes between it and the application.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile, DownwardAPIVolumeSource,
-    EmptyDirVolumeSource, EnvVar, ExecAction, HTTPGetAction, ImageVolumeSource, Lifecycle, LifecycleHandler,
-    ObjectFieldSelector, Probe, ProjectedVolumeSource, SeccompProfile, SecurityContext, ServiceAccountTokenProjection,
-    Volume, VolumeMount, VolumeProjection,
+    Capabilities, ClusterTrustBundleProjection, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction, HTTPGetAction, ImageVolumeSource, Lifecycle,
+    LifecycleHandler, ObjectFieldSelector, Probe, ProjectedVolumeSource, SeccompProfile, SecurityContext,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
@@ -14,11 +15,11 @@ use serde_json::{Value, json};
 
 use super::permissions::Permissions;
 use super::resources::{self, Need, Standing, kibibytes};
-use crate::config::Config;
+use crate::config::{CaBundle, Config};
 use crate::contract::{
-    AGENT, ANNOTATIONS_FILE, BIN_SOURCE_PATH, BIN_VOLUME, CONTROLS_PATH, CONTROLS_VOLUME, GENERATIONS_PATH, INIT,
-    METRICS_PORT_NAME, PLAN_VARIABLE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR, SOURCES_PATH, STATE_PATH, STATE_VOLUME,
-    TOKENS_PATH, TOKENS_VOLUME,
+    AGENT, ANNOTATIONS_FILE, BIN_SOURCE_PATH, BIN_VOLUME, CA_PATH, CA_VOLUME, CONTROLS_PATH, CONTROLS_VOLUME,
+    GENERATIONS_PATH, INIT, METRICS_PORT_NAME, PLAN_VARIABLE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR, SOURCES_PATH,
+    STATE_PATH, STATE_VOLUME, TOKENS_PATH, TOKENS_VOLUME,
 };
 use crate::options::{Mode, Options};
 use crate::plan::Plan;
@@ -76,6 +77,9 @@ impl Blueprint<'_> {
             mount(TOKENS_VOLUME, TOKENS_PATH, true),
         ];
         mounts.extend(self.plan.volumes().into_iter().map(|name| mount(name, &format!("{SOURCES_PATH}/{name}"), true)));
+        if self.bundles().next().is_some() {
+            mounts.push(mount(CA_VOLUME, CA_PATH, true));
+        }
         if self.has_variables() && !self.config.image_volumes {
             mounts.push(mount(BIN_VOLUME, BIN_SOURCE_PATH, false));
         }
@@ -137,10 +141,21 @@ impl Blueprint<'_> {
             Volume { name: TOKENS_VOLUME.to_owned(), projected: Some(tokens), ..Volume::default() },
             Volume { name: CONTROLS_VOLUME.to_owned(), downward_api: Some(annotations), ..Volume::default() },
         ];
+        let bundles: Vec<_> = self.bundles().map(|(name, bundle)| trust_bundle(name, bundle)).collect();
+        if !bundles.is_empty() {
+            let bundles = ProjectedVolumeSource { sources: Some(bundles), ..ProjectedVolumeSource::default() };
+            volumes.push(Volume { name: CA_VOLUME.to_owned(), projected: Some(bundles), ..Volume::default() });
+        }
         if self.has_variables() {
             volumes.push(self.bin_volume());
         }
         volumes.iter().map(|volume| Injected::new("volumes", &volume.name, volume)).collect()
+    }
+
+    /// Where the authorities of the plan's stores come from, if they may change while the pod runs.
+    fn bundles(&self) -> impl Iterator<Item = (&str, &CaBundle)> {
+        let planned = self.plan.providers.iter().filter(|(_, provider)| provider.ca_bundle);
+        planned.filter_map(|(name, _)| Some((name.as_str(), self.config.providers.get(name)?.ca_bundle.as_ref()?)))
     }
 
     fn has_variables(&self) -> bool {
@@ -269,6 +284,30 @@ fn mount(volume: &str, path: &str, is_read_only: bool) -> VolumeMount {
 fn empty_dir(name: &str, medium: Option<&str>, limit: String) -> Volume {
     let source = EmptyDirVolumeSource { medium: medium.map(str::to_owned), size_limit: Some(Quantity(limit)) };
     Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
+}
+
+/// The file of a provider's authorities. Not optional: kubelet does not start the agent before there are some, and says
+/// so in an event.
+fn trust_bundle(provider: &str, bundle: &CaBundle) -> VolumeProjection {
+    let mut projection = ClusterTrustBundleProjection { path: provider.to_owned(), ..Default::default() };
+    match bundle {
+        CaBundle::Named(name) => projection.name = Some(name.clone()),
+        CaBundle::Signed { signer_name, label_selector } => {
+            projection.signer_name = Some(signer_name.clone());
+            let some = |values: &Vec<_>| Some(values.clone()).filter(|values| !values.is_empty());
+            let requirements = label_selector.match_expressions.iter().map(|requirement| LabelSelectorRequirement {
+                key: requirement.key.clone(),
+                operator: requirement.operator.as_str().to_owned(),
+                values: some(&requirement.values),
+            });
+            let requirements: Vec<_> = requirements.collect();
+            projection.label_selector = Some(LabelSelector {
+                match_labels: Some(label_selector.match_labels.clone()).filter(|labels| !labels.is_empty()),
+                match_expressions: Some(requirements).filter(|requirements| !requirements.is_empty()),
+            });
+        }
+    }
+    VolumeProjection { cluster_trust_bundle: Some(projection), ..VolumeProjection::default() }
 }
 
 /// A file with a field of the pod.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hushpod::plan::Plan;
-use hushpod::provider::http::{Address, Call, Client, Limits, Opened};
+use hushpod::provider::http::{Address, Call, Client, Limits, Opened, Reach};
 use hushpod::provider::{ErrorKind, Login, ProviderSettings};
 use hushpod::source::{Event, Source};
 use hyper::Method;
@@ -171,7 +171,7 @@ fn source(provider: &Value, path: &str, token_file: &Path) -> Source {
     });
     let role = Some(role.to_owned());
     let login = Login { provider: "store".to_owned(), role, token_file: token_file.to_owned() };
-    let provider = settings.connect(login, Matcher::builder().build()).unwrap();
+    let provider = settings.connect(login, Reach::default()).unwrap();
     Source::new(&Plan::from_json(&plan.to_string()).unwrap(), BTreeMap::from([("store".to_owned(), provider)]))
 }
 

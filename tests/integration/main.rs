@@ -12,6 +12,7 @@
 
 mod agent;
 mod arrows;
+mod authorities;
 mod chart;
 mod contract;
 mod demo;

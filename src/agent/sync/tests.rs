@@ -73,6 +73,7 @@ impl Pod {
             state: self.path("state"),
             controls: self.path("controls"),
             tokens: self.path("tokens"),
+            authorities: self.path("ca"),
             bin: self.path("bin"),
             program: self.path("program"),
             termination_log: self.path("termination-log"),

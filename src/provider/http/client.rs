@@ -8,28 +8,21 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
-use hyper_util::client::legacy;
 use hyper_util::client::proxy::matcher::Matcher;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use super::address::{self, Address};
-use super::connect::{self, Connector};
+use super::authorities::Authorities;
+use super::connect;
+use super::pool::Pool;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::SecretValue;
 
 /// How many redirects within one address are followed.
 const MAX_REDIRECTS: u8 = 2;
-
-/// A connection is kept for the next request of the same batch, not for the next poll: its buffers are memory in
-/// every pod.
-const IDLE: Duration = Duration::from_secs(5);
-
-/// What hyper may hold of one answer's head; bodies are handed on in pieces.
-const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Most values of one answer. As structures they take up to a hundred times the room that they take as text, and an
 /// agent has 32 MiB; those that are delivered have a bound of their own.
@@ -50,7 +43,7 @@ pub struct Limits {
 pub struct Client {
     address: Address,
     limits: Limits,
-    inner: legacy::Client<Connector, Full<Bytes>>,
+    pool: Pool,
 }
 
 /// One request.
@@ -278,15 +271,21 @@ impl Client {
     /// # Errors
     /// `Invalid` if the CA bundle or the proxy cannot be used.
     pub fn new(address: Address, ca: Option<&str>, limits: Limits, proxy: &Matcher) -> Result<Self, ProviderError> {
-        let invalid = |problem| ProviderError::new(ErrorKind::Invalid, problem);
-        let connector = Connector::new(&address, ca, limits.connect, proxy).map_err(invalid)?;
-        let inner = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(1)
-            .http1_max_buf_size(READ_BUFFER_BYTES)
-            .build(connector);
-        Ok(Self { address, limits, inner })
+        Self::trusting(address, &Authorities::of(ca), limits, proxy)
+    }
+
+    /// The same, for a store that these authorities vouch for.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn trusting(
+        address: Address,
+        authorities: &Authorities,
+        limits: Limits,
+        proxy: &Matcher,
+    ) -> Result<Self, ProviderError> {
+        let pool = Pool::new(&address, authorities, limits.connect, proxy).map_err(ProviderError::invalid)?;
+        Ok(Self { address, limits, pool })
     }
 
     /// Where the store is.
@@ -346,8 +345,10 @@ impl Client {
 
     async fn exchange(&self, call: &Call) -> Result<hyper::Response<Incoming>, SendError> {
         let mut uri = self.address.uri(&call.path, &call.query).map_err(|problem| self.failed(problem))?;
+        let unverifiable = |problem| SendError { is_connected: false, ..self.failed(problem) };
+        let sender = self.pool.sender().map_err(unverifiable)?;
         for _ in 0..=MAX_REDIRECTS {
-            let response = self.inner.request(request(call, uri.clone())).await.map_err(|error| SendError {
+            let response = sender.request(request(call, uri.clone())).await.map_err(|error| SendError {
                 is_connected: !error.is_connect(),
                 ..self.failed(connect::explain(&error, self.limits.connect))
             })?;

@@ -10,25 +10,20 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Uri;
-use hyper_rustls::{ConfigBuilderExt, MaybeHttpsStream};
+use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
-use rustls::client::Resumption;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::address::Address;
-
-/// TLS sessions kept for resumption: one store, one connection at a time.
-const TLS_SESSIONS: usize = 2;
 
 type Tcp = TokioIo<TcpStream>;
 
@@ -37,8 +32,22 @@ type Tcp = TokioIo<TcpStream>;
 pub(super) struct Connector {
     tcp: HttpConnector,
     tunnel: Option<(Tunnel<HttpConnector>, Uri)>,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<Tls>,
     limit: Duration,
+}
+
+#[derive(Clone)]
+struct Tls {
+    name: ServerName<'static>,
+    /// Without one, nobody is trusted yet.
+    trusted: Option<Trusted>,
+}
+
+#[derive(Clone)]
+struct Trusted {
+    config: Arc<ClientConfig>,
+    /// What to do about an authority that is not known.
+    remedy: &'static str,
 }
 
 /// Why there is no connection.
@@ -47,22 +56,15 @@ pub(super) enum ConnectError {
     Name,
     Tcp(io::ErrorKind),
     Proxy(Uri, &'static str),
-    Tls(io::Error),
+    Tls(io::Error, &'static str),
     TimedOut,
-}
-
-/// Checks a CA bundle.
-///
-/// # Errors
-/// One sentence that says what is wrong with it.
-pub fn check_ca(pem: &str) -> Result<(), String> {
-    roots(pem).map(drop)
 }
 
 // === impl Connector ===
 
 impl Connector {
-    pub(super) fn new(address: &Address, ca: Option<&str>, limit: Duration, proxy: &Matcher) -> Result<Self, String> {
+    /// Trusts nobody yet where there is TLS.
+    pub(super) fn new(address: &Address, limit: Duration, proxy: &Matcher) -> Result<Self, String> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -73,7 +75,14 @@ impl Connector {
         let tunnel = if address.is_loopback() { None } else { tunnel(address, &tcp, proxy)? };
         let name = ServerName::try_from(address.host().to_owned())
             .map_err(|_| format!("{:?} is neither a DNS name nor an IP address", address.host()))?;
-        Ok(Self { tcp, tunnel, tls: Some((Arc::new(tls_config(ca)?), name)), limit })
+        Ok(Self { tcp, tunnel, tls: Some(Tls { name, trusted: None }), limit })
+    }
+
+    /// The same, which trusts the authorities of `config`; `remedy` says what to do about others.
+    pub(super) fn trusting(&self, config: Arc<ClientConfig>, remedy: &'static str) -> Self {
+        let tls = self.tls.as_ref();
+        let tls = tls.map(|tls| Tls { name: tls.name.clone(), trusted: Some(Trusted { config, remedy }) });
+        Self { tls, ..self.clone() }
     }
 
     async fn connect(mut self, to: Uri) -> Result<MaybeHttpsStream<Tcp>, ConnectError> {
@@ -83,10 +92,15 @@ impl Connector {
             }
             None => self.tcp.call(to).await.map_err(|error| tcp_error(&error))?,
         };
-        let Some((config, name)) = self.tls else { return Ok(MaybeHttpsStream::Http(tcp)) };
+        let Some(Tls { name, trusted }) = self.tls else { return Ok(MaybeHttpsStream::Http(tcp)) };
+        let Some(Trusted { config, remedy }) = trusted else {
+            return Err(ConnectError::Tls(io::ErrorKind::PermissionDenied.into(), ""));
+        };
         // hyper-rustls' stream wants the tokio traits inside and hyper's outside.
-        let stream = TlsConnector::from(config).connect(name, TokioIo::new(tcp)).await.map_err(ConnectError::Tls)?;
-        Ok(MaybeHttpsStream::Https(TokioIo::new(stream)))
+        let stream = TlsConnector::from(config).connect(name, TokioIo::new(tcp)).await;
+        stream
+            .map(|stream| MaybeHttpsStream::Https(TokioIo::new(stream)))
+            .map_err(|error| ConnectError::Tls(error, remedy))
     }
 }
 
@@ -130,32 +144,6 @@ fn tunnel(
     Ok(Some((tunnel, intercept.uri().clone())))
 }
 
-fn tls_config(ca: Option<&str>) -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| "this build has no TLS versions".to_owned())?;
-    let mut config = match ca {
-        Some(pem) => builder.with_root_certificates(roots(pem)?),
-        None => builder.with_webpki_roots(),
-    }
-    .with_no_client_auth();
-    config.resumption = Resumption::in_memory_sessions(TLS_SESSIONS);
-    Ok(config)
-}
-
-fn roots(pem: &str) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
-    for (index, certificate) in CertificateDer::pem_slice_iter(pem.as_bytes()).enumerate() {
-        let added = certificate.ok().and_then(|der| store.add(der).ok());
-        added.ok_or_else(|| format!("ca: certificate {} is damaged", index + 1))?;
-    }
-    if store.is_empty() {
-        return Err("ca has no certificate: write PEM, -----BEGIN CERTIFICATE----- and so on".to_owned());
-    }
-    Ok(store)
-}
-
 // === impl ConnectError ===
 
 impl fmt::Display for ConnectError {
@@ -169,7 +157,10 @@ impl fmt::Display for ConnectError {
                 let proxy = proxy.authority().map_or("", |authority| authority.as_str());
                 write!(f, "cannot be reached: the proxy {proxy} {problem}")
             }
-            Self::Tls(error) => f.write_str(tls_problem(error)),
+            Self::Tls(error, remedy) if is_unknown_issuer(error) => {
+                write!(f, "shows a certificate of an unknown authority: {remedy}")
+            }
+            Self::Tls(error, _) => f.write_str(tls_problem(error)),
             Self::TimedOut => f.write_str("cannot be reached in time"),
         }
     }
@@ -197,15 +188,20 @@ fn proxy_problem(error: &(dyn StdError + 'static)) -> &'static str {
     }
 }
 
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
+fn is_unknown_issuer(error: &io::Error) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)))
+}
+
 fn tls_problem(error: &io::Error) -> &'static str {
     use CertificateError as Bad;
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+    let Some(tls) = tls_error(error) else {
         return "closed the connection during the TLS handshake";
     };
     match tls {
-        rustls::Error::InvalidCertificate(Bad::UnknownIssuer) => {
-            "shows a certificate of an unknown authority: set ca to the authority's certificate"
-        }
         rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
             "shows a certificate for another name: set an address that the certificate names"
         }

@@ -1,19 +1,21 @@
 //! How stores are reached.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::address::{Address, split_endpoint};
+use super::authorities::{Authorities, CaFile};
 use super::client::{Client, Limits};
 use crate::provider::ProviderError;
 
 /// What is the same for all addresses that one store takes: its own, and those that give logins.
 #[derive(Clone)]
 pub struct Reach {
-    /// PEM certificates that replace the public authorities.
-    pub ca: Option<String>,
+    /// Who vouches for them.
+    pub authorities: Authorities,
     /// Bounds of each exchange.
     pub limits: Limits,
     /// Which addresses are reached through an HTTP proxy.
@@ -23,19 +25,37 @@ pub struct Reach {
 // === impl Reach ===
 
 impl Reach {
-    /// The same with these certificates.
+    /// With the public authorities, through what proxies there are.
+    #[must_use]
+    pub fn through(proxy: Matcher) -> Self {
+        Self { proxy: Arc::new(proxy), ..Self::default() }
+    }
+
+    /// The same with these certificates, if there are any, in place of the authorities so far.
     #[must_use]
     pub fn with_ca(self, ca: Option<&str>) -> Self {
-        Self { ca: ca.map(str::to_owned), ..self }
+        match ca {
+            Some(pem) => Self { authorities: Authorities::Given(pem.to_owned()), ..self },
+            None => self,
+        }
+    }
+
+    /// The same with those certificates that are in the file at the time, if there is one to follow.
+    #[must_use]
+    pub fn with_ca_file(self, file: Option<PathBuf>) -> Self {
+        match file {
+            Some(file) => Self { authorities: Authorities::Followed(Arc::new(CaFile::new(file))), ..self },
+            None => self,
+        }
     }
 
     /// A client for that address. One for a login is to be dropped after it: its buffers are memory in every pod.
     ///
     /// # Errors
-    /// `Invalid` if the address or the CA bundle cannot be used.
+    /// `Invalid` if the address or the certificates cannot be used.
     pub fn client(&self, address: &str) -> Result<Client, ProviderError> {
         let address = Address::parse(address).map_err(ProviderError::invalid)?;
-        Client::new(address, self.ca.as_deref(), self.limits, &self.proxy)
+        Client::trusting(address, &self.authorities, self.limits, &self.proxy)
     }
 
     /// A client for the one thing at that URL, and its path.
@@ -51,7 +71,11 @@ impl Reach {
 impl Default for Reach {
     /// Public authorities, the usual limits, no proxy.
     fn default() -> Self {
-        Self { ca: None, limits: Limits::default(), proxy: Arc::new(Matcher::builder().build()) }
+        Self {
+            authorities: Authorities::default(),
+            limits: Limits::default(),
+            proxy: Arc::new(Matcher::builder().build()),
+        }
     }
 }
 

@@ -127,7 +127,10 @@ fn p9_settings_that_cannot_work_name_the_field() {
     for (json, part) in [
         (r#"{"address":"http://vault.vault.svc:8200"}"#.to_owned(), "address"),
         (with(r#""ca":"""#), "ca has no certificate"),
-        (with(r#""ca":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----""#), "ca: certificate 1"),
+        (
+            with(r#""ca":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----""#),
+            "ca has a damaged certificate, number 1",
+        ),
         (with(r#""namespace":"/""#), "namespace"),
         (with(r#""namespace":"a\nb""#), "namespace"),
         (with(r#""writableMounts":["pki/"]"#), "writableMounts"),

@@ -349,6 +349,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
             refresh_seconds: 60,
             revoke_on_exit: true,
             proxy: None,
+            ca_bundle: false,
             unlock: None,
         };
         (request(text).provider, planned)

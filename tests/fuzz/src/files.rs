@@ -10,7 +10,7 @@ use hushpod::bundle::{FileMode, Format, Target};
 use hushpod::deliver::render::render;
 use hushpod::generation::{Generation, GenerationId};
 use hushpod::plan::{PlannedFrom, PlannedItem, PlannedReference};
-use hushpod::provider::http::Proxy;
+use hushpod::provider::http::Reach;
 use hushpod::provider::{Known, Login, ProviderError, ProviderSettings, Reading};
 use hushpod::reference::{Key, Reference, Request};
 use hushpod::secret::{SecretTree, SecretValue};
@@ -66,7 +66,7 @@ impl Desk {
         File::options().write(true).open(&path).and_then(|file| file.set_modified(old)).expect("made older");
         let settings = ProviderSettings::deserialize(settings).expect("settings");
         let login = Login { provider: "files".into(), role: None, token_file: PathBuf::new() };
-        let mut files = settings.connect(login, Proxy::default().matcher())?;
+        let mut files = settings.connect(login, Reach::default())?;
         let reference: Reference = reference.parse().expect("a reference");
         let requests = [settings.as_settings().resolve("files", &reference).expect("a request")];
         let mut results = self.runtime.block_on(files.read(&requests, &Known::new()));

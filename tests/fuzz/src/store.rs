@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hushpod::provider::http::Proxy;
+use hushpod::provider::http::Reach;
 use hushpod::provider::{Answer, Known, Login, Provider, ProviderError, ProviderSettings, ReadResult, Reading};
 use hushpod::reference::{Reference, Request};
 use serde_json::Value;
@@ -176,7 +176,7 @@ impl World {
         let settings: ProviderSettings = serde_json::from_str(&settings).expect("settings");
         let login =
             Login { provider: "store".into(), role: Some(kind.role.into()), token_file: self.dir.join("token") };
-        let mut provider = settings.connect(login, Proxy::default().matcher()).expect("a client");
+        let mut provider = settings.connect(login, Reach::default()).expect("a client");
         let settings = settings.as_settings();
         let requests: Vec<Request> = kind
             .references

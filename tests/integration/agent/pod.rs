@@ -105,6 +105,7 @@ impl Pod {
             refresh_seconds: 60,
             revoke_on_exit: false,
             proxy: None,
+            ca_bundle: false,
             unlock: None,
         };
         Plan {

@@ -5,7 +5,7 @@ use std::fs;
 
 use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS};
 use hushpod::contract::{
-    BIN_VOLUME, INIT, LIVE, PLAN_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
+    BIN_VOLUME, CA_VOLUME, INIT, LIVE, PLAN_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
 };
 use hushpod::provider::ProviderSettings;
 use serde_json::{Value, json};
@@ -25,6 +25,25 @@ fn keys(object: &Value) -> BTreeSet<&str> {
 const NOT_IN_PODS: &[(&[&str], &[&str], &str)] = &[
     (&["file"], &["audience"], "a store of files takes no token: the code refuses every one"),
     (&["file"], &["proxy", "noProxy"], "files are not reached over a network"),
+    (
+        &["file"],
+        &[
+            "caBundle",
+            "caBundle.name",
+            "caBundle.signerName",
+            "caBundle.labelSelector",
+            "caBundle.labelSelector.matchLabels",
+            "caBundle.labelSelector.matchExpressions",
+            "caBundle.labelSelector.matchExpressions.key",
+            "caBundle.labelSelector.matchExpressions.operator",
+            "caBundle.labelSelector.matchExpressions.operator=In",
+            "caBundle.labelSelector.matchExpressions.operator=NotIn",
+            "caBundle.labelSelector.matchExpressions.operator=Exists",
+            "caBundle.labelSelector.matchExpressions.operator=DoesNotExist",
+            "caBundle.labelSelector.matchExpressions.values",
+        ],
+        "the same: nobody vouches for files",
+    ),
     (&["vault", "azure", "gcp", "aws", "ssm", "infisical"], &["auth.tokenFile"], "a pod's token is its projected one"),
     (&["vault"], &["auth=token"], "a person's token, or a CI job's"),
     (&["vault"], &["auth=approle", "auth.roleIdFile", "auth.secretIdFile"], "the agent's image has no such files"),
@@ -115,6 +134,7 @@ fn p7_webhook_and_policy_ask_for_the_same_pods_by_the_same_names() {
         format!("== '{LIVE}'"),
         format!("[?'{PREFIX}{INIT_ORDER}']"),
         format!("m.name == '{BIN_VOLUME}'"),
+        format!("v.name != '{CA_VOLUME}' || v.?projected.?sources"),
         format!("w.contains('{PROGRAM}')"),
         format!("k == '{PREFIX}{ENV}' || k.startsWith('{PREFIX}{ENV_VARIABLE}')"),
     ] {

@@ -170,6 +170,19 @@ pub(crate) fn provider_fields(kind: &str) -> BTreeSet<String> {
     known.extend(common_fields());
     let rule = accepted(&provider("type: file, path: /srv, allow: [{noSuchField: 1}]"));
     known.extend(rule.iter().map(|inner| format!("allow.{inner}")));
+    for (field, separator, value) in [
+        ("caBundle", '.', "{noSuchField: 1}"),
+        ("caBundle.labelSelector", '.', "{labelSelector: {noSuchField: 1}}"),
+        ("caBundle.labelSelector.matchExpressions", '.', "{labelSelector: {matchExpressions: [{noSuchField: 1}]}}"),
+        (
+            "caBundle.labelSelector.matchExpressions.operator",
+            '=',
+            "{labelSelector: {matchExpressions: [{key: a, operator: x}]}}",
+        ),
+    ] {
+        let inner = accepted(&provider(&format!("type: file, path: /srv, caBundle: {value}")));
+        known.extend(inner.iter().map(|inner| format!("{field}{separator}{inner}")));
+    }
     known
 }
 
@@ -211,6 +224,11 @@ fn the_tables_of_the_operators_fields_are_the_codes() {
         for inner in provider_fields(kind).iter().filter_map(|field| field.strip_prefix("allow.")) {
             assert!(row(&common, "allow")[1].contains(&format!("{inner}: ")), "{inner}");
         }
+        let bundle =
+            provider_fields(kind).into_iter().filter(|field| field.starts_with("caBundle.") && !field.contains('='));
+        for inner in bundle.filter_map(|field| field.rsplit('.').next().map(str::to_owned)) {
+            assert!(page("src/config.md").contains(&format!("{inner}: ")), "{inner}");
+        }
     }
 }
 
@@ -221,7 +239,8 @@ fn the_tables_of_the_stores_fields_are_the_codes() {
         let table = tables.iter().find(|table| table[0][0] == "field").unwrap();
         let code = provider_fields(kind);
         let mut own: BTreeSet<_> = code.iter().filter(|field| !field.contains('=')).cloned().collect();
-        own.retain(|field| field != "auth" && !field.starts_with("namespaces.") && !field.starts_with("allow."));
+        let is_inner = |field: &String| ["namespaces.", "allow.", "caBundle."].iter().any(|of| field.starts_with(of));
+        own.retain(|field| field != "auth" && !is_inner(field));
         // Those of a login's method may stand in the table of methods.
         let in_cells = tables.iter().flatten().flatten().flat_map(|cell| words(cell));
         let mut documented: BTreeSet<_> = in_cells.filter(|word| word.starts_with("auth.")).collect();

@@ -142,7 +142,7 @@ struct RawProvider {
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
     ca_bundle: Option<RawCaBundle>,
-    allow: Option<Vec<RawAllow>>,
+    allow: Option<Vec<Map<String, Value>>>,
 }
 
 impl RawProvider {
@@ -337,11 +337,14 @@ impl ProviderConfig {
                 .map_err(|problem| (".role".into(), problem))?;
         }
         let parameters = settings.as_settings().parameters();
-        let rule = |(index, raw)| {
-            Allow::parse(raw, &parameters)
-                .map_err(|(field, problem)| (format!(".allow[{index}].{field}").into(), problem))
+        let rule = |(index, fields): (usize, Map<_, _>)| {
+            let place = format!(".allow[{index}]");
+            let raw: RawAllow =
+                shape::read(&fields).map_err(|(field, problem)| (format!("{place}{field}"), problem))?;
+            Allow::parse(raw, &parameters).map_err(|(field, problem)| (format!("{place}.{field}"), problem))
         };
-        let allow = allow.map(|rules| rules.into_iter().enumerate().map(rule).collect()).transpose()?;
+        let rules = allow.map(|rules| rules.into_iter().enumerate().map(rule).collect::<Result<_, _>>()).transpose();
+        let allow = rules.map_err(|(field, problem)| (Cow::from(field), problem))?;
         Ok(Self {
             settings,
             audience: audience.or(default_audience),
@@ -447,6 +450,14 @@ runtimeClasses: [runc]
             ("[\"team-*\"]", "[\"{{namespace}}\"]", &[".allow[0].namespaces", "everyone"]),
             ("[\"team-*\"]", "[a], requests: [\"{{pod}}/*\"]", &[".allow[0].requests", "expected namespace or"]),
             ("[\"team-*\"]", "[a], roles: [\"{{\"]", &[".allow[0].roles", "}}"]),
+            ("namespaces: [\"team-*\"]", "roles: [a]", &["providers.files.allow[0].namespaces", "is missing"]),
+            (
+                "namespaces: [\"team-*\"]",
+                "namespace: [a]",
+                &["providers.files.allow[0]", "unknown field", "did you mean \"namespaces\"?"],
+            ),
+            ("[\"team-*\"]", "[a], roles: a", &["providers.files.allow[0].roles", "is not a list"]),
+            ("[{namespaces: [\"team-*\"]}]", "[a]", &["providers.files.allow"]),
             ("[\"team-*\"]", "[a], serviceAccount: [a]", &[".providers.files", "serviceAccounts"]),
             ("refresh: 30s", "tokenSeconds: 60", &[".providers.files.tokenSeconds", "600"]),
             ("{{namespace}}-", "{{nmespace}}-", &["nmespace", "expected namespace or"]),

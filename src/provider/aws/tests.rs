@@ -174,7 +174,7 @@ fn settings_survive_the_plan_and_leave_out_what_is_not_set() {
 #[test]
 fn p9_settings_that_cannot_work_name_the_field() {
     for (rest, part) in [
-        (r#","account":"12345""#, "account"),
+        (r#","account":"12345""#, "twelve digits, in quotes"),
         (r#","endpoint":"http://secretsmanager.example""#, "endpoint: address"),
         (r#","stsEndpoint":"sts""#, "stsEndpoint: address"),
         (r#","ca":"""#, "ca has no certificate"),

@@ -78,6 +78,7 @@ fn p9_bad_settings_name_the_field() {
         ("{auth: {method: application-default-credentials, tokenUrl: 'https://x'}}".to_owned(), "auth.tokenUrl"),
         ("{auth: {method: application-default-credentials, tokenFile: /x}}".to_owned(), "auth.tokenFile"),
         (format!("{{address: 'http://secretmanager.googleapis.com', {metadata}}}"), "https://<host>"),
+        (format!("{{address: 'https://secretmanager.googleapis.com/v1', {metadata}}}"), "address ends in /v1"),
         (format!("{{location: 'x/y', {metadata}}}"), "europe-west3"),
         (format!("{{project: 'x/y', {metadata}}}"), "project"),
         (format!("{{ca: x, {metadata}}}"), "ca has no certificate"),

@@ -126,6 +126,8 @@ fn p9_settings_that_cannot_work_name_the_field() {
     let with = |rest: &str| format!(r#"{{"address":"https://vault:8200",{rest}}}"#);
     for (json, part) in [
         (r#"{"address":"http://vault.vault.svc:8200"}"#.to_owned(), "address"),
+        (r#"{"address":"https://vault:8200/v1"}"#.to_owned(), "address ends in /v1"),
+        (r#"{"address":"https://vault:8200/prefix/v1/"}"#.to_owned(), "leave /v1 out"),
         (with(r#""ca":"""#), "ca has no certificate"),
         (
             with(r#""ca":"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----""#),

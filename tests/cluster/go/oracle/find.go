@@ -114,7 +114,34 @@ func specOf(value map[string]any) map[string]any {
 		}
 		return named(spec)
 	}
+	// A Task of Tekton.
+	if steps, _ := value["steps"].([]any); len(steps) > 0 && allObjects(steps) && hasImage(steps[0]) {
+		sidecars, _ := value["sidecars"].([]any)
+		return named(map[string]any{"containers": append(append([]any{}, steps...), sidecars...), "volumes": value["volumes"]})
+	}
+	// A driver or executor of a SparkApplication.
+	if value["cores"] != nil && value["memory"] != nil && value["image"] == nil {
+		container := map[string]any{"name": "spark-kubernetes-driver", "image": "spark"}
+		for _, field := range []string{"env", "envFrom", "lifecycle", "volumeMounts"} {
+			if value[field] != nil {
+				container[field] = value[field]
+			}
+		}
+		sidecars, _ := value["sidecars"].([]any)
+		spec := map[string]any{"containers": append([]any{container}, sidecars...), "restartPolicy": "Never"}
+		for _, field := range []string{"hostNetwork", "initContainers", "nodeSelector", "tolerations", "affinity"} {
+			if value[field] != nil {
+				spec[field] = value[field]
+			}
+		}
+		return named(spec)
+	}
 	return nil
+}
+
+func hasImage(container any) bool {
+	fields, _ := container.(map[string]any)
+	return fields["image"] != nil
 }
 
 func allObjects(list []any) bool {

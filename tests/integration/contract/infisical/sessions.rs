@@ -151,7 +151,8 @@ async fn a_login_refused_says_what_to_check() {
             "does not accept the token's audience: set the identity's allowedAudience",
         ),
         ("oidc", json!({"sub": "canary"}), "service account"),
-        ("jwt", json!({"aud": ["vault"]}), "another audience"),
+        ("jwt", json!({"aud": ["vault"]}), "another audience than the identity's boundAudiences"),
+        ("oidc", json!({"aud": ["vault"]}), "leave them empty and set boundSubject"),
     ] {
         for year in [Year::Y2024, Year::Y2026] {
             let pod = pod_with(year, |_| json!({"method": method})).await;

@@ -14,6 +14,7 @@ contract!(
     a_certificate_says_when_it_expires,
     a_path_that_takes_only_writes_says_so,
     bad_parameters_are_invalid,
+    a_certificate_that_would_outlive_its_authority_says_so,
     parameters_are_written_only_where_it_is_known_to_be_no_kv,
     a_mount_that_is_hidden_is_written_to_only_if_it_is_listed,
     a_revoked_lease_is_gone,
@@ -28,8 +29,13 @@ async fn one_time_passwords(store: &Store) -> String {
 }
 
 async fn certificates(store: &Store) -> String {
+    certificates_of(store, "1000h").await
+}
+
+/// Certificates for up to 72 hours, by an authority that ends after this time.
+async fn certificates_of(store: &Store, life: &str) -> String {
     let pki = store.mount(json!({"type": "pki", "config": {"max_lease_ttl": "87600h"}})).await;
-    let root = json!({"common_name": "root", "ttl": "1000h", "key_type": "ec", "key_bits": 256});
+    let root = json!({"common_name": "root", "ttl": life, "key_type": "ec", "key_bits": 256});
     store.write(&format!("{pki}/root/generate/internal"), root).await;
     let role = json!({"allow_any_name": true, "key_type": "ec", "key_bits": 256, "max_ttl": "72h"});
     store.write(&format!("{pki}/roles/web"), role).await;
@@ -109,6 +115,14 @@ async fn bad_parameters_are_invalid(store: &Store) {
     let pod = store.pod(&[(&format!("{pki}/issue/*"), &["update"])]).await;
     let error = pod.refused(&mut pod.vault(), &format!("{pki}/issue/web?ttl=1h")).await;
     assert_error(&error, ErrorKind::Invalid, &["refuses these parameters"]);
+}
+
+async fn a_certificate_that_would_outlive_its_authority_says_so(store: &Store) {
+    let pki = certificates_of(store, "24h").await;
+    let pod = store.pod(&[(&format!("{pki}/issue/*"), &["update"])]).await;
+    let error = pod.refused(&mut pod.vault(), &format!("{pki}/issue/web?common_name=web.svc&ttl=48h")).await;
+    assert_error(&error, ErrorKind::Invalid, &["outlives the one that signs it", "shorter ttl, or renew the CA"]);
+    pod.fresh(&mut pod.vault(), &format!("{pki}/issue/web?common_name=web.svc&ttl=12h")).await;
 }
 
 async fn a_revoked_lease_is_gone(store: &Store) {

@@ -23,8 +23,8 @@ pub(super) enum Engine {
     Database(BTreeMap<String, (u64, u64)>),
     /// One-time passwords: asked with parameters, not renewable.
     Ssh,
-    /// Certificates: asked with parameters, no lease.
-    Pki,
+    /// Certificates: asked with parameters, no lease; for how many hours there is one to sign them.
+    Pki(u64),
 }
 
 pub(super) struct Kv2Version {
@@ -52,7 +52,7 @@ impl Server {
             (Some("kv"), _) => Engine::Kv1(BTreeMap::new()),
             (Some("database"), _) => Engine::Database(BTreeMap::new()),
             (Some("ssh"), _) => Engine::Ssh,
-            (Some("pki"), _) => Engine::Pki,
+            (Some("pki"), _) => Engine::Pki(0),
             other => panic!("the fake has no engine {other:?}"),
         };
         self.engines.insert(format!("{path}/"), engine);
@@ -77,7 +77,7 @@ impl Server {
             Engine::Kv2(..) => ("kv", json!({"version": "2"})),
             Engine::Database(_) => ("database", Value::Null),
             Engine::Ssh => ("ssh", Value::Null),
-            Engine::Pki => ("pki", Value::Null),
+            Engine::Pki(_) => ("pki", Value::Null),
         };
         Reply::framed(
             200,
@@ -129,9 +129,18 @@ impl Server {
                     self.lease(call, data, "ssh", (2_764_800, 2_764_800), false)
                 }
             },
-            Engine::Pki if !rest.starts_with("issue/") => Reply::framed(200, json!({"data": {}})),
-            Engine::Pki if !is_write => unsupported(),
-            Engine::Pki => self.issue(call),
+            Engine::Pki(left) if rest == "root/generate/internal" => {
+                *left = hours(&call.body["ttl"]).unwrap();
+                Reply::framed(200, json!({"data": {}}))
+            }
+            Engine::Pki(_) if !rest.starts_with("issue/") => Reply::framed(200, json!({"data": {}})),
+            Engine::Pki(_) if !is_write => unsupported(),
+            Engine::Pki(left) if hours(&call.body["ttl"]).is_some_and(|life| life > *left) => Reply::error(
+                400,
+                "cannot satisfy request, as TTL would result in notAfter of 2026-11-23T10:26:12Z that is beyond the \
+                 expiration of the CA certificate at 2026-11-22T10:26:12Z",
+            ),
+            Engine::Pki(_) => self.issue(call),
         }
     }
 
@@ -188,6 +197,10 @@ impl Server {
     pub(super) fn end_leases_of(&mut self, token: &str) {
         self.leases.retain(|_, lease| lease.token.as_deref() != Some(token));
     }
+}
+
+fn hours(life: &Value) -> Option<u64> {
+    life.as_str()?.strip_suffix('h')?.parse().ok()
 }
 
 fn kv1(secrets: &mut BTreeMap<String, Value>, call: &Call, key: &str) -> Reply {

@@ -43,6 +43,9 @@ enum Kind {
     Namespace,
 }
 
+/// In a [`Mention`], for a name below another that only the rendering template knows: `db[key]`.
+pub const DYNAMIC: &str = "…";
+
 /// A name and what is asked for below it, as the template has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mention {
@@ -362,6 +365,10 @@ impl<'a> Checker<'a> {
             Expr::GetAttr(attribute) => Ok(element(self.expr(&attribute.expr)?)),
             Expr::GetItem(item) => {
                 self.expr(&item.subscript_expr)?;
+                if let Some(above) = path(&item.expr) {
+                    let path = above.into_iter().chain([DYNAMIC.to_owned()]).collect();
+                    self.mentions.push(Mention { line: item.span().start_line.into(), path, is_local: false });
+                }
                 Ok(element(self.expr(&item.expr)?))
             }
             Expr::Slice(slice) => {

@@ -12,7 +12,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, es
 use super::buffer::Buffer;
 use super::format::{self, Entries};
 use crate::annotations::SIZE_LIMIT;
-use crate::bundle::template::{self, Mention};
+use crate::bundle::template::{self, DYNAMIC, Mention};
 use crate::contract::PREFIX;
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
@@ -125,7 +125,7 @@ fn sentence(error: &Error, text: &str, context: &SecretTree, limit: u64) -> Sent
 fn undefined(text: &str, line: Option<usize>, context: &SecretTree) -> Sentence {
     let all = template::mentions(text);
     let of_line: Vec<_> = all.iter().filter(|mention| Some(mention.line) == line).collect();
-    for Mention { path, .. } in of_line.iter().filter(|mention| !mention.is_local) {
+    for Mention { path, .. } in of_line.iter().filter(|mention| !mention.is_local && !is_dynamic(mention)) {
         if let Err((missing, around)) = find(context, path) {
             let said = format!("{} is not defined", shown(path.get(..=missing).unwrap_or(path)));
             let SecretTree::Map(entries) = around else { return said.into() };
@@ -136,13 +136,24 @@ fn undefined(text: &str, line: Option<usize>, context: &SecretTree) -> Sentence 
             return Sentence::hiding(format!("{said}; {place}: {known}"), said);
         }
     }
-    let mut local: Vec<_> = of_line.iter().filter(|mention| mention.is_local).map(|m| shown(&m.path)).collect();
-    local.dedup();
-    match local.as_slice() {
+    // What is asked for below a name is missing sooner than a name that the template itself sets.
+    let is_below = |mention: &Mention| mention.path.len() > 1;
+    let any_below = of_line.iter().any(|mention| (mention.is_local || is_dynamic(mention)) && is_below(mention));
+    let mut unsure: Vec<_> = of_line
+        .iter()
+        .filter(|mention| (mention.is_local || is_dynamic(mention)) && is_below(mention) == any_below)
+        .map(|mention| shown(&mention.path))
+        .collect();
+    unsure.dedup();
+    match unsure.as_slice() {
         [] => "a name is not defined".into(),
         [one] => format!("{one} is not defined").into(),
         several => format!("one of {} is not defined", several.join(", ")).into(),
     }
+}
+
+fn is_dynamic(mention: &Mention) -> bool {
+    mention.path.last().is_some_and(|name| name == DYNAMIC)
 }
 
 /// The first step of the path that leads nowhere, and what is there instead.
@@ -168,6 +179,7 @@ fn shown(path: &[String]) -> String {
         // A `String` takes everything.
         let _ = match (index, is_name) {
             (0, _) => write!(text, "{name}"),
+            (_, false) if name == DYNAMIC => write!(text, "[{DYNAMIC}]"),
             (_, true) => write!(text, ".{name}"),
             (_, false) => write!(text, "[{}]", store_name(name)),
         };

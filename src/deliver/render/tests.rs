@@ -559,6 +559,14 @@ fn p5_p9_errors_of_templates_name_the_line_but_no_value() {
                 format!("{{% for i in range(9999) %}}{{{{ user }}}}{}{{% endfor %}}", "x".repeat(500))}),
             "the output grows over the limit of 1048576 bytes: raise hushpod.dev/size-limit",
         ),
+        (
+            json!({"file": "f", "from": {"s": "db"}, "template": "{% set k = 'x' %}\n{{ s[k] }}"}),
+            "template, line 2: s[…] is not defined",
+        ),
+        (
+            json!({"file": "f", "from": {"s": "db"}, "template": "{% for k in ['x'] %}{{ s[k].y }}{{ s.gone }}{% endfor %}"}),
+            "s.gone is not defined",
+        ),
     ] {
         let error = render_one(&fields, &answers).expect_err(&fields.to_string());
         assert!(error.contains(part), "{fields}: {error}");
@@ -686,7 +694,11 @@ fn lists_that_filters_make_are_written_as_documents_are() {
     ] {
         assert_eq!(text(&json!({"file": "f", "from": "x", "template": template}), &answers), expected, "{template}");
     }
-    for template in ["{{ rows | map(attribute='n') | list }}", "{{ rows | map(attribute='n') | join }}"] {
+    for template in [
+        "{{ rows | map(attribute='n') | list }}",
+        "{{ rows | map(attribute='n') | join }}",
+        "{{ l | join(rows[0].x) }}",
+    ] {
         let problem = render_one(&json!({"file": "f", "from": "x", "template": template}), &answers).unwrap_err();
         assert!(problem.contains("not defined"), "{template}: {problem}");
     }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use minijinja::value::{Value, ValueKind};
+use minijinja::value::{Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 use zeroize::Zeroizing;
 
@@ -51,12 +51,19 @@ fn room(state: &State<'_, '_>) -> usize {
 }
 
 /// `join`: every element as it would be written, with `joiner` between them. minijinja's own counts only the result.
-fn join(state: &State<'_, '_>, value: &Value, joiner: Option<&str>) -> Result<Value, Error> {
+fn join(state: &State<'_, '_>, value: &Value, joiner: Rest<Value>) -> Result<Value, Error> {
     let room = room(state);
+    let joiner = match &**joiner {
+        [] => Zeroizing::default(),
+        // As an argument that may be missing, it would be none.
+        [joiner] if joiner.is_undefined() => return Err(ErrorKind::UndefinedError.into()),
+        [joiner] => text_of(joiner, "join takes text to stand between the values")?,
+        _ => return Err(ErrorKind::TooManyArguments.into()),
+    };
     let mut out = Buffer::default();
     for (index, item) in value.try_iter()?.enumerate() {
         if index > 0 {
-            out.push_str(joiner.unwrap_or_default());
+            out.push_str(&joiner);
         }
         match item.kind() {
             ValueKind::String | ValueKind::Number | ValueKind::Bool | ValueKind::None => {

@@ -134,7 +134,7 @@ fn p7_webhook_and_policy_ask_for_the_same_pods_by_the_same_names() {
         format!("== '{LIVE}'"),
         format!("[?'{PREFIX}{INIT_ORDER}']"),
         format!("m.name == '{BIN_VOLUME}'"),
-        format!("v.name != '{CA_VOLUME}' || v.?projected.?sources"),
+        format!("v.name != '{CA_VOLUME}' || (has(v.projected)"),
         format!("w.contains('{PROGRAM}')"),
         format!("k == '{PREFIX}{ENV}' || k.startsWith('{PREFIX}{ENV_VARIABLE}')"),
     ] {

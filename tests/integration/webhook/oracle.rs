@@ -234,3 +234,64 @@ fn the_oracle_sees_what_it_is_there_for() {
     assert_eq!(classes, expected, "{verdicts:?}");
     assert!(verdicts[3].problems[0].contains("aggregate container requests"), "{:?}", verdicts[3].problems);
 }
+
+/// Whatever the configuration takes for a bundle, the API server takes in a pod, and the other way round: but for names
+/// of signers that there cannot be, which it looks at where a bundle is made.
+#[test]
+#[ignore = "tests/oracle/run builds what it asks, and gathers pods"]
+fn p9_a_bundle_that_the_configuration_takes_kubernetes_takes() {
+    let (long, longer, longest) = ("a".repeat(63), "a".repeat(64), "a".repeat(253));
+    let many = [&*long; 4].join(".");
+    let names = format!(
+        "a a.b a-b a--b a..b .a a. -a a- A a_b a/b ä 0 {longer} {longest} {many} example.com:a:b example.com:a:b.c \
+         example.com:a: example.com:a.b:c"
+    );
+    let of_no_signer = ["example.com::b", ":a:b", "example:a:b", "a:b", "a.b:c:d:e", "Example.com:a:b"];
+    let names = names.split(' ').chain(of_no_signer).chain(["a b", ""]);
+    let mut bundles: Vec<_> = names.map(|name| json!({"name": name})).collect();
+    let signers = format!(
+        "example.com/a example.com/a.b example/a example.com example.com/ /a example.com/a/b Example.com/a example.com/A \
+         example.com/a_b -a.com/a a..com/a {longer}.com/a {long}.com/{longer} {many}.com/a a.b/c..d a.b/c-"
+    );
+    bundles.extend(signers.split(' ').map(|signer| json!({"signerName": signer, "labelSelector": {}})));
+    let labels = format!(
+        "a a.b_c-d A _a a_ -a a. ä {long} {longer} example.com/a example/a Example.com/a example.com/a/b /a a/ \
+         example..com/a 0"
+    );
+    let selected = |selector: Value| json!({"signerName": "example.com/a", "labelSelector": selector});
+    for label in labels.split(' ').chain(["a b"]) {
+        bundles.push(selected(json!({"matchLabels": {label: "x"}})));
+        bundles.push(selected(json!({"matchLabels": {"x": label}})));
+        bundles.push(selected(json!({"matchExpressions": [{"key": label, "operator": "Exists"}]})));
+        bundles.push(selected(json!({"matchExpressions": [{"key": "x", "operator": "In", "values": ["y", label]}]})));
+    }
+    bundles.push(selected(json!({"matchLabels": {"x": ""}, "matchExpressions": []})));
+    for (operator, values) in ["In", "NotIn", "Exists", "DoesNotExist", "Gt"]
+        .iter()
+        .flat_map(|operator| [json!([]), json!(["a"]), json!(["a", ""])].map(|values| (*operator, values)))
+    {
+        bundles.push(selected(json!({"matchExpressions": [{"key": "x", "operator": operator, "values": values}]})));
+    }
+    let pods: Vec<_> = bundles
+        .iter()
+        .map(|bundle| {
+            let mut source = bundle.clone();
+            source["path"] = json!("vault");
+            let sources = json!([{"clusterTrustBundle": source}]);
+            with(pod(), "/spec/volumes/1", json!({"name": "ca", "projected": {"sources": sources}}))
+        })
+        .collect();
+    let (mut taken, mut refused, mut differ) = (0, 0, Vec::new());
+    for (bundle, judged) in bundles.iter().zip(judge(&pods)) {
+        let config =
+            json!({"image": "i", "providers": {"s": {"type": "vault", "address": "https://v", "caBundle": bundle}}});
+        let ours = Config::from_yaml(&config.to_string());
+        let is_nobodys = bundle["name"].as_str().is_some_and(|name| of_no_signer.contains(&name));
+        if (ours.is_ok() || is_nobodys) != judged.problems.is_empty() || (is_nobodys && ours.is_ok()) {
+            differ.push(format!("{bundle}: {:?}, {:?}", ours.as_ref().err(), judged.problems));
+        }
+        *if ours.is_ok() { &mut taken } else { &mut refused } += 1;
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    assert!(taken > 20 && refused > 20, "{taken} taken, {refused} refused");
+}

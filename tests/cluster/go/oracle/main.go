@@ -38,8 +38,9 @@ type verdict struct {
 func main() {
 	// As every cluster has it that runs a network plugin.
 	capabilities.Initialize(capabilities.Capabilities{AllowPrivileged: true})
-	// On by itself from 1.35, and asked for only where the operator says kubeletEnv.
-	err := utilfeature.DefaultMutableFeatureGate.Set("EnvFiles=true")
+	// On by itself from 1.35 and from 1.37, and asked for only where the operator says kubeletEnv or caBundle: where a
+	// gate is closed, the fields are dropped instead of looked at.
+	err := utilfeature.DefaultMutableFeatureGate.Set("EnvFiles=true,ClusterTrustBundle=true,ClusterTrustBundleProjection=true")
 	switch {
 	case err != nil:
 	case len(os.Args) > 2 && os.Args[1] == "pods":

@@ -203,9 +203,11 @@ async fn connections_are_kept_while_the_same_authorities_are_in_force() {
     }
 }
 
+type Write = Box<dyn Fn(&Path)>;
+
 /// Files that are none, and what is said of them.
-fn bad_files() -> Vec<(&'static str, Box<dyn Fn(&Path)>, &'static str)> {
-    let text = |text: String| Box::new(move |file: &Path| fs::write(file, &text).unwrap()) as Box<dyn Fn(&Path)>;
+fn bad_files() -> Vec<(&'static str, Write, &'static str)> {
+    let text = |text: String| Box::new(move |file: &Path| fs::write(file, &text).unwrap()) as Write;
     let pem = |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
     let good = Certificates::new().ca;
     vec![

@@ -263,10 +263,9 @@ impl State {
             return;
         }
         let file = path.display();
-        match self.good {
-            Some(_) => warn!(%file, problem, "authorities cannot be read: the last good ones stay in force"),
-            None => warn!(%file, problem, "authorities cannot be read: the store is not asked before they can"),
-        }
+        let now =
+            if self.good.is_some() { "the last good ones stay in force" } else { "nobody vouches for the store yet" };
+        warn!(%file, problem, "authorities cannot be read: {now}");
         self.problem = Some(problem);
     }
 }

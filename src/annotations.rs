@@ -7,8 +7,8 @@ use crate::bundle::{self, Bundle, Format, Item, Target, VolumePath};
 use crate::contract::{ENV_DIR, PREFIX};
 use crate::env_vars::check_name;
 use crate::options::{EnvironmentSource, OnChange, Options};
-use crate::parse_error::ParseError;
-use crate::sentence::{one_line, suggestion};
+use crate::parse_error::{ParseError, invalid, rule, unknown};
+use crate::sentence::one_line;
 use crate::steps::{self, OverBudget};
 
 mod keys;
@@ -105,9 +105,7 @@ fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), An
     for source in &mut options.environment {
         let item = items.get(source.path.as_str()).ok_or_else(|| {
             let known: Vec<_> = items.keys().copied().collect();
-            let problem =
-                format!("unknown file {:?}{}", source.path.as_str(), suggestion(source.path.as_str(), &known));
-            AnnotationError::new(ENV, problem)
+            AnnotationError::new(ENV, unknown("file", source.path.as_str(), &known))
         })?;
         if matches!(item.format, Format::Json | Format::Yaml | Format::Properties) {
             let problem = format!("{:?} has another format: write format: dotenv for it", source.path.as_str());
@@ -117,7 +115,7 @@ fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), An
     }
     let is_variable = |item: &&Item| variable(item).is_some();
     if bundle.items.iter().any(|item| is_variable(&item)) {
-        let path = ENV_DIR.parse().map_err(|problem: String| AnnotationError::new(ENV_VARIABLE, problem))?;
+        let path = ENV_DIR.parse().map_err(|problem: ParseError| AnnotationError::new(ENV_VARIABLE, problem))?;
         // Last: what is said of one variable beats what a file brings.
         options.environment.push(EnvironmentSource { path, optional: false });
     }
@@ -146,14 +144,14 @@ pub fn variable(item: &Item) -> Option<&str> {
 
 /// Keys that say what to deliver. `false` if `name` is not one of them.
 fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, AnnotationError> {
-    let error = |problem: String| AnnotationError::new(name, problem);
+    let error = |problem: ParseError| AnnotationError::new(name, problem);
     let reference = || bundle::parse_reference(value.trim()).map_err(error);
     let target = if let Some(file) = name.strip_prefix(FILE) {
         Target::File(file.parse::<VolumePath>().map_err(error)?)
     } else if let Some(dir) = name.strip_prefix(DIR) {
         Target::Dir(VolumePath::try_from(dir.to_owned()).map_err(error)?)
     } else if let Some(variable) = name.strip_prefix(ENV_VARIABLE) {
-        check_name(variable).map_err(|problem| error(problem.of(&format!("{variable:?}"))))?;
+        check_name(variable).map_err(|problem| error(rule(problem.of(&format!("{variable:?}")))))?;
         Target::File(format!("{ENV_DIR}/{variable}").parse::<VolumePath>().map_err(error)?)
     } else if name == SECRETS {
         let listed = Bundle::from_yaml(value)
@@ -175,10 +173,10 @@ fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, Anno
 }
 
 /// What is in [`ENV_DIR`] was checked by its name: nothing else goes there.
-fn check_own(target: &Target) -> Result<(), String> {
+fn check_own(target: &Target) -> Result<(), ParseError> {
     match target.path().as_str().strip_prefix(ENV_DIR) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-            Err(format!("{ENV_DIR} is hushpod's own: write {PREFIX}{ENV_VARIABLE}<NAME>"))
+            Err(rule(format!("{ENV_DIR} is hushpod's own: write {PREFIX}{ENV_VARIABLE}<NAME>")))
         }
         _ => Ok(()),
     }
@@ -191,7 +189,7 @@ fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
         HOLD => parse_bool(value).map(drop).map_err(|problem| AnnotationError::new(name, problem)).map(|()| true),
         PIN | REFRESH_NOW => Ok(true),
         INJECT if value == "true" => Ok(true),
-        INJECT => Err(AnnotationError::new(name, format!("{value:?} is neither \"true\" nor \"false\""))),
+        INJECT => Err(AnnotationError::new(name, invalid("value", value, "true or false"))),
         _ => Ok(false),
     }
 }
@@ -201,7 +199,7 @@ fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
 /// # Errors
 /// A sentence for anything else.
 pub fn parse_bool(text: &str) -> Result<bool, ParseError> {
-    text.parse().map_err(|_| format!("{text:?} is neither \"true\" nor \"false\"").into())
+    text.parse().map_err(|_| invalid("value", text, "true or false"))
 }
 
 #[cfg(test)]

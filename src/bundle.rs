@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use serde_saphyr::budget::BudgetBreach;
 
+use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::reference::Reference;
 use crate::sentence::{one_line, suggestion};
 use crate::steps;
@@ -137,12 +138,15 @@ impl BundleError {
 ///
 /// # Errors
 /// One sentence that quotes it and says what to write.
-pub fn parse_reference(text: &str) -> Result<Reference, String> {
+pub fn parse_reference(text: &str) -> Result<Reference, ParseError> {
     steps::look(text)?;
     if text.len() > MAX_REFERENCE_BYTES {
-        return Err(format!("a reference has at most {MAX_REFERENCE_BYTES} bytes, and this one has {}", text.len()));
+        return Err(rule(format!(
+            "a reference has at most {MAX_REFERENCE_BYTES} bytes, and this one has {}",
+            text.len()
+        )));
     }
-    text.parse().map_err(|problem| format!("{text:?}: {problem}"))
+    text.parse().map_err(|problem| rule(format!("{text:?}: {problem}")))
 }
 
 // === impl VolumePath ===
@@ -170,23 +174,23 @@ impl VolumePath {
     ///
     /// # Errors
     /// A sentence that says why `name` is not a file name, or that the path is too long.
-    pub fn join(&self, name: &str) -> Result<Self, String> {
+    pub fn join(&self, name: &str) -> Result<Self, ParseError> {
         if name.contains('/') {
-            return Err(format!("{name:?} has a '/', which no file name has"));
+            return Err(rule(format!("{name:?} has a '/', which no file name has")));
         }
         if self.0 == "." { name.parse() } else { format!("{}/{name}", self.0).parse() }
     }
 }
 
 impl FromStr for VolumePath {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() || text.starts_with('/') {
-            return Err(format!("{text:?} is not a relative path inside the volume"));
+            return Err(rule(format!("{text:?} is not a relative path inside the volume")));
         }
         if text.len() > 4096 {
-            return Err("a path has at most 4096 bytes".to_owned());
+            return Err(rule("a path has at most 4096 bytes"));
         }
         for name in text.split('/') {
             let problem = match name {
@@ -198,16 +202,16 @@ impl FromStr for VolumePath {
                 name if name.chars().any(char::is_control) => "has a control character",
                 _ => continue,
             };
-            return Err(format!("{text:?} {problem}"));
+            return Err(rule(format!("{text:?} {problem}")));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
 impl TryFrom<String> for VolumePath {
-    type Error = String;
+    type Error = ParseError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ParseError> {
         if text == "." { Ok(Self::root()) } else { text.parse() }
     }
 }
@@ -242,24 +246,22 @@ impl FileMode {
 }
 
 impl FromStr for FileMode {
-    type Err = String;
+    type Err = ParseError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, ParseError> {
         let octal = text.strip_prefix("0o").unwrap_or(text);
         let digits = (3..=4).contains(&octal.len()) && octal.bytes().all(|b| b.is_ascii_digit());
         match u32::from_str_radix(octal, 8) {
             Ok(bits) if digits && bits <= 0o777 && bits & 0o400 != 0 => Ok(Self(bits)),
-            _ => Err(format!(
-                "invalid file mode {text:?}: expected octal digits that let the owner read, such as \"0440\""
-            )),
+            _ => Err(invalid("file mode", text, "octal digits that let the owner read, such as \"0440\"")),
         }
     }
 }
 
 impl TryFrom<String> for FileMode {
-    type Error = String;
+    type Error = ParseError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ParseError> {
         text.parse()
     }
 }
@@ -319,9 +321,11 @@ impl Bundle {
     ///
     /// # Errors
     /// One sentence, if its path is taken or lies below a file.
-    pub fn push(&mut self, item: Item) -> Result<(), String> {
+    pub fn push(&mut self, item: Item) -> Result<(), ParseError> {
         if self.items.len() == MAX_ITEMS {
-            return Err(format!("is one more than {MAX_ITEMS}, the most of files and directories: take directories"));
+            return Err(rule(format!(
+                "is one more than {MAX_ITEMS}, the most of files and directories: take directories"
+            )));
         }
         steps::look(item.target.path().as_str())?;
         let spot = Spot(item.target.clone());
@@ -329,7 +333,7 @@ impl Bundle {
         let before = self.taken.range(..=&spot).next_back();
         let behind = self.taken.range(&spot..).next();
         if let Some(problem) = before.into_iter().chain(behind).find_map(|other| item.target.clash(&other.0)) {
-            return Err(problem);
+            return Err(rule(problem));
         }
         self.taken.insert(spot);
         self.items.push(item);
@@ -341,19 +345,22 @@ impl Bundle {
 ///
 /// # Errors
 /// One sentence in our own words, with the place and nothing of what stands there.
-pub fn parse_yaml(text: &str) -> Result<Value, String> {
+pub fn parse_yaml(text: &str) -> Result<Value, ParseError> {
     parse_with(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false })
 }
 
 /// Reads the YAML of an annotation, which has no anchors: a few aliases of aliases would be gigabytes.
-fn parse_annotation(text: &str) -> Result<Value, String> {
+fn parse_annotation(text: &str) -> Result<Value, ParseError> {
     let budget = serde_saphyr::budget! { max_aliases: 0, max_anchors: 0, max_merge_keys: 0, max_nodes: MAX_YAML_NODES };
     parse_with(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false, budget: budget })
 }
 
-fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Value, String> {
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| match error {
-        serde_saphyr::Error::Budget { breach: BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. }, location } => {
+fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Value, ParseError> {
+    let problem = |error| match error {
+        serde_saphyr::Error::Budget {
+            breach: BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. },
+            location,
+        } => {
             format!(
                 "line {}: has an anchor or alias, which begin with & and *: write out what they stand for, or put quotes \
                  around a text",
@@ -364,7 +371,8 @@ fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Value, Strin
             format!("has more than {MAX_YAML_NODES} values: take directories instead of many files")
         }
         error => yaml::sentence(&error),
-    })
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| rule(problem(error)))
 }
 
 // === impl Target ===
@@ -455,47 +463,56 @@ impl Item {
             template: fields.text("template")?,
             optional: fields.flag("optional")?,
         };
-        item.check().map_err(|(field, problem)| BundleError::new(format!("{place}.{field}"), problem))?;
+        item.check().map_err(|BundleError { place: field, problem }| BundleError {
+            place: format!("{place}{field}"),
+            problem,
+        })?;
         Ok(item)
     }
 
     /// Fields that contradict each other.
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    fn check(&self) -> Result<(), BundleError> {
         let is_dir = matches!(self.target, Target::Dir(_));
         if let Some(template) = &self.template {
             if is_dir {
-                return Err(("template", "a template makes one file: write file instead of dir".to_owned()));
+                return Err(BundleError::new(".template", "a template makes one file: write file instead of dir"));
             }
             if self.format != Format::Raw || self.decode.is_some() {
-                return Err(("template", "a template makes the bytes itself: leave format and decode out".to_owned()));
+                return Err(BundleError::new(
+                    ".template",
+                    "a template makes the bytes itself: leave format and decode out",
+                ));
             }
             if matches!(self.from, From::Merge(_)) {
-                return Err(("from", "a template needs names: write from: {name: REFERENCE}".to_owned()));
+                return Err(BundleError::new(".from", "a template needs names: write from: {name: REFERENCE}"));
             }
             let names: Option<Vec<_>> = match &self.from {
                 From::Named(takes) => Some(takes.keys().map(String::as_str).collect()),
                 From::One(_) | From::Merge(_) => None,
             };
-            template::check(template, names.as_deref()).map_err(|problem| ("template", problem))?;
-            return Ok(());
+            return template::check(template, names.as_deref())
+                .map_err(|problem| BundleError::new(".template", problem));
         }
         if is_dir && self.format != Format::Raw {
-            return Err(("format", "a dir writes each key raw: write file instead, or leave format out".to_owned()));
+            return Err(BundleError::new(
+                ".format",
+                "a dir writes each key raw: write file instead, or leave format out",
+            ));
         }
         if is_dir && matches!(self.from, From::Named(_)) {
-            return Err((
-                "from",
-                "a dir takes its names from the store's keys: write one reference or a list".to_owned(),
+            return Err(BundleError::new(
+                ".from",
+                "a dir takes its names from the store's keys: write one reference or a list",
             ));
         }
         if !is_dir && self.format == Format::Raw && !matches!(self.from, From::One(_)) {
-            return Err((
-                "format",
-                "raw needs one value, but from has several: write json, yaml, dotenv or properties".to_owned(),
+            return Err(BundleError::new(
+                ".format",
+                "raw needs one value, but from has several: write json, yaml, dotenv or properties",
             ));
         }
         if self.decode.is_some() && self.format != Format::Raw {
-            return Err(("decode", "decode applies to raw files: leave format out".to_owned()));
+            return Err(BundleError::new(".decode", "decode applies to raw files: leave format out"));
         }
         Ok(())
     }
@@ -531,7 +548,7 @@ impl ItemFields<'_> {
             Ok(Some(*value))
         } else {
             let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-            Err(self.error(field, format!("{text:?} is unknown{}", suggestion(&text, &names))))
+            Err(self.error(field, unknown("word", &text, &names)))
         }
     }
 

@@ -1,6 +1,5 @@
 //! The operator's configuration: where stores are, who may use what, and defaults for every annotation.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::annotations::KEYS;
 use crate::bundle::parse_yaml;
 use crate::options::Options;
-use crate::parse_error::ParseError;
+use crate::parse_error::{ParseError, invalid, unknown};
 use crate::provider::http::Proxy;
 use crate::provider::{ProviderSettings, Settings};
 use crate::quantity::parse_duration;
@@ -19,18 +18,19 @@ use crate::sentence::{list, one_line, suggestion};
 
 mod allow;
 mod ca_bundle;
+mod error;
 mod identity;
 pub mod injected;
 mod proxy;
 mod shape;
 mod unlock;
 
-use allow::RawAllow;
 use ca_bundle::RawCaBundle;
 use proxy::ProxyFields;
 
 pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
 pub use ca_bundle::{CaBundle, LabelSelector, Operator, Requirement};
+pub use error::ConfigError;
 pub use identity::{Identity, expand};
 
 /// Everything the operator decides; validated when it is made.
@@ -81,21 +81,6 @@ pub struct ProviderConfig {
     pub ca_bundle: Option<CaBundle>,
     /// Who may ask for what; `None` is everyone for everything.
     pub allow: Option<Vec<Allow>>,
-}
-
-/// A configuration that cannot be used: where, and what would be. Says no scalar of the file, which may be another than
-/// was meant: a token, say.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("configuration{place}: {problem}")]
-pub struct ConfigError {
-    place: String,
-    problem: String,
-}
-
-impl ConfigError {
-    fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: one_line(&place.into()), problem: one_line(&problem.into()) }
-    }
 }
 
 /// The file's top level, before its parts are checked.
@@ -211,18 +196,17 @@ impl Config {
             injected_containers,
             proxy,
             no_proxy,
-        } = shape::read(fields).map_err(|(place, problem)| ConfigError::new(place, problem))?;
+        } = shape::read(fields)?;
         if image.is_empty() || image.contains(char::is_whitespace) {
             return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
         }
         if let Some(policy) = &image_pull_policy
             && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
         {
-            let problem = ParseError::invalid("policy", policy, "Always, IfNotPresent or Never");
+            let problem = invalid("policy", policy, "Always, IfNotPresent or Never");
             return Err(ConfigError::new(".imagePullPolicy", problem));
         }
-        let for_all =
-            ProxyFields::checked(proxy, no_proxy).map_err(|(place, problem)| ConfigError::new(place, problem))?;
+        let for_all = ProxyFields::checked(proxy, no_proxy)?;
         let providers = providers
             .into_iter()
             .map(|(name, value)| Ok((name.clone(), ProviderConfig::parse(&name, value, &for_all)?)))
@@ -265,7 +249,7 @@ fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigEr
             Value::Number(number) if name != crate::annotations::FILE_MODE => number.to_string(),
             _ => return Err(ConfigError::new(place, "is not text: put it in quotes, as in an annotation")),
         };
-        crate::annotations::set(&mut options, name, &text).map_err(|problem| ConfigError::new(place, problem))?;
+        crate::annotations::set(&mut options, name, &text).map_err(ConfigError::at(&place))?;
     }
     Ok(options)
 }
@@ -275,76 +259,66 @@ fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigEr
 impl ProviderConfig {
     fn parse(name: &str, value: Value, for_all: &ProxyFields) -> Result<Self, ConfigError> {
         let place = shape::shown(name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
-        let error = |field: &str, problem: String| ConfigError::new(format!("{place}{field}"), problem);
+        Self::from_value(name, value, for_all).map_err(|error| error.below(&place))
+    }
+
+    fn from_value(name: &str, value: Value, for_all: &ProxyFields) -> Result<Self, ConfigError> {
         if !is_provider_name(name) {
-            return Err(error("", "a provider's name has at most 40 lower-case letters, digits and '-'".to_owned()));
+            return Err(ConfigError::new("", "a provider's name has at most 40 lower-case letters, digits and '-'"));
         }
         let Value::Object(mut fields) = value else {
-            return Err(error("", "write {type: …, address: …}".to_owned()));
+            return Err(ConfigError::new("", "write {type: …, address: …}"));
         };
         let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
         if !ProviderSettings::TYPES.contains(&kind) {
-            return Err(error(
-                ".type",
-                format!("unknown provider type {kind:?}{}", suggestion(kind, &ProviderSettings::TYPES)),
-            ));
+            return Err(ConfigError::new(".type", unknown("provider type", kind, &ProviderSettings::TYPES)));
         }
         let common: Map<_, _> = RawProvider::FIELDS
             .iter()
             .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
             .collect();
-        let misfit = |(field, problem): shape::Misfit| error(&field, problem);
-        let settings: ProviderSettings = shape::read(&fields).map_err(misfit)?;
-        settings.as_settings().validate().map_err(|problem| error("", problem))?;
-        let raw: RawProvider = shape::read(&common).map_err(misfit)?;
-        Self::from_parts(settings, raw, for_all).map_err(|(field, problem)| error(&field, problem))
+        let settings: ProviderSettings = shape::read(&fields)?;
+        settings.as_settings().validate().map_err(ConfigError::at(""))?;
+        Self::from_parts(settings, shape::read(&common)?, for_all)
     }
 
-    fn from_parts(
-        settings: ProviderSettings,
-        raw: RawProvider,
-        for_all: &ProxyFields,
-    ) -> Result<Self, (Cow<'static, str>, String)> {
+    fn from_parts(settings: ProviderSettings, raw: RawProvider, for_all: &ProxyFields) -> Result<Self, ConfigError> {
         let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, ca_bundle, allow } =
             raw;
         let token_seconds = token_seconds.unwrap_or(600);
         if !(600..=3600).contains(&token_seconds) {
-            return Err((".tokenSeconds".into(), format!("{token_seconds} is not between 600 and 3600")));
+            return Err(ConfigError::new(".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
         }
         if audience.as_deref() == Some("") {
-            return Err((".audience".into(), "an empty audience is the API server's own: name the store's".to_owned()));
+            return Err(ConfigError::new(".audience", "an empty audience is the API server's own: name the store's"));
         }
         if audience.is_some() && settings.as_settings().default_audience().is_none() {
-            return Err((
-                ".audience".into(),
-                "this provider takes no projected token with these settings: leave it out".to_owned(),
-            ));
+            let problem = "this provider takes no projected token with these settings: leave it out";
+            return Err(ConfigError::new(".audience", problem));
         }
-        let proxy = ProxyFields::checked(proxy, no_proxy).map_err(|(field, problem)| (field.into(), problem))?;
+        let proxy = ProxyFields::checked(proxy, no_proxy)?;
         let is_remote = settings.as_settings().is_remote();
         if !proxy.is_empty() && !is_remote {
-            return Err((".proxy".into(), "this provider is not reached over a network: leave it out".to_owned()));
+            return Err(ConfigError::new(".proxy", "this provider is not reached over a network: leave it out"));
         }
-        let ca_bundle = ca_bundle.map(|raw| checked_bundle(raw, settings.as_settings())).transpose()?;
+        let ca_bundle = ca_bundle.map(|raw| checked_bundle(raw, settings.as_settings())).transpose();
+        let ca_bundle = ca_bundle.map_err(|error| error.below(".caBundle"))?;
         let default_audience = settings.as_settings().default_audience().map(str::to_owned);
         let refresh = refresh.map(|text| parse_duration(&text)).transpose();
-        let refresh = refresh.map_err(|problem| (".refresh".into(), problem.into()))?;
+        let refresh = refresh.map_err(ConfigError::at(".refresh"))?;
         if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
-            return Err((".refresh".into(), "a second is the least".to_owned()));
+            return Err(ConfigError::new(".refresh", "a second is the least"));
         }
         if let Some(template) = &role {
             expand(template, &Identity { namespace: "n".to_owned(), service_account: "s".to_owned() })
-                .map_err(|problem| (".role".into(), problem))?;
+                .map_err(ConfigError::at(".role"))?;
         }
         let parameters = settings.as_settings().parameters();
         let rule = |(index, fields): (usize, Map<_, _>)| {
-            let place = format!(".allow[{index}]");
-            let raw: RawAllow =
-                shape::read(&fields).map_err(|(field, problem)| (format!("{place}{field}"), problem))?;
-            Allow::parse(raw, &parameters).map_err(|(field, problem)| (format!("{place}.{field}"), problem))
+            let rule = shape::read(&fields).and_then(|raw| Allow::parse(raw, &parameters));
+            rule.map_err(|error| error.below(&format!(".allow[{index}]")))
         };
-        let rules = allow.map(|rules| rules.into_iter().enumerate().map(rule).collect::<Result<_, _>>()).transpose();
-        let allow = rules.map_err(|(field, problem)| (Cow::from(field), problem))?;
+        let allow = allow.map(|rules| rules.into_iter().enumerate().map(rule).collect()).transpose()?;
         Ok(Self {
             settings,
             audience: audience.or(default_audience),
@@ -359,21 +333,21 @@ impl ProviderConfig {
     }
 }
 
-fn checked_bundle(raw: RawCaBundle, settings: &dyn Settings) -> Result<CaBundle, (Cow<'static, str>, String)> {
+fn checked_bundle(raw: RawCaBundle, settings: &dyn Settings) -> Result<CaBundle, ConfigError> {
     if !settings.is_remote() {
-        return Err((".caBundle".into(), "this provider is not reached over a network: leave it out".to_owned()));
+        return Err(ConfigError::new("", "this provider is not reached over a network: leave it out"));
     }
     if settings.ca().is_some() {
-        return Err((".caBundle".into(), "stands beside ca: leave one of them out".to_owned()));
+        return Err(ConfigError::new("", "stands beside ca: leave one of them out"));
     }
-    CaBundle::checked(raw).map_err(|(place, problem)| (format!(".caBundle{place}").into(), problem))
+    CaBundle::checked(raw)
 }
 
 /// The sentence about a provider that the operator did not configure.
 #[must_use]
-pub fn no_provider(name: &str, providers: &BTreeMap<String, ProviderConfig>) -> String {
+pub fn no_provider(name: &str, providers: &BTreeMap<String, ProviderConfig>) -> ParseError {
     let known: Vec<_> = providers.keys().map(String::as_str).collect();
-    format!("unknown provider {name:?}{}", suggestion(name, &known))
+    unknown("provider", name, &known)
 }
 
 /// The sentence about a name between braces that is not ours.

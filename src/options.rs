@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{FileMode, VolumePath};
-use crate::parse_error::ParseError;
+use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::quantity::Amount;
 
 /// `restart` without a jitter of its own. Twenty replicas that take five seconds each to be back have more than four
@@ -210,8 +210,8 @@ impl FromStr for Mode {
             "sidecar" => Ok(Self::Sidecar),
             "init+sidecar" => Ok(Self::InitAndSidecar),
             "init" => Ok(Self::Init),
-            "csi" => Err("csi is not available in this version: expected sidecar, init+sidecar or init".into()),
-            _ => Err(ParseError::invalid("mode", text, "sidecar, init+sidecar or init")),
+            "csi" => Err(rule("csi is not available in this version: expected sidecar, init+sidecar or init")),
+            _ => Err(invalid("mode", text, "sidecar, init+sidecar or init")),
         }
     }
 }
@@ -226,7 +226,7 @@ impl FromStr for InitOrder {
             ("first", _) => Ok(Self::First),
             ("last", _) => Ok(Self::Last),
             (_, Some(name)) if !name.is_empty() => Ok(Self::After(name.to_owned())),
-            _ => Err(ParseError::invalid("order", text, "first, last or after:<init container>")),
+            _ => Err(invalid("order", text, "first, last or after:<init container>")),
         }
     }
 }
@@ -241,7 +241,7 @@ impl FromStr for OnChange {
             ("none", _) => Ok(Self::None),
             ("restart", _) => Ok(Self::Restart),
             (_, Some(("signal", signal))) => signal.parse().map(Self::Signal),
-            _ => Err(ParseError::invalid("reaction", text, "none, restart or signal:<SIGNAL>")),
+            _ => Err(invalid("reaction", text, "none, restart or signal:<SIGNAL>")),
         }
     }
 }
@@ -286,7 +286,7 @@ impl FromStr for Signal {
             Ok(*signal)
         } else {
             let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-            Err(ParseError::unknown("signal", text, &names))
+            Err(unknown("signal", text, &names))
         }
     }
 }
@@ -301,25 +301,21 @@ impl FromStr for Notify {
         match text.split_once(':') {
             Some(("signal", rest)) => {
                 let (signal, process) =
-                    rest.split_once(':').ok_or_else(|| format!("{text:?} names no process: expected {form}"))?;
+                    rest.split_once(':').ok_or_else(|| rule(format!("{text:?} names no process: expected {form}")))?;
                 if process.is_empty() || process.len() > 15 || process.contains('/') {
-                    return Err(ParseError::invalid(
-                        "process name",
-                        process,
-                        "1 to 15 bytes, as `ps -o comm` shows it",
-                    ));
+                    return Err(invalid("process name", process, "1 to 15 bytes, as `ps -o comm` shows it"));
                 }
                 Ok(Self::Signal { signal: signal.parse()?, process: process.to_owned() })
             }
             Some(("http", rest)) => parse_notify_url(if rest.starts_with("//") { text } else { rest }),
-            Some(("exec", _)) => Err(format!("there is no shell to exec in: expected {form}").into()),
-            _ => Err(ParseError::invalid("notification", text, form)),
+            Some(("exec", _)) => Err(rule(format!("there is no shell to exec in: expected {form}"))),
+            _ => Err(invalid("notification", text, form)),
         }
     }
 }
 
 fn parse_notify_url(url: &str) -> Result<Notify, ParseError> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url:?} does not begin with http://"))?;
+    let rest = url.strip_prefix("http://").ok_or_else(|| rule(format!("{url:?} does not begin with http://")))?;
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, port)) => (host, port),
@@ -327,7 +323,7 @@ fn parse_notify_url(url: &str) -> Result<Notify, ParseError> {
     };
     let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
     if !matches!(host, "localhost" | "127.0.0.1" | "::1") || !port_is_good {
-        return Err(format!("{url:?} is not on localhost: expected http://localhost:<port>/<path>").into());
+        return Err(rule(format!("{url:?} is not on localhost: expected http://localhost:<port>/<path>")));
     }
     Ok(Notify::Http { url: url.to_owned() })
 }

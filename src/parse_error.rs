@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use crate::reference::ReferenceError;
 use crate::sentence::{Sentence, suggestion};
 use crate::steps::OverBudget;
 
@@ -35,48 +34,35 @@ pub enum ParseError {
     Rule(Cow<'static, str>),
 }
 
+/// `invalid what "got": expected …`
+pub fn invalid(what: &'static str, got: &str, expected: impl Into<Cow<'static, str>>) -> ParseError {
+    ParseError::Invalid { what, got: got.to_owned(), expected: expected.into() }
+}
+
+/// `unknown what "got"`, with the nearest of the known words, or all.
+#[must_use]
+pub fn unknown(what: &'static str, got: &str, known: &[&str]) -> ParseError {
+    ParseError::Unknown { what, got: got.to_owned(), instead: suggestion(got, known) }
+}
+
+/// One sentence that says which rule is broken, and what to do.
+pub fn rule(sentence: impl Into<Cow<'static, str>>) -> ParseError {
+    ParseError::Rule(sentence.into())
+}
+
 // === impl ParseError ===
 
 impl ParseError {
-    /// `invalid what "got": expected …`
-    pub fn invalid(what: &'static str, got: &str, expected: impl Into<Cow<'static, str>>) -> Self {
-        Self::Invalid { what, got: got.to_owned(), expected: expected.into() }
-    }
-
-    /// `unknown what "got"`, with the nearest of the known words, or all.
-    #[must_use]
-    pub fn unknown(what: &'static str, got: &str, known: &[&str]) -> Self {
-        Self::Unknown { what, got: got.to_owned(), instead: suggestion(got, known) }
-    }
-
     /// The same with the field's name before it.
     #[must_use]
     pub fn at(self, field: &str) -> Self {
-        Self::Rule(format!("{field}: {self}").into())
-    }
-}
-
-impl From<String> for ParseError {
-    fn from(sentence: String) -> Self {
-        Self::Rule(sentence.into())
-    }
-}
-
-impl From<&'static str> for ParseError {
-    fn from(sentence: &'static str) -> Self {
-        Self::Rule(sentence.into())
-    }
-}
-
-impl From<ReferenceError> for ParseError {
-    fn from(error: ReferenceError) -> Self {
-        error.to_string().into()
+        rule(format!("{field}: {self}"))
     }
 }
 
 impl From<OverBudget> for ParseError {
     fn from(spent: OverBudget) -> Self {
-        spent.to_string().into()
+        rule(spent.to_string())
     }
 }
 
@@ -99,10 +85,10 @@ mod tests {
     #[test]
     fn p9_errors_quote_what_they_read_and_say_what_to_write() {
         for (error, sentence) in [
-            (ParseError::invalid("size", "1\n\"KB", "1Ki"), r#"invalid size "1\n\"KB": expected 1Ki"#),
-            (ParseError::unknown("mode", "inti", &["init", "csi"]), r#"unknown mode "inti"; did you mean "init"?"#),
-            (ParseError::invalid("size", "", "1Ki").at("limit"), r#"limit: invalid size "": expected 1Ki"#),
-            ("0 is root: expected another id".into(), "0 is root: expected another id"),
+            (invalid("size", "1\n\"KB", "1Ki"), r#"invalid size "1\n\"KB": expected 1Ki"#),
+            (unknown("mode", "inti", &["init", "csi"]), r#"unknown mode "inti"; did you mean "init"?"#),
+            (invalid("size", "", "1Ki").at("limit"), r#"limit: invalid size "": expected 1Ki"#),
+            (rule("0 is root: expected another id"), "0 is root: expected another id"),
         ] {
             assert_eq!(error.to_string(), sentence);
             assert_eq!(String::from(error), sentence);

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::parse_error::ParseError;
+use crate::parse_error::{ParseError, invalid};
 
 /// An amount of a resource in billionths, to which Kubernetes rounds up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,11 +111,7 @@ impl FromStr for Amount {
         match text.parse() {
             _ if text == "none" => Ok(Self::None),
             Ok(quantity) if quantity > Quantity::ZERO => Ok(Self::Of(quantity, text.to_owned())),
-            _ => Err(ParseError::invalid(
-                "amount",
-                text,
-                "a Kubernetes quantity above zero, such as 50m, 0.5 or 64Mi, or none",
-            )),
+            _ => Err(invalid("amount", text, "a Kubernetes quantity above zero, such as 50m, 0.5 or 64Mi, or none")),
         }
     }
 }
@@ -137,7 +133,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis)) {
         Some(millis) if millis > 0 => Ok(Duration::from_millis(millis)),
-        _ => Err(ParseError::invalid("duration", text, "a number above zero and a unit, such as 500ms, 30s, 5m or 1h")),
+        _ => Err(invalid("duration", text, "a number above zero and a unit, such as 500ms, 30s, 5m or 1h")),
     }
 }
 
@@ -168,7 +164,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, ParseError> {
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(scale)) {
         Some(bytes) if bytes > 0 => Ok(bytes),
-        _ => Err(ParseError::invalid("size", text, "bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
+        _ => Err(invalid("size", text, "bytes with or without Ki, Mi or Gi, such as 512Ki or 1Mi")),
     }
 }
 

@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parse_error::{ParseError, invalid, rule};
+
 /// The parameter that pins a request to one version; every provider with versions understands it.
 pub const VERSION_PARAM: &str = "version";
 
@@ -63,9 +65,7 @@ pub enum ReferenceError {
     #[error("{0:?} is read as a provider's name: write <provider>:{0}:…, for example aws:{0}:…")]
     BareResourceName(String),
     /// The text before the first `:` cannot be a provider's name.
-    #[error(
-        "invalid provider name {0:?}: expected lower-case letters, digits and '-'; percent-encode a ':' in a path as %3A"
-    )]
+    #[error("{}; percent-encode a ':' in a path as %3A", invalid("provider name", .0, "lower-case letters, digits and '-'"))]
     BadProvider(String),
     /// A parameter without `=`, or twice.
     #[error("parameter {0:?} is not name=value, or stands there twice")]
@@ -90,6 +90,12 @@ pub fn is_provider_name(name: &str) -> bool {
         && edge(bytes.first().copied())
         && edge(bytes.last().copied())
         && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+impl From<ReferenceError> for ParseError {
+    fn from(error: ReferenceError) -> Self {
+        rule(error.to_string())
+    }
 }
 
 // === impl Reference ===

@@ -147,6 +147,7 @@ pub fn suggestion(word: &str, known: &[&str]) -> String {
     steps::spend(known.len() + (MAX_COMPARED - room) / 64);
     match nearest {
         Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
+        None if known.len() == 1 => format!(": expected {}", list(known)),
         None => format!(": expected one of {}", list(known)),
     }
 }

@@ -10,7 +10,7 @@ use super::keys::{
 };
 use crate::contract::{BIN_PATH, PREFIX};
 use crate::options::{EnvironmentSource, Options};
-use crate::parse_error::ParseError;
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::quantity::{parse_bytes, parse_duration};
 use crate::reference::is_provider_name;
 use crate::sentence::suggestion;
@@ -24,7 +24,7 @@ pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), ParseEr
     let text = || Some(value.to_owned());
     if let Some(provider) = name.strip_prefix(ROLE) {
         if !is_provider_name(provider) || value.is_empty() {
-            return Err(format!("write {PREFIX}{ROLE}<provider>: <role>, with neither of them empty").into());
+            return Err(rule(format!("write {PREFIX}{ROLE}<provider>: <role>, with neither of them empty")));
         }
         options.roles.insert(provider.to_owned(), value.to_owned());
         return Ok(());
@@ -32,7 +32,7 @@ pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), ParseEr
     match name {
         PROVIDER if is_provider_name(value) => options.provider = text(),
         PROVIDER => {
-            return Err(ParseError::invalid("provider name", value, "lower-case letters, digits and '-'"));
+            return Err(invalid("provider name", value, "lower-case letters, digits and '-'"));
         }
         MODE => options.mode = Some(value.parse()?),
         MOUNT_PATH => options.mount_path = Some(parse_mount_path(value)?),
@@ -52,7 +52,7 @@ pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), ParseEr
         ON_CHANGE => options.on_change = value.parse()?,
         ON_CHANGE_JITTER => options.on_change_jitter = Some(parse_duration(value)?),
         METRICS_PORT => options.metrics_port = Some(parse_port(value)?),
-        unknown => return Err(format!("unknown key{}", key_suggestion(unknown)).into()),
+        unknown => return Err(rule(format!("unknown key{}", key_suggestion(unknown)))),
     }
     Ok(())
 }
@@ -74,17 +74,17 @@ fn parse_mount_path(text: &str) -> Result<String, ParseError> {
         |name: &str| !matches!(name, "" | "." | "..") && !name.contains([':', ',']) && !name.contains(char::is_control);
     match trimmed.strip_prefix('/') {
         Some(_) if within(BIN_PATH) => {
-            Err(format!("{text:?} is where hushpod's program goes: write another path").into())
+            Err(rule(format!("{text:?} is where hushpod's program goes: write another path")))
         }
         // No runtime mounts anything there, or no program finds its devices any more.
         Some(_) if within("/proc") || within("/sys") || trimmed == "/dev" => {
-            Err(ParseError::invalid("mount path", text, "one outside of /proc, /sys and /dev"))
+            Err(invalid("mount path", text, "one outside of /proc, /sys and /dev"))
         }
         Some(_) if trimmed.len() > MAX_BYTES => {
-            Err(format!("invalid mount path of {} bytes: expected at most {MAX_BYTES}", trimmed.len()).into())
+            Err(rule(format!("invalid mount path of {} bytes: expected at most {MAX_BYTES}", trimmed.len())))
         }
         Some(rest) if !rest.is_empty() && rest.split('/').all(plain) => Ok(trimmed.to_owned()),
-        _ => Err(ParseError::invalid("mount path", text, "an absolute path below / without '.', '..' or ':'")),
+        _ => Err(invalid("mount path", text, "an absolute path below / without '.', '..' or ':'")),
     }
 }
 
@@ -98,7 +98,7 @@ fn parse_containers(text: &str) -> Result<BTreeSet<String>, ParseError> {
     let names: BTreeSet<_> = distinct(text.split(',').map(str::trim)).map(str::to_owned).collect();
     steps::take(names.len())?;
     if names.contains("") {
-        return Err(format!("{text:?} has an empty name: write container names with commas between them").into());
+        return Err(rule(format!("{text:?} has an empty name: write container names with commas between them")));
     }
     Ok(names)
 }
@@ -109,11 +109,13 @@ fn parse_environment(text: &str) -> Result<Vec<EnvironmentSource>, ParseError> {
         Ok(EnvironmentSource { path, optional: false })
     };
     let sources = text.split(',').map(source).collect::<Result<Vec<_>, ParseError>>().map_err(|problem| {
-        format!("{problem}: write names of {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name> or {PREFIX}{SECRETS}, with commas")
+        rule(format!(
+            "{problem}: write names of {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name> or {PREFIX}{SECRETS}, with commas"
+        ))
     })?;
     let mut seen = BTreeSet::new();
     match sources.iter().find(|source| !seen.insert(source.path.as_str())) {
-        Some(twice) => Err(format!("{:?} stands there twice: write it once", twice.path.as_str()).into()),
+        Some(twice) => Err(rule(format!("{:?} stands there twice: write it once", twice.path.as_str()))),
         None => Ok(sources),
     }
 }
@@ -122,7 +124,7 @@ fn parse_size_limit(text: &str) -> Result<u64, ParseError> {
     const MOST: u64 = 1 << 30;
     match parse_bytes(text)? {
         bytes if bytes > MOST => {
-            Err(format!("{text:?} is more than 1Gi, and three times as much memory would be taken").into())
+            Err(rule(format!("{text:?} is more than 1Gi, and three times as much memory would be taken")))
         }
         bytes => Ok(bytes),
     }
@@ -131,7 +133,7 @@ fn parse_size_limit(text: &str) -> Result<u64, ParseError> {
 fn parse_refresh(text: &str) -> Result<Duration, ParseError> {
     let refresh = parse_duration(text)?;
     if refresh < Duration::from_secs(1) {
-        return Err(format!("{text:?} is too often: a second is the least (stores that push need no polling)").into());
+        return Err(rule(format!("{text:?} is too often: a second is the least (stores that push need no polling)")));
     }
     Ok(refresh)
 }
@@ -139,13 +141,13 @@ fn parse_refresh(text: &str) -> Result<Duration, ParseError> {
 fn parse_id(text: &str) -> Result<i64, ParseError> {
     match text.parse::<u32>() {
         Ok(id) if id > 0 && i32::try_from(id).is_ok() => Ok(i64::from(id)),
-        Ok(0) => Err("0 is root, and the agent never runs as root: leave it out, or write another id".into()),
-        _ => Err(ParseError::invalid("user or group id", text, "a number from 1 to 2147483647")),
+        Ok(0) => Err(rule("0 is root, and the agent never runs as root: leave it out, or write another id")),
+        _ => Err(invalid("user or group id", text, "a number from 1 to 2147483647")),
     }
 }
 
 /// The agent has no right to a port below 1024.
 fn parse_port(text: &str) -> Result<u16, ParseError> {
     let port = text.parse().ok().filter(|port| *port >= 1024);
-    port.ok_or_else(|| ParseError::invalid("port", text, "a number from 1024 to 65535"))
+    port.ok_or_else(|| invalid("port", text, "a number from 1024 to 65535"))
 }

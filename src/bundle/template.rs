@@ -13,6 +13,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
 use self::names::{Effect, FILTERS, FUNCTIONS, LOOP, STATEMENTS, TESTS, effect, elsewhere};
+use crate::parse_error::{ParseError, rule};
 use crate::sentence::suggestion;
 
 mod go;
@@ -61,10 +62,10 @@ pub struct Mention {
 ///
 /// # Errors
 /// One sentence: the line, what is unknown or refused, and what to write.
-pub fn check(text: &str, names: Option<&[&str]>) -> Result<(), String> {
+pub fn check(text: &str, names: Option<&[&str]>) -> Result<(), ParseError> {
     let length = text.len();
     if length > MAX_TEMPLATE_BYTES {
-        return Err(format!("a template has at most {MAX_TEMPLATE_BYTES} bytes, and this one has {length}"));
+        return Err(rule(format!("a template has at most {MAX_TEMPLATE_BYTES} bytes, and this one has {length}")));
     }
     check_tokens(text, names.and_then(|names| names.first().copied()))?;
     let template = parse(text, "template", SyntaxConfig::default()).map_err(|error| syntax(&error))?;
@@ -96,21 +97,21 @@ pub fn mentions(text: &str) -> Vec<Mention> {
     checker.mentions
 }
 
-fn syntax(error: &Error) -> String {
+fn syntax(error: &Error) -> ParseError {
     let line = error.line().map_or_else(String::new, |line| format!("line {line}: "));
     let detail = match error.kind() {
         ErrorKind::SyntaxError => error.detail().unwrap_or("is not a template"),
         _ => "is not a template",
     };
-    format!("{line}{detail}")
+    rule(format!("{line}{detail}"))
 }
 
-fn at(span: Span, problem: &str) -> String {
-    format!("line {}: {problem}", span.start_line)
+fn at(span: Span, problem: &str) -> ParseError {
+    rule(format!("line {}: {problem}", span.start_line))
 }
 
 /// What would take the parser too deep, and what is not Jinja at all.
-fn check_tokens(text: &str, name: Option<&str>) -> Result<(), String> {
+fn check_tokens(text: &str, name: Option<&str>) -> Result<(), ParseError> {
     let (mut length, mut branches, mut is_first) = (0, 0, false);
     let mut nesting = Nesting::default();
     for (token, span) in tokenize(text, false, SyntaxConfig::default()).map_while(Result::ok) {
@@ -201,12 +202,12 @@ const SUM: &str = "+ of two values is not known to be text: write ~ to join text
 const NAMESPACE: &str = "a namespace is used by its attributes alone: write ns.name";
 
 impl<'a> Checker<'a> {
-    fn template(&mut self, template: &Stmt<'a>) -> Result<(), String> {
+    fn template(&mut self, template: &Stmt<'a>) -> Result<(), ParseError> {
         if let Stmt::Template(template) = template { self.block(&template.children) } else { Ok(()) }
     }
 
     /// Names that neither the template nor its `from` has.
-    fn check_names(&self, names: &[&str]) -> Result<(), String> {
+    fn check_names(&self, names: &[&str]) -> Result<(), ParseError> {
         let is_known = |name: &str| {
             names.contains(&name)
                 || self.kinds.contains_key(name)
@@ -218,18 +219,18 @@ impl<'a> Checker<'a> {
             Some((mention.line, name))
         });
         match unknown {
-            Some((line, name)) => Err(format!("line {line}: {name:?} is not defined{}", suggestion(name, names))),
+            Some((line, name)) => Err(rule(format!("line {line}: {name:?} is not defined{}", suggestion(name, names)))),
             None => Ok(()),
         }
     }
 
     // --- statements ---
 
-    fn block(&mut self, statements: &[Stmt<'a>]) -> Result<(), String> {
+    fn block(&mut self, statements: &[Stmt<'a>]) -> Result<(), ParseError> {
         statements.iter().try_for_each(|statement| self.statement(statement))
     }
 
-    fn statement(&mut self, statement: &Stmt<'a>) -> Result<(), String> {
+    fn statement(&mut self, statement: &Stmt<'a>) -> Result<(), ParseError> {
         match statement {
             Stmt::Template(template) => self.block(&template.children),
             Stmt::EmitRaw(_) => Ok(()),
@@ -269,7 +270,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn for_loop(&mut self, for_loop: &ast::Spanned<ast::ForLoop<'a>>) -> Result<(), String> {
+    fn for_loop(&mut self, for_loop: &ast::Spanned<ast::ForLoop<'a>>) -> Result<(), ParseError> {
         if for_loop.recursive {
             return Err(at(for_loop.span(), "a loop cannot be recursive: write one loop in another"));
         }
@@ -287,7 +288,7 @@ impl<'a> Checker<'a> {
         self.block(&for_loop.else_body)
     }
 
-    fn set(&mut self, target: &Expr<'a>, value: &Expr<'a>) -> Result<(), String> {
+    fn set(&mut self, target: &Expr<'a>, value: &Expr<'a>) -> Result<(), ParseError> {
         if let (Expr::Var(_), Expr::Call(call)) = (target, value)
             && matches!(call.identify_call(), CallType::Function("namespace"))
         {
@@ -311,7 +312,7 @@ impl<'a> Checker<'a> {
     }
 
     /// What a namespace keeps from one turn of a loop to the next: nothing that grows by itself.
-    fn kept(&mut self, value: &Expr<'a>) -> Result<(), String> {
+    fn kept(&mut self, value: &Expr<'a>) -> Result<(), ParseError> {
         let kind = self.expr(value)?;
         let is_plain = match value {
             Expr::Var(_) | Expr::GetAttr(_) | Expr::GetItem(_) => kind == Kind::Part,
@@ -328,7 +329,7 @@ impl<'a> Checker<'a> {
         ))
     }
 
-    fn assign(&mut self, target: &Expr<'a>, kind: Kind) -> Result<(), String> {
+    fn assign(&mut self, target: &Expr<'a>, kind: Kind) -> Result<(), ParseError> {
         match target {
             Expr::Var(variable) => {
                 let known = self.kinds.entry(variable.id).or_insert(kind);
@@ -356,7 +357,7 @@ impl<'a> Checker<'a> {
 
     // --- expressions ---
 
-    fn expr(&mut self, expr: &Expr<'a>) -> Result<Kind, String> {
+    fn expr(&mut self, expr: &Expr<'a>) -> Result<Kind, ParseError> {
         if let Some(path) = path(expr) {
             return self.reference(path, expr.span());
         }
@@ -400,7 +401,7 @@ impl<'a> Checker<'a> {
     }
 
     /// A name, and what is asked for below it.
-    fn reference(&mut self, path: Vec<String>, span: Span) -> Result<Kind, String> {
+    fn reference(&mut self, path: Vec<String>, span: Span) -> Result<Kind, ParseError> {
         let kind = path.first().and_then(|name| self.kinds.get(name.as_str())).copied();
         let steps = path.len() - 1;
         if self.loops > 0 && kind.is_none() && path.first().is_some_and(|name| name == "loop") {
@@ -419,7 +420,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn literal(&mut self, literal: &Expr<'a>, items: &mut dyn Iterator<Item = &Expr<'a>>) -> Result<Kind, String> {
+    fn literal(&mut self, literal: &Expr<'a>, items: &mut dyn Iterator<Item = &Expr<'a>>) -> Result<Kind, ParseError> {
         let mut kind = Kind::Flat;
         for item in items {
             let of_item = self.expr(item)?;
@@ -440,7 +441,7 @@ impl<'a> Checker<'a> {
         Ok(if is_constant(literal) { Kind::Part } else { kind })
     }
 
-    fn operation(&mut self, operation: &ast::Spanned<BinOp<'a>>) -> Result<Kind, String> {
+    fn operation(&mut self, operation: &ast::Spanned<BinOp<'a>>) -> Result<Kind, ParseError> {
         let (left, right) = (self.expr(&operation.left)?, self.expr(&operation.right)?);
         let span = operation.span();
         match operation.op {
@@ -456,7 +457,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn arguments(&mut self, arguments: &[CallArg<'a>], span: Span) -> Result<(), String> {
+    fn arguments(&mut self, arguments: &[CallArg<'a>], span: Span) -> Result<(), ParseError> {
         for argument in arguments {
             let (CallArg::Pos(value) | CallArg::Kwarg(_, value)) = argument else {
                 return Err(at(span, "* and ** before arguments are not known here: write them one by one"));
@@ -470,7 +471,7 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn filter(&mut self, filter: &ast::Spanned<Filter<'a>>) -> Result<Kind, String> {
+    fn filter(&mut self, filter: &ast::Spanned<Filter<'a>>) -> Result<Kind, ParseError> {
         let (name, span) = (filter.name, filter.span());
         let Some(effect) = effect(name) else { return Err(at(span, &unknown_filter(name))) };
         if let (Effect::Default, Some(Expr::Var(variable))) = (effect, &filter.expr) {
@@ -492,7 +493,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Filters that take the name of a filter or a test.
-    fn list_filter(filter: &ast::Spanned<Filter<'a>>, base: Kind) -> Result<Kind, String> {
+    fn list_filter(filter: &ast::Spanned<Filter<'a>>, base: Kind) -> Result<Kind, ParseError> {
         let span = filter.span();
         let mut positional = filter.args.iter().filter_map(|argument| match argument {
             CallArg::Pos(value) => Some(value),
@@ -533,7 +534,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn test(&mut self, test: &ast::Spanned<Test<'a>>) -> Result<Kind, String> {
+    fn test(&mut self, test: &ast::Spanned<Test<'a>>) -> Result<Kind, ParseError> {
         let span = test.span();
         if !TESTS.contains(&test.name) {
             return Err(at(span, &unknown_test(test.name)));
@@ -549,7 +550,7 @@ impl<'a> Checker<'a> {
         Ok(Kind::Scalar)
     }
 
-    fn call(&mut self, call: &Call<'a>, span: Span) -> Result<Kind, String> {
+    fn call(&mut self, call: &Call<'a>, span: Span) -> Result<Kind, ParseError> {
         match call.identify_call() {
             CallType::Function("range") => self.arguments(&call.args, span).map(|()| Kind::Part),
             CallType::Function("dict") => {
@@ -588,7 +589,7 @@ fn element(kind: Kind) -> Kind {
     }
 }
 
-fn written(kind: Kind, span: Span) -> Result<(), String> {
+fn written(kind: Kind, span: Span) -> Result<(), ParseError> {
     if kind >= Kind::Flat { Err(at(span, MADE)) } else { Ok(()) }
 }
 

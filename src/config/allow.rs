@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::error::ConfigError;
 use super::identity::{Identity, asks_for};
+use crate::parse_error::{ParseError, rule};
 use crate::provider::Parameters;
 use crate::reference::{decode, split_params};
 use crate::sentence::suggestion;
@@ -51,7 +53,7 @@ pub struct RequestGlob {
     /// As the operator wrote it.
     pub text: String,
     /// What it means; the problem, if it is not valid any more.
-    pub meaning: Result<RequestParts, String>,
+    pub meaning: Result<RequestParts, ParseError>,
     /// What it meant until 0.1: a glob of the path, or of path and parameters in one.
     pub before: Glob,
 }
@@ -81,32 +83,32 @@ impl Allow {
     /// Reads a rule about a store of these parameters.
     ///
     /// # Errors
-    /// The field, and one sentence.
-    pub(super) fn parse(raw: RawAllow, parameters: &Parameters) -> Result<Self, (&'static str, String)> {
+    /// [`ConfigError`] names the field.
+    pub(super) fn parse(raw: RawAllow, parameters: &Parameters) -> Result<Self, ConfigError> {
         let RawAllow { namespaces, service_accounts, roles, requests } = raw;
         let globs = |field: &'static str, texts: Option<Vec<String>>| {
             let read = |texts: Vec<String>| texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>();
-            texts.map(read).transpose().map_err(|problem| (field, problem))
+            texts.map(read).transpose().map_err(ConfigError::at(field))
         };
         let read = |texts: Vec<String>| {
             texts.into_iter().map(|text| RequestGlob::parse(text, parameters, OLD_RULES_COUNT)).collect()
         };
-        let rule = Self {
-            namespaces: globs("namespaces", Some(namespaces))?.unwrap_or_default(),
-            service_accounts: globs("serviceAccounts", service_accounts)?,
-            roles: globs("roles", roles)?,
-            requests: requests.map(read).transpose().map_err(|problem| ("requests", problem))?,
+        let parsed = Self {
+            namespaces: globs(".namespaces", Some(namespaces))?.unwrap_or_default(),
+            service_accounts: globs(".serviceAccounts", service_accounts)?,
+            roles: globs(".roles", roles)?,
+            requests: requests.map(read).transpose().map_err(ConfigError::at(".requests"))?,
         };
-        if rule
+        if parsed
             .namespaces
             .iter()
             .any(|glob| glob.0.iter().any(|part| matches!(part, GlobPart::Namespace | GlobPart::ServiceAccount)))
         {
             let problem =
                 "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";
-            return Err(("namespaces", problem.to_owned()));
+            return Err(ConfigError::new(".namespaces", problem));
         }
-        Ok(rule)
+        Ok(parsed)
     }
 }
 
@@ -117,21 +119,22 @@ impl Glob {
     ///
     /// # Errors
     /// One sentence, if another name stands between the braces.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
         Self::read(text, &|part| Ok(part.to_owned()))
     }
 
     /// Reads a part of a reference: what is percent-encoded there is here.
-    fn encoded(text: &str) -> Result<Self, String> {
-        Self::read(text, &|part| decode(part).map_err(|error| error.to_string()))
+    fn encoded(text: &str) -> Result<Self, ParseError> {
+        Self::read(text, &|part| Ok(decode(part)?))
     }
 
-    fn read(text: &str, literal: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String> {
+    fn read(text: &str, literal: &dyn Fn(&str) -> Result<String, ParseError>) -> Result<Self, ParseError> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
             Self::read_plain(before, literal, &mut parts)?;
-            let (name, tail) = after.split_once("}}").ok_or_else(|| format!("{text:?} has a {{{{ without its }}}}"))?;
+            let (name, tail) =
+                after.split_once("}}").ok_or_else(|| rule(format!("{text:?} has a {{{{ without its }}}}")))?;
             parts.push(match name.trim() {
                 "namespace" => GlobPart::Namespace,
                 "service_account" => GlobPart::ServiceAccount,
@@ -145,9 +148,9 @@ impl Glob {
 
     fn read_plain(
         text: &str,
-        literal: &dyn Fn(&str) -> Result<String, String>,
+        literal: &dyn Fn(&str) -> Result<String, ParseError>,
         parts: &mut Vec<GlobPart>,
-    ) -> Result<(), String> {
+    ) -> Result<(), ParseError> {
         for (index, part) in text.split('*').enumerate() {
             if index > 0 {
                 parts.push(GlobPart::Any);
@@ -224,7 +227,7 @@ impl RequestGlob {
     ///
     /// # Errors
     /// One sentence, if it never meant anything, or no longer does.
-    fn parse(text: String, parameters: &Parameters, old_rules_count: bool) -> Result<Self, String> {
+    fn parse(text: String, parameters: &Parameters, old_rules_count: bool) -> Result<Self, ParseError> {
         let before = Glob::parse(&text)?;
         let meaning = RequestParts::parse(&text, parameters);
         if let (Err(problem), false) = (&meaning, old_rules_count) {
@@ -246,19 +249,19 @@ impl RequestGlob {
 }
 
 impl RequestParts {
-    fn parse(text: &str, parameters: &Parameters) -> Result<Self, String> {
+    fn parse(text: &str, parameters: &Parameters) -> Result<Self, ParseError> {
         if text.contains('#') {
-            return Err(format!("{text:?} names a key, and rules are about whole requests: leave #… out"));
+            return Err(rule(format!("{text:?} names a key, and rules are about whole requests: leave #… out")));
         }
         let (path, rest) = text.split_once('?').map_or((text, None), |(path, rest)| (path, Some(rest)));
         let mut params = BTreeMap::new();
         for pair in rest.into_iter().flat_map(split_params) {
-            let (name, glob) = pair.map_err(|error| format!("{text:?}: {error}"))?;
+            let (name, glob) = pair.map_err(|error| rule(format!("{text:?}: {error}")))?;
             if let Some(known) = parameters.unknown(&name) {
-                return Err(format!("{text:?} names the parameter {name:?}, which this store has not{known}"));
+                return Err(rule(format!("{text:?} names the parameter {name:?}, which this store has not{known}")));
             }
             if params.insert(name.clone(), Glob::encoded(glob)?).is_some() {
-                return Err(format!("{text:?} names the parameter {name:?} twice"));
+                return Err(rule(format!("{text:?} names the parameter {name:?} twice")));
             }
         }
         Ok(Self { path: Glob::encoded(path)?, params })
@@ -293,7 +296,7 @@ mod tests {
             ("{{pod}}/*", "expected namespace or"),
         ] {
             let problem = RequestGlob::parse(text.to_owned(), &infisical, false).unwrap_err();
-            assert!(problem.contains(part), "{text}: {problem}");
+            assert!(problem.to_string().contains(part), "{text}: {problem}");
             let before = RequestGlob::parse(text.to_owned(), &infisical, true);
             assert!(before.is_ok_and(|glob| glob.meaning == Err(problem)) || text.contains("{{"), "{text}");
         }

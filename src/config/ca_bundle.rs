@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::error::ConfigError;
+use crate::parse_error::invalid;
+
 /// Kubernetes has no longer names. (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
 const MAX_NAME_BYTES: usize = 253;
 /// Nor longer labels.
@@ -93,30 +96,28 @@ impl CaBundle {
     /// Checks what Kubernetes would check of each pod (`validateProjectionSources` of its API server).
     ///
     /// # Errors
-    /// The place in the field, and one sentence.
-    pub(super) fn checked(raw: RawCaBundle) -> Result<Self, (String, String)> {
-        let at = |place: &str, problem: String| (place.to_owned(), problem);
+    /// [`ConfigError`] names the place in the field.
+    pub(super) fn checked(raw: RawCaBundle) -> Result<Self, ConfigError> {
         match raw {
             RawCaBundle { name: Some(name), signer_name: None, label_selector: None } => {
                 if !is_bundle_name(&name) {
-                    let problem = format!("invalid name {name:?}: expected that of a ClusterTrustBundle");
-                    return Err(at(".name", problem));
+                    return Err(ConfigError::new(".name", invalid("name", &name, "that of a ClusterTrustBundle")));
                 }
                 Ok(Self::Named(name))
             }
             RawCaBundle { name: None, signer_name: Some(signer_name), label_selector: Some(label_selector) } => {
                 if !is_signer_name(&signer_name) {
-                    let problem = format!("invalid signer {signer_name:?}: expected one such as example.com/stores");
-                    return Err(at(".signerName", problem));
+                    let problem = invalid("signer", &signer_name, "one such as example.com/stores");
+                    return Err(ConfigError::new(".signerName", problem));
                 }
-                label_selector.check().map_err(|(place, problem)| (format!(".labelSelector{place}"), problem))?;
+                label_selector.check().map_err(|error| error.below(".labelSelector"))?;
                 Ok(Self::Signed { signer_name, label_selector })
             }
             RawCaBundle { name: None, signer_name: Some(_), label_selector: None } => {
                 let problem = "is missing: write {matchLabels: {…}}, or {} for all bundles of the signer";
-                Err(at(".labelSelector", problem.to_owned()))
+                Err(ConfigError::new(".labelSelector", problem))
             }
-            _ => Err(at("", "write {name: …}, or {signerName: …, labelSelector: {…}}".to_owned())),
+            _ => Err(ConfigError::new("", "write {name: …}, or {signerName: …, labelSelector: {…}}")),
         }
     }
 }
@@ -124,14 +125,14 @@ impl CaBundle {
 // === impl LabelSelector ===
 
 impl LabelSelector {
-    fn check(&self) -> Result<(), (String, String)> {
+    fn check(&self) -> Result<(), ConfigError> {
         let key = |place: String, key: &str| {
-            let problem = || format!("invalid label {key:?}: expected one such as app or example.com/app");
-            if is_label_key(key) { Ok(()) } else { Err((place, problem())) }
+            let problem = || invalid("label", key, "one such as app or example.com/app");
+            if is_label_key(key) { Ok(()) } else { Err(ConfigError::new(place, problem())) }
         };
         let value = |place: String, value: &str| {
-            let problem = || format!("invalid value {value:?}: expected at most 63 letters, digits, '-', '_' and '.'");
-            if value.is_empty() || is_label(value) { Ok(()) } else { Err((place, problem())) }
+            let problem = || invalid("value", value, "at most 63 letters, digits, '-', '_' and '.'");
+            if value.is_empty() || is_label(value) { Ok(()) } else { Err(ConfigError::new(place, problem())) }
         };
         for (name, wanted) in &self.match_labels {
             key(".matchLabels".to_owned(), name)?;
@@ -144,7 +145,7 @@ impl LabelSelector {
             let operator = requirement.operator;
             if operator.wants_values() == requirement.values.is_empty() {
                 let verb = if operator.wants_values() { "wants some" } else { "takes none" };
-                return Err((place("values"), format!("the operator {verb}")));
+                return Err(ConfigError::new(place("values"), format!("the operator {verb}")));
             }
         }
         Ok(())

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::shape;
+use crate::parse_error::{ParseError, rule};
 
 /// Who asks, and what templates are filled with: the pod's namespace and service account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,20 +15,21 @@ pub struct Identity {
     pub service_account: String,
 }
 
-pub(super) fn asks_for(template: &str, other: &str) -> String {
+pub(super) fn asks_for(template: &str, other: &str) -> ParseError {
     let asked = shape::shown(other).map_or_else(|| "another name".to_owned(), |other| format!("{other:?}"));
-    format!("{template:?} asks for {asked}: expected namespace or service_account")
+    rule(format!("{template:?} asks for {asked}: expected namespace or service_account"))
 }
 
 /// Fills `{{namespace}}` and `{{service_account}}` in.
 ///
 /// # Errors
 /// One sentence, if another name stands between the braces.
-pub fn expand(template: &str, identity: &Identity) -> Result<String, String> {
+pub fn expand(template: &str, identity: &Identity) -> Result<String, ParseError> {
     let mut text = String::with_capacity(template.len());
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
-        let (name, tail) = after.split_once("}}").ok_or_else(|| format!("{template:?} has a {{{{ without its }}}}"))?;
+        let (name, tail) =
+            after.split_once("}}").ok_or_else(|| rule(format!("{template:?} has a {{{{ without its }}}}")))?;
         text.push_str(before);
         text.push_str(match name.trim() {
             "namespace" => &identity.namespace,

@@ -1,5 +1,6 @@
 //! The operator's settings for proxies: for one provider, or for all.
 
+use super::error::ConfigError;
 use crate::provider::http::Proxy;
 
 /// Checked; each field may be missing.
@@ -14,10 +15,10 @@ pub(super) struct ProxyFields {
 
 impl ProxyFields {
     /// # Errors
-    /// The field, and one sentence.
-    pub(super) fn checked(url: Option<String>, no_proxy: Option<Vec<String>>) -> Result<Self, (&'static str, String)> {
-        url.as_deref().map_or(Ok(()), Proxy::check_url).map_err(|problem| (".proxy", problem))?;
-        Proxy::check_exceptions(no_proxy.as_deref().unwrap_or_default()).map_err(|problem| (".noProxy", problem))?;
+    /// [`ConfigError`] names the field.
+    pub(super) fn checked(url: Option<String>, no_proxy: Option<Vec<String>>) -> Result<Self, ConfigError> {
+        url.as_deref().map_or(Ok(()), Proxy::check_url).map_err(ConfigError::at(".proxy"))?;
+        Proxy::check_exceptions(no_proxy.as_deref().unwrap_or_default()).map_err(ConfigError::at(".noProxy"))?;
         Ok(Self { url, no_proxy })
     }
 

@@ -4,19 +4,17 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::sentence::suggestion;
+use super::error::ConfigError;
+use crate::parse_error::unknown;
 
 /// Most bytes of what may be a field's name.
 const MAX_NAME_BYTES: usize = 40;
 
-/// Where, behind the place of the fields, and what is wrong.
-pub(super) type Misfit = (String, String);
-
 /// Reads fields.
 ///
 /// # Errors
-/// [`Misfit`], in our own words.
-pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfit> {
+/// In our own words, with the place behind that of the fields.
+pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, ConfigError> {
     let told = match serde_json::from_value(Value::Object(fields.clone())) {
         Ok(read) => return Ok(read),
         Err(error) => error.to_string(),
@@ -25,13 +23,13 @@ pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T
         let (name, known) = rest.split_once('`').unwrap_or_default();
         let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
         return Err(match shown(name) {
-            Some(name) => (String::new(), format!("unknown field {name:?}{}", suggestion(name, &known))),
-            None => (String::new(), format!("has an unknown field: expected one of {}", known.join(", "))),
+            Some(name) => ConfigError::new("", unknown("field", name, &known)),
+            None => ConfigError::new("", format!("has an unknown field: expected one of {}", known.join(", "))),
         });
     }
     if let Some(rest) = told.strip_prefix("missing field `") {
         let name = rest.split('`').next().unwrap_or_default();
-        return Err((format!(".{name}"), "is missing".to_owned()));
+        return Err(ConfigError::new(format!(".{name}"), "is missing"));
     }
     // The one without which there is another problem, or none.
     let same_without = |name: &str| {
@@ -43,7 +41,7 @@ pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T
     let place = name.and_then(|name| shown(name)).map_or_else(String::new, |name| format!(".{name}"));
     let expected = told.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
     let is_plain = name.and_then(|name| fields.get(name)).is_some_and(|value| value.is_number() || value.is_boolean());
-    Err((place, said(expected, is_plain)))
+    Err(ConfigError::new(place, said(expected, is_plain)))
 }
 
 /// What was expected, of what serde says.

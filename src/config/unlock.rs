@@ -1,6 +1,7 @@
 //! Stores that cannot be read without another provider's secret, such as files that are encrypted.
 
 use super::{Config, ConfigError, Identity, expand};
+use crate::parse_error::{ParseError, rule};
 use crate::reference::{Key, Reference, Request};
 use crate::sentence::suggestion;
 
@@ -12,42 +13,43 @@ impl Config {
     ///
     /// # Errors
     /// One sentence that says what the operator has to write.
-    pub fn unlocking(&self, name: &str, identity: &Identity) -> Result<Option<(Request, Option<Key>)>, String> {
+    pub fn unlocking(&self, name: &str, identity: &Identity) -> Result<Option<(Request, Option<Key>)>, ParseError> {
         let template = self.providers.get(name).and_then(|provider| provider.settings.as_settings().unlocked_by());
         let Some(template) = template else { return Ok(None) };
-        let bad = |problem: String| format!("identity {template:?}: {problem}");
-        let reference: Reference =
-            expand(template, identity).map_err(bad)?.parse().map_err(|problem| bad(format!("{problem}")))?;
+        self.lender(name, template, identity).map(Some).map_err(|problem| problem.at(&format!("identity {template:?}")))
+    }
+
+    fn lender(&self, name: &str, template: &str, identity: &Identity) -> Result<(Request, Option<Key>), ParseError> {
+        let reference: Reference = expand(template, identity)?.parse()?;
         let known: Vec<_> = self.providers.keys().map(String::as_str).filter(|known| *known != name).collect();
         let Some(other) = &reference.provider else {
-            return Err(bad("names no provider: write <provider>:<path>#<key>".to_owned()));
+            return Err(rule("names no provider: expected <provider>:<path>#<key>"));
         };
         let provider = self.providers.get(other).filter(|_| other != name);
         let settings = provider
-            .ok_or_else(|| bad(format!("there is no other provider {other:?}{}", suggestion(other, &known))))?
+            .ok_or_else(|| rule(format!("there is no other provider {other:?}{}", suggestion(other, &known))))?
             .settings
             .as_settings();
         if settings.unlocked_by().is_some() {
-            return Err(bad(format!(
+            return Err(rule(format!(
                 "provider {other:?} needs an identity itself: keep this one in a store that does not"
             )));
         }
-        let request = settings.resolve(other, &reference).map_err(bad)?;
+        let request = settings.resolve(other, &reference)?;
         if settings.is_leased(&request) {
-            return Err(bad("has a lease, and would be another one each time: name a stored secret".to_owned()));
+            return Err(rule("has a lease, and would be another one each time: name a stored secret"));
         }
         if settings.volume(&request).is_some() {
-            return Err(bad("is in a volume of the pod, and so in etcd: keep it in a secret store".to_owned()));
+            return Err(rule("is in a volume of the pod, and so in etcd: keep it in a secret store"));
         }
-        Ok(Some((request, reference.key)))
+        Ok((request, reference.key))
     }
 
     /// Checks what can be without a pod.
     pub(super) fn check_unlocking(&self) -> Result<(), ConfigError> {
         let anyone = Identity { namespace: "n".to_owned(), service_account: "s".to_owned() };
-        self.providers.keys().try_for_each(|name| match self.unlocking(name, &anyone) {
-            Ok(_) => Ok(()),
-            Err(problem) => Err(ConfigError::new(format!(".providers.{name}"), problem)),
+        self.providers.keys().try_for_each(|name| {
+            self.unlocking(name, &anyone).map(drop).map_err(ConfigError::at(&format!(".providers.{name}")))
         })
     }
 }
@@ -91,7 +93,7 @@ providers:
     #[test]
     fn p9_an_identity_that_cannot_be_is_refused_when_the_configuration_is_read() {
         for (text, part) in [
-            ("secret/data/age#key", "write <provider>:<path>#<key>"),
+            ("secret/data/age#key", "expected <provider>:<path>#<key>"),
             ("valut:secret/data/age#key", "did you mean \"vault\"?"),
             ("sops:a/b", "no other provider \"sops\""),
             ("locked:a", "needs an identity itself"),

@@ -10,7 +10,7 @@ use crate::contract::{
 };
 use crate::env_vars::check_name;
 use crate::options::OnChange;
-use crate::parse_error::ParseError;
+use crate::parse_error::{ParseError, rule};
 use crate::quantity::parse_wait;
 
 /// The one option that the webhook does not write.
@@ -95,10 +95,10 @@ impl CommandLine {
             OPTIONAL_ENV_OPTION => self.sources.push(SourcePath { path: value.into(), optional: true }),
             TERMINATION_LOG_OPTION => self.termination_log = value.into(),
             _ => {
-                let text = value.to_str().ok_or_else(|| format!("{} is not UTF-8", value.display()))?;
+                let text = value.to_str().ok_or_else(|| rule(format!("{} is not UTF-8", value.display())))?;
                 match option {
                     KEEP_OPTION => {
-                        check_name(text).map_err(|error| error.of(&format!("{text:?}")))?;
+                        check_name(text).map_err(|error| rule(error.of(&format!("{text:?}"))))?;
                         self.keep.push(text.to_owned());
                     }
                     ON_CHANGE_OPTION => self.on_change = text.parse()?,

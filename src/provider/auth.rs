@@ -6,6 +6,7 @@ use std::{fmt, io};
 use zeroize::Zeroizing;
 
 use super::interface::{ErrorKind, Login, ProviderError};
+use crate::parse_error::{ParseError, rule};
 use crate::secret::SecretValue;
 
 pub mod oauth;
@@ -73,9 +74,9 @@ pub fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, Provider
 ///
 /// # Errors
 /// One sentence that names the field.
-pub fn check_fields(method: impl fmt::Display, fields: &[(&str, bool, bool)]) -> Result<(), String> {
+pub fn check_fields(method: impl fmt::Display, fields: &[(&str, bool, bool)]) -> Result<(), ParseError> {
     match fields.iter().find(|(_, is_set, is_of_use)| *is_set && !is_of_use) {
-        Some((field, ..)) => Err(format!("auth.{field} is of no use to method {method}")),
+        Some((field, ..)) => Err(rule(format!("auth.{field} is of no use to method {method}"))),
         None => Ok(()),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use self::settings::REFRESH;
 use super::Settings;
+use crate::parse_error::ParseError;
 use crate::reference::{Reference, Request};
 
 mod api;
@@ -28,7 +29,7 @@ pub use settings::{AwsAuth, AwsSettings, Method, SsmSettings};
 
 impl Settings for AwsSettings {
     /// A secret's name; of another account, its whole ARN. `version` is a staging label or a version's id.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         name::secret(self, provider, reference)
     }
 
@@ -48,7 +49,7 @@ impl Settings for AwsSettings {
         self.ca.as_deref()
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         self.validate()
     }
 }
@@ -58,7 +59,7 @@ impl Settings for AwsSettings {
 impl Settings for SsmSettings {
     /// A parameter's name, or a path with `/` at its end for all parameters below it; of another account, a parameter's
     /// whole ARN. `version` is a number or a label.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         name::parameter(&self.0, provider, reference)
     }
 
@@ -78,7 +79,7 @@ impl Settings for SsmSettings {
         self.0.ca.as_deref()
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         self.0.validate()
     }
 }

@@ -4,6 +4,7 @@
 
 use self::settings::{AUDIENCE, DEFAULT_SCOPE, MAX_NAME, VERSION_DIGITS, is_kind, is_tenant, is_version};
 use super::{Settings, http};
+use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod api_types;
@@ -17,7 +18,7 @@ pub use store::{Azure, AzureStore};
 
 impl Settings for AzureSettings {
     /// The name in lower case, since vaults do not tell cases apart; `version` as 32 hexadecimal digits.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         let given = &reference.path;
         let components: Vec<_> = self.below_address(given)?.trim_start_matches('/').split('/').collect();
         let (name, version) = match components.as_slice() {
@@ -26,28 +27,28 @@ impl Settings for AzureSettings {
             [kind, name, version] if is_kind(kind) => (name, Some(version)),
             [name] => (name, None),
             [kind, ..] if kind.eq_ignore_ascii_case("keys") => {
-                return Err(format!("{given:?} is a key, which never leaves its vault: name a secret or certificate"));
+                return Err(rule(format!(
+                    "{given:?} is a key, which never leaves its vault: name a secret or certificate"
+                )));
             }
-            _ => return Err(format!("invalid secret {given:?}: expected its name in the vault, such as db-password")),
+            _ => return Err(invalid("secret", given, "its name in the vault, such as db-password")),
         };
         if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-            return Err(format!(
-                "invalid secret name {name:?}: expected letters, digits and '-' only, at most {MAX_NAME}"
-            ));
+            return Err(invalid("secret name", name, format!("letters, digits and '-' only, at most {MAX_NAME}")));
         }
         if let Some(other) = reference.params.keys().find(|param| *param != VERSION_PARAM) {
-            return Err(format!("unknown parameter {other:?}: expected version"));
+            return Err(unknown("parameter", other, &[VERSION_PARAM]));
         }
         let mut params = reference.params.clone();
         if let Some(version) = version.map(|version| (*version).to_owned()) {
             if params.get(VERSION_PARAM).is_some_and(|other| !other.eq_ignore_ascii_case(&version)) {
-                return Err(format!("{given:?} names two versions: leave one out"));
+                return Err(rule(format!("{given:?} names two versions: leave one out")));
             }
             params.insert(VERSION_PARAM.to_owned(), version);
         }
         if let Some(version) = params.get_mut(VERSION_PARAM) {
             if !is_version(version) {
-                return Err(format!("invalid version {version:?}: expected {VERSION_DIGITS} hexadecimal digits"));
+                return Err(invalid("version", version, format!("{VERSION_DIGITS} hexadecimal digits")));
             }
             version.make_ascii_lowercase();
         }
@@ -72,21 +73,21 @@ impl Settings for AzureSettings {
         self.ca.as_deref()
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         http::Address::parse(&self.address)?;
         self.ca().map_or(Ok(()), http::check_ca)?;
         http::check_address("authority", self.authority.as_deref())?;
         match &self.tenant {
             Some(tenant) if !is_tenant(tenant) => {
-                return Err(format!("invalid tenant {tenant:?}: expected the directory's id or domain"));
+                return Err(invalid("tenant", tenant, "the directory's id or domain"));
             }
             None if self.auth.method == Method::WorkloadIdentity => {
-                return Err("tenant is missing: write the id of the directory that the vault belongs to".to_owned());
+                return Err(rule("tenant is missing: write the id of the directory that the vault belongs to"));
             }
             _ => {}
         }
         if let Some(scope) = self.scope.as_ref().filter(|scope| !scope.ends_with(DEFAULT_SCOPE)) {
-            return Err(format!("invalid scope {scope:?}: expected <resource>{DEFAULT_SCOPE}"));
+            return Err(invalid("scope", scope, format!("<resource>{DEFAULT_SCOPE}")));
         }
         self.auth.validate()
     }

@@ -18,6 +18,7 @@ use super::interface::{
     Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings,
 };
 use crate::contract::SOURCES_PATH;
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::process::watch::Watch;
 use crate::reference::{Reference, Request};
 use crate::secret::{SecretTree, SecretValue};
@@ -75,13 +76,13 @@ impl FileSettings {
 
 impl Settings for FileSettings {
     /// The canonical request: plain components between single slashes, or `.`.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         if let Some(name) = reference.params.keys().next() {
-            return Err(format!("files have no versions and no parameters: remove \"?{name}=…\""));
+            return Err(rule(format!("files have no versions and no parameters: remove \"?{name}=…\"")));
         }
         let path = &reference.path;
         if path == "." && self.volumes {
-            return Err("\".\" would be every volume: write <volume>/<path in it>".to_owned());
+            return Err(rule("\".\" would be every volume: write <volume>/<path in it>"));
         }
         if path != "." {
             path.split('/').try_for_each(|component| check_component(path, component))?;
@@ -90,19 +91,17 @@ impl Settings for FileSettings {
     }
 
     /// Checks the paths without looking whether they are there.
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         match (&self.path, self.volumes) {
             (Some(path), false) => check_path("path", path, "/etc/secrets-source")?,
             (None, true) => {}
-            (Some(_), true) => return Err("path and volumes: write one of them".to_owned()),
+            (Some(_), true) => return Err(rule("path and volumes: write one of them")),
             (None, false) => {
-                return Err(
-                    "write path: <a directory>, or volumes: true for the pod's own ConfigMap volumes".to_owned()
-                );
+                return Err(rule("write path: <a directory>, or volumes: true for the pod's own ConfigMap volumes"));
             }
         }
         match (&self.identity, &self.identity_file) {
-            (Some(_), Some(_)) => Err("identity and identityFile: write one of them".to_owned()),
+            (Some(_), Some(_)) => Err(rule("identity and identityFile: write one of them")),
             (None, Some(file)) => check_path("identityFile", file, "/home/me/.config/sops/age/keys.txt"),
             _ => Ok(()),
         }
@@ -121,7 +120,7 @@ impl Settings for FileSettings {
     }
 }
 
-fn check_component(path: &str, component: &str) -> Result<(), String> {
+fn check_component(path: &str, component: &str) -> Result<(), ParseError> {
     let problem = match component {
         "" => "has a '/' at its start or end, or two in a row",
         "." => "has a component '.' (a single '.' is the whole store)",
@@ -131,16 +130,16 @@ fn check_component(path: &str, component: &str) -> Result<(), String> {
         name if name.chars().any(char::is_control) => "has a control character",
         _ => return Ok(()),
     };
-    Err(format!("{path:?} {problem}: write a path inside the store, such as team/db.json"))
+    Err(rule(format!("{path:?} {problem}: write a path inside the store, such as team/db.json")))
 }
 
-fn check_path(field: &str, text: &str, example: &str) -> Result<(), String> {
+fn check_path(field: &str, text: &str, example: &str) -> Result<(), ParseError> {
     let path = Path::new(text);
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if path.is_absolute() && plain {
         Ok(())
     } else {
-        Err(format!("{field}: invalid path {text:?}: expected an absolute path without '..', such as {example}"))
+        Err(invalid("path", text, format!("an absolute path without '..', such as {example}")).at(field))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use self::settings::{LATEST, canonical_version, is_location, is_project};
 use super::{Settings, http};
+use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod adc;
@@ -24,7 +25,7 @@ impl Settings for GcpSettings {
     ///
     /// A project has a number beside its id, and nobody but Google knows that both are one: requests with the one are
     /// others than those with the other, and a glob of the operator's policy that allows the one allows only the one.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         let given = &reference.path;
         let path = given.strip_prefix("//secretmanager.googleapis.com/").unwrap_or(given);
         let components: Vec<_> = path.trim_start_matches('/').split('/').collect();
@@ -33,9 +34,8 @@ impl Settings for GcpSettings {
             rest => (rest, None),
         };
         let own_project = || {
-            self.project
-                .as_deref()
-                .ok_or("this provider has no project of its own: write projects/<project>/secrets/<name>")
+            let own = self.project.as_deref();
+            own.ok_or_else(|| rule("this provider has no project of its own: write projects/<project>/secrets/<name>"))
         };
         let path = match rest {
             [name] | ["secrets", name] => self.full_name(own_project()?, self.location.as_deref(), name)?,
@@ -44,13 +44,11 @@ impl Settings for GcpSettings {
                 self.full_name(project, Some(location), name)?
             }
             _ => {
-                return Err(format!(
-                    "invalid secret {given:?}: expected its name, or projects/<project>/secrets/<name>"
-                ));
+                return Err(invalid("secret", given, "its name, or projects/<project>/secrets/<name>"));
             }
         };
         if let Some(other) = reference.params.keys().find(|param| *param != VERSION_PARAM) {
-            return Err(format!("unknown parameter {other:?}: expected version"));
+            return Err(unknown("parameter", other, &[VERSION_PARAM]));
         }
         let mut params = reference.params.clone();
         let pinned = params.remove(VERSION_PARAM).map(|version| canonical_version(&version)).transpose()?;
@@ -58,7 +56,7 @@ impl Settings for GcpSettings {
         if let (Some(one), Some(other)) = (&pinned, &version)
             && one != other
         {
-            return Err(format!("{given:?} names two versions: leave one out"));
+            return Err(rule(format!("{given:?} names two versions: leave one out")));
         }
         if let Some(version) = pinned.or(version).filter(|version| version != LATEST) {
             params.insert(VERSION_PARAM.to_owned(), version);
@@ -79,14 +77,14 @@ impl Settings for GcpSettings {
         self.ca.as_deref()
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         if let Some(location) = self.location.as_ref().filter(|location| !is_location(location)) {
-            return Err(format!("invalid location {location:?}: expected a region such as europe-west3"));
+            return Err(invalid("location", location, "a region such as europe-west3"));
         }
         http::Address::parse(&self.address())?.must_not_end_in("v1")?;
         self.ca().map_or(Ok(()), http::check_ca)?;
         if let Some(project) = self.project.as_ref().filter(|project| !is_project(project)) {
-            return Err(format!("invalid project {project:?}: expected its id or number"));
+            return Err(invalid("project", project, "its id or number"));
         }
         self.auth.validate()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use self::settings::is_name;
 use super::{Parameters, Settings, http};
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::reference::{Reference, Request};
 
 mod api;
@@ -28,7 +29,7 @@ impl Settings for InfisicalSettings {
     /// The folder's path from the root, and parameters that say more than the place already does. `#KEY` is taken from
     /// the folder's answer, so a folder is asked for once, whatever files it feeds; only `?version=` asks for one
     /// secret, the one that `#KEY` or `?secret=` names.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         asked::resolve(self, provider, reference)
     }
 
@@ -57,21 +58,21 @@ impl Settings for InfisicalSettings {
         self.ca.as_deref()
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         http::Address::parse(&self.address)?.must_not_end_in("api")?;
         if self.address.trim_end_matches('/').ends_with("/api") {
-            return Err("address ends in /api: leave that out".to_owned());
+            return Err(rule("address ends in /api: leave that out"));
         }
         self.ca().map_or(Ok(()), http::check_ca)?;
         if let Some(slug) = self.organization.as_deref().filter(|slug| !is_name(slug)) {
-            return Err(format!("invalid organization {slug:?}: expected its slug"));
+            return Err(invalid("organization", slug, "its slug"));
         }
         self.place().validate()?;
         for (namespace, place) in &self.namespaces {
             if *place == Place::default() {
-                return Err(format!("namespaces.{namespace} is empty: write {{project: …, environment: …}}"));
+                return Err(rule(format!("namespaces.{namespace} is empty: write {{project: …, environment: …}}")));
             }
-            place.validate().map_err(|problem| format!("namespaces.{namespace}: {problem}"))?;
+            place.validate().map_err(|problem| problem.at(&format!("namespaces.{namespace}")))?;
         }
         self.auth.validate()
     }

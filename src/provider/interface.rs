@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::parse_error::ParseError;
 use crate::reference::{Reference, Request, VERSION_PARAM, Version};
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::Sentence;
@@ -162,7 +163,7 @@ pub trait Settings {
     ///
     /// # Errors
     /// One sentence that says what this store cannot mean by it.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String>;
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError>;
 
     /// What the parameters of references do here.
     fn parameters(&self) -> Parameters {
@@ -209,7 +210,7 @@ pub trait Settings {
     ///
     /// # Errors
     /// One sentence that names the field.
-    fn validate(&self) -> Result<(), String>;
+    fn validate(&self) -> Result<(), ParseError>;
 
     /// Whether it is reached over a network, and so perhaps through a proxy.
     fn is_remote(&self) -> bool {

@@ -6,6 +6,7 @@ use hyper::header::HeaderValue;
 
 use self::settings::{NOT_SECRETS, is_plain_component};
 use super::{Parameters, Settings, http};
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 mod api;
@@ -21,25 +22,27 @@ pub use store::{Vault, VaultStore};
 
 impl Settings for VaultSettings {
     /// The API path without `v1/`; `version` as a plain number.
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         let given = &reference.path;
         let rooted = given.trim_start_matches('/');
         let components: Vec<_> =
             rooted.strip_prefix("v1/").unwrap_or(rooted).split('/').filter(|component| !component.is_empty()).collect();
         let Some(first) = components.first() else {
-            return Err(format!("invalid Vault path {given:?}: expected the API path, such as secret/data/db"));
+            return Err(invalid("Vault path", given, "the API path, such as secret/data/db"));
         };
         if components.iter().any(|component| !is_plain_component(component)) {
-            return Err(format!("{given:?} has a '.', '..' or control character in its path, which Vault refuses"));
+            return Err(rule(format!(
+                "{given:?} has a '.', '..' or control character in its path, which Vault refuses"
+            )));
         }
         if let Some((name, what)) = NOT_SECRETS.iter().find(|(name, _)| name == first) {
-            return Err(format!("{given:?} is not a secret: {name}/ is {what}"));
+            return Err(rule(format!("{given:?} is not a secret: {name}/ is {what}")));
         }
         let mut params = reference.params.clone();
         if let Some(version) = params.get_mut(VERSION_PARAM) {
             match version.parse::<u32>() {
                 Ok(number) if number > 0 && !version.starts_with('+') => *version = number.to_string(),
-                _ => return Err(format!("invalid version {version:?}: expected a whole number above zero")),
+                _ => return Err(invalid("version", version, "a whole number above zero")),
             }
         }
         let path = components.join("/");
@@ -71,17 +74,17 @@ impl Settings for VaultSettings {
         self.ca.as_deref()
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         http::Address::parse(&self.address)?.must_not_end_in("v1")?;
         self.ca().map_or(Ok(()), http::check_ca)?;
         if let Some(namespace) = &self.namespace
             && (namespace.trim_matches('/').is_empty() || HeaderValue::from_str(namespace).is_err())
         {
-            return Err(format!("invalid namespace {namespace:?}: expected its path, such as admin/team"));
+            return Err(invalid("namespace", namespace, "its path, such as admin/team"));
         }
         let is_mount = |mount: &&String| mount.split('/').all(is_plain_component) && !mount.starts_with("v1/");
         if let Some(mount) = self.writable_mounts.iter().find(|mount| !is_mount(mount)) {
-            return Err(format!("writableMounts: invalid mount {mount:?}: expected its path, such as pki or team/pki"));
+            return Err(invalid("mount", mount, "its path, such as pki or team/pki").at("writableMounts"));
         }
         self.auth.validate()
     }

@@ -10,6 +10,7 @@ use super::refusal::Refusal;
 use crate::annotations::{self, ENV_VARIABLE};
 use crate::bundle::{Bundle, FileMode, Format, Item, Target};
 use crate::contract::{KUBELET_ENV_DIR, LIVE, PREFIX, SECRETS_VOLUME, VOLUME_PREFIX};
+use crate::parse_error::ParseError;
 
 /// The bundle, and each variable once more as kubelet reads it. kubelet is root: nobody else needs these files.
 pub(super) fn with_variables(bundle: &Bundle) -> Result<Bundle, Refusal> {
@@ -23,8 +24,8 @@ pub(super) fn with_variables(bundle: &Bundle) -> Result<Bundle, Refusal> {
             ..item.clone()
         }))
     };
-    let variables: Vec<Item> = bundle.items.iter().filter_map(variable).collect::<Result<_, String>>()?;
-    bundle.items.extend(variables);
+    let variables: Result<Vec<Item>, ParseError> = bundle.items.iter().filter_map(variable).collect();
+    bundle.items.extend(variables.map_err(String::from)?);
     Ok(bundle)
 }
 

@@ -77,7 +77,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("annotations", &["", "values", "keys"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
-    ("config", &["unlock", "", "allow", "ca_bundle", "identity", "injected", "proxy", "shape"]),
+    ("config", &["unlock", "", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
     ("deliver", &[
         "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",
         "render/format", "volume/tree", "", "render/buffer",

@@ -39,6 +39,20 @@ fn p9_no_message_has_words_that_are_read_twice() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
+/// Texts that word by hand what `parse_error.rs` words.
+fn worded_by_hand(sources: &[Source]) -> Vec<(&str, &str)> {
+    let others = sources.iter().filter(|source| source.file != "parse_error.rs");
+    let texts = others.flat_map(|source| source.texts().map(|text| (source.file.as_str(), text)));
+    texts.filter(|(_, text)| text.contains("invalid ") && text.contains(":?}: expected ")).collect()
+}
+
+#[test]
+fn p9_what_reads_a_text_says_in_one_wording_what_it_expects() {
+    assert_eq!(worded_by_hand(&sources()), Vec::<(&str, &str)>::new(), "use ParseError");
+    let planted = |text: &str| Source { file: "planted.rs".to_owned(), tokens: vec![Token::Text(text.to_owned())] };
+    assert_eq!(worded_by_hand(&[planted("invalid size {text:?}: expected 1Ki")]).len(), 1);
+}
+
 #[test]
 fn words_that_are_read_twice_are_found() {
     for text in [

@@ -41,12 +41,12 @@ fn p9_names_that_the_text_decides_are_known_or_named() {
         ("{% import 'x' as y %}", &["unknown statement \"import\""]),
         ("{% macro f() %}{{ f() }}{% endmacro %}", &["unknown statement \"macro\""]),
         ("{% fro a in s %}{% endfor %}", &["unknown statement \"fro\"", "did you mean \"for\"?"]),
-        ("\n{{ dbb.user }}", &["line 2", "\"dbb\" is not defined", "expected one of s"]),
+        ("\n{{ dbb.user }}", &["line 2", "\"dbb\" is not defined", "expected s"]),
         ("{% if s.a %}{{ ss.b }}{% endif %}", &["\"ss\" is not defined", "did you mean \"s\"?"]),
         ("{{ s.x", &["line 1"]),
         ("{{ s.a ", &["line 1"]),
     ] {
-        let problem = check(template, Some(&["s"])).expect_err(template);
+        let problem = check(template, Some(&["s"])).expect_err(template).to_string();
         for part in parts {
             assert!(problem.contains(part), "{template}: {problem:?} lacks {part:?}");
         }
@@ -119,7 +119,7 @@ fn what_a_template_builds_is_no_more_than_its_text_and_its_secrets() {
         ("{{ debug() }}", "unknown function \"debug\""),
         ("{{ s | pprint }}", "unknown filter \"pprint\""),
     ] {
-        let problem = check(template, Some(&["s"])).expect_err(template);
+        let problem = check(template, Some(&["s"])).expect_err(template).to_string();
         assert!(problem.contains(part), "{template}: {problem}");
     }
 }
@@ -168,7 +168,7 @@ fn p9_go_templates_are_answered_with_jinja() {
         ("{{ nobodyKnows $x }}", Some("db"), "no other source"),
     ] {
         let names: Option<Vec<&str>> = names.map(|name| vec![name]);
-        let problem = check(&format!("a\n{template}"), names.as_deref()).expect_err(template);
+        let problem = check(&format!("a\n{template}"), names.as_deref()).expect_err(template).to_string();
         assert!(problem.starts_with("line 2: is Go's template syntax"), "{template}: {problem}");
         assert!(problem.contains(instead), "{template}: {problem:?} lacks {instead:?}");
     }
@@ -287,7 +287,7 @@ pub(crate) fn soup(seed: u64) -> String {
 fn no_text_panics() {
     // What panicked in the lexer: a line of more columns than it counts.
     for text in ["{#".repeat(33_000), " {{ s ".repeat(20_000), "{{ '".repeat(30_000), "x".repeat(70_000) + "{{ $ }}"] {
-        let problem = check(&text, None).unwrap_err();
+        let problem = check(&text, None).unwrap_err().to_string();
         assert!(problem.contains("at most 32768 bytes"), "{problem}");
     }
     // As much as is read.
@@ -312,13 +312,13 @@ fn no_text_panics() {
         if open == "(" {
             assert_eq!(check(&text(MAX_NESTING), None), Ok(()), "{open}");
         }
-        let problem = check(&text(MAX_NESTING + 1), None).unwrap_err();
+        let problem = check(&text(MAX_NESTING + 1), None).unwrap_err().to_string();
         assert!(problem.contains("in one another") || problem.contains("words and signs"), "{open}: {problem}");
     }
     for seed in 0..20_000 {
         let text = soup(seed);
         if let Err(problem) = check(&text, Some(&["s"])) {
-            assert!(!problem.is_empty(), "{text:?}");
+            assert!(!problem.to_string().is_empty(), "{text:?}");
         }
     }
 }

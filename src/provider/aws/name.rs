@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::settings::{AwsSettings, is_account};
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 
 /// The staging label that is read if nothing else is asked for.
@@ -38,7 +39,7 @@ pub(super) fn is_tree(path: &str) -> bool {
 }
 
 /// The canonical request for a secret.
-pub(super) fn secret(settings: &AwsSettings, provider: &str, reference: &Reference) -> Result<Request, String> {
+pub(super) fn secret(settings: &AwsSettings, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
     let given = reference.path.as_str();
     let path = match Arn::parse(settings, given, "secretsmanager", "secret:")? {
         None => secret_name(given)?,
@@ -49,10 +50,10 @@ pub(super) fn secret(settings: &AwsSettings, provider: &str, reference: &Referen
                 short if arn.is_own(settings) => short.unwrap_or(arn.resource),
                 Some(_) => given,
                 None => {
-                    return Err(format!(
+                    return Err(rule(format!(
                         "{given:?} lacks the hyphen and the six characters at its end: write the whole ARN, or the \
                          secret's name if it is in this account"
-                    ));
+                    )));
                 }
             }
         }
@@ -61,9 +62,7 @@ pub(super) fn secret(settings: &AwsSettings, provider: &str, reference: &Referen
     if let Some(version) = params.get(VERSION_PARAM) {
         let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
         if version.is_empty() || version.len() > 256 || !version.bytes().all(is_fine) {
-            return Err(format!(
-                "invalid version {version:?}: expected a staging label such as AWSPREVIOUS, or a version's id"
-            ));
+            return Err(invalid("version", version, "a staging label such as AWSPREVIOUS, or a version's id"));
         }
         if version == CURRENT {
             params.clear();
@@ -72,12 +71,13 @@ pub(super) fn secret(settings: &AwsSettings, provider: &str, reference: &Referen
     Ok(request(provider, path, params))
 }
 
-fn secret_name(name: &str) -> Result<&str, String> {
+fn secret_name(name: &str) -> Result<&str, ParseError> {
     let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+=.@-".contains(&byte);
     if name.is_empty() || name.len() > 512 || !name.bytes().all(is_fine) {
-        return Err(format!(
-            "invalid secret name {name:?}: expected letters, digits and /_+=.@-, at most 512, such as prod/db, or \
-             an ARN"
+        return Err(invalid(
+            "secret name",
+            name,
+            "letters, digits and /_+=.@-, at most 512, such as prod/db, or an ARN",
         ));
     }
     Ok(name)
@@ -88,7 +88,7 @@ fn is_suffix(text: &str) -> bool {
 }
 
 /// The canonical request for a parameter or a tree of them.
-pub(super) fn parameter(settings: &AwsSettings, provider: &str, reference: &Reference) -> Result<Request, String> {
+pub(super) fn parameter(settings: &AwsSettings, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
     let given = reference.path.as_str();
     let mut params = version_only(reference)?;
     let path = match Arn::parse(settings, given, "ssm", "parameter")? {
@@ -98,18 +98,18 @@ pub(super) fn parameter(settings: &AwsSettings, provider: &str, reference: &Refe
             parameter_name(name)?;
             match (arn.is_own(settings), name.matches('/').count()) {
                 (false, _) if is_tree(name) => {
-                    return Err(format!("{given:?}: parameters that another account shares are read one by one"));
+                    return Err(rule(format!("{given:?}: parameters that another account shares are read one by one")));
                 }
                 (false, _) => return Ok(request(provider, given, version(params)?)),
                 // Both `db` and `/db` have this ARN.
-                (true, 1) => return Err(format!("{given:?}: write the parameter's name, as it was created")),
+                (true, 1) => return Err(rule(format!("{given:?}: write the parameter's name, as it was created"))),
                 (true, _) => name.to_owned(),
             }
         }
     };
     parameter_name(&path)?;
     if is_tree(&path) && !params.is_empty() {
-        return Err(format!("{path:?} is a tree, which has no versions: leave ?version= out"));
+        return Err(rule(format!("{path:?} is a tree, which has no versions: leave ?version= out")));
     }
     params = version(params)?;
     Ok(request(provider, &path, params))
@@ -119,42 +119,45 @@ fn request(provider: &str, path: &str, params: BTreeMap<String, String>) -> Requ
     Request { provider: provider.to_owned(), path: path.to_owned(), params }
 }
 
-fn parameter_name(name: &str) -> Result<(), String> {
+fn parameter_name(name: &str) -> Result<(), ParseError> {
     let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || b"/_.-".contains(&byte);
     if name.contains(':') {
-        return Err(format!("{name:?} has a ':', which no parameter's name has: write ?version=<number or label>"));
+        return Err(rule(format!(
+            "{name:?} has a ':', which no parameter's name has: write ?version=<number or label>"
+        )));
     }
     let inner = name.strip_suffix('/').unwrap_or(name);
     let components = inner.strip_prefix('/').unwrap_or(inner);
     let is_rooted = name.starts_with('/') || !name.contains('/');
     if components.is_empty() || components.split('/').any(str::is_empty) || !is_rooted || !name.bytes().all(is_fine) {
-        return Err(format!(
-            "invalid parameter name {name:?}: expected letters, digits and /_.-, such as /prod/web/db-password, or \
-             /prod/web/ for all below it"
+        return Err(invalid(
+            "parameter name",
+            name,
+            "letters, digits and /_.-, such as /prod/web/db-password, or /prod/web/ for all below it",
         ));
     }
     if name.starts_with(BORROWED) || format!("{name}/").starts_with(BORROWED) {
-        return Err(format!("{name:?} is a secret of Secrets Manager: read it with a provider of type aws"));
+        return Err(rule(format!("{name:?} is a secret of Secrets Manager: read it with a provider of type aws")));
     }
     Ok(())
 }
 
 /// `version` as a plain number, or as a label.
-fn version(mut params: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, String> {
+fn version(mut params: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, ParseError> {
     let Some(version) = params.get_mut(VERSION_PARAM) else { return Ok(params) };
     let is_label = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let begins_well = version.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '.' || c == '-');
     match version.parse::<u64>() {
         Ok(number) if number > 0 && !version.starts_with('+') => *version = number.to_string(),
         Err(_) if begins_well && version.len() <= 100 && version.bytes().all(is_label) => {}
-        _ => return Err(format!("invalid version {version:?}: expected a whole number above zero, or a label")),
+        _ => return Err(invalid("version", version, "a whole number above zero, or a label")),
     }
     Ok(params)
 }
 
-fn version_only(reference: &Reference) -> Result<BTreeMap<String, String>, String> {
+fn version_only(reference: &Reference) -> Result<BTreeMap<String, String>, ParseError> {
     match reference.params.keys().find(|name| *name != VERSION_PARAM) {
-        Some(name) => Err(format!("AWS takes no parameter but version: remove \"{name}=…\"")),
+        Some(name) => Err(rule(format!("AWS takes no parameter but version: remove \"{name}=…\""))),
         None => Ok(reference.params.clone()),
     }
 }
@@ -163,9 +166,9 @@ fn version_only(reference: &Reference) -> Result<BTreeMap<String, String>, Strin
 
 impl<'a> Arn<'a> {
     /// `None` if the text is a name.
-    fn parse(settings: &AwsSettings, text: &'a str, service: &str, kind: &str) -> Result<Option<Self>, String> {
+    fn parse(settings: &AwsSettings, text: &'a str, service: &str, kind: &str) -> Result<Option<Self>, ParseError> {
         let Some(rest) = text.strip_prefix("arn:") else { return Ok(None) };
-        let bad = |problem: String| Err(format!("{text:?} {problem}"));
+        let bad = |problem: String| Err(rule(format!("{text:?} {problem}")));
         let partition = settings.partition();
         let form = || format!("expected arn:{partition}:{service}:{}:<account>:{kind}…, or a name", settings.region);
         let mut parts = rest.splitn(5, ':');

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::provider::http;
 
 /// Where Secrets Manager is and how to log in.
@@ -102,7 +103,7 @@ impl AwsAuth {
         url.split_at_checked(end).unwrap_or((url, ""))
     }
 
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ParseError> {
         let method = self.method;
         for (field, is_set, of) in [
             ("tokenFile", self.token_file.is_some(), Method::WebIdentity),
@@ -112,7 +113,7 @@ impl AwsAuth {
             ("configFile", self.config_file.is_some(), Method::Profile),
         ] {
             if is_set && self.method != of {
-                return Err(format!("auth.{field} is of no use to method {method}: it belongs to {of}"));
+                return Err(rule(format!("auth.{field} is of no use to method {method}: it belongs to {of}")));
             }
         }
         http::check_address("auth.agent", Some(self.agent().0))
@@ -153,13 +154,13 @@ impl AwsSettings {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ParseError> {
         let is_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if !self.region.contains('-') || !self.region.bytes().all(is_region) {
-            return Err(format!("invalid region {:?}: expected one such as eu-west-1", self.region));
+            return Err(invalid("region", &self.region, "one such as eu-west-1"));
         }
         if let Some(account) = self.account.as_deref().filter(|account| !is_account(account)) {
-            return Err(format!("invalid account {account:?}: expected its twelve digits, in quotes"));
+            return Err(invalid("account", account, "its twelve digits, in quotes"));
         }
         http::check_address("endpoint", self.endpoint.as_deref())?;
         http::check_address("stsEndpoint", self.sts_endpoint.as_deref())?;

@@ -7,11 +7,11 @@ fn settings(rest: &str) -> AwsSettings {
     serde_json::from_str(&format!(r#"{{"region":"eu-west-1"{rest}}}"#)).unwrap()
 }
 
-fn secret(rest: &str, reference: &str) -> Result<Request, String> {
+fn secret(rest: &str, reference: &str) -> Result<Request, ParseError> {
     settings(rest).resolve("aws", &reference.parse().unwrap())
 }
 
-fn parameter(rest: &str, reference: &str) -> Result<Request, String> {
+fn parameter(rest: &str, reference: &str) -> Result<Request, ParseError> {
     SsmSettings(settings(rest)).resolve("ssm", &reference.parse().unwrap())
 }
 
@@ -58,7 +58,7 @@ fn p9_what_secrets_manager_cannot_mean_is_refused_in_a_sentence() {
         ("", "prod/db?version=a%20b".to_owned(), "staging label"),
         ("", "prod/db?stage=AWSPREVIOUS".to_owned(), "remove \"stage=…\""),
     ] {
-        let message = secret(account, &reference).expect_err(&reference);
+        let message = secret(account, &reference).expect_err(&reference).to_string();
         assert!(message.contains(part), "{reference}: {message}");
     }
 }
@@ -105,7 +105,7 @@ fn p9_what_parameter_store_cannot_mean_is_refused_in_a_sentence() {
         ("", "/prod/db?version=a%3Ab".to_owned(), "above zero"),
         ("", "/prod/db?label=x".to_owned(), "remove \"label=…\""),
     ] {
-        let message = parameter(account, &reference).expect_err(&reference);
+        let message = parameter(account, &reference).expect_err(&reference).to_string();
         assert!(message.contains(part), "{reference}: {message}");
     }
 }
@@ -185,11 +185,11 @@ fn p9_settings_that_cannot_work_name_the_field() {
         (r#","auth":{"method":"environment","credentialsFile":"/x"}"#, "auth.credentialsFile"),
         (r#","auth":{"method":"environment","configFile":"/x"}"#, "auth.configFile"),
     ] {
-        let message = settings(rest).validate().unwrap_err();
+        let message = settings(rest).validate().unwrap_err().to_string();
         assert!(message.contains(part), "{rest}: {message}");
     }
     for region in ["", "europe", "EU-WEST-1", "eu-west-1.evil.example", "eu-west-1/"] {
-        let message = AwsSettings { region: region.to_owned(), ..settings("") }.validate().unwrap_err();
+        let message = AwsSettings { region: region.to_owned(), ..settings("") }.validate().unwrap_err().to_string();
         assert!(message.contains("such as eu-west-1"), "{message}");
     }
     for rest in [r#","auth":{"method":"pod-identity","agent":"http://[fd00:ec2::23]/v1/credentials"}"#, OWN] {

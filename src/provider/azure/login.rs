@@ -5,6 +5,7 @@ use hyper::header::{HeaderName, HeaderValue};
 
 use super::errors::{Asked, login_failure, metadata_failure};
 use super::settings::{AzureSettings, Method, is_tenant};
+use crate::parse_error::invalid;
 use crate::provider::auth::oauth::parse_token;
 use crate::provider::http::{Address, Call, Failure, Reach};
 use crate::provider::names::is_uuid;
@@ -106,7 +107,7 @@ impl Issuer {
         match self.login.role.as_deref() {
             Some(role) if !is_uuid(role) => {
                 let what = "the client id of an app registration or managed identity (8-4-4-4-12 hexadecimal digits)";
-                Err(Failure::invalid(format!("invalid role {role:?}: expected {what}")))
+                Err(Failure::invalid(invalid("role", role, what)))
             }
             role => Ok(role),
         }

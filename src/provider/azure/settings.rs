@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parse_error::{ParseError, rule};
 use crate::provider::{auth, http};
 
 /// Where the vault is and how to log in.
@@ -104,7 +105,7 @@ impl fmt::Display for Method {
 // === impl AzureAuth ===
 
 impl AzureAuth {
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ParseError> {
         let fields = [
             ("tokenFile", self.token_file.is_some(), self.method == Method::WorkloadIdentity),
             ("metadata", self.metadata.is_some(), self.method == Method::ManagedIdentity),
@@ -129,7 +130,7 @@ impl AzureSettings {
     }
 
     pub(super) fn scope(&self) -> String {
-        self.scope.clone().unwrap_or_else(|| format!("{}{DEFAULT_SCOPE}", self.cloud().resource))
+        self.scope.clone().unwrap_or_else(|| format!("{}{DEFAULT_SCOPE}", self.cloud().resource).into())
     }
 
     /// The scope's resource, as older ends of the protocol want it.
@@ -139,16 +140,16 @@ impl AzureSettings {
     }
 
     /// What stands behind this vault's address, if the path begins with one.
-    pub(super) fn below_address<'a>(&self, path: &'a str) -> Result<&'a str, String> {
+    pub(super) fn below_address<'a>(&self, path: &'a str) -> Result<&'a str, ParseError> {
         let Some(rest) = path.strip_prefix("https://") else { return Ok(path) };
         let (host, below) = rest.split_once('/').unwrap_or((rest, ""));
         let own = self.address.trim_start_matches("https://").trim_end_matches('/');
         if host.trim_end_matches(":443").eq_ignore_ascii_case(own.trim_end_matches(":443")) {
             Ok(below)
         } else {
-            Err(format!(
+            Err(rule(format!(
                 "{path:?} is in another vault than this provider's: ask the operator for a provider of that vault"
-            ))
+            )))
         }
     }
 }

@@ -78,7 +78,7 @@ fn request(path: &str) -> Request {
     resolve(path).unwrap()
 }
 
-fn resolve(text: &str) -> Result<Request, String> {
+fn resolve(text: &str) -> Result<Request, ParseError> {
     FileSettings::at("/store").resolve("files", &text.parse().unwrap())
 }
 
@@ -118,7 +118,7 @@ fn p9_paths_have_one_form_and_errors_say_which() {
         ("a?version=1", "no versions"),
         ("a?x=1", "remove \"?x=…\""),
     ] {
-        let problem = resolve(text).unwrap_err();
+        let problem = resolve(text).unwrap_err().to_string();
         assert!(problem.contains(part), "{text}: {problem}");
     }
     assert!(resolve(&"x".repeat(256)).is_err());
@@ -129,7 +129,7 @@ fn p9_the_stores_path_is_absolute_and_plain() {
     let validate = |path: &str| FileSettings::at(path).validate();
     assert_eq!(validate("/etc/secrets-source"), Ok(()));
     for path in ["", "relative", "/a/../b"] {
-        assert!(validate(path).unwrap_err().starts_with("path: "), "{path}");
+        assert!(validate(path).unwrap_err().to_string().starts_with("path: "), "{path}");
     }
     assert!(serde_json::from_str::<FileSettings>(r#"{"path":"/a","pth":""}"#).is_err());
 }

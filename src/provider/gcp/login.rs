@@ -8,6 +8,7 @@ use super::api_types::parse_impersonation;
 use super::assertion::Assertion;
 use super::errors::{Asked, impersonation_failure, metadata_failure, token_failure};
 use super::settings::{GcpSettings, Method};
+use crate::parse_error::invalid;
 use crate::provider::auth::oauth::{no_token, parse_token};
 use crate::provider::http::{Address, Call, Failure, Reach, bearer};
 use crate::provider::session::Token;
@@ -199,10 +200,8 @@ impl Issuer {
     fn impersonation_url(&self, role: &str) -> Result<String, Failure> {
         let is_fine = |c: char| c.is_ascii_alphanumeric() || "-._@".contains(c);
         if !role.contains('@') || !role.chars().all(is_fine) {
-            let message = format!(
-                "invalid role {role:?}: expected a service account's address, <name>@<project>.iam.gserviceaccount.com"
-            );
-            return Err(Failure::invalid(message));
+            let what = "a service account's address, <name>@<project>.iam.gserviceaccount.com";
+            return Err(Failure::invalid(invalid("role", role, what)));
         }
         let base = self.settings.auth.impersonation_url.as_deref().unwrap_or(IMPERSONATION).trim_end_matches('/');
         Ok(format!("{base}/v1/projects/-/serviceAccounts/{role}:generateAccessToken"))

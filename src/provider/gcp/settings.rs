@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::provider::{auth, http};
 
 /// Where Secret Manager is and how to log in.
@@ -91,9 +92,9 @@ impl IdentityProvider {
 }
 
 impl TryFrom<String> for IdentityProvider {
-    type Error = String;
+    type Error = ParseError;
 
-    fn try_from(text: String) -> Result<Self, String> {
+    fn try_from(text: String) -> Result<Self, ParseError> {
         let rest = text.strip_prefix("https:").unwrap_or(&text);
         let path = rest.strip_prefix("//iam.googleapis.com/").unwrap_or_default();
         match path.split('/').collect::<Vec<_>>().as_slice() {
@@ -102,9 +103,10 @@ impl TryFrom<String> for IdentityProvider {
             {
                 Ok(Self(format!("https://iam.googleapis.com/{path}")))
             }
-            _ => Err(format!(
-                "invalid audience {text:?}: expected //iam.googleapis.com/projects/\
-                 <project number>/locations/global/workloadIdentityPools/<pool>/providers/<provider>"
+            _ => Err(invalid(
+                "audience",
+                &text,
+                "//iam.googleapis.com/projects/<project number>/locations/global/workloadIdentityPools/<pool>/providers/<provider>",
             )),
         }
     }
@@ -127,7 +129,7 @@ impl fmt::Display for Method {
 // === impl GcpAuth ===
 
 impl GcpAuth {
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ParseError> {
         let is_federation = self.method == Method::WorkloadIdentityFederation;
         let is_metadata = self.method == Method::Metadata;
         let is_file = self.method == Method::ApplicationDefaultCredentials;
@@ -140,14 +142,14 @@ impl GcpAuth {
         ];
         auth::check_fields(self.method, &fields)?;
         if is_federation && self.audience.is_none() {
-            return Err(format!(
+            return Err(rule(format!(
                 "auth.audience is missing: method {} needs the provider of a workload identity pool, \
                  //iam.googleapis.com/projects/…",
                 self.method
-            ));
+            )));
         }
         if let Some(url) = &self.token_url {
-            http::check_endpoint(url).map_err(|problem| format!("auth.tokenUrl: {problem}"))?;
+            http::check_endpoint(url).map_err(|problem| problem.at("auth.tokenUrl"))?;
         }
         http::check_address("auth.impersonationUrl", self.impersonation_url.as_deref())?;
         http::check_address("auth.metadata", self.metadata.as_deref())
@@ -166,26 +168,24 @@ impl GcpSettings {
     }
 
     /// `projects/<project>[/locations/<location>]/secrets/<name>`.
-    pub(super) fn full_name(&self, project: &str, location: Option<&str>, name: &str) -> Result<String, String> {
+    pub(super) fn full_name(&self, project: &str, location: Option<&str>, name: &str) -> Result<String, ParseError> {
         if !is_project(project) {
-            return Err(format!("invalid project {project:?}: expected its id or number"));
+            return Err(invalid("project", project, "its id or number"));
         }
         if name.is_empty() || name.len() > MAX_NAME || !is_id(name) {
-            return Err(format!(
-                "invalid secret name {name:?}: expected letters, digits, '-' and '_', at most {MAX_NAME}"
-            ));
+            return Err(invalid("secret name", name, format!("letters, digits, '-' and '_', at most {MAX_NAME}")));
         }
         match (location, self.location.as_deref()) {
             (Some(given), Some(own)) if given == own => {}
             (Some(given), _) => {
-                return Err(format!(
+                return Err(rule(format!(
                     "{name:?} is in location {given:?}, which another address serves: ask the operator for a provider with location {given:?}"
-                ));
+                )));
             }
             (None, Some(own)) => {
-                return Err(format!(
+                return Err(rule(format!(
                     "{name:?} is global, and this provider's secrets are in {own:?}: write projects/<project>/locations/{own}/secrets/<name>"
-                ));
+                )));
             }
             (None, None) => {}
         }
@@ -195,7 +195,7 @@ impl GcpSettings {
 }
 
 /// A number without leading zeros, an alias, or `latest`.
-pub(super) fn canonical_version(text: &str) -> Result<String, String> {
+pub(super) fn canonical_version(text: &str) -> Result<String, ParseError> {
     let number = text.trim_start_matches('0');
     if is_number(text) && !number.is_empty() {
         return Ok(number.to_owned());
@@ -204,7 +204,7 @@ pub(super) fn canonical_version(text: &str) -> Result<String, String> {
     if is_alias {
         return Ok(text.to_owned());
     }
-    Err(format!("invalid version {text:?}: expected a number above zero, an alias, or {LATEST}"))
+    Err(invalid("version", text, format!("a number above zero, an alias, or {LATEST}")))
 }
 
 pub(super) fn is_number(text: &str) -> bool {

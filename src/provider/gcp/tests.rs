@@ -6,7 +6,7 @@ fn settings(yaml: &str) -> GcpSettings {
     serde_saphyr::from_str(yaml).unwrap()
 }
 
-fn resolve(yaml: &str, reference: &str) -> Result<String, String> {
+fn resolve(yaml: &str, reference: &str) -> Result<String, ParseError> {
     settings(yaml).resolve("gcp", &reference.parse().unwrap()).map(|request| request.to_string())
 }
 
@@ -60,7 +60,7 @@ fn p9_what_secret_manager_cannot_mean_says_what_to_write() {
         (regional, "gcp:projects/shop/locations/us-east1/secrets/db", "provider with location"),
         (regional, "gcp:projects/shop/secrets/db", "is global"),
     ] {
-        let problem = resolve(yaml, reference).unwrap_err();
+        let problem = resolve(yaml, reference).unwrap_err().to_string();
         assert!(problem.contains(part), "{reference}: {problem}");
     }
 }
@@ -83,7 +83,7 @@ fn p9_bad_settings_name_the_field() {
         (format!("{{project: 'x/y', {metadata}}}"), "project"),
         (format!("{{ca: x, {metadata}}}"), "ca has no certificate"),
     ] {
-        let problem = settings(&yaml).validate().unwrap_err();
+        let problem = settings(&yaml).validate().unwrap_err().to_string();
         assert!(problem.contains(part), "{yaml}: {problem}");
     }
     for audience in ["//iam.googleapis.com/projects/shop/locations/global/workloadIdentityPools/a/providers/b", "x", ""]

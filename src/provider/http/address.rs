@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::parse_error::{ParseError, invalid, rule};
 use hyper::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 
@@ -26,15 +27,15 @@ impl Address {
     ///
     /// # Errors
     /// One sentence that says what to write.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let bad = |problem: &str| format!("address {text:?} {problem}: expected https://<host>[:<port>]");
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let bad = |problem: &str| rule(format!("address {text:?} {problem}: expected https://<host>[:<port>]"));
         let uri: Uri = text.parse().map_err(|_| bad("is not a URL"))?;
         let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(bad("has no scheme or no host"));
         };
         if authority.as_str().contains('@') {
             // A password that somebody put here must not end up in a log.
-            return Err("address has a user or password in it: leave it out, and set auth".to_owned());
+            return Err(rule("address has a user or password in it: leave it out, and set auth"));
         }
         if uri.query().is_some() || text.contains('#') {
             return Err(bad("has a query or fragment"));
@@ -58,11 +59,11 @@ impl Address {
     ///
     /// # Errors
     /// One sentence that says so.
-    pub fn must_not_end_in(&self, beginning: &str) -> Result<(), String> {
+    pub fn must_not_end_in(&self, beginning: &str) -> Result<(), ParseError> {
         if self.prefix.rsplit('/').next() == Some(beginning) {
-            return Err(format!(
+            return Err(rule(format!(
                 "address ends in /{beginning}, with which every path begins anyway: leave /{beginning} out"
-            ));
+            )));
         }
         Ok(())
     }
@@ -74,14 +75,14 @@ impl Address {
     }
 
     /// The whole URL of a path and its parameters, percent-encoded.
-    pub(super) fn uri(&self, path: &str, query: &[(String, String)]) -> Result<Uri, String> {
+    pub(super) fn uri(&self, path: &str, query: &[(String, String)]) -> Result<Uri, ParseError> {
         let mut text = format!("{}://{}{}/", self.scheme(), self.authority, self.prefix);
         text.extend(utf8_percent_encode(path, PATH));
         for (index, (name, value)) in query.iter().enumerate() {
             text.push(if index == 0 { '?' } else { '&' });
             text.extend(encode(name).chain(["="]).chain(encode(value)));
         }
-        text.parse().map_err(|_| "cannot be asked for a path this long".to_owned())
+        text.parse().map_err(|_| rule("cannot be asked for a path this long"))
     }
 
     pub(super) fn is_same_origin(&self, other: &Uri) -> bool {
@@ -114,21 +115,21 @@ impl fmt::Display for Address {
 ///
 /// # Errors
 /// One sentence that names the field.
-pub fn check_address(field: &str, address: Option<&str>) -> Result<(), String> {
+pub fn check_address(field: &str, address: Option<&str>) -> Result<(), ParseError> {
     let checked = address.map_or(Ok(()), |address| Address::parse(address).map(drop));
-    checked.map_err(|problem| format!("{field}: {problem}"))
+    checked.map_err(|problem| problem.at(field))
 }
 
 /// Checks the URL of an endpoint.
 ///
 /// # Errors
 /// One sentence that says what to write.
-pub fn check_endpoint(url: &str) -> Result<(), String> {
+pub fn check_endpoint(url: &str) -> Result<(), ParseError> {
     match split_endpoint(url) {
         (address, path) if !path.is_empty() && path.bytes().all(|b| b.is_ascii_graphic() && !b"%?#".contains(&b)) => {
             Address::parse(address).map(drop)
         }
-        _ => Err(format!("invalid endpoint {url:?}: expected https://<host>/<path>")),
+        _ => Err(invalid("endpoint", url, "https://<host>/<path>")),
     }
 }
 
@@ -217,14 +218,14 @@ mod tests {
             ("https://vault?x=y", "query"),
             ("https://vault/#x", "query or fragment"),
         ] {
-            let message = Address::parse(text).unwrap_err();
+            let message = Address::parse(text).unwrap_err().to_string();
             assert!(message.contains(part) && message.contains("https://<host>"), "{text}: {message}");
         }
     }
 
     #[test]
     fn p5_a_password_in_an_address_is_not_repeated() {
-        let message = Address::parse("https://me:canary@vault").unwrap_err();
+        let message = Address::parse("https://me:canary@vault").unwrap_err().to_string();
         assert!(!message.contains("canary"), "{message}");
     }
 

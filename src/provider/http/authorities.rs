@@ -16,6 +16,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tracing::{info, warn};
 
+use crate::parse_error::{ParseError, rule};
+
 /// TLS sessions kept for resumption: one store, one connection at a time.
 const TLS_SESSIONS: usize = 2;
 
@@ -79,8 +81,8 @@ struct Stamp {
 ///
 /// # Errors
 /// One sentence that says what is wrong with it.
-pub fn check_ca(pem: &str) -> Result<(), String> {
-    given(pem).map(drop)
+pub fn check_ca(pem: &str) -> Result<(), ParseError> {
+    given(pem).map(drop).map_err(rule)
 }
 
 fn given(pem: &str) -> Result<RootCertStore, String> {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::parse_error::{ParseError, invalid, rule};
 use hyper::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use serde::{Deserialize, Serialize};
@@ -46,25 +47,25 @@ impl Proxy {
     ///
     /// # Errors
     /// One sentence that says what to write. What may be a password is not repeated.
-    pub fn check_url(text: &str) -> Result<(), String> {
+    pub fn check_url(text: &str) -> Result<(), ParseError> {
         const WRITE: &str = "write http://<host>:<port>, or none";
         if text == Self::NONE {
             return Ok(());
         }
         if text.contains('@') {
-            return Err(format!(
+            return Err(rule(format!(
                 "has a user or a password in it, which would stand in every pod: let the proxy know the cluster by its \
                  addresses, and {WRITE}"
-            ));
+            )));
         }
-        let uri: Uri = text.parse().map_err(|_| format!("{text:?} is not a URL: {WRITE}"))?;
+        let uri: Uri = text.parse().map_err(|_| rule(format!("{text:?} is not a URL: {WRITE}")))?;
         if uri.scheme_str() != Some("http") {
-            return Err(format!(
+            return Err(rule(format!(
                 "{text:?} is not an http:// proxy (what goes through it is encrypted all the same): {WRITE}"
-            ));
+            )));
         }
         if uri.port_u16().is_none() || !matches!(uri.path_and_query().map_or("/", |path| path.as_str()), "/") {
-            return Err(format!("{text:?} is not a host and port: {WRITE}"));
+            return Err(rule(format!("{text:?} is not a host and port: {WRITE}")));
         }
         Ok(())
     }
@@ -73,11 +74,12 @@ impl Proxy {
     ///
     /// # Errors
     /// One sentence that names the entry.
-    pub fn check_exceptions(entries: &[String]) -> Result<(), String> {
+    pub fn check_exceptions(entries: &[String]) -> Result<(), ParseError> {
         match entries.iter().find(|entry| !is_exception(entry)) {
-            Some(entry) => Err(format!(
-                "invalid entry {entry:?}: expected a name (and all below it) such as svc.cluster.local, an address, a \
-                 network such as 10.0.0.0/8, or \"*\", without a port"
+            Some(entry) => Err(invalid(
+                "entry",
+                entry,
+                "a name (and all below it) such as svc.cluster.local, an address, a network such as 10.0.0.0/8, or \"*\", without a port",
             )),
             None => Ok(()),
         }
@@ -145,7 +147,7 @@ mod tests {
             ("http://proxy:3128?x", "is not a host and port"),
             ("http://me:canary@proxy:3128", "has a user or a password"),
         ] {
-            let problem = Proxy::check_url(url).unwrap_err();
+            let problem = Proxy::check_url(url).unwrap_err().to_string();
             assert!(problem.contains(part) && problem.contains("write http://<host>:<port>"), "{url}: {problem}");
             assert!(!problem.contains("canary"), "{problem}");
         }
@@ -154,7 +156,7 @@ mod tests {
         }
         for entry in ["", "https://vault", "vault:8200", "*.svc", "a b", "a,b", "10.0.0.0/33", "fd00::/129", "x/8", "."]
         {
-            let problem = Proxy::check_exceptions(&[entry.to_owned()]).unwrap_err();
+            let problem = Proxy::check_exceptions(&[entry.to_owned()]).unwrap_err().to_string();
             assert!(problem.starts_with(&format!("invalid entry {entry:?}: expected")), "{problem}");
         }
     }

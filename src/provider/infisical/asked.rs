@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::settings::{InfisicalSettings, PlaceParam, is_name};
-use crate::parse_error::ParseError;
+use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::provider::Parameters;
 use crate::reference::{Key, Reference, Request, VERSION_PARAM};
 
@@ -53,7 +53,11 @@ pub(super) enum What {
 }
 
 /// The canonical request; see [`InfisicalSettings`]'s `resolve`.
-pub(super) fn resolve(settings: &InfisicalSettings, provider: &str, reference: &Reference) -> Result<Request, String> {
+pub(super) fn resolve(
+    settings: &InfisicalSettings,
+    provider: &str,
+    reference: &Reference,
+) -> Result<Request, ParseError> {
     let path = folder(&reference.path)?;
     let mut params = BTreeMap::new();
     for (name, value) in &reference.params {
@@ -63,31 +67,33 @@ pub(super) fn resolve(settings: &InfisicalSettings, provider: &str, reference: &
     }
     check_place(settings, &params)?;
     if params.contains_key(VERSION_PARAM) && !params.contains_key(SECRET) {
-        let name =
-            top_key(reference).ok_or("folders have no versions, only secrets have: write ?version=<number>#<KEY>")?;
+        let folder = || rule("folders have no versions, only secrets have: write ?version=<number>#<KEY>");
+        let name = top_key(reference).ok_or_else(folder)?;
         params.insert(SECRET.to_owned(), secret_name(name)?);
     }
     if let (Some(secret), Some(key)) = (params.get(SECRET), top_key(reference))
         && secret != key
     {
-        return Err(format!(
+        return Err(rule(format!(
             "asks for the secret {secret:?} and takes #{key} of it: write the same name twice, or one"
-        ));
+        )));
     }
     check_together(&params)?;
     Ok(Request { provider: provider.to_owned(), path, params })
 }
 
-fn folder(given: &str) -> Result<String, String> {
+fn folder(given: &str) -> Result<String, ParseError> {
     let components: Vec<_> = given.split('/').filter(|component| !component.is_empty()).collect();
     if components.iter().any(|name| matches!(*name, "." | "..") || name.contains(char::is_control)) {
-        return Err(format!("{given:?} has a '.', '..' or control character: write a folder's path, such as /backend"));
+        return Err(rule(format!(
+            "{given:?} has a '.', '..' or control character: write a folder's path, such as /backend"
+        )));
     }
     Ok(format!("/{}", components.join("/")))
 }
 
 /// A parameter's canonical value; `None` if it says what is so anyway.
-fn param(settings: &InfisicalSettings, name: &str, value: &str) -> Result<Option<String>, String> {
+fn param(settings: &InfisicalSettings, name: &str, value: &str) -> Result<Option<String>, ParseError> {
     match name {
         "env" => placed(settings, PlaceParam::Env, value, settings.environment.as_deref()),
         "project" => {
@@ -103,25 +109,25 @@ fn param(settings: &InfisicalSettings, name: &str, value: &str) -> Result<Option
         RECURSIVE => match value {
             "true" => Ok(Some(value.to_owned())),
             "false" => Ok(None),
-            _ => Err(format!("recursive {value:?} is neither true nor false")),
+            _ => Err(invalid("recursive", value, "true or false")),
         },
         UNRESOLVED => match value {
             "keep" => Ok(Some(value.to_owned())),
-            _ => Err(format!("unresolved {value:?} is unknown: write unresolved=keep, or leave it out")),
+            _ => Err(rule(format!("unresolved {value:?} is unknown: write unresolved=keep, or leave it out"))),
         },
         TAGS => tags(value).map(Some),
         SECRET => secret_name(value).map(Some),
         VERSION_PARAM => match value.parse::<u32>() {
             Ok(number) if number > 0 && !value.starts_with('+') => Ok(Some(number.to_string())),
-            _ => Err(format!("invalid version {value:?}: expected a whole number above zero")),
+            _ => Err(invalid("version", value, "a whole number above zero")),
         },
         DYNAMIC if is_name(value) => Ok(Some(value.to_lowercase())),
-        DYNAMIC => Err(format!("invalid name of a dynamic secret {value:?}")),
+        DYNAMIC => Err(invalid("name of a dynamic secret", value, "a slug")),
         TTL => seconds(value)
             .filter(|seconds| TTL_SECONDS.contains(seconds))
             .map(|seconds| Some(format!("{seconds}s")))
-            .ok_or_else(|| format!("invalid ttl {value:?}: expected a minute to ten years, such as 90s, 30m or 1h")),
-        _ => Err(ParseError::unknown("parameter", name, &KNOWN).into()),
+            .ok_or_else(|| invalid("ttl", value, "a minute to ten years, such as 90s, 30m or 1h")),
+        _ => Err(unknown("parameter", name, &KNOWN)),
     }
 }
 
@@ -130,19 +136,19 @@ fn placed(
     param: PlaceParam,
     value: &str,
     default: Option<&str>,
-) -> Result<Option<String>, String> {
+) -> Result<Option<String>, ParseError> {
     let name = param.as_str();
     if default == Some(value) {
         return Ok(None);
     }
     if !settings.allow_params.contains(&param) {
-        return Err(format!("the operator does not let references choose ?{name}=: leave it out"));
+        return Err(rule(format!("the operator does not let references choose ?{name}=: leave it out")));
     }
-    if is_name(value) { Ok(Some(value.to_owned())) } else { Err(format!("invalid {name} {value:?}: expected a slug")) }
+    if is_name(value) { Ok(Some(value.to_owned())) } else { Err(invalid(name, value, "a slug")) }
 }
 
 /// Somebody has to say where secrets are.
-fn check_place(settings: &InfisicalSettings, params: &BTreeMap<String, String>) -> Result<(), String> {
+fn check_place(settings: &InfisicalSettings, params: &BTreeMap<String, String>) -> Result<(), ParseError> {
     for (field, value, param) in
         [("project", &settings.project, PlaceParam::Project), ("environment", &settings.environment, PlaceParam::Env)]
     {
@@ -151,25 +157,27 @@ fn check_place(settings: &InfisicalSettings, params: &BTreeMap<String, String>) 
             continue;
         }
         return Err(if settings.allow_params.contains(&param) {
-            format!("there is no {field} for this namespace: write ?{name}=<slug>")
+            rule(format!("there is no {field} for this namespace: write ?{name}=<slug>"))
         } else {
-            format!("there is no {field} for this namespace: the operator has to set {field}, or namespaces.<name>")
+            rule(format!(
+                "there is no {field} for this namespace: the operator has to set {field}, or namespaces.<name>"
+            ))
         });
     }
     Ok(())
 }
 
-fn check_together(params: &BTreeMap<String, String>) -> Result<(), String> {
+fn check_together(params: &BTreeMap<String, String>) -> Result<(), ParseError> {
     let has = |name: &&str| params.contains_key(*name);
     for (name, others) in
         [(DYNAMIC, &[RECURSIVE, SECRET, TAGS, UNRESOLVED, VERSION_PARAM][..]), (SECRET, &[RECURSIVE, TAGS][..])]
     {
         if let Some(other) = others.iter().find(|other| has(&name) && has(other)) {
-            return Err(format!("{name} and {other} do not go together: leave one of them out"));
+            return Err(rule(format!("{name} and {other} do not go together: leave one of them out")));
         }
     }
     if has(&TTL) && !has(&DYNAMIC) {
-        return Err("ttl is for dynamic secrets: write ?dynamic=<name>&ttl=…, or leave it out".to_owned());
+        return Err(rule("ttl is for dynamic secrets: write ?dynamic=<name>&ttl=…, or leave it out"));
     }
     Ok(())
 }
@@ -182,17 +190,17 @@ fn top_key(reference: &Reference) -> Option<&str> {
     }
 }
 
-fn secret_name(name: &str) -> Result<String, String> {
+fn secret_name(name: &str) -> Result<String, ParseError> {
     if name.is_empty() || name.contains(['/', ':']) || name.contains(char::is_whitespace) {
-        return Err(format!("invalid secret name {name:?}"));
+        return Err(invalid("secret name", name, "one without '/', ':' and blanks"));
     }
     Ok(name.to_owned())
 }
 
-fn tags(list: &str) -> Result<String, String> {
+fn tags(list: &str) -> Result<String, ParseError> {
     let mut tags: Vec<_> = list.split(',').map(str::trim).collect();
     if let Some(tag) = tags.iter().find(|tag| !is_name(tag)) {
-        return Err(format!("invalid tag {tag:?}: expected slugs, as in tags=first,second"));
+        return Err(invalid("tag", tag, "slugs, as in tags=first,second"));
     }
     tags.sort_unstable();
     tags.dedup();
@@ -220,10 +228,10 @@ impl Asked {
     ///
     /// # Errors
     /// One sentence if these settings do not allow it.
-    pub(super) fn of(settings: &InfisicalSettings, request: &Request) -> Result<Self, String> {
+    pub(super) fn of(settings: &InfisicalSettings, request: &Request) -> Result<Self, ParseError> {
         let param = |name: &str| request.params.get(name).cloned();
         let place = |name, default: &Option<String>| {
-            param(name).or_else(|| default.clone()).ok_or_else(|| format!("there is no {name} for {request}"))
+            param(name).or_else(|| default.clone()).ok_or_else(|| rule(format!("there is no {name} for {request}")))
         };
         let what = match (param(DYNAMIC), param(SECRET)) {
             (Some(name), _) => What::Lease { name, ttl: param(TTL) },

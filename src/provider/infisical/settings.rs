@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::provider::auth;
 use crate::provider::names::is_uuid;
 
@@ -136,18 +137,18 @@ impl PlaceParam {
 // === impl Place ===
 
 impl Place {
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ParseError> {
         for (field, value) in
             [("project", &self.project), ("projectSlug", &self.project_slug), ("environment", &self.environment)]
         {
             if let Some(text) = value.as_deref().filter(|text| !is_name(text)) {
-                return Err(format!("invalid {field} {text:?}: expected an id, or a slug such as my-project"));
+                return Err(invalid(field, text, "an id, or a slug such as my-project"));
             }
         }
         match (&self.project, &self.project_slug) {
-            (None, Some(_)) => Err("projectSlug stands beside project: write the project's id too".to_owned()),
+            (None, Some(_)) => Err(rule("projectSlug stands beside project: write the project's id too")),
             (Some(project), Some(slug)) if !is_uuid(project) && project != slug => {
-                Err(format!("project {project:?} is a slug already: leave projectSlug out, or write the id"))
+                Err(rule(format!("project {project:?} is a slug already: leave projectSlug out, or write the id")))
             }
             _ => Ok(()),
         }
@@ -157,7 +158,7 @@ impl Place {
 // === impl InfisicalAuth ===
 
 impl InfisicalAuth {
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ParseError> {
         let is_universal = self.method == Method::Universal;
         let fields = [
             ("clientIdFile", self.client_id_file.is_some(), is_universal),
@@ -166,7 +167,7 @@ impl InfisicalAuth {
         ];
         auth::check_fields(self.method, &fields)?;
         if self.client_id_file.is_some() != self.client_secret_file.is_some() {
-            return Err("auth.clientIdFile and auth.clientSecretFile belong together: set both, or none".to_owned());
+            return Err(rule("auth.clientIdFile and auth.clientSecretFile belong together: set both, or none"));
         }
         Ok(())
     }

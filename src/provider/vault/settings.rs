@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::provider::auth;
 use crate::reference::VERSION_PARAM;
 
@@ -90,21 +91,19 @@ impl VaultAuth {
         self.mount.clone().unwrap_or_else(|| self.method.to_string())
     }
 
-    pub(super) fn validate(&self) -> Result<(), String> {
+    pub(super) fn validate(&self) -> Result<(), ParseError> {
         let method = self.method;
         if let Some(mount) = &self.mount {
             let is_plain = mount.split('/').all(is_plain_component);
             if self.method == Method::Token || !is_plain || mount.starts_with("auth/") {
-                return Err(format!(
-                    "invalid auth.mount {mount:?} for method {method}: expected what stands between auth/ and /login, \
-                     and nothing for method token"
-                ));
+                let what = "what stands between auth/ and /login, and nothing for method token";
+                return Err(invalid("mount", mount, what).at("auth.mount"));
             }
         }
         let is_approle = self.method == Method::Approle;
         let files = [("roleIdFile", self.role_id_file.is_some()), ("secretIdFile", self.secret_id_file.is_some())];
         if let Some((field, _)) = files.iter().find(|(_, is_set)| is_approle && !is_set) {
-            return Err(format!("auth.{field} is missing: method approle needs it"));
+            return Err(rule(format!("auth.{field} is missing: method approle needs it")));
         }
         let [role_id, secret_id] = files.map(|(field, is_set)| (field, is_set, is_approle));
         auth::check_fields(method, &[role_id, secret_id, ("tokenFile", self.token_file.is_some(), !is_approle)])
@@ -123,17 +122,17 @@ impl VaultSettings {
 
     /// A parameter makes a request a write, and a KV engine would take it for the new values of a secret: what is
     /// certainly none is refused before it is sent.
-    pub(super) fn check_parameters(&self, path: &str, params: &BTreeMap<String, String>) -> Result<(), String> {
+    pub(super) fn check_parameters(&self, path: &str, params: &BTreeMap<String, String>) -> Result<(), ParseError> {
         let Some(name) = params.keys().find(|name| *name != VERSION_PARAM) else { return Ok(()) };
         if let Some(typo) = params.keys().find(|name| is_nearly_version(name)) {
-            return Err(format!("unknown parameter {typo:?}; did you mean \"{VERSION_PARAM}\"?"));
+            return Err(rule(format!("unknown parameter {typo:?}; did you mean \"{VERSION_PARAM}\"?")));
         }
         let is_kv_path = path.split('/').skip(1).any(|component| component == "data");
         if is_kv_path && !self.is_writable(path) {
-            return Err(format!(
+            return Err(rule(format!(
                 "parameter {name:?} would be written, and {path} has the form of a KV secret, which takes no parameter \
                  but {VERSION_PARAM}: leave it out, or the operator lists the mount in writableMounts"
-            ));
+            )));
         }
         Ok(())
     }

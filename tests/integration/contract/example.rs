@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use hushpod::parse_error::{ParseError, invalid, unknown};
 use hushpod::provider::http::{self, Call, Client, Failure, Reach, Response, Scope, bearer};
 use hushpod::provider::session::{LoggedIn, Outcome, Renewal, Store, Token};
 use hushpod::provider::{Answer, Login, ProviderError, Reading, Settings, Version, auth};
@@ -34,13 +35,13 @@ pub(crate) struct ExampleSettings {
 }
 
 impl Settings for ExampleSettings {
-    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, String> {
+    fn resolve(&self, provider: &str, reference: &Reference) -> Result<Request, ParseError> {
         let path = reference.path.trim_matches('/').to_owned();
         if path.is_empty() || path.contains('/') {
-            return Err(format!("invalid name {path:?}: expected one word"));
+            return Err(invalid("name", &path, "one word"));
         }
         if let Some(other) = reference.params.keys().find(|param| *param != VERSION_PARAM) {
-            return Err(format!("unknown parameter {other:?}; did you mean {VERSION_PARAM:?}?"));
+            return Err(unknown("parameter", other, &[VERSION_PARAM]));
         }
         Ok(Request { provider: provider.to_owned(), path, params: reference.params.clone() })
     }
@@ -49,7 +50,7 @@ impl Settings for ExampleSettings {
         Some("example")
     }
 
-    fn validate(&self) -> Result<(), String> {
+    fn validate(&self) -> Result<(), ParseError> {
         http::Address::parse(&self.address)?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)
     }

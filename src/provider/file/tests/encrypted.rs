@@ -263,7 +263,7 @@ async fn the_pods_volumes_are_read_by_their_names() {
 fn p9_settings_say_what_goes_together() {
     let parse = |json: &str| -> Result<FileSettings, String> {
         let settings: FileSettings = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        settings.validate().map(|()| settings)
+        Ok(settings.validate().map(|()| settings)?)
     };
     for json in [
         r#"{"path":"/a"}"#,
@@ -301,6 +301,6 @@ fn requests_of_volumes_name_the_volume() {
     for (text, part) in
         [("sops:.", "every volume"), ("sops:app/../x", "begins with '..'"), ("sops:app/", "at its start")]
     {
-        assert!(resolve(text).unwrap_err().contains(part), "{text}");
+        assert!(resolve(text).unwrap_err().to_string().contains(part), "{text}");
     }
 }

@@ -12,7 +12,7 @@ use minijinja::machinery::{Span, Token, ast, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, ErrorKind};
 
-use self::names::{Effect, FILTERS, FUNCTIONS, LOOP, STATEMENTS, TESTS, effect, elsewhere};
+use self::names::{CONSTANTS, Effect, FILTERS, FUNCTIONS, LOOP, STATEMENTS, TESTS, effect, elsewhere};
 use crate::parse_error::{ParseError, rule};
 use crate::sentence::suggestion;
 
@@ -66,6 +66,11 @@ pub fn check(text: &str, names: Option<&[&str]>) -> Result<(), ParseError> {
     let length = text.len();
     if length > MAX_TEMPLATE_BYTES {
         return Err(rule(format!("a template has at most {MAX_TEMPLATE_BYTES} bytes, and this one has {length}")));
+    }
+    if let Some(name) = names.unwrap_or_default().iter().find(|name| CONSTANTS.contains(name)) {
+        return Err(rule(format!(
+            "{name:?} is a constant of templates, not what its from calls so: take another name"
+        )));
     }
     check_tokens(text, names.and_then(|names| names.first().copied()))?;
     let template = parse(text, "template", SyntaxConfig::default()).map_err(|error| syntax(&error))?;

@@ -115,6 +115,9 @@ pub(super) const TESTS: [&str; 36] = [
 /// Functions.
 pub(super) const FUNCTIONS: [&str; 3] = ["dict", "namespace", "range"];
 
+/// Words that are values of their own, whatever is called so.
+pub(super) const CONSTANTS: [&str; 6] = ["False", "None", "True", "false", "none", "true"];
+
 /// What a loop knows of itself, besides `cycle` and `changed`.
 pub(super) const LOOP: [&str; 11] =
     ["depth", "depth0", "first", "index", "index0", "last", "length", "nextitem", "previtem", "revindex", "revindex0"];

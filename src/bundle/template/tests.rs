@@ -55,6 +55,15 @@ fn p9_names_that_the_text_decides_are_known_or_named() {
 }
 
 #[test]
+fn p9_a_secret_cannot_be_called_as_a_constant_is() {
+    for name in ["true", "None", "false"] {
+        let problem = check(&format!("{{{{ {name} }}}}"), Some(&["s", name])).unwrap_err().to_string();
+        assert!(problem.starts_with(&format!("{name:?} is a constant of templates")), "{problem}");
+    }
+    assert_eq!(check("{{ nothing }}{{ none }}", Some(&["nothing"])), Ok(()));
+}
+
+#[test]
 fn what_templates_are_written_for_is_accepted() {
     for template in [
         "auth_basic_user {{ s.username }};",

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use crate::parse_error::{ParseError, invalid, rule};
@@ -190,18 +191,12 @@ pub(crate) fn decode(text: &str) -> Result<String, ReferenceError> {
         return Ok(text.to_owned());
     }
     let bad = || ReferenceError::BadEncoding(text.to_owned());
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else { return Err(bad()) };
-        bytes.push(u8::try_from(high * 16 + low).map_err(|_| bad())?);
+    // The crate leaves alone what is not encoded well.
+    let is_encoded = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if !text.split('%').skip(1).all(is_encoded) {
+        return Err(bad());
     }
-    String::from_utf8(bytes).map_err(|_| bad())
+    percent_decode_str(text).decode_utf8().map(Cow::into_owned).map_err(|_| bad())
 }
 
 /// Percent-encodes what would be split or refused if read again.
@@ -329,6 +324,8 @@ mod tests {
             ("a?version", "name=value"),
             ("a?v=1&v=2", "twice"),
             ("a%2", "%25"),
+            ("a%2g", "%25"),
+            ("a%%41", "%25"),
             ("a%ff", "UTF-8"),
             ("a#", "behind '#'"),
             ("a#/x~2", "~0"),

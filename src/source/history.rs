@@ -1,7 +1,6 @@
 //! Names of generations, and the way back to them.
 
 use std::collections::VecDeque;
-use std::fmt::Write;
 
 use aws_lc_rs::{digest, hmac, rand};
 use serde::{Deserialize, Serialize};
@@ -141,11 +140,7 @@ fn digest_of(origins: &[(Request, Origin)]) -> String {
             Origin::Absent => field("absent"),
         }
     }
-    context.finish().as_ref().iter().take(ID_BYTES).fold(String::with_capacity(2 * ID_BYTES), |mut hex, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    context.finish().as_ref().get(..ID_BYTES).map(hex::encode).unwrap_or_default()
 }
 
 // === impl Fingerprints ===

@@ -90,7 +90,7 @@ impl<'a> EnvWrapper<'a> {
         let mut names = BTreeSet::new();
         for list in LISTS {
             let meant = containers(spec, list).iter().filter(|container| is_meant(container, list, selection));
-            for container in meant.filter(|container| self.is_for_kubelet(container)) {
+            for container in meant.filter(|container| self.is_for_kubelet(&present(container))) {
                 self.check_for_kubelet(name_of(container))?;
                 names.insert(name_of(container));
             }
@@ -98,8 +98,8 @@ impl<'a> EnvWrapper<'a> {
         Ok(names)
     }
 
-    fn is_for_kubelet(&self, container: &Value) -> bool {
-        self.kubelet && matches!(present(container), Present::Plain(inner) if inner.is_empty())
+    fn is_for_kubelet(&self, present: &Present) -> bool {
+        self.kubelet && matches!(present, Present::Plain(inner) if inner.is_empty())
     }
 
     fn check_for_kubelet(&self, container: &str) -> Result<(), Refusal> {
@@ -130,10 +130,11 @@ impl<'a> EnvWrapper<'a> {
                 if !is_meant(container, list, selection) {
                     continue;
                 }
-                if self.is_for_kubelet(container) {
+                let present = present(container);
+                if self.is_for_kubelet(&present) {
                     variables.push((index, self.missing(container)?));
                 } else {
-                    commands.extend(self.command(container, selection)?.map(|command| (index, command)));
+                    commands.extend(self.command(container, present, selection)?.map(|command| (index, command)));
                 }
             }
             for (index, command) in commands {
@@ -167,9 +168,14 @@ impl<'a> EnvWrapper<'a> {
     }
 
     /// The command that a container must have; `None` if it is to be left alone.
-    fn command(&self, container: &Value, selection: &Selection) -> Result<Option<Vec<String>>, Refusal> {
+    fn command(
+        &self,
+        container: &Value,
+        present: Present,
+        selection: &Selection,
+    ) -> Result<Option<Vec<String>>, Refusal> {
         let name = name_of(container);
-        let inner = match present(container) {
+        let inner = match present {
             Present::Inside => return Ok(None),
             Present::Plain(inner) | Present::Wrapped(inner) => inner,
         };

@@ -1,22 +1,18 @@
 //! What lives in pods: fetches the plan's secrets behind the gate, then keeps the files fresh. Talks to no Kubernetes
 //! API; what it knows comes from its plan, what it may do from the pod's own service account token.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{Plan, PlanReadError, PlannedProvider};
-use crate::provider::http::{Proxy, Reach};
-use crate::provider::{Login, Provider};
-use crate::source::Source;
+use crate::plan::{Plan, PlanReadError};
+use crate::source::{Source, connect};
 
 pub mod cli;
 pub mod controls;
 pub mod gate;
-pub mod handover;
 pub mod notify;
 
 mod error;
@@ -64,19 +60,6 @@ pub fn ready(root: &Path, wait: Duration) -> bool {
     }
 }
 
-fn connect(plan: &Plan, paths: &AgentPaths) -> Result<BTreeMap<String, Box<dyn Provider>>, AgentError> {
-    let mut providers = BTreeMap::new();
-    for (name, PlannedProvider { settings, role, proxy, ca_bundle, .. }) in &plan.providers {
-        let login = Login { provider: name.clone(), role: role.clone(), token_file: paths.tokens.join(name) };
-        let ca_file = ca_bundle.then(|| paths.authorities.join(name));
-        let provider = settings
-            .connect(login, Reach::through(Proxy::matcher_of(proxy.as_ref())).with_ca_file(ca_file))
-            .map_err(|error| AgentError::Provider { provider: name.clone(), error })?;
-        providers.insert(name.clone(), provider);
-    }
-    Ok(providers)
-}
-
 // === impl Agent ===
 
 impl Agent {
@@ -90,7 +73,8 @@ impl Agent {
         let volume = GatedVolume::claim(&paths.volume, grace)?;
         install::provide(&paths.program, &paths.bin)?;
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
-        let source = Source::new(&plan, connect(&plan, &paths)?);
+        let token_of = |name: &str| paths.tokens.join(name).into();
+        let source = Source::new(&plan, connect(&plan, token_of, &paths.authorities)?);
         Ok(Self { mode, paths, plan, source, volume })
     }
 

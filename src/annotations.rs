@@ -15,14 +15,34 @@ mod keys;
 mod values;
 
 pub use self::keys::*;
-pub use self::values::set;
+pub use self::values::{parse_bool, set};
 
 /// Most bytes of all annotations under [`PREFIX`], keys and values. Kubernetes takes 256 KiB of everybody's together.
 pub const MAX_BYTES: usize = 128 * 1024;
 
+/// Keys that say nothing of a volume.
+const OF_THE_POD: [&str; 16] = [
+    INJECT,
+    MODE,
+    MOUNT_PATH,
+    INIT_ORDER,
+    NOTIFY,
+    CPU_REQUEST,
+    CPU_LIMIT,
+    MEMORY_REQUEST,
+    MEMORY_LIMIT,
+    ENV,
+    ON_CHANGE,
+    ON_CHANGE_JITTER,
+    METRICS_PORT,
+    HOLD,
+    PIN,
+    REFRESH_NOW,
+];
+
 /// An annotation that cannot be understood: which, and what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("annotation {key}{problem}")]
+#[error("{key}{problem}")]
 pub struct AnnotationError {
     key: String,
     problem: String,
@@ -30,8 +50,20 @@ pub struct AnnotationError {
 
 impl AnnotationError {
     fn new(name: &str, problem: impl fmt::Display) -> Self {
-        Self { key: one_line(&format!("{PREFIX}{name}")), problem: one_line(&format!(": {problem}")) }
+        Self { key: one_line(&format!("annotation {PREFIX}{name}")), problem: one_line(&format!(": {problem}")) }
     }
+
+    /// The same, as one who wrote `volumeAttributes` understands it.
+    fn of_attributes(self) -> Self {
+        let Self { key, problem } = self;
+        Self { key: in_attributes(&key), problem: in_attributes(&problem) }
+    }
+}
+
+/// A sentence about annotations, as one who wrote a volume's attributes understands it: those have no prefix.
+#[must_use]
+pub fn in_attributes(sentence: &str) -> String {
+    sentence.replace(&format!("annotation {PREFIX}"), "volumeAttributes: ").replace(PREFIX, "")
 }
 
 impl From<OverBudget> for AnnotationError {
@@ -58,9 +90,31 @@ pub fn asks_for_variables<'a>(keys: impl IntoIterator<Item = &'a String>) -> boo
 /// # Errors
 /// [`AnnotationError`] names the key and what it accepts.
 pub fn parse(annotations: &BTreeMap<String, String>) -> Result<(Bundle, Options), AnnotationError> {
+    parse_keys(annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str()))))
+}
+
+/// Parses a CSI volume's own `volumeAttributes`: the same keys, without the prefix, as far as they say something of a
+/// volume.
+///
+/// # Errors
+/// [`AnnotationError`] names the attribute and what it accepts.
+pub fn parse_attributes<'a>(
+    attributes: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+) -> Result<(Bundle, Options), AnnotationError> {
+    match attributes.clone().find(|(name, _)| OF_THE_POD.contains(name)) {
+        Some((name, _)) => Err(AnnotationError {
+            key: format!("volumeAttributes: {name}"),
+            problem: format!(": it says something of the pod, not of a volume: expected the annotation {PREFIX}{name}"),
+        }),
+        None => parse_keys(attributes).map_err(AnnotationError::of_attributes),
+    }
+}
+
+fn parse_keys<'a>(
+    ours: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+) -> Result<(Bundle, Options), AnnotationError> {
     let mut bundle = Bundle::default();
     let mut options = Options::default();
-    let ours = annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())));
     check_size(ours.clone())?;
     for (name, value) in ours {
         steps::look(value)?;
@@ -154,8 +208,10 @@ fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, Anno
         check_name(variable).map_err(|problem| error(rule(problem.of(&format!("{variable:?}")))))?;
         Target::File(format!("{ENV_DIR}/{variable}").parse::<VolumePath>().map_err(error)?)
     } else if name == SECRETS {
-        let listed = Bundle::from_yaml(value)
-            .map_err(|problem| AnnotationError { key: format!("{PREFIX}{name}"), problem: problem.to_string() })?;
+        let listed = Bundle::from_yaml(value).map_err(|problem| AnnotationError {
+            key: format!("annotation {PREFIX}{name}"),
+            problem: problem.to_string(),
+        })?;
         for mut item in listed.items {
             item.place.insert_str(0, &format!("{PREFIX}{SECRETS}"));
             check_own(&item.target).map_err(error)?;
@@ -192,14 +248,6 @@ fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
         INJECT => Err(AnnotationError::new(name, invalid("value", value, "true or false"))),
         _ => Ok(false),
     }
-}
-
-/// `true` or `false`, as YAML writes them.
-///
-/// # Errors
-/// A sentence for anything else.
-pub fn parse_bool(text: &str) -> Result<bool, ParseError> {
-    text.parse().map_err(|_| invalid("value", text, "true or false"))
 }
 
 #[cfg(test)]

@@ -11,7 +11,11 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster;
+use crate::config::Config;
+use crate::config::reload::Reloading;
 use crate::contract::AGENT_NAME;
+use crate::csi::{self, CsiSettings, driver_object};
 use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::explain::explain;
 use crate::process::shutdown::Shutdown;
@@ -21,7 +25,7 @@ use crate::quantity::parse_duration;
 use crate::serve::metrics::Registry;
 use crate::serve::readiness::Readiness;
 use crate::webhook::server;
-use crate::webhook::server::{Metrics, Names, Reloading, WebhookSettings};
+use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
 
 /// Secrets for Kubernetes pods that never touch etcd: fetched into memory, refreshed in place, no restart.
 #[derive(Debug, Parser)]
@@ -43,6 +47,8 @@ pub struct Cli {
 enum Command {
     /// Answer the API server: patch pods that ask for secrets by annotation.
     Webhook(Box<WebhookArgs>),
+    /// Serve volumes with secrets on this node: the CSI driver csi.hushpod.dev.
+    Csi(Box<CsiArgs>),
     /// Show the whole chain on this machine: webhook, agent, application, rotation. No cluster, no root.
     Demo(DemoArgs),
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
@@ -104,6 +110,41 @@ struct WebhookArgs {
 
 #[derive(Debug, Args)]
 #[command(
+    after_help = "Runs as root on a node, as the chart's DaemonSet does. Volumes outlive it: the next process goes on \
+                        with them.\n\n\
+                        --print-driver writes the CSIDriver object that this configuration needs, for those who do not \
+                        use the chart: kubectl apply -f - takes it."
+)]
+struct CsiArgs {
+    /// The operator's configuration (YAML), the webhook's own.
+    #[arg(long, env = "HUSHPOD_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// This node's name (downward API).
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", required_unless_present = "print_driver", default_value = "")]
+    node_name: String,
+    /// kubelet's directory, at the same path here as on the node.
+    #[arg(long, env = "HUSHPOD_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
+    kubelet_root: PathBuf,
+    /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
+    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    admin_listen: SocketAddr,
+    /// The program that applications with variables are started through, hushpod-exec; without it no pod of mode csi may
+    /// have variables.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// The cluster to talk to, if the driver does not run in it.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Do without the API server: no live controls, no events.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    no_api_server: bool,
+    /// Print the CSIDriver object (JSON) and end.
+    #[arg(long)]
+    print_driver: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
     after_help = "Exit code 0 if every claim held, 1 if one did not or the chain broke; 130 after Ctrl-C, which leaves \
                   nothing behind."
 )]
@@ -159,6 +200,7 @@ pub async fn run(cli: Cli) -> ExitCode {
             );
             run_webhook(*args, registry).await
         }
+        Command::Csi(args) => run_csi(*args, Registry::default()).await,
         Command::Demo(args) => return run_demo(args).await,
         Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
         Command::DemoApplication(ApplicationArgs { file, port }) => {
@@ -188,9 +230,9 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
         pod_namespace,
     } = args;
     let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let reloading = Reloading::open(&config).map_err(|error| error.to_string())?;
+    let reloading = Reloading::open(&config, Injector::new).map_err(|error| error.to_string())?;
     let metrics = Metrics::new(registry);
-    let review = reloading.review();
+    let review = reviewer(&reloading);
     let settings = WebhookSettings {
         listen,
         admin: admin_listen,
@@ -205,7 +247,39 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
         outcome = server::run(settings, review, metrics.clone(), Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
-        () = reloading.follow(metrics) => Ok(()),
+        () = reloading.follow(|is_good| metrics.count_reload(is_good)) => Ok(()),
+    }
+}
+
+async fn run_csi(args: CsiArgs, registry: Registry) -> Result<(), String> {
+    let CsiArgs { config, node_name, kubelet_root, admin_listen, program, kubeconfig, no_api_server, print_driver } =
+        args;
+    let reloading = Reloading::open(&config, |config: Config| config).map_err(|error| error.to_string())?;
+    if print_driver {
+        let object = driver_object(&reloading.subscribe().borrow());
+        return io::stdout().write_all(object.as_bytes()).map_err(|error| error.to_string());
+    }
+    let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let client = match no_api_server {
+        true => None,
+        false => Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?),
+    };
+    let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client };
+    let reloads = |outcome| {
+        registry.counter(
+            "hushpod_config_reload_total",
+            "Readings of the operator's configuration.",
+            &[("outcome", outcome)],
+        )
+    };
+    let (good, bad) = (reloads("ok"), reloads("error"));
+    let token: CancellationToken = shutdown.token();
+    let current = reloading.subscribe();
+    tokio::select! {
+        outcome = csi::run(settings, current, registry, Readiness::default(), token) => {
+            outcome.map_err(|error| error.to_string())
+        }
+        () = reloading.follow(|is_good| if is_good { good.increment() } else { bad.increment() }) => Ok(()),
     }
 }
 

@@ -18,18 +18,22 @@ use crate::sentence::{list, one_line, suggestion};
 
 mod allow;
 mod ca_bundle;
+mod csi;
 mod error;
 mod identity;
 pub mod injected;
 mod proxy;
+pub mod reload;
 mod shape;
 mod unlock;
 
 use ca_bundle::RawCaBundle;
+use csi::RawCsi;
 use proxy::ProxyFields;
 
 pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
 pub use ca_bundle::{CaBundle, LabelSelector, Operator, Requirement};
+pub use csi::CsiLimits;
 pub use error::ConfigError;
 pub use identity::{Identity, expand};
 
@@ -56,6 +60,8 @@ pub struct Config {
     pub defaults: Options,
     /// `runtimeClassName`s whose pods share the node's memory volumes, so the gate holds.
     pub runtime_classes: Vec<String>,
+    /// What the CSI driver may take; `None` if there is no driver, and no pod may ask for mode csi.
+    pub csi: Option<CsiLimits>,
     /// Globs of names that other webhooks give to containers: those get files only if a pod names them.
     pub injected_containers: Vec<String>,
 }
@@ -108,6 +114,7 @@ struct RawConfig {
     injected_containers: Vec<String>,
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
+    csi: Option<RawCsi>,
 }
 
 fn yes() -> bool {
@@ -196,6 +203,7 @@ impl Config {
             injected_containers,
             proxy,
             no_proxy,
+            csi,
         } = shape::read(fields)?;
         if image.is_empty() || image.contains(char::is_whitespace) {
             return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
@@ -217,6 +225,8 @@ impl Config {
             return Err(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
         }
         let defaults = parse_defaults(&defaults)?;
+        let csi = csi.map(CsiLimits::checked).transpose();
+        let csi = csi.map_err(|(place, problem)| ConfigError::new(place, problem))?;
         let config = Self {
             image,
             image_pull_policy,
@@ -228,6 +238,7 @@ impl Config {
             providers,
             defaults,
             runtime_classes,
+            csi,
             injected_containers,
         };
         config.check_unlocking()?;

@@ -70,6 +70,21 @@ pub const BIN_PATH: &str = "/hushpod-bin";
 /// … and what the program is called there.
 pub const PROGRAM: &str = "/hushpod-bin/hushpod-agent";
 
+// --- The CSI driver ---
+
+/// The driver's name, as CSIDriver objects and inline volumes have it.
+pub const CSI_DRIVER: &str = "csi.hushpod.dev";
+/// What stands before the keys that kubelet itself adds to a volume's attributes.
+pub const CSI_KUBELET_PREFIX: &str = "csi.storage.k8s.io/";
+/// The attribute of volumes without secrets: with the program that applications are started through …
+pub const CSI_PROGRAM_ATTRIBUTE: &str = "program";
+/// … which is called so.
+pub const CSI_PROGRAM_EXEC: &str = "variables";
+/// What the mount table calls the driver's file system with that program.
+pub const CSI_PROGRAMS_SOURCE: &str = "hushpod-csi-programs";
+/// What the mount table calls a file system of ours.
+pub const CSI_MOUNT_SOURCE: &str = "hushpod-csi";
+
 // --- The volume of the files ---
 
 /// What applications mount of [`SECRETS_VOLUME`]: kubelet cannot prepare it before the gate is open.

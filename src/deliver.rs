@@ -1,5 +1,6 @@
 //! A generation becomes files: rendered, then written as one set.
 
+pub mod controls;
 pub mod delivery;
 pub mod render;
 pub mod volume;
@@ -18,6 +19,15 @@ pub struct RenderedFile {
     pub bytes: SecretValue,
     /// Its permission bits.
     pub mode: FileMode,
+}
+
+/// Whose files are; `None` leaves them to the process that writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub user: Option<u32>,
+    /// Group id.
+    pub group: Option<u32>,
 }
 
 impl fmt::Debug for RenderedFile {

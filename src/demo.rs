@@ -92,9 +92,10 @@ async fn show_mode(
     report.step("application", &format!("process {process} reads {} at every request", file.display()))?;
 
     let watcher = Watcher::start(live);
-    let delays = match mode {
-        Mode::Init => show_no_rotation(&pod, store, report).await?,
-        Mode::Sidecar | Mode::InitAndSidecar => show_rotations(&mut pod, rotations, store, report).await?,
+    let delays = if mode == Mode::Init {
+        show_no_rotation(&pod, store, report).await?
+    } else {
+        show_rotations(&mut pod, rotations, store, report).await?
     };
     if mode == Mode::Sidecar {
         show_hold(&mut pod, store, report).await?;

@@ -30,6 +30,10 @@ pub mod steps;
 #[cfg(feature = "cluster")]
 pub mod cli;
 #[cfg(feature = "cluster")]
+pub mod cluster;
+#[cfg(feature = "cluster")]
+pub mod csi;
+#[cfg(feature = "cluster")]
 pub mod demo;
 #[cfg(feature = "cluster")]
 pub mod explain;

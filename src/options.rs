@@ -52,6 +52,8 @@ pub struct Options {
     pub on_change_jitter: Option<Duration>,
     /// Where the sidecar serves metrics.
     pub metrics_port: Option<u16>,
+    /// Whether pods of one identity and plan on a node get the same leases.
+    pub share_leases: bool,
 }
 
 /// A file or directory of the bundle whose entries become environment variables.
@@ -97,6 +99,8 @@ pub enum Mode {
     InitAndSidecar,
     /// An init container alone.
     Init,
+    /// No container: a volume of the CSI driver.
+    Csi,
 }
 
 /// The agent's place among init containers.
@@ -172,6 +176,7 @@ impl Options {
             on_change: self.on_change,
             on_change_jitter: self.on_change_jitter.or(defaults.on_change_jitter),
             metrics_port: self.metrics_port.or(defaults.metrics_port),
+            share_leases: self.share_leases,
         }
     }
 }
@@ -198,6 +203,7 @@ impl Mode {
             Self::Sidecar => "sidecar",
             Self::InitAndSidecar => "init+sidecar",
             Self::Init => "init",
+            Self::Csi => "csi",
         }
     }
 }
@@ -210,8 +216,8 @@ impl FromStr for Mode {
             "sidecar" => Ok(Self::Sidecar),
             "init+sidecar" => Ok(Self::InitAndSidecar),
             "init" => Ok(Self::Init),
-            "csi" => Err(rule("csi is not available in this version: expected sidecar, init+sidecar or init")),
-            _ => Err(invalid("mode", text, "sidecar, init+sidecar or init")),
+            "csi" => Ok(Self::Csi),
+            _ => Err(invalid("mode", text, "sidecar, init+sidecar, init or csi")),
         }
     }
 }

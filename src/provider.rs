@@ -21,7 +21,7 @@ pub mod vault;
 pub use crate::reference::Version;
 pub use interface::{
     Answer, ErrorKind, Extended, Known, Lease, Login, Parameters, Pending, Provider, ProviderError, ReadResult,
-    Reading, Session, Settings,
+    Reading, Session, Settings, TokenSource,
 };
 
 /// The operator's settings of one store, by type; the plan carries them to the agent. No secrets.

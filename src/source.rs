@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ use self::request_state::{Demand, RequestState};
 use self::resume::{Moment, Resumed};
 use self::worker::{ApplyContext, Worker};
 use crate::generation::{Generation, GenerationId};
-use crate::plan::Plan;
-use crate::provider::{ErrorKind, Provider, ProviderError, Reading, Version};
+use crate::plan::{Plan, PlannedProvider};
+use crate::provider::http::{Proxy, Reach};
+use crate::provider::{ErrorKind, Login, Provider, ProviderError, Reading, TokenSource, Version};
 use crate::reference::{Key, Request, VERSION_PARAM};
 use crate::secret::SecretTree;
 
@@ -33,6 +35,7 @@ mod handover;
 mod history;
 mod key_dependency;
 mod login_state;
+pub mod persisted;
 mod request_state;
 mod resume;
 mod retired_lease;
@@ -40,7 +43,7 @@ mod retired_lease;
 pub(crate) mod tests;
 mod worker;
 
-pub use failure::SourceFailure;
+pub use failure::{ConnectError, SourceFailure, refusals};
 pub use handover::{AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession};
 pub use history::{Origin, PastGeneration, PinError};
 
@@ -58,6 +61,28 @@ pub enum Event {
     /// A store has not answered for a while ([`Source::silent`]): it is waited for, as long as its provider thinks fit.
     /// Already logged.
     Silent,
+}
+
+/// The plan's providers, each with the token that `token_of` names for it, and with the authorities that Kubernetes keeps
+/// in `authorities` if it has any there.
+///
+/// # Errors
+/// [`ConnectError`] names the provider whose settings are of no use.
+pub fn connect(
+    plan: &Plan,
+    token_of: impl Fn(&str) -> TokenSource,
+    authorities: &Path,
+) -> Result<BTreeMap<String, Box<dyn Provider>>, ConnectError> {
+    let mut providers = BTreeMap::new();
+    for (name, PlannedProvider { settings, role, proxy, ca_bundle, .. }) in &plan.providers {
+        let login = Login { provider: name.clone(), role: role.clone(), token: token_of(name) };
+        let ca_file = ca_bundle.then(|| authorities.join(name));
+        let provider = settings
+            .connect(login, Reach::through(Proxy::matcher_of(proxy.as_ref())).with_ca_file(ca_file))
+            .map_err(|error| ConnectError { provider: name.clone(), error })?;
+        providers.insert(name.clone(), provider);
+    }
+    Ok(providers)
 }
 
 /// Providers, what they answered, and when to ask again.

@@ -1,59 +1,24 @@
 //! Live controls: annotations of the running pod, which kubelet carries into a downward API volume within a second.
 //! Who may set them is Kubernetes RBAC; the agent needs no right and no port for it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::{fs, io};
 
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
-use crate::annotations::{HOLD, PIN, REFRESH_NOW, parse_bool};
 use crate::contract::{ANNOTATIONS_FILE, PREFIX};
-use crate::generation::GenerationId;
+use crate::deliver::controls::{Control, LiveControls, Wanted};
 use crate::process::watch::Watch;
-
-/// What the annotations ask for now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wanted {
-    /// Keep the present generation.
-    pub hold: bool,
-    /// Return to this generation and stay there.
-    pub pin: Option<GenerationId>,
-    /// Any new text fetches at once.
-    pub refresh_now: Option<String>,
-}
-
-/// One thing that changed in them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Control {
-    /// `hold` was set or released.
-    Hold(bool),
-    /// `pin` names another generation, or none any more.
-    Pin(Option<GenerationId>),
-    /// `refresh-now` has a new text.
-    RefreshNow,
-}
 
 /// The controls directory, watched.
 #[derive(Debug)]
 pub struct Controls {
     file: PathBuf,
     watch: Option<Watch>,
-    /// What the annotations ask for now …
-    wanted: Wanted,
-    /// … and as far as the agent was told.
-    told: Wanted,
-    /// When it was last told of what makes it ask stores.
-    pinned: Option<Instant>,
-    refreshed: Option<Instant>,
+    live: LiveControls,
 }
-
-struct NoGenerationId;
-
-/// Annotations can be changed as fast as kubelet carries them, and a store's limits are shared by many pods: each
-/// control that makes the agent ask a store does so this seldom. The last one counts.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 // === impl Controls ===
 
@@ -68,18 +33,16 @@ impl Controls {
                 |error| warn!(%error, path = %dir.display(), "live controls are off: the directory cannot be watched"),
             )
             .ok();
-        let (wanted, told) = (Wanted::default(), Wanted::default());
-        let mut controls =
-            Self { file: dir.join(ANNOTATIONS_FILE), watch, wanted, told, pinned: None, refreshed: None };
+        let mut controls = Self { file: dir.join(ANNOTATIONS_FILE), watch, live: LiveControls::default() };
         controls.read();
-        controls.told = controls.wanted.clone();
+        controls.live = LiveControls::starting_with(controls.wanted().clone());
         controls
     }
 
     /// What the annotations ask for, as far as they mean something.
     #[must_use]
     pub fn wanted(&self) -> &Wanted {
-        &self.wanted
+        self.live.wanted()
     }
 
     /// Waits until the annotations ask for something else; pends for ever without a directory. Another `pin`, or another
@@ -87,13 +50,12 @@ impl Controls {
     pub async fn changed(&mut self) -> Vec<Control> {
         loop {
             let now = Instant::now();
-            let changes = self.due(now);
+            let changes = self.live.due(now);
             if !changes.is_empty() {
                 return changes;
             }
+            let next = self.live.next(now);
             let Some(watch) = &mut self.watch else { return std::future::pending().await };
-            let wait = [self.pinned, self.refreshed].into_iter().flatten().map(|last| last + PATIENCE);
-            let next = wait.filter(|at| *at > now).min().filter(|_| self.wanted != self.told);
             let alarm = async {
                 match next {
                     Some(at) => sleep_until(at).await,
@@ -107,34 +69,6 @@ impl Controls {
         }
     }
 
-    /// What the agent is to be told now.
-    fn due(&mut self, now: Instant) -> Vec<Control> {
-        let Self { wanted, told, pinned, refreshed, .. } = self;
-        let may = |last: &Option<Instant>| last.is_none_or(|last| now >= last + PATIENCE);
-        let mut changes = Vec::new();
-        // Letting go of a pin asks nothing of a store.
-        if wanted.pin != told.pin && (wanted.pin.is_none() || may(pinned)) {
-            if wanted.pin.is_some() {
-                *pinned = Some(now);
-            }
-            told.pin.clone_from(&wanted.pin);
-            changes.push(Control::Pin(wanted.pin.clone()));
-        }
-        if wanted.hold != told.hold {
-            told.hold = wanted.hold;
-            changes.push(Control::Hold(wanted.hold));
-        }
-        // Taking the annotation away asks for nothing.
-        if wanted.refresh_now.is_none() {
-            told.refresh_now = None;
-        } else if wanted.refresh_now != told.refresh_now && may(refreshed) {
-            *refreshed = Some(now);
-            told.refresh_now.clone_from(&wanted.refresh_now);
-            changes.push(Control::RefreshNow);
-        }
-        changes
-    }
-
     fn read(&mut self) {
         let text = match fs::read_to_string(&self.file) {
             Ok(text) => text,
@@ -144,66 +78,16 @@ impl Controls {
                 return;
             }
         };
-        self.wanted = std::mem::take(&mut self.wanted).updated(&text);
+        self.live.update(annotations(&text));
     }
-}
-
-// === impl Wanted ===
-
-impl Wanted {
-    /// What `text` (the downward API's file) asks for. An invalid value is logged, and changes nothing: a
-    /// typing error must not release a hold.
-    #[must_use]
-    fn updated(mut self, text: &str) -> Self {
-        let mut found = Self::default();
-        for (name, value) in annotations(text) {
-            match name {
-                HOLD => {
-                    found.hold = parse_bool(&value).unwrap_or_else(|_| {
-                        ignored(HOLD, "expected \"true\" or \"false\"");
-                        self.hold
-                    });
-                }
-                PIN => {
-                    found.pin = parse_pin(&value).unwrap_or_else(|NoGenerationId| {
-                        ignored(PIN, "expected a generation id: the agent's log lines name those that exist");
-                        self.pin.take()
-                    });
-                }
-                REFRESH_NOW => found.refresh_now = Some(value),
-                _ => {}
-            }
-        }
-        found
-    }
-}
-
-/// The value stays untold: it may be anything that somebody pasted.
-fn ignored(name: &str, problem: &str) {
-    warn!(annotation = format_args!("{PREFIX}{name}"), problem, "an invalid live control is ignored");
-}
-
-/// A generation id, which becomes part of a path: a digest and perhaps a counter, and nothing else.
-fn parse_pin(text: &str) -> Result<Option<GenerationId>, NoGenerationId> {
-    // `ls -a` shows a generation's directory with two dots before its id.
-    let text = text.trim().trim_start_matches("..");
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let (digest, counter) = text.split_once('-').unwrap_or((text, "0"));
-    let are_all = |text: &str, is: fn(&u8) -> bool| !text.is_empty() && text.bytes().all(|byte| is(&byte));
-    if text.len() > 128 || !are_all(digest, u8::is_ascii_hexdigit) || !are_all(counter, u8::is_ascii_digit) {
-        return Err(NoGenerationId);
-    }
-    Ok(Some(GenerationId(text.to_owned())))
 }
 
 /// Our annotations in a downward API file: `key="value"` lines, values quoted as Go's `strconv.Quote` does
 /// (kubernetes/pkg/fieldpath, `FormatMap`).
-fn annotations(text: &str) -> impl Iterator<Item = (&str, String)> {
+fn annotations(text: &str) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
     text.lines().filter_map(|line| {
         let (key, quoted) = line.strip_prefix(PREFIX)?.split_once('=')?;
-        Some((key, unquote(quoted)?))
+        Some((key, unquote(quoted)?.into()))
     })
 }
 

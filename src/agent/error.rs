@@ -7,9 +7,8 @@ use super::gate::GateError;
 use crate::deliver::render::RenderError;
 use crate::deliver::volume::VolumeError;
 use crate::plan::PlanReadError;
-use crate::provider::ProviderError;
 use crate::sentence::Sentence;
-use crate::source::SourceFailure;
+use crate::source::{ConnectError, SourceFailure, refusals};
 
 /// Why the agent ends without having done its work. None of these passes by waiting. Shown as logs have it; what goes
 /// into the container's termination message, and with it into etcd, is [`AgentError::public`]. Our own words only.
@@ -22,13 +21,8 @@ pub enum AgentError {
     #[error("{}", refusals(.0, |error| &error.message))]
     Refused(Vec<SourceFailure>),
     /// A provider cannot be set up.
-    #[error("provider {provider}: {error}")]
-    Provider {
-        /// Its name.
-        provider: String,
-        /// Why not.
-        error: ProviderError,
-    },
+    #[error("{0}")]
+    Provider(#[from] ConnectError),
     /// The stores' answers do not make the files that were asked for.
     #[error("the files cannot be made: {0}")]
     Render(#[from] RenderError),
@@ -64,7 +58,7 @@ impl AgentError {
     pub fn public(&self) -> String {
         match self {
             Self::Refused(failures) => refusals(failures, |error| error.message.public()),
-            Self::Provider { provider, error } => format!("provider {provider}: {}", error.message.public()),
+            Self::Provider(error) => error.public(),
             Self::Render(error) => format!("the files cannot be made: {}", error.public()),
             Self::Interrupted(sentence) => sentence.public().to_owned(),
             Self::Plan(_) | Self::Gate(_) | Self::Volume(_) | Self::Program { .. } | Self::Process(_) => {
@@ -77,7 +71,7 @@ impl AgentError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Provider { .. } | Self::Render(_) => 1,
+            Self::Refused(_) | Self::Provider(_) | Self::Render(_) => 1,
             Self::Plan(_) => 2,
             Self::Gate(_) | Self::Volume(_) | Self::Program { .. } => 3,
             Self::Process(_) => 4,
@@ -85,15 +79,4 @@ impl AgentError {
             Self::Interrupted(_) => 143,
         }
     }
-}
-
-pub(super) fn refusals<'a>(
-    failures: impl IntoIterator<Item = &'a SourceFailure>,
-    told: impl Fn(&ProviderError) -> &str,
-) -> String {
-    let each = failures.into_iter().map(|SourceFailure { provider, request, error, .. }| match request {
-        Some(request) => format!("{request}: {}", told(error)),
-        None => format!("{provider}: {}", told(error)),
-    });
-    each.collect::<Vec<_>>().join("; ")
 }

@@ -6,19 +6,20 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::controls::{Control, Controls, Wanted};
-use super::error::{AgentError, refusals};
+use super::controls::Controls;
+use super::error::AgentError;
 use super::gated_volume::GatedVolume;
-use super::handover::{HandOverFile, PersistedState};
 use super::metrics::MetricsPort;
 use super::notify::Notifier;
 use super::settings::{AgentMode, AgentPaths};
 use super::termination::LastWords;
+use crate::deliver::controls::{Control, Wanted};
 use crate::deliver::delivery::{Changed, Delivery, Due};
 use crate::generation::GenerationId;
 use crate::plan::Plan;
 use crate::sentence::Sentence;
-use crate::source::{Event, Source, SourceFailure};
+use crate::source::persisted::{HandOverFile, PersistedState};
+use crate::source::{Event, Source, SourceFailure, refusals};
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);

@@ -1,11 +1,13 @@
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::bundle::Target;
 use crate::deliver::render::RenderError;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::reference::Request;
 use crate::sentence::Sentence;
-use crate::source::SourceFailure;
 use crate::source::tests::fake::plan;
+use crate::source::{ConnectError, SourceFailure};
 
 fn failure(path: &str, message: &str) -> SourceFailure {
     let request = Request { provider: "vault".to_owned(), path: path.to_owned(), params: BTreeMap::new() };
@@ -61,7 +63,7 @@ async fn a_store_with_a_bundle_is_verified_by_the_file_of_its_name() {
             "items": [{"target": {"file": "a"}, "from": {"one": "shop:secret/data/a#k"}, "mode": "0400"}],
         });
         let plan = Plan::from_json(&plan.to_string()).unwrap();
-        let mut providers = connect(&plan, &paths).unwrap();
+        let mut providers = connect(&plan, |name| paths.tokens.join(name).into(), &paths.authorities).unwrap();
         let request = (*plan.requests().first().unwrap()).clone();
         let provider = providers.get_mut("shop").unwrap();
         let results = provider.read(&[request], &crate::provider::Known::new()).await;
@@ -95,7 +97,10 @@ fn p5_a_termination_message_has_no_name_that_only_the_store_knows() {
     let path = dir.path().join("termination-log");
     for error in [
         AgentError::Refused(vec![refused(named()), refused("is not a secret".into())]),
-        AgentError::Provider { provider: "asked".to_owned(), error: ProviderError::new(ErrorKind::Invalid, named()) },
+        AgentError::Provider(ConnectError {
+            provider: "asked".to_owned(),
+            error: ProviderError::new(ErrorKind::Invalid, named()),
+        }),
         RenderError::new(&Target::File("asked".parse().unwrap()), named()).into(),
     ] {
         terminate(&path, &error);

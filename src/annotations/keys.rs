@@ -31,7 +31,7 @@ keys! {
     SECRETS = "secrets", "–", false, "a YAML list of files and directories: the full form";
     PROVIDER = "provider", "the operator's", false, "provider of references that name none";
     ROLE = "role.", "the operator's template", false, "`role.<provider>: <role>` is the role, identity or ARN to log in as";
-    MODE = "mode", "`sidecar`", true, "`sidecar`, `init+sidecar` or `init`: see Modes";
+    MODE = "mode", "`sidecar`", true, "`sidecar`, `init+sidecar`, `init` or `csi`: see Modes";
     MOUNT_PATH = "mount-path", "`/secrets`", true, "where the containers find the files";
     CONTAINERS = "containers", "all but injected ones", false, "comma-separated names of the containers that get the mount";
     INIT_ORDER = "init-order", "`first`", true, "the agent's place among init containers: `first`, `last` or `after:<container>`";
@@ -50,6 +50,7 @@ keys! {
     ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so it starts anew, `signal:<SIGNAL>` tells the application";
     ON_CHANGE_JITTER = "on-change-jitter", "`5m` for `restart`", true, "`restart` comes at a random moment within this time after the change";
     METRICS_PORT = "metrics-port", "none", true, "port on which the sidecar serves `/metrics`, and tells the kubelet what `kubectl describe` is to show: see Metrics";
+    SHARE_LEASES = "share-leases", "`false`", false, "with `csi`: `true` lets a node's pods of one service account and the same annotations have one lease together";
     HOLD = "hold", "`false`", false, "live: `true` freezes the present generation";
     PIN = "pin", "none", false, "live: a generation id to return to and stay at";
     REFRESH_NOW = "refresh-now", "–", false, "live: any new text fetches at once";

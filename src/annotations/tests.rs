@@ -168,3 +168,27 @@ fn every_key_is_understood() {
         assert!(!message.is_some_and(|message| message.contains("unknown key")), "{known}");
     }
 }
+
+#[test]
+fn p9_a_volumes_attributes_are_the_same_keys_without_prefix() {
+    let parse = |pairs: &[(&'static str, &'static str)]| super::parse_attributes(pairs.iter().copied());
+    let (bundle, options) =
+        parse(&[("file.db", "secret/data/db#password"), ("file-mode", "0440"), ("share-leases", "true")]).unwrap();
+    assert_eq!(bundle.items.len(), 1);
+    assert!(options.share_leases && options.file_mode.is_some());
+    for (attributes, expected) in [
+        (&[("fil.db", "a")][..], &["volumeAttributes: fil.db: unknown key", "did you mean \"file.db\"?"][..]),
+        (&[("hushpod.dev/file.db", "a")], &["unknown key"]),
+        (
+            &[("file.db", "a"), ("notify", "signal:HUP:a")],
+            &["volumeAttributes: notify", "annotation hushpod.dev/notify"],
+        ),
+        (&[("file.db", "a"), ("hold", "true")], &["annotation hushpod.dev/hold"]),
+        (&[("refresh", "1m")], &["nothing to deliver: add file.<name>, dir.<name>"]),
+        (&[("file...", "a")], &["volumeAttributes: file...:"]),
+        (&[("file.a", "a"), ("share-leases", "yes")], &["share-leases", "\"true\""]),
+    ] {
+        let error = parse(attributes).unwrap_err().to_string();
+        assert!(expected.iter().all(|part| error.contains(part)), "{attributes:?}: {error}");
+    }
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::keys::{
     CONTAINERS, CPU_LIMIT, CPU_REQUEST, DIR, ENV, FILE, FILE_MODE, INIT_ORDER, KEYS, MEMORY_LIMIT, MEMORY_REQUEST,
     METRICS_PORT, MODE, MOUNT_PATH, NOTIFY, ON_CHANGE, ON_CHANGE_JITTER, PROVIDER, REFRESH, ROLE, RUN_AS_GROUP,
-    RUN_AS_USER, SECRETS, SIZE_LIMIT,
+    RUN_AS_USER, SECRETS, SHARE_LEASES, SIZE_LIMIT,
 };
 use crate::contract::{BIN_PATH, PREFIX};
 use crate::options::{EnvironmentSource, Options};
@@ -52,9 +52,18 @@ pub fn set(options: &mut Options, name: &str, value: &str) -> Result<(), ParseEr
         ON_CHANGE => options.on_change = value.parse()?,
         ON_CHANGE_JITTER => options.on_change_jitter = Some(parse_duration(value)?),
         METRICS_PORT => options.metrics_port = Some(parse_port(value)?),
+        SHARE_LEASES => options.share_leases = parse_bool(value)?,
         unknown => return Err(rule(format!("unknown key{}", key_suggestion(unknown)))),
     }
     Ok(())
+}
+
+/// `true` or `false`, as YAML writes them.
+///
+/// # Errors
+/// A sentence for anything else.
+pub fn parse_bool(text: &str) -> Result<bool, ParseError> {
+    text.parse().map_err(|_| invalid("value", text, "true or false"))
 }
 
 /// The nearest known key; a family of keys is compared with the name that was written.

@@ -330,7 +330,7 @@ impl<V: Volume> Delivery<V> {
         drop(files);
         self.in_place(id);
         let (event, sentence) = match outcome {
-            WriteOutcome::Opened => ("delivered", "the first files are in place, and the gate is open"),
+            WriteOutcome::Opened => ("delivered", "the first files are in place"),
             WriteOutcome::Unchanged => ("unchanged", "the files are the same as before, byte by byte"),
             WriteOutcome::Swapped => ("delivered", "new files are in place"),
         };

@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::annotations::SIZE_LIMIT;
 use crate::bundle::VolumePath;
 use crate::contract::{COUNTER, DATA, OWN_PREFIX, PREFIX, RUNNING};
-use crate::deliver::RenderedFile;
+use crate::deliver::{Owner, RenderedFile};
 use crate::generation::GenerationId;
 use crate::secret::SecretValue;
 
@@ -47,6 +47,7 @@ const REMOVED: &str = "..removed_tmp";
 pub struct AtomicVolume {
     root: OwnedFd,
     grace: Duration,
+    owner: Owner,
     present: Option<Stored>,
     kept: Option<Stored>,
     /// When `present` became visible: earlier than this nobody resolved it, later nobody resolved `kept`.
@@ -139,13 +140,19 @@ impl AtomicVolume {
         let root = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map_err(|errno| VolumeError::Open { dir: dir.to_owned(), errno })?;
         let present = present_name(&root).map(Stored::adopt);
-        let mut volume = Self { root, grace, present, kept: None, swapped: None };
+        let mut volume = Self { root, grace, owner: Owner::default(), present, kept: None, swapped: None };
         volume.clear_leftovers()?;
         if let Some(present) = &volume.present {
             volume.link(&present.name)?;
         }
         volume.unlink_obsolete()?;
         Ok(volume)
+    }
+
+    /// The same, with files that belong to `owner` from the next write on. Needs the right to give files away.
+    #[must_use]
+    pub fn owned_by(self, owner: Owner) -> Self {
+        Self { owner, ..self }
     }
 
     /// Whether `dir` holds a complete generation: whatever `..data` points at was written to its end before.
@@ -298,7 +305,7 @@ impl AtomicVolume {
     /// No fsync anywhere: tmpfs has nothing to sync to, and after a crash of the node the pod and its volume are gone.
     fn write_generation(&self, name: &str, files: &[RenderedFile]) -> Result<(), VolumeError> {
         let dir = tree::make_dir(&self.root, WRITING)?;
-        tree::write_all(&dir, files)?;
+        tree::write_all(&dir, files, self.owner)?;
         rustix::fs::renameat(&self.root, WRITING, &self.root, name)
             .map_err(|errno| TreeError::new("name", name, errno).into())
     }

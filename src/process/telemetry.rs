@@ -68,7 +68,7 @@ where
     let level = LevelFilter::from_level(level);
     // "more verbose" is greater.
     let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hushpod", level);
-    Registry::default().with(targets).with(fmt::layer().event_format(lines).with_writer(writer))
+    Registry::default().with(targets).with(fmt::layer().fmt_fields(lines).event_format(lines).with_writer(writer))
 }
 
 #[cfg(test)]

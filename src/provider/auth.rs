@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use zeroize::Zeroizing;
 
-use super::interface::{ErrorKind, Login, ProviderError};
+use super::interface::{ErrorKind, Login, ProviderError, TokenSource};
 use crate::parse_error::{ParseError, rule};
 use crate::secret::SecretValue;
 
@@ -14,12 +14,21 @@ pub mod oauth;
 /// No token or key is longer; a file that is was meant for something else.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// The pod's projected service-account token. Read it at each login: kubelet replaces it long before it expires.
+/// The pod's projected service-account token. Ask for it at each login: kubelet replaces it long before it expires.
 ///
 /// # Errors
-/// `Invalid` if there is none, `Unavailable` if it cannot be read now. The message names the file.
-pub fn projected_token(file: &Path) -> Result<SecretValue, ProviderError> {
-    read(file, "service-account token", "is the token volume mounted?")
+/// `Invalid` if there is no file, `Unavailable` if it cannot be read now, or if kubelet has yet to send one. The message
+/// names the file.
+pub fn projected_token(source: &TokenSource) -> Result<SecretValue, ProviderError> {
+    match source {
+        TokenSource::File(file) => read(file, "service-account token", "is the token volume mounted?"),
+        TokenSource::Channel(latest) => latest.borrow().clone().ok_or_else(|| {
+            ProviderError::new(
+                ErrorKind::Unavailable,
+                "service-account token: waiting for kubelet, which sends one with each call, about once a minute",
+            )
+        }),
+    }
 }
 
 /// What shows who we are: the operator's file, else the pod's projected token.
@@ -29,7 +38,7 @@ pub fn projected_token(file: &Path) -> Result<SecretValue, ProviderError> {
 pub fn proof(login: &Login, file: Option<&Path>) -> Result<SecretValue, ProviderError> {
     match file {
         Some(file) => secret_file(file, "JWT"),
-        None => projected_token(&login.token_file),
+        None => projected_token(&login.token),
     }
 }
 
@@ -113,13 +122,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, "  canary\n").unwrap();
-        assert_eq!(projected_token(&file).unwrap(), "canary".into());
+        assert_eq!(projected_token(&file.as_path().into()).unwrap(), "canary".into());
         for (content, part) in [(Some(" \n"), "is empty"), (None, "does not exist")] {
             match content {
                 Some(text) => std::fs::write(&file, text).unwrap(),
                 None => std::fs::remove_file(&file).unwrap(),
             }
-            let error = projected_token(&file).unwrap_err();
+            let error = projected_token(&file.as_path().into()).unwrap_err();
             assert_eq!(error.kind, ErrorKind::Invalid);
             assert!(error.message.contains(part) && error.message.contains("token volume"), "{error}");
         }
@@ -128,10 +137,22 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_has_the_latest_token_or_is_waited_for() {
+        let (sender, latest) = tokio::sync::watch::channel(None);
+        let source = TokenSource::Channel(latest);
+        let error = projected_token(&source).unwrap_err();
+        assert!(error.kind == ErrorKind::Unavailable && error.message.contains("kubelet"), "{error}");
+        for token in ["first", "second"] {
+            sender.send_replace(Some(token.into()));
+            assert_eq!(projected_token(&source).unwrap(), token.into());
+        }
+    }
+
+    #[test]
     fn a_huge_file_is_no_token() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, vec![b'x'; 70_000]).unwrap();
-        assert!(projected_token(&file).unwrap_err().message.contains("too large"));
+        assert!(projected_token(&file.as_path().into()).unwrap_err().message.contains("too large"));
     }
 }

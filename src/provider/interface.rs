@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::parse_error::ParseError;
 use crate::reference::{Reference, Request, VERSION_PARAM, Version};
 use crate::secret::{SecretTree, SecretValue};
@@ -175,6 +177,11 @@ pub trait Settings {
         false
     }
 
+    /// Whether each read may make another credential, so two readers must not take each other's for their own.
+    fn is_generated(&self, request: &Request) -> bool {
+        self.is_leased(request)
+    }
+
     /// The pod's own volume that this request reads, if that is where this store is.
     fn volume<'a>(&self, _request: &'a Request) -> Option<&'a str> {
         None
@@ -228,14 +235,29 @@ pub struct Parameters {
 }
 
 /// Who logs in, for [`ProviderSettings::connect`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Login {
     /// The provider's name in the operator's configuration, for messages.
     pub provider: String,
     /// Role or identity at the store, where its auth method needs one.
     pub role: Option<String>,
-    /// The pod's projected token for this provider; read again at each login, since kubelet rotates it.
-    pub token_file: PathBuf,
+    /// The pod's projected token for this provider; looked at again at each login, since kubelet rotates it.
+    pub token: TokenSource,
+}
+
+/// Where a pod's service-account token comes from.
+#[derive(Debug, Clone)]
+pub enum TokenSource {
+    /// A file that kubelet replaces.
+    File(PathBuf),
+    /// What kubelet hands over from time to time; `None` until it did.
+    Channel(watch::Receiver<Option<SecretValue>>),
+}
+
+impl<P: Into<PathBuf>> From<P> for TokenSource {
+    fn from(file: P) -> Self {
+        Self::File(file.into())
+    }
 }
 
 pub(super) fn no_leases<T>() -> Result<T, ProviderError> {

@@ -62,6 +62,11 @@ impl Settings for VaultSettings {
         components.next() == Some("creds") && components.next().is_some() && !request.path.contains("/data/")
     }
 
+    /// What is written with parameters makes something anew, a certificate say.
+    fn is_generated(&self, request: &Request) -> bool {
+        self.is_leased(request) || request.params.keys().any(|name| !self.parameters().narrows(name))
+    }
+
     fn default_audience(&self) -> Option<&str> {
         self.needs_role().then_some("vault")
     }

@@ -17,3 +17,35 @@ pub struct SourceFailure {
     /// When it is tried again.
     pub retry_in: Option<Duration>,
 }
+
+/// A provider that cannot be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("provider {provider}: {error}")]
+pub struct ConnectError {
+    /// Its name.
+    pub provider: String,
+    /// Why not.
+    pub error: ProviderError,
+}
+
+// === impl ConnectError ===
+
+impl ConnectError {
+    /// For readers of the pod's status: without names that only a store knows.
+    #[must_use]
+    pub fn public(&self) -> String {
+        format!("provider {}: {}", self.provider, self.error.message.public())
+    }
+}
+
+/// All of them in one line, as `told` tells each.
+pub fn refusals<'a>(
+    failures: impl IntoIterator<Item = &'a SourceFailure>,
+    told: impl Fn(&ProviderError) -> &str,
+) -> String {
+    let each = failures.into_iter().map(|SourceFailure { provider, request, error, .. }| match request {
+        Some(request) => format!("{request}: {}", told(error)),
+        None => format!("{provider}: {}", told(error)),
+    });
+    each.collect::<Vec<_>>().join("; ")
+}

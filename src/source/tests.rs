@@ -508,7 +508,7 @@ async fn each_write_of_a_file_makes_one_generation() {
     let write = |content: &str| std::fs::write(dir.path().join("db.json"), content).unwrap();
     write(r#"{"k":"0"}"#);
     let settings = FileSettings::at(dir.path().to_str().unwrap());
-    let login = Login { provider: "a".to_owned(), role: None, token_file: "/nowhere".into() };
+    let login = Login { provider: "a".to_owned(), role: None, token: "/nowhere".into() };
     let files: Box<dyn Provider> = Box::new(Files::connect(&settings, login).unwrap());
     let mut source = Source::new(&plan(&["a:db.json"]), BTreeMap::from([("a".to_owned(), files)]));
     let first = generation(&mut source, 10).await;

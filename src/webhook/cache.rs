@@ -8,11 +8,11 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::containers::{Blueprint, Injected};
-use super::kubelet_env;
 use super::permissions::Permissions;
 use super::pod_volumes::{self, VolumeRead};
 use super::refusal::Refusal;
 use super::resources::Standing;
+use super::{csi_volume, kubelet_env};
 use crate::bundle::Bundle;
 use crate::config::{Config, Identity};
 use crate::contract::PREFIX;
@@ -70,11 +70,14 @@ struct Bytes;
 impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
     fn new(asked: &CacheKey, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
-        let CacheKey { identity, mode, access, standing, containers, is_for_kubelet, .. } = asked;
+        let CacheKey { annotations, identity, mode, access, standing, containers, is_for_kubelet } = asked;
         let with_variables = is_for_kubelet.then(|| kubelet_env::with_variables(bundle)).transpose()?;
         let bundle = with_variables.as_ref().unwrap_or(bundle);
         let (mut plan, warnings) = Plan::build_with_warnings(identity.clone(), bundle, options, config)?;
         plan.containers.clone_from(containers);
+        if *mode == Mode::Csi {
+            csi_volume::check_plan(&plan)?;
+        }
         let plan_json = plan.to_json()?;
         let blueprint = Blueprint {
             config,
@@ -88,7 +91,12 @@ impl Prepared {
         let containers = blueprint
             .containers()
             .map_err(|problem| Refusal::Pod(format!("annotations {PREFIX}resources.*: {problem}")))?;
-        Ok(Self { reads: pod_volumes::reads(bundle, &plan), containers, volumes: blueprint.volumes(), warnings })
+        Ok(Self {
+            reads: pod_volumes::reads(bundle, &plan),
+            containers,
+            volumes: blueprint.volumes(annotations),
+            warnings,
+        })
     }
 }
 

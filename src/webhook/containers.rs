@@ -1,5 +1,7 @@
 //! What injection adds to a pod: the agent's containers, and the volumes between it and the application.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     Capabilities, ClusterTrustBundleProjection, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile,
     DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction, HTTPGetAction, ImageVolumeSource, Lifecycle,
@@ -13,6 +15,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use super::csi_volume;
 use super::permissions::Permissions;
 use super::resources::{self, Need, Standing, kibibytes};
 use crate::config::{CaBundle, Config};
@@ -69,6 +72,9 @@ impl Blueprint<'_> {
     /// # Errors
     /// One sentence, if resources contradict each other.
     pub(super) fn containers(&self) -> Result<Vec<Injected>, String> {
+        if self.mode == Mode::Csi {
+            return Ok(Vec::new());
+        }
         let resources = resources::requirements(&self.options.resources, self.standing, self.need())?;
         let mut mounts = vec![
             mount(SECRETS_VOLUME, SECRETS_PATH, false),
@@ -127,9 +133,22 @@ impl Blueprint<'_> {
         Ok(injected)
     }
 
-    /// The volumes.
+    /// The volumes. Those of mode csi have the pod's own annotations in them.
     #[must_use]
-    pub(super) fn volumes(&self) -> Vec<Injected> {
+    pub(super) fn volumes(&self, annotations: &BTreeMap<String, String>) -> Vec<Injected> {
+        let volumes = if self.mode == Mode::Csi { self.csi_volumes(annotations) } else { self.agent_volumes() };
+        volumes.iter().map(|volume| Injected::new("volumes", &volume.name, volume)).collect()
+    }
+
+    fn csi_volumes(&self, annotations: &BTreeMap<String, String>) -> Vec<Volume> {
+        let mut volumes = vec![csi_volume::files(annotations, self.access, self.options, &self.plan.containers)];
+        if self.has_variables() {
+            volumes.push(if self.config.image_volumes { self.bin_volume() } else { csi_volume::program() });
+        }
+        volumes
+    }
+
+    fn agent_volumes(&self) -> Vec<Volume> {
         let annotations = DownwardAPIVolumeSource {
             items: Some(vec![pod_field(ANNOTATIONS_FILE, "metadata.annotations")]),
             ..DownwardAPIVolumeSource::default()
@@ -149,7 +168,7 @@ impl Blueprint<'_> {
         if self.has_variables() {
             volumes.push(self.bin_volume());
         }
-        volumes.iter().map(|volume| Injected::new("volumes", &volume.name, volume)).collect()
+        volumes
     }
 
     /// Where the authorities of the plan's stores come from, if they may change while the pod runs.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::env_wrapper::is_wrapped;
 use super::patch::{Patched, Step, at, below};
@@ -13,12 +13,15 @@ use crate::annotations::{CONTAINERS, MOUNT_PATH};
 use crate::contract::{
     BIN_PATH, BIN_VOLUME, DEFAULT_MOUNT_PATH, LIVE, PREFIX, SECRETS_VOLUME, TOKENS_PATH, VOLUME_PREFIX,
 };
-use crate::options::Options;
+use crate::options::{Mode, Options};
 use crate::steps;
 
-/// What applications mount.
-fn live_mount(path: &str) -> Value {
-    json!({"name": SECRETS_VOLUME, "mountPath": path, "subPath": LIVE, "readOnly": true})
+/// What applications mount: of the agent's volume what is behind the gate, of the driver's all of it.
+fn files_mount(path: &str, mode: Mode) -> Value {
+    match mode {
+        Mode::Csi => json!({"name": SECRETS_VOLUME, "mountPath": path, "readOnly": true}),
+        _ => json!({"name": SECRETS_VOLUME, "mountPath": path, "subPath": LIVE, "readOnly": true}),
+    }
 }
 
 /// What they mount to be started through `hushpod-agent exec`.
@@ -28,7 +31,8 @@ fn bin_mount() -> Value {
 
 /// Whether a mount is the one that we give to applications, whatever others wrote into it besides.
 fn is_same(mount: &Value, wanted: &Value) -> bool {
-    wanted.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| mount.get(name) == Some(value)))
+    let has_all = |fields: &Map<String, Value>| fields.iter().all(|(name, value)| mount.get(name) == Some(value));
+    wanted.as_object().is_some_and(has_all) && mount.get("subPath") == wanted.get("subPath")
 }
 
 fn path_of(mount: &Value) -> &str {
@@ -80,10 +84,11 @@ pub(super) fn converge(
     patched: &mut Patched,
     selection: &Selection,
     options: &Options,
+    mode: Mode,
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     let path = options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
-    let mut ours = vec![live_mount(path)];
+    let mut ours = vec![files_mount(path, mode)];
     if !options.environment.is_empty() {
         ours.push(bin_mount());
     }
@@ -99,7 +104,7 @@ pub(super) fn converge(
             let name = name_of(container).to_owned();
             let present = container.get("volumeMounts").and_then(Value::as_array);
             steps::take(1 + present.map_or(0, Vec::len))?;
-            let too_early = list == "initContainers" && agent.is_none_or(|agent| index < agent);
+            let too_early = mode != Mode::Csi && list == "initContainers" && agent.is_none_or(|agent| index < agent);
             if too_early {
                 check_early(patched, list, index, &name, &ours, selection)?;
                 continue;
@@ -186,7 +191,7 @@ fn check_mounts(
             )));
         }
         if volume.starts_with(VOLUME_PREFIX) {
-            check_own_file(mount, volume, name, warnings)?;
+            check_own_file(mount, volume, name, ours, warnings)?;
         }
         let files = ours.first().map_or("", path_of);
         if wanted && is_within(files, &place) && place != files && is_read_only(mount, spec) {
@@ -237,9 +242,18 @@ fn check_devices(container: &Value, name: &str, ours: &[Value]) -> Result<(), Re
 }
 
 /// The one mount of our volumes that a tenant may write: a single file, read-only.
-fn check_own_file(mount: &Value, volume: &str, container: &str, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+fn check_own_file(
+    mount: &Value,
+    volume: &str,
+    container: &str,
+    ours: &[Value],
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
     let sub_path = mount.get("subPath").and_then(Value::as_str).unwrap_or_default();
-    let file = sub_path.strip_prefix(LIVE).and_then(|file| file.strip_prefix('/'));
+    let file = match ours.first().is_some_and(|files| files.get("subPath").is_none()) {
+        true => Some(sub_path),
+        false => sub_path.strip_prefix(LIVE).and_then(|file| file.strip_prefix('/')),
+    };
     let file = file.filter(|file| !file.is_empty() && !file.split('/').any(|p| p == ".."));
     let read_only = mount.get("readOnly") == Some(&json!(true));
     if volume != SECRETS_VOLUME || file.is_none() || !read_only {

@@ -16,7 +16,7 @@ use super::pod::{LISTS, MIRROR, containers, is_ours, name_of, plan_of, runs_agen
 use super::refusal::Refusal;
 use super::resources::Standing;
 use super::selection::Selection;
-use super::{kubelet_env, mounts, pod_volumes};
+use super::{csi_volume, kubelet_env, mounts, pod_volumes};
 use crate::annotations::{self, METRICS_PORT, MODE, NOTIFY};
 use crate::config::{Config, Identity};
 use crate::contract::{PREFIX, VOLUME_PREFIX};
@@ -77,9 +77,17 @@ impl Injector {
         options.mode = Some(mode);
         let (ours, others): (Vec<_>, Vec<_>) =
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
-        let earlier = ours.first().and_then(|container| plan_of(container));
+        let earlier = match mode {
+            Mode::Csi => csi_volume::chosen(spec),
+            _ => ours.first().and_then(|container| plan_of(container)).map(|plan| plan.containers),
+        };
+        if mode == Mode::Csi {
+            csi_volume::check(spec, &options, config)?;
+            // kubelet mounts the files before it starts the first container.
+            options.init_order = None;
+        }
         mounts::check_path(spec, &options, &mut warnings);
-        let selection = Selection::of(spec, &options, earlier.as_ref(), config, &mut warnings)?;
+        let selection = Selection::of(spec, &options, earlier.as_deref(), config, &mut warnings)?;
         // By those that were selected at first, so what others inject later changes nothing.
         let access = Permissions::decide(spec, &selection.containers(spec), &options)
             .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?;
@@ -87,10 +95,12 @@ impl Injector {
         if mode == Mode::Init && options.metrics_port.take().is_some() {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
-        let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config.kubelet_env)?;
+        let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config.kubelet_env && mode != Mode::Csi)?;
         let is_for_kubelet = check_environment(spec, &others, wrapper.as_ref(), &selection, &mut warnings)?;
         let standing = Standing::of(spec, others.iter().copied());
-        standing.warn(&annotations, &mut warnings);
+        if mode != Mode::Csi {
+            standing.warn(&annotations, &mut warnings);
+        }
         check_host_network(spec, &others, &options, &mut warnings)?;
         let asked = CacheKey {
             annotations,
@@ -113,11 +123,13 @@ impl Injector {
         if let Some(wrapper) = wrapper {
             wrapper.converge(&mut patched, &selection)?;
         }
-        mounts::converge(&mut patched, &selection, &options, &mut warnings)?;
+        mounts::converge(&mut patched, &selection, &options, mode, &mut warnings)?;
         if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
             patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
         }
-        add_pull_secrets(&mut patched, config);
+        if mode != Mode::Csi {
+            add_pull_secrets(&mut patched, config);
+        }
         steps::check()?;
         Ok(Mutation { patch: patched.into_patch(), warnings })
     }
@@ -269,7 +281,8 @@ fn choose_mode(
     warnings: &mut Vec<String>,
 ) -> Result<Mode, Refusal> {
     let restart = spec.get("restartPolicy").and_then(Value::as_str).unwrap_or("Always");
-    if !config.native_sidecars && restart != "Always" && asked.is_none_or(|mode| mode != Mode::Init) {
+    let has_no_sidecar = matches!(asked, Some(Mode::Init | Mode::Csi));
+    if !config.native_sidecars && restart != "Always" && !has_no_sidecar {
         return Err(Refusal::Pod(format!(
             "annotation {PREFIX}{MODE}: this cluster has no native sidecars, so a pod with restartPolicy {restart} \
              would never end: write {PREFIX}{MODE}: init"

@@ -10,7 +10,6 @@ use crate::annotations::CONTAINERS;
 use crate::config::{Config, matches};
 use crate::contract::PREFIX;
 use crate::options::{InitOrder, Options};
-use crate::plan::Plan;
 use crate::sentence::suggestion;
 use crate::steps;
 
@@ -40,7 +39,7 @@ impl Selection {
     pub(super) fn of(
         spec: &Value,
         options: &Options,
-        earlier: Option<&Plan>,
+        earlier: Option<&[String]>,
         config: &Config,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Refusal> {
@@ -69,9 +68,9 @@ impl Selection {
             }
             return Ok(Self { names: names.clone(), is_asked: true, is_again });
         }
-        let kept = earlier.map_or_else(BTreeSet::new, |plan| {
+        let kept = earlier.map_or_else(BTreeSet::new, |chosen| {
             let present = present();
-            plan.containers.iter().filter(|name| present.contains(name.as_str())).cloned().collect()
+            chosen.iter().filter(|name| present.contains(name.as_str())).cloned().collect()
         });
         let (injected, own): (Vec<_>, Vec<_>) = candidates(spec, options).partition(|name| is_injected(name));
         // A copy of a pod may have other names: then nothing was chosen of it yet.

@@ -21,8 +21,8 @@ use tracing::{error, info, warn};
 
 use super::answer::{Answer, Outcome, Reviewer};
 use super::certificate::CertificateError;
-use super::cluster::{self, ClusterError};
 use super::registration::{RenewalClock, SelfManaged};
+use crate::cluster::{self, ClusterError};
 use crate::contract::MUTATE_PATH;
 use crate::process::watch::{Watch, WatchError};
 use crate::serve::readiness::{Guard, Readiness};
@@ -31,7 +31,8 @@ use crate::serve::{Drain, Limits, ServeError, Server, admin};
 
 pub use super::certificate::{Issued, Names, issue};
 pub use super::metrics::Metrics;
-pub use super::reload::Reloading;
+pub use super::mutate::Injector;
+pub use super::reload::reviewer;
 
 /// How long requests in flight have when the drain's delay is over: longer than any `timeoutSeconds` of ours.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);

@@ -41,18 +41,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("serve", &[]),
     ("annotations", &[]),
     ("provider", &["process"]),
-    ("config", &["annotations", "provider"]),
+    ("config", &["annotations", "process", "provider"]),
     ("plan", &["annotations", "config", "provider"]),
     ("source", &["plan", "provider"]),
     ("deliver", &["annotations", "plan", "source"]),
-    ("webhook", &["annotations", "config", "plan", "process", "serve"]),
+    ("webhook", &["annotations", "cluster", "config", "plan", "process", "serve"]),
+    ("cluster", &[]),
+    ("csi", &["annotations", "config", "deliver", "plan", "provider", "serve", "source"]),
     ("exec", &["process"]),
     ("agent", &["annotations", "deliver", "exec", "plan", "process", "provider", "source"]),
     // The chain from end to end on one machine: the one front end that runs another.
     ("demo", &["config", "deliver", "process", "serve", "webhook"]),
     ("explain", &["process"]),
     // Puts together what runs.
-    ("cli", &["demo", "explain", "process", "serve", "webhook"]),
+    ("cli", &["cluster", "config", "csi", "demo", "explain", "process", "serve", "webhook"]),
     ("lib", &[]),
     ("main", &[]),
     ("bin", &[]),
@@ -60,9 +62,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Crates that only these modules may use.
 const CRATES: &[(&str, &[&str])] = &[
-    ("kube", &["webhook"]),
-    ("k8s_openapi", &["webhook"]),
-    ("tonic", &[]),
+    ("kube", &["cluster", "csi", "webhook"]),
+    ("k8s_openapi", &["csi", "webhook"]),
+    ("tonic", &["csi"]),
     ("axum", &["demo", "serve", "webhook"]),
     ("json_patch", &["demo", "webhook"]),
     ("hyper_rustls", &["provider"]),
@@ -77,9 +79,13 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("annotations", &["", "values", "keys"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
-    ("config", &["unlock", "", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
+    ("config", &["reload", "unlock", "", "allow", "ca_bundle", "csi", "identity", "injected", "proxy", "shape", "error"]),
+    ("csi", &[
+        "", "node", "driver", "feed", "attributes", "state", "logins", "volume", "registration", "metrics", "failure",
+        "events", "budget", "program", "mounts", "object", "pods", "proto",
+    ]),
     ("deliver", &[
-        "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",
+        "controls", "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",
         "render/format", "volume/tree", "", "render/buffer",
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),

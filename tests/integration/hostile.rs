@@ -170,7 +170,7 @@ fn source(provider: &Value, path: &str, token_file: &Path) -> Source {
         "items": [{"target": {"dir": "app"}, "from": {"one": format!("store:{path}")}, "mode": "0400"}],
     });
     let role = Some(role.to_owned());
-    let login = Login { provider: "store".to_owned(), role, token_file: token_file.to_owned() };
+    let login = Login { provider: "store".to_owned(), role, token: token_file.to_owned().into() };
     let provider = settings.connect(login, Reach::default()).unwrap();
     Source::new(&Plan::from_json(&plan.to_string()).unwrap(), BTreeMap::from([("store".to_owned(), provider)]))
 }

@@ -23,6 +23,7 @@ mod house;
 mod literals;
 mod log;
 mod pages;
+mod proto;
 mod readme;
 mod sources;
 mod storm;

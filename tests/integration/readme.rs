@@ -294,8 +294,8 @@ fn series_in(directory: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        // The agent's have a table of their own, which its own test looks at.
-        if path.ends_with("agent") || path.ends_with("tests.rs") {
+        // The agent's and the driver's have tables of their own.
+        if path.ends_with("agent") || path.ends_with("csi") || path.ends_with("tests.rs") {
             continue;
         }
         if path.is_dir() {
@@ -308,6 +308,15 @@ fn series_in(directory: &Path) -> BTreeSet<String> {
         found.extend(literals.map(str::to_owned));
     }
     found
+}
+
+#[test]
+fn the_drivers_metrics_are_listed() {
+    let tables = tables("src/csi.md");
+    let metrics = tables.iter().find(|table| table[0][0] == "metric").unwrap();
+    let shown = metrics[1..].iter().flat_map(|row| words(&row[0]));
+    let names: BTreeSet<_> = shown.map(|shown| shown.split('{').next().unwrap().to_owned()).collect();
+    assert_eq!(names, series_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/csi")));
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Crowd {
             let login = Login {
                 provider: "infisical".to_owned(),
                 role: Some(IDENTITY.to_owned()),
-                token_file: token_file.clone(),
+                token: token_file.clone().into(),
             };
             let inner = Infisical::connect(infisical, login, Reach::default()).unwrap();
             let provider: Box<dyn Provider> = Box::new(Attended(inner));

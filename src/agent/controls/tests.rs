@@ -1,6 +1,8 @@
 use tracing::Level;
 
 use super::*;
+use crate::deliver::controls::PATIENCE;
+use crate::generation::GenerationId;
 use crate::process::testing::log::Log;
 
 fn id(text: &str) -> GenerationId {
@@ -48,7 +50,7 @@ fn annotations_are_read_and_meaningless_ones_change_nothing() {
         (held(), "hushpod.dev/hold=\"false\"\nhushpod.dev/pin=\"\"\n", wanted(false, None, None)),
         (held(), "", Wanted::default()),
     ] {
-        assert_eq!(before.clone().updated(text), after, "{before:?} then {text:?}");
+        assert_eq!(before.clone().updated(annotations(text)), after, "{before:?} then {text:?}");
     }
 }
 
@@ -70,7 +72,7 @@ fn p5_what_a_control_does_not_understand_is_told_without_its_bytes() {
     for name in ["hold", "pin"] {
         for value in values {
             let text = format!("hushpod.dev/{name}=\"{value}\"\n");
-            assert_eq!(wanted(true, Some("a1"), None).updated(&text).refresh_now, None);
+            assert_eq!(wanted(true, Some("a1"), None).updated(annotations(&text)).refresh_now, None);
         }
     }
     let told = log.text().to_lowercase();
@@ -93,74 +95,13 @@ fn p5_what_the_downward_api_wrote_is_not_told_either() {
     assert!(told.contains("cannot be read") && !told.contains("canary"), "{told}");
 }
 
-fn controls(told: Wanted) -> Controls {
-    let wanted = told.clone();
-    Controls { file: PathBuf::new(), watch: None, wanted, told, pinned: None, refreshed: None }
-}
-
-#[tokio::test(start_paused = true)]
-async fn changes_are_told_once() {
-    let none = Wanted::default();
-    for (before, after, changes) in [
-        (wanted(true, None, None), wanted(true, None, None), vec![]),
-        (none.clone(), wanted(true, None, None), vec![Control::Hold(true)]),
-        (wanted(true, None, None), none.clone(), vec![Control::Hold(false)]),
-        (none.clone(), wanted(true, Some("a"), None), vec![Control::Pin(Some(id("a"))), Control::Hold(true)]),
-        (wanted(false, Some("a"), None), none.clone(), vec![Control::Pin(None)]),
-        (none.clone(), wanted(false, None, Some("1")), vec![Control::RefreshNow]),
-        (wanted(false, None, Some("1")), wanted(false, None, Some("2")), vec![Control::RefreshNow]),
-        (wanted(false, None, Some("1")), none.clone(), vec![]),
-    ] {
-        let mut controls = Controls { wanted: after.clone(), ..controls(before.clone()) };
-        assert_eq!(controls.due(Instant::now()), changes, "{before:?} then {after:?}");
-        assert_eq!(controls.due(Instant::now() + 2 * PATIENCE), [], "{before:?} then {after:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_asks_stores_is_told_once_in_five_seconds_and_the_last_one_counts() {
-    let start = Instant::now();
-    let mut controls = controls(Wanted::default());
-    let (mut asked, mut held) = (Vec::new(), 0);
-    // A script that changes all three, twenty times a second for a minute.
-    for tick in 0..=1200_u32 {
-        let now = start + tick * Duration::from_millis(50);
-        controls.wanted = wanted(tick % 2 == 0, Some(if tick % 2 == 0 { "a" } else { "b" }), Some(&tick.to_string()));
-        for change in controls.due(now) {
-            match change {
-                Control::Hold(_) => held += 1,
-                other => asked.push((now, other)),
-            }
-        }
-    }
-    let times = |of: fn(&Control) -> bool| asked.iter().filter(move |(_, control)| of(control)).map(|(at, _)| *at);
-    for of in
-        [|control: &Control| *control == Control::RefreshNow, |control: &Control| matches!(control, Control::Pin(_))]
-    {
-        let times: Vec<_> = times(of).collect();
-        assert!((11..=13).contains(&times.len()), "{times:?}");
-        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= PATIENCE), "{times:?}");
-    }
-    assert_eq!(held, 1201, "a hold asks no store, and is told at once");
-    let later = start + Duration::from_secs(70);
-    controls.wanted = wanted(true, None, Some("1200"));
-    let told = controls.due(later);
-    assert!(told.contains(&Control::Pin(None)), "letting go waits for nothing: {told:?}");
-    controls.wanted.pin = Some(id("c"));
-    assert_eq!(controls.due(later), [Control::Pin(Some(id("c")))]);
-    controls.wanted.pin = Some(id("d"));
-    assert_eq!(controls.due(later + PATIENCE / 2), []);
-    controls.wanted.pin = Some(id("e"));
-    assert_eq!(controls.due(later + PATIENCE), [Control::Pin(Some(id("e")))]);
-}
-
 #[tokio::test]
 async fn what_stands_there_at_the_start_is_no_change() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join(ANNOTATIONS_FILE), "hushpod.dev/hold=\"true\"\nhushpod.dev/refresh-now=\"1\"\n").unwrap();
     let mut controls = Controls::open(dir.path());
     assert_eq!(*controls.wanted(), wanted(true, None, Some("1")));
-    assert_eq!(controls.due(Instant::now()), []);
+    assert_eq!(controls.live.due(Instant::now()), []);
     fs::write(dir.path().join(ANNOTATIONS_FILE), "hushpod.dev/refresh-now=\"2\"\n").unwrap();
     assert_eq!(controls.changed().await, [Control::Hold(false), Control::RefreshNow]);
 }
@@ -169,10 +110,10 @@ async fn what_stands_there_at_the_start_is_no_change() {
 async fn what_was_withheld_is_told_when_its_time_comes() {
     let dir = tempfile::tempdir().unwrap();
     let mut controls = Controls::open(dir.path());
-    controls.wanted = wanted(false, None, Some("1"));
+    controls.live.update([("refresh-now", "1".into())].into_iter());
     assert_eq!(controls.changed().await, [Control::RefreshNow]);
     let start = Instant::now();
-    controls.wanted = wanted(false, None, Some("2"));
+    controls.live.update([("refresh-now", "2".into())].into_iter());
     assert_eq!(controls.changed().await, [Control::RefreshNow], "without another event");
     assert_eq!(start.elapsed(), PATIENCE);
 }

@@ -9,11 +9,11 @@ use tracing::Level;
 
 use super::*;
 use crate::agent::gate;
-use crate::agent::handover::FILE;
 use crate::contract::LIVE;
 use crate::options::Notify;
 use crate::process::testing::log::Log;
 use crate::provider::ErrorKind;
+use crate::source::persisted::FILE;
 use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
 /// A pod's volumes, its store, and what is asked of it.

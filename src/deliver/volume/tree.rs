@@ -6,11 +6,12 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use crate::bundle::FileMode;
-use crate::deliver::RenderedFile;
+use crate::deliver::{Owner, RenderedFile};
 use crate::secret::SecretValue;
 
 /// Bytes compared at a time: a file is never held whole beside its new bytes.
@@ -75,7 +76,7 @@ pub(super) fn make_dir(parent: impl AsFd, name: &str) -> Result<OwnedFd, TreeErr
 }
 
 /// Writes files, and the directories that their paths need, into an empty directory.
-pub(super) fn write_all(dir: &OwnedFd, files: &[RenderedFile]) -> Result<(), TreeError> {
+pub(super) fn write_all(dir: &OwnedFd, files: &[RenderedFile], owner: Owner) -> Result<(), TreeError> {
     let mut made = BTreeSet::new();
     for file in files {
         let path = file.path.as_str();
@@ -84,17 +85,21 @@ pub(super) fn write_all(dir: &OwnedFd, files: &[RenderedFile]) -> Result<(), Tre
                 make_dir(dir, parent)?;
             }
         }
-        write_file(dir, path, file.bytes.expose(), file.mode)?;
+        write_file(dir, path, file.bytes.expose(), file.mode, owner)?;
     }
     Ok(())
 }
 
-fn write_file(dir: &OwnedFd, path: &str, bytes: &[u8], mode: FileMode) -> Result<(), TreeError> {
+fn write_file(dir: &OwnedFd, path: &str, bytes: &[u8], mode: FileMode, owner: Owner) -> Result<(), TreeError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let failed = |errno| TreeError::new("write", path, errno);
     let fd = rustix::fs::openat(dir, path, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
     let mut file = File::from(fd);
     file.write_all(bytes).map_err(|error| TreeError::from_io("write", path, &error))?;
+    if owner != Owner::default() {
+        let (user, group) = (owner.user.map(Uid::from_raw), owner.group.map(Gid::from_raw));
+        rustix::fs::fchown(&file, user, group).map_err(|errno| TreeError::new("give away", path, errno))?;
+    }
     // The mode given to open(2) is cut by the umask.
     rustix::fs::fchmod(&file, Mode::from_raw_mode(mode.bits())).map_err(failed)
 }

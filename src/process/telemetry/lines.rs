@@ -5,10 +5,11 @@ use std::fmt::{self, Debug, Write};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::registry::{LookupSpan, Scope};
 
 /// Bytes of a field's text; what is cut ends in an ellipsis.
 pub(super) const FIELD: usize = 1024;
@@ -39,12 +40,21 @@ struct LineFields<'a> {
 
 // === impl Lines ===
 
+/// Fields of spans: written as an event's, when the span begins.
+impl<'writer> FormatFields<'writer> for Lines {
+    fn format_fields<R: RecordFields>(&self, mut writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut out = String::new();
+        fields.record(&mut LineFields { lines: *self, out: &mut out, scratch: String::new() });
+        writer.write_str(&out)
+    }
+}
+
 impl<S, N> FormatEvent<S, N> for Lines
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let mut line = String::with_capacity(256);
         let mut time = String::with_capacity(32);
@@ -58,6 +68,11 @@ where
             }
         }
         event.record(&mut LineFields { lines: *self, out: &mut line, scratch: String::new() });
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>() {
+                line.push_str(&fields.fields);
+            }
+        }
         if matches!(self, Self::Json) {
             write!(line, r#","target":"{}"}}"#, metadata.target())?;
         }

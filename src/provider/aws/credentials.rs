@@ -74,7 +74,7 @@ impl Issuer {
     }
 
     async fn ask_agent(&self) -> Result<Token, Failure> {
-        let token = auth::projected_token(&self.login.token_file)?;
+        let token = auth::projected_token(&self.login.token)?;
         let (_, path) = self.settings.auth.agent();
         let call = Call::new(HttpMethod::GET, path.trim_start_matches('/'));
         let call = call.header(AUTHORIZATION, secret_header(&token, "service-account token")?);

@@ -67,7 +67,7 @@ impl Fixture {
 }
 
 fn login() -> Login {
-    Login { provider: "files".to_owned(), role: None, token_file: PathBuf::new() }
+    Login { provider: "files".to_owned(), role: None, token: PathBuf::new().into() }
 }
 
 fn keys() -> AgeKeys {

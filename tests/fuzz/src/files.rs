@@ -65,7 +65,7 @@ impl Desk {
         let old = SystemTime::now() - Duration::from_secs(60);
         File::options().write(true).open(&path).and_then(|file| file.set_modified(old)).expect("made older");
         let settings = ProviderSettings::deserialize(settings).expect("settings");
-        let login = Login { provider: "files".into(), role: None, token_file: PathBuf::new() };
+        let login = Login { provider: "files".into(), role: None, token: PathBuf::new().into() };
         let mut files = settings.connect(login, Reach::default())?;
         let reference: Reference = reference.parse().expect("a reference");
         let requests = [settings.as_settings().resolve("files", &reference).expect("a request")];

@@ -175,7 +175,7 @@ impl World {
         let settings = settings.replace("URL", &self.url).replace("DIR", dir);
         let settings: ProviderSettings = serde_json::from_str(&settings).expect("settings");
         let login =
-            Login { provider: "store".into(), role: Some(kind.role.into()), token_file: self.dir.join("token") };
+            Login { provider: "store".into(), role: Some(kind.role.into()), token: self.dir.join("token").into() };
         let mut provider = settings.connect(login, Reach::default()).expect("a client");
         let settings = settings.as_settings();
         let requests: Vec<Request> = kind

@@ -238,7 +238,7 @@ impl Store {
         let role = role.map(str::to_owned);
         Pod {
             settings: serde_json::from_value(settings).unwrap(),
-            login: Login { provider: "aws".to_owned(), role, token_file: token_file.clone() },
+            login: Login { provider: "aws".to_owned(), role, token: token_file.clone().into() },
             limits: Limits::default(),
             token_file,
             dir,

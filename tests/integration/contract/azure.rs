@@ -60,7 +60,7 @@ impl Shared {
 
     fn azure_with(&self, settings: &AzureSettings, role: Option<&str>) -> Azure {
         let login =
-            Login { provider: "azure".into(), role: role.map(str::to_owned), token_file: self.token_file.clone() };
+            Login { provider: "azure".into(), role: role.map(str::to_owned), token: self.token_file.clone().into() };
         Azure::connect(settings, login, Reach::default()).unwrap()
     }
 
@@ -104,7 +104,7 @@ impl Subject for Shared {
 
     fn connect(&self, settings: &AzureSettings, limits: Limits) -> Box<dyn Provider> {
         let login =
-            Login { provider: "azure".into(), role: Some(CLIENT_ID.into()), token_file: self.token_file.clone() };
+            Login { provider: "azure".into(), role: Some(CLIENT_ID.into()), token: self.token_file.clone().into() };
         Box::new(Azure::connect(settings, login, Reach { limits, ..Reach::default() }).unwrap())
     }
 

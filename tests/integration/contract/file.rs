@@ -50,7 +50,7 @@ impl Subject for Directory {
     }
 
     fn connect(&self, settings: &FileSettings, _limits: Limits) -> Box<dyn Provider> {
-        let login = Login { provider: "files".into(), role: None, token_file: "/nowhere".into() };
+        let login = Login { provider: "files".into(), role: None, token: "/nowhere".into() };
         Box::new(Files::connect(settings, login).unwrap())
     }
 

@@ -60,7 +60,7 @@ impl Shared {
     }
 
     fn gcp_with(&self, settings: &GcpSettings, role: Option<&str>) -> Gcp {
-        let login = Login { provider: "gcp".into(), role: role.map(str::to_owned), token_file: self.token_file() };
+        let login = Login { provider: "gcp".into(), role: role.map(str::to_owned), token: self.token_file().into() };
         Gcp::connect(settings, login, Reach::default()).unwrap()
     }
 
@@ -99,7 +99,7 @@ impl Subject for Shared {
     }
 
     fn connect(&self, settings: &GcpSettings, limits: Limits) -> Box<dyn Provider> {
-        let login = Login { provider: "gcp".into(), role: Some(ACCOUNT.into()), token_file: self.token_file() };
+        let login = Login { provider: "gcp".into(), role: Some(ACCOUNT.into()), token: self.token_file().into() };
         Box::new(Gcp::connect(settings, login, Reach { limits, ..Reach::default() }).unwrap())
     }
 

@@ -66,8 +66,11 @@ impl Pod {
         let mut settings =
             json!({"address": fake.url(), "ca": fake.certificates.ca, "project": PROJECT, "environment": "prod"});
         settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let login =
-            Login { provider: "infisical".to_owned(), role: Some(IDENTITY.to_owned()), token_file: token_file.clone() };
+        let login = Login {
+            provider: "infisical".to_owned(),
+            role: Some(IDENTITY.to_owned()),
+            token: token_file.clone().into(),
+        };
         let settings = serde_json::from_value(settings).unwrap();
         let pod = Self { fake, settings, login, token_file, limits: Limits::default(), dir };
         pod.show(&json!({}));

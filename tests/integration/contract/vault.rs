@@ -211,7 +211,7 @@ impl Store {
             login: Login {
                 provider: "vault".to_owned(),
                 role: role.map(str::to_owned),
-                token_file: token_file.clone(),
+                token: token_file.clone().into(),
             },
             token_file,
             reach: Reach::default(),

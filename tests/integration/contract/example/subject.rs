@@ -84,7 +84,7 @@ impl Subject for Shared {
     }
 
     fn connect(&self, settings: &ExampleSettings, limits: Limits) -> Box<dyn Provider> {
-        let login = Login { provider: "example".into(), role: None, token_file: self.token_file.clone() };
+        let login = Login { provider: "example".into(), role: None, token: self.token_file.clone().into() };
         Box::new(connect(settings, login, Reach { limits, ..Reach::default() }).unwrap())
     }
 

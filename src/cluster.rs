@@ -1,4 +1,4 @@
-//! The way to the API server: the cluster that the webhook runs in, or the one that it was told.
+//! The way to the API server: the cluster that this process runs in, or the one that it was told.
 //!
 //! Never `~/.kube/config`: on a person's machine that is whatever cluster was looked at last, and its webhook
 //! configuration would be patched.
@@ -34,7 +34,7 @@ pub enum ClusterError {
 ///
 /// # Errors
 /// [`ClusterError`] says which file or flag is missing.
-pub(super) async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
     let config = match kubeconfig {
         None => Config::incluster().map_err(|cause| ClusterError::NoPod(Box::new(cause)))?,
         Some(path) => read(path)

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
-use crate::source::{HandOver, HandedRetiredLease};
+use super::{HandOver, HandedRetiredLease};
 
 mod document;
 

@@ -1,0 +1,96 @@
+//! The operator's configuration, read again when its file changes: a bad one keeps the last good one and says why.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{Config, ConfigError};
+use crate::process::watch::{Watch, WatchError};
+
+/// Why there is no configuration to start with.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// It says something that cannot be.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its directory cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] WatchError),
+}
+
+/// A configuration file, and what is made of its last good content.
+#[derive(Debug)]
+pub struct Reloading<T> {
+    path: PathBuf,
+    watch: Watch,
+    config: Config,
+    make: fn(Config) -> T,
+    current: watch::Sender<Arc<T>>,
+}
+
+// === impl Reloading ===
+
+impl<T> Reloading<T> {
+    /// Reads the file; the first time it has to be good.
+    ///
+    /// # Errors
+    /// [`ReloadError`] names the file, or the field in it.
+    pub fn open(path: &Path, make: fn(Config) -> T) -> Result<Self, ReloadError> {
+        let config = read(path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // ConfigMap volumes are swapped by a link in the directory: a watch on the file would die with the first swap.
+        let watch = Watch::directory(directory)?;
+        warn_of(&config);
+        let current = watch::Sender::new(Arc::new(make(config.clone())));
+        Ok(Self { path: path.to_owned(), watch, config, make, current })
+    }
+
+    /// What is made of the last good configuration, now and later.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<T>> {
+        self.current.subscribe()
+    }
+
+    /// Follows the file for ever. `told` hears of each new configuration whether it is in force.
+    pub async fn follow(mut self, told: impl Fn(bool)) {
+        loop {
+            self.watch.changed().await;
+            match read(&self.path) {
+                Ok(config) if config == self.config => {}
+                Ok(config) => {
+                    warn_of(&config);
+                    self.config = config.clone();
+                    self.current.send_replace(Arc::new((self.make)(config)));
+                    told(true);
+                    info!(path = %self.path.display(), "the new configuration is in force");
+                }
+                Err(error) => {
+                    told(false);
+                    warn!(path = %self.path.display(), %error, "keeping the last good configuration");
+                }
+            }
+        }
+    }
+}
+
+fn warn_of(config: &Config) {
+    for warning in config.warnings() {
+        warn!("{warning}");
+    }
+}
+
+fn read(path: &Path) -> Result<Config, ReloadError> {
+    let text = std::fs::read_to_string(path).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
+    Ok(Config::from_yaml(&text)?)
+}

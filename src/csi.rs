@@ -1,0 +1,250 @@
+//! The same volume without a container: a CSI driver for inline volumes, one process on each node.
+//!
+//! kubelet calls [`driver::Driver`] through [`node`]; a call becomes a plan in [`attributes`]; pods of one identity that
+//! want the same share a [`feed`], which has a source and a delivery for each volume. Contract:
+//! <https://github.com/container-storage-interface/spec/blob/v1.13.0/spec.md>, and what kubelet makes of it.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::{fmt, fs, io};
+
+use futures_util::stream;
+use tokio::net::UnixListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tracing::info;
+
+use self::driver::{Driver, Parts};
+use self::events::Troubles;
+use self::metrics::DriverMetrics;
+use self::mounts::{KernelMounts, Mounts as _};
+use self::node::{IdentityService, NodeService};
+use self::pods::Pods;
+use self::proto::csi::identity_server::IdentityServer;
+use self::proto::csi::node_server::NodeServer;
+use self::proto::registration::registration_server::RegistrationServer;
+use self::registration::{REGISTRATION_SOCKET, RegistrationService};
+use self::state::StateDir;
+use crate::config::Config;
+use crate::contract::CSI_DRIVER;
+use crate::serve::metrics::Registry;
+use crate::serve::readiness::Readiness;
+use crate::serve::{Limits as ServeLimits, ServeError, Server as AdminServer, admin};
+
+mod attributes;
+mod budget;
+mod driver;
+mod events;
+mod failure;
+mod feed;
+mod logins;
+mod metrics;
+mod mounts;
+mod node;
+mod object;
+mod pods;
+mod program;
+mod proto;
+mod registration;
+mod state;
+#[cfg(test)]
+mod tests;
+mod volume;
+
+pub use object::driver_object;
+pub use state::StateError;
+
+/// How the driver runs.
+#[derive(Clone)]
+pub struct CsiSettings {
+    /// kubelet's directory, at the same path here as on the node.
+    pub kubelet_root: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// The program that applications with variables are started through; `None` if no pod may have one.
+    pub program: Option<PathBuf>,
+    /// Where kubelet's probes and Prometheus call.
+    pub admin: SocketAddr,
+    /// The cluster, for the live controls and events; `None` does without them.
+    pub client: Option<kube::Client>,
+}
+
+impl fmt::Debug for CsiSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CsiSettings").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Why the driver ended.
+#[derive(Debug, thiserror::Error)]
+pub enum CsiError {
+    /// A port is not to be had.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// A directory or socket cannot be made.
+    #[error("cannot use {}: {source}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state cannot be kept.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A server failed.
+    #[error("the driver's socket failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// kubelet refuses the driver.
+    #[error("kubelet does not register the driver: {0}")]
+    Registration(String),
+    /// A part that should run for ever did not.
+    #[error("a part of the driver failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// Bytes of the file system that the driver keeps its state in; it takes no more than what stands in it.
+const STATE_BYTES: u64 = 64 << 20;
+/// Calls at a time on a connection: kubelet makes one for each volume.
+const CALLS: usize = 512;
+/// Bytes of a request's headers.
+const HEADERS: u32 = 16 * 1024;
+
+/// Runs the driver until `shutdown` is cancelled. Volumes stay as they are, and the next process goes on with them.
+pub async fn run(
+    settings: CsiSettings,
+    config: watch::Receiver<Arc<Config>>,
+    registry: Registry,
+    readiness: Readiness,
+    shutdown: CancellationToken,
+) -> Result<(), CsiError> {
+    let CsiSettings { kubelet_root, node, program, admin, client } = settings;
+    let admin = AdminServer::bind(admin)?.with_limits(ServeLimits::ADMIN);
+    let probes = admin::router(readiness.clone(), registry.clone());
+    let all_served = CancellationToken::new();
+    let admin_over = admin.run_apart("admin", probes, all_served.clone())?;
+    let registering = readiness.block("registration with kubelet");
+
+    let own = kubelet_root.join("plugins").join(CSI_DRIVER);
+    let mounts = Arc::new(KernelMounts::default());
+    let state = open_state(&own, &*mounts)?;
+    let program = program.map(|file| {
+        let programs = own.join("programs");
+        program::install(&file, &programs, &*mounts).map_err(|source| CsiError::Io { path: file, source })
+    });
+    let program = program.transpose()?;
+    if let Some(present) = &program {
+        program::remove_unused(present, &*mounts);
+    }
+    let pods = Pods::unknown();
+    let mut tasks = JoinSet::new();
+    let troubles = match &client {
+        Some(client) => {
+            let (troubles, send) = Troubles::told_to(client.clone(), &node);
+            tasks.spawn(send);
+            troubles
+        }
+        None => Troubles::untold(),
+    };
+    let driver = Driver::new(Parts {
+        kubelet_root: kubelet_root.clone(),
+        config,
+        program,
+        mounts,
+        state,
+        pods: pods.clone(),
+        troubles,
+        metrics: DriverMetrics::new(registry),
+        shutdown: shutdown.clone(),
+    });
+    driver.resume();
+    if let Some(client) = client {
+        let (watching, node) = (Arc::clone(&driver), node.clone());
+        tasks.spawn(async move { pods.follow(client, &node, |uid, seen| watching.pod_changed(uid, seen)).await });
+        let collecting = Arc::clone(&driver);
+        tasks.spawn(async move { collecting.collect().await });
+    }
+
+    // kubelet calls the driver as soon as it has seen the second one.
+    let calls = server()
+        .add_service(IdentityServer::new(IdentityService))
+        .add_service(NodeServer::new(NodeService { driver, node }));
+    let socket = own.join("csi.sock");
+    let calls = serve(calls, &socket, shutdown.clone())?;
+    let (told, registered) = oneshot::channel();
+    let endpoint = socket.to_string_lossy().into_owned();
+    let service = RegistrationService { endpoint, registered: Mutex::new(Some(told)) };
+    let registration = server().add_service(RegistrationServer::new(service));
+    let registry_socket = kubelet_root.join("plugins_registry").join(REGISTRATION_SOCKET);
+    let registration = serve(registration, &registry_socket, shutdown.clone())?;
+    info!(socket = %socket.display(), "the CSI driver listens");
+
+    let until_registered = async {
+        match registered.await {
+            Ok(Ok(())) => drop(registering),
+            Ok(Err(problem)) => return Err(CsiError::Registration(problem)),
+            Err(_) => {}
+        }
+        std::future::pending().await
+    };
+    let outcome = tokio::select! {
+        outcome = calls => outcome.map_err(CsiError::from),
+        outcome = registration => outcome.map_err(CsiError::from),
+        outcome = until_registered => outcome,
+    };
+    // Without its socket kubelet takes the driver for gone, which it is.
+    let _ = fs::remove_file(&registry_socket);
+    tasks.shutdown().await;
+    all_served.cancel();
+    let _ = admin_over.await;
+    outcome
+}
+
+/// The driver's own file system in memory, which outlives its process.
+fn open_state(own: &Path, mounts: &KernelMounts) -> Result<StateDir, CsiError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CsiError::Io { path, source }
+    };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(own).map_err(failed(own))?;
+    let dir = own.join("state");
+    if !mounts.ours().map_err(failed(&dir))?.contains(&dir) {
+        mounts.mount(&dir, STATE_BYTES).map_err(failed(&dir))?;
+    }
+    Ok(StateDir::open(&dir)?)
+}
+
+fn server() -> Server {
+    Server::builder()
+        .concurrency_limit_per_connection(CALLS)
+        .max_concurrent_streams(u32::try_from(CALLS).ok())
+        .http2_max_header_list_size(HEADERS)
+}
+
+/// Serves at a socket that root alone may open.
+fn serve(
+    router: Router,
+    socket: &Path,
+    shutdown: CancellationToken,
+) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, CsiError> {
+    let failed = |source| CsiError::Io { path: socket.to_owned(), source };
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    if let Some(directory) = socket.parent() {
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(socket).map_err(failed)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let incoming = stream::unfold(listener, |listener| async {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    Ok(router.serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await }))
+}

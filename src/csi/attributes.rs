@@ -1,0 +1,354 @@
+//! kubelet's request becomes a plan. Nothing of it is trusted but what kubelet itself says of the pod: namespace, service
+//! account and tokens. What the pod's author wrote is the annotations' grammar, planned and checked here by the operator's
+//! configuration as the webhook does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use zeroize::Zeroizing;
+
+use super::failure::{Failure, FailureKind};
+use super::proto::csi::volume_capability::{AccessType, MountVolume};
+use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
+use crate::annotations::{in_attributes, parse_attributes};
+use crate::bundle::FileMode;
+use crate::config::{Config, CsiLimits, Identity};
+use crate::contract::{CSI_KUBELET_PREFIX, CSI_PROGRAM_ATTRIBUTE, CSI_PROGRAM_EXEC};
+use crate::deliver::Owner;
+use crate::options::{Mode, Options};
+use crate::plan::Plan;
+use crate::reference::Request;
+use crate::secret::SecretValue;
+use crate::steps;
+
+/// What kubelet asks for, before anything of the pod's own is looked at.
+#[derive(Debug)]
+pub(super) struct PublishCall {
+    /// kubelet's name of the volume.
+    pub(super) volume: String,
+    /// Where it is to be.
+    pub(super) target: PathBuf,
+    /// Whose it is.
+    pub(super) pod: Pod,
+    /// kubelet's tokens, by audience.
+    pub(super) tokens: Tokens,
+    service_account: String,
+    mount: MountVolume,
+    attributes: HashMap<String, String>,
+}
+
+/// A volume that can be made.
+#[derive(Debug)]
+pub(super) struct Publication {
+    /// What is remembered of it.
+    pub(super) record: Record,
+    /// kubelet's tokens, by audience.
+    pub(super) tokens: Tokens,
+    /// What its namespace and its node may take.
+    pub(super) limits: CsiLimits,
+}
+
+/// A volume: who, what, where. Without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
+    /// kubelet's name of it.
+    pub(super) volume: String,
+    /// Where it is mounted.
+    pub(super) target: PathBuf,
+    /// Whose it is.
+    pub(super) pod: Pod,
+    /// The service account's UID, as the token has it: an account that is made anew under the same name is another one.
+    pub(super) account: Option<String>,
+    /// Whose the files are.
+    pub(super) owner: Owner,
+    /// Whether its answers are nobody else's: it has leases, and does not share them.
+    pub(super) is_own: bool,
+    /// What to deliver.
+    pub(super) plan: Plan,
+}
+
+/// A pod, as kubelet knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pod {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+}
+
+/// Tokens by audience.
+pub(super) type Tokens = BTreeMap<String, Token>;
+
+/// A token that shows who the pod is.
+#[derive(Debug, Clone)]
+pub(super) struct Token {
+    pub(super) value: SecretValue,
+    /// `None` if kubelet's word for it is not understood.
+    pub(super) ends: Option<SystemTime>,
+}
+
+/// Bytes of a volume's name: kubelet's have 68. It becomes a file's name.
+const MAX_ID: usize = 128;
+/// Bytes of a path: what Linux takes.
+const MAX_PATH: usize = 4096;
+/// Bytes of the document with all tokens: some for each provider of the configuration.
+const MAX_TOKENS: usize = 256 * 1024;
+
+const POD_NAME: &str = "pod.name";
+const POD_NAMESPACE: &str = "pod.namespace";
+const POD_UID: &str = "pod.uid";
+const ACCOUNT: &str = "serviceAccount.name";
+const TOKENS: &str = "serviceAccount.tokens";
+const EPHEMERAL: &str = "ephemeral";
+
+/// The volume and the path of a request to take one away.
+pub(super) fn unpublication(
+    request: NodeUnpublishVolumeRequest,
+    kubelet_root: &Path,
+) -> Result<(String, PathBuf), Failure> {
+    let NodeUnpublishVolumeRequest { volume_id, target_path } = request;
+    Ok((checked_id(volume_id)?, checked_target(target_path, kubelet_root)?))
+}
+
+// === impl PublishCall ===
+
+impl PublishCall {
+    /// Understands a request as far as it is kubelet's own.
+    ///
+    /// # Errors
+    /// [`Failure`] names what is missing or cannot be.
+    pub(super) fn of(request: NodePublishVolumeRequest, kubelet_root: &Path) -> Result<Self, Failure> {
+        let NodePublishVolumeRequest { volume_id, target_path, volume_capability, readonly, secrets, volume_context } =
+            request;
+        let volume = checked_id(volume_id)?;
+        let target = checked_target(target_path, kubelet_root)?;
+        let mount = match volume_capability.and_then(|capability| capability.access_type) {
+            Some(AccessType::Mount(mount)) => mount,
+            Some(AccessType::Block(_)) => {
+                return Err(Failure::invalid("a volume of secrets is a directory: expected volumeMode Filesystem"));
+            }
+            None => return Err(Failure::invalid("the request has no volume capability")),
+        };
+        let (kubelets, attributes) =
+            volume_context.into_iter().partition(|(key, _)| key.starts_with(CSI_KUBELET_PREFIX));
+        let kubelets = Kubelets { secrets, context: kubelets };
+        if kubelets.of(EPHEMERAL) != Some("true") {
+            return Err(Failure::invalid(
+                "a volume of secrets is written into the pod (volumes[].csi): there are no PersistentVolumes of it",
+            ));
+        }
+        if !readonly {
+            return Err(Failure::invalid(
+                "invalid volumes[].csi.readOnly false: expected true, since only the driver writes",
+            ));
+        }
+        let pod = Pod {
+            namespace: kubelets.required(POD_NAMESPACE)?,
+            name: kubelets.required(POD_NAME)?,
+            uid: kubelets.required(POD_UID)?,
+        };
+        let service_account = kubelets.required(ACCOUNT)?;
+        Ok(Self { volume, target, pod, service_account, mount, attributes, tokens: kubelets.tokens()? })
+    }
+
+    /// Whether it asks for the program that applications with variables are started through, and for no secrets.
+    ///
+    /// # Errors
+    /// [`Failure`] if it asks for both, or for another program.
+    pub(super) fn is_program(&self) -> Result<bool, Failure> {
+        match self.attributes.get(CSI_PROGRAM_ATTRIBUTE).map(String::as_str) {
+            None => Ok(false),
+            Some(CSI_PROGRAM_EXEC) if self.attributes.len() == 1 => Ok(true),
+            Some(_) => Err(Failure::invalid(format!(
+                "volumeAttributes: invalid {CSI_PROGRAM_ATTRIBUTE}: expected \"{CSI_PROGRAM_EXEC}\", and nothing beside it"
+            ))),
+        }
+    }
+
+    /// Plans what it asks for.
+    ///
+    /// # Errors
+    /// [`Failure`] names the attribute, and what it accepts.
+    pub(super) fn planned(self, config: &Config) -> Result<Publication, Failure> {
+        let Self { volume, target, pod, service_account, mount, attributes, tokens } = self;
+        let identity = Identity { namespace: pod.namespace.clone(), service_account };
+        let limits = config.csi.clone().unwrap_or_default();
+        let (planned, _) = steps::within(steps::REVIEW, || planned(&attributes, identity, &mount, config));
+        let Planned { plan, owner, shares } = planned.map_err(Failure::invalid)?;
+        check_audiences(&plan, &tokens)?;
+        let account = tokens.values().find_map(|token| account_of(&token.value));
+        let is_generated = |request: &Request| {
+            let provider = plan.providers.get(&request.provider);
+            provider.is_some_and(|provider| provider.settings.as_settings().is_generated(request))
+        };
+        let is_own = !shares && plan.requests().into_iter().any(is_generated);
+        Ok(Publication { record: Record { volume, target, pod, account, owner, is_own, plan }, tokens, limits })
+    }
+}
+
+struct Planned {
+    plan: Plan,
+    owner: Owner,
+    shares: bool,
+}
+
+/// Plans what the attributes ask for, in the annotations' words.
+fn planned(
+    attributes: &HashMap<String, String>,
+    identity: Identity,
+    mount: &MountVolume,
+    config: &Config,
+) -> Result<Planned, String> {
+    // In one order, whatever the map's is: a plan is compared with others.
+    let sorted: BTreeMap<_, _> = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let (bundle, options) =
+        parse_attributes(sorted.iter().map(|(name, value)| (*name, *value))).map_err(|error| error.to_string())?;
+    let id = |given: Option<i64>| given.and_then(|id| u32::try_from(id).ok());
+    let fs_group = match mount.volume_mount_group.as_str() {
+        "" => None,
+        group => Some(group.parse::<u32>().map_err(|_| "invalid fsGroup: expected a number".to_owned())?),
+    };
+    let mut options = Options { mode: Some(Mode::Csi), ..options }.or(&config.defaults);
+    let owner = Owner { user: id(options.run_as_user), group: id(options.run_as_group).or(fs_group) };
+    options.file_mode = options.file_mode.or(Some(match owner {
+        Owner { user: Some(_), .. } => FileMode::OWNER,
+        Owner { group: Some(_), .. } => FileMode::GROUP,
+        Owner { .. } => FileMode::ALL,
+    }));
+    let shares = options.share_leases;
+    let (plan, warnings) = Plan::build_with_warnings(identity, &bundle, &options, config)
+        .map_err(|error| in_attributes(&error.to_string()))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(volume) = plan.volumes().into_iter().next() {
+        return Err(format!(
+            "the provider reads the pod's own volume {volume:?}, which no other volume can see: expected mode sidecar"
+        ));
+    }
+    plan.to_json().map_err(|error| error.to_string())?;
+    Ok(Planned { plan, owner, shares })
+}
+
+/// kubelet asks for tokens of the audiences that the CSIDriver object lists, and of no others.
+fn check_audiences(plan: &Plan, tokens: &Tokens) -> Result<(), Failure> {
+    for (name, provider) in &plan.providers {
+        if let Some(audience) = provider.audience.as_ref().filter(|audience| !tokens.contains_key(*audience)) {
+            return Err(Failure::new(
+                FailureKind::Precondition,
+                format!(
+                    "provider {name}: kubelet sent no token for audience {audience:?}, which the CSIDriver object does \
+                     not list: upgrade the chart with the present configuration, and create the pod again"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A name that can be a file's.
+fn checked_id(id: String) -> Result<String, Failure> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match id.as_str() {
+        "" => Err(Failure::invalid("the request has no volume id")),
+        id if id.len() > MAX_ID || id.starts_with('.') || !id.bytes().all(fits) => {
+            Err(Failure::invalid("invalid volume id: expected at most 128 letters, digits, '-', '_' and '.'"))
+        }
+        _ => Ok(id),
+    }
+}
+
+/// A path that is kubelet's, whatever it says.
+fn checked_target(path: String, kubelet_root: &Path) -> Result<PathBuf, Failure> {
+    if path.is_empty() {
+        return Err(Failure::invalid("the request has no target path"));
+    }
+    let target = PathBuf::from(path);
+    let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
+    let below = target.strip_prefix(kubelet_root).is_ok_and(|rest| rest != Path::new(""));
+    // `Path` takes `a//b` and `a/./b` for `a/b`; kubelet writes neither.
+    let is_canonical = target.components().collect::<PathBuf>().as_os_str() == target.as_os_str();
+    if !below || !is_canonical || !target.components().all(is_plain) || target.as_os_str().len() > MAX_PATH {
+        return Err(Failure::invalid("invalid target path: expected one below kubelet's root, without '..'"));
+    }
+    Ok(target)
+}
+
+/// What kubelet says of itself.
+struct Kubelets {
+    secrets: HashMap<String, String>,
+    context: HashMap<String, String>,
+}
+
+// === impl Kubelets ===
+
+impl Kubelets {
+    fn of(&self, key: &str) -> Option<&str> {
+        self.context.get(&format!("{CSI_KUBELET_PREFIX}{key}")).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn required(&self, key: &str) -> Result<String, Failure> {
+        self.of(key).map(str::to_owned).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Precondition,
+                format!("kubelet sent no {CSI_KUBELET_PREFIX}{key}: the CSIDriver object needs podInfoOnMount: true"),
+            )
+        })
+    }
+
+    /// Where they are: kubelet puts them among the secrets since Kubernetes 1.36, if the CSIDriver object says so (KEP-5538).
+    fn tokens(mut self) -> Result<Tokens, Failure> {
+        let key = format!("{CSI_KUBELET_PREFIX}{TOKENS}");
+        let found =
+            self.secrets.remove(&key).into_iter().chain(self.context.remove(&key)).find(|text| !text.is_empty());
+        self.secrets.into_values().for_each(|secret| drop(Zeroizing::new(secret)));
+        let Some(text) = found.map(Zeroizing::new) else { return Ok(Tokens::new()) };
+        let bad = || Failure::invalid(format!("kubelet's {key} is not the document of tokens that it should be"));
+        if text.len() > MAX_TOKENS {
+            return Err(bad());
+        }
+        let raw: BTreeMap<String, RawToken> = serde_json::from_str(&text).map_err(|_| bad())?;
+        Ok(raw.into_iter().map(|(audience, token)| (audience, token.into())).collect())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawToken {
+    token: String,
+    #[serde(default)]
+    expiration_timestamp: String,
+}
+
+impl From<RawToken> for Token {
+    fn from(RawToken { token, expiration_timestamp }: RawToken) -> Self {
+        let ends = OffsetDateTime::parse(&expiration_timestamp, &Rfc3339).ok().map(SystemTime::from);
+        Self { value: token.into(), ends }
+    }
+}
+
+/// The service account's UID in a token's claims. kubelet says it nowhere else; the signature is the stores' business.
+fn account_of(token: &SecretValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Claims {
+        #[serde(rename = "kubernetes.io")]
+        kubernetes: Bound,
+    }
+    #[derive(Deserialize)]
+    struct Bound {
+        serviceaccount: Account,
+    }
+    #[derive(Deserialize)]
+    struct Account {
+        uid: String,
+    }
+    let claims = Zeroizing::new(URL_SAFE_NO_PAD.decode(token.expose_str()?.split('.').nth(1)?).ok()?);
+    let Claims { kubernetes: Bound { serviceaccount: Account { uid } } } = serde_json::from_slice(&claims).ok()?;
+    Some(uid).filter(|uid| !uid.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,410 @@
+//! Which volumes there are, and which feed looks after each: published, unpublished, and found again after a restart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, info, info_span, warn};
+
+use super::attributes::{Pod, Publication, PublishCall, Record, Tokens};
+use super::budget::Budget;
+use super::events::Troubles;
+use super::failure::{Failure, FailureKind};
+use super::feed::{Feed, FeedCommand, FeedKey, First, NewVolume, Surroundings};
+use super::logins::Logins;
+use super::metrics::DriverMetrics;
+use super::mounts::Mounts;
+use super::pods::{Pods, SeenPod};
+use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
+use super::state::StateDir;
+use super::volume::MountedVolume;
+use crate::config::{Config, CsiLimits};
+use crate::deliver::controls::Wanted;
+
+/// kubelet gives a call two minutes, and never cancels it.
+const LONGEST_WAIT: Duration = Duration::from_secs(110);
+/// How long a feed may take to let go of a volume: it is between two steps, of which none waits for a store longer.
+const LETTING_GO: Duration = Duration::from_secs(20);
+/// What waits to be heard by a feed: calls of kubelet, one for each volume at a time.
+const QUEUED: usize = 1024;
+
+/// The volumes of this node.
+pub(super) struct Driver {
+    kubelet_root: PathBuf,
+    config: watch::Receiver<Arc<Config>>,
+    /// Directory with the program for variables, if there is one.
+    program: Option<PathBuf>,
+    mounts: Arc<dyn Mounts>,
+    limits: Arc<Budget>,
+    logins: Arc<Logins>,
+    state: StateDir,
+    pods: Pods,
+    troubles: Troubles,
+    metrics: DriverMetrics,
+    known: Mutex<KnownVolumes>,
+    shutdown: CancellationToken,
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub(super) kubelet_root: PathBuf,
+    pub(super) config: watch::Receiver<Arc<Config>>,
+    pub(super) program: Option<PathBuf>,
+    pub(super) mounts: Arc<dyn Mounts>,
+    pub(super) state: StateDir,
+    pub(super) pods: Pods,
+    pub(super) troubles: Troubles,
+    pub(super) metrics: DriverMetrics,
+    pub(super) shutdown: CancellationToken,
+}
+
+#[derive(Default)]
+struct KnownVolumes {
+    volumes: BTreeMap<String, KnownVolume>,
+    feeds: BTreeMap<FeedKey, mpsc::Sender<FeedCommand>>,
+}
+
+struct KnownVolume {
+    feed: FeedKey,
+    pod: String,
+    target: PathBuf,
+    first: watch::Receiver<First>,
+}
+
+// === impl Driver ===
+
+impl Driver {
+    pub(super) fn new(parts: Parts) -> Arc<Self> {
+        let Parts { kubelet_root, config, program, mounts, state, pods, troubles, metrics, shutdown } = parts;
+        let limits = Arc::new(Budget::default());
+        metrics.show_bytes(Arc::clone(&limits));
+        Arc::new(Self {
+            kubelet_root,
+            config,
+            program,
+            mounts,
+            limits,
+            logins: Arc::default(),
+            state,
+            pods,
+            troubles,
+            metrics,
+            known: Mutex::default(),
+            shutdown,
+        })
+    }
+
+    /// Makes a volume, or feeds one that is there with kubelet's tokens. The latter always succeeds: before 1.34.9, 1.35.6
+    /// and 1.36.2 kubelet removed the mount after an error (kubernetes/kubernetes#121271).
+    ///
+    /// # Errors
+    /// [`Failure`]; if it is final, nothing of the volume is left.
+    pub(super) async fn publish(self: &Arc<Self>, request: NodePublishVolumeRequest) -> Result<(), Failure> {
+        let is_delivered = self.is_delivered(Path::new(&request.target_path));
+        let asked = match PublishCall::of(request, &self.kubelet_root) {
+            Err(failure) if is_delivered => {
+                warn!(%failure, "kubelet's call for a volume that is there is not understood: its files stay");
+                return Ok(());
+            }
+            asked => asked?,
+        };
+        let (volume, target, pod) = (asked.volume.clone(), asked.target.clone(), asked.pod.clone());
+        if is_delivered {
+            self.metrics.republished.increment();
+            if let Err(failure) = self.feed(asked) {
+                warn!(namespace = pod.namespace, pod = pod.name, %failure, "the files of a volume are not kept fresh");
+                self.troubles.tell(&pod, &failure.to_string());
+            }
+            return Ok(());
+        }
+        let made = match asked.is_program() {
+            Ok(true) => self.show_program(&target),
+            Ok(false) => self.make(asked).await,
+            Err(failure) => Err(failure),
+        };
+        if let Err(failure) = &made {
+            info!(namespace = pod.namespace, pod = pod.name, volume, %failure, "a volume cannot be published");
+            if failure.kind.is_final() {
+                self.take_away(&volume, &target).await?;
+            }
+        }
+        self.metrics.published(made.as_ref().err().map(|failure| failure.kind));
+        made
+    }
+
+    /// Takes a volume away; one that is not known, or not there, is fine.
+    ///
+    /// # Errors
+    /// [`Failure`] if something is left. kubelet tries again.
+    pub(super) async fn unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<(), Failure> {
+        let (volume, target) = super::attributes::unpublication(request, &self.kubelet_root)?;
+        self.take_away(&volume, &target).await
+    }
+
+    /// Whether the mount table has a file system of ours there, with a complete generation in it. What the driver
+    /// remembers does not count.
+    fn is_delivered(&self, target: &Path) -> bool {
+        self.mounts.ours().is_ok_and(|ours| ours.contains(target)) && MountedVolume::is_complete(target)
+    }
+
+    fn show_program(&self, target: &Path) -> Result<(), Failure> {
+        let Some(program) = &self.program else {
+            let sentence = "the driver has no program for variables: start it with --program";
+            return Err(Failure::new(FailureKind::Precondition, sentence));
+        };
+        if self.mounts.ours().is_ok_and(|ours| ours.contains(target)) {
+            return Ok(());
+        }
+        self.mounts.bind(program, target).map_err(|error| {
+            Failure::new(FailureKind::Waiting, format!("the program cannot be shown to the pod: {}", error.kind()))
+        })
+    }
+
+    async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), Failure> {
+        let config = self.config();
+        let publication = asked.planned(&config)?;
+        let pod = publication.record.pod.uid.clone();
+        let seen = self.pods.look(&pod).await;
+        if seen.is_none() {
+            warn!(pod, "the API server has not told of this pod yet: a hold or a pin of it counts from later on");
+        }
+        let seen = seen.unwrap_or_default();
+        if seen.is_deleted {
+            return Err(gone());
+        }
+        let wanted = Wanted::default().updated(seen.annotations.ours());
+        let mut first = self.attach(publication, wanted).await?;
+        let outcome = first.wait_for(|first| !matches!(first, First::Waiting(_)));
+        tokio::select! {
+            biased;
+            outcome = outcome => match outcome.map(|first| first.clone()) {
+                Ok(First::Refused(failure)) => return Err(failure),
+                Ok(_) => return Ok(()),
+                // Its feed is gone: kubelet's next call makes another.
+                Err(_) => return Err(Failure::new(FailureKind::Waiting, "the driver is ending: kubelet tries again")),
+            },
+            () = self.pods.going(&pod) => return Err(gone()),
+            () = self.shutdown.cancelled() => {}
+            () = tokio::time::sleep(LONGEST_WAIT) => {}
+        }
+        let obstacle = match &*first.borrow() {
+            First::Waiting(obstacle) if !obstacle.is_empty() => obstacle.clone(),
+            _ => "no answer of the stores yet".to_owned(),
+        };
+        Err(Failure::new(FailureKind::Waiting, format!("waiting for the first files: {obstacle}")))
+    }
+
+    /// Gives a volume to its feed; one that has it already goes on with it.
+    async fn attach(
+        self: &Arc<Self>,
+        publication: Publication,
+        wanted: Wanted,
+    ) -> Result<watch::Receiver<First>, Failure> {
+        let Publication { record, tokens, limits } = publication;
+        let key = FeedKey::of(&record);
+        let other = {
+            let known = self.known();
+            match known.volumes.get(&record.volume) {
+                Some(same) if same.feed == key && same.target == record.target && known.feeds.contains_key(&key) => {
+                    let first = same.first.clone();
+                    tell(&known, &key, FeedCommand::Tokens(record.volume, tokens));
+                    return Ok(first);
+                }
+                other => other.map(|other| (record.volume.clone(), other.target.clone())),
+            }
+        };
+        // The operator's configuration has changed since the last call: there is another plan.
+        if let Some((volume, target)) = other {
+            self.take_away(&volume, &target).await?;
+        }
+        let room = record.plan.room().saturating_mul(3);
+        let CsiLimits { bytes_per_namespace, bytes_per_node } = limits;
+        let reservation = self.limits.reserve(&record.pod.namespace, room, bytes_per_namespace, bytes_per_node)?;
+        let volume = MountedVolume::new(record.target.clone(), room, record.owner, Arc::clone(&self.mounts));
+        let (first, told) = watch::channel(First::Waiting(String::new()));
+        self.state.save(&record).map_err(|error| {
+            Failure::new(FailureKind::Exhausted, format!("the driver cannot keep the volume in mind: {}", error.kind()))
+        })?;
+        self.hand_to_feed(key, NewVolume { record, tokens, volume, reservation: Some(reservation), wanted, first })?;
+        Ok(told)
+    }
+
+    /// Tells the feed of a volume, and makes one if there is none.
+    fn hand_to_feed(self: &Arc<Self>, key: FeedKey, volume: NewVolume) -> Result<(), Failure> {
+        let mut known = self.known();
+        let NewVolume { record, first, .. } = &volume;
+        let entry = KnownVolume {
+            feed: key.clone(),
+            pod: record.pod.uid.clone(),
+            target: record.target.clone(),
+            first: first.subscribe(),
+        };
+        let id = record.volume.clone();
+        if known.feeds.get(&key).is_none_or(mpsc::Sender::is_closed) {
+            let (hand_over, logins) = (self.state.hand_over(&key.0), self.logins.share(record));
+            let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
+            let feed = Feed::new(record, hand_over, logins, around, self.shutdown.child_token());
+            let feed = feed.map_err(|error| Failure::invalid(error.public()))?;
+            let (sender, commands) = mpsc::channel(QUEUED);
+            let Pod { namespace, .. } = &record.pod;
+            let account = &record.plan.identity.service_account;
+            let span = info_span!("feed", namespace, account);
+            tokio::spawn(feed.run(commands).instrument(span));
+            known.feeds.insert(key.clone(), sender);
+        }
+        known.volumes.insert(id, entry);
+        if tell(&known, &key, FeedCommand::Attach(Box::new(volume))) {
+            return Ok(());
+        }
+        Err(Failure::new(FailureKind::Exhausted, "the driver has too much to do: kubelet tries again"))
+    }
+
+    /// A volume whose files are there: kubelet's new tokens go to its feed. One that nobody knows any more gets a feed.
+    fn feed(self: &Arc<Self>, asked: PublishCall) -> Result<(), Failure> {
+        {
+            let known = self.known();
+            if let Some(volume) = known.volumes.get(&asked.volume)
+                && tell(&known, &volume.feed, FeedCommand::Tokens(asked.volume.clone(), asked.tokens.clone()))
+            {
+                return Ok(());
+            }
+        }
+        let Publication { record, tokens, .. } = asked.planned(&self.config())?;
+        self.adopt(record, tokens)
+    }
+
+    /// Looks after files that are there.
+    fn adopt(self: &Arc<Self>, record: Record, tokens: Tokens) -> Result<(), Failure> {
+        let room = record.plan.room().saturating_mul(3);
+        let mounts = Arc::clone(&self.mounts);
+        let Some(volume) = MountedVolume::adopt(record.target.clone(), room, record.owner, mounts) else {
+            return Err(Failure::new(
+                FailureKind::Waiting,
+                "the volume's files are gone: kubelet's next call makes it anew",
+            ));
+        };
+        // They are there, whatever the limits say by now.
+        let reservation = self.limits.reserve(&record.pod.namespace, room, u64::MAX, u64::MAX).ok();
+        if let Err(error) = self.state.save(&record) {
+            warn!(%error, volume = record.volume, "the driver cannot keep a volume in mind: after a restart kubelet tells of it");
+        }
+        let (first, _) = watch::channel(First::Delivered);
+        let wanted = Wanted::default();
+        self.hand_to_feed(FeedKey::of(&record), NewVolume { record, tokens, volume, reservation, wanted, first })
+    }
+
+    /// Goes on with the volumes of an earlier process, and forgets those that are not mounted any more: kubelet asks for
+    /// them anew.
+    pub(super) fn resume(self: &Arc<Self>) {
+        let (mut resumed, mut forgotten) = (0, 0);
+        let mut feeds = BTreeSet::new();
+        for record in self.state.load() {
+            let (volume, target) = (record.volume.clone(), record.target.clone());
+            let key = FeedKey::of(&record);
+            if self.is_delivered(&target) && self.adopt(record, Tokens::new()).is_ok() {
+                feeds.insert(key.0);
+                resumed += 1;
+                continue;
+            }
+            if let Err(error) = self.mounts.unmount(&target) {
+                warn!(%error, volume, "what is left of a volume cannot be taken away yet");
+            }
+            self.state.remove(&volume);
+            forgotten += 1;
+        }
+        self.state.keep_feeds(|feed| feeds.contains(feed));
+        if resumed + forgotten > 0 {
+            info!(resumed, forgotten, "the volumes of an earlier process");
+        }
+    }
+
+    /// Takes away the volumes of pods that are not on this node any more, which kubelet has forgotten.
+    pub(super) async fn collect(&self) {
+        self.pods.listed().await;
+        let orphans: Vec<_> = {
+            let known = self.known();
+            let gone = known.volumes.iter().filter(|(_, volume)| self.pods.is_gone(&volume.pod));
+            gone.map(|(id, volume)| (id.clone(), volume.target.clone())).collect()
+        };
+        for (volume, target) in orphans {
+            match self.take_away(&volume, &target).await {
+                Ok(()) => info!(volume, "the volume of a pod that is gone was taken away"),
+                Err(error) => warn!(%error, volume, "the volume of a pod that is gone stays"),
+            }
+        }
+    }
+
+    async fn take_away(&self, volume: &str, target: &Path) -> Result<(), Failure> {
+        let left = {
+            let mut known = self.known();
+            known.volumes.remove(volume).and_then(|entry| {
+                let (done, left) = oneshot::channel();
+                tell(&known, &entry.feed, FeedCommand::Detach(volume.to_owned(), done)).then_some(left)
+            })
+        };
+        if let Some(left) = left
+            && timeout(LETTING_GO, left).await.is_err()
+        {
+            return Err(Failure::new(FailureKind::Waiting, "the volume is still being written: kubelet tries again"));
+        }
+        self.mounts.unmount(target).map_err(|error| {
+            Failure::new(FailureKind::Waiting, format!("the volume cannot be unmounted: {}", error.kind()))
+        })?;
+        self.state.remove(volume);
+        Ok(())
+    }
+
+    /// A pod of this node is another than before.
+    pub(super) fn pod_changed(&self, uid: &str, seen: &SeenPod) {
+        let known = self.known();
+        let feeds: BTreeSet<_> =
+            known.volumes.values().filter(|volume| volume.pod == uid).map(|volume| &volume.feed).collect();
+        for feed in feeds {
+            tell(&known, feed, FeedCommand::Annotations(uid.to_owned(), seen.annotations.clone()));
+        }
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
+    }
+
+    fn known(&self) -> MutexGuard<'_, KnownVolumes> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says whether the feed will hear it.
+fn tell(known: &KnownVolumes, feed: &FeedKey, command: FeedCommand) -> bool {
+    known.feeds.get(feed).is_some_and(|feed| feed.try_send(command).is_ok())
+}
+
+fn gone() -> Failure {
+    Failure::new(FailureKind::PodGone, "the pod is being deleted")
+}
+
+impl Surroundings for Driver {
+    fn retire(&self, key: &FeedKey, commands: &mut mpsc::Receiver<FeedCommand>) -> Option<FeedCommand> {
+        let mut known = self.known();
+        // Who sends holds the lock: what is not there now will not come.
+        let command = commands.try_recv().ok();
+        if command.is_none() {
+            known.feeds.remove(key);
+            self.state.remove_feed(&key.0);
+        }
+        command
+    }
+
+    fn forget(&self, volume: &str) {
+        self.known().volumes.remove(volume);
+        self.state.remove(volume);
+    }
+
+    fn trouble(&self, pod: &Pod, sentence: &str) {
+        self.metrics.troubles.increment();
+        self.troubles.tell(pod, sentence);
+    }
+}

@@ -1,0 +1,65 @@
+//! Events of pods whose files are not kept fresh: a republish always succeeds, so kubelet has nothing to tell.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::attributes::Pod;
+use crate::contract::CSI_DRIVER;
+
+/// Events that wait to be sent. More say nothing new.
+const QUEUED: usize = 64;
+/// What they are filed under.
+const REASON: &str = "SecretsNotRefreshed";
+
+/// Where troubles go.
+#[derive(Debug, Clone)]
+pub(super) struct Troubles(Option<mpsc::Sender<(Pod, String)>>);
+
+// === impl Troubles ===
+
+impl Troubles {
+    /// They are not told to anybody.
+    pub(super) fn untold() -> Self {
+        Self(None)
+    }
+
+    /// They become events, sent by the future that is returned.
+    pub(super) fn told_to(client: Client, node: &str) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (sender, mut queue) = mpsc::channel::<(Pod, String)>(QUEUED);
+        let reporter = Reporter { controller: CSI_DRIVER.to_owned(), instance: Some(node.to_owned()) };
+        let recorder = Recorder::new(client, reporter);
+        let send = async move {
+            while let Some((Pod { namespace, name, uid }, note)) = queue.recv().await {
+                let pod = ObjectReference {
+                    api_version: Some("v1".to_owned()),
+                    kind: Some("Pod".to_owned()),
+                    namespace: Some(namespace),
+                    name: Some(name),
+                    uid: Some(uid),
+                    ..ObjectReference::default()
+                };
+                let event = Event {
+                    type_: EventType::Warning,
+                    reason: REASON.to_owned(),
+                    note: Some(note),
+                    action: "Refresh".to_owned(),
+                    secondary: None,
+                };
+                if let Err(error) = recorder.publish(&event, &pod).await {
+                    debug!(%error, "an event was not taken");
+                }
+            }
+        };
+        (Self(Some(sender)), send)
+    }
+
+    pub(super) fn tell(&self, pod: &Pod, sentence: &str) {
+        if let Some(sender) = &self.0 {
+            // Full: the same has been said.
+            let _ = sender.try_send((pod.clone(), sentence.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! One source on this node for pods of one identity that want the same, and a delivery for each of their volumes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_lc_rs::digest;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span, warn};
+
+use super::attributes::{Pod, Record, Token, Tokens};
+use super::budget::Reservation;
+use super::failure::{Failure, FailureKind};
+use super::logins::LoginShare;
+use super::pods::Annotations;
+use super::volume::{MountedVolume, MountedVolumeError};
+use crate::contract::CA_PATH;
+use crate::deliver::controls::{Control, LiveControls, Wanted};
+use crate::deliver::delivery::{DeliverError, Delivery, Due};
+use crate::generation::Generation;
+use crate::plan::Plan;
+use crate::provider::TokenSource;
+use crate::secret::SecretValue;
+use crate::source::persisted::{HandOverFile, PersistedState};
+use crate::source::{ConnectError, Event, HandOver, Source, SourceFailure, connect, refusals};
+
+/// How long a refusal answers for those who ask the same: kubelet tries again after half a second.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+/// Whose, and what: pods of another account, or with another plan, never share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct FeedKey(pub(super) String);
+
+/// What a feed is told.
+pub(super) enum FeedCommand {
+    /// One volume more.
+    Attach(Box<NewVolume>),
+    /// kubelet's tokens for a volume's pod.
+    Tokens(String, Tokens),
+    /// The annotations of a pod.
+    Annotations(String, Annotations),
+    /// One volume less. Answered when nothing is written there any more.
+    Detach(String, oneshot::Sender<()>),
+}
+
+/// A volume to look after.
+#[derive(Debug)]
+pub(super) struct NewVolume {
+    pub(super) record: Record,
+    pub(super) tokens: Tokens,
+    pub(super) volume: MountedVolume,
+    pub(super) reservation: Option<Reservation>,
+    /// What the pod's annotations ask for at first.
+    pub(super) wanted: Wanted,
+    pub(super) first: watch::Sender<First>,
+}
+
+/// What became of a volume's first files.
+#[derive(Debug, Clone)]
+pub(super) enum First {
+    /// Nothing yet; and what they wait for, as far as it is known.
+    Waiting(String),
+    /// They are there.
+    Delivered,
+    /// There will be none, and nothing of the volume is left.
+    Refused(Failure),
+}
+
+/// What a feed needs of the driver.
+pub(super) trait Surroundings: Send + Sync {
+    /// Takes the feed off the list, unless somebody has told it something that it has yet to hear.
+    fn retire(&self, key: &FeedKey, commands: &mut mpsc::Receiver<FeedCommand>) -> Option<FeedCommand>;
+    /// Forgets a volume that was refused.
+    fn forget(&self, volume: &str);
+    /// Tells of a running pod's trouble.
+    fn trouble(&self, pod: &Pod, sentence: &str);
+}
+
+/// A source and its deliveries.
+pub(super) struct Feed {
+    key: FeedKey,
+    source: Source,
+    newest: Option<Generation>,
+    /// Why it is of no use to ask for the same now.
+    refused: Option<(Instant, Failure)>,
+    volumes: Vec<Attached>,
+    /// By provider: the audience, and where its token goes.
+    tokens: BTreeMap<String, (String, watch::Sender<Option<SecretValue>>)>,
+    hand_over: HandOverFile,
+    logins: LoginShare,
+    revokes: bool,
+    around: Arc<dyn Surroundings>,
+    shutdown: CancellationToken,
+}
+
+/// A volume that is looked after.
+struct Attached {
+    record: Record,
+    delivery: Delivery<MountedVolume>,
+    controls: LiveControls,
+    tokens: Tokens,
+    first: watch::Sender<First>,
+    /// What is in the way of its first files, by provider.
+    obstacles: BTreeMap<String, Vec<SourceFailure>>,
+    span: Span,
+    _reservation: Option<Reservation>,
+}
+
+enum Woken {
+    Stop,
+    Told(Option<FeedCommand>),
+    Delivery(usize, Due),
+    Source(Event),
+    Time,
+}
+
+// === impl FeedKey ===
+
+impl FeedKey {
+    pub(super) fn of(record: &Record) -> Self {
+        let Record { volume, pod, account, is_own, plan, .. } = record;
+        let mut context = digest::Context::new(&digest::SHA256);
+        // Without a token nobody knows the account's UID: then the pod shares with nobody.
+        let who = account.as_ref().map_or_else(|| format!("pod {}", pod.uid), |uid| format!("account {uid}"));
+        let plan = plan.to_json().unwrap_or_default();
+        for part in [pod.namespace.as_str(), &who, if *is_own { volume } else { "" }, &plan] {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        Self(hex::encode(context.finish()))
+    }
+}
+
+// === impl Feed ===
+
+impl Feed {
+    /// A feed for this volume and others like it; goes on with what an earlier process left.
+    pub(super) fn new(
+        record: &Record,
+        mut hand_over: HandOverFile,
+        logins: LoginShare,
+        around: Arc<dyn Surroundings>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ConnectError> {
+        let plan = &record.plan;
+        let tokens = channels(plan);
+        let source_of = |name: &str| {
+            let (_, sender) = tokens.get(name)?;
+            Some(TokenSource::Channel(sender.subscribe()))
+        };
+        // A provider without an audience asks for no token.
+        let nowhere = || TokenSource::Channel(watch::Sender::new(None).subscribe());
+        let providers = connect(plan, |name| source_of(name).unwrap_or_else(nowhere), Path::new(CA_PATH))?;
+        let mut source = Source::new(plan, providers);
+        match hand_over.load() {
+            Some(PersistedState { hand_over, .. }) => source.resume(hand_over),
+            None => source.resume(HandOver { sessions: logins.sessions(), ..HandOver::default() }),
+        }
+        Ok(Self {
+            key: FeedKey::of(record),
+            source,
+            newest: None,
+            refused: None,
+            volumes: Vec::new(),
+            tokens,
+            hand_over,
+            logins,
+            revokes: plan.providers.values().any(|provider| provider.revoke_on_exit),
+            around,
+            shutdown,
+        })
+    }
+
+    /// Works until the last volume is gone, or the driver ends.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<FeedCommand>) {
+        loop {
+            match self.wait(&mut commands).await {
+                Woken::Stop => return self.save(),
+                Woken::Told(Some(command)) => self.hear(command).await,
+                Woken::Told(None) => return self.close().await,
+                Woken::Source(event) => self.heard(event),
+                Woken::Delivery(_, Due::Settled) | Woken::Time => {}
+                Woken::Delivery(at, Due::Retry) => self.retry(at).await,
+            }
+            self.obey().await;
+            self.catch_up().await;
+            self.save();
+            if self.is_idle() {
+                match self.around.retire(&self.key, &mut commands) {
+                    Some(command) => self.hear(command).await,
+                    None => return self.close().await,
+                }
+            }
+        }
+    }
+
+    /// Whether nobody needs it. A refusal stays for a moment: sixty replicas ask at once.
+    fn is_idle(&self) -> bool {
+        self.volumes.is_empty() && self.refused.as_ref().is_none_or(|(until, _)| *until <= Instant::now())
+    }
+
+    async fn wait(&mut self, commands: &mut mpsc::Receiver<FeedCommand>) -> Woken {
+        let Self { source, volumes, refused, shutdown, .. } = self;
+        let now = Instant::now();
+        let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min();
+        let refused = refused.as_ref().map(|(until, _)| *until).filter(|_| volumes.is_empty());
+        let until = controls.into_iter().chain(refused).min();
+        let is_empty = volumes.is_empty();
+        let mut due: FuturesUnordered<_> = volumes
+            .iter_mut()
+            .enumerate()
+            .map(|(at, volume)| async move { (at, volume.delivery.wait().await) })
+            .collect();
+        let alarm = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Woken::Stop,
+            command = commands.recv() => Woken::Told(command),
+            () = alarm => Woken::Time,
+            Some((at, due)) = due.next() => Woken::Delivery(at, due),
+            // Nobody asks a store for nobody.
+            event = source.next(), if !is_empty => Woken::Source(event),
+        }
+    }
+
+    async fn hear(&mut self, command: FeedCommand) {
+        match command {
+            FeedCommand::Attach(volume) => self.attach(*volume).await,
+            FeedCommand::Tokens(volume, tokens) => {
+                if let Some(attached) = self.volumes.iter_mut().find(|attached| attached.record.volume == volume) {
+                    attached.tokens = tokens;
+                    self.hand_tokens_on();
+                    if self.source.failing().next().is_some() {
+                        // It may be what the stores were waiting for.
+                        self.source.refresh_now();
+                    }
+                }
+            }
+            FeedCommand::Annotations(pod, annotations) => {
+                for attached in self.volumes.iter_mut().filter(|attached| attached.record.pod.uid == pod) {
+                    let _in = attached.span.clone().entered();
+                    attached.controls.update(annotations.ours());
+                }
+            }
+            FeedCommand::Detach(volume, done) => {
+                self.volumes.retain(|attached| attached.record.volume != volume);
+                self.hand_tokens_on();
+                // Whoever asked may have given up waiting.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    async fn attach(&mut self, new: NewVolume) {
+        let NewVolume { record, tokens, volume, reservation, wanted, first } = new;
+        if let Some((_, failure)) = self.refused.as_ref().filter(|(until, _)| *until > Instant::now()) {
+            self.around.forget(&record.volume);
+            first.send_replace(First::Refused(failure.clone()));
+            return;
+        }
+        // Its namespace is the feed's.
+        let span = info_span!("volume", pod = record.pod.name, volume = record.volume);
+        let delivery = Delivery::new(record.plan.items.clone(), record.plan.size_limit, volume);
+        let controls = LiveControls::starting_with(wanted);
+        let mut attached = Attached {
+            record,
+            delivery,
+            controls,
+            tokens,
+            first,
+            obstacles: BTreeMap::new(),
+            span: span.clone(),
+            _reservation: reservation,
+        };
+        let Self { source, newest, shutdown, .. } = self;
+        async {
+            let Wanted { hold, pin, .. } = attached.controls.wanted().clone();
+            let report = attached.delivery.report_mut();
+            report.held = hold;
+            if report.generation.is_some() {
+                report.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
+            }
+            if let Some(pin) = pin {
+                attached.delivery.pin(Some(pin), source, shutdown).await;
+            }
+            if let Some(newest) = newest {
+                attached.delivery.offer(newest.clone());
+            }
+        }
+        .instrument(span)
+        .await;
+        self.volumes.push(attached);
+        self.hand_tokens_on();
+    }
+
+    /// To the stores goes the token of a pod that lives, and the one that lives longest.
+    fn hand_tokens_on(&mut self) {
+        let Self { volumes, tokens, .. } = self;
+        for (audience, sender) in tokens.values() {
+            let all = volumes.iter().filter_map(|attached| attached.tokens.get(audience));
+            let best = all.max_by_key(|Token { ends, .. }| *ends).map(|token| token.value.clone());
+            if *sender.borrow() != best {
+                sender.send_replace(best);
+            }
+        }
+    }
+
+    fn heard(&mut self, event: Event) {
+        self.note_failing();
+        match event {
+            Event::Changed(generation) => {
+                self.refused = None;
+                for attached in &mut self.volumes {
+                    attached.delivery.offer(generation.clone());
+                }
+                self.newest = Some(generation);
+            }
+            Event::Failed(failures) => self.failed(&failures),
+            Event::Unchanged | Event::Silent => {}
+        }
+    }
+
+    fn note_failing(&mut self) {
+        let failing: BTreeSet<&str> = self.source.failing().collect();
+        for attached in &mut self.volumes {
+            let since = &mut attached.delivery.report_mut().failing;
+            since.retain(|provider, _| failing.contains(provider.as_str()));
+            for provider in &failing {
+                since.entry((*provider).to_owned()).or_insert_with(SystemTime::now);
+            }
+            attached.obstacles.retain(|provider, _| failing.contains(provider.as_str()));
+        }
+    }
+
+    /// Volumes with files stay as they are, and their pods are told. The others wait, or there is nothing to wait for.
+    fn failed(&mut self, failures: &[SourceFailure]) {
+        let refused: Vec<_> = failures.iter().filter(|failure| failure.error.kind.is_permanent()).collect();
+        let sentence = refusals(failures, |error| error.message.public());
+        if let Some(first) = refused.first() {
+            let why = refusals(refused.iter().copied(), |error| error.message.public());
+            let failure = Failure::new(FailureKind::of(first.error.kind), why);
+            if self.refuse(&failure) {
+                self.refused = Some((Instant::now() + REFUSED_FOR, failure));
+            }
+        }
+        for attached in &mut self.volumes {
+            if attached.delivery.is_open() {
+                self.around.trouble(&attached.record.pod, &format!("the last good files stay: {sentence}"));
+                continue;
+            }
+            for failure in failures {
+                let of_provider = |other: &&SourceFailure| other.provider == failure.provider;
+                let latest = failures.iter().filter(of_provider).cloned().collect();
+                attached.obstacles.insert(failure.provider.clone(), latest);
+            }
+            attached.waits();
+        }
+    }
+
+    /// Gives up all volumes without files; says whether there were any.
+    fn refuse(&mut self, failure: &Failure) -> bool {
+        let (open, closed): (Vec<_>, Vec<_>) = self.volumes.drain(..).partition(|attached| attached.delivery.is_open());
+        self.volumes = open;
+        let any = !closed.is_empty();
+        for Attached { record, first, delivery, .. } in closed {
+            drop(delivery);
+            self.around.forget(&record.volume);
+            first.send_replace(First::Refused(failure.clone()));
+        }
+        any
+    }
+
+    /// What the pods' annotations ask for now.
+    async fn obey(&mut self) {
+        let Self { source, volumes, shutdown, .. } = self;
+        let mut refresh = false;
+        for attached in volumes {
+            for control in attached.controls.due(Instant::now()) {
+                let delivery = &mut attached.delivery;
+                async {
+                    match control {
+                        Control::Hold(hold) => delivery.hold(hold),
+                        Control::Pin(pin) => drop(delivery.pin(pin, source, shutdown).await),
+                        Control::RefreshNow => {
+                            refresh = true;
+                            let sentence = "every secret is read now, as the annotation asks";
+                            delivery.report().info("refresh_now", sentence);
+                        }
+                    }
+                }
+                .instrument(attached.span.clone())
+                .await;
+            }
+        }
+        if refresh {
+            source.refresh_now();
+        }
+    }
+
+    async fn retry(&mut self, at: usize) {
+        let Self { source, volumes, shutdown, .. } = self;
+        if let Some(attached) = volumes.get_mut(at) {
+            let span = attached.span.clone();
+            attached.delivery.retry(source, shutdown).instrument(span).await;
+        }
+    }
+
+    async fn catch_up(&mut self) {
+        let mut refused = Vec::new();
+        for attached in &mut self.volumes {
+            let span = attached.span.clone();
+            match attached.delivery.catch_up(&mut self.source, &self.shutdown).instrument(span).await {
+                Ok(_) if attached.delivery.is_open() => attached.is_delivered(),
+                Ok(_) => attached.waits(),
+                Err(error) => refused.push((attached.record.volume.clone(), failure_of(&error))),
+            }
+        }
+        for (volume, failure) in refused {
+            self.around.forget(&volume);
+            if let Some(at) = self.volumes.iter().position(|attached| attached.record.volume == volume) {
+                let Attached { first, delivery, .. } = self.volumes.swap_remove(at);
+                drop(delivery);
+                first.send_replace(First::Refused(failure));
+            }
+        }
+        self.tell_delivered();
+    }
+
+    /// What the newest generation replaced ends only when no volume shows it any more, held ones included.
+    fn tell_delivered(&mut self) {
+        let Some(newest) = &self.newest else { return };
+        let has_newest = |attached: &Attached| attached.delivery.report().generation.as_ref() == Some(&newest.id);
+        if !self.volumes.is_empty() && self.volumes.iter().all(has_newest) {
+            self.source.delivered(&newest.id);
+        }
+    }
+
+    fn save(&mut self) {
+        let hand_over = self.source.hand_over();
+        self.logins.offer(&hand_over.sessions);
+        if let Err(error) = self.hand_over.save(PersistedState { hand_over, notified: None }) {
+            warn!(%error, "the hand-over was not written: after a restart, logins and leases are made anew");
+        }
+    }
+
+    /// Nobody needs its leases any more.
+    async fn close(mut self) {
+        /// Stores that do not answer get no more time than this.
+        const REVOKE: Duration = Duration::from_secs(10);
+        self.hand_over.discard();
+        if self.revokes && tokio::time::timeout(REVOKE, self.source.revoke_all()).await.is_err() {
+            warn!("there was no time to revoke all leases: the rest ends by itself");
+        }
+    }
+}
+
+fn channels(plan: &Plan) -> BTreeMap<String, (String, watch::Sender<Option<SecretValue>>)> {
+    let with_audience = plan.providers.iter().filter_map(|(name, provider)| {
+        let audience = provider.audience.clone()?;
+        Some((name.clone(), (audience, watch::Sender::new(None))))
+    });
+    with_audience.collect()
+}
+
+fn failure_of(error: &DeliverError<MountedVolumeError>) -> Failure {
+    match error {
+        DeliverError::Render(error) => Failure::invalid(format!("the files cannot be made: {}", error.public())),
+        DeliverError::Volume(error) => Failure::new(FailureKind::Precondition, error.to_string()),
+    }
+}
+
+// === impl Attached ===
+
+impl Attached {
+    fn is_delivered(&self) {
+        self.first.send_if_modified(|first| {
+            let is_new = !matches!(first, First::Delivered);
+            *first = First::Delivered;
+            is_new
+        });
+    }
+
+    /// What its first files wait for.
+    fn waits(&self) {
+        let failing = refusals(self.obstacles.values().flatten(), |error| error.message.public());
+        let unwritable = self.delivery.unwritable().map(|_| "the files cannot be written".to_owned());
+        let all: Vec<_> = [failing].into_iter().filter(|text| !text.is_empty()).chain(unwritable).collect();
+        self.first.send_replace(First::Waiting(all.join("; ")));
+    }
+}

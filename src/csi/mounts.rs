@@ -1,0 +1,233 @@
+//! What the driver does to the mount table. It alone needs to be root, and tests put another in its place.
+
+use std::collections::BTreeSet;
+use std::ffi::{CString, OsString};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::{fmt, fs, io};
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+
+use crate::contract::{CSI_MOUNT_SOURCE, CSI_PROGRAMS_SOURCE};
+
+/// What the driver does to the mount table. Paths are the same for kubelet and for the driver.
+pub(super) trait Mounts: fmt::Debug + Send + Sync {
+    /// Mounts an empty file system in memory of at most `bytes` at `target`, and makes that directory first.
+    ///
+    /// # Errors
+    /// The system's.
+    fn mount(&self, target: &Path, bytes: u64) -> io::Result<()>;
+
+    /// Mounts a small file system in memory at `target`, which programs may be executed from.
+    ///
+    /// # Errors
+    /// The system's.
+    fn mount_programs(&self, target: &Path) -> io::Result<()>;
+
+    /// Shows a directory of that file system at `target` too, read-only, and makes `target` first.
+    ///
+    /// # Errors
+    /// The system's.
+    fn bind(&self, source: &Path, target: &Path) -> io::Result<()>;
+
+    /// Unmounts what of ours is mounted at `target`, and removes the directory; what is not there is fine.
+    ///
+    /// # Errors
+    /// The system's; something of others at `target` is one.
+    fn unmount(&self, target: &Path) -> io::Result<()>;
+
+    /// Where file systems of ours are mounted.
+    ///
+    /// # Errors
+    /// The system's.
+    fn ours(&self) -> io::Result<BTreeSet<PathBuf>>;
+
+    /// Directories of the file system with programs that are shown somewhere, from its root.
+    ///
+    /// # Errors
+    /// The system's.
+    fn shown(&self) -> io::Result<BTreeSet<PathBuf>>;
+}
+
+/// The kernel's mount table.
+#[derive(Debug, Default)]
+pub(super) struct KernelMounts {
+    /// Whether the kernel takes `noswap`, once that was tried: since 6.4.
+    noswap: OnceLock<bool>,
+}
+
+/// Most bytes of a mount table: a node has some thousand mounts of some hundred bytes.
+const MOST_TABLE_BYTES: u64 = 16 << 20;
+/// Room for some versions of a program of a megabyte.
+const PROGRAMS_BYTES: u64 = 16 << 20;
+/// Containers may read files of this type on SELinux, and kubelet labels no inline volume for us.
+const SELINUX_CONTEXT: &str = "system_u:object_r:container_file_t:s0";
+
+// === impl KernelMounts ===
+
+impl Mounts for KernelMounts {
+    fn mount(&self, target: &Path, bytes: u64) -> io::Result<()> {
+        make_dir(target)?;
+        let context = if has_selinux() { format!(",context=\"{SELINUX_CONTEXT}\"") } else { String::new() };
+        let options = |more: &str| CString::new(format!("mode=0755,size={bytes}{more}{context}"));
+        let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+        if *self.noswap.get().unwrap_or(&true) {
+            match mount(CSI_MOUNT_SOURCE, target, "tmpfs", flags, &*options(",noswap")?) {
+                Ok(()) => {
+                    self.noswap.get_or_init(|| true);
+                    return Ok(());
+                }
+                Err(Errno::INVAL) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        mount(CSI_MOUNT_SOURCE, target, "tmpfs", flags, &*options("")?)?;
+        if *self.noswap.get_or_init(|| false) || !has_swap() {
+            return Ok(());
+        }
+        tracing::warn!("the node swaps, and its kernel takes no noswap for tmpfs: secrets may reach its disk");
+        Ok(())
+    }
+
+    fn mount_programs(&self, target: &Path) -> io::Result<()> {
+        make_dir(target)?;
+        let flags = MountFlags::NODEV | MountFlags::NOSUID;
+        let options = CString::new(format!("mode=0755,size={PROGRAMS_BYTES}"))?;
+        Ok(mount(CSI_PROGRAMS_SOURCE, target, "tmpfs", flags, &*options)?)
+    }
+
+    fn bind(&self, source: &Path, target: &Path) -> io::Result<()> {
+        make_dir(target)?;
+        mount_bind(source, target)?;
+        // A bind takes no flags but by a second call.
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
+        Ok(mount_remount(target, flags, c"")?)
+    }
+
+    fn unmount(&self, target: &Path) -> io::Result<()> {
+        // One over the other, should two calls ever have raced.
+        while self.ours()?.contains(target) {
+            unmount(target, UnmountFlags::DETACH)?;
+        }
+        match fs::remove_dir(target) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn ours(&self) -> io::Result<BTreeSet<PathBuf>> {
+        Ok(ours_in(&table()?))
+    }
+
+    fn shown(&self) -> io::Result<BTreeSet<PathBuf>> {
+        Ok(shown_in(&table()?))
+    }
+}
+
+fn table() -> io::Result<Vec<u8>> {
+    let mut table = Vec::new();
+    fs::File::open("/proc/self/mountinfo")?.take(MOST_TABLE_BYTES).read_to_end(&mut table)?;
+    Ok(table)
+}
+
+/// Roots of the mounts of our file system with programs.
+fn shown_in(table: &[u8]) -> BTreeSet<PathBuf> {
+    let lines = table.split(|byte| *byte == b'\n');
+    let of_programs =
+        lines.filter(|line| line.split(|byte| *byte == b' ').any(|field| field == CSI_PROGRAMS_SOURCE.as_bytes()));
+    of_programs.filter_map(|line| line.split(|byte| *byte == b' ').nth(3)).map(unescaped).collect()
+}
+
+/// Mount points of ours, in the form of proc(5), `/proc/[pid]/mountinfo`. What stands above another one counts alone:
+/// the kernel lists them in the order in which they were mounted.
+fn ours_in(table: &[u8]) -> BTreeSet<PathBuf> {
+    let mut ours = BTreeSet::new();
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let Some(point) = fields.nth(4).map(unescaped) else { continue };
+        let mut behind = fields.skip_while(|field| *field != b"-").skip(1);
+        let of_ours =
+            |source: &[u8]| [CSI_MOUNT_SOURCE, CSI_PROGRAMS_SOURCE].iter().any(|ours| ours.as_bytes() == source);
+        let is_ours = behind.next() == Some(b"tmpfs") && behind.next().is_some_and(of_ours);
+        if is_ours {
+            ours.insert(point);
+        } else {
+            ours.remove(&point);
+        }
+    }
+    ours
+}
+
+/// Blanks, line ends and backslashes stand there as `\040`.
+fn unescaped(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = || {
+            let digits = tail.get(..3)?;
+            let digit = |byte: &u8| (b'0'..=b'7').contains(byte).then(|| u32::from(byte - b'0'));
+            let number = digits.iter().try_fold(0, |number, byte| Some(number * 8 + digit(byte)?))?;
+            u8::try_from(number).ok()
+        };
+        match (first, octal()) {
+            (b'\\', Some(byte)) => {
+                bytes.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    OsString::from_vec(bytes).into()
+}
+
+fn make_dir(target: &Path) -> io::Result<()> {
+    match fs::create_dir(target) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Whether processes have SELinux labels: AppArmor's have no four parts.
+fn has_selinux() -> bool {
+    fs::read("/proc/self/attr/current").is_ok_and(|label| label.iter().filter(|byte| **byte == b':').count() >= 3)
+}
+
+fn has_swap() -> bool {
+    fs::read("/proc/swaps").is_ok_and(|table| table.iter().filter(|byte| **byte == b'\n').count() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mount_table_tells_what_is_ours() {
+        let line = |point: &str, kind: &str, source: &str| {
+            format!("96 25 0:52 / {point} rw,nosuid shared:9 master:1 - {kind} {source} rw,size=1024k\n")
+        };
+        let tables = [
+            ("ours", line("/a/mount", "tmpfs", CSI_MOUNT_SOURCE), &["/a/mount"][..]),
+            ("another's tmpfs", line("/a", "tmpfs", "tmpfs"), &[]),
+            ("our name on another type", line("/a", "ext4", CSI_MOUNT_SOURCE), &[]),
+            ("a path with blanks", line(r"/a\040b\134c", "tmpfs", CSI_MOUNT_SOURCE), &[r"/a b\c"]),
+            ("no escape", line(r"/a\04", "tmpfs", CSI_MOUNT_SOURCE), &[r"/a\04"]),
+            ("another one above ours", line("/a", "tmpfs", CSI_MOUNT_SOURCE) + &line("/a", "tmpfs", "tmpfs"), &[]),
+            (
+                "no optional fields",
+                format!("1 2 0:3 / /a rw - tmpfs {CSI_MOUNT_SOURCE} rw\n\n- - - garbage\n"),
+                &["/a"],
+            ),
+        ];
+        for (name, table, expected) in tables {
+            let expected: BTreeSet<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(ours_in(table.as_bytes()), expected, "{name}");
+        }
+        assert!(!KernelMounts::default().ours().unwrap().contains(Path::new("/")));
+    }
+}

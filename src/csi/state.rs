@@ -1,0 +1,185 @@
+//! What outlives the driver's process: which volume is whose, and the logins and leases of each feed. It lies in a file
+//! system in memory of the driver's own, readable by root alone; after a boot of the node it is gone, as the volumes are.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::attributes::{Pod, Record};
+use crate::deliver::Owner;
+use crate::plan::{MAX_PLAN_BYTES, Plan};
+use crate::source::persisted::HandOverFile;
+
+/// The format that this program writes; those of the version before are understood too.
+const SCHEMA: u32 = 1;
+/// Bytes of a record: a plan, escaped, and some names.
+const MOST_RECORD: u64 = 4 * MAX_PLAN_BYTES as u64;
+/// Records that are read: more pods than any kubelet runs.
+const MOST_RECORDS: usize = 4096;
+const VOLUMES: &str = "volumes";
+const FEEDS: &str = "feeds";
+const NEW: &str = ".new";
+/// statfs(2) of tmpfs.
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// The directory, in memory.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    dir: PathBuf,
+}
+
+/// A directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Values would reach a disk.
+    #[error("{} is on a disk: expected a tmpfs, since logins and leased values are kept there", .0.display())]
+    Disk(PathBuf),
+    /// The system refuses.
+    #[error("cannot use the state directory {}: {source}", .path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordDocument {
+    schema: u32,
+    target: PathBuf,
+    pod: Pod,
+    account: Option<String>,
+    user: Option<u32>,
+    group: Option<u32>,
+    own: bool,
+    /// A plan in its own format, which has a version of its own.
+    plan: String,
+}
+
+// === impl StateDir ===
+
+impl StateDir {
+    /// Opens the directory, which has to be in memory.
+    ///
+    /// # Errors
+    /// [`StateError`] if it is on a disk, or cannot be written.
+    pub(super) fn open(dir: &Path) -> Result<Self, StateError> {
+        let failed = |source: io::Error| StateError::Io { path: dir.to_owned(), source };
+        let kind = rustix::fs::statfs(dir).map_err(|errno| failed(errno.into()))?.f_type;
+        if u64::try_from(kind) != Ok(TMPFS_MAGIC) {
+            return Err(StateError::Disk(dir.to_owned()));
+        }
+        fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed)?;
+        for part in [VOLUMES, FEEDS] {
+            fs::create_dir_all(dir.join(part)).map_err(failed)?;
+        }
+        Ok(Self { dir: dir.to_owned() })
+    }
+
+    /// Writes a volume down.
+    pub(super) fn save(&self, record: &Record) -> io::Result<()> {
+        let Record { volume, target, pod, account, owner, is_own, plan } = record;
+        let document = RecordDocument {
+            schema: SCHEMA,
+            target: target.clone(),
+            pod: pod.clone(),
+            account: account.clone(),
+            user: owner.user,
+            group: owner.group,
+            own: *is_own,
+            plan: plan.to_json().map_err(io::Error::other)?,
+        };
+        let (path, new) = (self.record(volume), self.dir.join(VOLUMES).join(format!("{volume}{NEW}")));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec(&document)?)?;
+        fs::rename(new, path)
+    }
+
+    /// Forgets a volume.
+    pub(super) fn remove(&self, volume: &str) {
+        match fs::remove_file(self.record(volume)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(%error, volume, "the record of a volume that is gone stays until the driver starts again");
+            }
+            _ => {}
+        }
+    }
+
+    /// Every volume that an earlier process knew. What cannot be read is logged, and taken for unknown: the next call of
+    /// kubelet brings it back.
+    pub(super) fn load(&self) -> Vec<Record> {
+        let entries = match fs::read_dir(self.dir.join(VOLUMES)) {
+            Ok(entries) => entries,
+            Err(error) => {
+                warn!(%error, "the volumes of an earlier process cannot be listed: kubelet's next calls bring them back");
+                return Vec::new();
+            }
+        };
+        let mut records = Vec::new();
+        for entry in entries.flatten().take(MOST_RECORDS) {
+            let name = entry.file_name();
+            let Some(volume) = name.to_str().filter(|name| !name.ends_with(NEW)) else { continue };
+            match read(&entry.path(), volume) {
+                Ok(record) => records.push(record),
+                Err(problem) => {
+                    warn!(volume, problem, "the record of a volume is of no use: kubelet's next call brings it back");
+                    self.remove(volume);
+                }
+            }
+        }
+        records.sort_by(|a, b| a.volume.cmp(&b.volume));
+        records
+    }
+
+    /// Where a feed's logins and leases lie.
+    pub(super) fn hand_over(&self, feed: &str) -> HandOverFile {
+        let dir = self.dir.join(FEEDS).join(feed);
+        if let Err(error) = fs::create_dir_all(&dir) {
+            warn!(%error, "a feed's logins and leases are not kept: after a restart of the driver they are made anew");
+        }
+        HandOverFile::new(&dir)
+    }
+
+    /// Forgets a feed.
+    pub(super) fn remove_feed(&self, feed: &str) {
+        match fs::remove_dir_all(self.dir.join(FEEDS).join(feed)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                warn!(%error, "what is known of a feed that is over stays until the node starts again");
+            }
+            _ => {}
+        }
+    }
+
+    /// Forgets all feeds but these: a process that was killed had no time to.
+    pub(super) fn keep_feeds(&self, keep: impl Fn(&str) -> bool) {
+        let entries = fs::read_dir(self.dir.join(FEEDS)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| !keep(name)).for_each(|name| self.remove_feed(&name));
+    }
+
+    fn record(&self, volume: &str) -> PathBuf {
+        self.dir.join(VOLUMES).join(volume)
+    }
+}
+
+/// Problems are in our own words: a record has no secrets, but whatever lies there may be something else.
+fn read(path: &Path, volume: &str) -> Result<Record, String> {
+    let bytes = match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MOST_RECORD => return Err("it is too large".to_owned()),
+        _ => fs::read(path).map_err(|error| error.kind().to_string())?,
+    };
+    let document: RecordDocument =
+        serde_json::from_slice(&bytes).map_err(|error| format!("it is damaged at byte {}", error.column()))?;
+    let RecordDocument { schema, target, pod, account, user, group, own, plan } = document;
+    if schema != SCHEMA {
+        return Err(format!("it has format {schema}, and this driver understands {SCHEMA}"));
+    }
+    let plan = Plan::from_json(&plan).map_err(|error| error.to_string())?;
+    let (volume, owner) = (volume.to_owned(), Owner { user, group });
+    Ok(Record { volume, target, pod, account, owner, is_own: own, plan })
+}

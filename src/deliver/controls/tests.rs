@@ -1,0 +1,65 @@
+use super::*;
+
+fn id(text: &str) -> GenerationId {
+    GenerationId(text.to_owned())
+}
+
+fn wanted(hold: bool, pin: Option<&str>, refresh_now: Option<&str>) -> Wanted {
+    Wanted { hold, pin: pin.map(id), refresh_now: refresh_now.map(str::to_owned) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_are_told_once() {
+    let none = Wanted::default();
+    for (before, after, changes) in [
+        (wanted(true, None, None), wanted(true, None, None), vec![]),
+        (none.clone(), wanted(true, None, None), vec![Control::Hold(true)]),
+        (wanted(true, None, None), none.clone(), vec![Control::Hold(false)]),
+        (none.clone(), wanted(true, Some("a"), None), vec![Control::Pin(Some(id("a"))), Control::Hold(true)]),
+        (wanted(false, Some("a"), None), none.clone(), vec![Control::Pin(None)]),
+        (none.clone(), wanted(false, None, Some("1")), vec![Control::RefreshNow]),
+        (wanted(false, None, Some("1")), wanted(false, None, Some("2")), vec![Control::RefreshNow]),
+        (wanted(false, None, Some("1")), none.clone(), vec![]),
+    ] {
+        let mut controls = LiveControls { wanted: after.clone(), ..LiveControls::starting_with(before.clone()) };
+        assert_eq!(controls.due(Instant::now()), changes, "{before:?} then {after:?}");
+        assert_eq!(controls.due(Instant::now() + 2 * PATIENCE), [], "{before:?} then {after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_asks_stores_is_told_once_in_five_seconds_and_the_last_one_counts() {
+    let start = Instant::now();
+    let mut controls = LiveControls::default();
+    let (mut asked, mut held) = (Vec::new(), 0);
+    // A script that changes all three, twenty times a second for a minute.
+    for tick in 0..=1200_u32 {
+        let now = start + tick * Duration::from_millis(50);
+        controls.wanted = wanted(tick % 2 == 0, Some(if tick % 2 == 0 { "a" } else { "b" }), Some(&tick.to_string()));
+        for change in controls.due(now) {
+            match change {
+                Control::Hold(_) => held += 1,
+                other => asked.push((now, other)),
+            }
+        }
+    }
+    let times = |of: fn(&Control) -> bool| asked.iter().filter(move |(_, control)| of(control)).map(|(at, _)| *at);
+    for of in
+        [|control: &Control| *control == Control::RefreshNow, |control: &Control| matches!(control, Control::Pin(_))]
+    {
+        let times: Vec<_> = times(of).collect();
+        assert!((11..=13).contains(&times.len()), "{times:?}");
+        assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= PATIENCE), "{times:?}");
+    }
+    assert_eq!(held, 1201, "a hold asks no store, and is told at once");
+    let later = start + Duration::from_secs(70);
+    controls.wanted = wanted(true, None, Some("1200"));
+    let told = controls.due(later);
+    assert!(told.contains(&Control::Pin(None)), "letting go waits for nothing: {told:?}");
+    controls.wanted.pin = Some(id("c"));
+    assert_eq!(controls.due(later), [Control::Pin(Some(id("c")))]);
+    controls.wanted.pin = Some(id("d"));
+    assert_eq!(controls.due(later + PATIENCE / 2), []);
+    controls.wanted.pin = Some(id("e"));
+    assert_eq!(controls.due(later + PATIENCE), [Control::Pin(Some(id("e")))]);
+}

@@ -1,0 +1,120 @@
+//! Mode csi: no container of ours, but a volume of the driver's, which plans and decides by itself. The webhook writes down
+//! what it alone can know of the pod, and refuses what the driver would.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{CSIVolumeSource, Volume};
+use serde_json::{Value, json};
+
+use super::permissions::Permissions;
+use super::pod::{containers, name_of};
+use super::refusal::Refusal;
+use crate::annotations::{
+    CONTAINERS, DIR, ENV_VARIABLE, FILE, FILE_MODE, METRICS_PORT, MODE, NOTIFY, PROVIDER, REFRESH, ROLE, RUN_AS_GROUP,
+    RUN_AS_USER, SECRETS, SHARE_LEASES, SIZE_LIMIT,
+};
+use crate::bundle::FileMode;
+use crate::config::Config;
+use crate::contract::{BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, CSI_PROGRAM_EXEC, PREFIX, SECRETS_VOLUME};
+use crate::options::Options;
+use crate::plan::Plan;
+
+/// Annotations that the driver reads.
+const OF_THE_VOLUME: [&str; 5] = [SECRETS, PROVIDER, REFRESH, SIZE_LIMIT, SHARE_LEASES];
+/// Families of them.
+const FAMILIES: [&str; 4] = [FILE, DIR, ENV_VARIABLE, ROLE];
+
+/// What the driver cannot do for this pod.
+///
+/// # Errors
+/// [`Refusal`] names the annotation or field, and the way out.
+pub(super) fn check(spec: &Value, options: &Options, config: &Config) -> Result<(), Refusal> {
+    let refuse =
+        |annotation: &str, problem: &str| Err(Refusal::Pod(format!("annotation {PREFIX}{annotation}: {problem}")));
+    if config.csi.is_none() {
+        return refuse(
+            MODE,
+            "this cluster has no CSI driver of hushpod (csi.enabled in the chart): expected mode sidecar",
+        );
+    }
+    if !options.notify.is_empty() {
+        return refuse(
+            NOTIFY,
+            "mode csi has nothing in the pod that could notify: watch the directory, or use mode sidecar",
+        );
+    }
+    if options.metrics_port.is_some() {
+        return refuse(METRICS_PORT, "mode csi has no agent in the pod: the driver has the metrics of its node's pods");
+    }
+    if spec.get("hostUsers") == Some(&json!(false)) {
+        return Err(Refusal::Pod(
+            "hostUsers: false: the driver's files would belong to nobody in the pod's user namespace: use mode sidecar"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// What the driver's volumes cannot read.
+///
+/// # Errors
+/// [`Refusal`] names the pod's volume.
+pub(super) fn check_plan(plan: &Plan) -> Result<(), Refusal> {
+    match plan.volumes().into_iter().next() {
+        Some(volume) => Err(Refusal::Pod(format!(
+            "annotation {PREFIX}{MODE}: the provider reads the pod's own volume {volume:?}, which the CSI driver cannot \
+             see: expected mode sidecar"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The volume with the files. Its attributes are the pod's annotations without their prefix, who may read the files, and
+/// which containers were chosen to: a later pass gives the mount to no others.
+pub(super) fn files(
+    annotations: &BTreeMap<String, String>,
+    access: Permissions,
+    options: &Options,
+    selected: &[String],
+) -> Volume {
+    let ours = annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value)));
+    let is_of_the_volume =
+        |name: &str| OF_THE_VOLUME.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family));
+    let mut attributes: BTreeMap<String, String> =
+        ours.filter(|(name, _)| is_of_the_volume(name)).map(|(name, value)| (name.to_owned(), value.clone())).collect();
+    let mut set = |name: &str, value: String| drop(attributes.insert(name.to_owned(), value));
+    set(FILE_MODE, access.file_mode.to_string());
+    // The files belong to whom they are for: to one agreed user, else to the pod's fsGroup, which kubelet tells the driver.
+    let user = options.run_as_user.or(access.user.filter(|_| access.file_mode == FileMode::OWNER));
+    if let Some(user) = user {
+        set(RUN_AS_USER, user.to_string());
+    }
+    if let Some(group) = options.run_as_group {
+        set(RUN_AS_GROUP, group.to_string());
+    }
+    set(CONTAINERS, selected.join(","));
+    volume(SECRETS_VOLUME, attributes)
+}
+
+/// The volume with the program that applications with variables are started through.
+pub(super) fn program() -> Volume {
+    volume(BIN_VOLUME, BTreeMap::from([(CSI_PROGRAM_ATTRIBUTE.to_owned(), CSI_PROGRAM_EXEC.to_owned())]))
+}
+
+/// The containers that an earlier pass chose, if there was one.
+pub(super) fn chosen(spec: &Value) -> Option<Vec<String>> {
+    let volume = containers(spec, "volumes").iter().find(|volume| name_of(volume) == SECRETS_VOLUME)?;
+    let csi = volume.get("csi").filter(|csi| csi.get("driver") == Some(&json!(CSI_DRIVER)))?;
+    let names = csi.pointer("/volumeAttributes").and_then(|attributes| attributes.get(CONTAINERS)?.as_str())?;
+    Some(names.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect())
+}
+
+fn volume(name: &str, attributes: BTreeMap<String, String>) -> Volume {
+    let csi = CSIVolumeSource {
+        driver: CSI_DRIVER.to_owned(),
+        read_only: Some(true),
+        volume_attributes: Some(attributes),
+        ..CSIVolumeSource::default()
+    };
+    Volume { name: name.to_owned(), csi: Some(csi), ..Volume::default() }
+}

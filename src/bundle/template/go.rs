@@ -76,8 +76,13 @@ pub(super) fn instead(inside: &str, name: Option<&str>) -> Option<String> {
     if is_jinja || !(is_call || is_filter || WORDS.contains(&first) && begins_go) {
         return None;
     }
+    Some(action(first, rest, filter, name))
+}
+
+/// The line to write instead of an action that begins with this word; `filter` is what a filter of its meaning is called.
+fn action(word: &str, rest: &str, filter: Option<String>, name: Option<&str>) -> String {
     let own = name.unwrap_or("db");
-    Some(match first {
+    match word {
         "if" => format!("{{% if {} %}} … {{% endif %}}", expression(rest, name)),
         "else" => "{% elif … %}, or {% else %}".to_owned(),
         "range" => {
@@ -101,7 +106,7 @@ pub(super) fn instead(inside: &str, name: Option<&str>) -> Option<String> {
         "default" | "required" => {
             let (text, of) = quoted(rest);
             let of = expression(of.trim(), name);
-            if first == "default" { format!("{{{{ {of} | default({text}) }}}}") } else { format!("{{{{ {of} }}}}") }
+            if word == "default" { format!("{{{{ {of} | default({text}) }}}}") } else { format!("{{{{ {of} }}}}") }
         }
         "len" => format!("{{{{ {} | length }}}}", expression(rest, name)),
         "print" | "println" | "html" => format!("{{{{ {} }}}}", expression(rest, name)),
@@ -113,7 +118,7 @@ pub(super) fn instead(inside: &str, name: Option<&str>) -> Option<String> {
             Some(filter) => format!("{{{{ {} {filter} }}}}", expression(rest, name)),
             None => format!("{{{{ {own}.key }}}}: a template has no other source than its from"),
         },
-    })
+    }
 }
 
 /// A pipeline: its value, and the filters as ours are called.

@@ -130,7 +130,7 @@ impl AzureSettings {
     }
 
     pub(super) fn scope(&self) -> String {
-        self.scope.clone().unwrap_or_else(|| format!("{}{DEFAULT_SCOPE}", self.cloud().resource).into())
+        self.scope.clone().unwrap_or_else(|| format!("{}{DEFAULT_SCOPE}", self.cloud().resource))
     }
 
     /// The scope's resource, as older ends of the protocol want it.

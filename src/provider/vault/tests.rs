@@ -76,7 +76,7 @@ fn p9_a_parameter_that_a_kv_engine_would_store_is_refused_before_it_is_sent() {
             match part {
                 None => assert!(outcome.is_ok(), "{reference}: {outcome:?}"),
                 Some(part) => {
-                    assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(part)), "{reference}: {outcome:?}")
+                    assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(part)), "{reference}: {outcome:?}");
                 }
             }
         }

@@ -53,11 +53,12 @@ fn room(state: &State<'_, '_>) -> usize {
 /// `join`: every element as it would be written, with `joiner` between them. minijinja's own counts only the result.
 fn join(state: &State<'_, '_>, value: &Value, joiner: Rest<Value>) -> Result<Value, Error> {
     let room = room(state);
-    let joiner = match &**joiner {
-        [] => Zeroizing::default(),
+    let mut joiners = joiner.0.into_iter();
+    let joiner = match (joiners.next(), joiners.next()) {
+        (None, _) => Zeroizing::default(),
         // As an argument that may be missing, it would be none.
-        [joiner] if joiner.is_undefined() => return Err(ErrorKind::UndefinedError.into()),
-        [joiner] => text_of(joiner, "join takes text to stand between the values")?,
+        (Some(joiner), None) if joiner.is_undefined() => return Err(ErrorKind::UndefinedError.into()),
+        (Some(joiner), None) => text_of(&joiner, "join takes text to stand between the values")?,
         _ => return Err(ErrorKind::TooManyArguments.into()),
     };
     let mut out = Buffer::default();

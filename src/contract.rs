@@ -76,10 +76,8 @@ pub const PROGRAM: &str = "/hushpod-bin/hushpod-agent";
 pub const CSI_DRIVER: &str = "csi.hushpod.dev";
 /// What stands before the keys that kubelet itself adds to a volume's attributes.
 pub const CSI_KUBELET_PREFIX: &str = "csi.storage.k8s.io/";
-/// The attribute of volumes without secrets: with the program that applications are started through …
+/// The attribute of volumes without secrets: with the program that applications are started through, [`EXEC_COMMAND`].
 pub const CSI_PROGRAM_ATTRIBUTE: &str = "program";
-/// … which is called so.
-pub const CSI_PROGRAM_EXEC: &str = "variables";
 /// What the mount table calls the driver's file system with that program.
 pub const CSI_PROGRAMS_SOURCE: &str = "hushpod-csi-programs";
 /// What the mount table calls a file system of ours.

@@ -19,7 +19,7 @@ use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tracing::info;
 
-use self::driver::{Driver, Parts};
+use self::driver::{Driver, DriverParts};
 use self::events::Troubles;
 use self::metrics::DriverMetrics;
 use self::mounts::{KernelMounts, Mounts as _};
@@ -151,7 +151,7 @@ pub async fn run(
         }
         None => Troubles::untold(),
     };
-    let driver = Driver::new(Parts {
+    let driver = Driver::new(DriverParts {
         kubelet_root: kubelet_root.clone(),
         config,
         program,

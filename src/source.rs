@@ -43,7 +43,7 @@ mod retired_lease;
 pub(crate) mod tests;
 mod worker;
 
-pub use failure::{ConnectError, SourceFailure, refusals};
+pub use failure::{SetupError, SourceFailure, refusals};
 pub use handover::{AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession};
 pub use history::{Origin, PastGeneration, PinError};
 
@@ -67,19 +67,19 @@ pub enum Event {
 /// in `authorities` if it has any there.
 ///
 /// # Errors
-/// [`ConnectError`] names the provider whose settings are of no use.
+/// [`SetupError`] names the provider whose settings are of no use.
 pub fn connect(
     plan: &Plan,
     token_of: impl Fn(&str) -> TokenSource,
     authorities: &Path,
-) -> Result<BTreeMap<String, Box<dyn Provider>>, ConnectError> {
+) -> Result<BTreeMap<String, Box<dyn Provider>>, SetupError> {
     let mut providers = BTreeMap::new();
     for (name, PlannedProvider { settings, role, proxy, ca_bundle, .. }) in &plan.providers {
         let login = Login { provider: name.clone(), role: role.clone(), token: token_of(name) };
         let ca_file = ca_bundle.then(|| authorities.join(name));
         let provider = settings
             .connect(login, Reach::through(Proxy::matcher_of(proxy.as_ref())).with_ca_file(ca_file))
-            .map_err(|error| ConnectError { provider: name.clone(), error })?;
+            .map_err(|error| SetupError { provider: name.clone(), error })?;
         providers.insert(name.clone(), provider);
     }
     Ok(providers)

@@ -8,7 +8,7 @@ use crate::deliver::render::RenderError;
 use crate::deliver::volume::VolumeError;
 use crate::plan::PlanReadError;
 use crate::sentence::Sentence;
-use crate::source::{ConnectError, SourceFailure, refusals};
+use crate::source::{SetupError, SourceFailure, refusals};
 
 /// Why the agent ends without having done its work. None of these passes by waiting. Shown as logs have it; what goes
 /// into the container's termination message, and with it into etcd, is [`AgentError::public`]. Our own words only.
@@ -22,7 +22,7 @@ pub enum AgentError {
     Refused(Vec<SourceFailure>),
     /// A provider cannot be set up.
     #[error("{0}")]
-    Provider(#[from] ConnectError),
+    Provider(#[from] SetupError),
     /// The stores' answers do not make the files that were asked for.
     #[error("the files cannot be made: {0}")]
     Render(#[from] RenderError),

@@ -7,7 +7,7 @@ use crate::provider::{ErrorKind, ProviderError};
 use crate::reference::Request;
 use crate::sentence::Sentence;
 use crate::source::tests::fake::plan;
-use crate::source::{ConnectError, SourceFailure};
+use crate::source::{SetupError, SourceFailure};
 
 fn failure(path: &str, message: &str) -> SourceFailure {
     let request = Request { provider: "vault".to_owned(), path: path.to_owned(), params: BTreeMap::new() };
@@ -97,7 +97,7 @@ fn p5_a_termination_message_has_no_name_that_only_the_store_knows() {
     let path = dir.path().join("termination-log");
     for error in [
         AgentError::Refused(vec![refused(named()), refused("is not a secret".into())]),
-        AgentError::Provider(ConnectError {
+        AgentError::Provider(SetupError {
             provider: "asked".to_owned(),
             error: ProviderError::new(ErrorKind::Invalid, named()),
         }),

@@ -13,13 +13,13 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
-use super::failure::{Failure, FailureKind};
+use super::failure::{CallFailure, FailureKind};
 use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use crate::annotations::{in_attributes, parse_attributes};
 use crate::bundle::FileMode;
 use crate::config::{Config, CsiLimits, Identity};
-use crate::contract::{CSI_KUBELET_PREFIX, CSI_PROGRAM_ATTRIBUTE, CSI_PROGRAM_EXEC};
+use crate::contract::{CSI_KUBELET_PREFIX, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND};
 use crate::deliver::Owner;
 use crate::options::{Mode, Options};
 use crate::plan::Plan;
@@ -35,7 +35,7 @@ pub(super) struct PublishCall {
     /// Where it is to be.
     pub(super) target: PathBuf,
     /// Whose it is.
-    pub(super) pod: Pod,
+    pub(super) pod: PodRef,
     /// kubelet's tokens, by audience.
     pub(super) tokens: Tokens,
     service_account: String,
@@ -62,7 +62,7 @@ pub(super) struct Record {
     /// Where it is mounted.
     pub(super) target: PathBuf,
     /// Whose it is.
-    pub(super) pod: Pod,
+    pub(super) pod: PodRef,
     /// The service account's UID, as the token has it: an account that is made anew under the same name is another one.
     pub(super) account: Option<String>,
     /// Whose the files are.
@@ -75,18 +75,18 @@ pub(super) struct Record {
 
 /// A pod, as kubelet knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pod {
+pub(super) struct PodRef {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) uid: String,
 }
 
 /// Tokens by audience.
-pub(super) type Tokens = BTreeMap<String, Token>;
+pub(super) type Tokens = BTreeMap<String, PodToken>;
 
 /// A token that shows who the pod is.
 #[derive(Debug, Clone)]
-pub(super) struct Token {
+pub(super) struct PodToken {
     pub(super) value: SecretValue,
     /// `None` if kubelet's word for it is not understood.
     pub(super) ends: Option<SystemTime>,
@@ -110,7 +110,7 @@ const EPHEMERAL: &str = "ephemeral";
 pub(super) fn unpublication(
     request: NodeUnpublishVolumeRequest,
     kubelet_root: &Path,
-) -> Result<(String, PathBuf), Failure> {
+) -> Result<(String, PathBuf), CallFailure> {
     let NodeUnpublishVolumeRequest { volume_id, target_path } = request;
     Ok((checked_id(volume_id)?, checked_target(target_path, kubelet_root)?))
 }
@@ -121,8 +121,8 @@ impl PublishCall {
     /// Understands a request as far as it is kubelet's own.
     ///
     /// # Errors
-    /// [`Failure`] names what is missing or cannot be.
-    pub(super) fn of(request: NodePublishVolumeRequest, kubelet_root: &Path) -> Result<Self, Failure> {
+    /// [`CallFailure`] names what is missing or cannot be.
+    pub(super) fn of(request: NodePublishVolumeRequest, kubelet_root: &Path) -> Result<Self, CallFailure> {
         let NodePublishVolumeRequest { volume_id, target_path, volume_capability, readonly, secrets, volume_context } =
             request;
         let volume = checked_id(volume_id)?;
@@ -130,24 +130,24 @@ impl PublishCall {
         let mount = match volume_capability.and_then(|capability| capability.access_type) {
             Some(AccessType::Mount(mount)) => mount,
             Some(AccessType::Block(_)) => {
-                return Err(Failure::invalid("a volume of secrets is a directory: expected volumeMode Filesystem"));
+                return Err(CallFailure::invalid("a volume of secrets is a directory: expected volumeMode Filesystem"));
             }
-            None => return Err(Failure::invalid("the request has no volume capability")),
+            None => return Err(CallFailure::invalid("the request has no volume capability")),
         };
         let (kubelets, attributes) =
             volume_context.into_iter().partition(|(key, _)| key.starts_with(CSI_KUBELET_PREFIX));
         let kubelets = Kubelets { secrets, context: kubelets };
         if kubelets.of(EPHEMERAL) != Some("true") {
-            return Err(Failure::invalid(
+            return Err(CallFailure::invalid(
                 "a volume of secrets is written into the pod (volumes[].csi): there are no PersistentVolumes of it",
             ));
         }
         if !readonly {
-            return Err(Failure::invalid(
+            return Err(CallFailure::invalid(
                 "invalid volumes[].csi.readOnly false: expected true, since only the driver writes",
             ));
         }
-        let pod = Pod {
+        let pod = PodRef {
             namespace: kubelets.required(POD_NAMESPACE)?,
             name: kubelets.required(POD_NAME)?,
             uid: kubelets.required(POD_UID)?,
@@ -159,13 +159,13 @@ impl PublishCall {
     /// Whether it asks for the program that applications with variables are started through, and for no secrets.
     ///
     /// # Errors
-    /// [`Failure`] if it asks for both, or for another program.
-    pub(super) fn is_program(&self) -> Result<bool, Failure> {
+    /// [`CallFailure`] if it asks for both, or for another program.
+    pub(super) fn is_program(&self) -> Result<bool, CallFailure> {
         match self.attributes.get(CSI_PROGRAM_ATTRIBUTE).map(String::as_str) {
             None => Ok(false),
-            Some(CSI_PROGRAM_EXEC) if self.attributes.len() == 1 => Ok(true),
-            Some(_) => Err(Failure::invalid(format!(
-                "volumeAttributes: invalid {CSI_PROGRAM_ATTRIBUTE}: expected \"{CSI_PROGRAM_EXEC}\", and nothing beside it"
+            Some(EXEC_COMMAND) if self.attributes.len() == 1 => Ok(true),
+            Some(_) => Err(CallFailure::invalid(format!(
+                "volumeAttributes: invalid {CSI_PROGRAM_ATTRIBUTE}: expected \"{EXEC_COMMAND}\", and nothing beside it"
             ))),
         }
     }
@@ -173,13 +173,13 @@ impl PublishCall {
     /// Plans what it asks for.
     ///
     /// # Errors
-    /// [`Failure`] names the attribute, and what it accepts.
-    pub(super) fn planned(self, config: &Config) -> Result<Publication, Failure> {
+    /// [`CallFailure`] names the attribute, and what it accepts.
+    pub(super) fn planned(self, config: &Config) -> Result<Publication, CallFailure> {
         let Self { volume, target, pod, service_account, mount, attributes, tokens } = self;
         let identity = Identity { namespace: pod.namespace.clone(), service_account };
         let limits = config.csi.clone().unwrap_or_default();
         let (planned, _) = steps::within(steps::REVIEW, || planned(&attributes, identity, &mount, config));
-        let Planned { plan, owner, shares } = planned.map_err(Failure::invalid)?;
+        let Planned { plan, owner, shares } = planned.map_err(CallFailure::invalid)?;
         check_audiences(&plan, &tokens)?;
         let account = tokens.values().find_map(|token| account_of(&token.value));
         let is_generated = |request: &Request| {
@@ -234,10 +234,10 @@ fn planned(
 }
 
 /// kubelet asks for tokens of the audiences that the CSIDriver object lists, and of no others.
-fn check_audiences(plan: &Plan, tokens: &Tokens) -> Result<(), Failure> {
+fn check_audiences(plan: &Plan, tokens: &Tokens) -> Result<(), CallFailure> {
     for (name, provider) in &plan.providers {
         if let Some(audience) = provider.audience.as_ref().filter(|audience| !tokens.contains_key(*audience)) {
-            return Err(Failure::new(
+            return Err(CallFailure::new(
                 FailureKind::Precondition,
                 format!(
                     "provider {name}: kubelet sent no token for audience {audience:?}, which the CSIDriver object does \
@@ -250,21 +250,21 @@ fn check_audiences(plan: &Plan, tokens: &Tokens) -> Result<(), Failure> {
 }
 
 /// A name that can be a file's.
-fn checked_id(id: String) -> Result<String, Failure> {
+fn checked_id(id: String) -> Result<String, CallFailure> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     match id.as_str() {
-        "" => Err(Failure::invalid("the request has no volume id")),
+        "" => Err(CallFailure::invalid("the request has no volume id")),
         id if id.len() > MAX_ID || id.starts_with('.') || !id.bytes().all(fits) => {
-            Err(Failure::invalid("invalid volume id: expected at most 128 letters, digits, '-', '_' and '.'"))
+            Err(CallFailure::invalid("invalid volume id: expected at most 128 letters, digits, '-', '_' and '.'"))
         }
         _ => Ok(id),
     }
 }
 
 /// A path that is kubelet's, whatever it says.
-fn checked_target(path: String, kubelet_root: &Path) -> Result<PathBuf, Failure> {
+fn checked_target(path: String, kubelet_root: &Path) -> Result<PathBuf, CallFailure> {
     if path.is_empty() {
-        return Err(Failure::invalid("the request has no target path"));
+        return Err(CallFailure::invalid("the request has no target path"));
     }
     let target = PathBuf::from(path);
     let is_plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
@@ -272,7 +272,7 @@ fn checked_target(path: String, kubelet_root: &Path) -> Result<PathBuf, Failure>
     // `Path` takes `a//b` and `a/./b` for `a/b`; kubelet writes neither.
     let is_canonical = target.components().collect::<PathBuf>().as_os_str() == target.as_os_str();
     if !below || !is_canonical || !target.components().all(is_plain) || target.as_os_str().len() > MAX_PATH {
-        return Err(Failure::invalid("invalid target path: expected one below kubelet's root, without '..'"));
+        return Err(CallFailure::invalid("invalid target path: expected one below kubelet's root, without '..'"));
     }
     Ok(target)
 }
@@ -290,9 +290,9 @@ impl Kubelets {
         self.context.get(&format!("{CSI_KUBELET_PREFIX}{key}")).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn required(&self, key: &str) -> Result<String, Failure> {
+    fn required(&self, key: &str) -> Result<String, CallFailure> {
         self.of(key).map(str::to_owned).ok_or_else(|| {
-            Failure::new(
+            CallFailure::new(
                 FailureKind::Precondition,
                 format!("kubelet sent no {CSI_KUBELET_PREFIX}{key}: the CSIDriver object needs podInfoOnMount: true"),
             )
@@ -300,13 +300,13 @@ impl Kubelets {
     }
 
     /// Where they are: kubelet puts them among the secrets since Kubernetes 1.36, if the CSIDriver object says so (KEP-5538).
-    fn tokens(mut self) -> Result<Tokens, Failure> {
+    fn tokens(mut self) -> Result<Tokens, CallFailure> {
         let key = format!("{CSI_KUBELET_PREFIX}{TOKENS}");
         let found =
             self.secrets.remove(&key).into_iter().chain(self.context.remove(&key)).find(|text| !text.is_empty());
         self.secrets.into_values().for_each(|secret| drop(Zeroizing::new(secret)));
         let Some(text) = found.map(Zeroizing::new) else { return Ok(Tokens::new()) };
-        let bad = || Failure::invalid(format!("kubelet's {key} is not the document of tokens that it should be"));
+        let bad = || CallFailure::invalid(format!("kubelet's {key} is not the document of tokens that it should be"));
         if text.len() > MAX_TOKENS {
             return Err(bad());
         }
@@ -323,7 +323,7 @@ struct RawToken {
     expiration_timestamp: String,
 }
 
-impl From<RawToken> for Token {
+impl From<RawToken> for PodToken {
     fn from(RawToken { token, expiration_timestamp }: RawToken) -> Self {
         let ends = OffsetDateTime::parse(&expiration_timestamp, &Rfc3339).ok().map(SystemTime::from);
         Self { value: token.into(), ends }

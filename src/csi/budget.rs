@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is set aside, by namespace.
 #[derive(Debug, Default)]
-pub(super) struct Budget(Mutex<BTreeMap<String, u64>>);
+pub(super) struct VolumeBudget(Mutex<BTreeMap<String, u64>>);
 
 /// Bytes set aside for a volume, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    limits: Arc<Budget>,
+    limits: Arc<VolumeBudget>,
     namespace: String,
     bytes: u64,
 }
@@ -30,9 +30,9 @@ pub(super) struct OverLimit {
     field: &'static str,
 }
 
-// === impl Budget ===
+// === impl VolumeBudget ===
 
-impl Budget {
+impl VolumeBudget {
     /// Sets `bytes` aside.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn no_namespace_and_no_node_has_more_than_its_share() {
-        let limits = Arc::new(Budget::default());
+        let limits = Arc::new(VolumeBudget::default());
         let reserve = |namespace: &str, bytes| limits.reserve(namespace, bytes, 10, 15);
         let first = reserve("a", 10).unwrap();
         let over = reserve("a", 1).unwrap_err().to_string();

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
-use super::attributes::{Pod, Publication, PublishCall, Record, Tokens};
-use super::budget::Budget;
+use super::attributes::{PodRef, Publication, PublishCall, Record, Tokens};
+use super::budget::VolumeBudget;
 use super::events::Troubles;
-use super::failure::{Failure, FailureKind};
+use super::failure::{CallFailure, FailureKind};
 use super::feed::{Feed, FeedCommand, FeedKey, First, NewVolume, Surroundings};
 use super::logins::Logins;
 use super::metrics::DriverMetrics;
@@ -39,7 +39,7 @@ pub(super) struct Driver {
     /// Directory with the program for variables, if there is one.
     program: Option<PathBuf>,
     mounts: Arc<dyn Mounts>,
-    limits: Arc<Budget>,
+    limits: Arc<VolumeBudget>,
     logins: Arc<Logins>,
     state: StateDir,
     pods: Pods,
@@ -50,7 +50,7 @@ pub(super) struct Driver {
 }
 
 /// What a driver is made of.
-pub(super) struct Parts {
+pub(super) struct DriverParts {
     pub(super) kubelet_root: PathBuf,
     pub(super) config: watch::Receiver<Arc<Config>>,
     pub(super) program: Option<PathBuf>,
@@ -78,9 +78,9 @@ struct KnownVolume {
 // === impl Driver ===
 
 impl Driver {
-    pub(super) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { kubelet_root, config, program, mounts, state, pods, troubles, metrics, shutdown } = parts;
-        let limits = Arc::new(Budget::default());
+    pub(super) fn new(parts: DriverParts) -> Arc<Self> {
+        let DriverParts { kubelet_root, config, program, mounts, state, pods, troubles, metrics, shutdown } = parts;
+        let limits = Arc::new(VolumeBudget::default());
         metrics.show_bytes(Arc::clone(&limits));
         Arc::new(Self {
             kubelet_root,
@@ -102,8 +102,8 @@ impl Driver {
     /// and 1.36.2 kubelet removed the mount after an error (kubernetes/kubernetes#121271).
     ///
     /// # Errors
-    /// [`Failure`]; if it is final, nothing of the volume is left.
-    pub(super) async fn publish(self: &Arc<Self>, request: NodePublishVolumeRequest) -> Result<(), Failure> {
+    /// [`CallFailure`]; if it is final, nothing of the volume is left.
+    pub(super) async fn publish(self: &Arc<Self>, request: NodePublishVolumeRequest) -> Result<(), CallFailure> {
         let is_delivered = self.is_delivered(Path::new(&request.target_path));
         let asked = match PublishCall::of(request, &self.kubelet_root) {
             Err(failure) if is_delivered => {
@@ -139,8 +139,8 @@ impl Driver {
     /// Takes a volume away; one that is not known, or not there, is fine.
     ///
     /// # Errors
-    /// [`Failure`] if something is left. kubelet tries again.
-    pub(super) async fn unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<(), Failure> {
+    /// [`CallFailure`] if something is left. kubelet tries again.
+    pub(super) async fn unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<(), CallFailure> {
         let (volume, target) = super::attributes::unpublication(request, &self.kubelet_root)?;
         self.take_away(&volume, &target).await
     }
@@ -151,20 +151,20 @@ impl Driver {
         self.mounts.ours().is_ok_and(|ours| ours.contains(target)) && MountedVolume::is_complete(target)
     }
 
-    fn show_program(&self, target: &Path) -> Result<(), Failure> {
+    fn show_program(&self, target: &Path) -> Result<(), CallFailure> {
         let Some(program) = &self.program else {
             let sentence = "the driver has no program for variables: start it with --program";
-            return Err(Failure::new(FailureKind::Precondition, sentence));
+            return Err(CallFailure::new(FailureKind::Precondition, sentence));
         };
         if self.mounts.ours().is_ok_and(|ours| ours.contains(target)) {
             return Ok(());
         }
         self.mounts.bind(program, target).map_err(|error| {
-            Failure::new(FailureKind::Waiting, format!("the program cannot be shown to the pod: {}", error.kind()))
+            CallFailure::new(FailureKind::Waiting, format!("the program cannot be shown to the pod: {}", error.kind()))
         })
     }
 
-    async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), Failure> {
+    async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
         let config = self.config();
         let publication = asked.planned(&config)?;
         let pod = publication.record.pod.uid.clone();
@@ -185,7 +185,7 @@ impl Driver {
                 Ok(First::Refused(failure)) => return Err(failure),
                 Ok(_) => return Ok(()),
                 // Its feed is gone: kubelet's next call makes another.
-                Err(_) => return Err(Failure::new(FailureKind::Waiting, "the driver is ending: kubelet tries again")),
+                Err(_) => return Err(CallFailure::new(FailureKind::Waiting, "the driver is ending: kubelet tries again")),
             },
             () = self.pods.going(&pod) => return Err(gone()),
             () = self.shutdown.cancelled() => {}
@@ -195,7 +195,7 @@ impl Driver {
             First::Waiting(obstacle) if !obstacle.is_empty() => obstacle.clone(),
             _ => "no answer of the stores yet".to_owned(),
         };
-        Err(Failure::new(FailureKind::Waiting, format!("waiting for the first files: {obstacle}")))
+        Err(CallFailure::new(FailureKind::Waiting, format!("waiting for the first files: {obstacle}")))
     }
 
     /// Gives a volume to its feed; one that has it already goes on with it.
@@ -203,7 +203,7 @@ impl Driver {
         self: &Arc<Self>,
         publication: Publication,
         wanted: Wanted,
-    ) -> Result<watch::Receiver<First>, Failure> {
+    ) -> Result<watch::Receiver<First>, CallFailure> {
         let Publication { record, tokens, limits } = publication;
         let key = FeedKey::of(&record);
         let other = {
@@ -227,14 +227,17 @@ impl Driver {
         let volume = MountedVolume::new(record.target.clone(), room, record.owner, Arc::clone(&self.mounts));
         let (first, told) = watch::channel(First::Waiting(String::new()));
         self.state.save(&record).map_err(|error| {
-            Failure::new(FailureKind::Exhausted, format!("the driver cannot keep the volume in mind: {}", error.kind()))
+            CallFailure::new(
+                FailureKind::Exhausted,
+                format!("the driver cannot keep the volume in mind: {}", error.kind()),
+            )
         })?;
         self.hand_to_feed(key, NewVolume { record, tokens, volume, reservation: Some(reservation), wanted, first })?;
         Ok(told)
     }
 
     /// Tells the feed of a volume, and makes one if there is none.
-    fn hand_to_feed(self: &Arc<Self>, key: FeedKey, volume: NewVolume) -> Result<(), Failure> {
+    fn hand_to_feed(self: &Arc<Self>, key: FeedKey, volume: NewVolume) -> Result<(), CallFailure> {
         let mut known = self.known();
         let NewVolume { record, first, .. } = &volume;
         let entry = KnownVolume {
@@ -248,9 +251,9 @@ impl Driver {
             let (hand_over, logins) = (self.state.hand_over(&key.0), self.logins.share(record));
             let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
             let feed = Feed::new(record, hand_over, logins, around, self.shutdown.child_token());
-            let feed = feed.map_err(|error| Failure::invalid(error.public()))?;
+            let feed = feed.map_err(|error| CallFailure::invalid(error.public()))?;
             let (sender, commands) = mpsc::channel(QUEUED);
-            let Pod { namespace, .. } = &record.pod;
+            let PodRef { namespace, .. } = &record.pod;
             let account = &record.plan.identity.service_account;
             let span = info_span!("feed", namespace, account);
             tokio::spawn(feed.run(commands).instrument(span));
@@ -260,11 +263,11 @@ impl Driver {
         if tell(&known, &key, FeedCommand::Attach(Box::new(volume))) {
             return Ok(());
         }
-        Err(Failure::new(FailureKind::Exhausted, "the driver has too much to do: kubelet tries again"))
+        Err(CallFailure::new(FailureKind::Exhausted, "the driver has too much to do: kubelet tries again"))
     }
 
     /// A volume whose files are there: kubelet's new tokens go to its feed. One that nobody knows any more gets a feed.
-    fn feed(self: &Arc<Self>, asked: PublishCall) -> Result<(), Failure> {
+    fn feed(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
         {
             let known = self.known();
             if let Some(volume) = known.volumes.get(&asked.volume)
@@ -278,11 +281,11 @@ impl Driver {
     }
 
     /// Looks after files that are there.
-    fn adopt(self: &Arc<Self>, record: Record, tokens: Tokens) -> Result<(), Failure> {
+    fn adopt(self: &Arc<Self>, record: Record, tokens: Tokens) -> Result<(), CallFailure> {
         let room = record.plan.room().saturating_mul(3);
         let mounts = Arc::clone(&self.mounts);
         let Some(volume) = MountedVolume::adopt(record.target.clone(), room, record.owner, mounts) else {
-            return Err(Failure::new(
+            return Err(CallFailure::new(
                 FailureKind::Waiting,
                 "the volume's files are gone: kubelet's next call makes it anew",
             ));
@@ -338,7 +341,7 @@ impl Driver {
         }
     }
 
-    async fn take_away(&self, volume: &str, target: &Path) -> Result<(), Failure> {
+    async fn take_away(&self, volume: &str, target: &Path) -> Result<(), CallFailure> {
         let left = {
             let mut known = self.known();
             known.volumes.remove(volume).and_then(|entry| {
@@ -349,10 +352,13 @@ impl Driver {
         if let Some(left) = left
             && timeout(LETTING_GO, left).await.is_err()
         {
-            return Err(Failure::new(FailureKind::Waiting, "the volume is still being written: kubelet tries again"));
+            return Err(CallFailure::new(
+                FailureKind::Waiting,
+                "the volume is still being written: kubelet tries again",
+            ));
         }
         self.mounts.unmount(target).map_err(|error| {
-            Failure::new(FailureKind::Waiting, format!("the volume cannot be unmounted: {}", error.kind()))
+            CallFailure::new(FailureKind::Waiting, format!("the volume cannot be unmounted: {}", error.kind()))
         })?;
         self.state.remove(volume);
         Ok(())
@@ -382,8 +388,8 @@ fn tell(known: &KnownVolumes, feed: &FeedKey, command: FeedCommand) -> bool {
     known.feeds.get(feed).is_some_and(|feed| feed.try_send(command).is_ok())
 }
 
-fn gone() -> Failure {
-    Failure::new(FailureKind::PodGone, "the pod is being deleted")
+fn gone() -> CallFailure {
+    CallFailure::new(FailureKind::PodGone, "the pod is being deleted")
 }
 
 impl Surroundings for Driver {
@@ -403,7 +409,7 @@ impl Surroundings for Driver {
         self.state.remove(volume);
     }
 
-    fn trouble(&self, pod: &Pod, sentence: &str) {
+    fn trouble(&self, pod: &PodRef, sentence: &str) {
         self.metrics.troubles.increment();
         self.troubles.tell(pod, sentence);
     }

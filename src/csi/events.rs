@@ -6,7 +6,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::attributes::Pod;
+use super::attributes::PodRef;
 use crate::contract::CSI_DRIVER;
 
 /// Events that wait to be sent. More say nothing new.
@@ -16,7 +16,7 @@ const REASON: &str = "SecretsNotRefreshed";
 
 /// Where troubles go.
 #[derive(Debug, Clone)]
-pub(super) struct Troubles(Option<mpsc::Sender<(Pod, String)>>);
+pub(super) struct Troubles(Option<mpsc::Sender<(PodRef, String)>>);
 
 // === impl Troubles ===
 
@@ -28,14 +28,14 @@ impl Troubles {
 
     /// They become events, sent by the future that is returned.
     pub(super) fn told_to(client: Client, node: &str) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (sender, mut queue) = mpsc::channel::<(Pod, String)>(QUEUED);
+        let (sender, mut queue) = mpsc::channel::<(PodRef, String)>(QUEUED);
         let reporter = Reporter { controller: CSI_DRIVER.to_owned(), instance: Some(node.to_owned()) };
         let recorder = Recorder::new(client, reporter);
         let send = async move {
-            while let Some((Pod { namespace, name, uid }, note)) = queue.recv().await {
+            while let Some((PodRef { namespace, name, uid }, note)) = queue.recv().await {
                 let pod = ObjectReference {
                     api_version: Some("v1".to_owned()),
-                    kind: Some("Pod".to_owned()),
+                    kind: Some("PodRef".to_owned()),
                     namespace: Some(namespace),
                     name: Some(name),
                     uid: Some(uid),
@@ -56,7 +56,7 @@ impl Troubles {
         (Self(Some(sender)), send)
     }
 
-    pub(super) fn tell(&self, pod: &Pod, sentence: &str) {
+    pub(super) fn tell(&self, pod: &PodRef, sentence: &str) {
         if let Some(sender) = &self.0 {
             // Full: the same has been said.
             let _ = sender.try_send((pod.clone(), sentence.to_owned()));

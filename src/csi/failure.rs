@@ -9,7 +9,7 @@ use crate::sentence::one_line;
 /// Why a call fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{sentence}")]
-pub(super) struct Failure {
+pub(super) struct CallFailure {
     /// What kubelet makes of it.
     pub(super) kind: FailureKind,
     sentence: String,
@@ -38,9 +38,9 @@ pub(super) enum FailureKind {
 /// Bytes of a sentence: what an event takes.
 const MOST: usize = 900;
 
-// === impl Failure ===
+// === impl CallFailure ===
 
-impl Failure {
+impl CallFailure {
     pub(super) fn new(kind: FailureKind, sentence: impl AsRef<str>) -> Self {
         let mut sentence = one_line(sentence.as_ref());
         if sentence.len() > MOST {
@@ -56,14 +56,14 @@ impl Failure {
     }
 }
 
-impl From<OverLimit> for Failure {
+impl From<OverLimit> for CallFailure {
     fn from(over: OverLimit) -> Self {
         Self::new(FailureKind::Exhausted, over.to_string())
     }
 }
 
-impl From<Failure> for Status {
-    fn from(Failure { kind, sentence }: Failure) -> Self {
+impl From<CallFailure> for Status {
+    fn from(CallFailure { kind, sentence }: CallFailure) -> Self {
         Self::new(kind.code(), sentence)
     }
 }
@@ -112,7 +112,7 @@ mod tests {
         for kind in [Invalid, Precondition, NotFound, Denied, Waiting, Exhausted, PodGone] {
             assert_eq!(kind.is_final(), !not_final.contains(&kind.code()), "{kind:?}");
         }
-        let status = Status::from(Failure::invalid("é\n".repeat(1000)));
+        let status = Status::from(CallFailure::invalid("é\n".repeat(1000)));
         assert!(status.message().len() <= MOST + 3 && !status.message().contains('\n'), "{status}");
     }
 }

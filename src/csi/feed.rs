@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span, warn};
 
-use super::attributes::{Pod, Record, Token, Tokens};
+use super::attributes::{PodRef, PodToken, Record, Tokens};
 use super::budget::Reservation;
-use super::failure::{Failure, FailureKind};
+use super::failure::{CallFailure, FailureKind};
 use super::logins::LoginShare;
 use super::pods::Annotations;
 use super::volume::{MountedVolume, MountedVolumeError};
@@ -27,7 +27,7 @@ use crate::plan::Plan;
 use crate::provider::TokenSource;
 use crate::secret::SecretValue;
 use crate::source::persisted::{HandOverFile, PersistedState};
-use crate::source::{ConnectError, Event, HandOver, Source, SourceFailure, connect, refusals};
+use crate::source::{Event, HandOver, SetupError, Source, SourceFailure, connect, refusals};
 
 /// How long a refusal answers for those who ask the same: kubelet tries again after half a second.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ pub(super) enum First {
     /// They are there.
     Delivered,
     /// There will be none, and nothing of the volume is left.
-    Refused(Failure),
+    Refused(CallFailure),
 }
 
 /// What a feed needs of the driver.
@@ -78,7 +78,7 @@ pub(super) trait Surroundings: Send + Sync {
     /// Forgets a volume that was refused.
     fn forget(&self, volume: &str);
     /// Tells of a running pod's trouble.
-    fn trouble(&self, pod: &Pod, sentence: &str);
+    fn trouble(&self, pod: &PodRef, sentence: &str);
 }
 
 /// A source and its deliveries.
@@ -87,7 +87,7 @@ pub(super) struct Feed {
     source: Source,
     newest: Option<Generation>,
     /// Why it is of no use to ask for the same now.
-    refused: Option<(Instant, Failure)>,
+    refused: Option<(Instant, CallFailure)>,
     volumes: Vec<Attached>,
     /// By provider: the audience, and where its token goes.
     tokens: BTreeMap<String, (String, watch::Sender<Option<SecretValue>>)>,
@@ -111,7 +111,7 @@ struct Attached {
     _reservation: Option<Reservation>,
 }
 
-enum Woken {
+enum FeedWoken {
     Stop,
     Told(Option<FeedCommand>),
     Delivery(usize, Due),
@@ -146,7 +146,7 @@ impl Feed {
         logins: LoginShare,
         around: Arc<dyn Surroundings>,
         shutdown: CancellationToken,
-    ) -> Result<Self, ConnectError> {
+    ) -> Result<Self, SetupError> {
         let plan = &record.plan;
         let tokens = channels(plan);
         let source_of = |name: &str| {
@@ -180,12 +180,12 @@ impl Feed {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<FeedCommand>) {
         loop {
             match self.wait(&mut commands).await {
-                Woken::Stop => return self.save(),
-                Woken::Told(Some(command)) => self.hear(command).await,
-                Woken::Told(None) => return self.close().await,
-                Woken::Source(event) => self.heard(event),
-                Woken::Delivery(_, Due::Settled) | Woken::Time => {}
-                Woken::Delivery(at, Due::Retry) => self.retry(at).await,
+                FeedWoken::Stop => return self.save(),
+                FeedWoken::Told(Some(command)) => self.hear(command).await,
+                FeedWoken::Told(None) => return self.close().await,
+                FeedWoken::Source(event) => self.heard(event),
+                FeedWoken::Delivery(_, Due::Settled) | FeedWoken::Time => {}
+                FeedWoken::Delivery(at, Due::Retry) => self.retry(at).await,
             }
             self.obey().await;
             self.catch_up().await;
@@ -204,7 +204,7 @@ impl Feed {
         self.volumes.is_empty() && self.refused.as_ref().is_none_or(|(until, _)| *until <= Instant::now())
     }
 
-    async fn wait(&mut self, commands: &mut mpsc::Receiver<FeedCommand>) -> Woken {
+    async fn wait(&mut self, commands: &mut mpsc::Receiver<FeedCommand>) -> FeedWoken {
         let Self { source, volumes, refused, shutdown, .. } = self;
         let now = Instant::now();
         let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min();
@@ -224,12 +224,12 @@ impl Feed {
         };
         tokio::select! {
             biased;
-            () = shutdown.cancelled() => Woken::Stop,
-            command = commands.recv() => Woken::Told(command),
-            () = alarm => Woken::Time,
-            Some((at, due)) = due.next() => Woken::Delivery(at, due),
+            () = shutdown.cancelled() => FeedWoken::Stop,
+            command = commands.recv() => FeedWoken::Told(command),
+            () = alarm => FeedWoken::Time,
+            Some((at, due)) = due.next() => FeedWoken::Delivery(at, due),
             // Nobody asks a store for nobody.
-            event = source.next(), if !is_empty => Woken::Source(event),
+            event = source.next(), if !is_empty => FeedWoken::Source(event),
         }
     }
 
@@ -308,7 +308,7 @@ impl Feed {
         let Self { volumes, tokens, .. } = self;
         for (audience, sender) in tokens.values() {
             let all = volumes.iter().filter_map(|attached| attached.tokens.get(audience));
-            let best = all.max_by_key(|Token { ends, .. }| *ends).map(|token| token.value.clone());
+            let best = all.max_by_key(|PodToken { ends, .. }| *ends).map(|token| token.value.clone());
             if *sender.borrow() != best {
                 sender.send_replace(best);
             }
@@ -348,7 +348,7 @@ impl Feed {
         let sentence = refusals(failures, |error| error.message.public());
         if let Some(first) = refused.first() {
             let why = refusals(refused.iter().copied(), |error| error.message.public());
-            let failure = Failure::new(FailureKind::of(first.error.kind), why);
+            let failure = CallFailure::new(FailureKind::of(first.error.kind), why);
             if self.refuse(&failure) {
                 self.refused = Some((Instant::now() + REFUSED_FOR, failure));
             }
@@ -368,7 +368,7 @@ impl Feed {
     }
 
     /// Gives up all volumes without files; says whether there were any.
-    fn refuse(&mut self, failure: &Failure) -> bool {
+    fn refuse(&mut self, failure: &CallFailure) -> bool {
         let (open, closed): (Vec<_>, Vec<_>) = self.volumes.drain(..).partition(|attached| attached.delivery.is_open());
         self.volumes = open;
         let any = !closed.is_empty();
@@ -472,10 +472,10 @@ fn channels(plan: &Plan) -> BTreeMap<String, (String, watch::Sender<Option<Secre
     with_audience.collect()
 }
 
-fn failure_of(error: &DeliverError<MountedVolumeError>) -> Failure {
+fn failure_of(error: &DeliverError<MountedVolumeError>) -> CallFailure {
     match error {
-        DeliverError::Render(error) => Failure::invalid(format!("the files cannot be made: {}", error.public())),
-        DeliverError::Volume(error) => Failure::new(FailureKind::Precondition, error.to_string()),
+        DeliverError::Render(error) => CallFailure::invalid(format!("the files cannot be made: {}", error.public())),
+        DeliverError::Volume(error) => CallFailure::new(FailureKind::Precondition, error.to_string()),
     }
 }
 

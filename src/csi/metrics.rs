@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::budget::Budget;
+use super::budget::VolumeBudget;
 use super::failure::FailureKind;
 use crate::serve::metrics::{Counter, Registry};
 
@@ -50,7 +50,7 @@ impl DriverMetrics {
     }
 
     /// Shows what volumes may take.
-    pub(super) fn show_bytes(&self, limits: Arc<Budget>) {
+    pub(super) fn show_bytes(&self, limits: Arc<VolumeBudget>) {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and no node has 2^53 bytes of secrets")]
         let read = move || Some(limits.taken() as f64);
         self.registry.gauge("hushpod_csi_reserved_bytes", "Bytes of memory that the node's volumes may take.", read);

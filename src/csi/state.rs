@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::attributes::{Pod, Record};
+use super::attributes::{PodRef, Record};
 use crate::deliver::Owner;
 use crate::plan::{MAX_PLAN_BYTES, Plan};
 use crate::source::persisted::HandOverFile;
@@ -52,7 +52,7 @@ pub enum StateError {
 struct RecordDocument {
     schema: u32,
     target: PathBuf,
-    pod: Pod,
+    pod: PodRef,
     account: Option<String>,
     user: Option<u32>,
     group: Option<u32>,

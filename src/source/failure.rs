@@ -21,16 +21,16 @@ pub struct SourceFailure {
 /// A provider that cannot be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("provider {provider}: {error}")]
-pub struct ConnectError {
+pub struct SetupError {
     /// Its name.
     pub provider: String,
     /// Why not.
     pub error: ProviderError,
 }
 
-// === impl ConnectError ===
+// === impl SetupError ===
 
-impl ConnectError {
+impl SetupError {
     /// For readers of the pod's status: without names that only a store knows.
     #[must_use]
     pub fn public(&self) -> String {

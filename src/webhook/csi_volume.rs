@@ -15,7 +15,7 @@ use crate::annotations::{
 };
 use crate::bundle::FileMode;
 use crate::config::Config;
-use crate::contract::{BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, CSI_PROGRAM_EXEC, PREFIX, SECRETS_VOLUME};
+use crate::contract::{BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, PREFIX, SECRETS_VOLUME};
 use crate::options::Options;
 use crate::plan::Plan;
 
@@ -98,7 +98,7 @@ pub(super) fn files(
 
 /// The volume with the program that applications with variables are started through.
 pub(super) fn program() -> Volume {
-    volume(BIN_VOLUME, BTreeMap::from([(CSI_PROGRAM_ATTRIBUTE.to_owned(), CSI_PROGRAM_EXEC.to_owned())]))
+    volume(BIN_VOLUME, BTreeMap::from([(CSI_PROGRAM_ATTRIBUTE.to_owned(), EXEC_COMMAND.to_owned())]))
 }
 
 /// The containers that an earlier pass chose, if there was one.

@@ -74,8 +74,8 @@ const CRATES: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 const ORDERS: &[(&str, &[&str])] = &[
     ("agent", &[
-        "cli", "", "sync", "gated_volume", "install", "termination", "error", "handover", "metrics", "controls",
-        "gate", "handover/document", "notify", "settings", "usage",
+        "cli", "", "sync", "gated_volume", "install", "termination", "error", "metrics", "controls",
+        "gate", "notify", "settings", "usage",
     ]),
     ("annotations", &["", "values", "keys"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
@@ -109,7 +109,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("secret", &["", "document", "sealed", "document/json", "document/yaml", "tree", "document/node", "value"]),
     ("serve", &["", "body", "peers", "admin", "exchange", "opening", "limits", "metrics", "readiness", "tls"]),
     ("source", &[
-        "worker/apply", "", "resume", "worker", "login_state", "request_state", "handover", "backoff", "clock",
+        "worker/apply", "", "resume", "worker", "login_state", "request_state", "persisted", "persisted/document", "handover", "backoff", "clock",
         "failure", "history", "key_dependency", "retired_lease",
     ]),
     ("webhook", &[

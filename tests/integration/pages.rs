@@ -17,6 +17,7 @@ const README_LINES: usize = 220;
 /// Stores of the examples, by the names that they use.
 const CONFIG: &str = r#"
 image: registry/hushpod-agent:0.1.0
+csi: {}
 defaultProvider: vault
 providers:
   vault: {type: vault, address: "https://vault.example:8200", role: "{{service_account}}"}

@@ -51,7 +51,7 @@ fn capability(group: &str) -> super::super::proto::csi::VolumeCapability {
     super::super::proto::csi::VolumeCapability { access_type: Some(AccessType::Mount(mount)) }
 }
 
-fn planned_of(request: NodePublishVolumeRequest) -> Result<Publication, Failure> {
+fn planned_of(request: NodePublishVolumeRequest) -> Result<Publication, CallFailure> {
     PublishCall::of(request, Path::new(ROOT))?.planned(&Config::from_yaml(CONFIG).unwrap())
 }
 
@@ -127,7 +127,7 @@ fn p9_what_cannot_be_is_refused_with_one_sentence() {
         (|r| set(r, "notify", "http:http://localhost/"), FailureKind::Invalid, &["annotation hushpod.dev/notify"]),
         (|r| set(r, "file.x", "valt:a#b"), FailureKind::Invalid, &["file.x", "did you mean \"vault\"?"]),
         (|r| set(r, "file.x", "files:v/a"), FailureKind::Invalid, &["pod's own volume", "mode sidecar"]),
-        (|r| set(r, "program", "variables"), FailureKind::Invalid, &["program"]),
+        (|r| set(r, "program", "exec"), FailureKind::Invalid, &["program"]),
         (|r| set(r, "csi.storage.k8s.io/pod.namespace", "other"), FailureKind::Invalid, &["file.db", "other"]),
         (
             |r| set(r, "csi.storage.k8s.io/serviceAccount.tokens", &tokens("aws")),

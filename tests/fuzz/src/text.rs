@@ -53,7 +53,7 @@ fn resolve(name: &str, settings: &ProviderSettings, reference: &Reference) {
     let request = match settings.resolve(name, reference) {
         Ok(request) => request,
         // The plan's error puts it on one line.
-        Err(problem) => return assert!(!problem.is_empty()),
+        Err(problem) => return assert!(!problem.to_string().is_empty()),
     };
     assert_eq!(request.provider, name);
     let Request { path, params, .. } = request.clone();

@@ -33,7 +33,7 @@ use proxy::ProxyFields;
 
 pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
 pub use ca_bundle::{CaBundle, LabelSelector, Operator, Requirement};
-pub use csi::CsiLimits;
+pub use csi::{CsiConfig, CsiLimits, Unavailable};
 pub use error::ConfigError;
 pub use identity::{Identity, expand};
 
@@ -60,8 +60,8 @@ pub struct Config {
     pub defaults: Options,
     /// `runtimeClassName`s whose pods share the node's memory volumes, so the gate holds.
     pub runtime_classes: Vec<String>,
-    /// What the CSI driver may take; `None` if there is no driver, and no pod may ask for mode csi.
-    pub csi: Option<CsiLimits>,
+    /// The CSI driver; `None` if there is none, and no pod may ask for mode csi.
+    pub csi: Option<CsiConfig>,
     /// Globs of names that other webhooks give to containers: those get files only if a pod names them.
     pub injected_containers: Vec<String>,
 }
@@ -225,8 +225,7 @@ impl Config {
             return Err(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
         }
         let defaults = parse_defaults(&defaults)?;
-        let csi = csi.map(CsiLimits::checked).transpose();
-        let csi = csi.map_err(|(place, problem)| ConfigError::new(place, problem))?;
+        let csi = csi.map(CsiConfig::checked).transpose()?;
         let config = Self {
             image,
             image_pull_policy,

@@ -1,8 +1,21 @@
 //! The operator's settings for the CSI driver.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
+use super::allow::matches;
+use super::error::ConfigError;
 use crate::quantity::parse_bytes;
+
+/// That there is a driver, and what it may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CsiConfig {
+    /// What volumes may take.
+    pub limits: CsiLimits,
+    /// Pods that it cannot serve, by what they say of themselves: they get a sidecar instead.
+    pub unavailable: Vec<Unavailable>,
+}
 
 /// What volumes may take of a node's memory: tmpfs pages are charged to the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,12 +26,58 @@ pub struct CsiLimits {
     pub bytes_per_node: u64,
 }
 
+/// Pods of nodes without the driver (Fargate, virtual nodes). All that is said of them must hold; texts are globs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Unavailable {
+    /// Their namespace is one of these.
+    #[serde(default)]
+    pub namespaces: Vec<String>,
+    /// They have these labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// They select such nodes.
+    #[serde(default)]
+    pub node_selector: BTreeMap<String, String>,
+    /// They tolerate one of these taints, by key.
+    #[serde(default)]
+    pub tolerations: Vec<String>,
+}
+
 /// As it stands in the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawCsi {
     bytes_per_namespace: Option<String>,
     bytes_per_node: Option<String>,
+    #[serde(default)]
+    unavailable: Vec<Unavailable>,
+}
+
+// === impl CsiConfig ===
+
+impl CsiConfig {
+    /// # Errors
+    /// [`ConfigError`] names the field.
+    pub(super) fn checked(raw: RawCsi) -> Result<Self, ConfigError> {
+        let RawCsi { bytes_per_namespace, bytes_per_node, unavailable } = raw;
+        let default = CsiLimits::default();
+        let bytes = |place: &str, text: Option<String>, default| {
+            let bytes = text.map(|text| parse_bytes(&text)).transpose().map_err(ConfigError::at(place))?;
+            Ok::<_, ConfigError>(bytes.unwrap_or(default))
+        };
+        let limits = CsiLimits {
+            bytes_per_namespace: bytes(".csi.bytesPerNamespace", bytes_per_namespace, default.bytes_per_namespace)?,
+            bytes_per_node: bytes(".csi.bytesPerNode", bytes_per_node, default.bytes_per_node)?,
+        };
+        if let Some(index) = unavailable.iter().position(|rule| *rule == Unavailable::default()) {
+            return Err(ConfigError::new(
+                format!(".csi.unavailable[{index}]"),
+                "would be every pod: expected namespaces, labels, nodeSelector or tolerations",
+            ));
+        }
+        Ok(Self { limits, unavailable })
+    }
 }
 
 // === impl CsiLimits ===
@@ -29,19 +88,25 @@ impl Default for CsiLimits {
     }
 }
 
-impl CsiLimits {
-    /// # Errors
-    /// The field, and one sentence.
-    pub(super) fn checked(raw: RawCsi) -> Result<Self, (&'static str, String)> {
-        let RawCsi { bytes_per_namespace, bytes_per_node } = raw;
-        let default = Self::default();
-        let bytes = |field, text: Option<String>, default| match text.map(|text| parse_bytes(&text)).transpose() {
-            Ok(bytes) => Ok(bytes.unwrap_or(default)),
-            Err(problem) => Err((field, problem.to_string())),
+// === impl Unavailable ===
+
+impl Unavailable {
+    /// Whether a pod is one of these, by its namespace, its labels, its `nodeSelector` and the keys of its tolerations.
+    #[must_use]
+    pub fn is_met<'a>(
+        &self,
+        namespace: &str,
+        label: impl Fn(&str) -> Option<&'a str>,
+        selected: impl Fn(&str) -> Option<&'a str>,
+        tolerated: &[&str],
+    ) -> bool {
+        let any = |globs: &[String], text: &str| globs.iter().any(|glob| matches(glob, text));
+        let all = |wanted: &BTreeMap<String, String>, has: &dyn Fn(&str) -> Option<&'a str>| {
+            wanted.iter().all(|(name, glob)| has(name).is_some_and(|value| matches(glob, value)))
         };
-        Ok(Self {
-            bytes_per_namespace: bytes(".csi.bytesPerNamespace", bytes_per_namespace, default.bytes_per_namespace)?,
-            bytes_per_node: bytes(".csi.bytesPerNode", bytes_per_node, default.bytes_per_node)?,
-        })
+        (self.namespaces.is_empty() || any(&self.namespaces, namespace))
+            && all(&self.labels, &label)
+            && all(&self.node_selector, &selected)
+            && (self.tolerations.is_empty() || tolerated.iter().any(|key| any(&self.tolerations, key)))
     }
 }

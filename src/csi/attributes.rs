@@ -177,7 +177,7 @@ impl PublishCall {
     pub(super) fn planned(self, config: &Config) -> Result<Publication, CallFailure> {
         let Self { volume, target, pod, service_account, mount, attributes, tokens } = self;
         let identity = Identity { namespace: pod.namespace.clone(), service_account };
-        let limits = config.csi.clone().unwrap_or_default();
+        let limits = config.csi.clone().unwrap_or_default().limits;
         let (planned, _) = steps::within(steps::REVIEW, || planned(&attributes, identity, &mount, config));
         let Planned { plan, owner, shares } = planned.map_err(CallFailure::invalid)?;
         check_audiences(&plan, &tokens)?;

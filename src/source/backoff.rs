@@ -43,8 +43,13 @@ pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64)
             let wish = wish.min(LONGEST_WISH);
             return wish.saturating_add(wish.mul_f64(chance / 10.0)).saturating_add(SHORTEST);
         }
-        ErrorKind::Unavailable if starting => UNAVAILABLE_AT_START,
-        ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } => UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } => {
+            if starting {
+                UNAVAILABLE_AT_START
+            } else {
+                UNAVAILABLE
+            }
+        }
         ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Invalid => {
             let (base, cap) = PERMANENT;
             return jittered(base, cap, failures, chance).max(base);
@@ -118,7 +123,8 @@ mod tests {
             (ErrorKind::Unavailable, 1, true, 0.5, 1.0),
             (ErrorKind::Unavailable, 4, true, 4.0, 8.0),
             (ErrorKind::Unavailable, 99, true, 5.0, 10.0),
-            (ErrorKind::Throttled { retry_after: None }, 99, true, 30.0, 60.0),
+            (ErrorKind::Throttled { retry_after: None }, 99, true, 5.0, 10.0),
+            (ErrorKind::Throttled { retry_after: None }, 99, false, 30.0, 60.0),
             (wish(7), 1, true, 7.25, 7.95),
             (wish(700), 9, false, 700.25, 770.25),
             (ErrorKind::Denied, 1, false, 30.0, 30.0),

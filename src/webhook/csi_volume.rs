@@ -24,6 +24,20 @@ const OF_THE_VOLUME: [&str; 5] = [SECRETS, PROVIDER, REFRESH, SIZE_LIMIT, SHARE_
 /// Families of them.
 const FAMILIES: [&str; 4] = [FILE, DIR, ENV_VARIABLE, ROLE];
 
+/// Whether the operator says that the driver is not where this pod will run.
+pub(super) fn is_unavailable(pod: &Value, namespace: &str, config: &Config) -> bool {
+    let labels = pod.pointer("/metadata/labels");
+    let selector = pod.pointer("/spec/nodeSelector");
+    let tolerations = containers(pod.get("spec").unwrap_or(&Value::Null), "tolerations");
+    let tolerated: Vec<_> = tolerations.iter().filter_map(|one| one.get("key")?.as_str()).collect();
+    let rules = config.csi.iter().flat_map(|csi| &csi.unavailable);
+    rules.into_iter().any(|rule| {
+        let label = |name: &str| labels?.get(name)?.as_str();
+        let selected = |name: &str| selector?.get(name)?.as_str();
+        rule.is_met(namespace, label, selected, &tolerated)
+    })
+}
+
 /// What the driver cannot do for this pod.
 ///
 /// # Errors

@@ -73,6 +73,12 @@ impl Injector {
         screen(spec, &annotations, config)?;
         check_names(spec)?;
         let mut warnings = Vec::new();
+        if options.mode == Some(Mode::Csi) && csi_volume::is_unavailable(&pod, namespace, config) {
+            warnings.push(format!(
+                "{PREFIX}{MODE}: the CSI driver is not where this pod will run (config.csi.unavailable): a sidecar instead"
+            ));
+            options.mode = None;
+        }
         let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
         options.mode = Some(mode);
         let (ours, others): (Vec<_>, Vec<_>) =

@@ -60,6 +60,8 @@ enum PodPlace {
     Ports,
     /// A container's block devices, or one of them.
     Devices,
+    /// A pod's tolerations, or one of them.
+    Tolerations,
     /// Only whether it is there.
     Presence,
     /// All of it is kept.
@@ -86,7 +88,7 @@ impl PodPlace {
             },
             Self::Metadata => match name {
                 "annotations" => return Some(Self::Annotations),
-                _ => name == "generateName",
+                _ => matches!(name, "generateName" | "labels"),
             },
             Self::Annotations => name.starts_with(PREFIX) || name == MIRROR,
             Self::Spec(commands) => match name {
@@ -94,11 +96,13 @@ impl PodPlace {
                 "volumes" => return Some(Self::Volume),
                 "securityContext" => return Some(Self::SecurityContext),
                 "resources" => return Some(Self::Resources),
+                "tolerations" => return Some(Self::Tolerations),
                 _ => matches!(
                     name,
                     "automountServiceAccountToken"
                         | "hostNetwork"
                         | "hostPID"
+                        | "hostUsers"
                         | "imagePullSecrets"
                         | "nodeSelector"
                         | "os"
@@ -132,6 +136,7 @@ impl PodPlace {
             Self::Quantities => matches!(name, "cpu" | "memory"),
             Self::Ports => matches!(name, "containerPort" | "protocol"),
             Self::Devices => name == "devicePath",
+            Self::Tolerations => name == "key",
             Self::SecurityContext => matches!(name, "fsGroup" | "runAsGroup" | "runAsUser"),
             Self::Container(_) | Self::Volume | Self::Whole => true,
             Self::Presence | Self::Resources => false,
@@ -310,19 +315,20 @@ mod tests {
                 "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
                 "restartPolicy": "Always",
                 "resources": {"limits": {"cpu": "1", "memory": 2, "hugepages-2Mi": "4Mi"}, "claims": [{"name": "x"}]},
-                "tolerations": [],
+                "tolerations": [{"key": "a", "operator": "Exists"}],
             },
             "status": {"phase": "Pending"},
         });
         let first = seen(&pod.to_string());
         let expected = json!({
-            "metadata": {"annotations": {"hushpod.dev/mode": "init"}},
+            "metadata": {"annotations": {"hushpod.dev/mode": "init"}, "labels": {"a": "b"}},
             "spec": {
                 // Sorted, `env` comes before `name` here.
                 "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
                 "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
                 "restartPolicy": "Always",
                 "resources": {"limits": {"cpu": "1", "memory": 2}},
+                "tolerations": [{"key": "a"}],
             },
         });
         assert_eq!(first, expected);

@@ -19,6 +19,7 @@ use crate::log::Log;
 mod ca_bundle;
 mod command;
 mod cost;
+mod csi;
 mod environment;
 mod hostile;
 mod meshes;

@@ -141,7 +141,7 @@ pub async fn run(
     if let Some(present) = &program {
         program::remove_unused(present, &*mounts);
     }
-    let pods = Pods::unknown();
+    let pods = Pods::unknown(client.is_some());
     let mut tasks = JoinSet::new();
     let troubles = match &client {
         Some(client) => {

@@ -21,6 +21,7 @@ use crate::bundle::FileMode;
 use crate::config::{Config, CsiLimits, Identity};
 use crate::contract::{CSI_KUBELET_PREFIX, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND};
 use crate::deliver::Owner;
+use crate::deliver::controls::Wanted;
 use crate::options::{Mode, Options};
 use crate::plan::Plan;
 use crate::reference::Request;
@@ -69,6 +70,8 @@ pub(super) struct Record {
     pub(super) owner: Owner,
     /// Whether its answers are nobody else's: it has leases, and does not share them.
     pub(super) is_own: bool,
+    /// What the pod's annotations asked for when they were last looked at: a hold outlives the driver's process.
+    pub(super) wanted: Wanted,
     /// What to deliver.
     pub(super) plan: Plan,
 }
@@ -187,7 +190,11 @@ impl PublishCall {
             provider.is_some_and(|provider| provider.settings.as_settings().is_generated(request))
         };
         let is_own = !shares && plan.requests().into_iter().any(is_generated);
-        Ok(Publication { record: Record { volume, target, pod, account, owner, is_own, plan }, tokens, limits })
+        Ok(Publication {
+            record: Record { volume, target, pod, account, owner, is_own, wanted: Wanted::default(), plan },
+            tokens,
+            limits,
+        })
     }
 }
 

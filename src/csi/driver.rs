@@ -115,7 +115,7 @@ impl Driver {
         let (volume, target, pod) = (asked.volume.clone(), asked.target.clone(), asked.pod.clone());
         if is_delivered {
             self.metrics.republished.increment();
-            if let Err(failure) = self.feed(asked) {
+            if let Err(failure) = self.feed(asked).await {
                 warn!(namespace = pod.namespace, pod = pod.name, %failure, "the files of a volume are not kept fresh");
                 self.troubles.tell(&pod, &failure.to_string());
             }
@@ -166,7 +166,7 @@ impl Driver {
 
     async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
         let config = self.config();
-        let publication = asked.planned(&config)?;
+        let mut publication = asked.planned(&config)?;
         let pod = publication.record.pod.uid.clone();
         let seen = self.pods.look(&pod).await;
         if seen.is_none() {
@@ -176,8 +176,8 @@ impl Driver {
         if seen.is_deleted {
             return Err(gone());
         }
-        let wanted = Wanted::default().updated(seen.annotations.ours());
-        let mut first = self.attach(publication, wanted).await?;
+        publication.record.wanted = Wanted::default().updated(seen.annotations.ours());
+        let mut first = self.attach(publication).await?;
         let outcome = first.wait_for(|first| !matches!(first, First::Waiting(_)));
         tokio::select! {
             biased;
@@ -199,11 +199,7 @@ impl Driver {
     }
 
     /// Gives a volume to its feed; one that has it already goes on with it.
-    async fn attach(
-        self: &Arc<Self>,
-        publication: Publication,
-        wanted: Wanted,
-    ) -> Result<watch::Receiver<First>, CallFailure> {
+    async fn attach(self: &Arc<Self>, publication: Publication) -> Result<watch::Receiver<First>, CallFailure> {
         let Publication { record, tokens, limits } = publication;
         let key = FeedKey::of(&record);
         let other = {
@@ -232,7 +228,7 @@ impl Driver {
                 format!("the driver cannot keep the volume in mind: {}", error.kind()),
             )
         })?;
-        self.hand_to_feed(key, NewVolume { record, tokens, volume, reservation: Some(reservation), wanted, first })?;
+        self.hand_to_feed(key, NewVolume { record, tokens, volume, reservation: Some(reservation), first })?;
         Ok(told)
     }
 
@@ -267,7 +263,7 @@ impl Driver {
     }
 
     /// A volume whose files are there: kubelet's new tokens go to its feed. One that nobody knows any more gets a feed.
-    fn feed(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
+    async fn feed(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
         {
             let known = self.known();
             if let Some(volume) = known.volumes.get(&asked.volume)
@@ -276,7 +272,11 @@ impl Driver {
                 return Ok(());
             }
         }
-        let Publication { record, tokens, .. } = asked.planned(&self.config())?;
+        let Publication { mut record, tokens, .. } = asked.planned(&self.config())?;
+        // Nobody knows whether they are held: while that is so, they are.
+        let seen = self.pods.look(&record.pod.uid).await;
+        let unknown = Wanted { hold: true, ..Wanted::default() };
+        record.wanted = seen.map_or(unknown, |seen| Wanted::default().updated(seen.annotations.ours()));
         self.adopt(record, tokens)
     }
 
@@ -296,8 +296,7 @@ impl Driver {
             warn!(%error, volume = record.volume, "the driver cannot keep a volume in mind: after a restart kubelet tells of it");
         }
         let (first, _) = watch::channel(First::Delivered);
-        let wanted = Wanted::default();
-        self.hand_to_feed(FeedKey::of(&record), NewVolume { record, tokens, volume, reservation, wanted, first })
+        self.hand_to_feed(FeedKey::of(&record), NewVolume { record, tokens, volume, reservation, first })
     }
 
     /// Goes on with the volumes of an earlier process, and forgets those that are not mounted any more: kubelet asks for
@@ -402,6 +401,12 @@ impl Surroundings for Driver {
             self.state.remove_feed(&key.0);
         }
         command
+    }
+
+    fn remember(&self, record: &Record) {
+        if let Err(error) = self.state.save(record) {
+            warn!(%error, volume = record.volume, "a hold or pin is not kept in mind: after a restart it counts from later on");
+        }
     }
 
     fn forget(&self, volume: &str) {

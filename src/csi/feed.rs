@@ -55,8 +55,6 @@ pub(super) struct NewVolume {
     pub(super) tokens: Tokens,
     pub(super) volume: MountedVolume,
     pub(super) reservation: Option<Reservation>,
-    /// What the pod's annotations ask for at first.
-    pub(super) wanted: Wanted,
     pub(super) first: watch::Sender<First>,
 }
 
@@ -75,6 +73,8 @@ pub(super) enum First {
 pub(super) trait Surroundings: Send + Sync {
     /// Takes the feed off the list, unless somebody has told it something that it has yet to hear.
     fn retire(&self, key: &FeedKey, commands: &mut mpsc::Receiver<FeedCommand>) -> Option<FeedCommand>;
+    /// Keeps in mind what a volume's pod asks for.
+    fn remember(&self, record: &Record);
     /// Forgets a volume that was refused.
     fn forget(&self, volume: &str);
     /// Tells of a running pod's trouble.
@@ -262,7 +262,7 @@ impl Feed {
     }
 
     async fn attach(&mut self, new: NewVolume) {
-        let NewVolume { record, tokens, volume, reservation, wanted, first } = new;
+        let NewVolume { record, tokens, volume, reservation, first } = new;
         if let Some((_, failure)) = self.refused.as_ref().filter(|(until, _)| *until > Instant::now()) {
             self.around.forget(&record.volume);
             first.send_replace(First::Refused(failure.clone()));
@@ -271,7 +271,7 @@ impl Feed {
         // Its namespace is the feed's.
         let span = info_span!("volume", pod = record.pod.name, volume = record.volume);
         let delivery = Delivery::new(record.plan.items.clone(), record.plan.size_limit, volume);
-        let controls = LiveControls::starting_with(wanted);
+        let controls = LiveControls::starting_with(record.wanted.clone());
         let mut attached = Attached {
             record,
             delivery,
@@ -382,10 +382,15 @@ impl Feed {
 
     /// What the pods' annotations ask for now.
     async fn obey(&mut self) {
-        let Self { source, volumes, shutdown, .. } = self;
+        let Self { source, volumes, around, shutdown, .. } = self;
         let mut refresh = false;
         for attached in volumes {
-            for control in attached.controls.due(Instant::now()) {
+            let due = attached.controls.due(Instant::now());
+            if !due.is_empty() {
+                attached.record.wanted = attached.controls.wanted().clone();
+                around.remember(&attached.record);
+            }
+            for control in due {
                 let delivery = &mut attached.delivery;
                 async {
                     match control {

@@ -39,7 +39,11 @@ pub(super) struct NodePods {
 
 /// Knows the pods of this node.
 #[derive(Debug, Clone)]
-pub(super) struct Pods(watch::Sender<NodePods>);
+pub(super) struct Pods {
+    snapshots: watch::Sender<NodePods>,
+    /// Whether somebody follows the API server.
+    is_followed: bool,
+}
 
 /// How long the first files of a volume wait for a look at their pod: a hold or a pin counts from the beginning.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -61,9 +65,9 @@ impl Annotations {
 // === impl Pods ===
 
 impl Pods {
-    /// Nobody is known yet.
-    pub(super) fn unknown() -> Self {
-        Self(watch::Sender::new(NodePods::default()))
+    /// Nobody is known yet, nor ever will be unless the API server is followed.
+    pub(super) fn unknown(is_followed: bool) -> Self {
+        Self { snapshots: watch::Sender::new(NodePods::default()), is_followed }
     }
 
     /// Follows the API server for ever. `changed` hears of each pod that is another than before.
@@ -91,7 +95,7 @@ impl Pods {
 
     fn take_in(&self, event: Event<PartialObjectMeta<KubePod>>, changed: &impl Fn(&str, &SeenPod)) {
         let mut news = Vec::new();
-        self.0.send_modify(|snapshot| match event {
+        self.snapshots.send_modify(|snapshot| match event {
             Event::Init => snapshot.listed.clear(),
             Event::InitApply(pod) => {
                 let (uid, seen) = seen(&pod);
@@ -118,7 +122,10 @@ impl Pods {
 
     /// What is known of a pod, after a moment of waiting for it; `None` if the API server is not to be reached.
     pub(super) async fn look(&self, uid: &str) -> Option<SeenPod> {
-        let mut snapshots = self.0.subscribe();
+        if !self.is_followed {
+            return None;
+        }
+        let mut snapshots = self.snapshots.subscribe();
         let known = snapshots.wait_for(|snapshot| snapshot.pods.contains_key(uid));
         let known = tokio::time::timeout(PATIENCE, known).await.ok()?.ok()?;
         known.pods.get(uid).cloned()
@@ -127,7 +134,7 @@ impl Pods {
     /// Completes when a pod has been told to end, or is gone after it was there; pends where nothing is known of it.
     pub(super) async fn going(&self, uid: &str) {
         let mut was_there = false;
-        let mut snapshots = self.0.subscribe();
+        let mut snapshots = self.snapshots.subscribe();
         let goes = snapshots.wait_for(|snapshot| match snapshot.pods.get(uid) {
             Some(seen) => {
                 was_there = true;
@@ -142,20 +149,20 @@ impl Pods {
 
     /// Whether the API server has no such pod on this node; `false` as long as that is not known.
     pub(super) fn is_gone(&self, uid: &str) -> bool {
-        let snapshot = self.0.borrow();
+        let snapshot = self.snapshots.borrow();
         snapshot.is_complete && !snapshot.pods.contains_key(uid)
     }
 
     /// Completes when all pods of the node were listed once.
     pub(super) async fn listed(&self) {
-        let mut snapshots = self.0.subscribe();
+        let mut snapshots = self.snapshots.subscribe();
         // Its sender lives as long as `self`.
         let _ = snapshots.wait_for(|snapshot| snapshot.is_complete).await;
     }
 
     #[cfg(test)]
     pub(super) fn set(&self, uid: &str, seen: Option<SeenPod>) {
-        self.0.send_modify(|snapshot| {
+        self.snapshots.send_modify(|snapshot| {
             snapshot.is_complete = true;
             match seen {
                 Some(seen) => drop(snapshot.pods.insert(uid.to_owned(), seen)),

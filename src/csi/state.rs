@@ -11,6 +11,8 @@ use tracing::warn;
 
 use super::attributes::{PodRef, Record};
 use crate::deliver::Owner;
+use crate::deliver::controls::Wanted;
+use crate::generation::GenerationId;
 use crate::plan::{MAX_PLAN_BYTES, Plan};
 use crate::source::persisted::HandOverFile;
 
@@ -57,6 +59,8 @@ struct RecordDocument {
     user: Option<u32>,
     group: Option<u32>,
     own: bool,
+    hold: bool,
+    pin: Option<GenerationId>,
     /// A plan in its own format, which has a version of its own.
     plan: String,
 }
@@ -83,7 +87,7 @@ impl StateDir {
 
     /// Writes a volume down.
     pub(super) fn save(&self, record: &Record) -> io::Result<()> {
-        let Record { volume, target, pod, account, owner, is_own, plan } = record;
+        let Record { volume, target, pod, account, owner, is_own, wanted, plan } = record;
         let document = RecordDocument {
             schema: SCHEMA,
             target: target.clone(),
@@ -92,6 +96,8 @@ impl StateDir {
             user: owner.user,
             group: owner.group,
             own: *is_own,
+            hold: wanted.hold,
+            pin: wanted.pin.clone(),
             plan: plan.to_json().map_err(io::Error::other)?,
         };
         let (path, new) = (self.record(volume), self.dir.join(VOLUMES).join(format!("{volume}{NEW}")));
@@ -175,11 +181,12 @@ fn read(path: &Path, volume: &str) -> Result<Record, String> {
     };
     let document: RecordDocument =
         serde_json::from_slice(&bytes).map_err(|error| format!("it is damaged at byte {}", error.column()))?;
-    let RecordDocument { schema, target, pod, account, user, group, own, plan } = document;
+    let RecordDocument { schema, target, pod, account, user, group, own, hold, pin, plan } = document;
     if schema != SCHEMA {
         return Err(format!("it has format {schema}, and this driver understands {SCHEMA}"));
     }
     let plan = Plan::from_json(&plan).map_err(|error| error.to_string())?;
     let (volume, owner) = (volume.to_owned(), Owner { user, group });
-    Ok(Record { volume, target, pod, account, owner, is_own: own, plan })
+    let wanted = Wanted { hold, pin, refresh_now: None };
+    Ok(Record { volume, target, pod, account, owner, is_own: own, wanted, plan })
 }

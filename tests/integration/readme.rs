@@ -310,6 +310,39 @@ fn series_in(directory: &Path) -> BTreeSet<String> {
     found
 }
 
+/// What CI brings up is pinned in `tests/cluster`, and the README says what was tried.
+#[test]
+fn the_table_of_compatibility_has_the_versions_that_run() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster");
+    let pinned = |name: &str| {
+        let module = fs::read_to_string(root.join("go").join(name).join("go.mod")).unwrap();
+        let line = module.lines().find(|line| line.starts_with("require ") && !line.ends_with('(')).unwrap().to_owned();
+        line.split(' ').nth(2).unwrap().trim_start_matches('v').to_owned()
+    };
+    let wheel = |name: &str| {
+        let script = fs::read_to_string(root.join(format!("lib/{name}.bash"))).unwrap();
+        let (_, rest) = script.split_once("_VERSION=").unwrap_or_else(|| panic!("{name} pins nothing"));
+        rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect::<String>()
+    };
+    let minor = |version: &str| version.rsplit_once('.').unwrap().0.to_owned();
+    let page = page("README.md");
+    let (_, rest) = page.split_once("\n## Compatibility\n").unwrap();
+    let row = |name: &str| {
+        let start = format!("| {name} |");
+        rest.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no row of {name}")).to_owned()
+    };
+    for (name, version) in [
+        ("Kubernetes", pinned("kubernetes")),
+        ("Kubernetes", pinned("kubernetes-1.34")),
+        ("runtimes", format!("containerd {}", minor(&pinned("containerd")))),
+        ("stores", format!("Vault {}", pinned("vault"))),
+        ("stores", format!("moto {}", minor(&wheel("moto")))),
+        ("stores", format!("ministack {}", minor(&wheel("ministack")))),
+    ] {
+        assert!(row(name).contains(&version), "{name}: {version} is not in the table");
+    }
+}
+
 #[test]
 fn the_drivers_metrics_are_listed() {
     let tables = tables("src/csi.md");

@@ -29,6 +29,8 @@ use crate::deliver::controls::Wanted;
 const LONGEST_WAIT: Duration = Duration::from_secs(110);
 /// How long a feed may take to let go of a volume: it is between two steps, of which none waits for a store longer.
 const LETTING_GO: Duration = Duration::from_secs(20);
+/// Between two looks for volumes of pods that are gone.
+const COLLECT_EVERY: Duration = Duration::from_mins(5);
 /// What waits to be heard by a feed: calls of kubelet, one for each volume at a time.
 const QUEUED: usize = 1024;
 
@@ -324,19 +326,25 @@ impl Driver {
         }
     }
 
-    /// Takes away the volumes of pods that are not on this node any more, which kubelet has forgotten.
+    /// Takes away, for ever, the volumes of pods that are not on this node any more, should kubelet have forgotten them:
+    /// after two looks, since it unpublishes those of a deleted pod only when its containers have ended.
     pub(super) async fn collect(&self) {
-        self.pods.listed().await;
-        let orphans: Vec<_> = {
-            let known = self.known();
-            let gone = known.volumes.iter().filter(|(_, volume)| self.pods.is_gone(&volume.pod));
-            gone.map(|(id, volume)| (id.clone(), volume.target.clone())).collect()
-        };
-        for (volume, target) in orphans {
-            match self.take_away(&volume, &target).await {
-                Ok(()) => info!(volume, "the volume of a pod that is gone was taken away"),
-                Err(error) => warn!(%error, volume, "the volume of a pod that is gone stays"),
+        let mut missed = BTreeSet::new();
+        loop {
+            self.pods.listed().await;
+            let gone: BTreeMap<_, _> = {
+                let known = self.known();
+                let gone = known.volumes.iter().filter(|(_, volume)| self.pods.is_gone(&volume.pod));
+                gone.map(|(id, volume)| (id.clone(), volume.target.clone())).collect()
+            };
+            for (volume, target) in gone.iter().filter(|(volume, _)| missed.contains(*volume)) {
+                match self.take_away(volume, target).await {
+                    Ok(()) => info!(volume, "the volume of a pod that is gone was taken away"),
+                    Err(error) => warn!(%error, volume, "the volume of a pod that is gone stays"),
+                }
             }
+            missed = gone.into_keys().collect();
+            tokio::time::sleep(COLLECT_EVERY).await;
         }
     }
 

@@ -462,7 +462,6 @@ impl Feed {
     async fn close(mut self) {
         /// Stores that do not answer get no more time than this.
         const REVOKE: Duration = Duration::from_secs(10);
-        self.hand_over.discard();
         if self.revokes && tokio::time::timeout(REVOKE, self.source.revoke_all()).await.is_err() {
             warn!("there was no time to revoke all leases: the rest ends by itself");
         }

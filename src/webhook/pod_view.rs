@@ -402,7 +402,7 @@ mod tests {
             assert!(read(most).is_some_and(|pod| pod["spec"][list].as_array().unwrap().len() == most), "{list} {item}");
             assert_eq!(read(most + 1), None, "{list} {item}");
         }
-        let passed_over = pod("tolerations", "0", 2 * MAX_NODES);
+        let passed_over = pod("topologySpreadConstraints", "0", 2 * MAX_NODES);
         assert!(seen(&passed_over)["spec"].as_object().unwrap().is_empty());
         assert!(serde_json::from_str::<PodView>(&pod("volumes", "tru", 2)).is_err());
         let late = pod("volumes", "0", 2 * MAX_NODES).replace("0]", "tru]");

@@ -79,10 +79,10 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("annotations", &["", "values", "keys"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
-    ("config", &["reload", "unlock", "", "allow", "ca_bundle", "csi", "identity", "injected", "proxy", "shape", "error"]),
+    ("config", &["reload", "unlock", "", "csi", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
     ("csi", &[
-        "", "node", "driver", "feed", "attributes", "state", "logins", "volume", "registration", "metrics", "failure",
-        "events", "budget", "program", "mounts", "object", "pods", "proto",
+        "", "node", "driver", "feed", "state", "logins", "events", "attributes", "volume", "registration", "metrics",
+        "failure", "budget", "program", "mounts", "object", "pods", "proto",
     ]),
     ("deliver", &[
         "controls", "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",

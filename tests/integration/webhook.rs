@@ -666,7 +666,7 @@ fn p9_pods_that_stand_in_the_way_are_denied_by_name() {
         ),
         (annotated(pod(), &[("fiel.x", "y")]), &["hushpod.dev/fiel.x", "\"file.x\""]),
         (annotated(pod(), &[("file.x", "nope:y")]), &["hushpod.dev/file.x", "unknown provider \"nope\""]),
-        (annotated(pod(), &[("mode", "csi")]), &["hushpod.dev/mode", "not available in this version"]),
+        (annotated(pod(), &[("mode", "csi")]), &["hushpod.dev/mode", "no CSI driver"]),
     ] {
         let message = denial(&pod);
         for part in parts {

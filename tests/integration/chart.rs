@@ -1,12 +1,16 @@
 //! What the chart says twice is what the code says.
 
-use std::collections::BTreeSet;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::{env, fs};
 
-use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS};
+use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS, MODE};
+use hushpod::config::Config;
 use hushpod::contract::{
-    BIN_VOLUME, CA_VOLUME, INIT, LIVE, PLAN_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
+    BIN_VOLUME, CA_PATH, CA_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, CSI_PROGRAM_EXEC, EXEC, INIT, LIVE,
+    PLAN_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
 };
+use hushpod::csi::driver_object;
 use hushpod::provider::ProviderSettings;
 use serde_json::{Value, json};
 
@@ -137,8 +141,155 @@ fn p7_webhook_and_policy_ask_for_the_same_pods_by_the_same_names() {
         format!("v.name != '{CA_VOLUME}' || (has(v.projected)"),
         format!("w.contains('{PROGRAM}')"),
         format!("k == '{PREFIX}{ENV}' || k.startsWith('{PREFIX}{ENV_VARIABLE}')"),
+        format!("[?'{PREFIX}{MODE}']"),
+        format!("v.?csi.driver.orValue('') == '{CSI_DRIVER}'"),
+        format!("{{'{CSI_PROGRAM_ATTRIBUTE}': '{CSI_PROGRAM_EXEC}'}}"),
     ] {
         assert!(policy.contains(&part), "{part}");
+    }
+}
+
+#[test]
+fn the_drivers_pods_are_started_as_the_driver_wants_it() {
+    let template = chart("templates/csi.yaml");
+    for part in [
+        format!("name: {CSI_DRIVER}\n"),
+        format!("- --program={EXEC}\n"),
+        format!("{{name: ca, mountPath: {CA_PATH}, readOnly: true}}"),
+        "hostPath: {path: {{ .Values.csi.kubeletRoot }}".to_owned(),
+        "mountPath: {{ .Values.csi.kubeletRoot }}, mountPropagation: Bidirectional".to_owned(),
+        "- --kubelet-root={{ .Values.csi.kubeletRoot }}\n".to_owned(),
+    ] {
+        assert!(template.contains(&part), "{part}");
+    }
+}
+
+/// What the chart makes of values, of one template, for a version of Kubernetes.
+fn rendered(helm: &str, values: &Value, template: &str, version: &str) -> Vec<Value> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), values.to_string()).unwrap();
+    let template = format!("templates/{template}");
+    let output = Command::new(helm)
+        .args([
+            "template",
+            "hushpod",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/charts/hushpod"),
+            "--kube-version",
+            version,
+        ])
+        .args(["--show-only", &template, "--values"])
+        .arg(file.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let documents = text.split("\n---\n").map(|document| document.trim_start_matches("---\n"));
+    documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+}
+
+fn of_kind(objects: Vec<Value>, kind: &str) -> Value {
+    let mut found = objects.into_iter().filter(|object| object["kind"] == kind);
+    let one = found.next().unwrap_or_else(|| panic!("no {kind}"));
+    assert_eq!(found.next(), None, "another {kind}");
+    one
+}
+
+/// Providers of all types with all methods that the schema lets them have, so that a new one cannot be forgotten here.
+fn providers_of_all_methods() -> BTreeMap<String, Value> {
+    let schema: Value = serde_json::from_str(&chart("values.schema.json")).unwrap();
+    let branches = &schema["properties"]["config"]["properties"]["providers"]["additionalProperties"]["allOf"];
+    let mut providers = BTreeMap::new();
+    for kind in ProviderSettings::TYPES {
+        let least = match kind {
+            "vault" => json!({"address": "https://v"}),
+            "infisical" => json!({"address": "https://i", "project": "p", "environment": "prod"}),
+            "aws" | "ssm" => json!({"region": "eu-west-1"}),
+            "azure" => {
+                json!({"address": "https://v.vault.azure.net", "tenant": "00000000-0000-0000-0000-000000000001"})
+            }
+            "gcp" => json!({"project": "p-12345"}),
+            _ => json!({}),
+        };
+        let of = |branch: &&Value| {
+            let of = &branch["if"]["properties"]["type"];
+            of["const"] == kind || of["enum"].as_array().is_some_and(|kinds| kinds.contains(&json!(kind)))
+        };
+        let branch = branches.as_array().unwrap().iter().find(of).unwrap();
+        let methods = branch["then"]["properties"]["auth"]["properties"]["method"]["enum"].as_array();
+        for method in methods.into_iter().flatten().cloned().map(Some).chain([None]) {
+            let mut provider = least.clone();
+            provider["type"] = json!(kind);
+            let name = format!("{kind}-{}", method.as_ref().and_then(Value::as_str).unwrap_or("default"));
+            if let Some(method) = &method {
+                provider["auth"] = json!({"method": method});
+            }
+            if kind == "gcp" && method.as_ref().is_none_or(|method| method != "metadata") {
+                let pool = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q";
+                provider["auth"]["audience"] = json!(pool);
+            }
+            providers.insert(name, provider);
+        }
+    }
+    providers
+}
+
+#[test]
+#[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
+fn chart_and_program_ask_kubelet_for_the_same_tokens() {
+    let helm = env::var("HUSHPOD_HELM").expect("HUSHPOD_HELM is not set");
+    let all = providers_of_all_methods();
+    assert!(all.len() >= 16, "{:?}", all.keys());
+    let vault = |more: Value| {
+        let mut provider = json!({"type": "vault", "address": "https://v"});
+        provider.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        provider
+    };
+    let mut tables = vec![
+        ("none", json!({})),
+        ("all", json!(all)),
+        ("its own audience", json!({"a": vault(json!({"audience": "https://a:8200/\"x", "tokenSeconds": 900}))})),
+        (
+            "one audience, the shortest time",
+            json!({"a": vault(json!({"tokenSeconds": 900})), "b": vault(json!({"tokenSeconds": 700})), "c": vault(json!({"tokenSeconds": 3600}))}),
+        ),
+    ];
+    tables.extend(all.iter().map(|(name, provider)| (name.as_str(), json!({name.as_str(): provider}))));
+    for (case, providers) in tables {
+        let text = json!({"image": "i", "providers": providers, "csi": {}}).to_string();
+        let config = Config::from_yaml(&text).unwrap_or_else(|error| panic!("{case}: {error}"));
+        let printed: Value = serde_json::from_str(&driver_object(&config)).unwrap();
+        let has_tokens = printed["spec"]["tokenRequests"] != json!([]);
+        for (version, knows_secrets) in [("1.34.0", false), ("1.35.0", true)] {
+            let values = json!({"csi": {"enabled": true}, "config": {"providers": providers}});
+            let mut object = of_kind(rendered(&helm, &values, "csi.yaml", version), "CSIDriver");
+            let in_secrets = object["spec"].as_object_mut().unwrap().remove("serviceAccountTokenInSecrets");
+            // The program does not know the cluster's version; the API server refuses the field where there are no tokens.
+            assert_eq!(in_secrets, (knows_secrets && has_tokens).then_some(json!(true)), "{case} {version}");
+            assert_eq!(object["spec"], printed["spec"], "{case} {version}");
+            for (label, value) in printed["metadata"]["labels"].as_object().unwrap() {
+                assert_eq!(object["metadata"]["labels"][label], *value, "{case} {version}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
+fn the_driver_has_memory_for_all_its_volumes() {
+    let helm = env::var("HUSHPOD_HELM").expect("HUSHPOD_HELM is not set");
+    for (csi, resources, limit) in [
+        (json!({}), json!({}), "1088Mi"),
+        (json!({"bytesPerNode": "256Mi"}), json!({}), "320Mi"),
+        (json!({"bytesPerNode": "2G"}), json!({}), "1972Mi"),
+        (json!({"bytesPerNode": "1048577"}), json!({}), "66Mi"),
+        (json!({"bytesPerNode": "4Gi"}), json!({"limits": {"memory": "5Gi", "cpu": "1"}}), "5Gi"),
+        (json!({}), json!({"limits": {"cpu": "1"}}), "1088Mi"),
+    ] {
+        let values = json!({"csi": {"enabled": true, "resources": resources}, "config": {"csi": csi}});
+        let set = of_kind(rendered(&helm, &values, "csi.yaml", "1.34.0"), "DaemonSet");
+        let found = &set["spec"]["template"]["spec"]["containers"][0]["resources"];
+        assert_eq!(found["limits"]["memory"], limit, "{csi} {resources}");
+        assert_eq!(found["limits"].get("cpu"), resources.pointer("/limits/cpu"), "{csi} {resources}");
     }
 }
 

@@ -22,8 +22,10 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Words of the chart's own: objects that it names, and volumes of the webhook's pod.
-const OF_THE_CHART: [&str; 9] = [
+const OF_THE_CHART: [&str; 11] = [
     "hushpod-config",
+    "hushpod-csi-config",
+    "hushpod-csi-privileged",
     "hushpod-ephemeral-containers",
     "hushpod-pods",
     "hushpod-running-pods",

@@ -1,8 +1,12 @@
-{{- define "hushpod.labels" -}}
+{{- define "hushpod.commonLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: hushpod
+{{- end }}
+
+{{- define "hushpod.labels" -}}
+{{ include "hushpod.commonLabels" . }}
 {{ include "hushpod.webhookSelector" . }}
 {{- end }}
 
@@ -10,6 +14,21 @@ app.kubernetes.io/part-of: hushpod
 app.kubernetes.io/name: hushpod
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: webhook
+{{- end }}
+
+{{- define "hushpod.csiLabels" -}}
+{{ include "hushpod.commonLabels" . }}
+{{ include "hushpod.csiSelector" . }}
+{{- end }}
+
+{{- define "hushpod.csiSelector" -}}
+app.kubernetes.io/name: hushpod
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: csi
+{{- end }}
+
+{{- define "hushpod.csiNamespace" -}}
+{{ .Values.csi.namespace | default .Release.Namespace }}
 {{- end }}
 
 {{- define "hushpod.image" -}}
@@ -40,6 +59,7 @@ app.kubernetes.io/component: webhook
   "imagePullPolicy" (.Values.agentImage.pullPolicy | default .Values.image.pullPolicy)
   "nativeSidecars" (semverCompare ">=1.29.0-0" .Capabilities.KubeVersion.Version)
 -}}
+{{- if .Values.csi.enabled }}{{ $_ := set $filled "csi" dict }}{{ end -}}
 {{- range $field, $value := $filled }}{{ if not (hasKey $config $field) }}{{ $_ := set $config $field $value }}{{ end }}{{ end -}}
 {{- toYaml $config }}
 {{- end }}
@@ -69,4 +89,57 @@ app.kubernetes.io/component: webhook
 {{- $drain := .Values.webhook.drain -}}
 {{- $scale := ternary 60 1 (hasSuffix "m" $drain) -}}
 {{- add (mul ($drain | trimSuffix "s" | trimSuffix "m" | int) $scale) 15 }}
+{{- end }}
+
+{{- /*
+The audiences of the providers' tokens, as {audience: seconds} in JSON: the default ones are those of `default_audience`
+in src/provider. tests/integration/chart.rs compares this with what `hushpod csi --print-driver` says.
+*/ -}}
+{{- define "hushpod.audiences" -}}
+{{- $found := dict -}}
+{{- range $name, $provider := .Values.config.providers -}}
+{{- $auth := get $provider "auth" | default dict -}}
+{{- $method := get $auth "method" -}}
+{{- $default := "" -}}
+{{- if eq $provider.type "vault" -}}
+{{- if has $method (list "" "kubernetes" "jwt") }}{{ $default = "vault" }}{{ end -}}
+{{- else if eq $provider.type "infisical" -}}
+{{- if has $method (list "" "kubernetes" "oidc" "jwt") }}{{ $default = "infisical" }}{{ end -}}
+{{- else if has $provider.type (list "aws" "ssm") -}}
+{{- if has $method (list "" "web-identity") }}{{ $default = "sts.amazonaws.com" }}{{ end -}}
+{{- if eq $method "pod-identity" }}{{ $default = "pods.eks.amazonaws.com" }}{{ end -}}
+{{- else if eq $provider.type "azure" -}}
+{{- if has $method (list "" "workload-identity") }}{{ $default = "api://AzureADTokenExchange" }}{{ end -}}
+{{- else if eq $provider.type "gcp" -}}
+{{- with get $auth "audience" }}{{ $default = printf "https:%s" (trimPrefix "https:" .) }}{{ end -}}
+{{- end -}}
+{{- with get $provider "audience" | default $default -}}
+{{- $seconds := get $provider "tokenSeconds" | default 600 | int -}}
+{{- $_ := set $found . (min $seconds (get $found . | default $seconds | int)) -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end }}
+
+{{- /* Whole MiB of what `config.csi.bytesPerNode` says, which is 1Gi if it says nothing. */ -}}
+{{- define "hushpod.csiMebibytes" -}}
+{{- $text := get (get .Values.config "csi" | default dict) "bytesPerNode" | default "1Gi" | toString -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $bytes := mul (regexFind "^[0-9]+" $text | int64) (get $units (regexReplaceAll "^[0-9]+" $text "") | int64) -}}
+{{- div (add $bytes 1048575) 1048576 -}}
+{{- end }}
+
+{{- /*
+The sources of the stores' authorities, a file for each provider with a caBundle. Optional, unlike in pods: one bundle that
+is missing would keep the driver from all volumes of its node.
+*/ -}}
+{{- define "hushpod.trustBundles" -}}
+{{- range $name, $provider := .Values.config.providers }}
+{{- with get $provider "caBundle" }}
+- clusterTrustBundle:
+    path: {{ $name }}
+    optional: true
+    {{- toYaml . | nindent 4 }}
+{{- end }}
+{{- end }}
 {{- end }}

@@ -55,7 +55,12 @@ CASES = {
     "duration without unit": ({"refresh": "30"}, nothing, ["hushpod.dev/refresh", '"30"', "30s"]),
     "too short a duration": ({"refresh": "10ms"}, nothing, ["hushpod.dev/refresh", "10ms", "second"]),
     "bad mode": ({"mode": "both"}, nothing, ["hushpod.dev/mode", '"both"', "init+sidecar"]),
-    "mode csi": ({"mode": "csi"}, nothing, ["hushpod.dev/mode", "csi is not available in this version"]),
+    "mode csi with a notification": (
+        {"mode": "csi", "notify": "signal:HUP:x"},
+        nothing,
+        ["hushpod.dev/notify", "watch the directory", "mode sidecar"],
+    ),
+    "mode csi with a port": ({"mode": "csi", "metrics-port": "9102"}, nothing, ["hushpod.dev/metrics-port", "driver"]),
     "unknown provider": ({"file.y": "valt:secret/data/app#x"}, nothing, ["hushpod.dev/file.y", '"valt"', '"vault"']),
     "role of an unknown provider": ({"role.valt": "x"}, nothing, ["hushpod.dev/role.valt", '"vault"']),
     "bare ARN": (

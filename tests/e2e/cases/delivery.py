@@ -11,8 +11,15 @@ from suite.cluster import present
 from suite.runner import test
 from suite.space import FOREVER, RESTRICTED, canary, container, deployment, job, pod, statuses, termination
 
-MODES = {"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "init": "init"}
-INJECTED = {"sidecar": {"hushpod"}, "init+sidecar": {"hushpod", "hushpod-init"}, "init": {"hushpod-init"}}
+MODES = {"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "init": "init", "csi": "csi"}
+INJECTED = {
+    "sidecar": {"hushpod"},
+    "init+sidecar": {"hushpod", "hushpod-init"},
+    "init": {"hushpod-init"},
+    "csi": set(),
+}
+# With and without a container of ours: where only one of the agents is of interest.
+BOTH = ("sidecar", "csi")
 TOKENS = "/var/run/secrets/kubernetes.io/serviceaccount"
 # The first instruction reads the file; without it the container ends, and has restarted when it is ready.
 READ_FIRST = f"set -e; sha256sum </secrets/password; {FOREVER}"
@@ -52,25 +59,36 @@ def p7_files_are_there_before_the_first_instruction(t, mode):
 
 @test(
     each={
-        "one_uid": ({"runAsUser": 1000, "runAsGroup": 1000}, [{}, {}], "1000:1000 400$"),
-        "pod_of_two_uids_with_fs_group": ({"fsGroup": 2000}, [{"runAsUser": 1000}, {"runAsUser": 3000}], ":2000 440$"),
-        "two_uids": ({}, [{"runAsUser": 1000}, {"runAsUser": 3000}], "^65532:.* 444$"),
+        "one_uid": ({"runAsUser": 1000, "runAsGroup": 1000}, [{}, {}], "^1000:", " 400$"),
+        "pod_of_two_uids_with_fs_group": (
+            {"fsGroup": 2000},
+            [{"runAsUser": 1000}, {"runAsUser": 3000}],
+            "^(65532|0):2000",
+            " 440$",
+        ),
+        "two_uids": ({}, [{"runAsUser": 1000}, {"runAsUser": 3000}], "^(65532|0):", " 444$"),
     }
 )
 def files_belong_to(t, shape):
     """Files are readable by as few as possible, and by all containers that mount them (src/README.md)."""
-    security, contexts, expected = shape
+    security, contexts, owner, mode_bits = shape
     t.open()
     value = canary()
-    thing = pod("app", {"file.password": t.secret(password=value) + "#password"}, security=security)
-    thing["spec"]["containers"].append(container("second", FOREVER))
-    for each, context in zip(thing["spec"]["containers"], contexts):
-        each["securityContext"].update(context)
-    t.start(thing)
-    for name in ("app", "second"):
-        found = t.sh("app", "stat -L -c '%u:%g %a' /secrets/password", name)
-        check(re.search(expected, found), f"owner and mode: {found!r} instead of {expected!r}")
-        equal(t.file("app", "/secrets/password", name), value, f"the file as {name} sees it")
+    reference = t.secret(password=value) + "#password"
+    things = []
+    for mode in BOTH:
+        thing = pod(mode, {"file.password": reference, "mode": mode}, security=security)
+        thing["spec"]["containers"].append(container("second", FOREVER))
+        for each, context in zip(thing["spec"]["containers"], contexts):
+            each["securityContext"].update(context)
+        things.append(thing)
+    t.start(*things)
+    for mode in BOTH:
+        for name in ("app", "second"):
+            found = t.sh(mode, "stat -L -c '%u:%g %a' /secrets/password", name)
+            for expected in (owner, mode_bits):
+                check(re.search(expected, found), f"owner and mode ({mode}): {found!r} instead of {expected!r}")
+            equal(t.file(mode, "/secrets/password", name), value, f"the file as {name} sees it")
 
 
 @test()
@@ -78,10 +96,12 @@ def only_selected_containers_see_the_volume(t):
     """`containers` names who gets the mount; the others have no trace of it."""
     t.open()
     wanted = {"file.password": t.secret(password=canary()) + "#password", "containers": "app"}
-    t.start(pod("app", wanted, more=[container("bystander", FOREVER)]))
-    t.sh("app", "test -s /secrets/password")
+    t.start(*(pod(mode, {**wanted, "mode": mode}, more=[container("bystander", FOREVER)]) for mode in BOTH))
     count = "grep -c ' /secrets ' /proc/mounts"
-    equal([t.sh("app", count, name, ok=False).stdout.strip() for name in ("app", "bystander")], ["1", "0"], "mounts")
+    for mode in BOTH:
+        t.sh(mode, "test -s /secrets/password")
+        found = [t.sh(mode, count, name, ok=False).stdout.strip() for name in ("app", "bystander")]
+        equal(found, ["1", "0"], f"mounts in mode {mode}")
 
 
 @test(node=True)
@@ -155,7 +175,13 @@ true"""
     )
 
 
-@test(each={"on_failure_sidecar": ("OnFailure", "sidecar"), "never_by_default": ("Never", None)})
+@test(
+    each={
+        "on_failure_sidecar": ("OnFailure", "sidecar"),
+        "never_by_default": ("Never", None),
+        "never_csi": ("Never", "csi"),
+    }
+)
 def a_job_completes(t, shape):
     """A Job's pod ends although a sidecar runs in it."""
     restart, mode = shape
@@ -191,7 +217,7 @@ def p8_a_restricted_namespace_admits_the_pods(t, mode):
     """Pod Security `restricted` admits injected pods, and refuses the same pod with one privilege."""
     t.open(labels={"pod-security.kubernetes.io/enforce": "restricted"})
     wanted = {"file.password": t.secret(password=canary()) + "#password", "mode": mode}
-    if mode != "init":
+    if mode not in ("init", "csi"):
         wanted["notify"] = "signal:HUP:counter"
     t.start(pod("app", wanted, ["/programs/counter"]))
     bad = pod("bad", wanted)
@@ -233,19 +259,21 @@ def a_pod_with_resources_as_a_whole_has_room_for_ours(t, mode):
     thing["spec"]["containers"][0]["resources"] = {"requests": resources}
     started = t.start(thing)
     equal(started["status"]["qosClass"], "Guaranteed", "QoS class")
-    agents = [each for each in started["spec"]["initContainers"] if each["name"].startswith("hushpod")]
+    agents = [
+        each for each in started["spec"].get("initContainers", []) if each["name"].startswith("hushpod")
+    ]
     equal([each.get("resources", {}) for each in agents], [{}] * len(agents), "resources of ours")
     equal(t.file("whole", "/secrets/password"), value, "what the application reads")
 
 
 @test()
 def drain_and_delete_are_prompt(t):
-    """A running pod with a sidecar ends as soon as its application does."""
+    """A running pod ends as soon as its application does, with a sidecar or a volume of the driver."""
     t.open()
-    thing = pod("app", {"file.password": t.secret(password=canary()) + "#password"})
-    thing["spec"]["terminationGracePeriodSeconds"] = 30
-    t.start(thing)
-    t.delete("app", seconds=15)
+    wanted = {"file.password": t.secret(password=canary()) + "#password"}
+    t.start(*(pod(mode, {**wanted, "mode": mode}, terminationGracePeriodSeconds=30) for mode in BOTH))
+    for mode in BOTH:
+        t.delete(mode, seconds=15)
 
 
 @test()
@@ -265,15 +293,16 @@ def formats_and_templates(t):
   template: |
     user={{{{ db.username }}}};password={{{{ db.password }}}}
 """
-    t.start(pod("app", {"secrets": listed}))
-    equal(
-        json.loads(t.file("app", "/secrets/db.json")),
-        {"username": user, "password": password, "nested": '{"deep": "value-in-json"}'},
-        "db.json",
-    )
-    equal(t.sh("app", "stat -L -c %a /secrets/db.json"), "440", "its mode")
-    equal(t.sh("app", ". /secrets/env/db.env; echo $username $password"), f"{user} {password}", "the sourced file")
-    equal(t.file("app", "/secrets/deep"), "value-in-json", "the pointer's file")
-    equal(t.sh("app", "ls /secrets/each").split(), ["nested", "password", "username"], "the directory's files")
-    equal(t.file("app", "/secrets/app.conf").strip(), f"user={user};password={password}", "the template's file")
-    equal(t.sh("app", "ls /secrets/absent 2>/dev/null", ok=False).stdout, "", "the optional file")
+    t.start(*(pod(mode, {"secrets": listed, "mode": mode}) for mode in BOTH))
+    for mode in BOTH:
+        equal(
+            json.loads(t.file(mode, "/secrets/db.json")),
+            {"username": user, "password": password, "nested": '{"deep": "value-in-json"}'},
+            "db.json",
+        )
+        equal(t.sh(mode, "stat -L -c %a /secrets/db.json"), "440", "its mode")
+        equal(t.sh(mode, ". /secrets/env/db.env; echo $username $password"), f"{user} {password}", "the sourced file")
+        equal(t.file(mode, "/secrets/deep"), "value-in-json", "the pointer's file")
+        equal(t.sh(mode, "ls /secrets/each").split(), ["nested", "password", "username"], "the directory's files")
+        equal(t.file(mode, "/secrets/app.conf").strip(), f"user={user};password={password}", "the template's file")
+        equal(t.sh(mode, "ls /secrets/absent 2>/dev/null", ok=False).stdout, "", "the optional file")

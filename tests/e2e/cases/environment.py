@@ -13,7 +13,10 @@ PROGRAM = "/hushpod-bin/hushpod-agent"
 EXEC = [PROGRAM, "exec", "--env", "/secrets/app.env", "--"]
 # What an application was started with, where no log shows it.
 SHOW = "env >/tmp/environment"
-MODES = {"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "init": "init"}
+MODES = {"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "init": "init", "csi": "csi"}
+# Modes with an agent that stays, or one at all.
+STAYING = {mode: MODES[mode] for mode in ("sidecar", "init_and_sidecar")}
+AGENTS = {mode: word for mode, word in MODES.items() if mode != "csi"}
 
 
 def asking(reference, **more):
@@ -69,7 +72,7 @@ def environment_is_the_applications_and_no_process_stays(t, mode):
     equal(statuses(t.pod(name))["app"]["restartCount"], 0, "restarts")
 
 
-@test(each={mode: word for mode, word in MODES.items() if mode != "init"})
+@test(each=STAYING)
 def environment_of_an_old_generation_is_told(t, mode):
     """With a metrics port: which generation an application of another uid runs with is in the agent's metrics, and in
     `kubectl describe` once the stores have a newer one, and nothing is restarted for it."""
@@ -302,7 +305,7 @@ def environment_by_kubelet_needs_no_command(t):
     once = f"{SHOW}; if mkdir /kept/started; then while ! [ -e /kept/end ]; do sleep 0.2; done; exit 1; fi; {FOREVER}"
     with t.suite.product.configured(kubeletEnv=True):
         wait("a pod to be admitted", 20, lambda: t.create(bare("first", keys, FOREVER), dry_run=True))
-        pods = [bare(mode.replace("+", "-"), {**keys, "mode": mode}, f"{SHOW}; {FOREVER}") for mode in MODES.values()]
+        pods = [bare(mode.replace("+", "-"), {**keys, "mode": mode}, f"{SHOW}; {FOREVER}") for mode in AGENTS.values()]
         twice = bare("twice", keys, once)
         twice["spec"]["volumes"].append({"name": "kept", "emptyDir": {}})
         twice["spec"]["containers"][0]["volumeMounts"].append({"name": "kept", "mountPath": "/kept"})

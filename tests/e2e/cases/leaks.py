@@ -18,7 +18,8 @@ def deliver(t):
     """Secrets of every kind on their ways: read, rotated, leased, handed over. Returns what to look for."""
     t.open()
     wanted = {"refresh": "1s", "dir.db": t.database()}
-    for name, mode in (("one", "sidecar"), ("two", "init+sidecar")):
+    names = {"one": "sidecar", "two": "init+sidecar", "three": "csi"}
+    for name, mode in names.items():
         reference = t.secret(path=name, password=canary(), other=canary())
         more = "\n".join(f'- {{file: all.{end}, from: "{reference}", format: {end}}}' for end in ("json", "dotenv"))
         t.create(
@@ -27,10 +28,12 @@ def deliver(t):
     # One that is refused, with a value in the answer that refuses it.
     many = t.secret(path="many", one=canary(), two=canary())
     t.create(pod("refused", {"file.x": many}))
-    for name in ("one", "two"):
+    t.create(pod("refused-csi", {"file.x": many, "mode": "csi"}))
+    for name in names:
         t.ready(name)
     t.terminated("refused", "hushpod")
-    for name in ("one", "two"):
+    t.event("refused-csi", "FailedMount", "secret/data")
+    for name in names:
         t.suite.canaries[t.file(name, "/secrets/db/password")] = f"{t.title} {name} leased password"
         value = canary()
         t.secret(path=name, password=value, other=canary())
@@ -38,7 +41,8 @@ def deliver(t):
     for lease in t.leases():
         t.suite.canaries[lease] = f"{t.title} lease"
     kinds = t.harvest()
-    check({"login token", "projected token"} <= kinds, f"found only {kinds} in the agents")
+    expected = {"login token", "projected token", "driver's login token"}
+    check(expected <= kinds, f"found only {kinds} in the agents and the driver")
     needles = Needles()
     for value, name in t.suite.canaries.items():
         needles.add(value, name)
@@ -114,6 +118,9 @@ def p5_no_secret_in_logs_and_metrics(t):
     _, text = t.suite.product.metrics()
     check("hushpod_" in text, "no metrics")
     equal(needles.found_in_text(text), set(), "secrets in metrics")
+    text = t.suite.product.driver_metrics()
+    check("hushpod_csi_" in text, "no metrics of the driver")
+    equal(needles.found_in_text(text), set(), "secrets in the driver's metrics")
 
 
 @test(when=LAST)

@@ -12,8 +12,11 @@ from suite.space import PSQL, canary, pod, statuses
 DRAIN = 10
 
 
-@test(long=True)
-def p4_a_client_of_leased_credentials_never_fails(t):
+MODES = {"sidecar": "sidecar", "csi": "csi"}
+
+
+@test(long=True, each=MODES)
+def p4_a_client_of_leased_credentials_never_fails(t, mode):
     """For three minutes a client connects anew from the files, with leases of 20 s that end after 60: no failure, one
     live lease, two only while one replaces the other."""
     t.open()
@@ -21,7 +24,7 @@ def p4_a_client_of_leased_credentials_never_fails(t):
     lease = t.vault.read(f"database/roles/{t.namespace}")
     longest, ttl = lease["max_ttl"], lease["default_ttl"]
     duration = 3 * longest
-    first = t.start(pod("client", {"dir.db": creds}, ["/programs/client"], image=PSQL))
+    first = t.start(pod("client", {"dir.db": creds, "mode": mode}, ["/programs/client"], image=PSQL))
     end = time.monotonic() + duration
     seen, doubled = {}, []
     while time.monotonic() < end:
@@ -47,15 +50,15 @@ def p4_a_client_of_leased_credentials_never_fails(t):
     equal(stray, [], "moments with two leases outside of a drain")
 
 
-@test(long=True)
-def p4_a_replaced_lease_is_revoked_before_its_end(t):
+@test(long=True, each=MODES)
+def p4_a_replaced_lease_is_revoked_before_its_end(t, mode):
     """A lease of two minutes that cannot be extended is replaced with a third of it left, and revoked as soon as the
     application had its time to take the new one up, not when it would have ended by itself."""
     # The policy `default` lets tokens renew leases, but not revoke them: without this one a lease lives to its end.
     t.open(rights='path "sys/leases/revoke" { capabilities = ["update"] }')
     life = 120
     creds = t.database(default_ttl=f"{life}s", max_ttl=f"{life}s")
-    first = t.start(pod("client", {"dir.db": creds}, ["/programs/client"], image=PSQL))
+    first = t.start(pod("client", {"dir.db": creds, "mode": mode}, ["/programs/client"], image=PSQL))
     (old,) = t.leases()
 
     def left(lease):

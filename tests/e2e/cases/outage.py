@@ -7,6 +7,8 @@ from suite.cluster import kubectl
 from suite.runner import ALONE, test
 from suite.space import FOREVER, PREFIX, canary, deployment, has_run, pod, statuses
 
+# With a container of ours, and without one.
+BOTH = ("sidecar", "csi")
 LOOK_FIRST = f"if test -s /secrets/password; then echo complete; else echo empty; fi; {FOREVER}"
 
 
@@ -145,23 +147,32 @@ def p3_files_stay_while_vault_is(t, how):
     t.open()
     value = canary()
     wanted = {"dir.pair": t.secret(a=value, b=value), "dir.db": t.database(), "refresh": "1s"}
-    thing = t.start(pod("app", wanted, ["/programs/reader"]))
-    before = t.file("app", "/secrets/db/password")
-    t.suite.canaries[before] = f"{t.title} leased password"
+    things = t.start(*(pod(mode, {**wanted, "mode": mode}, ["/programs/reader"]) for mode in BOTH))
+    before = {mode: t.file(mode, "/secrets/db/password") for mode in BOTH}
+    equal(len(set(before.values())), len(BOTH), "credentials of their own")
+    for mode in BOTH:
+        t.suite.canaries[before[mode]] = f"{t.title} leased password ({mode})"
     with VaultAway(t, how):
-        holds("the files", 25, lambda: t.file("app", "/secrets/pair/a") == value, every=1)
-        equal(t.file("app", "/secrets/db/password"), before, "the leased password")
-        contains(t.log("app", "hushpod"), "cannot refresh; what was there stays", "the agent's log")
+        holds("the files", 25, lambda: all(t.file(mode, "/secrets/pair/a") == value for mode in BOTH), every=1)
+        for mode in BOTH:
+            equal(t.file(mode, "/secrets/db/password"), before[mode], f"the leased password ({mode})")
+        contains(t.log("sidecar", "hushpod"), "cannot refresh; what was there stays", "the agent's log")
+        t.event("csi", "SecretsNotRefreshed", "the last good files stay", "vault")
     value = canary()
     t.secret(a=value, b=value)
     # A store that is down is tried again within a minute.
-    t.sees("app", "/secrets/pair/a", value, seconds=75)
-    wait("new credentials for those that ended", 75, lambda: t.file("app", "/secrets/db/password") != before)
-    t.suite.canaries[t.file("app", "/secrets/db/password")] = f"{t.title} leased password"
-    equal(len(t.leases()), 1, "leases")
-    turns, missing, torn = map(int, t.file("app", "/tmp/count").split())
-    equal((missing, torn), (0, 0), f"missing and torn sets of {turns}")
-    t.never_restarted(thing)
+    for mode in BOTH:
+        t.sees(mode, "/secrets/pair/a", value, seconds=75)
+        wait(
+            "new credentials for those that ended",
+            75,
+            lambda: t.file(mode, "/secrets/db/password") != before[mode],  # noqa: B023
+        )
+        t.suite.canaries[t.file(mode, "/secrets/db/password")] = f"{t.title} leased password ({mode})"
+        turns, missing, torn = map(int, t.file(mode, "/tmp/count").split())
+        equal((missing, torn), (0, 0), f"missing and torn sets of {turns} ({mode})")
+    equal(len(t.leases()), len(BOTH), "leases")
+    t.never_restarted(*things)
 
 
 @test()
@@ -169,14 +180,17 @@ def p3_files_stay_when_the_secret_is_deleted(t):
     """A deleted secret is no reason to take a file from a running application; a new version comes through."""
     t.open()
     value = canary()
-    t.start(pod("app", {"file.password": t.secret(password=value) + "#password", "refresh": "1s"}))
+    wanted = {"file.password": t.secret(password=value) + "#password", "refresh": "1s"}
+    t.start(*(pod(mode, {**wanted, "mode": mode}) for mode in BOTH))
     t.vault.delete(f"secret/data/{t.namespace}/app")
     wait(
         "the agent to say so",
         20,
-        lambda: "not_found" in t.log("app", "hushpod") or "no such" in t.log("app", "hushpod"),
+        lambda: "not_found" in t.log("sidecar", "hushpod") or "no such" in t.log("sidecar", "hushpod"),
     )
-    holds("the file", 3, lambda: t.file("app", "/secrets/password") == value)
+    t.event("csi", "SecretsNotRefreshed", f"secret/data/{t.namespace}/app")
+    holds("the file", 3, lambda: all(t.file(mode, "/secrets/password") == value for mode in BOTH))
     value = canary()
     t.secret(password=value)
-    t.sees("app", "/secrets/password", value, seconds=40)
+    for mode in BOTH:
+        t.sees(mode, "/secrets/password", value, seconds=40)

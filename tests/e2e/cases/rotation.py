@@ -7,13 +7,18 @@ from suite.space import canary, deployment, pod
 FAST = {"refresh": "1s"}
 
 
-@test(each={"sidecar": "sidecar", "init_and_sidecar": "init+sidecar"})
+# With a container of ours, and without one.
+BOTH = ("sidecar", "csi")
+
+
+@test(each={"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "csi": "csi"})
 def rotation_reaches_both_replicas_without_a_restart(t, mode):
-    """Three rotations: new bytes in both replicas, one HUP each, same pods, no restart."""
+    """Three rotations: new bytes in both replicas, one HUP each where there is an agent, same pods, no restart."""
     t.open()
     t.secret(password=canary())
     wanted = {"file.password": f"secret/data/{t.namespace}/app#password", "mode": mode, **FAST}
-    t.create(deployment(pod("web", {**wanted, "notify": "signal:HUP:counter"}, ["/programs/counter"])))
+    notified = {} if mode == "csi" else {"notify": "signal:HUP:counter"}
+    t.create(deployment(pod("web", {**wanted, **notified}, ["/programs/counter"])))
     pods = t.rolled_out("web")
     names = [each["metadata"]["name"] for each in pods]
     for name in names:
@@ -23,9 +28,10 @@ def rotation_reaches_both_replicas_without_a_restart(t, mode):
         t.secret(password=value)
         for name in names:
             t.sees(name, "/secrets/password", value, seconds=15)
-            wait(f"HUP {rotation} at {name}", 10, lambda: int(t.file(name, "/tmp/hups")) >= rotation)
+            if notified:
+                wait(f"HUP {rotation} at {name}", 10, lambda: int(t.file(name, "/tmp/hups")) >= rotation)
     # One for each: a second one would have come by now, since unchanged polls went on.
-    for name in names:
+    for name in names if notified else []:
         holds("three hang-ups", 3, lambda: t.file(name, "/tmp/hups") == "3")
     t.never_restarted(*pods)
 
@@ -36,28 +42,34 @@ def p2_readers_never_see_two_generations(t):
     t.open()
     value = canary()
     t.secret(a=value, b=value)
-    t.start(pod("app", {"dir.pair": f"secret/data/{t.namespace}/app", **FAST}, ["/programs/reader"]))
+    wanted = {"dir.pair": f"secret/data/{t.namespace}/app", **FAST}
+    t.start(*(pod(mode, {**wanted, "mode": mode}, ["/programs/reader"]) for mode in BOTH))
     # Files of one generation, opened one by one without the link, are what a careless reader would tear.
     for _ in range(6):
         value = canary()
         t.secret(a=value, b=value)
-        t.sees("app", "/secrets/pair/a", value, seconds=15)
-    turns, missing, torn = map(int, t.file("app", "/tmp/count").split())
-    check(turns >= 50, f"the reader came to only {turns} turns")
-    equal((missing, torn), (0, 0), f"missing and torn sets of {turns}")
+        for mode in BOTH:
+            t.sees(mode, "/secrets/pair/a", value, seconds=15)
+    for mode in BOTH:
+        turns, missing, torn = map(int, t.file(mode, "/tmp/count").split())
+        check(turns >= 50, f"the reader ({mode}) came to only {turns} turns")
+        equal((missing, torn), (0, 0), f"missing and torn sets of {turns} ({mode})")
 
 
-@test()
-def hold_freezes_and_releases(t):
+@test(each={mode: mode for mode in BOTH})
+def hold_freezes_and_releases(t, mode):
     """`hold` by kubectl annotate: the files stay while a pod without it gets the new ones; released, they come."""
     t.open()
     first, second, third = canary(), canary(), canary()
-    wanted = {"file.password": t.secret(password=first) + "#password", **FAST}
+    wanted = {"file.password": t.secret(password=first) + "#password", "mode": mode, **FAST}
     t.start(pod("held", wanted), pod("free", wanted), pod("born-held", {**wanted, "hold": "true"}))
     for name in ("held", "born-held"):
         equal(t.file(name, "/secrets/password"), first, f"the first generation of {name}")
     t.annotate("held", "hold=true")
-    t.says("held", "held")
+    if mode == "csi":
+        t.driver_says("held", "held")
+    else:
+        t.says("held", "held")
     t.secret(password=second)
     t.sees("free", "/secrets/password", second)
     t.secret(password=third)
@@ -75,12 +87,12 @@ def present(t, name):
     return t.sh(name, "readlink /secrets/..data").removeprefix("..")
 
 
-@test()
-def pin_returns_to_an_earlier_generation(t):
+@test(each={mode: mode for mode in BOTH})
+def pin_returns_to_an_earlier_generation(t, mode):
     """`pin` by kubectl annotate: back to a generation that is long gone from the volume, and it stays."""
     t.open()
     values = [canary() for _ in range(4)]
-    wanted = {"file.password": t.secret(password=values[0]) + "#password", **FAST}
+    wanted = {"file.password": t.secret(password=values[0]) + "#password", "mode": mode, **FAST}
     first = t.start(pod("pinned", wanted), pod("free", wanted))[0]
     generation = present(t, "pinned")
     equal(present(t, "free"), generation, "the generation of another replica")
@@ -108,11 +120,13 @@ def refresh_now_fetches_at_once(t):
     """`refresh-now` by kubectl annotate, on a pod that would have asked again in an hour."""
     t.open()
     old, new = canary(), canary()
-    t.start(pod("app", {"file.password": t.secret(password=old) + "#password", "refresh": "1h"}))
+    wanted = {"file.password": t.secret(password=old) + "#password", "refresh": "1h"}
+    t.start(*(pod(mode, {**wanted, "mode": mode}) for mode in BOTH))
     t.secret(password=new)
-    holds("the old file", 3, lambda: t.file("app", "/secrets/password") == old)
-    t.annotate("app", "refresh-now=please")
-    t.sees("app", "/secrets/password", new, seconds=10)
+    holds("the old file", 3, lambda: all(t.file(mode, "/secrets/password") == old for mode in BOTH))
+    for mode in BOTH:
+        t.annotate(mode, "refresh-now=please")
+        t.sees(mode, "/secrets/password", new, seconds=10)
 
 
 @test()

@@ -12,7 +12,7 @@ from suite.base import Failed, check, contains, equal, meanwhile, run, wait
 from suite.cluster import kubectl
 from suite.product import ADMISSION, RELEASE
 from suite.runner import ALONE, test
-from suite.space import BUSYBOX, FOREVER, annotations, canary, container, has_run, pod
+from suite.space import BUSYBOX, FOREVER, annotations, by_hand, canary, container, has_run, pod, written
 
 BINDING = "ValidatingAdmissionPolicyBinding"
 # Volumes that could be in the place of one of ours.
@@ -261,6 +261,28 @@ def p6_ephemeral_containers_cannot_reach_what_is_ours(t):
     t.never_restarted(thing)
 
 
+@test()
+def p6_ephemeral_containers_cannot_mount_what_the_driver_made(t):
+    """Of the webhook's volume nor of one by hand, whatever its name."""
+    t.open()
+    reference = t.secret(password=canary()) + "#password"
+    injected = pod("injected", {"file.password": reference, "mode": "csi"})
+    things = t.start(injected, by_hand(pod("written"), written("mine", **{"file.password": reference})))
+    for thing, volume in zip(things, ("hushpod-secrets", "mine")):
+        name = thing["metadata"]["name"]
+        path = t.api.path("v1", "Pod", t.namespace, name) + "/ephemeralcontainers"
+
+        def attach(**fields):
+            now = t.pod(name)  # noqa: B023
+            debugger = {**container("debug", "true"), "terminationMessagePolicy": "File", **fields}
+            now["spec"]["ephemeralContainers"] = [debugger]
+            return t.api.call("PUT", path, now)  # noqa: B023
+
+        mount = {"volumeMounts": [{"name": volume, "mountPath": "/mnt", "readOnly": True}]}
+        refused_by_policy("or one of csi.hushpod.dev", lambda: attach(**mount))  # noqa: B023
+        attach(targetContainerName="app")
+
+
 def opted_in(t, webhook, keys, spec):
     """A pod that a later webhook opts in, with all that ours would have made of it: `spec`, or so it says."""
     webhook.patch = [*annotating(annotations(keys)), {"op": "replace", "path": "/spec", "value": spec}]
@@ -280,37 +302,38 @@ def refused_by_policy(sentence, create):
         raise Failed(f"admitted, where the policy should have said {sentence!r}")
 
 
-@test(when=ALONE, node=True)
-def p7_each_rule_of_the_policy_refuses(t):
-    """A later webhook opts a pod in with all that ours would have made, and one thing wrong with it: every rule of the
-    policy refuses what it is there for, and nothing else."""
-    t.open()
-    keys = {"file.x": "secret/data/app#x", "env.TOKEN": "secret/data/app#token", "init-order": "after:first"}
-    made = t.create(pod("asking", keys, init=[container("first", "true")]), dry_run=True)["spec"]
-    names = [each["name"] for each in made["initContainers"]]
-    equal(names, ["first", "hushpod"], "the init containers that ours makes")
+def app_mount(spec, name):
+    return next(each for each in spec["containers"][0]["volumeMounts"] if each["name"] == name)
 
-    def app_mounts(spec, name):
-        return next(each for each in spec["containers"][0]["volumeMounts"] if each["name"] == name)
 
-    def early(spec):
-        mount = {"name": "hushpod-secrets", "mountPath": "/early", "subPath": "live", "readOnly": True}
-        spec["initContainers"][0].setdefault("volumeMounts", []).append(mount)
+def unmounted(spec):
+    kept = [each for each in spec["containers"][0]["volumeMounts"] if each["name"] != "hushpod-secrets"]
+    spec["containers"][0]["volumeMounts"] = kept
 
-    def unmounted(spec):
-        kept = [each for each in spec["containers"][0]["volumeMounts"] if each["name"] != "hushpod-secrets"]
-        spec["containers"][0]["volumeMounts"] = kept
 
-    def without_agent(spec):
-        spec["initContainers"] = spec["initContainers"][:1]
+def early(spec):
+    mount = {"name": "hushpod-secrets", "mountPath": "/early", "subPath": "live", "readOnly": True}
+    spec["initContainers"][0].setdefault("volumeMounts", []).append(mount)
 
-    state = {"name": "hushpod-state", "mountPath": "/state"}
-    rules = {
+
+def without_agent(spec):
+    spec["initContainers"] = spec["initContainers"][:1]
+
+
+def without_volume(spec):
+    unmounted(spec)
+    spec["volumes"] = [each for each in spec["volumes"] if each["name"] != "hushpod-secrets"]
+
+
+STATE = {"name": "hushpod-state", "mountPath": "/state"}
+# By mode, what the policy says when it is spoilt.
+RULES = {
+    "sidecar": {
         "not the agent": without_agent,
         "not the emptyDir in memory": lambda spec: replaced(spec, "hushpod-secrets", {"emptyDir": {}}),
-        "other than the agent mounts a volume": lambda spec: spec["containers"][0]["volumeMounts"].append(state),
-        "with the subPath live": lambda spec: app_mounts(spec, "hushpod-secrets").pop("subPath"),
-        "and hushpod-bin read-only": lambda spec: app_mounts(spec, "hushpod-bin").pop("readOnly"),
+        "other than the agent mounts a volume": lambda spec: spec["containers"][0]["volumeMounts"].append(STATE),
+        "with the subPath live": lambda spec: app_mount(spec, "hushpod-secrets").pop("subPath"),
+        "and hushpod-bin read-only": lambda spec: app_mount(spec, "hushpod-bin").pop("readOnly"),
         "the volume hushpod-bin is not": lambda spec: replaced(spec, "hushpod-bin", PROGRAMS),
         # Where the operator has not said that nodes can.
         "hushpod-bin is not the one": lambda spec: replaced(spec, "hushpod-bin", IMAGE),
@@ -319,14 +342,55 @@ def p7_each_rule_of_the_policy_refuses(t):
         "an init container before the agent mounts": early,
         "no container mounts hushpod-secrets": unmounted,
         "runs before the init container first": lambda spec: spec["initContainers"].reverse(),
-    }
+    },
+    "csi": {
+        "not the volume": without_volume,
+        "not the read-only one of csi.hushpod.dev": lambda spec: replaced(
+            spec, "hushpod-secrets", {"emptyDir": {"medium": "Memory"}}
+        ),
+        "is not the read-only one": lambda spec: replaced(spec, "hushpod-secrets", csi_volume(driver="other.example")),
+        "read-only one of csi": lambda spec: replaced(spec, "hushpod-secrets", csi_volume(readOnly=False)),
+        "other than the agent mounts a volume": lambda spec: spec["containers"][0]["volumeMounts"].append(STATE),
+        "(mode csi: none or <file>)": lambda spec: app_mount(spec, "hushpod-secrets").pop("readOnly"),
+        "and hushpod-bin read-only": lambda spec: app_mount(spec, "hushpod-bin").pop("readOnly"),
+        "the volume hushpod-bin is not": lambda spec: replaced(spec, "hushpod-bin", {"emptyDir": {}}),
+        # Secrets where a program should be.
+        "hushpod-bin is not the one": lambda spec: replaced(
+            spec, "hushpod-bin", csi_volume(volumeAttributes={"file.hushpod-agent": "secret/data/app#x"})
+        ),
+        "replaced the commands": lambda spec: spec["containers"][0].update(command=["sleep"]),
+        "takes a variable out of a volume": lambda spec: spec["containers"][0].update(env=[out_of_a_volume()]),
+        "no container mounts hushpod-secrets": unmounted,
+    },
+}
+
+
+def csi_volume(**fields):
+    return {"csi": {"driver": "csi.hushpod.dev", "readOnly": True, **fields}}
+
+
+@test(when=ALONE, node=True, each={mode: mode for mode in RULES})
+def p7_each_rule_of_the_policy_refuses(t, mode):
+    """A later webhook opts a pod in with all that ours would have made, and one thing wrong with it: every rule of the
+    policy refuses what it is there for, and nothing else."""
+    t.open()
+    keys = {"file.x": "secret/data/app#x", "env.TOKEN": "secret/data/app#token", "init-order": "after:first"}
+    keys["mode"] = mode
+    made = t.create(pod("asking", keys, init=[container("first", "true")]), dry_run=True)["spec"]
+    names = [each["name"] for each in made["initContainers"]]
+    equal(names, ["first", *(["hushpod"] if mode == "sidecar" else [])], "the init containers that ours makes")
     with LateWebhook(t, []) as webhook:
         known(t, webhook)
         opted_in(t, webhook, keys, made)
-        for sentence, spoil in rules.items():
+        for sentence, spoil in RULES[mode].items():
             spec = copy.deepcopy(made)
             spoil(spec)
             refused_by_policy(sentence, lambda: opted_in(t, webhook, keys, spec))  # noqa: B023
+        if mode == "csi":
+            # A single file is as well.
+            spec = copy.deepcopy(made)
+            app_mount(spec, "hushpod-secrets")["subPath"] = "x"
+            opted_in(t, webhook, keys, spec)
 
 
 @test()

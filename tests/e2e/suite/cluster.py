@@ -19,6 +19,7 @@ CLUSTER_SCOPED = {
     "ValidatingAdmissionPolicy",
     "ValidatingAdmissionPolicyBinding",
     "ClusterTrustBundle",
+    "CSIDriver",
 }
 
 

@@ -13,6 +13,9 @@ from .cluster import kubectl
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMESPACE = "hushpod"
+# Of the CSI driver, which is privileged: the other enforces Pod Security `restricted`.
+CSI_NAMESPACE = "hushpod-csi"
+CSI_DRIVER = "csi.hushpod.dev"
 RELEASE = "hushpod"
 WEBHOOK = "MutatingWebhookConfiguration"
 ADMISSION = "admissionregistration.k8s.io/v1"
@@ -67,6 +70,11 @@ class Product:
         return {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
             "replicaCount": 2,
+            "csi": {
+                "enabled": True,
+                "namespace": CSI_NAMESPACE,
+                **({"kubeletRoot": str(self.node.state / "kubelet")} if self.node else {}),
+            },
             "config": {
                 "defaultProvider": "vault",
                 "providers": {
@@ -138,8 +146,44 @@ class Product:
         self.say("installing the chart")
         self.install()
 
+    def volumes_of_the_driver(self):
+        """The pods, of all namespaces, that have one."""
+        pods = self.api.call("GET", "/api/v1/pods")["items"]
+        has_one = lambda each: any(  # noqa: E731
+            volume.get("csi", {}).get("driver") == CSI_DRIVER for volume in each["spec"].get("volumes", [])
+        )
+        return [f"{each['metadata']['namespace']}/{each['metadata']['name']}" for each in pods if has_one(each)]
+
     def uninstall(self):
+        """In the order of the chart's page: pods with volumes of the driver first, whose deletion waits for it."""
+        wait(
+            "the pods with volumes of the driver to be gone",
+            120,
+            lambda: not (left := self.volumes_of_the_driver()) or check(False, f"still there: {left}"),
+            every=1,
+        )
         run("helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--ignore-not-found", "--wait", seconds=180)
+
+    # --- the CSI driver
+
+    def driver(self):
+        """The driver's pod on the node that the tests are on."""
+        pods = self.api.list("Pod", CSI_NAMESPACE, "app.kubernetes.io/component=csi")
+        pods = [each for each in pods if "deletionTimestamp" not in each["metadata"]]
+        check(len(pods) == 1, f"{len(pods)} pods of the driver")
+        return pods[0]
+
+    def driver_log(self):
+        """What it says, a line a text."""
+        return kubectl("-n", CSI_NAMESPACE, "logs", self.driver()["metadata"]["name"], "-c", "csi").splitlines()
+
+    def driver_metrics(self):
+        name = self.driver()["metadata"]["name"]
+        return self.api.text(f"/api/v1/namespaces/{CSI_NAMESPACE}/pods/{name}:8081/proxy/metrics")
+
+    def driver_state(self):
+        """The file system in memory where it keeps who has what."""
+        return self.node.state / "kubelet/plugins" / CSI_DRIVER / "state"
 
     # --- the webhook
 
@@ -216,6 +260,10 @@ class Product:
         for each in self.api.list("Pod", NAMESPACE):
             name = each["metadata"]["name"]
             parts.append(f"{name}:\n" + run("kubectl", "-n", NAMESPACE, "logs", name, "--tail=30", ok=False).stdout)
+        for each in self.api.list("Pod", CSI_NAMESPACE) if self.api.find("Namespace", None, CSI_NAMESPACE) else []:
+            name = each["metadata"]["name"]
+            log = run("kubectl", "-n", CSI_NAMESPACE, "logs", name, "--tail=60", ok=False).stdout
+            parts.append(f"{name}:\n{log}")
         return "\n".join(parts)
 
 
@@ -233,7 +281,7 @@ def remains():
             ("ConfigMap", "kube-root-ca.crt"),
         }
         ours = (
-            namespace == NAMESPACE
+            namespace in (NAMESPACE, CSI_NAMESPACE)
             or labels.get("app.kubernetes.io/instance") == RELEASE
             or "hushpod.dev" in name
             or (namespace is None and kind not in {"Namespace", "Node", "CSINode"} and RELEASE in name)

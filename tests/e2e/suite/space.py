@@ -76,6 +76,27 @@ def canary():
     return f"{secrets.token_hex(8)}+/{secrets.token_hex(8)}="
 
 
+def written(name="secrets", read_only=True, **attributes):
+    """A volume of the CSI driver as its page tells people to write it."""
+    return {
+        "name": name,
+        "csi": {
+            "driver": "csi.hushpod.dev",
+            "readOnly": read_only,
+            "volumeAttributes": {key.replace("_", "-"): value for key, value in attributes.items()},
+        },
+    }
+
+
+def by_hand(thing, *volumes, path="/secrets"):
+    """With volumes, of which the first is mounted where applications find their secrets."""
+    thing["spec"]["volumes"] += volumes
+    for each in thing["spec"]["containers"]:
+        mount = {"name": volumes[0]["name"], "mountPath": path, "readOnly": True}
+        each.setdefault("volumeMounts", []).append(mount)
+    return thing
+
+
 def container(name, command, image=BUSYBOX, **fields):
     if isinstance(command, str):
         command = ["sh", "-c", command]
@@ -268,6 +289,17 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
     def harvest(self):
         """Takes the tokens out of the agents' volumes, to be looked for; says of which kinds there were some."""
         kinds = set()
+        # The driver's are everybody's.
+        for path in self.suite.product.driver_state().glob("feeds/*/*") if self.node else []:
+            try:
+                text = path.read_bytes()
+            except OSError:
+                continue  # it was written anew, or its feed is over
+            for text in re.findall(rb'"([\w+/]{16,}=*)"', text):
+                token = base64.b64decode(text + b"==")
+                if re.fullmatch(rb"hv[sb]\.[\w-]{20,}", token):
+                    self.suite.canaries[token.decode()] = f"login token of the driver {path.parent.name[:8]}"
+                    kinds.add("driver's login token")
         for thing in self.api.list("Pod", self.namespace) if self.node else []:
             name = f"{self.title} {thing['metadata']['name']}"
             for path in self.node.volume(thing, "empty-dir", "hushpod-state").glob("*"):
@@ -377,6 +409,29 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
     def sees(self, name, path, value, seconds=30):
         """Waits until a file holds a value."""
         wait(f"{path} of {name} to change", seconds, lambda: self.file(name, path) == value)
+
+    def event(self, name, reason, *parts, seconds=60):
+        """Waits until an event of a pod says all this, and returns its sentence."""
+
+        def said():
+            events = self.api.call("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
+            found = [each for each in events if each["involvedObject"].get("name") == name]
+            sentences = [each["message"] for each in found if each["reason"] == reason]
+            whole = [each for each in sentences if all(part in each for part in parts)]
+            check(whole, f"events of {name}: {sentences or [each['reason'] for each in found]}")
+            return whole[0]
+
+        return wait(f"an event {reason} of {name} with {parts}", seconds, said)
+
+    def driver_says(self, name, event, seconds=20):
+        """Waits until the driver's log tells of an event of a pod."""
+
+        def said():
+            lines = self.suite.product.driver_log()
+            parts = (f'"event":"{event}"', f'"pod":"{name}"', f'"namespace":"{self.namespace}"')
+            return any(all(part in line for part in parts) for line in lines)
+
+        wait(f"the driver to say {event!r} of {name}", seconds, said)
 
     def says(self, name, event, container="hushpod", seconds=20, times=1):
         """Waits until the agent's log tells of an event."""

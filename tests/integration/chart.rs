@@ -7,7 +7,7 @@ use std::{env, fs};
 use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS, MODE};
 use hushpod::config::Config;
 use hushpod::contract::{
-    BIN_VOLUME, CA_PATH, CA_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, CSI_PROGRAM_EXEC, EXEC, INIT, LIVE,
+    BIN_VOLUME, CA_PATH, CA_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC, EXEC_COMMAND, INIT, LIVE,
     PLAN_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
 };
 use hushpod::csi::driver_object;
@@ -143,7 +143,7 @@ fn p7_webhook_and_policy_ask_for_the_same_pods_by_the_same_names() {
         format!("k == '{PREFIX}{ENV}' || k.startsWith('{PREFIX}{ENV_VARIABLE}')"),
         format!("[?'{PREFIX}{MODE}']"),
         format!("v.?csi.driver.orValue('') == '{CSI_DRIVER}'"),
-        format!("{{'{CSI_PROGRAM_ATTRIBUTE}': '{CSI_PROGRAM_EXEC}'}}"),
+        format!("{{'{CSI_PROGRAM_ATTRIBUTE}': '{EXEC_COMMAND}'}}"),
     ] {
         assert!(policy.contains(&part), "{part}");
     }

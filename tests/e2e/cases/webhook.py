@@ -307,8 +307,10 @@ def app_mount(spec, name):
 
 
 def unmounted(spec):
-    kept = [each for each in spec["containers"][0]["volumeMounts"] if each["name"] != "hushpod-secrets"]
-    spec["containers"][0]["volumeMounts"] = kept
+    for each in spec["initContainers"] + spec["containers"]:
+        if each["name"] != "hushpod":
+            kept = [mount for mount in each.get("volumeMounts", []) if mount["name"] != "hushpod-secrets"]
+            each["volumeMounts"] = kept
 
 
 def early(spec):

@@ -7,8 +7,8 @@ use std::{env, fs};
 use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS, MODE};
 use hushpod::config::Config;
 use hushpod::contract::{
-    BIN_VOLUME, CA_PATH, CA_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC, EXEC_COMMAND, INIT, LIVE,
-    PLAN_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
+    BIN_VOLUME, CA_PATH, CA_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC, EXEC_COMMAND, INIT, LIVE, PLAN_VARIABLE,
+    PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
 };
 use hushpod::csi::driver_object;
 use hushpod::provider::ProviderSettings;

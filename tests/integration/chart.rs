@@ -208,7 +208,7 @@ fn providers_of_all_methods() -> BTreeMap<String, Value> {
                 json!({"address": "https://v.vault.azure.net", "tenant": "00000000-0000-0000-0000-000000000001"})
             }
             "gcp" => json!({"project": "p-12345"}),
-            _ => json!({}),
+            _ => json!({"volumes": true}),
         };
         let of = |branch: &&Value| {
             let of = &branch["if"]["properties"]["type"];

@@ -19,7 +19,9 @@ mod error;
 mod gated_volume;
 mod install;
 mod metrics;
+mod restart_all;
 mod settings;
+mod swap;
 mod sync;
 mod termination;
 mod usage;
@@ -29,7 +31,7 @@ use gated_volume::GatedVolume;
 use metrics::MetricsPort;
 pub use settings::{AgentMode, AgentPaths, AgentSettings};
 use sync::SyncLoop;
-pub use termination::terminate;
+pub use termination::{Ended, terminate};
 
 /// An agent that has its gate and its plan, and has yet to ask a store.
 #[derive(Debug)]
@@ -82,9 +84,11 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
-    pub async fn run(self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    pub async fn run(self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
         let Self { mode, paths, plan, source, mut volume } = self;
-        let port = plan.metrics_port.map(|number| MetricsPort::new(number, &plan, volume.watch_running()));
+        let is_swappable = swap::warn_of(&[&paths.volume, &paths.state]);
+        let running = |number| MetricsPort::new(number, &plan, volume.watch_running(), is_swappable);
+        let port = plan.metrics_port.map(running);
         if let (Some(port), AgentMode::Sidecar) = (&port, mode) {
             tokio::spawn(port.clone().serve(shutdown.clone()));
         }

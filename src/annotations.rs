@@ -184,7 +184,7 @@ fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), An
         });
     }
     if options.on_change_jitter.is_some() && options.on_change == OnChange::None {
-        let problem = format!("has no effect without {PREFIX}{ON_CHANGE}: restart or signal:<SIGNAL>");
+        let problem = format!("has no effect without {PREFIX}{ON_CHANGE}: restart, restart-all or signal:<SIGNAL>");
         return Err(AnnotationError::new(ON_CHANGE_JITTER, problem));
     }
     Ok(())

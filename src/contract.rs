@@ -27,6 +27,9 @@ pub const EXEC: &str = "/hushpod-exec";
 pub const PLAN_VARIABLE: &str = "HUSHPOD_PLAN";
 /// What monitors call the port of the plan's `metricsPort`.
 pub const METRICS_PORT_NAME: &str = "hushpod-metrics";
+/// The agent's exit code for kubelet to restart all containers of the pod (`restartPolicyRules`, KEP-5532): the number
+/// of Linux' ERESTART, and no other exit code of ours.
+pub const RESTART_ALL_CODE: u8 = 85;
 /// What kubelet asks the agent for at that port: its answer becomes an event of the pod.
 pub const GENERATIONS_PATH: &str = "/generations";
 

@@ -3,6 +3,7 @@
 //! It runs in containers that are not ours: no shell, no runtime, no thread, nothing that another uid could not do, and
 //! nothing left of it once the application runs, unless it is asked to watch for changes.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self};
 use std::os::unix::ffi::OsStrExt;
@@ -19,7 +20,8 @@ mod supervise;
 use crate::contract::{EXEC_COMMAND, TERMINATION_LOG};
 use crate::env_vars::{FILES, GENERATION, OUR_PREFIX};
 use crate::options::OnChange;
-use arguments::CommandLine;
+use crate::secret::SecretValue;
+use arguments::{CommandLine, SourcePath};
 use failure::{ExecError, FAILED, say, terminate};
 use read::ReadVariables;
 
@@ -100,6 +102,20 @@ fn run(arguments: &CommandLine) -> Result<u8, ExecError> {
         return Err(ExecError::run(&arguments.program, &command.exec()));
     }
     supervise::supervise(arguments, reading, command)
+}
+
+/// Variables by name.
+pub type Variables = BTreeMap<String, SecretValue>;
+
+/// What a container that starts now would have of these files and directories, all of one generation. What is not there
+/// is left out.
+///
+/// # Errors
+/// A sentence for logs, without a value, if they make no variables.
+pub fn variables(paths: &[PathBuf]) -> Result<Variables, String> {
+    let source = |path: &PathBuf| SourcePath { path: path.clone(), optional: true };
+    let sources: Vec<_> = paths.iter().map(source).collect();
+    read::read(&sources, &[]).map(|reading| reading.variables).map_err(|error| error.to_string())
 }
 
 /// The application, with its variables and without ours.

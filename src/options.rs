@@ -11,8 +11,8 @@ use crate::bundle::{FileMode, VolumePath};
 use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::quantity::Amount;
 
-/// `restart` without a jitter of its own. Twenty replicas that take five seconds each to be back have more than four
-/// down at once in one rotation out of two hundred then; see src/exec.md for others.
+/// `restart` and `restart-all` without a jitter of their own. Twenty replicas that take five seconds each to be back have
+/// more than four down at once in one rotation out of two hundred then; see src/exec.md for others.
 pub const DEFAULT_JITTER: Duration = Duration::from_mins(5);
 
 /// How a bundle is delivered; what is `None` is left to the operator's defaults, then to ours.
@@ -73,6 +73,8 @@ pub enum OnChange {
     None,
     /// It is ended, and its container with it; kubelet starts it again.
     Restart,
+    /// kubelet restarts all containers of the pod, which stays.
+    RestartAll,
     /// It is told.
     Signal(Signal),
 }
@@ -246,8 +248,9 @@ impl FromStr for OnChange {
         match (text, text.split_once(':')) {
             ("none", _) => Ok(Self::None),
             ("restart", _) => Ok(Self::Restart),
+            ("restart-all", _) => Ok(Self::RestartAll),
             (_, Some(("signal", signal))) => signal.parse().map(Self::Signal),
-            _ => Err(invalid("reaction", text, "none, restart or signal:<SIGNAL>")),
+            _ => Err(invalid("reaction", text, "none, restart, restart-all or signal:<SIGNAL>")),
         }
     }
 }
@@ -257,6 +260,7 @@ impl fmt::Display for OnChange {
         match self {
             Self::None => f.write_str("none"),
             Self::Restart => f.write_str("restart"),
+            Self::RestartAll => f.write_str("restart-all"),
             Self::Signal(signal) => write!(f, "signal:{signal}"),
         }
     }

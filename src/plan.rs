@@ -11,10 +11,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::annotations::{ROLE, SECRETS};
-use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target};
+use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, VolumePath};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::contract::{PLAN_VARIABLE, PREFIX};
-use crate::options::{Mode, Notify, Options};
+use crate::options::{DEFAULT_JITTER, Mode, Notify, OnChange, Options};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
@@ -61,10 +61,23 @@ pub struct Plan {
     /// Where the sidecar serves metrics.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics_port: Option<u16>,
+    /// When all containers are restarted in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_all: Option<RestartAll>,
     /// Names of the containers that get the files: when the webhook is asked again, it gives them to no others. Agents
     /// do not look at it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<String>,
+}
+
+/// Restarts of all containers of the pod for changed variables (`on-change: restart-all`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct RestartAll {
+    /// The files and directories that variables are made of, in their order.
+    pub variables: Vec<VolumePath>,
+    /// Within which time after the change, in milliseconds.
+    pub jitter_ms: u64,
 }
 
 /// One store and how this pod uses it.
@@ -229,6 +242,22 @@ impl PlannedFrom {
     }
 }
 
+// === impl RestartAll ===
+
+impl RestartAll {
+    /// `None` if the pod does not ask for it.
+    fn of(options: &Options) -> Option<Self> {
+        if options.on_change != OnChange::RestartAll {
+            return None;
+        }
+        let jitter = options.on_change_jitter.unwrap_or(DEFAULT_JITTER);
+        Some(Self {
+            variables: options.environment.iter().map(|source| source.path.clone()).collect(),
+            jitter_ms: u64::try_from(jitter.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
 // === impl Plan ===
 
 impl Plan {
@@ -273,6 +302,7 @@ impl Plan {
             notify: options.notify.clone(),
             size_limit: options.size_limit.unwrap_or(DEFAULT_SIZE_LIMIT),
             metrics_port: options.metrics_port,
+            restart_all: RestartAll::of(options),
             containers: Vec::new(),
         };
         Ok((plan, warnings.into_iter().collect()))

@@ -1,5 +1,6 @@
 //! Every binary's chores as a process: logs, signals, watched directories, hardening, orphans.
 
+pub mod chance;
 pub mod harden;
 pub mod reap;
 pub mod shutdown;

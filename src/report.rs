@@ -30,12 +30,17 @@ pub struct Report {
     /// Providers whose last answer was an error, and since when.
     #[serde(serialize_with = "as_times")]
     pub failing: BTreeMap<String, SystemTime>,
+    /// When all containers are restarted for changed variables.
+    #[serde(serialize_with = "as_time")]
+    pub restart_due: Option<SystemTime>,
+    /// How often they were, where they may be.
+    pub restarts: Option<u64>,
 }
 
 /// The fields of every report.
 macro_rules! report {
     ($level:ident, $status:expr, $event:expr, $problem:expr, $sentence:expr) => {{
-        let Report { generation, since, newest, files, bytes, held, pinned, failing } = $status;
+        let Report { generation, since, newest, files, bytes, held, pinned, failing, restart_due, restarts } = $status;
         let failing = failing_since(failing);
         $level!(
             event = $event,
@@ -47,6 +52,8 @@ macro_rules! report {
             held,
             pinned = pinned.as_ref().map(|id| id.0.as_str()),
             failing,
+            restart_due = restart_due.map(rfc3339),
+            restarts,
             problem = $problem,
             "{}",
             $sentence
@@ -144,6 +151,7 @@ mod tests {
         let expected = serde_json::json!({
             "generation": "4f1c", "since": "2000-02-28T23:59:59Z", "newest": null, "files": null, "bytes": null,
             "held": false, "pinned": null, "failing": {"vault": "2000-02-28T23:59:59Z"},
+            "restart_due": null, "restarts": null,
         });
         assert_eq!(serde_json::to_value(report).unwrap(), expected);
     }

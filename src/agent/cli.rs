@@ -11,6 +11,7 @@ use tracing::Level;
 use super::Agent;
 use super::error::AgentError;
 use super::settings::{AgentMode, AgentPaths, AgentSettings};
+use super::termination::Ended;
 use crate::contract::{
     AGENT_NAME, BIN_SOURCE_PATH, CA_PATH, CONTROLS_PATH, EXEC, EXEC_COMMAND, PLAN_VARIABLE, SECRETS_PATH, STATE_PATH,
     TERMINATION_LOG, TOKENS_PATH,
@@ -38,6 +39,7 @@ Exit codes:
   2    wrong usage, or no plan that this agent understands
   3    the volume cannot be used, or its gate is not the one that this agent made
   4    the process could not be set up (signals, runtime)
+  85   sidecar: variables changed, and kubelet is to restart all containers (on-change: restart-all)
   130  a second SIGINT, or 143 a second SIGTERM, before the end; 143 also: init was stopped before the files were there";
 
 /// Fetches a pod's secrets into its memory volume and keeps them fresh there.
@@ -124,7 +126,7 @@ pub fn main() -> ExitCode {
     // An error says that one is installed already.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     match run(mode, &options) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(ended) => ExitCode::from(ended.exit_code()),
         Err(error) => {
             super::terminate(&options.termination_log, &error);
             ExitCode::from(error.exit_code())
@@ -132,7 +134,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(mode: AgentMode, options: &AgentOptions) -> Result<(), AgentError> {
+fn run(mode: AgentMode, options: &AgentOptions) -> Result<Ended, AgentError> {
     let AgentOptions { volume, state, controls, tokens, authorities, bin, program, grace, termination_log, .. } =
         options;
     let settings = AgentSettings {
@@ -171,6 +173,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::contract::RESTART_ALL_CODE;
 
     #[test]
     fn the_command_line_is_well_formed_and_its_help_fits_a_terminal() {
@@ -179,6 +182,17 @@ mod tests {
         assert!(help.contains("Exit codes:") && help.contains("HUSHPOD_PLAN"), "{help}");
         let after = help.split("The plan (").nth(1).unwrap();
         assert!(after.lines().all(|line| line.len() <= 120), "{after}");
+    }
+
+    #[test]
+    fn every_exit_code_has_one_meaning() {
+        let after = AFTER_HELP.split("Exit codes:").nth(1).unwrap();
+        let codes = after.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()?.parse::<u8>().ok());
+        let codes: Vec<_> = codes.collect();
+        assert_eq!(codes, [0, 1, 2, 3, 4, RESTART_ALL_CODE, 130]);
+        assert_eq!((Ended::Done.exit_code(), Ended::RestartAll.exit_code()), (0, RESTART_ALL_CODE));
+        // What the variables' program says when it ends by itself, and what a shell says of signals.
+        assert!(![75, 125, 126, 127].contains(&RESTART_ALL_CODE) && RESTART_ALL_CODE < 128);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -46,6 +46,7 @@ pub(super) struct MetricsPort {
     number: u16,
     providers: Arc<[String]>,
     running: Usage,
+    is_swappable: bool,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -59,8 +60,9 @@ struct Shown {
 // === impl MetricsPort ===
 
 impl MetricsPort {
-    pub(super) fn new(number: u16, plan: &Plan, running: Usage) -> Self {
-        Self { number, providers: plan.providers.keys().cloned().collect(), running, shown: Arc::default() }
+    pub(super) fn new(number: u16, plan: &Plan, running: Usage, is_swappable: bool) -> Self {
+        let providers = plan.providers.keys().cloned().collect();
+        Self { number, providers, running, is_swappable, shown: Arc::default() }
     }
 
     /// Shows another status from now on.
@@ -147,17 +149,18 @@ impl MetricsPort {
     fn metrics(&self) -> String {
         let running = self.running.generations();
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let Report { generation, since, held, pinned, failing, .. } = &shown.status;
+        let Report { generation, since, held, pinned, failing, restart_due, restarts, .. } = &shown.status;
         let newest = shown.status.newest_known();
         let delivered = generation.iter().map(|id| ("delivered", id));
         let roles = delivered.chain(newest.map(|id| ("newest", id))).chain(running.iter().map(|id| ("running", id)));
         let infos = roles.map(|(role, GenerationId(id))| (format!("{{role=\"{role}\",generation=\"{id}\"}}"), 1));
-        let since = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()).map(|since| since.as_secs());
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
         let failing = self.providers.iter().map(|provider| {
             let labels = format!("{{provider=\"{provider}\"}}");
             (labels, u64::from(failing.contains_key(provider)))
         });
         let one = |value: u64| vec![(String::new(), value)];
+        let at = |time: &Option<SystemTime>| time.and_then(seconds).map(one).unwrap_or_default();
         let mut text = String::new();
         for (name, help, samples) in [
             ("generation_info", "Generations: in the files, in the stores, in processes' variables.", infos.collect()),
@@ -166,11 +169,19 @@ impl MetricsPort {
                 "Generations, other than the newest, that processes run with.",
                 one(outdated(&running, newest)),
             ),
-            ("delivered_timestamp_seconds", "When the files changed last.", since.map(one).unwrap_or_default()),
+            ("delivered_timestamp_seconds", "When the files changed last.", at(since)),
             ("held", "Whether hold or pin keeps the files as they are.", one(u64::from(*held || pinned.is_some()))),
             ("provider_failing", "Whether a provider's last answer was an error.", failing.collect::<Vec<_>>()),
+            ("restart_due_timestamp_seconds", "When all containers restart for changed variables.", at(restart_due)),
+            (
+                "restarts_total",
+                "Restarts of all containers that the agent asked for.",
+                restarts.map(one).unwrap_or_default(),
+            ),
+            ("swappable", "Whether the node may swap the files out.", one(u64::from(self.is_swappable))),
         ] {
-            let _ = writeln!(text, "# HELP hushpod_{name} {help}\n# TYPE hushpod_{name} gauge");
+            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+            let _ = writeln!(text, "# HELP hushpod_{name} {help}\n# TYPE hushpod_{name} {kind}");
             for (labels, value) in samples {
                 let _ = writeln!(text, "hushpod_{name}{labels} {value}");
             }
@@ -211,7 +222,6 @@ fn listed<'a>(ids: impl IntoIterator<Item = &'a GenerationId>) -> String {
 mod tests {
     use std::collections::BTreeMap;
     use std::fs::File;
-    use std::time::SystemTime;
 
     use rustix::fs::{FlockOperation, flock};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -234,7 +244,8 @@ mod tests {
             file
         });
         let providers = ["files".to_owned(), "vault".to_owned()].into();
-        let port = MetricsPort { number: 0, providers, running: Usage::new(dir.path()), shown: Arc::default() };
+        let running = Usage::new(dir.path());
+        let port = MetricsPort { number: 0, providers, running, is_swappable: true, shown: Arc::default() };
         (dir, port, held)
     }
 
@@ -311,7 +322,8 @@ mod tests {
         let (_dir, port, _held) = volume();
         let failing = BTreeMap::from([("vault".to_owned(), SystemTime::now())]);
         let since = Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-        port.show(&Report { since, failing, held: true, ..status("g2", Some("g3")) });
+        let restarts = Some(2);
+        port.show(&Report { since, failing, held: true, restart_due: since, restarts, ..status("g2", Some("g3")) });
         let text = port.answer(&Method::GET, "/metrics").into_body();
         let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
         assert_eq!(
@@ -326,6 +338,9 @@ mod tests {
                 "hushpod_held 1",
                 r#"hushpod_provider_failing{provider="files"} 0"#,
                 r#"hushpod_provider_failing{provider="vault"} 1"#,
+                "hushpod_restart_due_timestamp_seconds 1700000000",
+                "hushpod_restarts_total 2",
+                "hushpod_swappable 1",
             ]
         );
         for (method, path, expected) in [(Method::GET, "/", 404), (Method::POST, "/metrics", 405)] {

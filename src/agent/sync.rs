@@ -11,14 +11,16 @@ use super::error::AgentError;
 use super::gated_volume::GatedVolume;
 use super::metrics::MetricsPort;
 use super::notify::Notifier;
+use super::restart_all::{Outlook, Restarts};
 use super::settings::{AgentMode, AgentPaths};
-use super::termination::LastWords;
+use super::termination::{Ended, LastWords};
+use crate::contract::RESTART_ALL_CODE;
 use crate::deliver::controls::{Control, Wanted};
 use crate::deliver::delivery::{Changed, Delivery, Due};
 use crate::generation::GenerationId;
 use crate::plan::Plan;
 use crate::sentence::Sentence;
-use crate::source::persisted::{HandOverFile, PersistedState};
+use crate::source::persisted::{HandOverFile, PersistedState, Saved};
 use crate::source::{Event, Source, SourceFailure, refusals};
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
@@ -41,6 +43,8 @@ pub(super) struct SyncLoop {
     visible: Option<GenerationId>,
     /// The last one that the application was told of, or that came before the application.
     notified: Option<GenerationId>,
+    /// Where all containers are restarted for a change.
+    restarts: Option<Restarts>,
     has_failed: bool,
     /// What is in the way of the first files, by provider.
     obstacles: BTreeMap<String, Vec<SourceFailure>>,
@@ -51,6 +55,7 @@ enum Woken {
     Source(Event),
     Controls(Vec<Control>),
     Delivery(Due),
+    Restart,
     Stop,
 }
 
@@ -67,6 +72,7 @@ impl SyncLoop {
     ) -> Self {
         // Before the first generation, and after an init container, there is nobody to tell.
         let targets = if mode == AgentMode::Sidecar { plan.notify.clone() } else { Vec::new() };
+        let restarts = plan.restart_all.as_ref().map(|it| Restarts::new(it, &paths.volume, mode == AgentMode::Init));
         let revokes = plan.providers.values().any(|provider| provider.revoke_on_exit);
         Self {
             mode,
@@ -79,6 +85,7 @@ impl SyncLoop {
             revokes,
             visible: None,
             notified: None,
+            restarts,
             has_failed: false,
             obstacles: BTreeMap::new(),
             last_words: LastWords::new(&paths.termination_log),
@@ -86,19 +93,25 @@ impl SyncLoop {
     }
 
     /// Until the work is done (init), or `shutdown` is cancelled.
-    pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
         self.start(shutdown).await;
         let result = self.work(shutdown).await;
-        // Also if stores refuse: the container is started again, and need not log in again.
-        self.leave().await;
+        // What is left for the next process is written down then, and nothing of it may be revoked.
+        if !matches!(result, Ok(Ended::RestartAll)) {
+            // Also if stores refuse: the container is started again, and need not log in again.
+            self.leave().await;
+        }
         result
     }
 
     async fn start(&mut self, shutdown: &CancellationToken) {
         let state = self.hand_over.load();
         let resumed = state.is_some();
-        let PersistedState { hand_over, notified } = state.unwrap_or_default();
+        let PersistedState { hand_over, notified, started, restarts } = state.unwrap_or_default();
         self.notified = notified;
+        if let Some(known) = &mut self.restarts {
+            known.resume(started, restarts);
+        }
         if resumed {
             self.source.resume(hand_over);
         }
@@ -112,6 +125,7 @@ impl SyncLoop {
                 // The earlier process died between the swap and the notification's end.
                 self.notifier.announce(&present);
             }
+            self.readers_start(&present);
         } else {
             report.info("waiting", "fetching the first time: containers after this one wait for the files");
         }
@@ -121,7 +135,15 @@ impl SyncLoop {
         }
     }
 
-    async fn work(&mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    /// An agent starts with files in place where its container alone does, or all do.
+    fn readers_start(&mut self, present: &GenerationId) {
+        if self.mode == AgentMode::Sidecar && (self.restarts.is_some() || self.delivery.is_for_kubelet()) {
+            self.delivery.keep_for_readers();
+        }
+        self.look_at_variables(|restarts| restarts.look(present));
+    }
+
+    async fn work(&mut self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
         while !self.is_done() {
             if let Some(port) = &self.port {
                 port.show(self.delivery.report());
@@ -139,6 +161,11 @@ impl SyncLoop {
                     let changed = self.delivery.retry(&mut self.source, shutdown).await;
                     self.take_in(&changed);
                 }
+                Woken::Restart => {
+                    if self.restart_all() {
+                        return Ok(Ended::RestartAll);
+                    }
+                }
                 Woken::Source(event) => self.heard(event)?,
                 Woken::Controls(changes) => {
                     for change in changes {
@@ -150,7 +177,7 @@ impl SyncLoop {
             self.leave_word();
             self.save();
         }
-        Ok(())
+        Ok(Ended::Done)
     }
 
     /// An init container that finds files (kubelet runs it again in a new sandbox of the same pod) asks once if there
@@ -160,11 +187,18 @@ impl SyncLoop {
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Woken {
-        let Self { source, controls, delivery, .. } = self;
+        let Self { source, controls, delivery, restarts, .. } = self;
+        let restart = async {
+            match restarts {
+                Some(restarts) => restarts.wait().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Woken::Stop,
             changes = controls.changed() => Woken::Controls(changes),
+            () = restart => Woken::Restart,
             due = delivery.wait() => Woken::Delivery(due),
             event = source.next() => Woken::Source(event),
         }
@@ -263,6 +297,9 @@ impl SyncLoop {
         if !was_open {
             // Nobody is told of the first.
             self.visible.clone_from(&self.delivery.report().generation);
+            if let Some(first) = self.visible.clone() {
+                self.look_at_variables(|restarts| restarts.opened(&first));
+            }
         }
         self.take_in(&changed);
         Ok(())
@@ -276,17 +313,88 @@ impl SyncLoop {
         if let Some(swapped) = &changed.swapped {
             self.visible = Some(swapped.clone());
             self.notifier.announce(swapped);
+            self.look_at_variables(|restarts| restarts.look(swapped));
         }
     }
 
+    // --- restarts of all containers ---
+
+    fn look_at_variables(&mut self, look: impl FnOnce(&mut Restarts) -> Outlook) {
+        let Some(restarts) = &mut self.restarts else { return };
+        let outlook = look(restarts);
+        let report = self.delivery.report_mut();
+        report.restarts = Some(restarts.count());
+        match outlook {
+            Outlook::Same => {}
+            Outlook::In(pause) => {
+                report.restart_due = Some(SystemTime::now() + pause);
+                let sentence = format!("variables changed: all containers restart in {} s", pause.as_secs());
+                report.info("restart_planned", &sentence);
+            }
+            Outlook::CalledOff => {
+                report.restart_due = None;
+                report.info("restart_called_off", "the variables are those that containers run with: they run on");
+            }
+            Outlook::Unreadable(problem) => {
+                report.restart_due = None;
+                report.warn("no_variables", &problem, "the files make no variables: containers run on");
+            }
+        }
+    }
+
+    /// Whether this process is to end for it. Only with all that it has written down: a next one that had to take new
+    /// leases would find other variables, and restart again.
+    fn restart_all(&mut self) -> bool {
+        let Some(restarts) = &mut self.restarts else { return false };
+        let before = restarts.begin();
+        self.delivery.report_mut().restart_due = None;
+        let told = self.notified.clone();
+        // Whoever starts anew need not be told.
+        self.notified.clone_from(&self.visible);
+        let problem = match self.hand_over.save(self.state()) {
+            Ok(Saved::Whole) => return self.announce_restart(before.as_ref().map(|started| &started.generation)),
+            Ok(Saved::WithoutValues) => "the leased values do not fit into the hand-over".to_owned(),
+            Ok(Saved::Nothing) => "there is no state volume".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.notified = told;
+        if let Some(restarts) = &mut self.restarts {
+            let pause = restarts.put_off(before);
+            let report = self.delivery.report_mut();
+            report.restart_due = Some(SystemTime::now() + pause);
+            let sentence = format!("containers run on with their old variables; trying again in {pause:?}");
+            report.warn("restart_put_off", &problem, &sentence);
+        }
+        self.save();
+        false
+    }
+
+    fn announce_restart(&mut self, before: Option<&GenerationId>) -> bool {
+        let Some(restarts) = &self.restarts else { return false };
+        let id = |id: Option<&GenerationId>| id.map_or_else(|| "none".to_owned(), |id| id.0.clone());
+        let (now, before) = (id(restarts.generation()), id(before));
+        self.last_words.are(format!("all containers restart for generation {now} (ran with {before})"));
+        let report = self.delivery.report_mut();
+        report.restarts = Some(restarts.count());
+        let sentence = format!(
+            "the agent ends with code {RESTART_ALL_CODE}, and kubelet restarts all containers: their variables changed"
+        );
+        report.info("restart_all", &sentence);
+        true
+    }
+
     // --- leaving ---
+
+    fn state(&self) -> PersistedState {
+        let (started, restarts) = self.restarts.as_ref().map(Restarts::hand_over).unwrap_or_default();
+        PersistedState { hand_over: self.source.hand_over(), notified: self.notified.clone(), started, restarts }
+    }
 
     fn save(&mut self) {
         if self.notifier.is_idle() {
             self.notified.clone_from(&self.visible);
         }
-        let state = PersistedState { hand_over: self.source.hand_over(), notified: self.notified.clone() };
-        if let Err(error) = self.hand_over.save(state) {
+        if let Err(error) = self.hand_over.save(self.state()) {
             warn!(%error, "the hand-over was not written: after a restart, logins and leases are made anew");
         }
     }

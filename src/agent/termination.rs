@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tracing::{debug, error};
 
 use super::error::AgentError;
+use crate::contract::RESTART_ALL_CODE;
 
 /// What kubelet keeps of a termination message.
 const MAX_BYTES: usize = 4096;
@@ -23,6 +24,28 @@ pub fn terminate(path: &Path, problem: &AgentError) {
     };
     error!(event = "ended", exit_code = problem.exit_code(), problem = %problem, "{sentence}");
     write(path, &problem.public());
+}
+
+/// How an agent ended that has nothing to complain of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was done, or stopped.
+    Done,
+    /// For kubelet to restart all containers of the pod.
+    RestartAll,
+}
+
+// === impl Ended ===
+
+impl Ended {
+    /// The process's exit code, as `--help` documents it.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::RestartAll => RESTART_ALL_CODE,
+        }
+    }
 }
 
 /// What the container would leave if it were killed now, by the node's memory or its own deadline.

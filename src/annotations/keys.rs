@@ -47,8 +47,8 @@ keys! {
     MEMORY_LIMIT = "resources.memory-limit", "`32Mi` and the files", true, "memory limit of each injected container, or `none`";
     ENV = "env", "none", false, "comma-separated dotenv files, or directories of `dir.<name>`, whose keys become environment variables of the `containers`: see Environment variables";
     ENV_VARIABLE = "env.", "–", false, "`env.<NAME>: <reference>` is one environment variable of the `containers`";
-    ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so it starts anew, `signal:<SIGNAL>` tells the application";
-    ON_CHANGE_JITTER = "on-change-jitter", "`5m` for `restart`", true, "`restart` comes at a random moment within this time after the change";
+    ON_CHANGE = "on-change", "`none`", false, "of variables: `none` waits for the next restart, `restart` ends the container so it starts anew, `restart-all` restarts all containers of the pod in place (Kubernetes 1.36), `signal:<SIGNAL>` tells the application";
+    ON_CHANGE_JITTER = "on-change-jitter", "`5m` for both", true, "`restart` and `restart-all` come at a random moment within this time after the change";
     METRICS_PORT = "metrics-port", "none", true, "port on which the sidecar serves `/metrics`, and tells the kubelet what `kubectl describe` is to show: see Metrics";
     SHARE_LEASES = "share-leases", "`false`", false, "with `csi`: `true` lets a node's pods of one service account and the same annotations have one lease together";
     HOLD = "hold", "`false`", false, "live: `true` freezes the present generation";

@@ -106,7 +106,7 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("env.A", "a b", "white space"),
         ("file..hushpod-env/A", "a", "hushpod's own"),
         ("on-change", "signal:KILL", "HUP, USR1"),
-        ("on-change", "restart", "has no effect without"),
+        ("on-change", "restart-all", "has no effect without"),
         ("on-change-jitter", "soon", "30s, 5m"),
         ("metrics-port", "443", "1024 to 65535"),
         ("metrics-port", "9102/tcp", "1024 to 65535"),

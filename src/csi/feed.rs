@@ -453,7 +453,7 @@ impl Feed {
     fn save(&mut self) {
         let hand_over = self.source.hand_over();
         self.logins.offer(&hand_over.sessions);
-        if let Err(error) = self.hand_over.save(PersistedState { hand_over, notified: None }) {
+        if let Err(error) = self.hand_over.save(PersistedState { hand_over, ..PersistedState::default() }) {
             warn!(%error, "the hand-over was not written: after a restart, logins and leases are made anew");
         }
     }

@@ -178,6 +178,17 @@ impl<V: Volume> Delivery<V> {
         }
     }
 
+    /// Containers start that read these files: they stay for as long as kubelet may take to.
+    pub fn keep_for_readers(&mut self) {
+        self.settled_at = Some(Instant::now() + KUBELET_READS);
+    }
+
+    /// Whether kubelet itself reads some of the files.
+    #[must_use]
+    pub fn is_for_kubelet(&self) -> bool {
+        self.items.iter().any(|item| item.format == Format::Kubelet)
+    }
+
     /// Who holds what since when.
     #[must_use]
     pub fn report(&self) -> &Report {
@@ -335,8 +346,8 @@ impl<V: Volume> Delivery<V> {
             WriteOutcome::Swapped => ("delivered", "new files are in place"),
         };
         self.report.info(event, sentence);
-        if outcome == WriteOutcome::Opened && self.items.iter().any(|item| item.format == Format::Kubelet) {
-            self.settled_at = Some(Instant::now() + KUBELET_READS);
+        if outcome == WriteOutcome::Opened && self.is_for_kubelet() {
+            self.keep_for_readers();
         }
         Ok((outcome == WriteOutcome::Swapped).then(|| id.clone()))
     }

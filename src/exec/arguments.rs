@@ -101,13 +101,21 @@ impl CommandLine {
                         check_name(text).map_err(|error| rule(error.of(&format!("{text:?}"))))?;
                         self.keep.push(text.to_owned());
                     }
-                    ON_CHANGE_OPTION => self.on_change = text.parse()?,
+                    ON_CHANGE_OPTION => self.on_change = own(text.parse()?)?,
                     JITTER_OPTION => self.jitter = parse_wait(text)?,
                     _ => self.grace = parse_wait(text)?,
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// What this program can do in its one container.
+fn own(on_change: OnChange) -> Result<OnChange, ParseError> {
+    match on_change {
+        OnChange::RestartAll => Err(rule("restart-all is the agent's to do: write it as the pod's annotation")),
+        OnChange::None | OnChange::Restart | OnChange::Signal(_) => Ok(on_change),
     }
 }
 
@@ -166,7 +174,8 @@ mod tests {
             (&["--env"], "wants a value"),
             (&["--evn=/a", "--", "x"], "unknown option"),
             (&["--env=/a", "--keep=A-B", "--", "x"], "not a variable's name"),
-            (&["--env=/a", "--on-change=reload", "--", "x"], "none, restart or signal:<SIGNAL>"),
+            (&["--env=/a", "--on-change=restart-all", "--", "x"], "is the agent's to do"),
+            (&["--env=/a", "--on-change=reload", "--", "x"], "none, restart, restart-all or signal:<SIGNAL>"),
             (&["--env=/a", "--on-change=signal:KILL", "--", "x"], "HUP"),
             (&["--env=/a", "--jitter=5", "--", "x"], "5m"),
         ] {

@@ -16,12 +16,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::arguments::CommandLine;
 use super::failure::{ExecError, say, terminate};
 use super::read::{self, ReadVariables, StoredGeneration};
 use crate::options::{OnChange, Signal as Wanted};
+use crate::process::chance::at_random;
 use crate::process::harden::harden;
 
 /// Ended for a change, as sysexits(3) says "try again": under any restart policy but Never kubelet does.
@@ -207,7 +207,7 @@ impl Supervisor<'_> {
                     false
                 }
             },
-            OnChange::Signal(_) | OnChange::None => true,
+            OnChange::Signal(_) | OnChange::RestartAll | OnChange::None => true,
         };
         if !matters {
             // Back to the variables that it has, or another file of the volume: nothing that it would notice.
@@ -230,7 +230,7 @@ impl Supervisor<'_> {
                 self.kill_at = Some(now + self.arguments.grace);
             }
             OnChange::Signal(signal) => self.send(kernel(signal)),
-            OnChange::None => {}
+            OnChange::RestartAll | OnChange::None => {}
         }
     }
 }
@@ -238,14 +238,6 @@ impl Supervisor<'_> {
 /// A line in the application's log, since a container has one.
 fn note(text: &str) {
     say(&mut io::stderr(), &format!("hushpod-agent exec: {text}\n"));
-}
-
-/// Anything up to `most`, equally often: what keeps replicas apart that know nothing of each other.
-fn at_random(most: Duration) -> Duration {
-    let mut bytes = [0; 8];
-    let _ = getrandom(&mut bytes, GetRandomFlags::empty());
-    let nanoseconds = (most.as_nanos() * u128::from(u64::from_ne_bytes(bytes))) >> 64;
-    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
 }
 
 /// `None` where the kernel has no watches left for this uid: then the volume is looked at more often.
@@ -308,24 +300,5 @@ impl Signals {
         let mut buffer = [0; 64];
         while self.woken.read(&mut buffer).is_ok_and(|read| read > 0) {}
         self.came.iter().filter(|(_, flag)| flag.swap(false, Ordering::SeqCst)).map(|(signal, _)| *signal).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn moments_at_random_fill_the_whole_time_and_no_more() {
-        let most = Duration::from_secs(100);
-        let mut found: Vec<_> = (0..2000).map(|_| at_random(most).as_secs()).collect();
-        found.sort_unstable();
-        assert!(found.iter().all(|seconds| *seconds < 100));
-        // Each tenth has 200 of 2000, and a chance of one in billions to have less than 100.
-        for tenth in 0..10 {
-            let count = found.iter().filter(|seconds| **seconds / 10 == tenth).count();
-            assert!(count > 100, "{tenth}: {count}");
-        }
-        assert_eq!(at_random(Duration::ZERO), Duration::ZERO);
     }
 }

@@ -18,7 +18,7 @@ use super::{HandOver, HandedRetiredLease};
 mod document;
 
 use document::HandOverDocument;
-pub use document::PersistedState;
+pub use document::{PersistedState, StartedWith};
 
 /// The file in the state volume.
 pub const FILE: &str = "hand-over.json";
@@ -51,6 +51,17 @@ pub enum HandOverError {
         /// Its size.
         bytes: usize,
     },
+}
+
+/// What the next process finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// Everything.
+    Whole,
+    /// No leased values, which do not fit: it takes leases anew.
+    WithoutValues,
+    /// Nothing: there is no state volume.
+    Nothing,
 }
 
 // === impl HandOverFile ===
@@ -90,13 +101,13 @@ impl HandOverFile {
     ///
     /// # Errors
     /// [`HandOverError`]; what stood there still does.
-    pub fn save(&mut self, state: PersistedState) -> Result<(), HandOverError> {
+    pub fn save(&mut self, state: PersistedState) -> Result<Saved, HandOverError> {
         if !self.dir.is_dir() {
-            return Ok(());
+            return Ok(Saved::Nothing);
         }
-        let PersistedState { hand_over, notified } = state;
-        let whole = HandOverDocument::new(hand_over.clone(), notified.clone());
+        let whole = HandOverDocument::new(state.clone());
         let size = size_of(&whole);
+        let saved = if size <= MAX_BYTES { Saved::Whole } else { Saved::WithoutValues };
         let bytes = if size <= MAX_BYTES {
             self.too_large = false;
             encode(&whole, size)
@@ -108,7 +119,7 @@ impl HandOverFile {
                     "the leased values do not fit into the hand-over: after a restart, leases are replaced"
                 );
             }
-            let logins = HandOverDocument::new(without_values(hand_over), notified);
+            let logins = HandOverDocument::new(PersistedState { hand_over: without_values(state.hand_over), ..state });
             let size = size_of(&logins);
             if size > MAX_BYTES {
                 return Err(HandOverError::TooLarge { bytes: size });
@@ -117,11 +128,11 @@ impl HandOverFile {
         };
         let present = fingerprint(&bytes);
         if self.saved.as_ref().is_some_and(|saved| saved.as_ref() == present.as_ref()) {
-            return Ok(());
+            return Ok(saved);
         }
         self.write(&bytes)?;
         self.saved = Some(present);
-        Ok(())
+        Ok(saved)
     }
 
     /// Takes it away: what it names is about to be revoked.

@@ -21,8 +21,8 @@ use super::resources::{self, Need, Standing, kibibytes};
 use crate::config::{CaBundle, Config};
 use crate::contract::{
     AGENT, ANNOTATIONS_FILE, BIN_SOURCE_PATH, BIN_VOLUME, CA_PATH, CA_VOLUME, CONTROLS_PATH, CONTROLS_VOLUME,
-    GENERATIONS_PATH, INIT, METRICS_PORT_NAME, PLAN_VARIABLE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR, SOURCES_PATH,
-    STATE_PATH, STATE_VOLUME, TOKENS_PATH, TOKENS_VOLUME,
+    GENERATIONS_PATH, INIT, METRICS_PORT_NAME, PLAN_VARIABLE, RESTART_ALL_CODE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR,
+    SOURCES_PATH, STATE_PATH, STATE_VOLUME, TOKENS_PATH, TOKENS_VOLUME,
 };
 use crate::options::{Mode, Options};
 use crate::plan::Plan;
@@ -62,6 +62,16 @@ pub(super) struct Blueprint<'a> {
     pub access: Permissions,
     /// What the pod itself says of resources.
     pub standing: Standing,
+}
+
+/// A container with a field that Kubernetes 1.34 and later know.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sidecar<'a> {
+    #[serde(flatten)]
+    container: &'a Container,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    restart_policy_rules: Vec<Value>,
 }
 
 // === impl Blueprint ===
@@ -128,7 +138,8 @@ impl Blueprint<'_> {
                 sidecar.lifecycle = Some(Lifecycle { post_start, ..Lifecycle::default() });
             }
             let list = if native { "initContainers" } else { "containers" };
-            injected.push(Injected::new(list, SIDECAR, &sidecar));
+            let rules = self.plan.restart_all.iter().map(|_| restart_all_rule()).collect();
+            injected.push(Injected::new(list, SIDECAR, &Sidecar { container: &sidecar, restart_policy_rules: rules }));
         }
         Ok(injected)
     }
@@ -284,6 +295,11 @@ fn generations_probe(port: i32) -> Probe {
         failure_threshold: Some(i32::MAX),
         ..Probe::default()
     }
+}
+
+/// kubelet restarts all containers if ours ends with the code for it (`ContainerRestartRule`, KEP-5532).
+fn restart_all_rule() -> Value {
+    json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [RESTART_ALL_CODE]}})
 }
 
 fn variable(name: &str, value: &str) -> EnvVar {

@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use super::selection::Selection;
 use crate::annotations::{self, CONTAINERS, ENV, ENV_VARIABLE, MODE, ON_CHANGE};
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::contract::{
     DEFAULT_MOUNT_PATH, END_OF_OPTIONS, ENV_DIR, ENV_OPTION, EXEC_COMMAND, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION,
     ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION, PREFIX, PROGRAM,
@@ -59,7 +60,7 @@ impl<'a> EnvWrapper<'a> {
         bundle: &'a Bundle,
         options: &'a Options,
         mode: Mode,
-        kubelet: bool,
+        config: &Config,
     ) -> Result<Option<Self>, Refusal> {
         if options.environment.is_empty() {
             return Ok(None);
@@ -72,9 +73,19 @@ impl<'a> EnvWrapper<'a> {
         if options.on_change == OnChange::Restart && spec.get("restartPolicy") == Some(&json!("Never")) {
             return never("with restartPolicy Never would end the pod: write OnFailure or Always, or none here");
         }
+        if options.on_change == OnChange::RestartAll && mode == Mode::Csi {
+            return never(&format!(
+                "needs a sidecar, which mode csi has not: write {PREFIX}{MODE}: sidecar, or restart here"
+            ));
+        }
+        if options.on_change == OnChange::RestartAll && !config.native_sidecars {
+            return never(
+                "needs native sidecars and Kubernetes 1.36, which this cluster has not: write restart, or none",
+            );
+        }
         let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_GRACE);
         let names = bundle.items.iter().filter_map(annotations::variable).collect();
-        Ok(Some(Self { options, names, grace, kubelet }))
+        Ok(Some(Self { options, names, grace, kubelet: config.kubelet_env && mode != Mode::Csi }))
     }
 
     /// The variables that are annotated one by one.
@@ -112,8 +123,11 @@ impl<'a> EnvWrapper<'a> {
         if self.options.environment.iter().any(|source| source.path.as_str() != ENV_DIR) {
             return refuse(ENV, "kubelet sets only variables that are known by name: write env.<NAME> for each");
         }
-        if self.options.on_change != OnChange::None {
-            return refuse(ON_CHANGE, "nothing of hushpod runs in it that could act: leave this annotation out");
+        if !matches!(self.options.on_change, OnChange::None | OnChange::RestartAll) {
+            return refuse(
+                ON_CHANGE,
+                "nothing of hushpod runs in it that could act: write restart-all (Kubernetes 1.36)",
+            );
         }
         Ok(())
     }
@@ -212,7 +226,8 @@ impl<'a> EnvWrapper<'a> {
             arguments.extend([option.to_owned(), path]);
         }
         let jitter = match self.options.on_change {
-            OnChange::None => return arguments.into_iter(),
+            // The agent does it, and no parent needs to stay.
+            OnChange::None | OnChange::RestartAll => return arguments.into_iter(),
             OnChange::Restart => self.options.on_change_jitter.unwrap_or(DEFAULT_JITTER),
             // It costs nothing to be told.
             OnChange::Signal(_) => self.options.on_change_jitter.unwrap_or(Duration::ZERO),

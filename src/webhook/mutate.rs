@@ -101,7 +101,7 @@ impl Injector {
         if mode == Mode::Init && options.metrics_port.take().is_some() {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
-        let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config.kubelet_env && mode != Mode::Csi)?;
+        let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config)?;
         let is_for_kubelet = check_environment(spec, &others, wrapper.as_ref(), &selection, &mut warnings)?;
         let standing = Standing::of(spec, others.iter().copied());
         if mode != Mode::Csi {

@@ -74,8 +74,8 @@ const CRATES: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 const ORDERS: &[(&str, &[&str])] = &[
     ("agent", &[
-        "cli", "", "sync", "gated_volume", "install", "termination", "error", "metrics", "controls",
-        "gate", "notify", "settings", "usage",
+        "cli", "", "sync", "gated_volume", "install", "termination", "error", "restart_all", "metrics", "controls",
+        "gate", "notify", "settings", "swap", "usage",
     ]),
     ("annotations", &["", "values", "keys"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
@@ -91,7 +91,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "failure", "read", "arguments"]),
     ("plan", &["", "policy"]),
-    ("process", &["telemetry", "", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
+    ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
     ("provider", &[
         "", "aws", "azure", "gcp", "infisical", "vault", "aws/parameters", "aws/secrets", "azure/store", "file",

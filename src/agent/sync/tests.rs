@@ -9,12 +9,16 @@ use tracing::Level;
 
 use super::*;
 use crate::agent::gate;
+use crate::bundle::Format;
 use crate::contract::LIVE;
 use crate::options::Notify;
+use crate::plan::RestartAll;
 use crate::process::testing::log::Log;
 use crate::provider::ErrorKind;
 use crate::source::persisted::FILE;
 use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
+
+mod restarts;
 
 /// A pod's volumes, its store, and what is asked of it.
 struct Pod {
@@ -26,11 +30,13 @@ struct Pod {
     revoke_on_exit: bool,
     refresh_seconds: u64,
     grace: Duration,
+    /// Within which time all containers restart for a change of the first request, whose keys are variables.
+    restart_all: Option<Duration>,
 }
 
 /// An agent at work.
 struct Agent {
-    task: JoinHandle<Result<(), AgentError>>,
+    task: JoinHandle<Result<Ended, AgentError>>,
     stop: CancellationToken,
 }
 
@@ -53,6 +59,7 @@ impl Pod {
             revoke_on_exit: false,
             refresh_seconds: 60,
             grace: Duration::from_millis(1),
+            restart_all: None,
         }
     }
 
@@ -63,6 +70,11 @@ impl Pod {
     fn start(&self, mode: AgentMode) -> Agent {
         let mut plan = plan(&self.requests);
         plan.notify.clone_from(&self.notify);
+        if let Some(jitter) = self.restart_all {
+            plan.items[0].format = Format::Dotenv;
+            let jitter_ms = u64::try_from(jitter.as_millis()).unwrap();
+            plan.restart_all = Some(RestartAll { variables: vec!["f0".parse().unwrap()], jitter_ms });
+        }
         for provider in plan.providers.values_mut() {
             provider.revoke_on_exit = self.revoke_on_exit;
             provider.refresh_seconds = self.refresh_seconds;
@@ -133,12 +145,12 @@ impl Pod {
 }
 
 impl Agent {
-    async fn stop(self) -> Result<(), AgentError> {
+    async fn stop(self) -> Result<Ended, AgentError> {
         self.stop.cancel();
         self.done().await
     }
 
-    async fn done(self) -> Result<(), AgentError> {
+    async fn done(self) -> Result<Ended, AgentError> {
         tokio::time::timeout(Duration::from_secs(100_000), self.task).await.expect("the agent does not end").unwrap()
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::generation::GenerationId;
 use crate::reference::Request;
+use crate::secret::SecretValue;
 use crate::secret::sealed::{SealedTree, SealedValue};
 use crate::source::{
     AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession, PastGeneration,
@@ -16,12 +17,27 @@ use crate::source::{
 const VERSION: u32 = 1;
 
 /// What one process of the agent leaves to the next.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PersistedState {
     /// The source's part.
     pub hand_over: HandOver,
     /// The last generation that the application was told of: if another one is in place, it has yet to be.
     pub notified: Option<GenerationId>,
+    /// What containers were started with, where all are to be restarted for a change.
+    pub started: Option<StartedWith>,
+    /// How often they were.
+    pub restarts: u64,
+}
+
+/// The variables that containers were started with. Whoever has the key can tell whether others are the same.
+#[derive(Debug, Clone)]
+pub struct StartedWith {
+    /// The generation that they came from.
+    pub generation: GenerationId,
+    /// Of the digest.
+    pub key: SecretValue,
+    /// HMAC-SHA256 of names and values.
+    pub digest: SecretValue,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -39,6 +55,22 @@ pub(super) struct HandOverDocument {
     patience: Vec<(String, Seconds)>,
     seen: Vec<Remembered>,
     history: Vec<PastGeneration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started: Option<Started>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    restarts: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Started {
+    generation: GenerationId,
+    key: SealedValue,
+    digest: SealedValue,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field as it is")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Seconds since 1970.
@@ -87,7 +119,8 @@ struct VersionOnly {
 // === impl HandOverDocument ===
 
 impl HandOverDocument {
-    pub(super) fn new(hand_over: HandOver, notified: Option<GenerationId>) -> Self {
+    pub(super) fn new(state: PersistedState) -> Self {
+        let PersistedState { hand_over, notified, started, restarts } = state;
         let HandOver { sessions, leased, retired, patience, digests, salt, counter, history, last } = hand_over;
         Self {
             version: VERSION,
@@ -101,6 +134,8 @@ impl HandOverDocument {
             patience: patience.into_iter().map(|(name, at)| (name, at.into())).collect(),
             seen: digests.into_iter().map(Remembered::from).collect(),
             history,
+            started: started.map(Started::from),
+            restarts,
         }
     }
 
@@ -115,7 +150,7 @@ impl HandOverDocument {
     }
 
     pub(super) fn into_state(self) -> PersistedState {
-        let Self { version: _, told, last, counter, salt, sessions, leased, draining, patience, seen, history } = self;
+        let Self { told, last, counter, salt, sessions, leased, draining, patience, seen, history, .. } = self;
         let hand_over = HandOver {
             sessions: sessions.into_iter().map(HandedSession::from).collect(),
             leased: leased.into_iter().map(HandedAnswer::from).collect(),
@@ -127,7 +162,28 @@ impl HandOverDocument {
             history,
             last,
         };
-        PersistedState { hand_over, notified: told }
+        PersistedState {
+            hand_over,
+            notified: told,
+            started: self.started.map(StartedWith::from),
+            restarts: self.restarts,
+        }
+    }
+}
+
+// === impl Started ===
+
+impl From<StartedWith> for Started {
+    fn from(started: StartedWith) -> Self {
+        let StartedWith { generation, key, digest } = started;
+        Self { generation, key: SealedValue(key), digest: SealedValue(digest) }
+    }
+}
+
+impl From<Started> for StartedWith {
+    fn from(started: Started) -> Self {
+        let Started { generation, key: SealedValue(key), digest: SealedValue(digest) } = started;
+        Self { generation, key, digest }
     }
 }
 

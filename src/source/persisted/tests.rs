@@ -67,7 +67,8 @@ fn state(padding: usize) -> PersistedState {
         }],
         last: Some(id("0a1b-7")),
     };
-    PersistedState { hand_over, notified: Some(id("0a1b-6")) }
+    let started = StartedWith { generation: id("0a1b-5"), key: "canary-key".into(), digest: "canary-hmac".into() };
+    PersistedState { hand_over, notified: Some(id("0a1b-6")), started: Some(started), restarts: 3 }
 }
 
 /// A text for comparison, secrets included: for this test alone.
@@ -88,6 +89,7 @@ fn exposed(state: &PersistedState) -> String {
         .chain(over.retired.iter().map(|draining| draining.lease.expose()))
         .chain(over.digests.iter().map(|(_, digest)| digest.fingerprint.expose()))
         .chain(over.salt.iter().map(SecretValue::expose))
+        .chain(state.started.iter().flat_map(|started| [started.key.expose(), started.digest.expose()]))
         .collect();
     let trees: String = over.leased.iter().map(|answer| leaves(&answer.tree)).collect();
     // Debug shows everything else, redacted.

@@ -362,6 +362,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
         notify: Vec::new(),
         size_limit: 1 << 20,
         metrics_port: None,
+        restart_all: None,
         containers: Vec::new(),
     }
 }

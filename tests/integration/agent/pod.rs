@@ -116,6 +116,7 @@ impl Pod {
             notify: self.notify.clone(),
             size_limit: 1 << 20,
             metrics_port: self.metrics_port,
+            restart_all: None,
             containers: Vec::new(),
         }
     }

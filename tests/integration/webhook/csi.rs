@@ -113,6 +113,10 @@ fn p9_what_the_driver_cannot_do_is_denied() {
         (with(csi_pod(&[]), "/spec/hostUsers", json!(false)), &["hostUsers", "mode sidecar"]),
         (csi_pod(&[("file.x", "sops:vol/a#b")]), &["own volume \"vol\"", "mode sidecar"]),
         (csi_pod(&[("env.TOKEN", "secret/data/app#token")]), &["command"]),
+        (
+            csi_pod(&[("env.TOKEN", "secret/data/app#token"), ("on-change", "restart-all")]),
+            &["on-change: restart-all needs a sidecar", "mode: sidecar"],
+        ),
         (csi_pod(&[("file.x", "valt:a#b")]), &["did you mean \"vault\"?"]),
     ] {
         let decided = decide_csi(&pod);

@@ -97,7 +97,10 @@ fn kubelet_sets_variables_where_there_is_no_command() {
             annotated(asking.clone(), &[("dir.d", "secret/data/d"), ("env", "d")]),
             &["hushpod.dev/env:", "env.<NAME>"][..],
         ),
-        (annotated(asking.clone(), &[("on-change", "restart")]), &["hushpod.dev/on-change", "has no command"]),
+        (
+            annotated(asking.clone(), &[("on-change", "restart")]),
+            &["hushpod.dev/on-change", "has no command", "restart-all"],
+        ),
         (env(json!([{"name": "DB", "value": "x"}])), &["has DB in env", "hushpod.dev/env.DB"]),
         (env(other("live/.hushpod-kubelet-env/HF_TOKEN")), &["fileKeyRef"]),
         (env(other("live/db.json")), &["fileKeyRef"]),
@@ -109,6 +112,61 @@ fn kubelet_sets_variables_where_there_is_no_command() {
     let early = json!([{"name": "early", "image": "x", "env": [variable("DB")]}]);
     let message = decide_with(&config, &review("CREATE", "", &with(asking, "/spec/initContainers", early))).response;
     assert!(message["status"]["message"].to_string().contains("fileKeyRef"), "{message}");
+}
+
+/// Ours says which exit code restarts all containers; its init container, and those of other pods, say nothing.
+#[test]
+fn restart_all_is_the_sidecars_rule_and_needs_no_parent() {
+    let rule = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [85]}}]);
+    let bare = annotated(pod(), &[("env.DB", "secret/data/db#url"), ("on-change", "restart-all")]);
+    let kubelet = format!("{CONFIG}kubeletEnv: true\n");
+    let never = with(asking(), "/spec/restartPolicy", json!("Never"));
+    // (config, pod, its annotations) → (init containers, jitter in ms)
+    for (config, pod, more, order, jitter) in [
+        (CONFIG, asking(), &[][..], &["hushpod"][..], 300_000),
+        (
+            CONFIG,
+            asking(),
+            &[("mode", "init+sidecar"), ("on-change-jitter", "90s")],
+            &["hushpod-init", "hushpod"],
+            90_000,
+        ),
+        (CONFIG, never, &[], &["hushpod-init", "hushpod"], 300_000),
+        (&kubelet, bare, &[("metrics-port", "9102")], &["hushpod"], 300_000),
+    ] {
+        let pod = annotated(annotated(pod, &[("on-change", "restart-all")]), more);
+        let decided = decide_with(config, &review("CREATE", "", &pod));
+        assert_eq!(decided.outcome, Outcome::Injected, "{}", decided.response);
+        assert_eq!(names(&decided.pod, "initContainers"), order);
+        for name in order {
+            let ours = named(&decided.pod, "initContainers", name);
+            let expected = if *name == "hushpod" { &rule } else { &Value::Null };
+            assert_eq!(ours["restartPolicyRules"], *expected, "{name}");
+            let plan = Plan::from_json(ours["env"][0]["value"].as_str().unwrap()).unwrap();
+            let planned = plan.restart_all.unwrap();
+            assert_eq!(planned.jitter_ms, jitter);
+            assert_eq!(planned.variables.last().unwrap().as_str(), ".hushpod-env");
+        }
+        assert_eq!(named(&decided.pod, "initContainers", "hushpod")["restartPolicy"], "Always", "rules want one");
+        assert!(!line(&decided.pod, "app").contains("--on-change"), "{}", line(&decided.pod, "app"));
+        let second = |pod: &Value| decide_with(config, &review("CREATE", "", pod));
+        assert!(second(&decided.pod).patch.is_empty(), "a second pass");
+        let index = order.len() - 1;
+        for strange in [json!([]), json!([{"action": "Restart"}]), json!([rule[0], rule[0]])] {
+            let path = format!("/spec/initContainers/{index}/restartPolicyRules");
+            assert_eq!(second(&with(decided.pod.clone(), &path, strange)).pod, decided.pod);
+        }
+    }
+    let others = injected(&annotated(asking(), &[("on-change", "restart")]));
+    let own = named(&others, "initContainers", "hushpod");
+    assert_eq!(own["restartPolicyRules"], Value::Null);
+    assert!(!own["env"][0]["value"].as_str().unwrap().contains("restartAll"));
+
+    let old = format!("{CONFIG}nativeSidecars: false\n");
+    let asks = annotated(asking(), &[("on-change", "restart-all")]);
+    let decided = decide_with(&old, &review("CREATE", "", &asks));
+    let message = decided.response["status"]["message"].to_string();
+    assert!(message.contains("hushpod.dev/on-change: restart-all needs native sidecars"), "{message}");
 }
 
 #[test]
@@ -237,10 +295,15 @@ fn p9_what_cannot_become_variables_is_denied_with_a_sentence() {
         (change(&[("env.A-B", "a#b")]), &["not a variable's name"]),
         (change(&[("file..hushpod-env/PATH", "a#b")]), &["hushpod's own", "hushpod.dev/env.<NAME>"]),
         (change(&[("dir..hushpod-env", "a")]), &["hushpod's own"]),
-        (change(&[("on-change", "reload")]), &["hushpod.dev/on-change", "none, restart or signal:<SIGNAL>"]),
+        (
+            change(&[("on-change", "reload")]),
+            &["hushpod.dev/on-change", "none, restart, restart-all or signal:<SIGNAL>"],
+        ),
         (change(&[("on-change-jitter", "1m")]), &["hushpod.dev/on-change-jitter", "on-change"]),
         (annotated(pod(), &[("on-change", "restart")]), &["has no effect without hushpod.dev/env"]),
         (change(&[("on-change", "restart"), ("mode", "init")]), &["hushpod.dev/on-change", "sidecar"]),
+        (change(&[("on-change", "restart-all"), ("mode", "init")]), &["on-change: restart-all needs files", "sidecar"]),
+        (annotated(pod(), &[("on-change", "restart-all")]), &["has no effect without hushpod.dev/env"]),
         (never, &["hushpod.dev/on-change", "restartPolicy Never"]),
     ] {
         let message = denial(&pod);

@@ -6,8 +6,8 @@ import json
 import os
 import re
 
-from suite.base import check, contains, equal, wait
-from suite.cluster import present
+from suite.base import Failed, Skipped, check, contains, equal, wait
+from suite.cluster import kubectl, present
 from suite.runner import test
 from suite.space import FOREVER, RESTRICTED, canary, container, deployment, job, pod, statuses, termination
 
@@ -89,6 +89,38 @@ def files_belong_to(t, shape):
             for expected in (owner, mode_bits):
                 check(re.search(expected, found), f"owner and mode ({mode}): {found!r} instead of {expected!r}")
             equal(t.file(mode, "/secrets/password", name), value, f"the file as {name} sees it")
+
+
+def outer_uid(t, name):
+    """The node's uid of root in a container."""
+    return int(t.sh(name, "cat /proc/self/uid_map").split()[1])
+
+
+@test()
+def p6_files_in_a_user_namespace(t):
+    """`hostUsers: false`: the node's ids are others, and files, owner, mode and rotation are as ever, in every mode."""
+    t.open()
+    t.create(pod("plain", hostUsers=False))
+    try:
+        t.ready("plain", 40)
+    except Failed:
+        told = kubectl("-n", t.namespace, "get", "events", "--field-selector=type!=Normal", "-o", "jsonpath={.items[*].message}")
+        raise Skipped(f"this node starts no pod with hostUsers: false: {told[:300]}") from None
+    if not outer_uid(t, "plain"):
+        raise Skipped("this cluster gives a pod with hostUsers: false no user namespace")
+    t.delete("plain")
+    value, later = canary(), canary()
+    wanted = {"file.password": t.secret(password=value) + "#password", "refresh": "1s"}
+    pods = [pod(name.replace("_", "-"), {**wanted, "mode": mode}, READ_FIRST, hostUsers=False) for name, mode in MODES.items()]
+    names = [thing["metadata"]["name"] for thing in t.start(*pods)]
+    for name in names:
+        check(outer_uid(t, name), f"{name} has no user namespace")
+        equal(t.log(name).split()[0], digest(value), f"what {name} read first")
+        equal(t.sh(name, "stat -L -c '%u %a' /secrets/password"), "1000 400", "owner and mode")
+    t.secret(password=later)
+    for name in names:
+        if name != "init":
+            t.sees(name, "/secrets/password", later)
 
 
 @test()

@@ -3,10 +3,10 @@
 import time
 import urllib.request
 
-from suite.base import check, contains, equal, holds, wait
+from suite.base import Skipped, check, contains, equal, holds, wait
 from suite.cluster import kubectl
 from suite.runner import ALONE, test
-from suite.space import FOREVER, container, canary, deployment, job, pod, statuses, termination
+from suite.space import FOREVER, container, canary, deployment, is_ready, job, pod, statuses, termination
 
 FAST = {"refresh": "1s"}
 PROGRAM = "/hushpod-bin/hushpod-agent"
@@ -327,6 +327,60 @@ def environment_by_kubelet_needs_no_command(t):
         t.create(bare("quote", {"env.QUOTED": t.secret(path="quote", QUOTED=value) + "#QUOTED"}, FOREVER))
         message = t.terminated("quote", "hushpod", "QUOTED has a single quote")
         check(value not in message, "a value in the termination message")
+
+
+@test(when=ALONE)
+def environment_restart_all_in_place(t):
+    """`on-change: restart-all`: all containers of the pod start anew in place, with the new value, whether kubelet or our
+    program sets it, and however the agent is injected; once, with the login and the lease that were there."""
+    version = t.api.call("GET", "/version")
+    if (int(version["major"]), int(version["minor"].rstrip("+"))) < (1, 36):
+        raise Skipped(f"Kubernetes {version['gitVersion']} has no RestartAllContainers: 1.36 or later has")
+    t.open()
+    first, second = canary(), canary()
+    reference = t.secret(HF_TOKEN=first)
+    creds = t.database(default_ttl="1h", max_ttl="2h")
+    keys = {"env.HF_TOKEN": f"{reference}#HF_TOKEN", "dir.db": creds, "containers": "app", **FAST}
+    keys |= {"on-change": "restart-all", "on-change-jitter": "500ms"}
+    with t.suite.product.configured(kubeletEnv=True):
+        wait("a pod to be admitted", 20, lambda: t.create(bare("kubelets", keys, FOREVER), dry_run=True))
+        more = [container("plain", FOREVER)]
+        pods = [
+            bare("kubelets", keys, f"{SHOW}; {FOREVER}", more=more),
+            pod("wrapped", {**keys, "mode": "init+sidecar"}, f"{SHOW}; {FOREVER}", more=more),
+        ]
+        before = {thing["metadata"]["name"]: thing for thing in t.start(*pods)}
+        for name, thing in before.items():
+            equal(variable(t, name, "HF_TOKEN"), first, f"HF_TOKEN of {name}")
+            equal(t.sh(name, "cat /proc/1/comm"), "sh", "PID 1")
+            equal({each["restartCount"] for each in statuses(thing).values()}, {0}, "restarts")
+        leases = set(t.leases())
+        equal(len(leases), len(before), "leases")
+        t.secret(HF_TOKEN=second)
+
+        def restarted(name):
+            now = t.pod(name)
+            return now if is_ready(now) and all(each["restartCount"] for each in statuses(now).values()) else None
+
+        for name, then in before.items():
+            now = wait(f"all containers of {name} to be restarted", 180, lambda name=name: restarted(name))
+            equal(now["metadata"]["uid"], then["metadata"]["uid"], "uid of the pod")
+            equal(now["status"]["podIP"], then["status"]["podIP"], "address of the pod")
+            wait("the new value", 10, lambda name=name: variable(t, name, "HF_TOKEN") == second)
+            t.says(name, "adopted")
+            counts = {each: status["restartCount"] for each, status in statuses(now).items()}
+            t.suite.say(f"restart-all: {name}: {counts}")
+            equal(set(counts.values()), {1}, "restarts")
+        # A second one would come a minute after the agent's start.
+        still = {name: statuses(t.pod(name)) for name in before}
+        ids = {name: {each: status["containerID"] for each, status in found.items()} for name, found in still.items()}
+
+        def same():
+            found = {name: statuses(t.pod(name)) for name in before}
+            return ids == {name: {e: s["containerID"] for e, s in each.items()} for name, each in found.items()}
+
+        holds("no second restart", 75, same, every=1)
+        equal(set(t.leases()), leases, "leases after the restart")
 
 
 @test(when=ALONE, long=True)

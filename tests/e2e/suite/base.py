@@ -11,6 +11,10 @@ class Failed(Exception):
     """A promise that does not hold, or a step towards it that went wrong."""
 
 
+class Skipped(Exception):
+    """The cluster lacks what the test is about: says what."""
+
+
 def check(condition, problem):
     if not condition:
         raise Failed(problem)

@@ -14,7 +14,7 @@ import time
 import traceback
 from pathlib import Path
 
-from .base import Failed, check, run
+from .base import Failed, Skipped, check, run
 from .cluster import CLUSTER_SCRIPTS, Api, Node
 from .product import NAMESPACE, Product
 from .space import Space
@@ -167,6 +167,9 @@ class Suite:
         self.spaces.append(space)
         try:
             each.function(space, *each.arguments)
+        except Skipped as why:
+            self.skipped.append(each)
+            self.say(f"skip  {each.name}: {why}")
         except BaseException as error:
             self.failed.append(each)
             text = str(error) if isinstance(error, Failed) else traceback.format_exc()

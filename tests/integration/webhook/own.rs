@@ -326,3 +326,29 @@ fn p6_ephemeral_containers_reach_neither_our_volumes_nor_our_processes() {
     let theirs = with(theirs, "/spec/ephemeralContainers", other);
     assert_eq!(decide_with(CONFIG, &review("UPDATE", "ephemeralcontainers", &theirs)).outcome, Outcome::Unchanged);
 }
+
+/// With one on a native sidecar, kubelet before 1.35.4 and 1.36.0 left containers dead after a restart of its own.
+#[test]
+fn none_of_ours_has_a_startup_probe() {
+    for config in [CONFIG.to_owned(), format!("{CONFIG}nativeSidecars: false\n")] {
+        for mode in ["sidecar", "init+sidecar", "init"] {
+            let asks = annotated(pod(), &[("mode", mode), ("metrics-port", "9102")]);
+            let made = decide_with(&config, &review("CREATE", "", &asks)).pod;
+            let all = ["initContainers", "containers"].into_iter().flat_map(|list| made["spec"][list].as_array());
+            let ours: Vec<_> = all.flatten().filter(|made| made["command"][0] == "/hushpod-agent").collect();
+            assert!(!ours.is_empty());
+            assert!(ours.iter().all(|made| made["startupProbe"].is_null()), "{mode}: {ours:?}");
+        }
+    }
+}
+
+/// The node's ids are others then, and the pod's are as ever.
+#[test]
+fn a_user_namespace_changes_nothing() {
+    let user = with(pod(), "/spec/securityContext", json!({"runAsUser": 1000, "runAsNonRoot": true}));
+    let mut expected = injected(&user);
+    expected["spec"]["hostUsers"] = json!(false);
+    let made = injected(&with(user, "/spec/hostUsers", json!(false)));
+    assert_eq!(made, expected);
+    assert!(decide(&made).patch.is_empty());
+}

@@ -56,6 +56,8 @@ mod state;
 mod tests;
 mod volume;
 
+#[doc(hidden)]
+pub use attributes::plan_of_context;
 pub use object::driver_object;
 pub use state::StateError;
 
@@ -160,6 +162,7 @@ pub async fn run(
         pods: pods.clone(),
         troubles,
         metrics: DriverMetrics::new(registry),
+        sources: Arc::new(feed::connected),
         shutdown: shutdown.clone(),
     });
     driver.resume();

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::failure::{CallFailure, FailureKind};
 use super::proto::csi::volume_capability::{AccessType, MountVolume};
-use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
+use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use crate::annotations::{in_attributes, parse_attributes};
 use crate::bundle::FileMode;
 use crate::config::{Config, CsiLimits, Identity};
@@ -116,6 +116,32 @@ pub(super) fn unpublication(
 ) -> Result<(String, PathBuf), CallFailure> {
     let NodeUnpublishVolumeRequest { volume_id, target_path } = request;
     Ok((checked_id(volume_id)?, checked_target(target_path, kubelet_root)?))
+}
+
+/// The plan of a volume with this context (kubelet's own keys and the pod's attributes), in JSON, or the sentence that
+/// kubelet is told: what `tests/fuzz` tries.
+///
+/// # Errors
+/// The sentence.
+#[doc(hidden)]
+pub fn plan_of_context(context: BTreeMap<String, String>, fs_group: &str, config: &Config) -> Result<String, String> {
+    const ROOT: &str = "/var/lib/kubelet";
+    let mount = MountVolume { volume_mount_group: fs_group.to_owned(), ..MountVolume::default() };
+    let request = NodePublishVolumeRequest {
+        volume_id: "csi-0".to_owned(),
+        target_path: format!("{ROOT}/pods/0/volumes/kubernetes.io~csi/secrets/mount"),
+        volume_capability: Some(VolumeCapability { access_type: Some(AccessType::Mount(mount)) }),
+        readonly: true,
+        secrets: HashMap::new(),
+        volume_context: context.into_iter().collect(),
+    };
+    let planned = PublishCall::of(request, Path::new(ROOT)).and_then(|call| {
+        if call.is_program()? {
+            return Ok(String::new());
+        }
+        call.planned(config)?.record.plan.to_json().map_err(|error| CallFailure::invalid(error.to_string()))
+    });
+    planned.map_err(|failure| failure.to_string())
 }
 
 // === impl PublishCall ===

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use super::attributes::{PodRef, Publication, PublishCall, Record, Tokens};
 use super::budget::VolumeBudget;
 use super::events::Troubles;
 use super::failure::{CallFailure, FailureKind};
-use super::feed::{Feed, FeedCommand, FeedKey, First, NewVolume, Surroundings};
+use super::feed::{Feed, FeedCommand, FeedKey, First, NewVolume, SourceMaker, Surroundings};
 use super::logins::Logins;
 use super::metrics::DriverMetrics;
 use super::mounts::Mounts;
@@ -33,6 +34,9 @@ const LETTING_GO: Duration = Duration::from_secs(20);
 const COLLECT_EVERY: Duration = Duration::from_mins(5);
 /// What waits to be heard by a feed: calls of kubelet, one for each volume at a time.
 const QUEUED: usize = 1024;
+/// How long logins and leases of an earlier process wait for the call of kubelet that asks for their volume again: its
+/// pauses grow to two minutes.
+const UNCLAIMED: Duration = Duration::from_mins(10);
 
 /// The volumes of this node.
 pub(super) struct Driver {
@@ -47,6 +51,7 @@ pub(super) struct Driver {
     pods: Pods,
     troubles: Troubles,
     metrics: DriverMetrics,
+    sources: SourceMaker,
     known: Mutex<KnownVolumes>,
     shutdown: CancellationToken,
 }
@@ -61,6 +66,7 @@ pub(super) struct DriverParts {
     pub(super) pods: Pods,
     pub(super) troubles: Troubles,
     pub(super) metrics: DriverMetrics,
+    pub(super) sources: SourceMaker,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -81,7 +87,8 @@ struct KnownVolume {
 
 impl Driver {
     pub(super) fn new(parts: DriverParts) -> Arc<Self> {
-        let DriverParts { kubelet_root, config, program, mounts, state, pods, troubles, metrics, shutdown } = parts;
+        let DriverParts { kubelet_root, config, program, mounts, state, pods, troubles, metrics, sources, shutdown } =
+            parts;
         let limits = Arc::new(VolumeBudget::default());
         metrics.show_bytes(Arc::clone(&limits));
         Arc::new(Self {
@@ -95,6 +102,7 @@ impl Driver {
             pods,
             troubles,
             metrics,
+            sources,
             known: Mutex::default(),
             shutdown,
         })
@@ -207,7 +215,13 @@ impl Driver {
         let other = {
             let known = self.known();
             match known.volumes.get(&record.volume) {
-                Some(same) if same.feed == key && same.target == record.target && known.feeds.contains_key(&key) => {
+                Some(same)
+                    if same.feed == key
+                        && same.target == record.target
+                        && works(&known, &key)
+                        // What was delivered and is not there was taken away by somebody else.
+                        && (!matches!(*same.first.borrow(), First::Delivered) || self.is_delivered(&same.target)) =>
+                {
                     let first = same.first.clone();
                     tell(&known, &key, FeedCommand::Tokens(record.volume, tokens));
                     return Ok(first);
@@ -215,7 +229,7 @@ impl Driver {
                 other => other.map(|other| (record.volume.clone(), other.target.clone())),
             }
         };
-        // The operator's configuration has changed since the last call: there is another plan.
+        // The operator's configuration has changed since the last call, so there is another plan; or its files are gone.
         if let Some((volume, target)) = other {
             self.take_away(&volume, &target).await?;
         }
@@ -230,13 +244,19 @@ impl Driver {
                 format!("the driver cannot keep the volume in mind: {}", error.kind()),
             )
         })?;
-        self.hand_to_feed(key, NewVolume { record, tokens, volume, reservation: Some(reservation), first })?;
-        Ok(told)
+        let id = record.volume.clone();
+        let new = NewVolume { record, tokens, volume, reservation: Some(reservation), first };
+        match self.hand_to_feed(&key, new) {
+            Ok(()) => Ok(told),
+            Err(failure) => {
+                self.state.remove(&id);
+                Err(failure)
+            }
+        }
     }
 
     /// Tells the feed of a volume, and makes one if there is none.
-    fn hand_to_feed(self: &Arc<Self>, key: FeedKey, volume: NewVolume) -> Result<(), CallFailure> {
-        let mut known = self.known();
+    fn hand_to_feed(self: &Arc<Self>, key: &FeedKey, volume: NewVolume) -> Result<(), CallFailure> {
         let NewVolume { record, first, .. } = &volume;
         let entry = KnownVolume {
             feed: key.clone(),
@@ -244,12 +264,16 @@ impl Driver {
             target: record.target.clone(),
             first: first.subscribe(),
         };
-        let id = record.volume.clone();
-        if known.feeds.get(&key).is_none_or(mpsc::Sender::is_closed) {
+        let (id, pod) = (record.volume.clone(), record.pod.uid.clone());
+        let mut known = self.known();
+        if !works(&known, key) {
             let (hand_over, logins) = (self.state.hand_over(&key.0), self.logins.share(record));
             let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
-            let feed = Feed::new(record, hand_over, logins, around, self.shutdown.child_token());
-            let feed = feed.map_err(|error| CallFailure::invalid(error.public()))?;
+            let feed = Feed::new(record, hand_over, logins, around, &self.sources, self.shutdown.child_token());
+            let feed = feed.map_err(|error| {
+                self.state.remove_feed(&key.0);
+                CallFailure::invalid(error.public())
+            })?;
             let (sender, commands) = mpsc::channel(QUEUED);
             let PodRef { namespace, .. } = &record.pod;
             let account = &record.plan.identity.service_account;
@@ -257,11 +281,16 @@ impl Driver {
             tokio::spawn(feed.run(commands).instrument(span));
             known.feeds.insert(key.clone(), sender);
         }
-        known.volumes.insert(id, entry);
-        if tell(&known, &key, FeedCommand::Attach(Box::new(volume))) {
-            return Ok(());
+        if !tell(&known, key, FeedCommand::Attach(Box::new(volume))) {
+            return Err(CallFailure::new(FailureKind::Exhausted, "the driver has too much to do: kubelet tries again"));
         }
-        Err(CallFailure::new(FailureKind::Exhausted, "the driver has too much to do: kubelet tries again"))
+        known.volumes.insert(id, entry);
+        drop(known);
+        // The API server may have told of its pod since that was looked at, when nobody listened.
+        if let Some(seen) = self.pods.now(&pod) {
+            self.pod_changed(&pod, &seen);
+        }
+        Ok(())
     }
 
     /// A volume whose files are there: kubelet's new tokens go to its feed. One that nobody knows any more gets a feed.
@@ -275,9 +304,9 @@ impl Driver {
             }
         }
         let Publication { mut record, tokens, .. } = asked.planned(&self.config())?;
-        // Nobody knows whether they are held: while that is so, they are.
+        // Nobody knows yet whether they are held: while that is so, they are.
         let seen = self.pods.look(&record.pod.uid).await;
-        let unknown = Wanted { hold: true, ..Wanted::default() };
+        let unknown = Wanted { hold: self.pods.is_followed(), ..Wanted::default() };
         record.wanted = seen.map_or(unknown, |seen| Wanted::default().updated(seen.annotations.ours()));
         self.adopt(record, tokens)
     }
@@ -298,20 +327,30 @@ impl Driver {
             warn!(%error, volume = record.volume, "the driver cannot keep a volume in mind: after a restart kubelet tells of it");
         }
         let (first, _) = watch::channel(First::Delivered);
-        self.hand_to_feed(FeedKey::of(&record), NewVolume { record, tokens, volume, reservation, first })
+        self.hand_to_feed(&FeedKey::of(&record), NewVolume { record, tokens, volume, reservation, first })
     }
 
     /// Goes on with the volumes of an earlier process, and forgets those that are not mounted any more: kubelet asks for
     /// them anew.
     pub(super) fn resume(self: &Arc<Self>) {
+        if let Err(error) = self.mounts.ours() {
+            warn!(%error, "the mount table cannot be read: kubelet's next calls bring the volumes of an earlier process back");
+            return;
+        }
         let (mut resumed, mut forgotten) = (0, 0);
         let mut feeds = BTreeSet::new();
         for record in self.state.load() {
             let (volume, target) = (record.volume.clone(), record.target.clone());
-            let key = FeedKey::of(&record);
-            if self.is_delivered(&target) && self.adopt(record, Tokens::new()).is_ok() {
-                feeds.insert(key.0);
-                resumed += 1;
+            // Also of a volume that has yet to be made: its lease may have been granted already.
+            feeds.insert(FeedKey::of(&record).0);
+            if self.is_delivered(&target) {
+                match self.adopt(record, Tokens::new()) {
+                    Ok(()) => resumed += 1,
+                    // Its pod runs: the files are worth more than nothing.
+                    Err(failure) => {
+                        warn!(%failure, volume, "a volume's files stay as they are: nobody keeps them fresh");
+                    }
+                }
                 continue;
             }
             if let Err(error) = self.mounts.unmount(&target) {
@@ -321,6 +360,16 @@ impl Driver {
             forgotten += 1;
         }
         self.state.keep_feeds(|feed| feeds.contains(feed));
+        if forgotten > 0 {
+            let driver = Arc::clone(self);
+            tokio::spawn(async move {
+                let waited = driver.shutdown.run_until_cancelled(tokio::time::sleep(UNCLAIMED)).await;
+                if waited.is_some() {
+                    let known = driver.known();
+                    driver.state.keep_feeds(|feed| known.feeds.contains_key(&FeedKey(feed.to_owned())));
+                }
+            });
+        }
         if resumed + forgotten > 0 {
             info!(resumed, forgotten, "the volumes of an earlier process");
         }
@@ -349,21 +398,23 @@ impl Driver {
     }
 
     async fn take_away(&self, volume: &str, target: &Path) -> Result<(), CallFailure> {
-        let left = {
-            let mut known = self.known();
-            known.volumes.remove(volume).and_then(|entry| {
-                let (done, left) = oneshot::channel();
-                tell(&known, &entry.feed, FeedCommand::Detach(volume.to_owned(), done)).then_some(left)
-            })
+        let busy = || CallFailure::new(FailureKind::Waiting, "the volume is still being written: kubelet tries again");
+        let (done, left) = oneshot::channel();
+        let is_told = {
+            let known = self.known();
+            match known.volumes.get(volume).and_then(|entry| known.feeds.get(&entry.feed)) {
+                Some(feed) => match feed.try_send(FeedCommand::Detach(volume.to_owned(), done)) {
+                    Err(TrySendError::Full(_)) => return Err(busy()),
+                    told => told.is_ok(),
+                },
+                None => false,
+            }
         };
-        if let Some(left) = left
-            && timeout(LETTING_GO, left).await.is_err()
-        {
-            return Err(CallFailure::new(
-                FailureKind::Waiting,
-                "the volume is still being written: kubelet tries again",
-            ));
+        // It stays known until its feed has let go: what is unmounted before could be mounted again.
+        if is_told && timeout(LETTING_GO, left).await.is_err() {
+            return Err(busy());
         }
+        self.known().volumes.remove(volume);
         self.mounts.unmount(target).map_err(|error| {
             CallFailure::new(FailureKind::Waiting, format!("the volume cannot be unmounted: {}", error.kind()))
         })?;
@@ -381,6 +432,13 @@ impl Driver {
         }
     }
 
+    /// Volumes, feeds, and bytes set aside.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize, u64) {
+        let known = self.known();
+        (known.volumes.len(), known.feeds.len(), self.limits.taken())
+    }
+
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
     }
@@ -388,6 +446,11 @@ impl Driver {
     fn known(&self) -> MutexGuard<'_, KnownVolumes> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether there is such a feed.
+fn works(known: &KnownVolumes, feed: &FeedKey) -> bool {
+    known.feeds.get(feed).is_some_and(|feed| !feed.is_closed())
 }
 
 /// Says whether the feed will hear it.

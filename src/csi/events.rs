@@ -56,6 +56,12 @@ impl Troubles {
         (Self(Some(sender)), send)
     }
 
+    #[cfg(test)]
+    pub(super) fn heard() -> (Self, mpsc::Receiver<(PodRef, String)>) {
+        let (sender, queue) = mpsc::channel(QUEUED);
+        (Self(Some(sender)), queue)
+    }
+
     pub(super) fn tell(&self, pod: &PodRef, sentence: &str) {
         if let Some(sender) = &self.0 {
             // Full: the same has been said.

@@ -18,6 +18,8 @@ use super::budget::Reservation;
 use super::failure::{CallFailure, FailureKind};
 use super::logins::LoginShare;
 use super::pods::Annotations;
+#[cfg(test)]
+use super::tests::steps::step;
 use super::volume::{MountedVolume, MountedVolumeError};
 use crate::contract::CA_PATH;
 use crate::deliver::controls::{Control, LiveControls, Wanted};
@@ -31,6 +33,9 @@ use crate::source::{Event, HandOver, SetupError, Source, SourceFailure, connect,
 
 /// How long a refusal answers for those who ask the same: kubelet tries again after half a second.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+/// How long a feed without a login waits for that of another one of its identity.
+const TURN: Duration = Duration::from_secs(5);
 
 /// Whose, and what: pods of another account, or with another plan, never share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +86,15 @@ pub(super) trait Surroundings: Send + Sync {
     fn trouble(&self, pod: &PodRef, sentence: &str);
 }
 
+/// Makes the source of a plan, with the token that is named for each of its providers.
+pub(super) type SourceMaker =
+    Arc<dyn Fn(&Plan, &dyn Fn(&str) -> TokenSource) -> Result<Source, SetupError> + Send + Sync>;
+
+/// The plan's own stores.
+pub(super) fn connected(plan: &Plan, token_of: &dyn Fn(&str) -> TokenSource) -> Result<Source, SetupError> {
+    Ok(Source::new(plan, connect(plan, token_of, Path::new(CA_PATH))?))
+}
+
 /// A source and its deliveries.
 pub(super) struct Feed {
     key: FeedKey,
@@ -93,6 +107,10 @@ pub(super) struct Feed {
     tokens: BTreeMap<String, (String, watch::Sender<Option<SecretValue>>)>,
     hand_over: HandOverFile,
     logins: LoginShare,
+    /// Until when it waits for another feed's login, if it does, and what it goes on with then.
+    turn: Option<(Instant, HandOver)>,
+    /// Whether others may be waiting for its own.
+    is_first: bool,
     revokes: bool,
     around: Arc<dyn Surroundings>,
     shutdown: CancellationToken,
@@ -107,6 +125,8 @@ struct Attached {
     first: watch::Sender<First>,
     /// What is in the way of its first files, by provider.
     obstacles: BTreeMap<String, Vec<SourceFailure>>,
+    /// Whether its pod was told that its files cannot be written.
+    told_unwritable: bool,
     span: Span,
     _reservation: Option<Reservation>,
 }
@@ -116,6 +136,7 @@ enum FeedWoken {
     Told(Option<FeedCommand>),
     Delivery(usize, Due),
     Source(Event),
+    Turn,
     Time,
 }
 
@@ -145,6 +166,7 @@ impl Feed {
         mut hand_over: HandOverFile,
         logins: LoginShare,
         around: Arc<dyn Surroundings>,
+        sources: &SourceMaker,
         shutdown: CancellationToken,
     ) -> Result<Self, SetupError> {
         let plan = &record.plan;
@@ -155,12 +177,15 @@ impl Feed {
         };
         // A provider without an audience asks for no token.
         let nowhere = || TokenSource::Channel(watch::Sender::new(None).subscribe());
-        let providers = connect(plan, |name| source_of(name).unwrap_or_else(nowhere), Path::new(CA_PATH))?;
-        let mut source = Source::new(plan, providers);
-        match hand_over.load() {
-            Some(PersistedState { hand_over, .. }) => source.resume(hand_over),
-            None => source.resume(HandOver { sessions: logins.sessions(), ..HandOver::default() }),
-        }
+        let mut source = sources(plan, &|name| source_of(name).unwrap_or_else(nowhere))?;
+        let kept = hand_over.load().map(|kept| kept.hand_over).unwrap_or_default();
+        let turn = if kept.sessions.is_empty() {
+            Some((Instant::now() + TURN, kept))
+        } else {
+            logins.offer(&kept.sessions);
+            source.resume(kept);
+            None
+        };
         Ok(Self {
             key: FeedKey::of(record),
             source,
@@ -170,6 +195,8 @@ impl Feed {
             tokens,
             hand_over,
             logins,
+            turn,
+            is_first: false,
             revokes: plan.providers.values().any(|provider| provider.revoke_on_exit),
             around,
             shutdown,
@@ -180,17 +207,29 @@ impl Feed {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<FeedCommand>) {
         loop {
             match self.wait(&mut commands).await {
-                FeedWoken::Stop => return self.save(),
+                FeedWoken::Stop | FeedWoken::Told(None) => return self.save(),
                 FeedWoken::Told(Some(command)) => self.hear(command).await,
-                FeedWoken::Told(None) => return self.close().await,
-                FeedWoken::Source(event) => self.heard(event),
+                FeedWoken::Source(event) => {
+                    self.heard(event);
+                    // Before it is seen anywhere: a lease that nobody remembers is granted twice.
+                    self.save();
+                    if std::mem::take(&mut self.is_first) {
+                        self.logins.pass();
+                    }
+                }
+                FeedWoken::Turn => {
+                    self.is_first = true;
+                    if let Some((_, kept)) = self.turn.take() {
+                        self.source.resume(HandOver { sessions: self.logins.sessions(), ..kept });
+                    }
+                }
                 FeedWoken::Delivery(_, Due::Settled) | FeedWoken::Time => {}
                 FeedWoken::Delivery(at, Due::Retry) => self.retry(at).await,
             }
             self.obey().await;
             self.catch_up().await;
             self.save();
-            if self.is_idle() {
+            while self.is_idle() {
                 match self.around.retire(&self.key, &mut commands) {
                     Some(command) => self.hear(command).await,
                     None => return self.close().await,
@@ -205,7 +244,7 @@ impl Feed {
     }
 
     async fn wait(&mut self, commands: &mut mpsc::Receiver<FeedCommand>) -> FeedWoken {
-        let Self { source, volumes, refused, shutdown, .. } = self;
+        let Self { source, volumes, refused, logins, turn, shutdown, .. } = self;
         let now = Instant::now();
         let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min();
         let refused = refused.as_ref().map(|(until, _)| *until).filter(|_| volumes.is_empty());
@@ -222,14 +261,22 @@ impl Feed {
                 None => std::future::pending().await,
             }
         };
+        let may_ask = turn.is_none();
+        let turn = async {
+            match turn {
+                Some((until, _)) => drop(tokio::time::timeout_at(*until, logins.turn()).await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = shutdown.cancelled() => FeedWoken::Stop,
             command = commands.recv() => FeedWoken::Told(command),
             () = alarm => FeedWoken::Time,
             Some((at, due)) = due.next() => FeedWoken::Delivery(at, due),
+            () = turn, if !is_empty => FeedWoken::Turn,
             // Nobody asks a store for nobody.
-            event = source.next(), if !is_empty => FeedWoken::Source(event),
+            event = source.next(), if !is_empty && may_ask => FeedWoken::Source(event),
         }
     }
 
@@ -279,6 +326,7 @@ impl Feed {
             tokens,
             first,
             obstacles: BTreeMap::new(),
+            told_unwritable: false,
             span: span.clone(),
             _reservation: reservation,
         };
@@ -425,7 +473,16 @@ impl Feed {
         for attached in &mut self.volumes {
             let span = attached.span.clone();
             match attached.delivery.catch_up(&mut self.source, &self.shutdown).instrument(span).await {
-                Ok(_) if attached.delivery.is_open() => attached.is_delivered(),
+                Ok(_) if attached.delivery.is_open() => {
+                    attached.is_delivered();
+                    let is_unwritable = attached.delivery.unwritable().is_some();
+                    if is_unwritable && !attached.told_unwritable {
+                        // Not why: paths may have names in them that only the store knows.
+                        self.around
+                            .trouble(&attached.record.pod, "the last good files stay: new ones cannot be written");
+                    }
+                    attached.told_unwritable = is_unwritable;
+                }
                 Ok(_) => attached.waits(),
                 Err(error) => refused.push((attached.record.volume.clone(), failure_of(&error))),
             }
@@ -451,14 +508,20 @@ impl Feed {
     }
 
     fn save(&mut self) {
+        if self.turn.is_some() {
+            // What was kept still counts.
+            return;
+        }
         let hand_over = self.source.hand_over();
         self.logins.offer(&hand_over.sessions);
         if let Err(error) = self.hand_over.save(PersistedState { hand_over, ..PersistedState::default() }) {
             warn!(%error, "the hand-over was not written: after a restart, logins and leases are made anew");
         }
+        #[cfg(test)]
+        step("hand-over written");
     }
 
-    /// Nobody needs its leases any more.
+    /// Nobody needs its leases any more, and what was kept of them is gone with its place on the list.
     async fn close(mut self) {
         /// Stores that do not answer get no more time than this.
         const REVOKE: Duration = Duration::from_secs(10);

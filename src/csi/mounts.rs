@@ -104,7 +104,11 @@ impl Mounts for KernelMounts {
         mount_bind(source, target)?;
         // A bind takes no flags but by a second call.
         let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID;
-        Ok(mount_remount(target, flags, c"")?)
+        mount_remount(target, flags, c"").inspect_err(|_| {
+            // Nothing that pods could write to is left. The first error is the one to tell.
+            let _ = unmount(target, UnmountFlags::DETACH);
+        })?;
+        Ok(())
     }
 
     fn unmount(&self, target: &Path) -> io::Result<()> {

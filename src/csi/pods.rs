@@ -131,6 +131,16 @@ impl Pods {
         known.pods.get(uid).cloned()
     }
 
+    /// Whether somebody follows the API server.
+    pub(super) fn is_followed(&self) -> bool {
+        self.is_followed
+    }
+
+    /// What is known of a pod at this moment.
+    pub(super) fn now(&self, uid: &str) -> Option<SeenPod> {
+        self.snapshots.borrow().pods.get(uid).cloned()
+    }
+
     /// Completes when a pod has been told to end, or is gone after it was there; pends where nothing is known of it.
     pub(super) async fn going(&self, uid: &str) {
         let mut was_there = false;

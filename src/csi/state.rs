@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::attributes::{PodRef, Record};
+#[cfg(test)]
+use super::tests::steps::step;
 use crate::deliver::Owner;
 use crate::deliver::controls::Wanted;
 use crate::generation::GenerationId;
@@ -24,6 +26,7 @@ const MOST_RECORD: u64 = 4 * MAX_PLAN_BYTES as u64;
 const MOST_RECORDS: usize = 4096;
 const VOLUMES: &str = "volumes";
 const FEEDS: &str = "feeds";
+/// No volume's name begins like this.
 const NEW: &str = ".new";
 /// statfs(2) of tmpfs.
 const TMPFS_MAGIC: u64 = 0x0102_1994;
@@ -59,6 +62,8 @@ struct RecordDocument {
     user: Option<u32>,
     group: Option<u32>,
     own: bool,
+    /// What the pod's annotations asked for.
+    #[serde(default)]
     hold: bool,
     pin: Option<GenerationId>,
     /// A plan in its own format, which has a version of its own.
@@ -86,6 +91,9 @@ impl StateDir {
     }
 
     /// Writes a volume down.
+    ///
+    /// # Errors
+    /// The system's. What was known of it before still is.
     pub(super) fn save(&self, record: &Record) -> io::Result<()> {
         let Record { volume, target, pod, account, owner, is_own, wanted, plan } = record;
         let document = RecordDocument {
@@ -100,14 +108,27 @@ impl StateDir {
             pin: wanted.pin.clone(),
             plan: plan.to_json().map_err(io::Error::other)?,
         };
-        let (path, new) = (self.record(volume), self.dir.join(VOLUMES).join(format!("{volume}{NEW}")));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&serde_json::to_vec(&document)?)?;
-        fs::rename(new, path)
+        let new = self.dir.join(VOLUMES).join(format!("{NEW}-{volume}"));
+        let bytes = serde_json::to_vec(&document)?;
+        #[cfg(test)]
+        step("write record");
+        let open = || OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
+        let written = open().and_then(|mut file| file.write_all(&bytes)).and_then(|()| {
+            #[cfg(test)]
+            step("record written");
+            fs::rename(&new, self.record(volume))
+        });
+        if written.is_err() {
+            // A full directory gets its room back.
+            drop(fs::remove_file(&new));
+        }
+        written
     }
 
     /// Forgets a volume.
     pub(super) fn remove(&self, volume: &str) {
+        #[cfg(test)]
+        step("remove record");
         match fs::remove_file(self.record(volume)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 warn!(%error, volume, "the record of a volume that is gone stays until the driver starts again");
@@ -129,7 +150,12 @@ impl StateDir {
         let mut records = Vec::new();
         for entry in entries.flatten().take(MOST_RECORDS) {
             let name = entry.file_name();
-            let Some(volume) = name.to_str().filter(|name| !name.ends_with(NEW)) else { continue };
+            let Some(volume) = name.to_str() else { continue };
+            if volume.starts_with(NEW) {
+                // A killed process was writing it.
+                self.remove(volume);
+                continue;
+            }
             match read(&entry.path(), volume) {
                 Ok(record) => records.push(record),
                 Err(problem) => {
@@ -144,6 +170,8 @@ impl StateDir {
 
     /// Where a feed's logins and leases lie.
     pub(super) fn hand_over(&self, feed: &str) -> HandOverFile {
+        #[cfg(test)]
+        step("open hand-over");
         let dir = self.dir.join(FEEDS).join(feed);
         if let Err(error) = fs::create_dir_all(&dir) {
             warn!(%error, "a feed's logins and leases are not kept: after a restart of the driver they are made anew");
@@ -153,6 +181,8 @@ impl StateDir {
 
     /// Forgets a feed.
     pub(super) fn remove_feed(&self, feed: &str) {
+        #[cfg(test)]
+        step("remove feed");
         match fs::remove_dir_all(self.dir.join(FEEDS).join(feed)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 warn!(%error, "what is known of a feed that is over stays until the node starts again");

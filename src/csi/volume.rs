@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::mounts::Mounts;
+#[cfg(test)]
+use super::tests::steps::step_in;
 use crate::bundle::VolumePath;
 use crate::deliver::delivery::{Volume, WriteOutcome};
 use crate::deliver::volume::{AtomicVolume, VolumeError};
@@ -101,6 +103,8 @@ impl Volume for MountedVolume {
     }
 
     async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<WriteOutcome, MountedVolumeError> {
+        #[cfg(test)]
+        step_in(&self.target);
         if let Some(volume) = &mut self.volume {
             return Ok(Volume::write(volume, id, files).await?);
         }

@@ -321,6 +321,7 @@ impl<V: Volume> Delivery<V> {
             }
         }
         self.retry.reset();
+        self.unwritable = None;
         changed.delivered = Some(id.clone());
         Ok(Progress::Delivered)
     }

@@ -165,3 +165,60 @@ fn p5_no_request_is_shown_whole() {
     let call = PublishCall::of(request, Path::new(ROOT)).unwrap();
     assert!(!format!("{call:?}").contains("canary"));
 }
+
+/// What `tests/fuzz` does for longer.
+#[test]
+fn p9_whatever_the_attributes_are_they_make_a_plan_or_a_sentence() {
+    let config = Config::from_yaml(CONFIG).unwrap();
+    let seeds = [
+        ("file.db", "secret/data/db#password"),
+        ("dir.all", "secret/data/db"),
+        ("format.db", "json"),
+        ("file-mode", "0440"),
+        ("size-limit", "64Ki"),
+        ("run-as-user", "1000"),
+        ("share-leases", "true"),
+        ("env.A", "database/creds/web#password"),
+        ("template.x", "{{ secret \"secret/data/db#password\" }}"),
+        ("program", "exec"),
+        ("csi.storage.k8s.io/pod.namespace", "shop"),
+        ("csi.storage.k8s.io/ephemeral", "true"),
+    ];
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let (mut plans, mut sentences) = (0, 0);
+    for _ in 0..5000 {
+        let mut context = request(&[]).volume_context;
+        for _ in 0..=random(3) {
+            let (key, value) = seeds[random(seeds.len())];
+            let mut pair: Vec<char> = format!("{key}={value}").chars().collect();
+            for _ in 0..random(3) {
+                let odd = ['\0', '\n', '/', '.', '#', '{', '}', '"', ':', '?', '%', '=', 'é', '\u{202e}', 'a', '9'];
+                let at = random(pair.len() + 1);
+                match random(3) {
+                    0 => pair.insert(at, odd[random(odd.len())]),
+                    1 => drop(pair.splice(at.min(pair.len() - 1).., [odd[random(odd.len())]])),
+                    _ => pair = pair.repeat(1 + random(40)),
+                }
+            }
+            let pair: String = pair.into_iter().collect();
+            let (key, value) = pair.split_once('=').unwrap_or((&pair, ""));
+            context.insert(key.to_owned(), value.to_owned());
+        }
+        let group = ["", "0", "2000", "-1", "99999999999", "x"][random(6)];
+        match plan_of_context(context.into_iter().collect(), group, &config) {
+            Ok(_) => plans += 1,
+            Err(sentence) => {
+                sentences += 1;
+                assert!(!sentence.is_empty() && !sentence.contains('\n') && sentence.len() < 1024, "{sentence}");
+                assert!(!sentence.contains("canary"), "{sentence}");
+            }
+        }
+    }
+    assert!(plans > 100 && sentences > 100, "{plans} {sentences}");
+}

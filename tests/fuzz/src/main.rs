@@ -23,6 +23,7 @@ type Target = fn(&[u8]);
 const TARGETS: &[(&str, Target)] = &[
     ("reference", text::reference),
     ("annotations", text::annotations),
+    ("attributes", text::attributes),
     ("bundle", text::bundle),
     ("config", text::config),
     ("plan", text::plan),

@@ -6,10 +6,13 @@ use hushpod::annotations;
 use hushpod::bundle::Bundle;
 use hushpod::config::{Config, Identity};
 use hushpod::contract::PREFIX;
+use hushpod::csi::plan_of_context;
 use hushpod::plan::{Plan, PlannedItem};
 use hushpod::provider::ProviderSettings;
 use hushpod::reference::{Reference, Request};
 use hushpod::sentence::one_line;
+
+use crate::MARKER;
 
 /// One store of each type, as an operator writes them.
 const CONFIG: &str = include_str!("config.yaml");
@@ -102,6 +105,53 @@ pub(crate) fn annotations(input: &[u8]) {
             }
         }
     });
+}
+
+/// Inline volumes of the CSI driver, as the annotations above: what kubelet says of its pod may be anything, too, and is
+/// good where the input does not say it. A plan that is made survives; a sentence is one that an event takes.
+pub(crate) fn attributes(input: &[u8]) {
+    const KUBELETS: &str = "csi.storage.k8s.io/";
+    const TOKENS: &str = r#"{"vault":{"token":"e30.eyJrdWJlcm5ldGVzLmlvIjp7InNlcnZpY2VhY2NvdW50Ijp7InVpZCI6InUifX19.canary"}}"#;
+    thread_local! {
+        static WITH_DRIVER: Config = Config::from_yaml(&format!("{CONFIG}csi: {{}}\n")).expect("config.yaml is good");
+    }
+    let Ok(text) = str::from_utf8(input) else { return };
+    let good = [
+        ("pod.name", "web-0"),
+        ("pod.namespace", "team-a"),
+        ("pod.uid", "u"),
+        ("serviceAccount.name", "web"),
+        ("serviceAccount.tokens", TOKENS),
+        ("ephemeral", "true"),
+    ];
+    let mut context: BTreeMap<String, String> =
+        good.iter().map(|(key, value)| (format!("{KUBELETS}{key}"), (*value).to_owned())).collect();
+    let mut group = String::new();
+    let mut last = String::new();
+    for line in text.split('\n') {
+        if let (true, Some(value)) = (line.starts_with(' '), context.get_mut(&last)) {
+            value.push('\n');
+            value.push_str(line);
+        } else if let Some((key, value)) = line.split_once('=') {
+            match key {
+                "fsGroup" => value.clone_into(&mut group),
+                _ => {
+                    key.clone_into(&mut last);
+                    context.insert(last.clone(), value.to_owned());
+                }
+            }
+        }
+    }
+    let said_by_input = text.contains(MARKER);
+    match WITH_DRIVER.with(|config| plan_of_context(context, &group, config)) {
+        Ok(json) if json.is_empty() => {}
+        Ok(json) => assert_travels(&Plan::from_json(&json).expect("a plan is readable")),
+        Err(sentence) => {
+            assert_sentence(&sentence);
+            assert!(sentence.len() < 1024, "too long for an event: {}", sentence.len());
+            assert!(said_by_input || !sentence.contains(MARKER), "a token in a sentence: {sentence:?}");
+        }
+    }
 }
 
 /// No two items of a bundle share a path; an error is one sentence.

@@ -1,0 +1,235 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::time::Duration;
+
+use super::controls::{generation, tell};
+use super::node::{Ask, FILE, KV, Node, USER, moment, seconds};
+use crate::csi::failure::FailureKind;
+use crate::provider::ErrorKind;
+
+#[tokio::test(start_paused = true)]
+async fn the_files_are_there_when_the_call_returns() {
+    let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    for (fs_group, attributes, mode) in [
+        ("", vec![FILE], 0o444),
+        (&*group.to_string(), vec![FILE], 0o440),
+        (&*group.to_string(), vec![FILE, ("file-mode", "0400")], 0o400),
+    ] {
+        let node = Node::new();
+        let life = node.start();
+        let ask = Ask { group: fs_group.to_owned(), ..Ask::new(1, &attributes) };
+        life.publish(&ask).await.unwrap();
+        assert_eq!(node.file(&ask, "db"), "canary-v1");
+        let file = fs::metadata(node.target(&ask).join("db")).unwrap();
+        assert_eq!((file.permissions().mode() & 0o7777, file.uid(), file.gid()), (mode, user, group), "{fs_group}");
+        assert!(node.is_mounted(&ask));
+        assert_eq!(node.written(), (vec!["csi-1".to_owned()], 1));
+        let (volumes, feeds, bytes) = life.driver.counts();
+        assert!((volumes, feeds) == (1, 1) && bytes > 0, "{bytes}");
+        life.unpublish(&ask).await.unwrap();
+        moment().await;
+        node.assert_bare();
+        assert_eq!(life.driver.counts(), (0, 0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_there_takes_new_tokens_and_nothing_else() {
+    let node = Node::new();
+    let mut life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.publish(&ask).await.unwrap();
+    assert_eq!(life.token(0), Some(ask.whole_token()));
+    let newer = Ask { token: "canary-newer".to_owned(), ..ask.clone() };
+    life.publish(&newer).await.unwrap();
+    moment().await;
+    assert_eq!(life.token(0), Some(newer.whole_token()));
+    // Whatever kubelet says by now.
+    let odd = Ask { attributes: vec![("fil.db", "x")], ..newer.clone() };
+    life.publish(&odd).await.unwrap();
+    let mut bad = newer.request(node.root());
+    bad.volume_capability = None;
+    life.driver.publish(bad).await.unwrap();
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    life.publish(&newer).await.unwrap();
+    seconds(60).await;
+    assert!(life.trouble().is_some_and(|told| told.starts_with("the last good files stay: vault:")));
+    life.publish(&newer).await.unwrap();
+    assert_eq!(node.file(&ask, "db"), "canary-v1");
+    let table = node.mounts.table();
+    assert_eq!(table.calls.iter().filter(|call| **call == "mount").count(), 1);
+    assert_eq!(life.sources(), 1);
+}
+
+/// What the driver remembers does not count.
+#[tokio::test(start_paused = true)]
+async fn the_mount_table_says_whether_a_volume_is_there() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.publish(&ask).await.unwrap();
+    node.mounts.lose(&node.target(&ask));
+    node.store.put(KV, "2", r#"{"password":"canary-v2"}"#);
+    life.publish(&ask).await.unwrap();
+    assert!(node.is_mounted(&ask), "mounted anew");
+    assert_eq!(node.file(&ask, "db").get(..8), Some("canary-v"));
+    seconds(60).await;
+    assert_eq!(node.file(&ask, "db"), "canary-v2", "and kept fresh");
+    life.unpublish(&ask).await.unwrap();
+    moment().await;
+    node.assert_bare();
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_down_may_be_lost() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.publish(&ask).await.unwrap();
+    life.end().await;
+    fs::remove_dir_all(node.state()).unwrap();
+    fs::create_dir(node.state()).unwrap();
+    let life = node.start();
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    life.publish(&ask).await.unwrap();
+    assert_eq!(life.driver.counts().0, 1, "adopted");
+    node.store.state().failing = None;
+    node.store.put(KV, "2", r#"{"password":"canary-v2"}"#);
+    seconds(60).await;
+    assert_eq!(node.file(&ask, "db"), "canary-v1", "nobody knows whether it is held");
+    tell(&life, &ask, &[]);
+    moment().await;
+    assert_eq!(node.file(&ask, "db"), "canary-v2", "kept fresh by the process that adopted it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn taking_away_what_is_not_there_is_fine() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.unpublish(&ask).await.unwrap();
+    life.publish(&ask).await.unwrap();
+    life.unpublish(&ask).await.unwrap();
+    life.unpublish(&ask).await.unwrap();
+    moment().await;
+    node.assert_bare();
+    node.mounts.table().failing.insert("unmount");
+    let other = Ask::new(2, &[FILE]);
+    let failure = life.publish(&other).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Waiting, "{failure}");
+    node.mounts.table().failing.clear();
+    life.publish(&other).await.unwrap();
+    node.mounts.table().failing.insert("unmount");
+    assert_eq!(life.unpublish(&other).await.unwrap_err().kind, FailureKind::Waiting);
+    assert_eq!(node.written().0, ["csi-2"], "it is not forgotten as long as it is mounted");
+    node.mounts.table().failing.clear();
+    life.unpublish(&other).await.unwrap();
+    moment().await;
+    node.assert_bare();
+}
+
+/// A feed that is busy for longer than kubelet waits still has the volume: the second call must not take it for gone.
+#[tokio::test(start_paused = true)]
+async fn a_volume_is_unmounted_only_when_its_feed_has_let_go() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.publish(&ask).await.unwrap();
+    let first = generation(&node, &ask);
+    node.store.put(KV, "2", r#"{"password":"canary-v2"}"#);
+    seconds(60).await;
+    // A pin reads an old version, and the store is slow.
+    node.store.state().slow = Duration::from_secs(50);
+    tell(&life, &ask, &[("pin", &first)]);
+    moment().await;
+    for _ in 0..2 {
+        assert_eq!(life.unpublish(&ask).await.unwrap_err().kind, FailureKind::Waiting);
+        assert!(node.is_mounted(&ask), "it is being written");
+    }
+    seconds(200).await;
+    life.unpublish(&ask).await.unwrap();
+    moment().await;
+    node.assert_bare();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_told_and_the_last_files_stay() {
+    let node = Node::new();
+    let mut life = node.start();
+    let ask = Ask::new(1, &[("dir.all", KV)]);
+    life.publish(&ask).await.unwrap();
+    let before = node.files(&ask);
+    assert_eq!(before.len(), 1);
+    // Something of others lies where a link goes.
+    let link = node.target(&ask).join("all");
+    fs::remove_file(&link).unwrap();
+    fs::write(&link, "in the way").unwrap();
+    node.store.put(KV, "2", r#"{"password":"canary-v2","other":"canary-o"}"#);
+    seconds(60).await;
+    assert_eq!(node.files(&ask), before);
+    let told: Vec<_> = std::iter::from_fn(|| life.trouble()).collect();
+    assert!(told.len() == 1 && told[0].contains("cannot be written"), "{told:?}");
+    fs::remove_file(&link).unwrap();
+    seconds(120).await;
+    assert_eq!(node.files(&ask).len(), 2, "{:?}", node.files(&ask));
+    life.unpublish(&ask).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_takes_more_than_the_limits() {
+    let node = Node::new();
+    node.configure("csi: {}", "csi: {bytesPerNamespace: 8Mi, bytesPerNode: 12Mi}");
+    let life = node.start();
+    let big = |n: usize| Ask::new(n, &[FILE, ("size-limit", "1Mi")]);
+    let other = |n: usize| Ask { namespace: "other".to_owned(), ..big(n) };
+    for ask in [big(1), big(2)] {
+        life.publish(&ask).await.unwrap();
+    }
+    let taken = life.driver.counts().2;
+    for (ask, whose) in [(big(3), "bytesPerNamespace"), (big(3), "bytesPerNamespace")] {
+        let failure = life.publish(&ask).await.unwrap_err();
+        assert!(failure.kind == FailureKind::Exhausted && failure.to_string().contains(whose), "{failure}");
+    }
+    life.publish(&other(4)).await.unwrap();
+    let failure = life.publish(&other(5)).await.unwrap_err();
+    assert!(failure.kind == FailureKind::Exhausted && failure.to_string().contains("bytesPerNode"), "{failure}");
+    assert_eq!(node.written().0, ["csi-1", "csi-2", "csi-4"], "of what has no room nothing is left");
+    life.unpublish(&big(1)).await.unwrap();
+    moment().await;
+    assert_eq!(life.driver.counts().2, taken, "given back");
+    life.publish(&big(3)).await.unwrap();
+    // A restart counts what is there.
+    let taken = life.driver.counts().2;
+    life.end().await;
+    let life = node.start();
+    assert_eq!(life.driver.counts().2, taken);
+    for ask in [big(2), big(3), other(4)] {
+        life.unpublish(&ask).await.unwrap();
+    }
+    moment().await;
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+    node.assert_bare();
+}
+
+/// The operator's configuration changes while a volume waits: its next call has another plan.
+#[tokio::test(start_paused = true)]
+async fn a_waiting_volume_follows_the_configuration() {
+    let node = Node::new();
+    let life = node.start();
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    let ask = Ask::new(1, &[FILE, USER]);
+    assert_eq!(life.publish(&ask).await.unwrap_err().kind, FailureKind::Waiting);
+    node.configure("https://vault.example", "https://other.example");
+    let taken = life.driver.counts().2;
+    assert_eq!(life.publish(&ask).await.unwrap_err().kind, FailureKind::Waiting);
+    assert_eq!(life.driver.counts(), (1, 1, taken), "in the place of the one before");
+    assert_eq!(life.sources(), 2);
+    node.store.state().failing = None;
+    life.publish(&ask).await.unwrap();
+    assert_eq!(node.files(&ask).len(), 2);
+    life.unpublish(&ask).await.unwrap();
+    moment().await;
+    node.assert_bare();
+}

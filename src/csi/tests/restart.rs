@@ -1,0 +1,158 @@
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use super::node::{Ask, FILE, KV, LEASED, Node, USER, moment, seconds};
+use crate::csi::pods::SeenPod;
+use crate::provider::ErrorKind;
+
+#[tokio::test(start_paused = true)]
+async fn p4_the_next_process_goes_on_with_logins_leases_and_files() {
+    let node = Node::new();
+    let life = node.start();
+    let asks = [Ask::new(1, &[FILE, USER]), Ask::new(2, &[FILE, USER]), Ask::new(3, &[FILE])];
+    for ask in &asks {
+        life.publish(ask).await.unwrap();
+    }
+    let before: Vec<_> = asks.iter().map(|ask| node.files(ask)).collect();
+    let inodes = || asks.clone().map(|ask| fs::metadata(node.target(&ask).join("db")).unwrap().ino());
+    let same = inodes();
+    let counts = life.driver.counts();
+    for _ in 0..3 {
+        node.asked();
+        // With what no process knows: a restart while the store is away takes nothing from anybody.
+        life_without_a_store(&node).await;
+        let life = node.start();
+        assert_eq!(life.driver.counts(), counts);
+        seconds(90).await;
+        let calls = node.store.state().take_calls();
+        assert!(!calls.iter().any(|call| call.starts_with("login") || call.contains(LEASED)), "{calls:?}");
+        let after: Vec<_> = asks.iter().map(|ask| node.files(ask)).collect();
+        assert_eq!((after, inodes(), node.store.state().live(LEASED)), (before.clone(), same, 2));
+        life.end().await;
+    }
+    let life = node.start();
+    node.store.put(KV, "2", r#"{"password":"canary-v2"}"#);
+    seconds(90).await;
+    for ask in &asks {
+        assert_eq!(node.file(ask, "db"), "canary-v2");
+        life.publish(ask).await.unwrap();
+        life.unpublish(ask).await.unwrap();
+    }
+    moment().await;
+    node.assert_bare();
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
+async fn life_without_a_store(node: &Node) {
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    let life = node.start();
+    seconds(5).await;
+    life.end().await;
+    node.store.state().failing = None;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_mounted_any_more_is_forgotten() {
+    let node = Node::new();
+    let life = node.start();
+    let (gone, here) = (Ask::new(1, &[FILE, USER]), Ask::new(2, &[FILE, USER]));
+    life.publish(&gone).await.unwrap();
+    life.publish(&here).await.unwrap();
+    life.end().await;
+    node.mounts.lose(&node.target(&gone));
+    // Of a process that was killed while it took a volume away.
+    fs::create_dir(node.state().join("feeds").join("0f")).unwrap();
+    fs::write(node.state().join("volumes").join(".new-csi-7"), "half").unwrap();
+    let life = node.start();
+    assert_eq!(node.written(), (vec!["csi-2".to_owned()], 2), "a lease waits for its volume");
+    // kubelet asks for it again: the lease is the one that it had.
+    node.asked();
+    life.publish(&gone).await.unwrap();
+    assert_eq!((node.asked().0, node.store.state().live(LEASED)), (0, 2));
+    life.end().await;
+    node.mounts.lose(&node.target(&gone));
+    let life = node.start();
+    seconds(601).await;
+    assert_eq!(node.written(), (vec!["csi-2".to_owned()], 1), "kubelet does not ask for it");
+    assert_eq!(life.driver.counts().0, 1);
+}
+
+/// After a boot there are no mounts and no state, and kubelet asks for the same volumes.
+#[tokio::test(start_paused = true)]
+async fn a_boot_of_the_node_makes_everything_anew() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[FILE, USER]);
+    life.publish(&ask).await.unwrap();
+    life.end().await;
+    fs::remove_dir_all(node.state()).unwrap();
+    fs::create_dir(node.state()).unwrap();
+    node.mounts.table().ours.clear();
+    fs::remove_dir_all(node.target(&ask)).unwrap();
+    fs::create_dir(node.target(&ask)).unwrap();
+    let life = node.start();
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    assert!(!life.publish(&ask).await.unwrap_err().kind.is_final(), "it waits, as at first");
+    node.store.state().failing = None;
+    life.publish(&ask).await.unwrap();
+    assert_eq!(node.files(&ask).len(), 2);
+}
+
+/// A change of what was written down.
+type Damage = fn(&str) -> String;
+
+#[tokio::test(start_paused = true)]
+async fn records_that_cannot_be_read_are_brought_back_by_kubelet() {
+    let cases: [(&str, Damage, bool); 8] = [
+        ("as it was", str::to_owned, true),
+        ("of a process that wrote no controls", |text| text.replace(r#""hold":false,"pin":null,"#, ""), true),
+        ("with a field of a later one", |text| text.replacen('{', r#"{"later":1,"#, 1), true),
+        ("torn", |text| text[..text.len() / 2].to_owned(), false),
+        ("empty", |_| String::new(), false),
+        ("another format", |text| text.replace(r#""schema":1"#, r#""schema":7"#), false),
+        ("another plan's format", |text| text.replace(r#"\"version\":1"#, r#"\"version\":7"#), false),
+        ("too large", |text| text.to_owned() + &" ".repeat(1 << 20), false),
+    ];
+    for (name, damage, is_read) in cases {
+        let node = Node::new();
+        let life = node.start();
+        let (ask, other) = (Ask::new(1, &[FILE]), Ask::new(2, &[FILE, USER]));
+        life.publish(&ask).await.unwrap();
+        life.publish(&other).await.unwrap();
+        life.end().await;
+        let record = node.state().join("volumes/csi-1");
+        let text = fs::read_to_string(&record).unwrap();
+        let damaged = damage(&text);
+        assert!(damaged != text || name == "as it was", "{name}");
+        fs::write(&record, damaged).unwrap();
+        let life = node.start();
+        assert_eq!(life.driver.counts().0, if is_read { 2 } else { 1 }, "{name}");
+        assert_eq!((node.file(&ask, "db").as_str(), node.files(&other).len()), ("canary-v1", 2), "{name}");
+        life.pods.set(&ask.pod, Some(SeenPod::default()));
+        life.publish(&ask).await.unwrap();
+        assert_eq!(life.driver.counts().0, 2, "{name}");
+        node.store.put(KV, "2", r#"{"password":"canary-v2"}"#);
+        seconds(60).await;
+        assert_eq!(node.file(&ask, "db"), "canary-v2", "{name}");
+        assert_eq!(node.written(), (vec!["csi-1".to_owned(), "csi-2".to_owned()], 2), "{name}");
+    }
+}
+
+/// The files of a running pod are worth more than what the driver thinks of their plan by now.
+#[tokio::test(start_paused = true)]
+async fn p3_a_running_volume_is_not_taken_away_by_a_restart() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.publish(&ask).await.unwrap();
+    life.end().await;
+    node.mounts.table().failing.insert("ours");
+    let life = node.start();
+    node.mounts.table().failing.clear();
+    assert_eq!(node.file(&ask, "db"), "canary-v1");
+    life.publish(&ask).await.unwrap();
+    assert_eq!(life.driver.counts().0, 1);
+    life.unpublish(&ask).await.unwrap();
+    moment().await;
+    node.assert_bare();
+}

@@ -1,0 +1,157 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
+use super::controls::seen;
+use super::node::{Ask, FILE, KV, Node, moment, seconds};
+use crate::csi::failure::FailureKind;
+use crate::csi::pods::SeenPod;
+use crate::provider::ErrorKind;
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_the_store_and_the_next_one_goes_on() {
+    let node = Node::new();
+    let life = node.start();
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    let ask = Ask::new(1, &[FILE]);
+    life.pods.set(&ask.pod, Some(SeenPod::default()));
+    let start = Instant::now();
+    let failure = life.publish(&ask).await.unwrap_err();
+    assert_eq!(start.elapsed().as_secs(), 110);
+    let said = failure.to_string();
+    assert!(failure.kind == FailureKind::Waiting && said.contains("waiting for the first files: vault:"), "{said}");
+    assert!(said.contains(KV) && !said.contains("canary"), "{said}");
+    assert!(!node.is_mounted(&ask));
+    let back = async {
+        seconds(37).await;
+        node.store.state().failing = None;
+        Instant::now()
+    };
+    let (published, back) = tokio::join!(life.publish(&ask), back);
+    published.unwrap();
+    assert!(back.elapsed() <= Duration::from_secs(1), "{:?} after the store was back", back.elapsed());
+    assert_eq!((life.sources(), node.file(&ask, "db").as_str()), (1, "canary-v1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_goes_waits_no_longer() {
+    let node = Node::new();
+    let life = Arc::new(node.start());
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    let ask = Ask::new(1, &[FILE]);
+    life.pods.set(&ask.pod, Some(SeenPod::default()));
+    for gone in [Some(SeenPod { is_deleted: true, ..seen(&[]) }), None] {
+        life.pods.set(&ask.pod, Some(SeenPod::default()));
+        let goes = async {
+            seconds(20).await;
+            life.pods.set(&ask.pod, gone);
+            Instant::now()
+        };
+        let (published, went) = tokio::join!(life.publish(&ask), goes);
+        assert_eq!(published.unwrap_err().kind, FailureKind::PodGone);
+        assert_eq!(went.elapsed().as_millis(), 0);
+    }
+    // kubelet's next call, if it makes one.
+    life.pods.set(&ask.pod, Some(SeenPod { is_deleted: true, ..seen(&[]) }));
+    assert_eq!(life.publish(&ask).await.unwrap_err().kind, FailureKind::PodGone);
+    life.unpublish(&ask).await.unwrap();
+    moment().await;
+    node.assert_bare();
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_can_be_taken_away_while_it_waits() {
+    let node = Node::new();
+    let life = node.start();
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    let ask = Ask::new(1, &[FILE]);
+    let goes = async {
+        seconds(20).await;
+        life.unpublish(&ask).await
+    };
+    let (published, unpublished) = tokio::join!(life.publish(&ask), goes);
+    unpublished.unwrap();
+    assert!(!published.unwrap_err().kind.is_final());
+    node.store.state().failing = None;
+    seconds(300).await;
+    node.assert_bare();
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_volume_that_is_refused_nothing_is_left() {
+    for (kind, expected) in [
+        (ErrorKind::NotFound, FailureKind::NotFound),
+        (ErrorKind::Denied, FailureKind::Denied),
+        (ErrorKind::Invalid, FailureKind::Invalid),
+    ] {
+        let node = Node::new();
+        let life = node.start();
+        node.store.state().failing_path.insert(KV.to_owned(), kind);
+        let asks: Vec<_> = (0..60).map(|n| Ask::new(n, &[FILE])).collect();
+        let failures = join_all(asks.iter().map(|ask| life.publish(ask))).await;
+        for failure in failures {
+            assert_eq!(failure.unwrap_err().kind, expected);
+        }
+        assert_eq!(node.asked(), (1, 1), "sixty ask at once");
+        assert_eq!(node.written().0, [""; 0]);
+        assert_eq!(node.mounts.table().calls.iter().filter(|call| **call == "mount").count(), 0);
+        assert_eq!((life.driver.counts().0, life.driver.counts().2), (0, 0));
+        assert_eq!(life.publish(&asks[0]).await.unwrap_err().kind, expected, "kubelet's next try");
+        seconds(20).await;
+        node.assert_bare();
+        assert_eq!(life.driver.counts(), (0, 0, 0), "the feed is closed");
+        node.store.state().failing_path.clear();
+        life.publish(&asks[0]).await.unwrap();
+    }
+}
+
+/// A feed with running volumes refuses a new one, and keeps the others.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_takes_no_files_from_others() {
+    let node = Node::new();
+    let life = node.start();
+    let (old, new) = (Ask::new(1, &[FILE]), Ask::new(2, &[FILE]));
+    life.publish(&old).await.unwrap();
+    life.end().await;
+    let mut life = node.start();
+    node.store.state().failing_path.insert(KV.to_owned(), ErrorKind::NotFound);
+    let failure = life.publish(&new).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::NotFound, "{failure}");
+    assert_eq!(node.file(&old, "db"), "canary-v1");
+    assert_eq!(node.written(), (vec!["csi-1".to_owned()], 1));
+    assert!(life.trouble().is_some_and(|told| told.contains("the last good files stay")));
+    node.store.state().failing_path.clear();
+    seconds(600).await;
+    life.publish(&new).await.unwrap();
+    assert_eq!(life.driver.counts().0, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_cannot_be_made_are_refused() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[("file.db", "secret/data/db#missing")]);
+    let failure = life.publish(&ask).await.unwrap_err();
+    assert!(failure.kind.is_final() && failure.to_string().contains("missing"), "{failure}");
+    seconds(20).await;
+    node.assert_bare();
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
+/// A mount that fails is tried again; nothing of it is left meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_mount_that_fails_is_tried_again() {
+    let node = Node::new();
+    let life = node.start();
+    node.mounts.table().failing.insert("mount");
+    let ask = Ask::new(1, &[FILE]);
+    let failure = life.publish(&ask).await.unwrap_err();
+    assert!(failure.kind == FailureKind::Waiting && failure.to_string().contains("cannot be written"), "{failure}");
+    node.mounts.table().failing.clear();
+    life.publish(&ask).await.unwrap();
+    assert_eq!(node.file(&ask, "db"), "canary-v1");
+}

@@ -77,7 +77,7 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("secrets", "- {file: y, from: x, format: tmol}", "[0].format"),
         ("provider", "Vault", "invalid provider name"),
         ("role.", "x", "role.<provider>"),
-        ("mode", "side", "sidecar, init+sidecar or init"),
+        ("mode", "side", "init+sidecar, init or csi"),
         ("mount-path", "secrets", "absolute path"),
         ("mount-path", "/a/../b", "without '.', '..'"),
         ("mount-path", "/", "below /"),

@@ -113,3 +113,19 @@ async fn volumes_of_pods_that_are_gone_are_collected() {
     assert_eq!(node.written().0, ["csi-2"]);
     assert!(!node.is_mounted(&gone) && node.is_mounted(&here));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_counts_from_the_beginning() {
+    let node = Node::new();
+    let life = node.start();
+    let (first, late) = (Ask::new(1, &[FILE]), Ask::new(2, &[FILE]));
+    life.publish(&first).await.unwrap();
+    let generation = generation(&node, &first);
+    put(&node, "2");
+    seconds(60).await;
+    assert_eq!(node.file(&first, "db"), "canary-v2");
+    life.pods.set(&late.pod, Some(seen(&[("pin", &generation)])));
+    life.publish(&late).await.unwrap();
+    seconds(5).await;
+    assert_eq!((node.file(&late, "db").as_str(), node.file(&first, "db").as_str()), ("canary-v1", "canary-v2"));
+}

@@ -144,3 +144,41 @@ fn p2_p3_p4_the_process_that_puts_it_right_may_be_killed_too() {
         life.end().await;
     });
 }
+
+/// Or the tests above would show nothing.
+#[test]
+fn p2_p3_p4_harm_is_found() {
+    /// Somebody who does it.
+    type Harm = fn(&Node);
+    let forget: Harm = |node| std::fs::remove_dir_all(node.state().join("feeds")).unwrap();
+    let tear: Harm = |node| {
+        let target = node.target(&asks()[0]);
+        std::fs::remove_file(target.join("..data").join("user")).unwrap();
+    };
+    let lose: Harm = |node| node.mounts.lose(&node.target(&asks()[1]));
+    let leak: Harm = |node| assert!(node.mounts.table().ours.insert(node.root().join("leaked")));
+    let nothing: Harm = |_| {};
+    for (name, harm, is_harm) in [
+        ("nothing", nothing, false),
+        ("leases and logins are forgotten", forget, true),
+        ("a file is gone", tear, true),
+        ("a volume is gone", lose, true),
+        ("a mount is leaked", leak, true),
+    ] {
+        let node = Node::new();
+        live(&node, None, async |life| {
+            for ask in &asks() {
+                publish(&life, ask).await;
+            }
+            life.end().await;
+        });
+        if name == "leases and logins are forgotten" {
+            harm(&node);
+            live(&node, None, async |_| seconds(60).await);
+        } else {
+            harm(&node);
+        }
+        let found = catch_unwind(AssertUnwindSafe(|| check(&node, "canary-v1", name))).is_err();
+        assert_eq!(found, is_harm, "{name}");
+    }
+}

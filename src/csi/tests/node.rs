@@ -95,6 +95,8 @@ pub(super) struct MountTable {
     pub(super) calls: Vec<&'static str>,
     /// Calls that fail from now on.
     pub(super) failing: BTreeSet<&'static str>,
+    /// How many succeed before one fails.
+    pub(super) fails_after: Option<usize>,
 }
 
 // === impl FakeMounts ===
@@ -108,7 +110,9 @@ impl FakeMounts {
         step(name);
         let mut table = self.table();
         table.calls.push(name);
-        if table.failing.contains(name) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+        let fails = table.fails_after == Some(0);
+        table.fails_after = table.fails_after.and_then(|left| left.checked_sub(1));
+        if fails || table.failing.contains(name) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
     }
 
     /// As a boot does, or an administrator.
@@ -284,7 +288,7 @@ impl Node {
         let driver = Driver::new(DriverParts {
             kubelet_root: self.root().to_owned(),
             config: self.config.subscribe(),
-            program: None,
+            program: Some(self.root().join("programs/0f")),
             mounts: Arc::clone(&self.mounts) as _,
             state: StateDir::open(&self.state()).unwrap(),
             pods: pods.clone(),

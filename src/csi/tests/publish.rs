@@ -3,7 +3,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use super::controls::{generation, tell};
-use super::node::{Ask, FILE, KV, Node, USER, moment, seconds};
+use super::node::{Ask, FILE, KV, LEASED, Node, USER, moment, seconds};
 use crate::csi::failure::FailureKind;
 use crate::provider::ErrorKind;
 
@@ -232,4 +232,57 @@ async fn a_waiting_volume_follows_the_configuration() {
     life.unpublish(&ask).await.unwrap();
     moment().await;
     node.assert_bare();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_program_is_shown_as_often_as_it_is_asked_for() {
+    let node = Node::new();
+    let life = node.start();
+    let asks = [1, 2].map(|n| Ask::new(n, &[("program", "exec")]));
+    for ask in asks.iter().chain(&asks) {
+        life.publish(ask).await.unwrap();
+        assert_eq!(node.mounts.table().shown[&node.target(ask)], node.root().join("programs/0f"));
+    }
+    assert_eq!(node.mounts.table().calls.iter().filter(|call| **call == "bind").count(), 2);
+    assert_eq!((life.driver.counts(), node.asked()), ((0, 0, 0), (0, 0)), "it has no secrets");
+    let both = Ask::new(3, &[("program", "exec"), FILE]);
+    assert_eq!(life.publish(&both).await.unwrap_err().kind, FailureKind::Invalid);
+    life.end().await;
+    let life = node.start();
+    for ask in &asks {
+        assert!(node.is_mounted(ask), "a restart takes nothing away");
+        life.unpublish(ask).await.unwrap();
+    }
+    node.assert_bare();
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_privileged_call_may_fail_once() {
+    let mut tried = 0;
+    for calls in 0.. {
+        let node = Node::new();
+        node.mounts.table().fails_after = Some(calls);
+        let life = node.start();
+        let asks = [Ask::new(1, &[FILE, USER]), Ask::new(2, &[FILE])];
+        for ask in &asks {
+            while let Err(failure) = life.publish(ask).await {
+                assert!(!failure.kind.is_final(), "{failure}");
+            }
+            assert_eq!(node.files(ask).len(), ask.attributes.len());
+        }
+        assert_eq!(node.store.state().live(LEASED), 1);
+        for ask in &asks {
+            while let Err(failure) = life.unpublish(ask).await {
+                assert!(!failure.kind.is_final(), "{failure}");
+            }
+        }
+        moment().await;
+        node.assert_bare();
+        assert_eq!(life.driver.counts(), (0, 0, 0));
+        if node.mounts.table().fails_after.is_some() {
+            break;
+        }
+        tried += 1;
+    }
+    assert!(tried >= 5, "{tried}");
 }

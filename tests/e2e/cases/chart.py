@@ -5,7 +5,7 @@ import json
 
 from suite.base import check, contains, equal, meanwhile, run, wait
 from suite.cluster import kubectl
-from suite.product import NAMESPACE, RELEASE, ROOT, remains
+from suite.product import CSI_DRIVER, CSI_NAMESPACE, NAMESPACE, RELEASE, ROOT, remains
 from suite.runner import LAST, test
 from suite.space import RESTRICTED, canary, pod
 
@@ -316,13 +316,78 @@ def p6_the_webhook_may_write_its_own_configuration_and_nothing_else(t):
         equal(rights(ACCOUNT, namespace) - others, {own}, f"rights in {namespace}")
 
 
+CSI = "hushpod-csi"
+CSI_OBJECTS = {
+    ("CSIDriver", CSI_DRIVER),
+    ("ConfigMap", "hushpod-csi-config"),
+    ("DaemonSet", CSI),
+    ("ServiceAccount", CSI),
+    ("ClusterRole", CSI),
+    ("ClusterRoleBinding", CSI),
+    ("NetworkPolicy", CSI),
+}
+
+
+@test()
+def the_chart_with_the_csi_driver(t):
+    """One privileged container on each node, in a namespace of its own if it is given one; and nothing else is changed."""
+    without = rendered()
+    binding = ("RoleBinding", "hushpod-csi-privileged")
+    for options, more, namespace in (
+        ([], set(), NAMESPACE),
+        (["csi.namespace=nodes"], {("Namespace", "nodes")}, "nodes"),
+        (["csi.namespace=nodes", "csi.createNamespace=false"], set(), "nodes"),
+        ([f"csi.namespace={NAMESPACE}"], set(), NAMESPACE),
+        (["csi.openshift=true"], {binding}, NAMESPACE),
+    ):
+        found = rendered(*(word for each in ("csi.enabled=true", *options) for word in ("--set", each)))
+        equal(set(found) - set(without), CSI_OBJECTS | more, f"objects with {options}")
+        for each in CSI_OBJECTS - {("CSIDriver", CSI_DRIVER), ("ClusterRole", CSI), ("ClusterRoleBinding", CSI)}:
+            equal(found[each]["metadata"]["namespace"], namespace, f"namespace of {each} with {options}")
+        (subject,) = found["ClusterRoleBinding", CSI]["subjects"]
+        equal(subject, {"kind": "ServiceAccount", "name": CSI, "namespace": namespace}, "who has the role")
+        (config,) = found["ConfigMap", "hushpod-csi-config"]["data"].values()
+        equal(found["ConfigMap", "hushpod-config"]["data"], {"config.yaml": config}, "the webhook's configuration")
+        contains(config, "csi: {}", "the configuration")
+        if ("Namespace", "nodes") in found:
+            labels = found["Namespace", "nodes"]["metadata"]["labels"]
+            equal(labels["pod-security.kubernetes.io/enforce"], "privileged", "Pod Security of the namespace")
+    spec = found["DaemonSet", CSI]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    equal(spec["tolerations"], [{"operator": "Exists"}], "tolerations")
+    equals(spec, {"hostNetwork": None, "hostPID": None, "hostIPC": None, "initContainers": None}, "the pod")
+    equal(container["securityContext"]["privileged"], True, "privileged")
+    mounts = {each["name"]: each for each in container["volumeMounts"]}
+    root = "/var/lib/kubelet"
+    equals(mounts["kubelet"], {"mountPath": root, "mountPropagation": "Bidirectional"}, "the mount of kubelet's root")
+    volumes = {each["name"]: each for each in spec["volumes"]}
+    equal(volumes["kubelet"]["hostPath"], {"path": root, "type": "Directory"}, "kubelet's root")
+    paths = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("readiness", "liveness")}
+    equal(paths, {"readiness": "/readyz", "liveness": "/healthz"}, "probes")
+
+
+@test()
+def p6_the_driver_may_list_pods_and_write_events_and_nothing_else(t):
+    """No Secrets, and no tokens but those that kubelet hands it."""
+    account = f"system:serviceaccount:{CSI_NAMESPACE}:{CSI}"
+
+    def rights(account, namespace):
+        listed = kubectl("auth", "can-i", "--list", "--no-headers", "--namespace", namespace, "--as", account)
+        return {" ".join(line.split()) for line in listed.splitlines()}
+
+    own = {"pods [] [] [list watch]", "events.events.k8s.io [] [] [create patch]"}
+    for namespace in (NAMESPACE, CSI_NAMESPACE, "kube-system", "default"):
+        others = rights(f"system:serviceaccount:{CSI_NAMESPACE}:default", namespace)
+        equal(rights(account, namespace) - others, own, f"rights in {namespace}")
+
+
 @test()
 def the_chart_says_how_to_go_on(t):
     """Its notes: without a provider that there is none, and else what to write, by the names that are configured."""
     bare = ["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--reset-values", "--dry-run=client", "--output=json"]
     contains(json.loads(run("helm", *bare))["info"]["notes"], ["no provider yet", "config.providers"], "the notes")
     notes = run("helm", "get", "notes", RELEASE, "--namespace", NAMESPACE)
-    contains(notes, ["Providers: ", "vault is meant", "hushpod.dev/file.password", "rollout status"], "the notes")
+    contains(notes, ["Providers: ", "vault is meant", "hushpod.dev/file.password", "rollout status", "delete the pods with its volumes"], "the notes")
     for absent in ("no provider yet", "older than Kubernetes 1.30"):
         check(absent not in notes, f"the notes say {absent!r}")
     # What they show to write is admitted.

@@ -11,7 +11,7 @@ from suite.base import check, equal, holds, wait
 from suite.cluster import kubectl
 from suite.product import CSI_DRIVER, CSI_NAMESPACE
 from suite.runner import ALONE, test
-from suite.space import FOREVER, by_hand, canary, container, has_run, is_ready, pod, statuses, written
+from suite.space import FOREVER, by_hand, canary, container, deployment, has_run, is_ready, pod, statuses, written
 
 from .outage import LOOK_FIRST, VaultAway
 
@@ -52,11 +52,29 @@ def csi_volume_by_hand_without_the_webhook(t):
     # Pods whose files are alike share a feed, and so a login: `grouped` and `two`.
     logins = t.vault.logins(t.role)
     check(len(logins) <= 3, f"{len(logins)} logins of four pods of one account")
-    value = canary()
+    # Live controls are annotations of the pod here too.
+    t.annotate("alone", "hold=true")
+    t.driver_says("alone", "held")
+    earlier, value = value, canary()
     t.secret(password=value, other=canary())
-    for name in expected:
+    for name in expected.keys() - {"alone"}:
         t.sees(name, "/secrets/password", value)
+    equal(t.file("alone", "/secrets/password"), earlier, "what a pod on hold has")
+    t.annotate("alone", "hold-")
+    t.sees("alone", "/secrets/password", value)
     t.never_restarted(*started)
+
+
+@test()
+def csi_pods_where_no_driver_runs_get_a_sidecar(t):
+    """By what the operator knows of them; and the policy takes the agent for the volume."""
+    t.open()
+    value = canary()
+    thing = pod("app", {"file.password": t.secret(password=value) + "#password", "mode": "csi"})
+    thing["metadata"]["labels"]["hushpod-e2e"] = "no-driver"
+    started = t.start(thing)
+    equal([each["name"] for each in started["spec"]["initContainers"]], ["hushpod"], "init containers")
+    equal(t.file("app", "/secrets/password"), value, "the file")
 
 
 # Attributes of a volume by hand, and what the event says.
@@ -110,6 +128,22 @@ def csi_pods_of_other_accounts_share_nothing(t):
     t.create(by_hand(pod("stranger", account="other"), written(**{"file.password": reference})))
     t.event("stranger", "FailedMount", "vault")
     check(not has_run(t.pod("stranger")), "the stranger has started")
+
+
+@test(node=True)
+def csi_twenty_pods_at_once_share_one_login(t):
+    """Twenty replicas that start together: all have the files before their first instruction, by one login."""
+    t.open()
+    value = canary()
+    wanted = {"file.password": t.secret(password=value) + "#password", "mode": "csi"}
+    t.create(deployment(pod("web", wanted, LOOK_FIRST), replicas=20))
+    pods = t.rolled_out("web", replicas=20, seconds=180)
+    for thing in pods:
+        name = thing["metadata"]["name"]
+        equal(t.log(name).strip(), "complete", f"what {name} found")
+        equal(len(mounts_of(thing, "hushpod-secrets")), 1, f"mounts of {name}")
+    equal(len(t.vault.logins(t.role)), 1, "logins")
+    t.never_restarted(*pods)
 
 
 def mounts_of(thing, volume=""):

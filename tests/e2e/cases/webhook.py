@@ -328,6 +328,14 @@ def without_volume(spec):
 
 
 STATE = {"name": "hushpod-state", "mountPath": "/state"}
+
+
+def with_state(spec):
+    """Where the webhook makes no such volume."""
+    spec["volumes"].append({"name": "hushpod-state", "emptyDir": {}})
+    spec["containers"][0]["volumeMounts"].append(STATE)
+
+
 # By mode, what the policy says when it is spoilt.
 RULES = {
     "sidecar": {
@@ -352,7 +360,7 @@ RULES = {
         ),
         "is not the read-only one": lambda spec: replaced(spec, "hushpod-secrets", csi_volume(driver="other.example")),
         "read-only one of csi": lambda spec: replaced(spec, "hushpod-secrets", csi_volume(readOnly=False)),
-        "other than the agent mounts a volume": lambda spec: spec["containers"][0]["volumeMounts"].append(STATE),
+        "other than the agent mounts a volume": with_state,
         "(mode csi: none or <file>)": lambda spec: app_mount(spec, "hushpod-secrets").pop("readOnly"),
         "and hushpod-bin read-only": lambda spec: app_mount(spec, "hushpod-bin").pop("readOnly"),
         "the volume hushpod-bin is not": lambda spec: replaced(spec, "hushpod-bin", {"emptyDir": {}}),

@@ -34,6 +34,10 @@ use crate::source::{Event, HandOver, SetupError, Source, SourceFailure, connect,
 /// How long a refusal answers for those who ask the same: kubelet tries again after half a second.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 
+/// How soon a store that failed is asked again while a call of kubelet waits for first files: the pod starts within a second
+/// of the store's return. What a store wishes itself is heeded.
+const PROBE: Duration = Duration::from_millis(900);
+
 /// How long a feed without a login waits for that of another one of its identity.
 const TURN: Duration = Duration::from_secs(5);
 
@@ -100,6 +104,8 @@ pub(super) struct Feed {
     key: FeedKey,
     source: Source,
     newest: Option<Generation>,
+    /// When a store failed that has yet to be asked again.
+    failed_at: Option<Instant>,
     /// Why it is of no use to ask for the same now.
     refused: Option<(Instant, CallFailure)>,
     volumes: Vec<Attached>,
@@ -190,6 +196,7 @@ impl Feed {
             key: FeedKey::of(record),
             source,
             newest: None,
+            failed_at: None,
             refused: None,
             volumes: Vec::new(),
             tokens,
@@ -223,7 +230,8 @@ impl Feed {
                         self.source.resume(HandOver { sessions: self.logins.sessions(), ..kept });
                     }
                 }
-                FeedWoken::Delivery(_, Due::Settled) | FeedWoken::Time => {}
+                FeedWoken::Time => self.probe(),
+                FeedWoken::Delivery(_, Due::Settled) => {}
                 FeedWoken::Delivery(at, Due::Retry) => self.retry(at).await,
             }
             self.obey().await;
@@ -244,11 +252,12 @@ impl Feed {
     }
 
     async fn wait(&mut self, commands: &mut mpsc::Receiver<FeedCommand>) -> FeedWoken {
-        let Self { source, volumes, refused, logins, turn, shutdown, .. } = self;
+        let Self { source, volumes, failed_at, refused, logins, turn, shutdown, .. } = self;
         let now = Instant::now();
         let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min();
         let refused = refused.as_ref().map(|(until, _)| *until).filter(|_| volumes.is_empty());
-        let until = controls.into_iter().chain(refused).min();
+        let probe = failed_at.filter(|_| volumes.iter().any(|attached| !attached.delivery.is_open()));
+        let until = controls.into_iter().chain(refused).chain(probe.map(|at| at + PROBE)).min();
         let is_empty = volumes.is_empty();
         let mut due: FuturesUnordered<_> = volumes
             .iter_mut()
@@ -373,8 +382,20 @@ impl Feed {
                 }
                 self.newest = Some(generation);
             }
-            Event::Failed(failures) => self.failed(&failures),
+            Event::Failed(failures) => {
+                self.failed_at = Some(Instant::now());
+                self.failed(&failures);
+            }
             Event::Unchanged | Event::Silent => {}
+        }
+    }
+
+    /// Asks again what failed, if first files wait for it.
+    fn probe(&mut self) {
+        let is_waiting = self.volumes.iter().any(|attached| !attached.delivery.is_open());
+        if is_waiting && self.failed_at.is_some_and(|at| at + PROBE <= Instant::now()) {
+            self.failed_at = None;
+            self.source.refresh_now();
         }
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::controls::seen;
-use super::node::{Ask, FILE, KV, Node, moment, seconds};
+use super::controls::{seen, tell};
+use super::node::{Ask, FILE, KV, LEASED, Node, USER, moment, seconds};
 use crate::csi::failure::FailureKind;
 use crate::csi::pods::SeenPod;
 use crate::provider::ErrorKind;
@@ -19,20 +19,29 @@ async fn a_call_waits_for_the_store_and_the_next_one_goes_on() {
     life.pods.set(&ask.pod, Some(SeenPod::default()));
     let start = Instant::now();
     let failure = life.publish(&ask).await.unwrap_err();
-    assert_eq!(start.elapsed().as_secs(), 110);
+    assert_eq!((start.elapsed().as_secs(), life.sources()), (110, 1));
+    let (_, reads) = node.asked();
+    assert!(reads <= 125, "{reads}: a second apart, for all volumes of a feed");
     let said = failure.to_string();
     assert!(failure.kind == FailureKind::Waiting && said.contains("waiting for the first files: vault:"), "{said}");
     assert!(said.contains(KV) && !said.contains("canary"), "{said}");
     assert!(!node.is_mounted(&ask));
-    let back = async {
-        seconds(37).await;
-        node.store.state().failing = None;
-        Instant::now()
-    };
-    let (published, back) = tokio::join!(life.publish(&ask), back);
-    published.unwrap();
-    assert!(back.elapsed() <= Duration::from_secs(1), "{:?} after the store was back", back.elapsed());
-    assert_eq!((life.sources(), node.file(&ask, "db").as_str()), (1, "canary-v1"));
+    for milliseconds in [1_300, 21_000, 37_500, 90_900] {
+        node.store.state().failing = Some(ErrorKind::Unavailable);
+        let back = async {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            node.store.state().failing = None;
+            Instant::now()
+        };
+        let (published, back) = tokio::join!(life.publish(&ask), back);
+        published.unwrap();
+        assert!(back.elapsed() <= Duration::from_secs(1), "{:?} after {milliseconds} ms", back.elapsed());
+        assert_eq!(node.file(&ask, "db"), "canary-v1");
+        if milliseconds == 1_300 {
+            assert_eq!(life.sources(), 1, "the next call goes on with what the one before began");
+        }
+        life.unpublish(&ask).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -154,4 +163,35 @@ async fn a_mount_that_fails_is_tried_again() {
     node.mounts.table().failing.clear();
     life.publish(&ask).await.unwrap();
     assert_eq!(node.file(&ask, "db"), "canary-v1");
+}
+
+/// What is told to a feed at the moment in which its last volume goes does not keep it.
+#[tokio::test(start_paused = true)]
+async fn a_feed_ends_whatever_it_hears_meanwhile() {
+    let node = Node::new();
+    let life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.publish(&ask).await.unwrap();
+    let (unpublished, ()) = tokio::join!(life.unpublish(&ask), async { tell(&life, &ask, &[("hold", "true")]) });
+    unpublished.unwrap();
+    moment().await;
+    node.assert_bare();
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn volumes_with_leases_of_their_own_do_not_wait_for_each_others_store() {
+    let node = Node::new();
+    let life = node.start();
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    let asks: Vec<_> = (0..20).map(|n| Ask::new(n, &[FILE, USER])).collect();
+    let back = async {
+        seconds(60).await;
+        node.store.state().failing = None;
+        Instant::now()
+    };
+    let (published, back) = tokio::join!(join_all(asks.iter().map(|ask| life.publish(ask))), back);
+    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    assert!(back.elapsed() <= Duration::from_secs(2), "{:?}", back.elapsed());
+    assert_eq!(node.store.state().live(LEASED), 20);
 }

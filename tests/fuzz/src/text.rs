@@ -111,7 +111,8 @@ pub(crate) fn annotations(input: &[u8]) {
 /// good where the input does not say it. A plan that is made survives; a sentence is one that an event takes.
 pub(crate) fn attributes(input: &[u8]) {
     const KUBELETS: &str = "csi.storage.k8s.io/";
-    const TOKENS: &str = r#"{"vault":{"token":"e30.eyJrdWJlcm5ldGVzLmlvIjp7InNlcnZpY2VhY2NvdW50Ijp7InVpZCI6InUifX19.canary"}}"#;
+    const TOKENS: &str =
+        r#"{"vault":{"token":"e30.eyJrdWJlcm5ldGVzLmlvIjp7InNlcnZpY2VhY2NvdW50Ijp7InVpZCI6InUifX19.canary"}}"#;
     thread_local! {
         static WITH_DRIVER: Config = Config::from_yaml(&format!("{CONFIG}csi: {{}}\n")).expect("config.yaml is good");
     }

@@ -260,9 +260,10 @@ async fn run_csi(args: CsiArgs, registry: Registry) -> Result<(), String> {
         return io::stdout().write_all(object.as_bytes()).map_err(|error| error.to_string());
     }
     let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
-    let client = match no_api_server {
-        true => None,
-        false => Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?),
+    let client = if no_api_server {
+        None
+    } else {
+        Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?)
     };
     let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client };
     let reloads = |outcome| {

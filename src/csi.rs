@@ -125,58 +125,21 @@ pub async fn run(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> Result<(), CsiError> {
-    let CsiSettings { kubelet_root, node, program, admin, client } = settings;
-    let admin = AdminServer::bind(admin)?.with_limits(ServeLimits::ADMIN);
+    let CsiSettings { kubelet_root, node, admin, .. } = &settings;
+    let admin = AdminServer::bind(*admin)?.with_limits(ServeLimits::ADMIN);
     let probes = admin::router(readiness.clone(), registry.clone());
     let all_served = CancellationToken::new();
     let admin_over = admin.run_apart("admin", probes, all_served.clone())?;
     let registering = readiness.block("registration with kubelet");
 
     let own = kubelet_root.join("plugins").join(CSI_DRIVER);
-    let mounts = Arc::new(KernelMounts::default());
-    let state = open_state(&own, &*mounts)?;
-    let program = program.map(|file| {
-        let programs = own.join("programs");
-        program::install(&file, &programs, &*mounts).map_err(|source| CsiError::Io { path: file, source })
-    });
-    let program = program.transpose()?;
-    if let Some(present) = &program {
-        program::remove_unused(present, &*mounts);
-    }
-    let pods = Pods::unknown(client.is_some());
     let mut tasks = JoinSet::new();
-    let troubles = match &client {
-        Some(client) => {
-            let (troubles, send) = Troubles::told_to(client.clone(), &node);
-            tasks.spawn(send);
-            troubles
-        }
-        None => Troubles::untold(),
-    };
-    let driver = Driver::new(DriverParts {
-        kubelet_root: kubelet_root.clone(),
-        config,
-        program,
-        mounts,
-        state,
-        pods: pods.clone(),
-        troubles,
-        metrics: DriverMetrics::new(registry),
-        sources: Arc::new(feed::connected),
-        shutdown: shutdown.clone(),
-    });
-    driver.resume();
-    if let Some(client) = client {
-        let (watching, node) = (Arc::clone(&driver), node.clone());
-        tasks.spawn(async move { pods.follow(client, &node, |uid, seen| watching.pod_changed(uid, seen)).await });
-        let collecting = Arc::clone(&driver);
-        tasks.spawn(async move { collecting.collect().await });
-    }
+    let driver = start(&settings, &own, config, registry, &shutdown, &mut tasks)?;
 
     // kubelet calls the driver as soon as it has seen the second one.
     let calls = server()
         .add_service(IdentityServer::new(IdentityService))
-        .add_service(NodeServer::new(NodeService { driver, node }));
+        .add_service(NodeServer::new(NodeService { driver, node: node.clone() }));
     let socket = own.join("csi.sock");
     let calls = serve(calls, &socket, shutdown.clone())?;
     let (told, registered) = oneshot::channel();
@@ -206,6 +169,57 @@ pub async fn run(
     all_served.cancel();
     let _ = admin_over.await;
     outcome
+}
+
+/// The driver with the volumes of an earlier process, and what goes on beside it in `tasks`.
+fn start(
+    settings: &CsiSettings,
+    own: &Path,
+    config: watch::Receiver<Arc<Config>>,
+    registry: Registry,
+    shutdown: &CancellationToken,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<Driver>, CsiError> {
+    let CsiSettings { kubelet_root, node, program, client, .. } = settings;
+    let mounts = Arc::new(KernelMounts::default());
+    let state = open_state(own, &mounts)?;
+    let program = program.as_ref().map(|file| {
+        let programs = own.join("programs");
+        program::install(file, &programs, &*mounts).map_err(|source| CsiError::Io { path: file.clone(), source })
+    });
+    let program = program.transpose()?;
+    if let Some(present) = &program {
+        program::remove_unused(present, &*mounts);
+    }
+    let pods = Pods::unknown(client.is_some());
+    let troubles = match client {
+        Some(client) => {
+            let (troubles, send) = Troubles::told_to(client.clone(), node);
+            tasks.spawn(send);
+            troubles
+        }
+        None => Troubles::untold(),
+    };
+    let driver = Driver::new(DriverParts {
+        kubelet_root: kubelet_root.clone(),
+        config,
+        program,
+        mounts,
+        state,
+        pods: pods.clone(),
+        troubles,
+        metrics: DriverMetrics::new(registry),
+        sources: Arc::new(feed::connected),
+        shutdown: shutdown.clone(),
+    });
+    driver.resume();
+    if let Some(client) = client.clone() {
+        let (watching, node) = (Arc::clone(&driver), node.clone());
+        tasks.spawn(async move { pods.follow(client, &node, |uid, seen| watching.pod_changed(uid, seen)).await });
+        let collecting = Arc::clone(&driver);
+        tasks.spawn(async move { collecting.collect().await });
+    }
+    Ok(driver)
 }
 
 /// The driver's own file system in memory, which outlives its process.

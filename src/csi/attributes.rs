@@ -256,7 +256,9 @@ fn planned(
     let shares = options.share_leases;
     let (plan, warnings) = Plan::build_with_warnings(identity, &bundle, &options, config)
         .map_err(|error| in_attributes(&error.to_string()))?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     if let Some(volume) = plan.volumes().into_iter().next() {
         return Err(format!(
             "the provider reads the pod's own volume {volume:?}, which no other volume can see: expected mode sidecar"

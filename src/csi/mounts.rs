@@ -176,15 +176,12 @@ fn unescaped(field: &[u8]) -> PathBuf {
             let number = digits.iter().try_fold(0, |number, byte| Some(number * 8 + digit(byte)?))?;
             u8::try_from(number).ok()
         };
-        match (first, octal()) {
-            (b'\\', Some(byte)) => {
-                bytes.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let (b'\\', Some(byte)) = (first, octal()) {
+            bytes.push(byte);
+            rest = tail.get(3..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
     OsString::from_vec(bytes).into()
@@ -199,11 +196,12 @@ fn make_dir(target: &Path) -> io::Result<()> {
 
 /// Whether processes have SELinux labels: AppArmor's have no four parts.
 fn has_selinux() -> bool {
-    fs::read("/proc/self/attr/current").is_ok_and(|label| label.iter().filter(|byte| **byte == b':').count() >= 3)
+    fs::read("/proc/self/attr/current").is_ok_and(|label| label.split(|byte| *byte == b':').nth(3).is_some())
 }
 
 fn has_swap() -> bool {
-    fs::read("/proc/swaps").is_ok_and(|table| table.iter().filter(|byte| **byte == b'\n').count() > 1)
+    fs::read("/proc/swaps")
+        .is_ok_and(|table| table.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).nth(1).is_some())
 }
 
 #[cfg(test)]

@@ -3,13 +3,29 @@
 use std::fmt;
 
 /// The Container Storage Interface.
-#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, reason = "generated")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated"
+)]
 pub(super) mod csi {
     include!("proto/csi.v1.rs");
 }
 
 /// kubelet's plugin registration.
-#[allow(clippy::all, clippy::pedantic, missing_docs, unreachable_pub, reason = "generated")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    clippy::clone_on_ref_ptr,
+    missing_docs,
+    unreachable_pub,
+    reason = "generated"
+)]
 pub(super) mod registration {
     include!("proto/pluginregistration.rs");
 }

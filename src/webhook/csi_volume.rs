@@ -16,7 +16,7 @@ use crate::annotations::{
 use crate::bundle::FileMode;
 use crate::config::Config;
 use crate::contract::{BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, PREFIX, SECRETS_VOLUME};
-use crate::options::Options;
+use crate::options::{Mode, Options};
 use crate::plan::Plan;
 
 /// Annotations that the driver reads.
@@ -24,8 +24,23 @@ const OF_THE_VOLUME: [&str; 5] = [SECRETS, PROVIDER, REFRESH, SIZE_LIMIT, SHARE_
 /// Families of them.
 const FAMILIES: [&str; 4] = [FILE, DIR, ENV_VARIABLE, ROLE];
 
-/// Whether the operator says that the driver is not where this pod will run.
-pub(super) fn is_unavailable(pod: &Value, namespace: &str, config: &Config) -> bool {
+/// Another mode, where the operator says that the driver is not where this pod will run.
+pub(super) fn fall_back(
+    pod: &Value,
+    namespace: &str,
+    config: &Config,
+    options: &mut Options,
+    warnings: &mut Vec<String>,
+) {
+    if options.mode == Some(Mode::Csi) && is_unavailable(pod, namespace, config) {
+        warnings.push(format!(
+            "{PREFIX}{MODE}: the CSI driver is not where this pod will run (config.csi.unavailable): a sidecar instead"
+        ));
+        options.mode = None;
+    }
+}
+
+fn is_unavailable(pod: &Value, namespace: &str, config: &Config) -> bool {
     let labels = pod.pointer("/metadata/labels");
     let selector = pod.pointer("/spec/nodeSelector");
     let tolerations = containers(pod.get("spec").unwrap_or(&Value::Null), "tolerations");
@@ -38,11 +53,13 @@ pub(super) fn is_unavailable(pod: &Value, namespace: &str, config: &Config) -> b
     })
 }
 
-/// What the driver cannot do for this pod.
+/// What the driver cannot do for this pod. There is no place among init containers: kubelet mounts the files before it
+/// starts the first.
 ///
 /// # Errors
 /// [`Refusal`] names the annotation or field, and the way out.
-pub(super) fn check(spec: &Value, options: &Options, config: &Config) -> Result<(), Refusal> {
+pub(super) fn check(spec: &Value, options: &mut Options, config: &Config) -> Result<(), Refusal> {
+    options.init_order = None;
     let refuse =
         |annotation: &str, problem: &str| Err(Refusal::Pod(format!("annotation {PREFIX}{annotation}: {problem}")));
     if config.csi.is_none() {

@@ -250,10 +250,9 @@ fn check_own_file(
     warnings: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     let sub_path = mount.get("subPath").and_then(Value::as_str).unwrap_or_default();
-    let file = match ours.first().is_some_and(|files| files.get("subPath").is_none()) {
-        true => Some(sub_path),
-        false => sub_path.strip_prefix(LIVE).and_then(|file| file.strip_prefix('/')),
-    };
+    let has_no_gate = ours.first().is_some_and(|files| files.get("subPath").is_none());
+    let behind_gate = || sub_path.strip_prefix(LIVE).and_then(|file| file.strip_prefix('/'));
+    let file = if has_no_gate { Some(sub_path) } else { behind_gate() };
     let file = file.filter(|file| !file.is_empty() && !file.split('/').any(|p| p == ".."));
     let read_only = mount.get("readOnly") == Some(&json!(true));
     if volume != SECRETS_VOLUME || file.is_none() || !read_only {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::cache::{CacheKey, PreparedCache};
+use super::cache::{CacheKey, Prepared, PreparedCache};
 use super::env_wrapper::EnvWrapper;
 use super::patch::{Patch, Patched, at};
 use super::permissions::Permissions;
@@ -37,6 +37,16 @@ pub struct Mutation {
     pub patch: Patch,
     /// What its author should know.
     pub warnings: Vec<String>,
+}
+
+/// What a pod is to be, all of it decided.
+struct WantedPod<'a> {
+    prepared: &'a Prepared,
+    options: &'a Options,
+    mode: Mode,
+    standing: Standing,
+    selection: &'a Selection,
+    wrapper: Option<EnvWrapper<'a>>,
 }
 
 /// Kubernetes has no longer names. (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
@@ -73,25 +83,17 @@ impl Injector {
         screen(spec, &annotations, config)?;
         check_names(spec)?;
         let mut warnings = Vec::new();
-        if options.mode == Some(Mode::Csi) && csi_volume::is_unavailable(&pod, namespace, config) {
-            warnings.push(format!(
-                "{PREFIX}{MODE}: the CSI driver is not where this pod will run (config.csi.unavailable): a sidecar instead"
-            ));
-            options.mode = None;
-        }
+        csi_volume::fall_back(&pod, namespace, config, &mut options, &mut warnings);
         let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
         options.mode = Some(mode);
         let (ours, others): (Vec<_>, Vec<_>) =
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
-        let earlier = match mode {
-            Mode::Csi => csi_volume::chosen(spec),
-            _ => ours.first().and_then(|container| plan_of(container)).map(|plan| plan.containers),
+        let earlier = if mode == Mode::Csi {
+            csi_volume::check(spec, &mut options, config)?;
+            csi_volume::chosen(spec)
+        } else {
+            ours.first().and_then(|container| plan_of(container)).map(|plan| plan.containers)
         };
-        if mode == Mode::Csi {
-            csi_volume::check(spec, &options, config)?;
-            // kubelet mounts the files before it starts the first container.
-            options.init_order = None;
-        }
         mounts::check_path(spec, &options, &mut warnings);
         let selection = Selection::of(spec, &options, earlier.as_deref(), config, &mut warnings)?;
         // By those that were selected at first, so what others inject later changes nothing.
@@ -121,23 +123,34 @@ impl Injector {
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
         warnings.extend(prepared.warnings.iter().cloned());
         pod_volumes::check(spec, &prepared.reads)?;
+        let wanted =
+            WantedPod { prepared: &prepared, options: &options, mode, standing, selection: &selection, wrapper };
+        let patch = wanted.converge(pod, config, &mut warnings)?;
+        Ok(Mutation { patch, warnings })
+    }
+}
 
+// === impl WantedPod ===
+
+impl WantedPod<'_> {
+    fn converge(&self, pod: Value, config: &Config, warnings: &mut Vec<String>) -> Result<Patch, Refusal> {
+        let Self { prepared, options, mode, standing, selection, wrapper } = self;
         let mut patched = Patched::new(pod);
         converge_volumes(&mut patched, &prepared.volumes)?;
-        place(&mut patched, &prepared.containers, &options, standing, &mut warnings)?;
+        place(&mut patched, &prepared.containers, options, *standing, warnings)?;
         // Before the mounts: what is started through our program needs it.
         if let Some(wrapper) = wrapper {
-            wrapper.converge(&mut patched, &selection)?;
+            wrapper.converge(&mut patched, selection)?;
         }
-        mounts::converge(&mut patched, &selection, &options, mode, &mut warnings)?;
+        mounts::converge(&mut patched, selection, options, *mode, warnings)?;
         if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
             patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
         }
-        if mode != Mode::Csi {
+        if *mode != Mode::Csi {
             add_pull_secrets(&mut patched, config);
         }
         steps::check()?;
-        Ok(Mutation { patch: patched.into_patch(), warnings })
+        Ok(patched.into_patch())
     }
 }
 

@@ -80,16 +80,11 @@ impl PodPlace {
     /// is looked at.
     fn field(self, name: &str, is_others: bool) -> Option<Self> {
         let is_kept = match self {
-            Self::Pod => match name {
-                "metadata" => return Some(Self::Metadata),
-                // Annotations may come later, and ask for them.
-                "spec" => return Some(Self::Spec(Commands::Seen)),
-                _ => false,
-            },
-            Self::Metadata => match name {
-                "annotations" => return Some(Self::Annotations),
-                _ => matches!(name, "generateName" | "labels"),
-            },
+            Self::Pod if name == "metadata" => return Some(Self::Metadata),
+            // Annotations may come later, and ask for them.
+            Self::Pod if name == "spec" => return Some(Self::Spec(Commands::Seen)),
+            Self::Metadata if name == "annotations" => return Some(Self::Annotations),
+            Self::Metadata => matches!(name, "generateName" | "labels"),
             Self::Annotations => name.starts_with(PREFIX) || name == MIRROR,
             Self::Spec(commands) => match name {
                 "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container(commands)),
@@ -139,7 +134,7 @@ impl PodPlace {
             Self::Tolerations => name == "key",
             Self::SecurityContext => matches!(name, "fsGroup" | "runAsGroup" | "runAsUser"),
             Self::Container(_) | Self::Volume | Self::Whole => true,
-            Self::Presence | Self::Resources => false,
+            Self::Pod | Self::Presence | Self::Resources => false,
         };
         is_kept.then_some(Self::Whole)
     }

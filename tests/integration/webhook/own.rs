@@ -334,7 +334,7 @@ fn none_of_ours_has_a_startup_probe() {
         for mode in ["sidecar", "init+sidecar", "init"] {
             let asks = annotated(pod(), &[("mode", mode), ("metrics-port", "9102")]);
             let made = decide_with(&config, &review("CREATE", "", &asks)).pod;
-            let all = ["initContainers", "containers"].into_iter().flat_map(|list| made["spec"][list].as_array());
+            let all = ["initContainers", "containers"].into_iter().filter_map(|list| made["spec"][list].as_array());
             let ours: Vec<_> = all.flatten().filter(|made| made["command"][0] == "/hushpod-agent").collect();
             assert!(!ours.is_empty());
             assert!(ours.iter().all(|made| made["startupProbe"].is_null()), "{mode}: {ours:?}");

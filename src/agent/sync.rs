@@ -166,7 +166,11 @@ impl SyncLoop {
                         return Ok(Ended::RestartAll);
                     }
                 }
-                Woken::Source(event) => self.heard(event)?,
+                Woken::Source(event) => {
+                    self.heard(event)?;
+                    // Before the files: a process that ends in between leaves its leases to the next.
+                    self.save();
+                }
                 Woken::Controls(changes) => {
                     for change in changes {
                         self.control(change, shutdown).await;

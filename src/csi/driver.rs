@@ -142,7 +142,7 @@ impl Driver {
                 self.take_away(&volume, &target).await?;
             }
         }
-        self.metrics.published(made.as_ref().err().map(|failure| failure.kind));
+        self.metrics.count_publish(made.as_ref().err().map(|failure| failure.kind));
         made
     }
 

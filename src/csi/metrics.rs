@@ -1,5 +1,6 @@
 //! The driver's metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::budget::VolumeBudget;
@@ -10,16 +11,27 @@ use crate::serve::metrics::{Counter, Registry};
 #[derive(Debug, Clone)]
 pub(super) struct DriverMetrics {
     registry: Registry,
+    /// By outcome.
+    published: BTreeMap<&'static str, Arc<Counter>>,
     pub(super) republished: Arc<Counter>,
     pub(super) troubles: Arc<Counter>,
 }
+
+/// What calls for new volumes come to.
+const OUTCOMES: [&str; 7] = ["ok", "waiting", "exhausted", "pod_gone", "denied", "not_found", "invalid"];
 
 // === impl DriverMetrics ===
 
 impl DriverMetrics {
     /// Adds the driver's series to `registry`.
     pub(super) fn new(registry: Registry) -> Self {
+        let published = |outcome: &'static str| {
+            let labels = [("outcome", outcome)];
+            let help = "Calls of kubelet for new volumes.";
+            (outcome, registry.counter("hushpod_csi_publish_total", help, &labels))
+        };
         Self {
+            published: OUTCOMES.into_iter().map(published).collect(),
             republished: registry.counter(
                 "hushpod_csi_republish_total",
                 "Calls of kubelet for volumes that had their files.",
@@ -35,7 +47,7 @@ impl DriverMetrics {
     }
 
     /// Counts a call for a volume without files.
-    pub(super) fn published(&self, failure: Option<FailureKind>) {
+    pub(super) fn count_publish(&self, failure: Option<FailureKind>) {
         let outcome = match failure {
             None => "ok",
             Some(FailureKind::Waiting) => "waiting",
@@ -45,8 +57,9 @@ impl DriverMetrics {
             Some(FailureKind::NotFound) => "not_found",
             Some(FailureKind::Invalid | FailureKind::Precondition) => "invalid",
         };
-        let labels = [("outcome", outcome)];
-        self.registry.counter("hushpod_csi_publish_total", "Calls of kubelet for new volumes.", &labels).increment();
+        if let Some(counter) = self.published.get(outcome) {
+            counter.increment();
+        }
     }
 
     /// Shows what volumes may take.
@@ -54,5 +67,31 @@ impl DriverMetrics {
         #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, and no node has 2^53 bytes of secrets")]
         let read = move || Some(limits.taken() as f64);
         self.registry.gauge("hushpod_csi_reserved_bytes", "Bytes of memory that the node's volumes may take.", read);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_outcome_is_one_series_however_often_it_comes() {
+        use FailureKind::*;
+        let registry = Registry::default();
+        let metrics = DriverMetrics::new(registry.clone());
+        for failure in [None, Some(Invalid), Some(Precondition), Some(NotFound), Some(Denied), Some(Waiting)]
+            .into_iter()
+            .chain([Some(Exhausted), Some(PodGone)])
+        {
+            metrics.count_publish(failure);
+        }
+        let shown = registry.to_string();
+        let series: Vec<_> = shown.lines().filter(|line| line.starts_with("hushpod_csi_publish_total{")).collect();
+        assert_eq!(series.len(), OUTCOMES.len(), "{shown}");
+        for outcome in OUTCOMES {
+            let times = if outcome == "invalid" { 2 } else { 1 };
+            let line = format!("hushpod_csi_publish_total{{outcome=\"{outcome}\"}} {times}");
+            assert!(series.contains(&line.as_str()), "{line} is not in {shown}");
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::terminal::width_of_stdout;
 use crate::quantity::parse_duration;
-use crate::serve::metrics::Registry;
+use crate::serve::metrics::{Registry, ReloadCounters};
 use crate::serve::readiness::Readiness;
 use crate::webhook::server;
 use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
@@ -266,21 +266,14 @@ async fn run_csi(args: CsiArgs, registry: Registry) -> Result<(), String> {
         Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?)
     };
     let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client };
-    let reloads = |outcome| {
-        registry.counter(
-            "hushpod_config_reload_total",
-            "Readings of the operator's configuration.",
-            &[("outcome", outcome)],
-        )
-    };
-    let (good, bad) = (reloads("ok"), reloads("error"));
+    let reloads = ReloadCounters::new(&registry);
     let token: CancellationToken = shutdown.token();
     let current = reloading.subscribe();
     tokio::select! {
         outcome = csi::run(settings, current, registry, Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
-        () = reloading.follow(|is_good| if is_good { good.increment() } else { bad.increment() }) => Ok(()),
+        () = reloading.follow(|is_good| reloads.count(is_good)) => Ok(()),
     }
 }
 

@@ -351,6 +351,12 @@ impl Plan {
         room(&self.items, self.size_limit)
     }
 
+    /// Bytes of the volume: three generations, the present one, the one kept for readers, and the one being written.
+    #[must_use]
+    pub fn volume_bytes(&self) -> u64 {
+        self.room().saturating_mul(3)
+    }
+
     /// The pod's own volumes that requests read.
     #[must_use]
     pub fn volumes(&self) -> BTreeSet<&str> {

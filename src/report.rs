@@ -1,7 +1,7 @@
 //! Reports: who holds which generation since when, and what is in the way. One shape, logged at each change of state;
 //! a later version may send them elsewhere. Never a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -68,6 +68,14 @@ impl Report {
     #[must_use]
     pub fn newest_known(&self) -> Option<&GenerationId> {
         self.newest.as_ref().or(self.generation.as_ref())
+    }
+
+    /// Takes in which providers fail now; those that failed before keep their beginning.
+    pub fn note_failing(&mut self, failing: &BTreeSet<&str>) {
+        self.failing.retain(|provider, _| failing.contains(provider.as_str()));
+        for provider in failing {
+            self.failing.entry((*provider).to_owned()).or_insert_with(SystemTime::now);
+        }
     }
 
     /// Reports a change for the good, or one that someone asked for.

@@ -43,7 +43,7 @@ mod retired_lease;
 pub(crate) mod tests;
 mod worker;
 
-pub use failure::{SetupError, SourceFailure, refusals};
+pub use failure::{Obstacles, SetupError, SourceFailure, refusals};
 pub use handover::{AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession};
 pub use history::{Origin, PastGeneration, PinError};
 

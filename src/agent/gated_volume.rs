@@ -1,12 +1,11 @@
 //! The volume behind its gate: the first generation opens it, later ones are swapped inside.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::error::AgentError;
 use super::gate::{Gate, GateError, GateState};
 use super::usage::Usage;
-use crate::bundle::VolumePath;
 use crate::deliver::RenderedFile;
 use crate::deliver::delivery::{DeliverError, Volume, WriteOutcome};
 use crate::deliver::volume::{AtomicVolume, VolumeError};
@@ -86,20 +85,12 @@ impl Volume for GatedVolume {
         }
     }
 
-    fn current(&self) -> Option<GenerationId> {
-        self.volume.as_ref()?.current()
+    fn present(&self) -> Option<&AtomicVolume> {
+        self.volume.as_ref()
     }
 
-    fn since(&self) -> Option<SystemTime> {
-        self.volume.as_ref()?.since()
-    }
-
-    fn has(&self, path: &VolumePath) -> bool {
-        self.volume.as_ref().is_some_and(|volume| volume.has(path))
-    }
-
-    fn holds(&self, id: &GenerationId) -> bool {
-        self.volume.as_ref().is_some_and(|volume| volume.holds(id))
+    fn present_mut(&mut self) -> Option<&mut AtomicVolume> {
+        self.volume.as_mut()
     }
 
     async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<WriteOutcome, GatedVolumeError> {
@@ -127,13 +118,6 @@ impl Volume for GatedVolume {
                 Ok(is_back)
             }
             None => Ok(false),
-        }
-    }
-
-    async fn settle(&mut self) {
-        match &mut self.volume {
-            Some(volume) => Volume::settle(volume).await,
-            None => std::future::pending().await,
         }
     }
 }

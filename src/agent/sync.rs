@@ -1,6 +1,6 @@
 //! The loop: wait for the source, a control, a retry or the end; deliver; notify; hand over; report.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::generation::GenerationId;
 use crate::plan::Plan;
 use crate::sentence::Sentence;
 use crate::source::persisted::{HandOverFile, PersistedState, Saved};
-use crate::source::{Event, Source, SourceFailure, refusals};
+use crate::source::{Event, Obstacles, Source, SourceFailure};
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -47,7 +47,7 @@ pub(super) struct SyncLoop {
     restarts: Option<Restarts>,
     has_failed: bool,
     /// What is in the way of the first files, by provider.
-    obstacles: BTreeMap<String, Vec<SourceFailure>>,
+    obstacles: Obstacles,
     last_words: LastWords,
 }
 
@@ -87,7 +87,7 @@ impl SyncLoop {
             notified: None,
             restarts,
             has_failed: false,
-            obstacles: BTreeMap::new(),
+            obstacles: Obstacles::default(),
             last_words: LastWords::new(&paths.termination_log),
         }
     }
@@ -220,12 +220,8 @@ impl SyncLoop {
 
     fn note_failing(&mut self) {
         let failing: BTreeSet<&str> = self.source.failing().collect();
-        let since = &mut self.delivery.report_mut().failing;
-        since.retain(|provider, _| failing.contains(provider.as_str()));
-        self.obstacles.retain(|provider, _| failing.contains(provider.as_str()));
-        for provider in failing {
-            since.entry(provider.to_owned()).or_insert_with(SystemTime::now);
-        }
+        self.delivery.report_mut().note_failing(&failing);
+        self.obstacles.retain(&failing);
     }
 
     fn failed(&mut self, failures: &[SourceFailure]) -> Result<(), AgentError> {
@@ -237,10 +233,7 @@ impl SyncLoop {
         if !refused.is_empty() {
             return Err(AgentError::Refused(refused));
         }
-        for provider in failures.iter().map(|failure| &failure.provider) {
-            let latest = failures.iter().filter(|failure| failure.provider == *provider).cloned().collect();
-            self.obstacles.insert(provider.clone(), latest);
-        }
+        self.obstacles.note(failures);
         Ok(())
     }
 
@@ -253,11 +246,10 @@ impl SyncLoop {
             let known = [failing].into_iter().filter(|text| !text.is_empty()).chain(unwritable.map(str::to_owned));
             known.chain(silent.iter().cloned()).collect::<Vec<_>>().join("; ")
         };
-        let failing = || self.obstacles.values().flatten();
         Sentence::hiding(
-            all(refusals(failing(), |error| &error.message), self.delivery.unwritable()),
+            all(self.obstacles.told(|error| &error.message), self.delivery.unwritable()),
             all(
-                refusals(failing(), |error| error.message.public()),
+                self.obstacles.told(|error| error.message.public()),
                 self.delivery.unwritable().map(|_| "the files cannot be written"),
             ),
         )

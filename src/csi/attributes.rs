@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::time::SystemTime;
 
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,23 @@ pub fn plan_of_context(context: BTreeMap<String, String>, fs_group: &str, config
         call.planned(config)?.record.plan.to_json().map_err(|error| CallFailure::invalid(error.to_string()))
     });
     planned.map_err(|failure| failure.to_string())
+}
+
+// === impl Record ===
+
+impl Record {
+    /// Digest of the pod's identity and these, in hex. Without a token nobody knows the account's UID: then the pod shares
+    /// with nobody.
+    pub(super) fn digest_with(&self, parts: &[&[u8]]) -> String {
+        let Self { pod, account, .. } = self;
+        let who = account.as_ref().map_or_else(|| format!("pod {}", pod.uid), |uid| format!("account {uid}"));
+        let mut context = digest::Context::new(&digest::SHA256);
+        for part in [pod.namespace.as_bytes(), who.as_bytes()].iter().chain(parts) {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part);
+        }
+        hex::encode(context.finish())
+    }
 }
 
 // === impl PublishCall ===

@@ -158,7 +158,7 @@ impl Driver {
     /// Whether the mount table has a file system of ours there, with a complete generation in it. What the driver
     /// remembers does not count.
     fn is_delivered(&self, target: &Path) -> bool {
-        self.mounts.ours().is_ok_and(|ours| ours.contains(target)) && MountedVolume::is_complete(target)
+        MountedVolume::is_there(target, &*self.mounts)
     }
 
     fn show_program(&self, target: &Path) -> Result<(), CallFailure> {
@@ -233,7 +233,7 @@ impl Driver {
         if let Some((volume, target)) = other {
             self.take_away(&volume, &target).await?;
         }
-        let room = record.plan.room().saturating_mul(3);
+        let room = record.plan.volume_bytes();
         let CsiLimits { bytes_per_namespace, bytes_per_node } = limits;
         let reservation = self.limits.reserve(&record.pod.namespace, room, bytes_per_namespace, bytes_per_node)?;
         let volume = MountedVolume::new(record.target.clone(), room, record.owner, Arc::clone(&self.mounts));
@@ -313,7 +313,7 @@ impl Driver {
 
     /// Looks after files that are there.
     fn adopt(self: &Arc<Self>, record: Record, tokens: Tokens) -> Result<(), CallFailure> {
-        let room = record.plan.room().saturating_mul(3);
+        let room = record.plan.volume_bytes();
         let mounts = Arc::clone(&self.mounts);
         let Some(volume) = MountedVolume::adopt(record.target.clone(), room, record.owner, mounts) else {
             return Err(CallFailure::new(

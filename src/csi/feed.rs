@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use aws_lc_rs::digest;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,7 +28,7 @@ use crate::plan::Plan;
 use crate::provider::TokenSource;
 use crate::secret::SecretValue;
 use crate::source::persisted::{HandOverFile, PersistedState};
-use crate::source::{Event, HandOver, SetupError, Source, SourceFailure, connect, refusals};
+use crate::source::{Event, HandOver, Obstacles, SetupError, Source, SourceFailure, connect, refusals};
 
 /// How long a refusal answers for those who ask the same: kubelet tries again after half a second.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
@@ -130,7 +129,7 @@ struct Attached {
     tokens: Tokens,
     first: watch::Sender<First>,
     /// What is in the way of its first files, by provider.
-    obstacles: BTreeMap<String, Vec<SourceFailure>>,
+    obstacles: Obstacles,
     /// Whether its pod was told that its files cannot be written.
     told_unwritable: bool,
     span: Span,
@@ -150,16 +149,10 @@ enum FeedWoken {
 
 impl FeedKey {
     pub(super) fn of(record: &Record) -> Self {
-        let Record { volume, pod, account, is_own, plan, .. } = record;
-        let mut context = digest::Context::new(&digest::SHA256);
-        // Without a token nobody knows the account's UID: then the pod shares with nobody.
-        let who = account.as_ref().map_or_else(|| format!("pod {}", pod.uid), |uid| format!("account {uid}"));
+        let Record { volume, is_own, plan, .. } = record;
         let plan = plan.to_json().unwrap_or_default();
-        for part in [pod.namespace.as_str(), &who, if *is_own { volume } else { "" }, &plan] {
-            context.update(&(part.len() as u64).to_le_bytes());
-            context.update(part.as_bytes());
-        }
-        Self(hex::encode(context.finish()))
+        let volume = if *is_own { volume.as_str() } else { "" };
+        Self(record.digest_with(&[volume.as_bytes(), plan.as_bytes()]))
     }
 }
 
@@ -256,7 +249,7 @@ impl Feed {
         let now = Instant::now();
         let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min();
         let refused = refused.as_ref().map(|(until, _)| *until).filter(|_| volumes.is_empty());
-        let probe = failed_at.filter(|_| volumes.iter().any(|attached| !attached.delivery.is_open()));
+        let probe = failed_at.filter(|_| are_waited_for(volumes));
         let until = controls.into_iter().chain(refused).chain(probe.map(|at| at + PROBE)).min();
         let is_empty = volumes.is_empty();
         let mut due: FuturesUnordered<_> = volumes
@@ -334,7 +327,7 @@ impl Feed {
             controls,
             tokens,
             first,
-            obstacles: BTreeMap::new(),
+            obstacles: Obstacles::default(),
             told_unwritable: false,
             span: span.clone(),
             _reservation: reservation,
@@ -392,8 +385,7 @@ impl Feed {
 
     /// Asks again what failed, if first files wait for it.
     fn probe(&mut self) {
-        let is_waiting = self.volumes.iter().any(|attached| !attached.delivery.is_open());
-        if is_waiting && self.failed_at.is_some_and(|at| at + PROBE <= Instant::now()) {
+        if are_waited_for(&self.volumes) && self.failed_at.is_some_and(|at| at + PROBE <= Instant::now()) {
             self.failed_at = None;
             self.source.refresh_now();
         }
@@ -402,12 +394,8 @@ impl Feed {
     fn note_failing(&mut self) {
         let failing: BTreeSet<&str> = self.source.failing().collect();
         for attached in &mut self.volumes {
-            let since = &mut attached.delivery.report_mut().failing;
-            since.retain(|provider, _| failing.contains(provider.as_str()));
-            for provider in &failing {
-                since.entry((*provider).to_owned()).or_insert_with(SystemTime::now);
-            }
-            attached.obstacles.retain(|provider, _| failing.contains(provider.as_str()));
+            attached.delivery.report_mut().note_failing(&failing);
+            attached.obstacles.retain(&failing);
         }
     }
 
@@ -427,11 +415,7 @@ impl Feed {
                 self.around.trouble(&attached.record.pod, &format!("the last good files stay: {sentence}"));
                 continue;
             }
-            for failure in failures {
-                let of_provider = |other: &&SourceFailure| other.provider == failure.provider;
-                let latest = failures.iter().filter(of_provider).cloned().collect();
-                attached.obstacles.insert(failure.provider.clone(), latest);
-            }
+            attached.obstacles.note(failures);
             attached.waits();
         }
     }
@@ -441,10 +425,8 @@ impl Feed {
         let (open, closed): (Vec<_>, Vec<_>) = self.volumes.drain(..).partition(|attached| attached.delivery.is_open());
         self.volumes = open;
         let any = !closed.is_empty();
-        for Attached { record, first, delivery, .. } in closed {
-            drop(delivery);
-            self.around.forget(&record.volume);
-            first.send_replace(First::Refused(failure.clone()));
+        for attached in closed {
+            attached.give_up(failure.clone(), &*self.around);
         }
         any
     }
@@ -491,7 +473,7 @@ impl Feed {
 
     async fn catch_up(&mut self) {
         let mut refused = Vec::new();
-        for attached in &mut self.volumes {
+        for (at, attached) in self.volumes.iter_mut().enumerate() {
             let span = attached.span.clone();
             match attached.delivery.catch_up(&mut self.source, &self.shutdown).instrument(span).await {
                 Ok(_) if attached.delivery.is_open() => {
@@ -505,16 +487,12 @@ impl Feed {
                     attached.told_unwritable = is_unwritable;
                 }
                 Ok(_) => attached.waits(),
-                Err(error) => refused.push((attached.record.volume.clone(), failure_of(&error))),
+                Err(error) => refused.push((at, failure_of(&error))),
             }
         }
-        for (volume, failure) in refused {
-            self.around.forget(&volume);
-            if let Some(at) = self.volumes.iter().position(|attached| attached.record.volume == volume) {
-                let Attached { first, delivery, .. } = self.volumes.swap_remove(at);
-                drop(delivery);
-                first.send_replace(First::Refused(failure));
-            }
+        // From the last on: what takes the place of one that goes was looked at already.
+        for (at, failure) in refused.into_iter().rev() {
+            self.volumes.swap_remove(at).give_up(failure, &*self.around);
         }
         self.tell_delivered();
     }
@@ -560,6 +538,11 @@ fn channels(plan: &Plan) -> BTreeMap<String, (String, watch::Sender<Option<Secre
     with_audience.collect()
 }
 
+/// Whether a call of kubelet waits for the first files of one of these.
+fn are_waited_for(volumes: &[Attached]) -> bool {
+    volumes.iter().any(|attached| !attached.delivery.is_open())
+}
+
 fn failure_of(error: &DeliverError<MountedVolumeError>) -> CallFailure {
     match error {
         DeliverError::Render(error) => CallFailure::invalid(format!("the files cannot be made: {}", error.public())),
@@ -578,9 +561,17 @@ impl Attached {
         });
     }
 
+    /// Lets go of it, and says that there will be no files.
+    fn give_up(self, failure: CallFailure, around: &dyn Surroundings) {
+        let Self { record, delivery, first, .. } = self;
+        drop(delivery);
+        around.forget(&record.volume);
+        first.send_replace(First::Refused(failure));
+    }
+
     /// What its first files wait for.
     fn waits(&self) {
-        let failing = refusals(self.obstacles.values().flatten(), |error| error.message.public());
+        let failing = self.obstacles.told(|error| error.message.public());
         let unwritable = self.delivery.unwritable().map(|_| "the files cannot be written".to_owned());
         let all: Vec<_> = [failing].into_iter().filter(|text| !text.is_empty()).chain(unwritable).collect();
         self.first.send_replace(First::Waiting(all.join("; ")));

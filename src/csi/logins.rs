@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use aws_lc_rs::digest;
 use tokio::sync::watch;
 
 use super::attributes::Record;
@@ -55,18 +54,11 @@ impl Logins {
     }
 }
 
-/// Who and where: a login of another role, or at another address, is another one. An account without a known UID shares
-/// with nobody but its own pod.
+/// Who and where: a login of another role, or at another address, is another one.
 fn key(record: &Record, name: &str, provider: &PlannedProvider) -> String {
-    let who = record.account.as_ref().unwrap_or(&record.pod.uid);
     let settings = serde_json::to_vec(&provider.settings).unwrap_or_default();
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in [record.pod.namespace.as_bytes(), who.as_bytes(), name.as_bytes(), &settings] {
-        context.update(&(part.len() as u64).to_le_bytes());
-        context.update(part);
-    }
-    context.update(provider.role.as_deref().unwrap_or_default().as_bytes());
-    hex::encode(context.finish())
+    let role = provider.role.as_deref().unwrap_or_default();
+    record.digest_with(&[name.as_bytes(), &settings, role.as_bytes()])
 }
 
 // === impl SharedLogin ===

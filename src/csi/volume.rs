@@ -3,12 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::mounts::Mounts;
 #[cfg(test)]
 use super::tests::steps::step_in;
-use crate::bundle::VolumePath;
 use crate::deliver::delivery::{Volume, WriteOutcome};
 use crate::deliver::volume::{AtomicVolume, VolumeError};
 use crate::deliver::{Owner, RenderedFile};
@@ -49,16 +48,16 @@ impl MountedVolume {
 
     /// Takes over one that is mounted and holds a complete generation; `None` if there is no such thing.
     pub(super) fn adopt(target: PathBuf, bytes: u64, owner: Owner, mounts: Arc<dyn Mounts>) -> Option<Self> {
-        if !mounts.ours().is_ok_and(|ours| ours.contains(&target)) || !AtomicVolume::is_complete(&target) {
+        if !Self::is_there(&target, &*mounts) {
             return None;
         }
         let volume = AtomicVolume::open(&target, GRACE).ok()?.owned_by(owner);
         Some(Self { volume: Some(volume), ..Self::new(target, bytes, owner, mounts) })
     }
 
-    /// Whether a directory holds a complete generation.
-    pub(super) fn is_complete(target: &Path) -> bool {
-        AtomicVolume::is_complete(target)
+    /// Whether the mount table has a file system of ours at `target`, and that holds a complete generation.
+    pub(super) fn is_there(target: &Path, mounts: &dyn Mounts) -> bool {
+        mounts.ours().is_ok_and(|ours| ours.contains(target)) && AtomicVolume::is_complete(target)
     }
 
     async fn mount(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<AtomicVolume, MountedVolumeError> {
@@ -86,20 +85,12 @@ impl Volume for MountedVolume {
         }
     }
 
-    fn current(&self) -> Option<GenerationId> {
-        self.volume.as_ref()?.current()
+    fn present(&self) -> Option<&AtomicVolume> {
+        self.volume.as_ref()
     }
 
-    fn since(&self) -> Option<SystemTime> {
-        self.volume.as_ref()?.since()
-    }
-
-    fn has(&self, path: &VolumePath) -> bool {
-        self.volume.as_ref().is_some_and(|volume| volume.has(path))
-    }
-
-    fn holds(&self, id: &GenerationId) -> bool {
-        self.volume.as_ref().is_some_and(|volume| volume.holds(id))
+    fn present_mut(&mut self) -> Option<&mut AtomicVolume> {
+        self.volume.as_mut()
     }
 
     async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<WriteOutcome, MountedVolumeError> {
@@ -126,13 +117,6 @@ impl Volume for MountedVolume {
         match &mut self.volume {
             Some(volume) => Ok(volume.roll_back(id).await?),
             None => Ok(false),
-        }
-    }
-
-    async fn settle(&mut self) {
-        match &mut self.volume {
-            Some(volume) => Volume::settle(volume).await,
-            None => std::future::pending().await,
         }
     }
 }

@@ -36,17 +36,31 @@ pub trait Volume: Send {
     /// Whether the first files would not fare better later.
     fn is_permanent(error: &Self::Error) -> bool;
 
+    /// What readers see; `None` before the first generation.
+    fn present(&self) -> Option<&AtomicVolume>;
+
+    /// The same, to be changed.
+    fn present_mut(&mut self) -> Option<&mut AtomicVolume>;
+
     /// The generation that readers see; `None` before the first.
-    fn current(&self) -> Option<GenerationId>;
+    fn current(&self) -> Option<GenerationId> {
+        self.present()?.current()
+    }
 
     /// When it was put there.
-    fn since(&self) -> Option<SystemTime>;
+    fn since(&self) -> Option<SystemTime> {
+        self.present()?.since()
+    }
 
     /// Whether it has this file.
-    fn has(&self, path: &VolumePath) -> bool;
+    fn has(&self, path: &VolumePath) -> bool {
+        self.present().is_some_and(|volume| volume.has(path))
+    }
 
     /// Whether [`roll_back`](Self::roll_back) can go to this generation.
-    fn holds(&self, id: &GenerationId) -> bool;
+    fn holds(&self, id: &GenerationId) -> bool {
+        self.present().is_some_and(|volume| volume.holds(id))
+    }
 
     /// Puts a generation in place. Finishes what it began also while the process is being stopped.
     fn write(
@@ -59,7 +73,19 @@ pub trait Volume: Send {
     fn roll_back(&mut self, id: &GenerationId) -> impl Future<Output = Result<bool, Self::Error>> + Send;
 
     /// Removes a replaced generation once no reader is left in it; pends for ever if there is none. Cancel safe.
-    fn settle(&mut self) -> impl Future<Output = ()> + Send;
+    fn settle(&mut self) -> impl Future<Output = ()> + Send {
+        async {
+            if let Some(volume) = self.present_mut().filter(|volume| volume.is_settling()) {
+                match volume.settle().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        warn!(%error, "a replaced generation could not be removed: the next write tries again");
+                    }
+                }
+            }
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// What writing came to.
@@ -492,20 +518,12 @@ impl Volume for AtomicVolume {
         matches!(error, VolumeError::NoSpace { .. })
     }
 
-    fn current(&self) -> Option<GenerationId> {
-        self.current()
+    fn present(&self) -> Option<&AtomicVolume> {
+        Some(self)
     }
 
-    fn since(&self) -> Option<SystemTime> {
-        self.since()
-    }
-
-    fn has(&self, path: &VolumePath) -> bool {
-        self.has(path)
-    }
-
-    fn holds(&self, id: &GenerationId) -> bool {
-        self.holds(id)
+    fn present_mut(&mut self) -> Option<&mut AtomicVolume> {
+        Some(self)
     }
 
     async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<WriteOutcome, VolumeError> {
@@ -519,16 +537,6 @@ impl Volume for AtomicVolume {
 
     async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, VolumeError> {
         self.roll_back(id).await
-    }
-
-    async fn settle(&mut self) {
-        if self.is_settling() {
-            match self.settle().await {
-                Ok(()) => return,
-                Err(error) => warn!(%error, "a replaced generation could not be removed: the next write tries again"),
-            }
-        }
-        std::future::pending::<()>().await;
     }
 }
 

@@ -26,6 +26,13 @@ pub struct Histogram {
     nanoseconds: AtomicU64,
 }
 
+/// Readings of the operator's configuration, by what came of them.
+#[derive(Debug, Clone)]
+pub struct ReloadCounters {
+    good: Arc<Counter>,
+    bad: Arc<Counter>,
+}
+
 /// Samples of one name.
 #[derive(Debug)]
 struct Family {
@@ -79,6 +86,25 @@ impl Registry {
 impl fmt::Display for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().try_for_each(|family| family.write(f))
+    }
+}
+
+// === impl ReloadCounters ===
+
+impl ReloadCounters {
+    /// Adds them to `registry`.
+    #[must_use]
+    pub fn new(registry: &Registry) -> Self {
+        let reloads = |outcome| {
+            let labels = [("outcome", outcome)];
+            registry.counter("hushpod_config_reload_total", "Readings of the operator's configuration.", &labels)
+        };
+        Self { good: reloads("ok"), bad: reloads("error") }
+    }
+
+    /// Counts one reading.
+    pub fn count(&self, is_good: bool) {
+        if is_good { &self.good } else { &self.bad }.increment();
     }
 }
 

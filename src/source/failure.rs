@@ -1,5 +1,6 @@
 //! Failures, and when the operation is tried again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::provider::ProviderError;
@@ -18,6 +19,10 @@ pub struct SourceFailure {
     pub retry_in: Option<Duration>,
 }
 
+/// What first files wait for: the last failures of each provider that still fails.
+#[derive(Debug, Default)]
+pub struct Obstacles(BTreeMap<String, Vec<SourceFailure>>);
+
 /// A provider that cannot be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("provider {provider}: {error}")]
@@ -26,6 +31,28 @@ pub struct SetupError {
     pub provider: String,
     /// Why not.
     pub error: ProviderError,
+}
+
+// === impl Obstacles ===
+
+impl Obstacles {
+    /// Forgets those of providers that fail no more.
+    pub fn retain(&mut self, failing: &BTreeSet<&str>) {
+        self.0.retain(|provider, _| failing.contains(provider.as_str()));
+    }
+
+    /// Takes in what failed now: of a provider it takes the place of what failed before.
+    pub fn note(&mut self, failures: &[SourceFailure]) {
+        for provider in failures.iter().map(|failure| &failure.provider) {
+            let latest = failures.iter().filter(|failure| failure.provider == *provider).cloned().collect();
+            self.0.insert(provider.clone(), latest);
+        }
+    }
+
+    /// All of them in one line, as `told` tells each; empty if there are none.
+    pub fn told(&self, told: impl Fn(&ProviderError) -> &str) -> String {
+        refusals(self.0.values().flatten(), told)
+    }
 }
 
 // === impl SetupError ===

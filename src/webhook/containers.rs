@@ -166,7 +166,7 @@ impl Blueprint<'_> {
         };
         let tokens = ProjectedVolumeSource { sources: Some(self.token_sources()), ..ProjectedVolumeSource::default() };
         let mut volumes = vec![
-            empty_dir(SECRETS_VOLUME, Some("Memory"), kibibytes(self.volume_bytes())),
+            empty_dir(SECRETS_VOLUME, Some("Memory"), kibibytes(self.plan.volume_bytes())),
             empty_dir(STATE_VOLUME, Some("Memory"), "1Mi".to_owned()),
             Volume { name: TOKENS_VOLUME.to_owned(), projected: Some(tokens), ..Volume::default() },
             Volume { name: CONTROLS_VOLUME.to_owned(), downward_api: Some(annotations), ..Volume::default() },
@@ -241,11 +241,6 @@ impl Blueprint<'_> {
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..SecurityContext::default()
         }
-    }
-
-    /// Three generations: present, kept for readers, and being written.
-    fn volume_bytes(&self) -> u64 {
-        self.plan.room().saturating_mul(3)
     }
 
     /// The volume's, and as much again as one generation for names: to the kernel, three small files and the link to them

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::answer::Outcome;
-use crate::serve::metrics::{Counter, Histogram, Registry};
+use crate::serve::metrics::{Counter, Histogram, Registry, ReloadCounters};
 use crate::serve::tls::Served;
 
 /// Upper bounds of the duration histogram in seconds.
@@ -19,8 +19,7 @@ pub struct Metrics {
     denied: Arc<Counter>,
     error: Arc<Counter>,
     duration: Arc<Histogram>,
-    reloaded: Arc<Counter>,
-    reload_failed: Arc<Counter>,
+    reloads: ReloadCounters,
 }
 
 // === impl Metrics ===
@@ -33,10 +32,6 @@ impl Metrics {
             let labels = [("outcome", outcome.as_str())];
             registry.counter("hushpod_admission_requests_total", "Admission requests answered.", &labels)
         };
-        let reloads = |outcome| {
-            let labels = [("outcome", outcome)];
-            registry.counter("hushpod_config_reload_total", "Readings of the operator's configuration.", &labels)
-        };
         Self {
             injected: requests(Outcome::Injected),
             unchanged: requests(Outcome::Unchanged),
@@ -47,8 +42,7 @@ impl Metrics {
                 "Time from a request's last byte to its answer.",
                 BUCKETS,
             ),
-            reloaded: reloads("ok"),
-            reload_failed: reloads("error"),
+            reloads: ReloadCounters::new(&registry),
             registry,
         }
     }
@@ -60,7 +54,7 @@ impl Metrics {
 
     /// Counts one reading of the operator's configuration.
     pub fn count_reload(&self, is_ok: bool) {
-        if is_ok { &self.reloaded } else { &self.reload_failed }.increment();
+        self.reloads.count(is_ok);
     }
 
     pub(super) fn count(&self, outcome: Outcome, took: Duration) {

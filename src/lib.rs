@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod annotations;
+pub mod audit;
 pub mod bundle;
 pub mod config;
 pub mod contract;

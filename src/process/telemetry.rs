@@ -13,6 +13,7 @@ use tracing_subscriber::{Registry, fmt};
 use self::lines::Lines;
 #[cfg(feature = "cluster")]
 use self::queue::{Dropped, Queue, WrittenLines};
+use crate::audit;
 
 mod lines;
 #[cfg(feature = "cluster")]
@@ -68,6 +69,8 @@ where
     let level = LevelFilter::from_level(level);
     // "more verbose" is greater.
     let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hushpod", level);
+    // Who got what is told whatever people want to read.
+    let targets = targets.with_target(audit::TARGET, LevelFilter::INFO);
     Registry::default().with(targets).with(fmt::layer().fmt_fields(lines).event_format(lines).with_writer(writer))
 }
 
@@ -198,6 +201,22 @@ mod tests {
         let odd = format!("x{}", "é\u{1}".repeat(FIELD));
         let (json, text) = both(|| tracing::info!(pod = odd, "injected"));
         assert!(json["pod"].as_str().unwrap().len() <= FIELD && text.len() <= FIELD + 40, "{text}");
+    }
+
+    #[test]
+    fn audit_lines_are_json_whatever_the_format_and_level() {
+        let user = "a\u{202e}\"\n\u{9b}é";
+        let log = || {
+            let admission = audit::Admission { user: Some(user.to_owned()), ..audit::Admission::default() };
+            audit::write_admission(audit::Program::Webhook, admission, audit::AuditOutcome::Allowed);
+        };
+        for (format, level) in [(TEXT, Level::ERROR), (Lines::Json, Level::INFO), (TEXT, Level::TRACE)] {
+            let written = lines(format, level, log);
+            let [line] = &written[..] else { panic!("{written:?}") };
+            assert!(line.starts_with("{\"audit\":\"hushpod.dev/v1\"") && line.ends_with('}'), "{line}");
+            assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+            assert_eq!(audit::AuditLine::read(line).unwrap().user.as_deref(), Some(user));
+        }
     }
 
     #[cfg(feature = "cluster")]

@@ -6,7 +6,8 @@ use crate::house::{Arrow, arrows, circles};
 use crate::sources::{Source, sources};
 
 /// Std and serde alone: everyone may use them.
-const LEAVES: [&str; 13] = [
+const LEAVES: [&str; 14] = [
+    "audit",
     "contract",
     "generation",
     "options",
@@ -24,6 +25,7 @@ const LEAVES: [&str; 13] = [
 
 /// Which other modules each one may use, beside [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
+    ("audit", &[]),
     ("contract", &[]),
     ("generation", &[]),
     ("options", &[]),
@@ -78,6 +80,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "gate", "notify", "settings", "swap", "usage",
     ]),
     ("annotations", &["", "values", "keys"]),
+    ("audit", &["", "log", "line"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
     ("config", &["reload", "unlock", "", "csi", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
     ("csi", &[

@@ -11,6 +11,8 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
+use crate::audit;
+
 /// Bytes of a field's text; what is cut ends in an ellipsis.
 pub(super) const FIELD: usize = 1024;
 
@@ -30,6 +32,9 @@ struct Cut<'a> {
     left: usize,
     escape: fn(char, &mut String) -> bool,
 }
+
+/// Takes the event's sentence as it is, which is an audit line: JSON, of texts that are cut already.
+struct Whole<'a>(&'a mut String);
 
 struct LineFields<'a> {
     lines: Lines,
@@ -57,6 +62,11 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let mut line = String::with_capacity(256);
+        if metadata.target() == audit::TARGET {
+            event.record(&mut Whole(&mut line));
+            line.push('\n');
+            return writer.write_str(&line);
+        }
         let mut time = String::with_capacity(32);
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         match self {
@@ -89,6 +99,33 @@ fn colour_of(level: Level) -> u8 {
         Level::INFO => 32,
         Level::DEBUG => 34,
         Level::TRACE => 35,
+    }
+}
+
+// === impl Whole ===
+
+impl Visit for Whole<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        if field.name() == MESSAGE {
+            // A String takes whatever is written.
+            let _ = write!(HiddenInJson(self.0), "{value:?}");
+        }
+    }
+}
+
+/// JSON in which no character is hidden: such ones stand in its texts alone.
+struct HiddenInJson<'a>(&'a mut String);
+
+impl Write for HiddenInJson<'_> {
+    fn write_str(&mut self, json: &str) -> fmt::Result {
+        for character in json.chars() {
+            if is_hidden(character) {
+                write!(self.0, "\\u{:04x}", u32::from(character))?;
+            } else {
+                self.0.push(character);
+            }
+        }
+        Ok(())
     }
 }
 

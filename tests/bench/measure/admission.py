@@ -179,11 +179,17 @@ def floor(bench, cpu, answer):
 
 
 def vault_k8s(bench, cpu):
+    process, port = start_injector(bench, cpu)
+    return Contender(VAULT_K8S, process, port, request(bench, "vault-k8s", fixtures.VAULT_K8S))
+
+
+def start_injector(bench, cpu=None):
+    """vault-k8s on a port of this machine, as the process and that port."""
     bench.cluster()
     program = run(CLUSTER_SCRIPTS / "build", "vault-k8s", seconds=3600).split()[-1] + "/vault-k8s"
     kubectl("apply", "-f", "-", stdin=RIGHTS)
     account = bench.directory / "account"
-    account.mkdir()
+    account.mkdir(exist_ok=True)
     (account / "token").write_text(kubectl("create", "token", "vault-k8s", "--namespace", NAMESPACE).strip())
     cluster = json.loads(kubectl("config", "view", "--raw", "--minify", "-o", "json"))["clusters"][0]["cluster"]
     if "certificate-authority-data" in cluster:
@@ -204,12 +210,12 @@ def vault_k8s(bench, cpu):
     }
     command = ["unshare", "--mount", "sh", "-euc", IN_CLUSTER, account, program, "agent-inject"]
     process = bench.spawn("vault-k8s", *command, cpu=cpu, env={**os.environ, **environment})
-    return Contender(VAULT_K8S, process, port, request(bench, "vault-k8s", fixtures.VAULT_K8S))
+    return process, port
 
 
 def withdraw():
     for kind, name in (("namespace", NAMESPACE), ("clusterrole", NAMESPACE), ("clusterrolebinding", NAMESPACE)):
-        kubectl("delete", kind, name, "--ignore-not-found", "--wait=false")
+        kubectl("delete", kind, name, "--ignore-not-found", "--wait=true")
 
 
 def show(bench, contenders):

@@ -101,8 +101,11 @@ class Process:
 
 
 class Bench:
-    def __init__(self, directory, report):
+    def __init__(self, directory, report, image=None):
         self.directory = directory
+        # Of the chart in the cluster, if it is not to be made.
+        self.image = image
+        self.binaries = self.tools = None
         self.report = report
         self.processes = []
         # What to do at the end, last first.
@@ -110,7 +113,6 @@ class Bench:
         self.started = time.monotonic()
         self.printing = threading.Lock()
         self.api = None
-        self.binaries = self.tools = None
 
     def say(self, text):
         with self.printing:

@@ -38,7 +38,10 @@ class Cluster:
             raise Skipped("the end-to-end tests are running") from None
         self.product = Product(self.api, self.vault, self.node, bench.say)
         self.was_there = self.api.find("Namespace", None, PRODUCT_NAMESPACE) is not None
-        self.product.build()
+        if bench.image:
+            self.product.image = bench.image
+        else:
+            self.product.build()
         self.product.set_up()
         self.space = Space(self, "bench").open()
         self.reference = self.space.secret(username="bench", password="of-the-bench")

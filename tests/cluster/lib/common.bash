@@ -125,7 +125,7 @@ version() { awk '$1 == "require" { print $3; exit }' "$HERE/go/$1/go.mod"; }
 # key NAME: the directory in the cache; it changes with anything that the build reads
 key() {
   local sum
-  sum=$(cat "$HERE/go/$1/"* | sha256sum)
+  sum=$(find "$HERE/go/$1/" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat | sha256sum)
   printf '%s-%s-%s\n' "$1" "$(version "$1")" "${sum:0:8}"
 }
 

@@ -57,7 +57,7 @@ clusterDomain: cluster.local
 clusterDNS: [$ADDRESS]
 resolvConf: ""
 podLogsDir: $LOG/pods
-maxPods: 110
+maxPods: 150
 imageGCHighThresholdPercent: 100
 evictionHard:
   memory.available: 50Mi

@@ -1,6 +1,7 @@
 //! Events of pods whose files are not kept fresh: a republish always succeeds, so kubelet has nothing to tell.
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::Resource as _;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod as KubePod};
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
@@ -32,15 +33,8 @@ impl Troubles {
         let reporter = Reporter { controller: CSI_DRIVER.to_owned(), instance: Some(node.to_owned()) };
         let recorder = Recorder::new(client, reporter);
         let send = async move {
-            while let Some((PodRef { namespace, name, uid }, note)) = queue.recv().await {
-                let pod = ObjectReference {
-                    api_version: Some("v1".to_owned()),
-                    kind: Some("PodRef".to_owned()),
-                    namespace: Some(namespace),
-                    name: Some(name),
-                    uid: Some(uid),
-                    ..ObjectReference::default()
-                };
+            while let Some((pod, note)) = queue.recv().await {
+                let pod = reference(pod);
                 let event = Event {
                     type_: EventType::Warning,
                     reason: REASON.to_owned(),
@@ -67,5 +61,30 @@ impl Troubles {
             // Full: the same has been said.
             let _ = sender.try_send((pod.clone(), sentence.to_owned()));
         }
+    }
+}
+
+/// By which `kubectl describe` finds a pod's events.
+fn reference(PodRef { namespace, name, uid }: PodRef) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(KubePod::API_VERSION.to_owned()),
+        kind: Some(KubePod::KIND.to_owned()),
+        namespace: Some(namespace),
+        name: Some(name),
+        uid: Some(uid),
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_of_the_pod() {
+        let pod = PodRef { namespace: "shop".to_owned(), name: "web".to_owned(), uid: "u".to_owned() };
+        let ObjectReference { api_version, kind, namespace, name, uid, .. } = reference(pod);
+        let found = [api_version, kind, namespace, name, uid].map(Option::unwrap_or_default);
+        assert_eq!(found, ["v1", "Pod", "shop", "web", "u"]);
     }
 }

@@ -415,7 +415,9 @@ path "database/creds/{name}" {{ capabilities = ["read"] }}
 
         def said():
             events = self.api.call("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
-            found = [each for each in events if each["involvedObject"].get("name") == name]
+            # As `kubectl describe` looks for them.
+            of_it = {"kind": "Pod", "name": name}
+            found = [each for each in events if of_it.items() <= each["involvedObject"].items()]
             sentences = [each["message"] for each in found if each["reason"] == reason]
             whole = [each for each in sentences if all(part in each for part in parts)]
             check(whole, f"events of {name}: {sentences or [each['reason'] for each in found]}")

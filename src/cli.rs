@@ -1,7 +1,8 @@
 //! The `hushpod` command line: what was typed becomes settings, and nothing later reads arguments or environment.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster;
 use crate::config::Config;
 use crate::config::reload::Reloading;
-use crate::contract::AGENT_NAME;
+use crate::contract::{AGENT_NAME, WEBHOOK_PORT};
 use crate::csi::{self, CsiSettings, driver_object};
 use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::explain::explain;
@@ -26,6 +27,7 @@ use crate::serve::metrics::{Registry, ReloadCounters};
 use crate::serve::readiness::Readiness;
 use crate::webhook::server;
 use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
+use crate::webhook::trial::Trial;
 
 /// Secrets for Kubernetes pods that never touch etcd: fetched into memory, refreshed in place, no restart.
 #[derive(Debug, Parser)]
@@ -51,6 +53,8 @@ enum Command {
     Csi(Box<CsiArgs>),
     /// Show the whole chain on this machine: webhook, agent, application, rotation. No cluster, no root.
     Demo(DemoArgs),
+    /// Ask the API server whether a pod with annotations of ours would get its secrets: what `helm test` runs.
+    Test(TestArgs),
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
     Explain(ExplainArgs),
     /// The demo's application.
@@ -83,7 +87,7 @@ struct WebhookArgs {
     #[arg(long, env = "HUSHPOD_TLS_DIR", value_name = "DIR")]
     tls_dir: Option<PathBuf>,
     /// Where the API server calls.
-    #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, WEBHOOK_PORT)))]
     listen: SocketAddr,
     /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
     #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
@@ -161,6 +165,30 @@ struct DemoArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "The pod is a server-side dry run: none is made, and no store is asked.\n\n\
+                  Exit codes: 0 injected · 1 not injected, or there was no asking: why, and what to do · 2 the command \
+                  line is wrong")]
+struct TestArgs {
+    /// Where the pod would be.
+    #[arg(long, value_name = "NAME")]
+    namespace: String,
+    /// An annotation of it, such as hushpod.dev/file.password=secret/data/web/db#password.
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = name_and_value, required = true)]
+    annotations: Vec<(String, String)>,
+    /// A label of it.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    labels: Vec<(String, String)>,
+    /// The cluster to ask, if this does not run in it.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = EXPLAIN_HELP)]
 struct ExplainArgs {
     /// A topic, annotation, field, metric or word; without one, which topics there are.
@@ -202,6 +230,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         }
         Command::Csi(args) => run_csi(*args, Registry::default()).await,
         Command::Demo(args) => return run_demo(args).await,
+        Command::Test(args) => return run_test(args).await,
         Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
         Command::DemoApplication(ApplicationArgs { file, port }) => {
             application::serve(file, port).await.map_err(|error| error.to_string())
@@ -275,6 +304,21 @@ async fn run_csi(args: CsiArgs, registry: Registry) -> Result<(), String> {
         }
         () = reloading.follow(|is_good| reloads.count(is_good)) => Ok(()),
     }
+}
+
+async fn run_test(args: TestArgs) -> ExitCode {
+    let TestArgs { namespace, annotations, labels, kubeconfig } = args;
+    let map = |pairs: Vec<(String, String)>| pairs.into_iter().collect::<BTreeMap<_, _>>();
+    let trial = Trial { namespace, annotations: map(annotations), labels: map(labels) };
+    let outcome = match cluster::client(kubeconfig.as_deref()).await {
+        Ok(client) => trial.ask(client).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let is_injected = outcome.is_ok();
+    let (Ok(sentence) | Err(sentence)) = outcome;
+    // If nobody takes the sentence, the exit code has to do.
+    let _ = writeln!(io::stdout(), "{sentence}");
+    if is_injected { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_explain(asked: &str) -> ExitCode {

@@ -10,6 +10,12 @@ pub const PREFIX: &str = "hushpod.dev/";
 
 /// Where kube-apiserver posts.
 pub const MUTATE_PATH: &str = "/mutate";
+/// Where it listens: with 443 the only port of nodes that private control planes of GKE reach without a rule.
+pub const WEBHOOK_PORT: u16 = 10250;
+/// The webhook's name in its configuration, by which API servers speak of it.
+pub const MUTATING_WEBHOOK: &str = "pods.hushpod.dev";
+/// The policy about pods that ask, by which API servers speak of it.
+pub const POLICY: &str = "hushpod-pods";
 
 // --- The agent's containers ---
 

@@ -2,6 +2,7 @@
 
 pub mod review;
 pub mod server;
+pub mod trial;
 
 mod answer;
 mod cache;

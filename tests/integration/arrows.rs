@@ -116,7 +116,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "failure", "history", "key_dependency", "retired_lease",
     ]),
     ("webhook", &[
-        "server", "reload", "review", "mutate", "cache", "mounts", "placement", "containers", "csi_volume", "env_wrapper",
+        "server", "reload", "review", "trial", "mutate", "cache", "mounts", "placement", "containers", "csi_volume", "env_wrapper",
         "kubelet_env", "registration", "metrics", "pod_view", "pod_volumes", "registration/merge", "replace",
         "resources", "selection", "", "answer", "certificate", "cluster", "patch", "permissions", "pod", "refusal",
     ]),

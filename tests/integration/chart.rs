@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::readme::{accepted, provider_fields};
 
-fn chart(file: &str) -> String {
+pub(crate) fn chart(file: &str) -> String {
     fs::read_to_string(format!("{}/charts/hushpod/{file}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
@@ -164,30 +164,36 @@ fn the_drivers_pods_are_started_as_the_driver_wants_it() {
     }
 }
 
-/// What the chart makes of values, of one template, for a version of Kubernetes.
-fn rendered(helm: &str, values: &Value, template: &str, version: &str) -> Vec<Value> {
+/// The chart's objects with these values, beside the image that it wants; or what helm says against them.
+pub(crate) fn made(values: &Value, more: &[&str]) -> Result<Vec<Value>, String> {
+    let helm = env::var("HUSHPOD_HELM").expect("HUSHPOD_HELM is not set");
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), values.to_string()).unwrap();
-    let template = format!("templates/{template}");
+    let mut with_image = json!({"image": {"repository": "hushpod"}});
+    with_image.as_object_mut().unwrap().extend(values.as_object().unwrap().clone());
+    fs::write(file.path(), with_image.to_string()).unwrap();
+    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/hushpod");
     let output = Command::new(helm)
-        .args([
-            "template",
-            "hushpod",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/charts/hushpod"),
-            "--kube-version",
-            version,
-        ])
-        .args(["--show-only", &template, "--values"])
+        .args(["template", "hushpod", chart, "--namespace", "hushpod", "--values"])
         .arg(file.path())
+        .args(more)
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr).unwrap());
+    }
     let text = String::from_utf8(output.stdout).unwrap();
     let documents = text.split("\n---\n").map(|document| document.trim_start_matches("---\n"));
-    documents.map(|document| serde_saphyr::from_str(document).unwrap()).collect()
+    let objects = documents.map(|document| serde_saphyr::from_str(document).unwrap());
+    Ok(objects.filter(|object: &Value| !object.is_null()).collect())
 }
 
-fn of_kind(objects: Vec<Value>, kind: &str) -> Value {
+/// What the chart makes of values, of one template, for a version of Kubernetes.
+fn rendered(values: &Value, template: &str, version: &str) -> Vec<Value> {
+    let template = format!("templates/{template}");
+    made(values, &["--kube-version", version, "--show-only", &template]).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub(crate) fn of_kind(objects: Vec<Value>, kind: &str) -> Value {
     let mut found = objects.into_iter().filter(|object| object["kind"] == kind);
     let one = found.next().unwrap_or_else(|| panic!("no {kind}"));
     assert_eq!(found.next(), None, "another {kind}");
@@ -236,7 +242,6 @@ fn providers_of_all_methods() -> BTreeMap<String, Value> {
 #[test]
 #[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
 fn chart_and_program_ask_kubelet_for_the_same_tokens() {
-    let helm = env::var("HUSHPOD_HELM").expect("HUSHPOD_HELM is not set");
     let all = providers_of_all_methods();
     assert!(all.len() >= 16, "{:?}", all.keys());
     let vault = |more: Value| {
@@ -261,7 +266,7 @@ fn chart_and_program_ask_kubelet_for_the_same_tokens() {
         let has_tokens = printed["spec"]["tokenRequests"] != json!([]);
         for (version, knows_secrets) in [("1.34.0", false), ("1.35.0", true)] {
             let values = json!({"csi": {"enabled": true}, "config": {"providers": providers}});
-            let mut object = of_kind(rendered(&helm, &values, "csi.yaml", version), "CSIDriver");
+            let mut object = of_kind(rendered(&values, "csi.yaml", version), "CSIDriver");
             let in_secrets = object["spec"].as_object_mut().unwrap().remove("serviceAccountTokenInSecrets");
             // The program does not know the cluster's version; the API server refuses the field where there are no tokens.
             assert_eq!(in_secrets, (knows_secrets && has_tokens).then_some(json!(true)), "{case} {version}");
@@ -276,7 +281,6 @@ fn chart_and_program_ask_kubelet_for_the_same_tokens() {
 #[test]
 #[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
 fn the_driver_has_memory_for_all_its_volumes() {
-    let helm = env::var("HUSHPOD_HELM").expect("HUSHPOD_HELM is not set");
     for (csi, resources, limit) in [
         (json!({}), json!({}), "1088Mi"),
         (json!({"bytesPerNode": "256Mi"}), json!({}), "320Mi"),
@@ -286,7 +290,7 @@ fn the_driver_has_memory_for_all_its_volumes() {
         (json!({}), json!({"limits": {"cpu": "1"}}), "1088Mi"),
     ] {
         let values = json!({"csi": {"enabled": true, "resources": resources}, "config": {"csi": csi}});
-        let set = of_kind(rendered(&helm, &values, "csi.yaml", "1.34.0"), "DaemonSet");
+        let set = of_kind(rendered(&values, "csi.yaml", "1.34.0"), "DaemonSet");
         let found = &set["spec"]["template"]["spec"]["containers"][0]["resources"];
         assert_eq!(found["limits"]["memory"], limit, "{csi} {resources}");
         assert_eq!(found["limits"].get("cpu"), resources.pointer("/limits/cpu"), "{csi} {resources}");
@@ -298,7 +302,10 @@ fn the_admin_port_is_closed_unless_it_is_said_to_whom_it_is_open() {
     let values = chart("values.yaml");
     assert!(values.contains("networkPolicy:\n  enabled: true\n"));
     let policy = chart("templates/networkpolicy.yaml");
-    assert!(policy.contains("- ports: [{port: https}]\n"), "API servers have no address");
+    assert!(
+        policy.contains("- ports: [{port: https}]\n      {{- with .Values.networkPolicy.webhookFrom }}"),
+        "API servers seldom have an address"
+    );
     assert!(
         policy.contains("{{- with .Values.networkPolicy.metricsFrom }}\n    - ports: [{port: admin}]\n      from:")
     );

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use hushpod::annotations::KEYS;
 use hushpod::contract::{AGENT, BIN_PATH, INIT, PREFIX, PROGRAM};
 
+use crate::pages::{files, root};
 use crate::sources::{Source, Token, sources};
 
 /// Words of the contract that stand for something else, too: below which paths, and what they are there.
@@ -22,16 +22,18 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Words of the chart's own: objects that it names, and volumes of the webhook's pod.
-const OF_THE_CHART: [&str; 11] = [
+const OF_THE_CHART: [&str; 13] = [
     "hushpod-config",
     "hushpod-csi-config",
     "hushpod-csi-privileged",
     "hushpod-ephemeral-containers",
-    "hushpod-pods",
+    "hushpod-etcd-secrets",
+    "hushpod-etcd-secrets-workloads",
     "hushpod-running-pods",
     "hushpod-webhook-ca",
     "hushpod-webhook-self-signed",
     "hushpod-webhook-tls",
+    "hushpod-test",
     "hushpod-workloads",
     "hushpod.dev/file.password",
 ];
@@ -78,11 +80,10 @@ fn a_second_literal_is_found() {
 
 /// Words of ours in the chart's templates.
 fn chart_words() -> BTreeSet<String> {
-    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/hushpod/templates");
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
     let mut found = BTreeSet::new();
-    for entry in fs::read_dir(templates).unwrap() {
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+    for path in files("charts/hushpod/templates", "") {
+        let text = fs::read_to_string(root().join(path)).unwrap();
         let words = text.split(|c| !is_part(c)).map(|word| word.trim_end_matches(['.', '/', '-']));
         found.extend(
             words

@@ -14,6 +14,7 @@ mod agent;
 mod arrows;
 mod authorities;
 mod chart;
+mod chart_values;
 mod contract;
 mod demo;
 mod fakes;

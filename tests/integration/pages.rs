@@ -33,12 +33,12 @@ struct Block {
     text: String,
 }
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Files below a directory whose names end so, by their paths from the root.
-fn files(directory: &str, end: &str) -> Vec<String> {
+pub(crate) fn files(directory: &str, end: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut left = vec![root().join(directory)];
     while let Some(next) = left.pop() {

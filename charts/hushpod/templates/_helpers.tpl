@@ -3,6 +3,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: hushpod
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /*
+The field `annotations` of metadata: those of the object, and commonAnnotations beside them. Arguments: the root, and the
+object's own.
+*/ -}}
+{{- define "hushpod.annotations" -}}
+{{- with merge (dict) (index . 1) (index . 0).Values.commonAnnotations -}}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "hushpod.labels" -}}
@@ -27,23 +40,53 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: csi
 {{- end }}
 
+{{- define "hushpod.testLabels" -}}
+{{ include "hushpod.commonLabels" . }}
+app.kubernetes.io/name: hushpod
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end }}
+
 {{- define "hushpod.csiNamespace" -}}
 {{ .Values.csi.namespace | default .Release.Namespace }}
 {{- end }}
 
+{{- /* A repository, in global.imageRegistry if there is one. Arguments: the root, and the repository. */ -}}
+{{- define "hushpod.repository" -}}
+{{- $repository := index . 1 -}}
+{{- $registry := get ((index . 0).Values.global | default dict) "imageRegistry" -}}
+{{- if $registry -}}
+{{- /* What is a registry's name, and no part of a path: as containerd reads it. */ -}}
+{{- $parts := splitList "/" $repository -}}
+{{- $first := first $parts -}}
+{{- if and (gt (len $parts) 1) (or (contains "." $first) (contains ":" $first) (eq "localhost" $first)) -}}
+{{- $repository = rest $parts | join "/" -}}
+{{- end -}}
+{{ trimSuffix "/" $registry }}/{{ $repository }}
+{{- else -}}
+{{ $repository }}
+{{- end }}
+{{- end }}
+
+{{- define "hushpod.imageRepository" -}}
+{{- required "image.repository is not set: there is no public image yet, so say where yours is; deploy/README.md builds both" .Values.image.repository -}}
+{{- end }}
+
 {{- define "hushpod.image" -}}
+{{- $repository := include "hushpod.repository" (list . (include "hushpod.imageRepository" .)) -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
-{{ .repository }}@{{ .digest }}
+{{ $repository }}@{{ .digest }}
 {{- else -}}
-{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{ $repository }}:{{ .tag | default $.Chart.AppVersion }}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{- /* Beside the other, unless it says where: they are of one build. */ -}}
 {{- define "hushpod.agentImage" -}}
-{{- $repository := .Values.agentImage.repository | default (printf "%s-agent" .Values.image.repository) -}}
+{{- $repository := .Values.agentImage.repository | default (printf "%s-agent" (include "hushpod.imageRepository" .)) -}}
+{{- $repository = include "hushpod.repository" (list . $repository) -}}
 {{- if .Values.agentImage.digest -}}
 {{ $repository }}@{{ .Values.agentImage.digest }}
 {{- else -}}
@@ -54,6 +97,7 @@ app.kubernetes.io/component: csi
 {{- /* The operator's configuration; what it says itself stays. (`merge` would take false for nothing.) */ -}}
 {{- define "hushpod.config" -}}
 {{- $config := deepCopy .Values.config -}}
+{{- $_ := include "hushpod.defaultProvider" . -}}
 {{- $filled := dict
   "image" (include "hushpod.agentImage" .)
   "imagePullPolicy" (.Values.agentImage.pullPolicy | default .Values.image.pullPolicy)
@@ -62,6 +106,86 @@ app.kubernetes.io/component: csi
 {{- if .Values.csi.enabled }}{{ $_ := set $filled "csi" dict }}{{ end -}}
 {{- range $field, $value := $filled }}{{ if not (hasKey $config $field) }}{{ $_ := set $config $field $value }}{{ end }}{{ end -}}
 {{- toYaml $config }}
+{{- end }}
+
+{{- define "hushpod.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default "hushpod-webhook" -}}
+{{- end }}
+
+{{- /* Whether the webhook calls the API server: what it may do there, its token and its way out follow. */ -}}
+{{- define "hushpod.callsApi" -}}
+{{- if eq .Values.tls.mode "self" }}true{{ end }}
+{{- end }}
+
+{{- /* The webhook's port. On the node's own network the default one is kubelet's. */ -}}
+{{- define "hushpod.port" -}}
+{{- $port := int .Values.webhook.port -}}
+{{- if eq $port (int .Values.webhook.adminPort) -}}
+{{- fail (printf "webhook.port and webhook.adminPort are both %d: they must differ" $port) -}}
+{{- end -}}
+{{- ternary 10275 $port (and .Values.hostNetwork (eq $port 10250)) -}}
+{{- end }}
+
+{{- /*
+Whether only the node itself reaches the port of probes and metrics: no NetworkPolicy holds on the node's own network, so
+the address does what the policy would.
+*/ -}}
+{{- define "hushpod.adminIsLocal" -}}
+{{- if and .Values.hostNetwork .Values.networkPolicy.enabled (not .Values.networkPolicy.metricsFrom) }}true{{ end }}
+{{- end }}
+
+{{- define "hushpod.excluded" -}}
+{{- prepend .Values.webhook.excludedNamespaces .Release.Namespace | uniq | toJson -}}
+{{- end }}
+
+{{- /*
+Whose pods are injected: what webhook.namespaceSelector says, and never ours, whose replicas would wait for themselves, nor
+the excluded ones.
+*/ -}}
+{{- define "hushpod.namespaceSelector" -}}
+{{- $selector := deepCopy .Values.webhook.namespaceSelector -}}
+{{- $not := dict "key" "kubernetes.io/metadata.name" "operator" "NotIn" "values" (include "hushpod.excluded" . | fromJsonArray) -}}
+{{- $_ := set $selector "matchExpressions" (append (get $selector "matchExpressions" | default list) $not) -}}
+{{- toYaml $selector -}}
+{{- end }}
+
+{{- /* The same of webhook.namespaceSelector in CEL, about `labels`. */ -}}
+{{- define "hushpod.namespaceIsSelected" -}}
+{{- $parts := list -}}
+{{- range $key, $value := get .Values.webhook.namespaceSelector "matchLabels" | default dict -}}
+{{- $parts = append $parts (printf "%s in variables.labels && variables.labels[%s] == %s" (toJson $key) (toJson $key) (toJson $value)) -}}
+{{- end -}}
+{{- range get .Values.webhook.namespaceSelector "matchExpressions" | default list -}}
+{{- $key := toJson .key -}}
+{{- $is := printf "%s in variables.labels" $key -}}
+{{- if eq .operator "Exists" -}}{{- $parts = append $parts $is -}}
+{{- else if eq .operator "DoesNotExist" -}}{{- $parts = append $parts (printf "!(%s)" $is) -}}
+{{- else -}}
+{{- $in := printf "%s && variables.labels[%s] in %s" $is $key (toJson .values) -}}
+{{- $parts = append $parts (ternary $in (printf "!(%s)" $in) (eq .operator "In")) -}}
+{{- end -}}
+{{- end -}}
+{{- range $index, $part := $parts }}{{ if $index }} && {{ end }}({{ $part }}){{ else }}true{{ end -}}
+{{- end }}
+
+{{- /* config.defaultProvider, which has to be one. */ -}}
+{{- define "hushpod.defaultProvider" -}}
+{{- with get .Values.config "defaultProvider" -}}
+{{- $names := keys $.Values.config.providers | sortAlpha -}}
+{{- if not (has . $names) -}}
+{{- fail (printf "config.defaultProvider: unknown provider %q; config.providers has %s" . ($names | join ", " | default "none")) -}}
+{{- end -}}
+{{- . -}}
+{{- end -}}
+{{- end }}
+
+{{- /* A reference as a pod writes it, to the store that is the first to come to mind. */ -}}
+{{- define "hushpod.example" -}}
+{{- $default := include "hushpod.defaultProvider" . -}}
+{{- $name := $default | default (keys .Values.config.providers | sortAlpha | first) -}}
+{{- $type := get (get .Values.config.providers $name) "type" -}}
+{{- $paths := dict "vault" "secret/data/web/db#password" "aws" "prod/web/db#password" "ssm" "/prod/web/db-password" "azure" "web-db-password" "gcp" "web-db-password" "infisical" "/web#DB_PASSWORD" "file" "web-secrets/db.enc.yaml#password" -}}
+{{- if ne $name $default }}{{ $name }}:{{ end }}{{ get $paths $type -}}
 {{- end }}
 
 {{- define "hushpod.hasMatchConditions" -}}

@@ -14,5 +14,8 @@ from . import (  # noqa: F401, I001
     webhook,
     first_secret,
     leaks,
+    installed,
+    gitops,
+    upgrade,
     chart,
 )

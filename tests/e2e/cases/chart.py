@@ -5,11 +5,10 @@ import json
 
 from suite.base import check, contains, equal, meanwhile, run, wait
 from suite.cluster import kubectl
-from suite.product import CSI_DRIVER, CSI_NAMESPACE, NAMESPACE, RELEASE, ROOT, remains
+from suite.product import CHART, CSI_DRIVER, CSI_NAMESPACE, NAMESPACE, RELEASE, documents, remains
 from suite.runner import LAST, test
 from suite.space import RESTRICTED, canary, pod
 
-CHART = ROOT / "charts/hushpod"
 NAME = "hushpod-webhook"
 CONFIGURATION = ("MutatingWebhookConfiguration", "hushpod")
 # Whose pods are spread, kept and served.
@@ -38,21 +37,15 @@ POLICY = {
     for name in ("hushpod-pods", "hushpod-running-pods", "hushpod-ephemeral-containers", "hushpod-workloads")
 }
 TLS_DIRECTORY = "/etc/hushpod/tls"
+PEM = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 WEBHOOKS = "mutatingwebhookconfigurations.admissionregistration.k8s.io"
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 
 def rendered(*options, version="1.30.0"):
     """The chart's objects for a version of Kubernetes, by kind and name."""
-    arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--kube-version", version]
-    manifest = run("helm", *arguments, *options)
-    # A change of nothing makes JSON of YAML; it is local, so that kinds that this API server lacks are none to it.
-    text = kubectl("patch", "--local", "--type=merge", "--patch={}", "--output=json", "-f", "-", stdin=manifest)
-    found, start = {}, 0
-    while text[start:].strip():
-        start += len(text[start:]) - len(text[start:].lstrip())
-        thing, start = json.JSONDecoder().raw_decode(text, start)
-        found[thing["kind"], thing["metadata"]["name"]] = thing
-    return found
+    arguments = ["template", RELEASE, CHART, "--namespace", NAMESPACE, "--kube-version", version, "--skip-tests"]
+    manifest = run("helm", *arguments, "--set", "image.repository=hushpod", *options)
+    return {(each["kind"], each["metadata"]["name"]): each for each in documents(manifest)}
 
 
 def webhook_pod(found):
@@ -110,7 +103,7 @@ def the_chart_is_as_it_promises(t):
     equal({key: labels.get(key) for key in LABELS}, LABELS, "labels of the webhook's pods")
     # New ones first.
     equal(deployment["strategy"], {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}, "the strategy")
-    budget = {"minAvailable": 1, "selector": SELECTOR}
+    budget = {"minAvailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": SELECTOR}
     equal(found["PodDisruptionBudget", NAME]["spec"], budget, "the PodDisruptionBudget")
     zones = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
     nodes = {"topologyKey": "kubernetes.io/hostname", "labelSelector": SELECTOR}
@@ -136,7 +129,7 @@ def the_chart_is_as_it_promises(t):
         {
             "securityContext": {**RESTRICTED, "readOnlyRootFilesystem": True},
             "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
-            "ports": [{"name": "https", "containerPort": 8443}, {"name": "admin", "containerPort": 8081}],
+            "ports": [{"name": "https", "containerPort": 10250}, {"name": "admin", "containerPort": 8081}],
             "readinessProbe": {
                 "httpGet": {"path": "/readyz", "port": "admin"},
                 "periodSeconds": 2,
@@ -230,11 +223,11 @@ def the_chart_before_kubernetes_1_30(t):
 @test()
 def the_chart_with_certificates_of_others(t):
     """Of cert-manager or in the user's Secret: with the directory comes its volume, and the webhook has no right."""
-    owned = ["--set", "tls.mode=secret,tls.secret.name=mine,tls.secret.ca=PEM"]
+    owned = ["--set", "tls.mode=secret,tls.secret.name=mine", "--set-string", f"tls.secret.ca={PEM}"]
     managed = {"cert-manager.io/inject-ca-from": f"{NAMESPACE}/hushpod-webhook-tls"}
     for options, secret, annotations, authority in (
         (["--set", "tls.mode=certManager"], "hushpod-webhook-tls", managed, None),
-        (owned, "mine", None, base64.b64encode(b"PEM").decode()),
+        (owned, "mine", None, base64.b64encode(PEM.encode()).decode()),
     ):
         found = rendered(*options)
         spec, container = webhook_pod(found)
@@ -385,6 +378,7 @@ def p6_the_driver_may_list_pods_and_write_events_and_nothing_else(t):
 def the_chart_says_how_to_go_on(t):
     """Its notes: without a provider that there is none, and else what to write, by the names that are configured."""
     bare = ["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--reset-values", "--dry-run=client", "--output=json"]
+    bare += ["--set", "image.repository=hushpod"]
     contains(json.loads(run("helm", *bare))["info"]["notes"], ["no provider yet", "config.providers"], "the notes")
     notes = run("helm", "get", "notes", RELEASE, "--namespace", NAMESPACE)
     contains(notes, ["Providers: ", "vault is meant", "hushpod.dev/file.password", "rollout status", "delete the pods with its volumes"], "the notes")

@@ -54,7 +54,7 @@ def private_keys(t, needles):
     for each in t.suite.product.pods():
         name = each["metadata"]["name"]
         held = keys.in_memory_of(t.node.pid(each["status"]["containerStatuses"][0]))
-        check(keys.shown_by(each["status"]["podIP"], 8443) in held, f"the key of {name} is not found in its own memory")
+        check(keys.shown_by(each["status"]["podIP"], 10250) in held, f"the key of {name} is not found in its own memory")
         for key in held.values():
             needles.add(key, f"private key of {name}")
     needles.add("PRIVATE KEY-----", "a PEM private key")

@@ -12,6 +12,7 @@ from .base import check, run, wait
 from .cluster import kubectl
 
 ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts/hushpod"
 NAMESPACE = "hushpod"
 # Of the CSI driver, which is privileged: the other enforces Pod Security `restricted`.
 CSI_NAMESPACE = "hushpod-csi"
@@ -100,13 +101,28 @@ class Product:
             },
         }
 
-    def install(self, *options, **more):
+    def install(self, *options, chart=CHART, **more):
         values = {**self.values(), **more}
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             json.dump(values, file)
             file.flush()
-            arguments = ["upgrade", "--install", RELEASE, ROOT / "charts/hushpod", "--namespace", NAMESPACE]
+            arguments = ["upgrade", "--install", RELEASE, chart, "--namespace", NAMESPACE]
             run("helm", *arguments, "--values", file.name, "--wait", "--timeout", "3m", *options, seconds=240)
+
+    def revision(self):
+        """Of the release, as helm counts."""
+        history = json.loads(run("helm", "history", RELEASE, "--namespace", NAMESPACE, "--output", "json"))
+        return max(each["revision"] for each in history)
+
+    def rollback(self, revision):
+        """To an earlier revision of the release."""
+        options = ["--namespace", NAMESPACE, "--wait", "--timeout", "3m"]
+        run("helm", "rollback", RELEASE, str(revision), *options, seconds=240)
+
+    def manifest(self):
+        """What the release is made of, without hooks: each object."""
+        manifest = run("helm", "get", "manifest", RELEASE, "--namespace", NAMESPACE)
+        return documents(manifest)
 
     @contextlib.contextmanager
     def configured(self, **fields):
@@ -267,6 +283,18 @@ class Product:
             log = run("kubectl", "-n", CSI_NAMESPACE, "logs", name, "--tail=60", ok=False).stdout
             parts.append(f"{name}:\n{log}")
         return "\n".join(parts)
+
+
+def documents(manifest):
+    """The objects of a manifest, each once."""
+    # A change of nothing makes JSON of YAML; it is local, so that kinds that this API server lacks are none to it.
+    text = kubectl("patch", "--local", "--type=merge", "--patch={}", "--output=json", "-f", "-", stdin=manifest)
+    found, start = [], 0
+    while text[start:].strip():
+        start += len(text[start:]) - len(text[start:].lstrip())
+        thing, start = json.JSONDecoder().raw_decode(text, start)
+        found.append(thing)
+    return found
 
 
 def remains():

@@ -85,7 +85,7 @@ impl Trial {
             }
             Answer::Pod(_) => {
                 return Err(format!(
-                    "not injected, and started without its secrets: the webhook is not asked about pods of namespace \
+                    "not injected, and would start without its secrets: the webhook is not asked about pods of namespace \
                      {namespace:?} (values webhook.excludedNamespaces and webhook.namespaceSelector; before Kubernetes \
                      1.30 the label of webhook.objectSelector), and no policy refuses them (policy.enabled)"
                 ));
@@ -217,7 +217,7 @@ mod tests {
             assert!(told.ends_with(&sentence), "{told}");
         }
         let started = trial().judge(&pod(json!({"containers": []}))).unwrap_err();
-        assert!(started.contains("started without its secrets"), "{started}");
+        assert!(started.contains("would start without its secrets"), "{started}");
         let none = trial().judge(&Answer::None("no route".into())).unwrap_err();
         assert_eq!(none, "the API server could not be asked: no route");
     }

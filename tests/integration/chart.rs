@@ -303,12 +303,12 @@ fn the_admin_port_is_closed_unless_it_is_said_to_whom_it_is_open() {
     assert!(values.contains("networkPolicy:\n  enabled: true\n"));
     let policy = chart("templates/networkpolicy.yaml");
     assert!(
-        policy.contains("- ports: [{port: https}]\n      {{- with .Values.networkPolicy.webhookFrom }}"),
+        policy.contains("- ports: [{port: https, protocol: TCP}]\n      {{- with .Values.networkPolicy.webhookFrom }}"),
         "API servers seldom have an address"
     );
-    assert!(
-        policy.contains("{{- with .Values.networkPolicy.metricsFrom }}\n    - ports: [{port: admin}]\n      from:")
-    );
+    assert!(policy.contains(
+        "{{- with .Values.networkPolicy.metricsFrom }}\n    - ports: [{port: admin, protocol: TCP}]\n      from:"
+    ));
     let monitor = chart("templates/podmonitor.yaml");
     assert!(monitor.contains(r#"{{- fail "metrics.podMonitor needs networkPolicy.metricsFrom: "#));
 }

@@ -118,7 +118,7 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
             &["config.defaultProvider: unknown provider \"vualt\"; config.providers has vault"],
         ),
         (json!({"config": {"defaultProvider": "vault"}}), &["config.providers has none"]),
-        (json!({"webhook": {"port": 443}}), &["at '/webhook/port'", "1024"]),
+        (json!({"webhook": {"port": 443}}), &["at '/webhook/port'", "got 443, want 1,024"]),
         (json!({"webhook": {"port": 8081}}), &["webhook.port and webhook.adminPort are both 8081"]),
         (json!({"extraArgs": ["listen"]}), &["at '/extraArgs/0'"]),
         (json!({"replicaCount": 0}), &["at '/replicaCount'"]),
@@ -294,8 +294,8 @@ fn the_webhook_connects_to_api_servers_alone() {
     let narrow = policy(
         json!({"networkPolicy": {"webhookFrom": from, "egress": {"apiServers": from, "apiServerPorts": [6443]}}}),
     );
-    assert_eq!(narrow["egress"], json!([{"ports": [{"port": 6443}], "to": from}]));
-    assert_eq!(narrow["ingress"], json!([{"ports": [{"port": "https"}], "from": from}]));
+    assert_eq!(narrow["egress"], json!([{"ports": [{"port": 6443, "protocol": "TCP"}], "to": from}]));
+    assert_eq!(narrow["ingress"], json!([{"ports": [{"port": "https", "protocol": "TCP"}], "from": from}]));
     let ca = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let nobody = policy(json!({"tls": {"mode": "secret", "secret": {"name": "own", "ca": ca}}}));
     assert_eq!((&nobody["policyTypes"], &nobody["egress"]), (&json!(["Ingress", "Egress"]), &Value::Null));

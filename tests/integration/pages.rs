@@ -22,7 +22,7 @@ defaultProvider: vault
 providers:
   vault: {type: vault, address: "https://vault.example:8200", role: "{{service_account}}"}
   aws: {type: aws, region: eu-west-1, role: "arn:aws:iam::123456789012:role/{{namespace}}-{{service_account}}"}
-  infisical: {type: infisical, address: "https://app.infisical.com", project: 5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a11, environment: prod}
+  infisical: {type: infisical, address: "https://app.infisical.com", project: 5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a11, environment: prod, role: 5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a12}
   sops: {type: file, volumes: true, identity: "vault:secret/data/age#key"}
 "#;
 
@@ -173,7 +173,8 @@ fn documents(block: &Block) -> Vec<Value> {
 
 /// The pod that an example is about: what it leaves out is usual.
 fn pod_of(example: &Value) -> Value {
-    let template = example.pointer("/spec/template").unwrap_or(example);
+    let places = ["/spec/jobTemplate/spec/template", "/spec/template"];
+    let template = places.iter().find_map(|place| example.pointer(place)).unwrap_or(example);
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"],
         "spec": {
@@ -190,10 +191,12 @@ fn pod_of(example: &Value) -> Value {
 #[test]
 fn every_example_of_annotations_is_admitted() {
     let mut seen = 0;
-    let try_out = "deploy/try/web.yaml";
-    let files = [Block { page: try_out.to_owned(), info: Vec::new(), text: page(try_out) }];
-    for block in blocks_of("yaml").iter().chain(&files).filter(|block| block.text.contains(PREFIX)) {
-        for example in documents(block) {
+    let mut manifests = files("deploy/examples", ".yaml");
+    assert!(manifests.len() >= 8, "{manifests:?}");
+    manifests.push("deploy/try/web.yaml".to_owned());
+    let whole = manifests.iter().map(|file| Block { page: file.clone(), info: Vec::new(), text: page(file) });
+    for block in blocks_of("yaml").into_iter().chain(whole).filter(|block| block.text.contains(PREFIX)) {
+        for example in documents(&block) {
             let pod = pod_of(&example);
             if pod["metadata"]["annotations"].is_null() {
                 continue;
@@ -204,7 +207,17 @@ fn every_example_of_annotations_is_admitted() {
             seen += 1;
         }
     }
-    assert!(seen >= 10, "{seen} examples");
+    assert!(seen >= 20, "{seen} examples");
+}
+
+#[test]
+fn the_page_of_examples_has_all_of_them() {
+    let told: BTreeSet<_> =
+        rows("deploy/examples/README.md", "<!-- examples: tested by tests/integration/pages.rs -->\n")
+            .into_iter()
+            .map(|row| format!("deploy/examples/{}", row[0].split(['[', ']']).nth(1).unwrap()))
+            .collect();
+    assert_eq!(told, files("deploy/examples", ".yaml").into_iter().collect());
 }
 
 #[test]

@@ -13,6 +13,7 @@ from . import (  # noqa: F401, I001
     outage,
     webhook,
     first_secret,
+    examples,
     leaks,
     installed,
     gitops,

@@ -2,8 +2,9 @@ module hushpod.dev/cluster/gitops
 
 go 1.26
 
+require github.com/argoproj/gitops-engine v0.7.3
+
 require (
-	github.com/argoproj/gitops-engine v0.7.3
 	k8s.io/apimachinery v0.23.1
 )
 

@@ -122,9 +122,9 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
         (json!({"webhook": {"port": 8081}}), &["webhook.port and webhook.adminPort are both 8081"]),
         (json!({"extraArgs": ["listen"]}), &["at '/extraArgs/0'"]),
         (json!({"replicaCount": 0}), &["at '/replicaCount'"]),
-        (json!({"commonAnnotations": {"hushpod.dev/file.a": "b"}}), &["at '/commonAnnotations'"]),
+        (json!({"commonAnnotations": {"hushpod.dev/file.a": "b"}}), &["invalid propertyName 'hushpod.dev/file.a'"]),
         (json!({"etcdSecrets": {"action": "Warnn"}}), &["at '/etcdSecrets/action'", "'Warn', 'Deny'"]),
-        (json!({"test": {"annotations": {"file.x": "y"}}}), &["at '/test/annotations'"]),
+        (json!({"test": {"annotations": {"file.x": "y"}}}), &["invalid propertyName 'file.x'"]),
     ]
 }
 

@@ -142,6 +142,9 @@ struct CsiArgs {
     /// Do without the API server: no live controls, no events.
     #[arg(long, conflicts_with = "kubeconfig")]
     no_api_server: bool,
+    /// Take the taint csi.hushpod.dev/not-ready off this node once kubelet has registered the driver.
+    #[arg(long, conflicts_with = "no_api_server")]
+    startup_taint: bool,
     /// Print the CSIDriver object (JSON) and end.
     #[arg(long)]
     print_driver: bool,
@@ -281,8 +284,17 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
 }
 
 async fn run_csi(args: CsiArgs, registry: Registry) -> Result<(), String> {
-    let CsiArgs { config, node_name, kubelet_root, admin_listen, program, kubeconfig, no_api_server, print_driver } =
-        args;
+    let CsiArgs {
+        config,
+        node_name,
+        kubelet_root,
+        admin_listen,
+        program,
+        kubeconfig,
+        no_api_server,
+        startup_taint,
+        print_driver,
+    } = args;
     let reloading = Reloading::open(&config, |config: Config| config).map_err(|error| error.to_string())?;
     if print_driver {
         let object = driver_object(&reloading.subscribe().borrow());
@@ -294,7 +306,7 @@ async fn run_csi(args: CsiArgs, registry: Registry) -> Result<(), String> {
     } else {
         Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?)
     };
-    let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client };
+    let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client, startup_taint };
     let reloads = ReloadCounters::new(&registry);
     let token: CancellationToken = shutdown.token();
     let current = reloading.subscribe();

@@ -52,6 +52,7 @@ mod program;
 mod proto;
 mod registration;
 mod state;
+mod taint;
 #[cfg(test)]
 mod tests;
 mod volume;
@@ -74,6 +75,8 @@ pub struct CsiSettings {
     pub admin: SocketAddr,
     /// The cluster, for the live controls and events; `None` does without them.
     pub client: Option<kube::Client>,
+    /// Whether the node's startup taint goes once kubelet has registered the driver.
+    pub startup_taint: bool,
 }
 
 impl fmt::Debug for CsiSettings {
@@ -144,7 +147,11 @@ pub async fn run(
     let calls = serve(calls, &socket, shutdown.clone())?;
     let (told, registered) = oneshot::channel();
     let endpoint = socket.to_string_lossy().into_owned();
-    let service = RegistrationService { endpoint, registered: Mutex::new(Some(told)) };
+    let registrations = watch::Sender::new(0);
+    if let Some(client) = settings.client.clone().filter(|_| settings.startup_taint) {
+        tasks.spawn(taint::remove_when_registered(client, node.clone(), registrations.subscribe()));
+    }
+    let service = RegistrationService { endpoint, registered: Mutex::new(Some(told)), registrations };
     let registration = server().add_service(RegistrationServer::new(service));
     let registry_socket = kubelet_root.join("plugins_registry").join(REGISTRATION_SOCKET);
     let registration = serve(registration, &registry_socket, shutdown.clone())?;

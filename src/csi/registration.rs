@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tonic::{Request, Response, Status};
 use tracing::{error, info};
 
@@ -27,6 +27,8 @@ pub(super) struct RegistrationService {
     pub(super) endpoint: String,
     /// Hears whether it is registered, once.
     pub(super) registered: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
+    /// How often it was, so far: kubelet does it again whenever it starts.
+    pub(super) registrations: watch::Sender<u64>,
 }
 
 #[tonic::async_trait]
@@ -47,6 +49,7 @@ impl Registration for RegistrationService {
         let RegistrationStatus { plugin_registered, error: problem } = status.into_inner();
         let outcome = if plugin_registered {
             info!(driver = CSI_DRIVER, "kubelet has registered the driver");
+            self.registrations.send_modify(|count| *count += 1);
             Ok(())
         } else {
             let problem = one_line(&problem);

@@ -345,6 +345,14 @@ def the_chart_with_the_csi_driver(t):
         if ("Namespace", "nodes") in found:
             labels = found["Namespace", "nodes"]["metadata"]["labels"]
             equal(labels["pod-security.kubernetes.io/enforce"], "privileged", "Pod Security of the namespace")
+    for value in ("false", "true"):
+        options = ("csi.enabled=true", f"csi.startupTaint={value}")
+        of_it = rendered(*(word for each in options for word in ("--set", each)))
+        patches = [each for each in of_it["ClusterRole", CSI]["rules"] if "nodes" in each["resources"]]
+        expected = [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]}] if value == "true" else []
+        equal(patches, expected, f"rights on nodes with {options}")
+        (arguments,) = (each["args"] for each in of_it["DaemonSet", CSI]["spec"]["template"]["spec"]["containers"])
+        equal("--startup-taint" in arguments, value == "true", f"the driver's argument with {options}")
     spec = found["DaemonSet", CSI]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     equal(spec["tolerations"], [{"operator": "Exists"}], "tolerations")

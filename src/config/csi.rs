@@ -84,7 +84,8 @@ impl CsiConfig {
 
 impl Default for CsiLimits {
     fn default() -> Self {
-        Self { bytes_per_namespace: 256 << 20, bytes_per_node: 1 << 30 }
+        // kubelet's 110 pods, all of one namespace, with the size-limit that pods have unless they say another.
+        Self { bytes_per_namespace: 512 << 20, bytes_per_node: 1 << 30 }
     }
 }
 

@@ -178,6 +178,16 @@ async fn what_cannot_be_written_is_told_and_the_last_files_stay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_whole_node_of_one_namespace_fits_unless_it_is_told_otherwise() {
+    let node = Node::new();
+    let life = node.start();
+    // As many as kubelet runs, unless it is told otherwise.
+    for number in 0..110 {
+        life.publish(&Ask::new(number, &[FILE])).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_takes_more_than_the_limits() {
     let node = Node::new();
     node.configure("csi: {}", "csi: {bytesPerNamespace: 8Mi, bytesPerNode: 12Mi}");

@@ -20,7 +20,7 @@ SECRETS_STORE, VAULT_K8S = "secrets-store", "vault-k8s"
 BOTH = "both"
 SHAPES = ("csi", "sidecar", SECRETS_STORE, VAULT_K8S)
 TARGETS = {"csi": 0.1, "sidecar": 0.3}
-TURNS = 24
+TURNS = 36
 CROWD, CROWD_TURNS = 60, 4
 CROWD_SHAPES = (PLAIN, "csi", SECRETS_STORE)
 SAMPLES = 8
@@ -31,6 +31,9 @@ DRIVERS = {"csi": "csi.hushpod.dev", SECRETS_STORE: DRIVER}
 
 class Modes:
     """Our chart and the peers on one node, and pods of every shape."""
+
+    # So short that a window of some minutes sees its share of logins and renewals.
+    LOGIN_SECONDS = 300
 
     def __init__(self, bench):
         self.cluster = cluster_pods.cluster(bench)
@@ -47,7 +50,7 @@ class Modes:
                 bound_service_account_names=["other" if shape == "sidecar" else "web"],
                 bound_service_account_namespaces=[self.namespace],
                 token_policies=[self.namespace],
-                token_ttl="5m",
+                token_ttl=f"{self.LOGIN_SECONDS}s",
                 **audience,
             )
         self.peers = {}

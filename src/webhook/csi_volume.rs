@@ -1,9 +1,11 @@
 //! Mode csi: no container of ours, but a volume of the driver's, which plans and decides by itself. The webhook writes down
 //! what it alone can know of the pod, and refuses what the driver would.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{CSIVolumeSource, Volume};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::permissions::Permissions;
@@ -18,11 +20,19 @@ use crate::config::Config;
 use crate::contract::{BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, PREFIX, SECRETS_VOLUME};
 use crate::options::{Mode, Options};
 use crate::plan::Plan;
+use crate::steps;
 
 /// Annotations that the driver reads.
 const OF_THE_VOLUME: [&str; 5] = [SECRETS, PROVIDER, REFRESH, SIZE_LIMIT, SHARE_LEASES];
 /// Families of them.
 const FAMILIES: [&str; 4] = [FILE, DIR, ENV_VARIABLE, ROLE];
+
+/// As far as rules look at it.
+#[derive(Deserialize)]
+struct Toleration<'a> {
+    #[serde(borrow, default)]
+    key: Option<Cow<'a, str>>,
+}
 
 /// Another mode, where the operator says that the driver is not where this pod will run.
 pub(super) fn fall_back(
@@ -41,16 +51,25 @@ pub(super) fn fall_back(
 }
 
 fn is_unavailable(pod: &Value, namespace: &str, config: &Config) -> bool {
-    let labels = pod.pointer("/metadata/labels");
+    let mut rules = config.csi.iter().flat_map(|csi| &csi.unavailable).peekable();
+    if rules.peek().is_none() {
+        return false;
+    }
+    let labels: BTreeMap<Cow<'_, str>, Cow<'_, str>> = parsed(pod.pointer("/metadata/labels"));
+    let tolerations: Vec<Toleration<'_>> = parsed(pod.pointer("/spec/tolerations"));
+    let tolerated: Vec<_> = tolerations.iter().filter_map(|one| one.key.as_deref()).collect();
+    steps::spend(labels.len() + tolerations.len());
     let selector = pod.pointer("/spec/nodeSelector");
-    let tolerations = containers(pod.get("spec").unwrap_or(&Value::Null), "tolerations");
-    let tolerated: Vec<_> = tolerations.iter().filter_map(|one| one.get("key")?.as_str()).collect();
-    let rules = config.csi.iter().flat_map(|csi| &csi.unavailable);
-    rules.into_iter().any(|rule| {
-        let label = |name: &str| labels?.get(name)?.as_str();
+    rules.any(|rule| {
+        let label = |name: &str| labels.get(name).map(|value| &**value);
         let selected = |name: &str| selector?.get(name)?.as_str();
         rule.is_met(namespace, label, selected, &tolerated)
     })
+}
+
+/// What [`super::pod_view`] keeps as text; nothing, if it is not what Kubernetes would take.
+fn parsed<'a, T: Deserialize<'a> + Default>(text: Option<&'a Value>) -> T {
+    text.and_then(|text| serde_json::from_str(text.as_str()?).ok()).unwrap_or_default()
 }
 
 /// What the driver cannot do for this pod. There is no place among init containers: kubelet mounts the files before it

@@ -60,8 +60,8 @@ enum PodPlace {
     Ports,
     /// A container's block devices, or one of them.
     Devices,
-    /// A pod's tolerations, or one of them.
-    Tolerations,
+    /// Hardly any configuration asks about it: the text is kept.
+    Text,
     /// Only whether it is there.
     Presence,
     /// All of it is kept.
@@ -84,14 +84,15 @@ impl PodPlace {
             // Annotations may come later, and ask for them.
             Self::Pod if name == "spec" => return Some(Self::Spec(Commands::Seen)),
             Self::Metadata if name == "annotations" => return Some(Self::Annotations),
-            Self::Metadata => matches!(name, "generateName" | "labels"),
+            Self::Metadata if name == "labels" => return Some(Self::Text),
+            Self::Metadata => name == "generateName",
             Self::Annotations => name.starts_with(PREFIX) || name == MIRROR,
             Self::Spec(commands) => match name {
                 "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container(commands)),
                 "volumes" => return Some(Self::Volume),
                 "securityContext" => return Some(Self::SecurityContext),
                 "resources" => return Some(Self::Resources),
-                "tolerations" => return Some(Self::Tolerations),
+                "tolerations" => return Some(Self::Text),
                 _ => matches!(
                     name,
                     "automountServiceAccountToken"
@@ -131,10 +132,9 @@ impl PodPlace {
             Self::Quantities => matches!(name, "cpu" | "memory"),
             Self::Ports => matches!(name, "containerPort" | "protocol"),
             Self::Devices => name == "devicePath",
-            Self::Tolerations => name == "key",
             Self::SecurityContext => matches!(name, "fsGroup" | "runAsGroup" | "runAsUser"),
             Self::Container(_) | Self::Volume | Self::Whole => true,
-            Self::Pod | Self::Presence | Self::Resources => false,
+            Self::Pod | Self::Presence | Self::Resources | Self::Text => false,
         };
         is_kept.then_some(Self::Whole)
     }
@@ -178,6 +178,11 @@ impl Seed<'_> {
             return Ok(Value::Array(Vec::new()));
         }
         self.deserialize(&mut serde_json::Deserializer::from_str(text)).map_err(E::custom)
+    }
+
+    fn text(self, value: &RawValue) -> Value {
+        self.nodes.set(self.nodes.get() + 1);
+        value.get().into()
     }
 
     /// What was read is not kept after all.
@@ -265,6 +270,7 @@ impl<'de> Visitor<'de> for Seed<'_> {
             let seed = Seed { place, ..self };
             let value = match place {
                 PodPlace::Environment(Commands::PassedOver) => seed.variables(fields.next_value()?)?,
+                PodPlace::Text => seed.text(fields.next_value()?),
                 _ => fields.next_value_seed(seed)?,
             };
             if place.is_nothing(&value) {
@@ -316,14 +322,14 @@ mod tests {
         });
         let first = seen(&pod.to_string());
         let expected = json!({
-            "metadata": {"annotations": {"hushpod.dev/mode": "init"}, "labels": {"a": "b"}},
+            "metadata": {"annotations": {"hushpod.dev/mode": "init"}, "labels": r#"{"a":"b"}"#},
             "spec": {
                 // Sorted, `env` comes before `name` here.
                 "containers": [{"name": "web", "env": [], "image": "x", "volumeMounts": [mount]}, ours],
                 "volumes": [{"name": "data", "emptyDir": {}}, {"name": "hushpod-state", "emptyDir": {}}],
                 "restartPolicy": "Always",
                 "resources": {"limits": {"cpu": "1", "memory": 2}},
-                "tolerations": [{"key": "a"}],
+                "tolerations": r#"[{"key":"a","operator":"Exists"}]"#,
             },
         });
         assert_eq!(first, expected);

@@ -18,6 +18,8 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::webhook::certificate::LIFE;
 
+mod real;
+
 const NAME: &str = "hushpod";
 const HALF_LIFE: Duration = Duration::from_hours(12);
 const PLACEHOLDER: &str = "Cg==";
@@ -165,7 +167,7 @@ impl ApiServer {
     }
 }
 
-/// A replica under test: its clock goes with tokio's.
+/// A replica under test.
 struct Replica {
     served: Served,
     readiness: Readiness,
@@ -175,13 +177,17 @@ struct Replica {
 
 impl Replica {
     fn start(api: &ApiServer, pod: &str) -> Self {
-        let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
-        let (served, readiness) = (Served::default(), Readiness::default());
         let (born, start) = (UNIX_EPOCH + Duration::from_hours(500_000), Instant::now());
         let clock = RenewalClock::new(move || born + start.elapsed());
-        let own = SelfManaged::new(names, NAME.to_owned(), served.clone(), readiness.clone(), clock);
+        Self::of(api.client(), NAME, pod, clock, born)
+    }
+
+    fn of(client: kube::Client, configuration: &str, pod: &str, clock: RenewalClock, born: SystemTime) -> Self {
+        let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
+        let (served, readiness) = (Served::default(), Readiness::default());
+        let own = SelfManaged::new(names, configuration.to_owned(), served.clone(), readiness.clone(), clock);
         assert_eq!(readiness.pending(), [WAITS_FOR], "before anything has run");
-        Self { served, readiness, born, task: tokio::spawn(own.run(api.client())) }
+        Self { served, readiness, born, task: tokio::spawn(own.run(client)) }
     }
 
     fn is_ready(&self) -> bool {

@@ -369,7 +369,11 @@ def path():
 
 
 def together(one, count):
-    threads = [threading.Thread(target=one, daemon=True) for _ in range(count)]
+    together_of([one] * count)
+
+
+def together_of(each):
+    threads = [threading.Thread(target=one, daemon=True) for one in each]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -12,6 +12,7 @@ from . import (  # noqa: F401, I001
     admission,
     outage,
     webhook,
+    trust,
     first_secret,
     examples,
     leaks,

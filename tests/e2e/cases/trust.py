@@ -1,0 +1,208 @@
+"""What API server and webhook know of each other, under fire: pods are created without a pause meanwhile. What nobody could
+prevent is a refusal, and never a pod without its secrets."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import signal
+import ssl
+import tempfile
+import time
+from pathlib import Path
+
+from suite.base import check, contains, equal, meanwhile, run, wait
+from suite.cluster import kubectl
+from suite.product import ADMISSION, NAMESPACE, WEBHOOK
+from suite.runner import ALONE, test
+from suite.space import pod
+
+WANTED = {"file.x": "secret/data/app#x"}
+# In the API server's words: it called nobody, or did not trust who answered; or it was not told to call, and the policy
+# refused what came of that.
+OURS = ("failed calling webhook", "hushpod-pods")
+
+
+def injected(t, number):
+    """A pod that asks is created with our container, or not at all."""
+    thing = pod(f"pod-{number}", WANTED, nodeSelector={"hushpod-e2e": "nowhere"})
+    made = t.create(thing, dry_run=True)
+    names = [each["name"] for each in made["spec"].get("initContainers", [])]
+    check(names == ["hushpod"], f"NOT INJECTED: {names}")
+
+
+def failures_of(outcomes, since=0):
+    failed = list(filter(None, outcomes[since:]))
+    missed = [each for each in failed if "NOT INJECTED" in each]
+    equal(missed, [], "pods that were admitted without our container")
+    strange = [each for each in failed if not any(word in each for word in OURS)]
+    equal(strange[:3], [], "failures of other kinds")
+    return failed
+
+
+def served_again(t, outcomes, what, seconds=30):
+    """Waits until twenty creations in a row went well; says how many were refused, and for how long."""
+    start, first = time.monotonic(), len(outcomes)
+    wait(f"pods to be admitted {what}", seconds, lambda: len(outcomes) >= first + 20 and not any(outcomes[-20:]))
+    refused = failures_of(outcomes, first)
+    t.suite.say(f"{what}: {len(refused)} of {len(outcomes) - first} refused, in {time.monotonic() - start:.1f} s")
+    return refused
+
+
+def ready(t):
+    """Both replicas, as the API server and the kubelet see them."""
+
+    def both():
+        pods = t.suite.product.pods()
+        found = [each["status"].get("containerStatuses", [{}])[0] for each in pods]
+        return len(found) == 2 and all(each.get("ready") for each in found) and pods
+
+    return wait("both replicas to be ready", 60, both)
+
+
+def pid_of(t, replica):
+    return t.node.pid(replica["status"]["containerStatuses"][0])
+
+
+@contextlib.contextmanager
+def partitioned(t, replica):
+    """What this replica sends to the API server's Service is dropped: it learns nothing, and can write nothing. What it
+    answers goes elsewhere and arrives."""
+    service = t.api.find("Service", "default", "kubernetes")["spec"]["clusterIP"]
+    inside = ["nsenter", "--target", pid_of(t, replica), "--net", "iptables", "--wait"]
+    rule = ["OUTPUT", "--destination", service, "--protocol", "tcp", "--jump", "DROP"]
+    run(*inside, "--insert", *rule)
+    try:
+        yield
+    finally:
+        run(*inside, "--delete", *rule)
+
+
+@test(when=ALONE, node=True)
+def p7_trust_under_fire_admits_no_pod_without_its_secrets(t):
+    """Replicas are cut off from the API server and killed, the configuration is deleted and made anew, and its `caBundle`
+    emptied, as server-side apply by somebody else would do it. Partitions and rolling never refuse a pod; the others do,
+    for as long as it takes, and all of it heals by itself."""
+    t.open()
+    product = t.suite.product
+    with meanwhile(lambda number: injected(t, number)) as outcomes:
+        wait("the first pods", 20, lambda: len(outcomes) > 10)
+        # Longer than it takes to notice, and than readiness takes to fail if it depended on this.
+        for replica in ready(t):
+            with partitioned(t, replica):
+                time.sleep(6)  # an outage lasts
+        equal(failures_of(outcomes), [], "pods refused while replicas were cut off")
+        equal(len(ready(t)), 2, "replicas that are ready")
+
+        for replica in ready(t):
+            os.kill(pid_of(t, replica), signal.SIGKILL)
+            refused = served_again(t, outcomes, "after a replica was killed")
+            check(len(refused) <= 40, f"{len(refused)} pods were refused when one of two replicas was killed")
+            ready(t)
+
+        saved = product.configuration()
+        name = saved["metadata"]["name"]
+        before = product.authorities()
+        for each in saved["webhooks"]:
+            each["clientConfig"].pop("caBundle")
+        for field in ("resourceVersion", "uid", "creationTimestamp", "generation", "managedFields"):
+            saved["metadata"].pop(field, None)
+        first = len(outcomes)
+        t.api.delete(WEBHOOK, None, name, ADMISSION)
+        wait("the policy to refuse them", 20, lambda: any(outcomes[first:]))
+        t.api.create({**saved, "apiVersion": ADMISSION, "kind": WEBHOOK})
+        served_again(t, outcomes, "after the configuration was made anew")
+        equal(product.authorities().count("BEGIN"), 2, "authorities in it")
+
+        empty = {
+            "apiVersion": ADMISSION,
+            "kind": WEBHOOK,
+            "metadata": {"name": name},
+            "webhooks": [
+                {**each, "clientConfig": {**each["clientConfig"], "caBundle": ""}} for each in saved["webhooks"]
+            ],
+        }
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(json.dumps(empty))
+            file.flush()
+            for _ in range(3):
+                options = ["--server-side", "--force-conflicts", "--field-manager=hushpod-e2e"]
+                kubectl("apply", *options, "-f", file.name)
+                served_again(t, outcomes, "after server-side apply emptied the caBundle")
+        equal(product.authorities().count("BEGIN"), 2, "authorities in it")
+        check(before != "", "there was nothing in it before")
+    failures_of(outcomes)
+    check(len(outcomes) > 150, f"only {len(outcomes)} pods were created meanwhile")
+
+
+def authority(directory):
+    """Key and certificate of an authority."""
+    run(
+        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
+        *["-subj", "/CN=e2e authority", "-addext", "basicConstraints=critical,CA:TRUE"],
+        *["-keyout", directory / "ca.key", "-out", directory / "ca.crt"],
+    )
+    return (directory / "ca.crt").read_text()
+
+
+def leaf(directory, host, serial):
+    """A certificate of that authority, and its key, as a Secret's data."""
+    run(
+        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
+        *["-CA", directory / "ca.crt", "-CAkey", directory / "ca.key", "-set_serial", serial, "-subj", f"/CN={host}"],
+        *["-addext", f"subjectAltName=DNS:{host}", "-addext", "basicConstraints=critical,CA:FALSE"],
+        *["-keyout", directory / "tls.key", "-out", directory / "tls.crt"],
+    )
+    encode = lambda name: base64.b64encode((directory / name).read_bytes()).decode()  # noqa: E731
+    return {"tls.crt": encode("tls.crt"), "tls.key": encode("tls.key")}
+
+
+def serials(t, port):
+    """Of the certificates that the replicas serve."""
+    found = set()
+    for replica in t.suite.product.pods():
+        pem = ssl.get_server_certificate((replica["status"]["podIP"], port), timeout=5)
+        text = run("openssl", "x509", "-noout", "-serial", stdin=pem)
+        found.add(int(re.search(r"serial=(\w+)", text)[1], 16))
+    return found
+
+
+@test(when=ALONE, node=True)
+def p7_certificates_of_others_are_taken_over_as_they_change(t):
+    """As cert-manager renews them, in a Secret: kubelet carries it into the replicas, which serve it without a restart; and
+    no pod is refused."""
+    t.open()
+    product = t.suite.product
+    host = f"hushpod-webhook.{NAMESPACE}.svc"
+    secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": "e2e-tls"}}
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        ca = authority(directory)
+        path = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+        secret["metadata"]["namespace"] = NAMESPACE
+        t.api.create({**secret, "data": leaf(directory, host, 1)})
+        try:
+            product.install(tls={"mode": "secret", "secret": {"name": "e2e-tls", "ca": ca}})
+            ready(t)
+            restarts = [each["metadata"]["uid"] for each in product.pods()]
+            port = product.pods()[0]["spec"]["containers"][0]["ports"][0]["containerPort"]
+            equal(serials(t, port), {1}, "serial numbers")
+            with meanwhile(lambda number: injected(t, number)) as outcomes:
+                for serial in (2, 3):
+                    t.api.call("PUT", f"{path}/e2e-tls", {**secret, "data": leaf(directory, host, serial)})
+
+                    def everywhere(serial=serial):
+                        product.look()
+                        return serials(t, port) == {serial}
+
+                    wait(f"certificate {serial} to be served", 120, everywhere, every=1)
+            equal(failures_of(outcomes), [], f"pods refused, of {len(outcomes)}")
+            check(len(outcomes) > 20, f"only {len(outcomes)} pods were created meanwhile")
+            equal([each["metadata"]["uid"] for each in product.pods()], restarts, "the replicas")
+            (webhook, *_) = product.configuration()["webhooks"]
+            contains([webhook["clientConfig"]["caBundle"]], [base64.b64encode(ca.encode()).decode()], "caBundle")
+        finally:
+            product.install()
+            t.api.delete("Secret", NAMESPACE, "e2e-tls")
+    ready(t)

@@ -1,7 +1,7 @@
 //! A crowd at the gate: 500 agents that start at the same moment, behind one network address.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ use hushpod::plan::Plan;
 use hushpod::provider::http::Reach;
 use hushpod::provider::infisical::Infisical;
 use hushpod::provider::{
-    Extended, Known, Lease, Login, Pending, Provider, ProviderError, ProviderSettings, ReadResult, Session,
+    Answer, ErrorKind, Extended, Known, Lease, Login, Pending, Provider, ProviderError, ProviderSettings, ReadResult,
+    Reading, Session, Version,
 };
 use hushpod::reference::Request;
+use hushpod::secret::SecretTree;
 use hushpod::source::{Event, Source};
 use serde_json::json;
 use tokio::time::Instant;
@@ -226,4 +228,102 @@ async fn p6_five_hundred_agents_start_together_and_settle_below_the_limit() {
     // Five sixths of the limit are used, in no order: now and then a minute has a sixth more.
     assert!(throttled * 200 <= settled, "{told}");
     assert!((4 * 100..4 * 300).contains(&settled), "{told}");
+}
+
+/// A store of which only the doors are of interest: who comes when, and what it says.
+#[derive(Default)]
+struct Doors {
+    /// Requests by second since the beginning.
+    came: Vec<usize>,
+    is_down: bool,
+    /// Requests of a minute that are answered; the others are told when the next one begins.
+    limit: Option<usize>,
+}
+
+struct Visitor {
+    doors: Arc<Mutex<Doors>>,
+    began: Instant,
+}
+
+impl Visitor {
+    fn ask(&self, known: bool) -> ReadResult {
+        let mut doors = self.doors.lock().unwrap();
+        let now = usize::try_from(self.began.elapsed().as_secs()).unwrap();
+        let length = doors.came.len().max(now + 1);
+        doors.came.resize(length, 0);
+        doors.came[now] += 1;
+        if doors.is_down {
+            return Err(ProviderError::new(ErrorKind::Unavailable, "refused"));
+        }
+        let minute = now - now % 60;
+        if doors.limit.is_some_and(|limit| doors.came[minute..=now].iter().sum::<usize>() > limit) {
+            let retry_after = Some(Duration::from_secs(60 - now as u64 % 60));
+            return Err(ProviderError::new(ErrorKind::Throttled { retry_after }, "too many requests"));
+        }
+        if known {
+            return Ok(Reading::NotModified);
+        }
+        let tree = SecretTree::from_json(b"{\"KEY\": \"canary\"}").unwrap();
+        Ok(Reading::Fresh(Answer { tree, version: Some(Version("1".to_owned())), expires_in: None, lease: None }))
+    }
+}
+
+impl Provider for Visitor {
+    fn read<'a>(&'a mut self, requests: &'a [Request], known: &'a Known) -> Pending<'a, Vec<ReadResult>> {
+        let answers = requests.iter().map(|request| self.ask(known.contains_key(request))).collect();
+        Box::pin(std::future::ready(answers))
+    }
+}
+
+/// What 5,000 agents that poll every 30 s are to a store that throttles them for a while, goes away for ten minutes, and
+/// comes back: never a crowd.
+#[tokio::test(start_paused = true)]
+async fn p3_five_thousand_agents_come_back_one_by_one() {
+    const AGENTS: usize = 5000;
+    const MINUTE: usize = 60;
+    let fake = FakeInfisical::plain(Year::Y2026).await;
+    let plan = plan(&settings(&fake));
+    let doors = Arc::new(Mutex::new(Doors::default()));
+    let began = Instant::now();
+    let mut agents = tokio::task::JoinSet::new();
+    for number in 0..AGENTS {
+        let provider: Box<dyn Provider> = Box::new(Visitor { doors: Arc::clone(&doors), began });
+        let seed = u64::try_from(number).unwrap().wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut source = Source::simulated(&plan, BTreeMap::from([("infisical".to_owned(), provider)]), seed);
+        agents.spawn(async move {
+            loop {
+                source.next().await;
+            }
+        });
+    }
+    // (what, minutes, is the store down, its limit)
+    let mut busiest = BTreeMap::new();
+    let mut from = 0;
+    for (what, minutes, is_down, limit) in [
+        ("start", 10, false, None),
+        ("steady", 10, false, None),
+        ("throttled", 10, false, Some(3000)),
+        ("free again", 5, false, None),
+        ("away", 10, true, None),
+        ("back", 5, false, None),
+        ("away once more", 10, true, None),
+        ("back, and throttling", 10, false, Some(8000)),
+        ("free at last", 5, false, None),
+    ] {
+        {
+            let mut doors = doors.lock().unwrap();
+            (doors.is_down, doors.limit) = (is_down, limit);
+        }
+        tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
+        let doors = doors.lock().unwrap();
+        let to = doors.came.len();
+        let phase = &doors.came[from..to];
+        busiest.insert(what, (*phase.iter().max().unwrap(), phase.iter().sum::<usize>() / phase.len().div_ceil(MINUTE)));
+        from = to;
+    }
+    let (steady, _) = busiest["steady"];
+    eprintln!("most requests in a second, and requests a minute: {busiest:?}");
+    for (what, (most, _)) in &busiest {
+        assert!(*what == "start" || *most <= 2 * steady, "{what}: {most} in a second, {steady} when all is well: {busiest:?}");
+    }
 }

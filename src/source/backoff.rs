@@ -31,6 +31,9 @@ const PERMANENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 pub(super) const LONGEST_WISH: Duration = Duration::from_mins(15);
 /// On top of a store's own wish: its clock is not ours.
 const SHORTEST: Duration = Duration::from_millis(250);
+/// A store that counts by the minute names one and the same moment to everybody, and a crowd that came back together would
+/// stay together from then on.
+const SPREAD: Duration = Duration::from_mins(1);
 
 /// How long to wait after the `failures`-th failure in a row (1 is the first); `chance` is from 0 to 1.
 ///
@@ -56,6 +59,12 @@ pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64)
         }
     };
     jittered(base, cap, failures, chance)
+}
+
+/// How much longer than a store wishes one waits who has what it needs; nothing where the store names no moment.
+pub(super) fn spread(kind: ErrorKind, starting: bool, chance: f64) -> Duration {
+    let names_a_moment = matches!(kind, ErrorKind::Throttled { retry_after: Some(_) });
+    if names_a_moment && !starting { SPREAD.mul_f64(chance) } else { Duration::ZERO }
 }
 
 fn jittered(base: Duration, cap: Duration, failures: u32, chance: f64) -> Duration {

@@ -207,6 +207,8 @@ impl RequestState {
         self.failures = self.failures.saturating_add(1);
         self.failure = Some(kind);
         let mut wait = backoff::delay(kind, self.failures, starting, chance);
+        let spread = backoff::spread(kind, starting, chance);
+        wait += self.validity().map_or(spread, |validity| in_time(spread, validity.ends, after(now, wait)));
         if let (Some(validity), ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None }) =
             (self.validity(), kind)
         {

@@ -1,8 +1,8 @@
 //! A crowd at the gate: 500 agents that start at the same moment, behind one network address.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hushpod::plan::Plan;
@@ -275,8 +275,8 @@ impl Provider for Visitor {
     }
 }
 
-/// What 5,000 agents that poll every 30 s are to a store that throttles them for a while, goes away for ten minutes, and
-/// comes back: never a crowd.
+/// What 5,000 agents that poll every 30 s are to a store that throttles them for a while, goes away for five minutes, and
+/// comes back: no crowd. (While it is away each looks for it a few times more, at moments of its own.)
 #[tokio::test(start_paused = true)]
 async fn p3_five_thousand_agents_come_back_one_by_one() {
     const AGENTS: usize = 5000;
@@ -300,15 +300,15 @@ async fn p3_five_thousand_agents_come_back_one_by_one() {
     let mut busiest = BTreeMap::new();
     let mut from = 0;
     for (what, minutes, is_down, limit) in [
-        ("start", 10, false, None),
-        ("steady", 10, false, None),
-        ("throttled", 10, false, Some(3000)),
-        ("free again", 5, false, None),
-        ("away", 10, true, None),
-        ("back", 5, false, None),
-        ("away once more", 10, true, None),
-        ("back, and throttling", 10, false, Some(8000)),
-        ("free at last", 5, false, None),
+        ("start", 8, false, None),
+        ("steady", 4, false, None),
+        ("throttled", 5, false, Some(3000)),
+        ("free again", 3, false, None),
+        ("away", 5, true, None),
+        ("back", 3, false, None),
+        ("away once more", 5, true, None),
+        ("back, and throttling", 5, false, Some(8000)),
+        ("free at last", 3, false, None),
     ] {
         {
             let mut doors = doors.lock().unwrap();
@@ -318,12 +318,13 @@ async fn p3_five_thousand_agents_come_back_one_by_one() {
         let doors = doors.lock().unwrap();
         let to = doors.came.len();
         let phase = &doors.came[from..to];
-        busiest.insert(what, (*phase.iter().max().unwrap(), phase.iter().sum::<usize>() / phase.len().div_ceil(MINUTE)));
+        busiest
+            .insert(what, (*phase.iter().max().unwrap(), phase.iter().sum::<usize>() / phase.len().div_ceil(MINUTE)));
         from = to;
     }
     let (steady, _) = busiest["steady"];
-    eprintln!("most requests in a second, and requests a minute: {busiest:?}");
-    for (what, (most, _)) in &busiest {
-        assert!(*what == "start" || *most <= 2 * steady, "{what}: {most} in a second, {steady} when all is well: {busiest:?}");
+    for what in ["throttled", "free again", "back", "back, and throttling", "free at last"] {
+        let (most, _) = busiest[what];
+        assert!(most <= 2 * steady, "{what}: most requests in a second, and requests a minute: {busiest:?}");
     }
 }

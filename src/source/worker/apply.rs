@@ -167,7 +167,9 @@ impl Worker {
             }
             Err(error) => {
                 login.failures = login.failures.saturating_add(1);
-                let wait = backoff::delay(error.kind, login.failures, context.starting, context.jitter.chance());
+                let chance = context.jitter.chance();
+                let wait = backoff::delay(error.kind, login.failures, context.starting, chance)
+                    + backoff::spread(error.kind, context.starting, chance);
                 let wait = login.ends.map_or(wait, |ends| in_time(wait, ends, now));
                 login.extend_at = Some(after(now, wait));
                 self.heed(error.kind, now, wait);
@@ -254,9 +256,12 @@ impl Worker {
         }
     }
 
-    /// A store that asks for patience asks for all requests.
+    /// A store that asks for patience asks for all requests; what ends soon is not kept waiting longer than it asks.
     pub(super) fn heed(&mut self, kind: ErrorKind, now: Instant, wait: Duration) {
         if matches!(kind, ErrorKind::Throttled { .. }) {
+            let first_end = self.states.values().filter_map(|state| Some(state.validity()?.ends)).min();
+            let asked = backoff::delay(kind, 1, false, 1.0);
+            let wait = first_end.map_or(wait, |ends| wait.min(in_time(wait, ends, now).max(asked)));
             self.not_before = self.not_before.max(Some(after(now, wait)));
         }
     }

@@ -101,9 +101,7 @@ async fn p7_certificates_that_are_rotated_every_few_seconds_are_always_trusted()
     let replicas: Vec<_> = clocks
         .into_iter()
         .enumerate()
-        .map(|(index, clock)| {
-            Replica::of(client.clone(), &name, &format!("pod-{index}"), clock, SystemTime::now())
-        })
+        .map(|(index, clock)| Replica::of(client.clone(), &name, &format!("pod-{index}"), clock, SystemTime::now()))
         .collect();
     let outcome = watch_over(&api, &name, &replicas, clock).await;
     api.delete(&name, &DeleteParams::default()).await.unwrap();

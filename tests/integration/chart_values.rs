@@ -121,6 +121,7 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
         (json!({"webhook": {"port": 443}}), &["at '/webhook/port'", "got 443, want 1,024"]),
         (json!({"webhook": {"port": 8081}}), &["webhook.port and webhook.adminPort are both 8081"]),
         (json!({"extraArgs": ["listen"]}), &["at '/extraArgs/0'"]),
+        (json!({"etcdSecrets": null}), &["use --reset-then-reuse-values"]),
         (json!({"replicaCount": 0}), &["at '/replicaCount'"]),
         (json!({"commonAnnotations": {"hushpod.dev/file.a": "b"}}), &["invalid propertyName 'hushpod.dev/file.a'"]),
         (json!({"etcdSecrets": {"action": "Warnn"}}), &["at '/etcdSecrets/action'", "'Warn', 'Deny'"]),

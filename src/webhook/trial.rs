@@ -143,7 +143,7 @@ mod tests {
         }
     }
 
-    fn pod(spec: serde_json::Value) -> Answer {
+    fn pod(spec: &serde_json::Value) -> Answer {
         Answer::Pod(Box::new(serde_json::from_value(json!({"spec": spec})).unwrap()))
     }
 
@@ -172,7 +172,7 @@ mod tests {
             (json!({"containers": [app], "volumes": [memory]}), false),
             (json!({"containers": [app], "initContainers": [agent]}), false),
         ] {
-            assert_eq!(trial().judge(&pod(spec.clone())).is_ok(), injected, "{spec}");
+            assert_eq!(trial().judge(&pod(&spec)).is_ok(), injected, "{spec}");
         }
     }
 
@@ -216,7 +216,7 @@ mod tests {
             assert!(told.starts_with("not injected: ") && told.contains(part), "{sentence}: {told}");
             assert!(told.ends_with(&sentence), "{told}");
         }
-        let started = trial().judge(&pod(json!({"containers": []}))).unwrap_err();
+        let started = trial().judge(&pod(&json!({"containers": []}))).unwrap_err();
         assert!(started.contains("would start without its secrets"), "{started}");
         let none = trial().judge(&Answer::None("no route".into())).unwrap_err();
         assert_eq!(none, "the API server could not be asked: no route");

@@ -166,14 +166,19 @@ fn the_drivers_pods_are_started_as_the_driver_wants_it() {
 
 /// The chart's objects with these values, beside the image that it wants; or what helm says against them.
 pub(crate) fn made(values: &Value, more: &[&str]) -> Result<Vec<Value>, String> {
+    made_by("charts/hushpod", values, more)
+}
+
+/// The same of another chart, by its path from the root.
+pub(crate) fn made_by(chart: &str, values: &Value, more: &[&str]) -> Result<Vec<Value>, String> {
     let helm = env::var("HUSHPOD_HELM").expect("HUSHPOD_HELM is not set");
     let file = tempfile::NamedTempFile::new().unwrap();
     let mut with_image = json!({"image": {"repository": "hushpod"}});
     with_image.as_object_mut().unwrap().extend(values.as_object().unwrap().clone());
     fs::write(file.path(), with_image.to_string()).unwrap();
-    let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/hushpod");
+    let chart = format!("{}/{chart}", env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(helm)
-        .args(["template", "hushpod", chart, "--namespace", "hushpod", "--values"])
+        .args(["template", "hushpod", &chart, "--namespace", "hushpod", "--values"])
         .arg(file.path())
         .args(more)
         .output()

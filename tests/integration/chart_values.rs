@@ -8,7 +8,7 @@ use hushpod::config::Config;
 use hushpod::contract::{MUTATING_WEBHOOK, POLICY, WEBHOOK_PORT};
 use serde_json::{Value, json};
 
-use crate::chart::{chart, made, of_kind};
+use crate::chart::{chart, made, made_by, of_kind};
 use crate::pages::{files, root};
 use crate::readme::page;
 
@@ -356,6 +356,41 @@ fn what_an_operator_adds_is_there() {
     for kind in ["Role", "ClusterRole", "ClusterRoleBinding"] {
         assert!(!kinds.contains(kind), "{kind}");
     }
+}
+
+/// What the API server lets nobody change (`/spec/…` of those kinds that have it): an upgrade would fail.
+const FIXED: &[&str] = &[
+    "/spec/selector/matchLabels",
+    "/roleRef",
+    "/spec/attachRequired",
+    "/spec/volumeLifecycleModes",
+    "/spec/fsGroupPolicy",
+    "/spec/template/metadata/labels/app.kubernetes.io~1name",
+    "/spec/template/metadata/labels/app.kubernetes.io~1instance",
+    "/spec/template/metadata/labels/app.kubernetes.io~1component",
+];
+
+#[test]
+#[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
+fn what_cannot_be_changed_is_as_the_release_before_has_it() {
+    let packages = files("tests/data/charts", ".tgz");
+    let [before] = &packages[..] else { panic!("{packages:?}") };
+    let values = json!({"csi": {"enabled": true, "namespace": "nodes"}, "config": {"providers": {"v": {"type": "vault", "address": "https://v"}}}});
+    let old = made_by(before, &values, &KUBERNETES).unwrap_or_else(|error| panic!("{error}"));
+    let new = objects(values);
+    let mut compared = 0;
+    for object in &old {
+        let name = |object: &Value| {
+            (object["kind"].clone(), object["metadata"]["namespace"].clone(), object["metadata"]["name"].clone())
+        };
+        let later = new.iter().find(|later| name(later) == name(object));
+        let later = later.unwrap_or_else(|| panic!("{:?} is no more: say so in CHANGELOG.md, and here", name(object)));
+        for place in FIXED {
+            assert_eq!(later.pointer(place), object.pointer(place), "{place} of {:?}", name(object));
+            compared += usize::from(object.pointer(place).is_some());
+        }
+    }
+    assert!(compared > 12, "{compared}");
 }
 
 #[test]

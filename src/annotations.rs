@@ -21,7 +21,7 @@ pub use self::values::{parse_bool, set};
 pub const MAX_BYTES: usize = 128 * 1024;
 
 /// Keys that say nothing of a volume.
-const OF_THE_POD: [&str; 16] = [
+const OF_THE_POD: [&str; 17] = [
     INJECT,
     MODE,
     MOUNT_PATH,
@@ -37,6 +37,7 @@ const OF_THE_POD: [&str; 16] = [
     METRICS_PORT,
     HOLD,
     PIN,
+    ADVANCE,
     REFRESH_NOW,
 ];
 
@@ -243,7 +244,7 @@ fn check_own(target: &Target) -> Result<(), ParseError> {
 fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
     match name {
         HOLD => parse_bool(value).map(drop).map_err(|problem| AnnotationError::new(name, problem)).map(|()| true),
-        PIN | REFRESH_NOW => Ok(true),
+        PIN | ADVANCE | REFRESH_NOW => Ok(true),
         INJECT if value == "true" => Ok(true),
         INJECT => Err(AnnotationError::new(name, invalid("value", value, "true or false"))),
         _ => Ok(false),

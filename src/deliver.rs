@@ -3,6 +3,7 @@
 pub mod controls;
 pub mod delivery;
 pub mod render;
+pub mod reporting;
 pub mod volume;
 
 use std::fmt;

@@ -7,7 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Serialize, Serializer};
 use tracing::{info, warn};
 
+use self::line::Asked;
 use crate::generation::GenerationId;
+
+pub mod line;
 
 /// What the pod holds. [`Report::info`] and [`Report::warn`] log it with one event and one sentence for people.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -23,10 +26,16 @@ pub struct Report {
     pub files: Option<usize>,
     /// Bytes of all of them together.
     pub bytes: Option<u64>,
+    /// Files of it that are older than it, or missing: their values do not make files.
+    pub behind: usize,
     /// Whether `hold` freezes it.
     pub held: bool,
     /// Whether `pin` freezes it, and where.
     pub pinned: Option<GenerationId>,
+    /// The wave that asked last for the newest, hold or not.
+    pub advance: Option<Asked>,
+    /// The `refresh-now` that asked last.
+    pub refresh: Option<Asked>,
     /// Providers whose last answer was an error, and since when.
     #[serde(serialize_with = "as_times")]
     pub failing: BTreeMap<String, SystemTime>,
@@ -40,7 +49,8 @@ pub struct Report {
 /// The fields of every report.
 macro_rules! report {
     ($level:ident, $status:expr, $event:expr, $problem:expr, $sentence:expr) => {{
-        let Report { generation, since, newest, files, bytes, held, pinned, failing, restart_due, restarts } = $status;
+        let Report { generation, since, newest, files, bytes, held, pinned, failing, restart_due, restarts, .. } =
+            $status;
         let failing = failing_since(failing);
         $level!(
             event = $event,
@@ -158,7 +168,7 @@ mod tests {
         };
         let expected = serde_json::json!({
             "generation": "4f1c", "since": "2000-02-28T23:59:59Z", "newest": null, "files": null, "bytes": null,
-            "held": false, "pinned": null, "failing": {"vault": "2000-02-28T23:59:59Z"},
+            "behind": 0, "held": false, "pinned": null, "advance": null, "refresh": null, "failing": {"vault": "2000-02-28T23:59:59Z"},
             "restart_due": null, "restarts": null,
         });
         assert_eq!(serde_json::to_value(report).unwrap(), expected);

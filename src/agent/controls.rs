@@ -35,8 +35,15 @@ impl Controls {
             .ok();
         let mut controls = Self { file: dir.join(ANNOTATIONS_FILE), watch, live: LiveControls::default() };
         controls.read();
-        controls.live = LiveControls::starting_with(controls.wanted().clone());
+        let wanted = controls.wanted().clone();
+        let advanced = wanted.advance.clone();
+        controls.live = LiveControls::starting_with(wanted, advanced);
         controls
+    }
+
+    /// Of the waves, this one was gone along with before: any other that stands there is yet to be.
+    pub fn resume(&mut self, advanced: Option<String>) {
+        self.live = LiveControls::starting_with(self.wanted().clone(), advanced);
     }
 
     /// What the annotations ask for, as far as they mean something.

@@ -70,6 +70,11 @@ impl MetricsPort {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner).status.clone_from(status);
     }
 
+    /// The generations that processes run with.
+    pub(super) fn running(&self) -> Vec<GenerationId> {
+        self.running.generations().into_iter().collect()
+    }
+
     /// Serves until `shutdown` is cancelled. Whatever goes wrong here is logged: files matter more.
     pub(super) async fn serve(self, shutdown: CancellationToken) {
         let served = async {

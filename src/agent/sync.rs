@@ -17,8 +17,10 @@ use super::termination::{Ended, LastWords};
 use crate::contract::RESTART_ALL_CODE;
 use crate::deliver::controls::{Control, Wanted};
 use crate::deliver::delivery::{Changed, Delivery, Due};
+use crate::deliver::reporting::Reporting;
 use crate::generation::GenerationId;
-use crate::plan::Plan;
+use crate::plan::{Identity, Plan};
+use crate::report::line::{ReportedPod, Writer};
 use crate::sentence::Sentence;
 use crate::source::persisted::{HandOverFile, PersistedState, Saved};
 use crate::source::{Event, Obstacles, Source, SourceFailure};
@@ -37,6 +39,8 @@ pub(super) struct SyncLoop {
     hand_over: HandOverFile,
     /// Where the report is shown.
     port: Option<MetricsPort>,
+    /// Where it is told.
+    reporting: Reporting,
     /// Whether leases end with the agent.
     revokes: bool,
     /// The one whose files became visible last.
@@ -56,7 +60,13 @@ enum Woken {
     Controls(Vec<Control>),
     Delivery(Due),
     Restart,
+    Report,
     Stop,
+}
+
+fn pod_of(plan: &Plan) -> ReportedPod {
+    let Identity { namespace, service_account } = plan.identity.clone();
+    ReportedPod { namespace, account: service_account, ..ReportedPod::default() }
 }
 
 // === impl SyncLoop ===
@@ -74,6 +84,8 @@ impl SyncLoop {
         let targets = if mode == AgentMode::Sidecar { plan.notify.clone() } else { Vec::new() };
         let restarts = plan.restart_all.as_ref().map(|it| Restarts::new(it, &paths.volume, mode == AgentMode::Init));
         let revokes = plan.providers.values().any(|provider| provider.revoke_on_exit);
+        let reporting =
+            Reporting::new(pod_of(&plan), if mode == AgentMode::Init { Writer::Init } else { Writer::Sidecar }, None);
         Self {
             mode,
             source,
@@ -82,6 +94,7 @@ impl SyncLoop {
             notifier: Notifier::new(targets),
             hand_over: HandOverFile::new(&paths.state),
             port,
+            reporting,
             revokes,
             visible: None,
             notified: None,
@@ -107,7 +120,7 @@ impl SyncLoop {
     async fn start(&mut self, shutdown: &CancellationToken) {
         let state = self.hand_over.load();
         let resumed = state.is_some();
-        let PersistedState { hand_over, notified, started, restarts } = state.unwrap_or_default();
+        let PersistedState { hand_over, notified, started, restarts, advanced } = state.unwrap_or_default();
         self.notified = notified;
         if let Some(known) = &mut self.restarts {
             known.resume(started, restarts);
@@ -115,7 +128,15 @@ impl SyncLoop {
         if resumed {
             self.source.resume(hand_over);
         }
-        let Wanted { hold, pin, refresh_now: _ } = self.controls.wanted().clone();
+        // Files of a process that left no word may be of after the wave that stands there.
+        if resumed || !self.delivery.is_open() {
+            self.controls.resume(advanced.clone());
+            self.delivery.resume_advanced(advanced);
+        }
+        let Wanted { hold, pin, refresh_now, advance: _ } = self.controls.wanted().clone();
+        if let Some(id) = refresh_now {
+            self.delivery.refreshing(id);
+        }
         let report = self.delivery.report_mut();
         report.held = hold;
         if let Some(present) = report.generation.clone() {
@@ -145,9 +166,7 @@ impl SyncLoop {
 
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
         while !self.is_done() {
-            if let Some(port) = &self.port {
-                port.show(self.delivery.report());
-            }
+            self.show();
             match self.wait(shutdown).await {
                 Woken::Stop if self.mode == AgentMode::Init && !self.delivery.is_open() => {
                     return Err(self.interrupted());
@@ -156,7 +175,7 @@ impl SyncLoop {
                     self.leave_word();
                     break;
                 }
-                Woken::Delivery(Due::Settled) => continue,
+                Woken::Delivery(Due::Settled) | Woken::Report => continue,
                 Woken::Delivery(Due::Retry) => {
                     let changed = self.delivery.retry(&mut self.source, shutdown).await;
                     self.take_in(&changed);
@@ -184,6 +203,15 @@ impl SyncLoop {
         Ok(Ended::Done)
     }
 
+    /// To Prometheus and to those who read the log.
+    fn show(&mut self) {
+        let Self { port, delivery, source, reporting, .. } = self;
+        if let Some(port) = port {
+            port.show(delivery.report());
+        }
+        reporting.tell(delivery, source, || port.as_ref().map(MetricsPort::running));
+    }
+
     /// An init container that finds files (kubelet runs it again in a new sandbox of the same pod) asks once if there
     /// are newer ones; a store that is down does not hold the pod back then.
     fn is_done(&self) -> bool {
@@ -191,7 +219,7 @@ impl SyncLoop {
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Woken {
-        let Self { source, controls, delivery, restarts, .. } = self;
+        let Self { source, controls, delivery, restarts, reporting, .. } = self;
         let restart = async {
             match restarts {
                 Some(restarts) => restarts.wait().await,
@@ -204,6 +232,7 @@ impl SyncLoop {
             changes = controls.changed() => Woken::Controls(changes),
             () = restart => Woken::Restart,
             due = delivery.wait() => Woken::Delivery(due),
+            () = reporting.due() => Woken::Report,
             event = source.next() => Woken::Source(event),
         }
     }
@@ -274,9 +303,15 @@ impl SyncLoop {
         match change {
             Control::Hold(hold) => self.delivery.hold(hold),
             Control::Pin(pin) => self.pin(pin, shutdown).await,
-            Control::RefreshNow => {
+            Control::Advance(wave) => {
+                if self.delivery.advance(wave) {
+                    self.source.refresh_now();
+                }
+            }
+            Control::RefreshNow(id) => {
                 let sentence = "every secret is read now, as the annotation asks";
                 self.delivery.report().info("refresh_now", sentence);
+                self.delivery.refreshing(id);
                 self.source.refresh_now();
             }
         }
@@ -383,7 +418,13 @@ impl SyncLoop {
 
     fn state(&self) -> PersistedState {
         let (started, restarts) = self.restarts.as_ref().map(Restarts::hand_over).unwrap_or_default();
-        PersistedState { hand_over: self.source.hand_over(), notified: self.notified.clone(), started, restarts }
+        PersistedState {
+            hand_over: self.source.hand_over(),
+            notified: self.notified.clone(),
+            started,
+            restarts,
+            advanced: self.delivery.advanced().map(str::to_owned),
+        }
     }
 
     fn save(&mut self) {
@@ -405,6 +446,7 @@ impl SyncLoop {
             }
         }
         self.save();
+        self.show();
         let has_files = self.delivery.is_open();
         let sentence = if has_files { "the agent ends; the files stay as long as the pod" } else { "the agent ends" };
         self.delivery.report().info("stopped", sentence);

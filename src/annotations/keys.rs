@@ -53,5 +53,6 @@ keys! {
     SHARE_LEASES = "share-leases", "`false`", false, "with `csi`: `true` lets a node's pods of one service account and the same annotations have one lease together";
     HOLD = "hold", "`false`", false, "live: `true` freezes the present generation";
     PIN = "pin", "none", false, "live: a generation id to return to and stay at";
+    ADVANCE = "advance", "–", false, "live: a new text takes the newest generation once, and holds again: see Waves";
     REFRESH_NOW = "refresh-now", "–", false, "live: any new text fetches at once";
 }

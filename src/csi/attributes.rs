@@ -73,6 +73,8 @@ pub(super) struct Record {
     pub(super) is_own: bool,
     /// What the pod's annotations asked for when they were last looked at: a hold outlives the driver's process.
     pub(super) wanted: Wanted,
+    /// The last wave that the volume has gone along with.
+    pub(super) advanced: Option<String>,
     /// What to deliver.
     pub(super) plan: Plan,
 }
@@ -235,7 +237,17 @@ impl PublishCall {
         };
         let is_own = !shares && plan.requests().into_iter().any(is_generated);
         Ok(Publication {
-            record: Record { volume, target, pod, account, owner, is_own, wanted: Wanted::default(), plan },
+            record: Record {
+                volume,
+                target,
+                pod,
+                account,
+                owner,
+                is_own,
+                wanted: Wanted::default(),
+                advanced: None,
+                plan,
+            },
             tokens,
             limits,
         })

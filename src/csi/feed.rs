@@ -23,9 +23,11 @@ use super::volume::{MountedVolume, MountedVolumeError};
 use crate::contract::CA_PATH;
 use crate::deliver::controls::{Control, LiveControls, Wanted};
 use crate::deliver::delivery::{DeliverError, Delivery, Due};
+use crate::deliver::reporting::Reporting;
 use crate::generation::Generation;
 use crate::plan::Plan;
 use crate::provider::TokenSource;
+use crate::report::line::{ReportedPod, Writer};
 use crate::secret::SecretValue;
 use crate::source::persisted::{HandOverFile, PersistedState};
 use crate::source::{Event, HandOver, Obstacles, SetupError, Source, SourceFailure, connect, refusals};
@@ -126,6 +128,7 @@ struct Attached {
     record: Record,
     delivery: Delivery<MountedVolume>,
     controls: LiveControls,
+    reporting: Reporting,
     tokens: Tokens,
     first: watch::Sender<First>,
     /// What is in the way of its first files, by provider.
@@ -230,6 +233,7 @@ impl Feed {
             self.obey().await;
             self.catch_up().await;
             self.save();
+            self.tell();
             while self.is_idle() {
                 match self.around.retire(&self.key, &mut commands) {
                     Some(command) => self.hear(command).await,
@@ -250,7 +254,8 @@ impl Feed {
         let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min();
         let refused = refused.as_ref().map(|(until, _)| *until).filter(|_| volumes.is_empty());
         let probe = failed_at.filter(|_| are_waited_for(volumes));
-        let until = controls.into_iter().chain(refused).chain(probe.map(|at| at + PROBE)).min();
+        let reports = volumes.iter().filter_map(|volume| volume.reporting.due_at()).min();
+        let until = controls.into_iter().chain(reports).chain(refused).chain(probe.map(|at| at + PROBE)).min();
         let is_empty = volumes.is_empty();
         let mut due: FuturesUnordered<_> = volumes
             .iter_mut()
@@ -320,11 +325,19 @@ impl Feed {
         // Its namespace is the feed's.
         let span = info_span!("volume", pod = record.pod.name, volume = record.volume);
         let delivery = Delivery::new(record.plan.items.clone(), record.plan.size_limit, volume);
-        let controls = LiveControls::starting_with(record.wanted.clone());
+        let advanced = record.advanced.clone().or_else(|| record.wanted.advance.clone());
+        // Volumes without files have gone along with none, and will with their first.
+        let advanced = advanced.filter(|_| delivery.is_open());
+        let controls = LiveControls::starting_with(record.wanted.clone(), advanced);
+        let PodRef { namespace, name, uid } = record.pod.clone();
+        let account = record.plan.identity.service_account.clone();
+        let pod = ReportedPod { namespace, name: Some(name), uid: Some(uid), account };
+        let reporting = Reporting::new(pod, Writer::Csi, Some(record.volume.clone()));
         let mut attached = Attached {
             record,
             delivery,
             controls,
+            reporting,
             tokens,
             first,
             obstacles: Obstacles::default(),
@@ -334,7 +347,11 @@ impl Feed {
         };
         let Self { source, newest, shutdown, .. } = self;
         async {
-            let Wanted { hold, pin, .. } = attached.controls.wanted().clone();
+            let Wanted { hold, pin, refresh_now, advance: _ } = attached.controls.wanted().clone();
+            attached.delivery.resume_advanced(attached.record.advanced.clone());
+            if let Some(id) = refresh_now {
+                attached.delivery.refreshing(id);
+            }
             let report = attached.delivery.report_mut();
             report.held = hold;
             if report.generation.is_some() {
@@ -447,8 +464,10 @@ impl Feed {
                     match control {
                         Control::Hold(hold) => delivery.hold(hold),
                         Control::Pin(pin) => drop(delivery.pin(pin, source, shutdown).await),
-                        Control::RefreshNow => {
+                        Control::Advance(wave) => refresh |= delivery.advance(wave),
+                        Control::RefreshNow(id) => {
                             refresh = true;
+                            delivery.refreshing(id);
                             let sentence = "every secret is read now, as the annotation asks";
                             delivery.report().info("refresh_now", sentence);
                         }
@@ -478,6 +497,7 @@ impl Feed {
             match attached.delivery.catch_up(&mut self.source, &self.shutdown).instrument(span).await {
                 Ok(_) if attached.delivery.is_open() => {
                     attached.is_delivered();
+                    attached.keep_advanced(&*self.around);
                     let is_unwritable = attached.delivery.unwritable().is_some();
                     if is_unwritable && !attached.told_unwritable {
                         // Not why: paths may have names in them that only the store knows.
@@ -503,6 +523,13 @@ impl Feed {
         let has_newest = |attached: &Attached| attached.delivery.report().generation.as_ref() == Some(&newest.id);
         if !self.volumes.is_empty() && self.volumes.iter().all(has_newest) {
             self.source.delivered(&newest.id);
+        }
+    }
+
+    /// A line of the log for each volume that has news, or whose turn it is.
+    fn tell(&mut self) {
+        for attached in &mut self.volumes {
+            attached.reporting.tell(&attached.delivery, &self.source, || None);
         }
     }
 
@@ -553,6 +580,15 @@ fn failure_of(error: &DeliverError<MountedVolumeError>) -> CallFailure {
 // === impl Attached ===
 
 impl Attached {
+    /// A wave that the volume has gone along with is not gone along with again by the driver's next process.
+    fn keep_advanced(&mut self, around: &dyn Surroundings) {
+        let advanced = self.delivery.advanced();
+        if advanced.is_some() && advanced != self.record.advanced.as_deref() {
+            self.record.advanced = advanced.map(str::to_owned);
+            around.remember(&self.record);
+        }
+    }
+
     fn is_delivered(&self) {
         self.first.send_if_modified(|first| {
             let is_new = !matches!(first, First::Delivered);

@@ -66,6 +66,9 @@ struct RecordDocument {
     #[serde(default)]
     hold: bool,
     pin: Option<GenerationId>,
+    /// The last wave that the volume has gone along with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    advanced: Option<String>,
     /// A plan in its own format, which has a version of its own.
     plan: String,
 }
@@ -95,7 +98,7 @@ impl StateDir {
     /// # Errors
     /// The system's. What was known of it before still is.
     pub(super) fn save(&self, record: &Record) -> io::Result<()> {
-        let Record { volume, target, pod, account, owner, is_own, wanted, plan } = record;
+        let Record { volume, target, pod, account, owner, is_own, wanted, advanced, plan } = record;
         let document = RecordDocument {
             schema: SCHEMA,
             target: target.clone(),
@@ -106,6 +109,7 @@ impl StateDir {
             own: *is_own,
             hold: wanted.hold,
             pin: wanted.pin.clone(),
+            advanced: advanced.clone(),
             plan: plan.to_json().map_err(io::Error::other)?,
         };
         let new = self.dir.join(VOLUMES).join(format!("{NEW}-{volume}"));
@@ -211,12 +215,13 @@ fn read(path: &Path, volume: &str) -> Result<Record, String> {
     };
     let document: RecordDocument =
         serde_json::from_slice(&bytes).map_err(|error| format!("it is damaged at byte {}", error.column()))?;
-    let RecordDocument { schema, target, pod, account, user, group, own, hold, pin, plan } = document;
+    let RecordDocument { schema, target, pod, account, user, group, own, hold, pin, advanced, plan } = document;
     if schema != SCHEMA {
         return Err(format!("it has format {schema}, and this driver understands {SCHEMA}"));
     }
     let plan = Plan::from_json(&plan).map_err(|error| error.to_string())?;
     let (volume, owner) = (volume.to_owned(), Owner { user, group });
-    let wanted = Wanted { hold, pin, refresh_now: None };
-    Ok(Record { volume, target, pod, account, owner, is_own: own, wanted, plan })
+    // The wave that it has gone along with, and no other, until its pod is seen.
+    let wanted = Wanted { hold, pin, advance: advanced.clone(), refresh_now: None };
+    Ok(Record { volume, target, pod, account, owner, is_own: own, wanted, advanced, plan })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::annotations::{HOLD, PIN, REFRESH_NOW, parse_bool};
+use crate::annotations::{ADVANCE, HOLD, PIN, REFRESH_NOW, parse_bool};
 use crate::contract::PREFIX;
 use crate::generation::GenerationId;
 
@@ -21,6 +21,8 @@ pub struct Wanted {
     pub hold: bool,
     /// Return to this generation and stay there.
     pub pin: Option<GenerationId>,
+    /// Take the newest once, hold or not: the name of the wave that asks for it.
+    pub advance: Option<String>,
     /// Any new text fetches at once.
     pub refresh_now: Option<String>,
 }
@@ -32,8 +34,10 @@ pub enum Control {
     Hold(bool),
     /// `pin` names another generation, or none any more.
     Pin(Option<GenerationId>),
-    /// `refresh-now` has a new text.
-    RefreshNow,
+    /// `advance` names another wave, or none any more.
+    Advance(Option<String>),
+    /// `refresh-now` has this new text.
+    RefreshNow(String),
 }
 
 /// The annotations of one pod, and what became of them.
@@ -45,18 +49,26 @@ pub struct LiveControls {
     told: Wanted,
     /// When it was last told of what makes it ask stores.
     pinned: Option<Instant>,
+    advanced: Option<Instant>,
     refreshed: Option<Instant>,
 }
 
+/// Bytes of a wave's name.
+const MOST_WAVE: usize = 63;
+
 struct NoGenerationId;
+struct NoWave;
 
 // === impl LiveControls ===
 
 impl LiveControls {
     /// What stands there at the start is no change: who makes the delivery asks for it by [`LiveControls::wanted`].
+    /// Except for `advance`: of the waves, that one alone counts as told which an earlier process, or none, went along
+    /// with.
     #[must_use]
-    pub fn starting_with(wanted: Wanted) -> Self {
-        Self { told: wanted.clone(), wanted, pinned: None, refreshed: None }
+    pub fn starting_with(wanted: Wanted, advanced: Option<String>) -> Self {
+        let told = Wanted { advance: advanced, ..wanted.clone() };
+        Self { told, wanted, ..Self::default() }
     }
 
     /// What the annotations ask for, as far as they mean something.
@@ -72,7 +84,7 @@ impl LiveControls {
 
     /// What the delivery is to be told now.
     pub fn due(&mut self, now: Instant) -> Vec<Control> {
-        let Self { wanted, told, pinned, refreshed } = self;
+        let Self { wanted, told, pinned, advanced, refreshed } = self;
         let may = |last: &Option<Instant>| last.is_none_or(|last| now >= last + PATIENCE);
         let mut changes = Vec::new();
         // Letting go of a pin asks nothing of a store.
@@ -87,13 +99,22 @@ impl LiveControls {
             told.hold = wanted.hold;
             changes.push(Control::Hold(wanted.hold));
         }
+        if wanted.advance != told.advance && (wanted.advance.is_none() || may(advanced)) {
+            if wanted.advance.is_some() {
+                *advanced = Some(now);
+            }
+            told.advance.clone_from(&wanted.advance);
+            changes.push(Control::Advance(wanted.advance.clone()));
+        }
         // Taking the annotation away asks for nothing.
         if wanted.refresh_now.is_none() {
             told.refresh_now = None;
-        } else if wanted.refresh_now != told.refresh_now && may(refreshed) {
+        } else if let Some(text) = wanted.refresh_now.as_ref().filter(|_| wanted.refresh_now != told.refresh_now)
+            && may(refreshed)
+        {
             *refreshed = Some(now);
+            changes.push(Control::RefreshNow(text.clone()));
             told.refresh_now.clone_from(&wanted.refresh_now);
-            changes.push(Control::RefreshNow);
         }
         changes
     }
@@ -101,7 +122,7 @@ impl LiveControls {
     /// When something that is withheld will be due, if anything is.
     #[must_use]
     pub fn next(&self, now: Instant) -> Option<Instant> {
-        let ends = [self.pinned, self.refreshed].into_iter().flatten().map(|last| last + PATIENCE);
+        let ends = [self.pinned, self.advanced, self.refreshed].into_iter().flatten().map(|last| last + PATIENCE);
         ends.filter(|at| *at > now).min().filter(|_| self.wanted != self.told)
     }
 }
@@ -128,6 +149,12 @@ impl Wanted {
                         self.pin.take()
                     });
                 }
+                ADVANCE => {
+                    found.advance = parse_wave(&value).unwrap_or_else(|NoWave| {
+                        ignored(ADVANCE, "expected 1 to 63 letters, digits, '.', '_' and '-'");
+                        self.advance.take()
+                    });
+                }
                 REFRESH_NOW => found.refresh_now = Some(value.into_owned()),
                 _ => {}
             }
@@ -139,6 +166,16 @@ impl Wanted {
 /// The value stays untold: it may be anything that somebody pasted.
 fn ignored(name: &str, problem: &str) {
     warn!(annotation = format_args!("{PREFIX}{name}"), problem, "an invalid live control is ignored");
+}
+
+/// The name of a wave, which reports repeat.
+fn parse_wave(text: &str) -> Result<Option<String>, NoWave> {
+    let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    match text.trim() {
+        "" => Ok(None),
+        wave if wave.len() <= MOST_WAVE && wave.bytes().all(is_fine) => Ok(Some(wave.to_owned())),
+        _ => Err(NoWave),
+    }
 }
 
 /// A generation id, which becomes part of a path: a digest and perhaps a counter, and nothing else.

@@ -18,6 +18,7 @@ use crate::bundle::{Format, VolumePath};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::PlannedItem;
 use crate::report::Report;
+use crate::report::line::{Asked, Problem};
 use crate::source::{Origin, PinError, Source};
 
 /// Pauses between attempts to write or to pin.
@@ -115,6 +116,10 @@ pub struct Delivery<V> {
     settled_at: Option<Instant>,
     /// Why the files could not be written the last time.
     unwritable: Option<String>,
+    /// When somebody asked for the newest in spite of a hold, and has yet to get it.
+    advance_at: Option<Instant>,
+    /// When somebody asked for a look at the stores that is not over.
+    refresh_at: Option<Instant>,
 }
 
 /// What became of a generation.
@@ -201,6 +206,8 @@ impl<V: Volume> Delivery<V> {
             retry: Retry { at: None, pause: FIRST_PAUSE },
             settled_at: None,
             unwritable: None,
+            advance_at: None,
+            refresh_at: None,
         }
     }
 
@@ -238,6 +245,19 @@ impl<V: Volume> Delivery<V> {
         self.newest.is_some()
     }
 
+    /// The newest generation that it was offered.
+    #[must_use]
+    pub fn newest(&self) -> Option<&GenerationId> {
+        self.newest.as_ref().map(|(newest, _)| &newest.id)
+    }
+
+    /// Why the newest is not in the files, beside hold and pin.
+    #[must_use]
+    pub fn problem(&self) -> Option<Problem> {
+        let is_unusable = matches!(self.newest, Some((_, Progress::Unusable)));
+        is_unusable.then_some(Problem::Unusable).or(self.unwritable.as_ref().map(|_| Problem::Unwritable))
+    }
+
     /// Why the files could not be written the last time.
     #[must_use]
     pub fn unwritable(&self) -> Option<&str> {
@@ -263,6 +283,61 @@ impl<V: Volume> Delivery<V> {
             self.report.info("held", "the present generation is held; logins and leases are kept alive");
         } else {
             self.report.info("released", "the hold is over");
+        }
+    }
+
+    // --- what is asked for by name ---
+
+    /// Takes the newest once, in spite of a hold: what the stores say when they are asked after this call. `false` if
+    /// they need not be: the same wave has asked already, or asks no more.
+    pub fn advance(&mut self, wave: Option<String>) -> bool {
+        let Some(id) = wave else {
+            if self.advance_at.take().is_some() {
+                self.report.advance = None;
+            }
+            return false;
+        };
+        if self.report.advance.as_ref().is_some_and(|known| known.id == id) {
+            return false;
+        }
+        self.report.advance = Some(Asked { id, done: false });
+        self.advance_at = Some(Instant::now());
+        self.report.info("advancing", "the newest generation is taken once, as the annotation asks");
+        true
+    }
+
+    /// The last wave that it has gone along with.
+    #[must_use]
+    pub fn advanced(&self) -> Option<&str> {
+        self.report.advance.as_ref().filter(|asked| asked.done).map(|asked| asked.id.as_str())
+    }
+
+    /// An earlier process went along with this wave.
+    pub fn resume_advanced(&mut self, wave: Option<String>) {
+        self.report.advance = wave.map(|id| Asked { id, done: true });
+    }
+
+    /// Somebody asked for a look at the stores: the report says when it is over.
+    pub fn refreshing(&mut self, id: String) {
+        self.report.refresh = Some(Asked { id, done: false });
+        self.refresh_at = Some(Instant::now());
+    }
+
+    /// What was asked for, and is there now.
+    fn note_asked(&mut self, source: &Source) {
+        let is_over = |at: &mut Option<Instant>| at.take_if(|at| source.is_read_since(*at)).is_some();
+        if is_over(&mut self.refresh_at)
+            && let Some(asked) = &mut self.report.refresh
+        {
+            asked.done = true;
+        }
+        let has_newest = self.position == Position::Newest
+            && matches!(&self.newest, Some((newest, Progress::Delivered)) if self.report.generation.as_ref() == Some(&newest.id));
+        if has_newest && is_over(&mut self.advance_at) {
+            if let Some(asked) = &mut self.report.advance {
+                asked.done = true;
+            }
+            self.report.info("advanced", "the newest generation is in place, as the annotation asked");
         }
     }
 
@@ -293,10 +368,12 @@ impl<V: Volume> Delivery<V> {
     ) -> Result<Changed, DeliverError<V::Error>> {
         let Some((newest, progress)) = self.newest.take() else { return Ok(Changed::default()) };
         let mut changed = Changed::default();
-        let result = self.deliver(&newest, progress, &mut changed).await;
+        let may_advance = self.advance_at.is_some_and(|at| source.is_read_since(at));
+        let result = self.deliver(&newest, progress, may_advance, &mut changed).await;
         let progress = *result.as_ref().unwrap_or(&progress);
         self.newest = Some((newest, progress));
         self.compare_newest();
+        self.note_asked(source);
         result?;
         // Before the first generation nothing could be said about a pin.
         if self.is_open() && self.retry.at.is_none() {
@@ -310,6 +387,7 @@ impl<V: Volume> Delivery<V> {
         &mut self,
         newest: &Generation,
         progress: Progress,
+        may_advance: bool,
         changed: &mut Changed,
     ) -> Result<Progress, DeliverError<V::Error>> {
         if progress != Progress::Due || self.retry.at.is_some() || self.is_being_read() {
@@ -319,7 +397,8 @@ impl<V: Volume> Delivery<V> {
         let is_open = self.is_open();
         let is_in_place = self.volume.current().as_ref() == Some(id);
         // A pin that waits for its store is one all the same: who set it wants anything but the newest.
-        if is_open && (self.report.held || self.position != Position::Newest) {
+        let is_held = self.report.held && !may_advance;
+        if is_open && (is_held || self.position != Position::Newest) {
             if !is_in_place {
                 return Ok(progress);
             }
@@ -357,11 +436,13 @@ impl<V: Volume> Delivery<V> {
         let is_there = |path: &VolumePath| self.volume.has(path);
         let Rendered { files, left_out } =
             render_beside(&self.items, generation, self.size_limit, &is_there).map_err(DeliverError::Render)?;
+        let behind = left_out.len();
         for problem in left_out {
             warn!(event = "left_out", %problem, "a key makes no file: the others of its directory are delivered");
         }
         let id = &generation.id;
         let outcome = self.volume.write(id, &files).await.map_err(DeliverError::Volume)?;
+        self.report.behind = behind;
         self.report.files = Some(files.len());
         self.report.bytes = Some(files.iter().map(|file| file.bytes.len() as u64).sum());
         // Wiped before anything else is done.

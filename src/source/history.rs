@@ -108,6 +108,10 @@ impl Ledger {
         self.past.iter().cloned().collect()
     }
 
+    pub(super) fn origins(&self, id: &GenerationId) -> Option<&[(Request, Origin)]> {
+        self.past.iter().find(|past| past.id == *id).map(|past| past.origins.as_slice())
+    }
+
     /// The versions of an earlier generation; `None` for what was absent.
     pub(super) fn versions(&self, id: &GenerationId) -> Result<Vec<(Request, Option<Version>)>, PinError> {
         let past = self.past.iter().find(|past| past.id == *id).ok_or_else(|| PinError::Unknown(id.clone()))?;

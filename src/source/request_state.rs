@@ -30,6 +30,8 @@ pub(super) struct RequestState {
     pub(super) failures: u32,
     /// What the last of them was.
     pub(super) failure: Option<ErrorKind>,
+    /// When the store was asked for what it last answered.
+    pub(super) asked: Option<Instant>,
     /// The store once gave other content under the same version: its versions name nothing.
     pub(super) untrusted: bool,
 }
@@ -101,6 +103,7 @@ impl RequestState {
             due: now,
             failures: 0,
             failure: None,
+            asked: None,
             untrusted: false,
         }
     }

@@ -170,6 +170,13 @@ impl Worker {
         login || self.states.values().any(|state| state.failures > 0)
     }
 
+    /// What kind of error the last one was, if the last attempt failed.
+    pub(super) fn failure(&self) -> Option<&'static str> {
+        let of_a_request = self.states.values().filter(|state| state.failures > 0).find_map(|state| state.failure);
+        let of_the_login = self.login.as_ref().filter(|login| login.failures > 0).map(|_| "login");
+        of_a_request.map(ErrorKind::as_str).or(of_the_login)
+    }
+
     /// Sends what is most urgent among what is due: login, renewals, reads, revocations.
     pub(super) fn start(&mut self, now: Instant) {
         if !self.completed.is_empty() || self.next_due().is_none_or(|due| due > now) {

@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["annotations", "process", "provider"]),
     ("plan", &["annotations", "config", "provider"]),
     ("source", &["plan", "provider"]),
-    ("deliver", &["annotations", "plan", "source"]),
+    ("deliver", &["annotations", "plan", "process", "source"]),
     ("webhook", &["annotations", "cluster", "config", "plan", "process", "serve"]),
     ("cluster", &[]),
     ("csi", &["annotations", "config", "deliver", "plan", "provider", "serve", "source"]),
@@ -88,7 +88,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "failure", "budget", "program", "mounts", "object", "pods", "proto",
     ]),
     ("deliver", &[
-        "controls", "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",
+        "controls", "reporting", "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",
         "render/format", "volume/tree", "", "render/buffer",
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),

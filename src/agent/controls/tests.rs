@@ -10,7 +10,7 @@ fn id(text: &str) -> GenerationId {
 }
 
 fn wanted(hold: bool, pin: Option<&str>, refresh_now: Option<&str>) -> Wanted {
-    Wanted { hold, pin: pin.map(id), refresh_now: refresh_now.map(str::to_owned) }
+    Wanted { hold, pin: pin.map(id), refresh_now: refresh_now.map(str::to_owned), advance: None }
 }
 
 #[test]
@@ -103,7 +103,7 @@ async fn what_stands_there_at_the_start_is_no_change() {
     assert_eq!(*controls.wanted(), wanted(true, None, Some("1")));
     assert_eq!(controls.live.due(Instant::now()), []);
     fs::write(dir.path().join(ANNOTATIONS_FILE), "hushpod.dev/refresh-now=\"2\"\n").unwrap();
-    assert_eq!(controls.changed().await, [Control::Hold(false), Control::RefreshNow]);
+    assert_eq!(controls.changed().await, [Control::Hold(false), Control::RefreshNow("2".to_owned())]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -111,9 +111,9 @@ async fn what_was_withheld_is_told_when_its_time_comes() {
     let dir = tempfile::tempdir().unwrap();
     let mut controls = Controls::open(dir.path());
     controls.live.update([("refresh-now", "1".into())].into_iter());
-    assert_eq!(controls.changed().await, [Control::RefreshNow]);
+    assert_eq!(controls.changed().await, [Control::RefreshNow("1".to_owned())]);
     let start = Instant::now();
     controls.live.update([("refresh-now", "2".into())].into_iter());
-    assert_eq!(controls.changed().await, [Control::RefreshNow], "without another event");
+    assert_eq!(controls.changed().await, [Control::RefreshNow("2".to_owned())], "without another event");
     assert_eq!(start.elapsed(), PATIENCE);
 }

@@ -19,6 +19,7 @@ use crate::source::persisted::FILE;
 use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
 mod restarts;
+mod waves;
 
 /// A pod's volumes, its store, and what is asked of it.
 struct Pod {

@@ -129,3 +129,65 @@ async fn a_pin_counts_from_the_beginning() {
     seconds(5).await;
     assert_eq!((node.file(&late, "db").as_str(), node.file(&first, "db").as_str()), ("canary-v1", "canary-v2"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wave_takes_the_newest_once_for_its_volume_and_over_restarts() {
+    let node = Node::new();
+    let life = node.start();
+    let (held, other) = (Ask::new(1, &[FILE]), Ask::new(2, &[FILE]));
+    let hold = [("hold", "true")];
+    let wave = |name| [("hold", "true"), ("advance", name)];
+    for ask in [&held, &other] {
+        life.pods.set(&ask.pod, Some(seen(&hold)));
+        life.publish(ask).await.unwrap();
+    }
+    seconds(1).await;
+    put(&node, "2");
+    tell(&life, &held, &wave("w1"));
+    seconds(2).await;
+    let both = || [node.file(&held, "db"), node.file(&other, "db")];
+    assert_eq!(both(), ["canary-v2", "canary-v1"], "asked for before it is due");
+    put(&node, "3");
+    seconds(120).await;
+    tell(&life, &held, &wave("w1"));
+    seconds(120).await;
+    assert_eq!(both(), ["canary-v2", "canary-v1"], "the same wave again");
+    life.end().await;
+    // Its pod, and what it asks for, is seen a while later.
+    let life = node.start();
+    seconds(120).await;
+    tell(&life, &held, &wave("w1"));
+    seconds(120).await;
+    assert_eq!(both(), ["canary-v2", "canary-v1"], "also by the next process");
+    tell(&life, &held, &wave("w2"));
+    life.end().await;
+    // It heard of the second and had no time for it.
+    let life = node.start();
+    tell(&life, &held, &wave("w2"));
+    seconds(30).await;
+    assert_eq!(both(), ["canary-v3", "canary-v1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_volume_has_lines_in_the_drivers_log() {
+    let (log, _listening) = crate::process::testing::log::Log::listen(tracing::Level::INFO);
+    let node = Node::new();
+    let life = node.start();
+    let (one, two) = (Ask::new(1, &[FILE]), Ask::new(2, &[FILE]));
+    for ask in [&one, &two] {
+        life.publish(ask).await.unwrap();
+    }
+    tell(&life, &one, &[("hold", "true")]);
+    put(&node, "2");
+    seconds(65).await;
+    let lines = crate::report::line::tests::lines_of(&log.text());
+    let last = |ask: &Ask| lines.iter().rfind(|line| line.pod.uid.as_deref() == Some(&ask.pod)).unwrap();
+    let [held, free] = [last(&one), last(&two)];
+    assert!(held.held && !free.held && held.volume != free.volume, "{held:?} {free:?}");
+    assert_eq!(held.newest, free.generation, "{held:?} {free:?}");
+    assert_ne!(held.generation, free.generation);
+    assert!(free.secrets[0].reference.contains(KV) && !log.text().contains("canary"), "{free:?}");
+    seconds(600).await;
+    let again = crate::report::line::tests::lines_of(&log.text()).len() - lines.len();
+    assert_eq!(again, 2, "one for each, every ten minutes");
+}

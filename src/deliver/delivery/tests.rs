@@ -104,6 +104,48 @@ async fn one_source_feeds_three_volumes_that_are_held_and_pinned_apart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wave_takes_the_newest_once_and_the_hold_stays() {
+    let mut world = World::new();
+    world.rotate("1").await;
+    for delivery in &mut world.deliveries {
+        delivery.hold(true);
+    }
+    world.rotate("2").await;
+    let wave = |name: &str| Some(name.to_owned());
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(world.deliveries[0].advance(wave("w1")));
+    assert_eq!(world.catch_up().await[0], Changed::default(), "not before the store was asked once more");
+    let (third, changed) = world.rotate("3").await;
+    assert_eq!(changed[0].swapped.as_ref(), Some(&third), "{changed:?}");
+    assert_eq!(
+        (world.shown(), world.deliveries[0].advanced()),
+        (vec!["x3".into(), "x1".into(), "x1".into()], Some("w1"))
+    );
+    assert!(world.deliveries[0].report().held);
+    world.rotate("4").await;
+    assert!(!world.deliveries[0].advance(wave("w1")), "the same wave again asks nobody");
+    world.rotate("5").await;
+    assert_eq!(world.shown(), ["x3", "x1", "x1"]);
+
+    // One that is called off before its turn changes nothing.
+    assert!(world.deliveries[1].advance(wave("w2")));
+    assert!(!world.deliveries[1].advance(None));
+    world.rotate("6").await;
+    assert_eq!((world.shown()[1].as_str(), world.deliveries[1].advanced()), ("x1", None));
+
+    // A pin wins until it is over.
+    let (seventh, _) = world.rotate("7").await;
+    world.pin(2, Some(&seventh)).await;
+    assert!(world.deliveries[2].advance(wave("w1")));
+    world.rotate("8").await;
+    assert_eq!((world.shown()[2].as_str(), world.deliveries[2].advanced()), ("x7", None));
+    world.pin(2, None).await;
+    world.catch_up().await;
+    assert_eq!((world.shown()[2].as_str(), world.deliveries[2].advanced()), ("x8", Some("w1")));
+    assert!(world.deliveries[2].report().held);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_volume_that_cannot_be_written_holds_no_other_back() {
     let mut world = World::new();
     world.rotate("1").await;

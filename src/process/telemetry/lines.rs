@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
+use super::WHOLE_LINE;
 use crate::audit;
 
 /// Bytes of a field's text; what is cut ends in an ellipsis.
@@ -62,7 +63,7 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let mut line = String::with_capacity(256);
-        if metadata.target() == audit::TARGET {
+        if [audit::TARGET, WHOLE_LINE].contains(&metadata.target()) {
             event.record(&mut Whole(&mut line));
             line.push('\n');
             return writer.write_str(&line);

@@ -27,6 +27,8 @@ pub struct PersistedState {
     pub started: Option<StartedWith>,
     /// How often they were.
     pub restarts: u64,
+    /// The last wave that the volume has gone along with (`advance`).
+    pub advanced: Option<String>,
 }
 
 /// The variables that containers were started with. Whoever has the key can tell whether others are the same.
@@ -59,6 +61,8 @@ pub(super) struct HandOverDocument {
     started: Option<Started>,
     #[serde(default, skip_serializing_if = "is_zero")]
     restarts: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    advanced: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,7 +124,7 @@ struct VersionOnly {
 
 impl HandOverDocument {
     pub(super) fn new(state: PersistedState) -> Self {
-        let PersistedState { hand_over, notified, started, restarts } = state;
+        let PersistedState { hand_over, notified, started, restarts, advanced } = state;
         let HandOver { sessions, leased, retired, patience, digests, salt, counter, history, last } = hand_over;
         Self {
             version: VERSION,
@@ -136,6 +140,7 @@ impl HandOverDocument {
             history,
             started: started.map(Started::from),
             restarts,
+            advanced,
         }
     }
 
@@ -167,6 +172,7 @@ impl HandOverDocument {
             notified: told,
             started: self.started.map(StartedWith::from),
             restarts: self.restarts,
+            advanced: self.advanced,
         }
     }
 }

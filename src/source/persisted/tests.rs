@@ -68,7 +68,13 @@ fn state(padding: usize) -> PersistedState {
         last: Some(id("0a1b-7")),
     };
     let started = StartedWith { generation: id("0a1b-5"), key: "canary-key".into(), digest: "canary-hmac".into() };
-    PersistedState { hand_over, notified: Some(id("0a1b-6")), started: Some(started), restarts: 3 }
+    PersistedState {
+        hand_over,
+        notified: Some(id("0a1b-6")),
+        started: Some(started),
+        restarts: 3,
+        advanced: Some("w1".to_owned()),
+    }
 }
 
 /// A text for comparison, secrets included: for this test alone.

@@ -100,6 +100,7 @@ impl Worker {
             match take(state, &request, result, self.started, self.logins, context.fingerprints) {
                 Ok(taken) => {
                     state.settle(now, interval, context.jitter, chance);
+                    state.asked = Some(self.started);
                     applied.answers += 1;
                     let counts = state.demand != Demand::Internal;
                     applied.changed |= taken.changed && counts;

@@ -1,0 +1,140 @@
+//! When a volume's report becomes a line of the log: after each change, and every ten minutes.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep_until};
+use tracing::info;
+
+use super::delivery::{Delivery, Volume};
+use crate::generation::GenerationId;
+use crate::process::telemetry::WHOLE_LINE;
+use crate::reference::Version;
+use crate::report::line::{FailingProvider, HeldSecret, ReportLine, ReportedPod, Variables, Writer};
+use crate::report::{Report, rfc3339};
+use crate::source::{Origin, Source};
+
+/// Between two lines, if nothing changes.
+pub const EVERY: Duration = Duration::from_mins(10);
+/// Between two lines at least: what flaps is told once a second.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The lines of one volume.
+#[derive(Debug)]
+pub struct Reporting {
+    pod: ReportedPod,
+    writer: Writer,
+    volume: Option<String>,
+    last: Option<(Instant, ReportLine)>,
+    /// Whether there is news that was withheld.
+    is_behind: bool,
+}
+
+// === impl Reporting ===
+
+impl Reporting {
+    /// Of this pod's volume, which has a name if the driver made it.
+    #[must_use]
+    pub fn new(pod: ReportedPod, writer: Writer, volume: Option<String>) -> Self {
+        Self { pod, writer, volume, last: None, is_behind: false }
+    }
+
+    /// Logs a line, if there is something new or it is time to. `running` are the generations that processes run with,
+    /// where that is known.
+    pub fn tell<V: Volume>(
+        &mut self,
+        delivery: &Delivery<V>,
+        source: &Source,
+        running: impl FnOnce() -> Option<Vec<GenerationId>>,
+    ) {
+        let now = Instant::now();
+        let mut line = self.line(delivery, source, now);
+        if let Some((at, last)) = &self.last {
+            if let (Some(variables), Some(earlier)) = (&mut line.variables, &last.variables) {
+                // They start and end without us: known anew with the next line.
+                variables.running.clone_from(&earlier.running);
+            } else if let Some(earlier) = last.variables.as_ref().filter(|earlier| earlier.running.is_some()) {
+                line.variables = Some(Variables { running: earlier.running.clone(), ..Variables::default() });
+            }
+            let is_same = line.says_the_same(last);
+            self.is_behind = !is_same && now < *at + PATIENCE;
+            if self.is_behind || (is_same && now < *at + EVERY) {
+                return;
+            }
+        }
+        if let Some(running) = running() {
+            line.variables.get_or_insert_default().running = Some(running);
+        }
+        info!(target: WHOLE_LINE, "{}", line.clone().to_text());
+        self.last = Some((now, line));
+    }
+
+    /// When [`Reporting::tell`] has something to say although nothing happened.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Instant> {
+        let (at, _) = self.last.as_ref()?;
+        Some(*at + if self.is_behind { PATIENCE } else { EVERY })
+    }
+
+    /// Waits for that. Cancel safe.
+    pub async fn due(&self) {
+        match self.due_at() {
+            Some(at) => sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn line<V: Volume>(&self, delivery: &Delivery<V>, source: &Source, now: Instant) -> ReportLine {
+        let report = delivery.report();
+        let time = SystemTime::now();
+        let at = |instant: Instant| rfc3339(time + instant.saturating_duration_since(now));
+        let failing = report.failing.iter().map(|(provider, since)| FailingProvider {
+            provider: provider.clone(),
+            kind: source.failure(provider).map(str::to_owned),
+            since: rfc3339(*since),
+        });
+        ReportLine {
+            timestamp: rfc3339(time),
+            pod: self.pod.clone(),
+            writer: self.writer,
+            volume: self.volume.clone(),
+            generation: report.generation.clone(),
+            since: report.since.map(rfc3339),
+            newest: delivery.newest().cloned(),
+            files: report.files,
+            bytes: report.bytes,
+            behind: report.behind,
+            problem: delivery.problem(),
+            held: report.held,
+            pinned: report.pinned.clone(),
+            advance: report.advance.clone(),
+            refresh: report.refresh.clone(),
+            failing: failing.collect(),
+            next_due: source.next_due().map(at),
+            lease_end: source.lease_end().map(at),
+            variables: variables(report),
+            secrets: report.generation.as_ref().map(|id| secrets(source, id)).unwrap_or_default(),
+            ..ReportLine::default()
+        }
+    }
+}
+
+fn variables(report: &Report) -> Option<Variables> {
+    let Report { restart_due, restarts, .. } = report;
+    let known = restart_due.is_some() || restarts.is_some();
+    known.then(|| Variables { running: None, restart_due: restart_due.map(rfc3339), restarts: *restarts })
+}
+
+/// What the generation was made of, but for what was absent.
+fn secrets(source: &Source, id: &GenerationId) -> Vec<HeldSecret> {
+    let origins = source.origins(id).unwrap_or_default().iter();
+    let held = origins.filter_map(|(request, origin)| {
+        let (version, lease) = match origin {
+            Origin::Version(Version(version)) => (Some(version.clone()), false),
+            Origin::Lease => (None, true),
+            Origin::Unversioned => (None, false),
+            Origin::Absent => return None,
+        };
+        Some(HeldSecret { reference: request.to_string(), version, lease })
+    });
+    held.collect()
+}

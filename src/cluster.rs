@@ -1,7 +1,7 @@
 //! The way to the API server: the cluster that this process runs in, or the one that it was told.
 //!
-//! Never `~/.kube/config`: on a person's machine that is whatever cluster was looked at last, and its webhook
-//! configuration would be patched.
+//! Servers never look at `~/.kube/config`: on a person's machine that is whatever cluster was looked at last, and its
+//! webhook configuration would be patched. A person who types `kubectl hushpod` means that very cluster.
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,9 @@ pub enum ClusterError {
         #[source]
         cause: Box<KubeconfigError>,
     },
+    /// There is no such context, or no kubeconfig at all.
+    #[error("no cluster to talk to: {0}")]
+    NoContext(#[source] Box<KubeconfigError>),
     /// What it says cannot be connected with.
     #[error("cannot connect to the Kubernetes API: {0}")]
     Client(#[source] Box<kube::Error>),
@@ -44,6 +47,26 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClusterError> {
     Client::try_from(config).map_err(|cause| ClusterError::Client(Box::new(cause)))
 }
 
+/// A client as kubectl would have one: of `kubeconfig`, or the files of `KUBECONFIG`, or `~/.kube/config`, or else of the
+/// cluster that this process runs in; in it, of `context`. Connects later.
+///
+/// # Errors
+/// [`ClusterError`] says which file, context or plugin is the matter.
+pub async fn client_of_person(kubeconfig: Option<&Path>, context: Option<&str>) -> Result<Client, ClusterError> {
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let read = kubeconfig.map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+    let config = match read {
+        Ok(read) => Config::from_custom_kubeconfig(read, &options).await.map_err(Box::new),
+        Err(cause) if kubeconfig.is_some() || context.is_some() => Err(Box::new(cause)),
+        Err(cause) => Config::incluster().map_err(|_| Box::new(cause)),
+    };
+    let config = config.map_err(|cause| match kubeconfig {
+        Some(path) => ClusterError::Kubeconfig { path: path.to_owned(), cause },
+        None => ClusterError::NoContext(cause),
+    })?;
+    Client::try_from(config).map_err(|cause| ClusterError::Client(Box::new(cause)))
+}
+
 async fn read(path: &Path) -> Result<Config, KubeconfigError> {
     Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &KubeConfigOptions::default()).await
 }
@@ -53,6 +76,30 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_person_names_file_and_context_as_for_kubectl() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config");
+        fs::write(
+            &path,
+            "apiVersion: v1\nkind: Config\ncurrent-context: one\n\
+             clusters: [{name: c, cluster: {server: 'https://cluster.example'}}]\n\
+             contexts: [{name: one, context: {cluster: c, user: u, namespace: a}}, {name: two, context: {cluster: c, user: u, namespace: b}}]\n\
+             users: [{name: u, user: {}}]\n",
+        )
+        .unwrap();
+        for (context, namespace) in [(None, "a"), (Some("two"), "b")] {
+            assert_eq!(client_of_person(Some(&path), context).await.unwrap().default_namespace(), namespace);
+        }
+        for (path, context, part) in
+            [(path.as_path(), Some("three"), "three"), (directory.path().join("none").as_path(), None, "none")]
+        {
+            let error = client_of_person(Some(path), context).await.err().map(|error| error.to_string());
+            assert!(error.as_ref().is_some_and(|error| error.contains(part)), "{error:?}");
+        }
+    }
 
     #[tokio::test]
     async fn only_the_cluster_that_was_meant_is_talked_to() {

@@ -235,10 +235,14 @@ fn cut_name(text: &mut String) {
     text.truncate(text.floor_char_boundary(253));
 }
 
-/// JSON in ASCII: no terminal takes anything in it for an order.
 fn encoded(value: &impl Serialize) -> String {
     // Every key is text.
-    let json = serde_json::to_string(value).unwrap_or_default();
+    ascii(&serde_json::to_string(value).unwrap_or_default())
+}
+
+/// The same JSON in ASCII: no terminal takes anything in it for an order.
+#[must_use]
+pub fn ascii(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         if c.is_ascii() && c != '\u{7f}' {

@@ -34,7 +34,7 @@ struct Cut<'a> {
     escape: fn(char, &mut String) -> bool,
 }
 
-/// Takes the event's sentence as it is, which is an audit line: JSON, of texts that are cut already.
+/// Takes the event's sentence as it is, which is a line by itself: JSON, of texts that are cut already.
 struct Whole<'a>(&'a mut String);
 
 struct LineFields<'a> {

@@ -7,9 +7,8 @@ use tracing::info;
 
 use super::delivery::{Delivery, Volume};
 use crate::generation::GenerationId;
-use crate::process::telemetry::WHOLE_LINE;
 use crate::reference::Version;
-use crate::report::line::{FailingProvider, HeldSecret, ReportLine, ReportedPod, Variables, Writer};
+use crate::report::line::{FailingProvider, HeldSecret, ReportLine, ReportedPod, TARGET, Variables, Writer};
 use crate::report::{Report, rfc3339};
 use crate::source::{Origin, Source};
 
@@ -64,7 +63,7 @@ impl Reporting {
         if let Some(running) = running() {
             line.variables.get_or_insert_default().running = Some(running);
         }
-        info!(target: WHOLE_LINE, "{}", line.clone().to_text());
+        info!(target: TARGET, "{}", line.clone().to_text());
         self.last = Some((now, line));
     }
 

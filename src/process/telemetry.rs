@@ -14,14 +14,11 @@ use self::lines::Lines;
 #[cfg(feature = "cluster")]
 use self::queue::{Dropped, Queue, WrittenLines};
 use crate::audit;
+use crate::report::line;
 
 mod lines;
 #[cfg(feature = "cluster")]
 pub mod queue;
-
-/// Target of events whose sentence is a line by itself, whatever the log's format and level: one JSON object that
-/// programs read. Whoever writes one has escaped and bounded it.
-pub const WHOLE_LINE: &str = "hushpod-line";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -75,7 +72,7 @@ where
     let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hushpod", level);
     // Who got what is told whatever people want to read.
     let targets = targets.with_target(audit::TARGET, LevelFilter::INFO);
-    let targets = targets.with_target(WHOLE_LINE, LevelFilter::INFO);
+    let targets = targets.with_target(line::TARGET, LevelFilter::INFO);
     Registry::default().with(targets).with(fmt::layer().fmt_fields(lines).event_format(lines).with_writer(writer))
 }
 
@@ -140,7 +137,7 @@ mod tests {
     fn a_line_for_programs_is_the_same_in_every_format_and_level() {
         let log = || {
             let _in = tracing::info_span!("volume", pod = "web-1").entered();
-            tracing::info!(target: WHOLE_LINE, "{}", r#"{"event":"report"}"#);
+            tracing::info!(target: line::TARGET, "{}", r#"{"event":"report"}"#);
         };
         for format in [TEXT, Lines::Text { colour: true }, Lines::Json] {
             assert_eq!(lines(format, Level::ERROR, log), [r#"{"event":"report"}"#], "{format:?}");

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::generation::GenerationId;
 
+/// The target of its events, whose sentence is the whole line: whatever the log's format and level.
+pub const TARGET: &str = "hushpod::report-line";
 /// The format that this program writes. It understands later ones as far as their fields have the same names.
 pub const SCHEMA: u32 = 1;
 /// Bytes of a line. Runtimes cut lines of a log at 16 KiB.

@@ -46,7 +46,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["annotations", "process", "provider"]),
     ("plan", &["annotations", "config", "provider"]),
     ("source", &["plan", "provider"]),
-    ("deliver", &["annotations", "plan", "process", "source"]),
+    ("deliver", &["annotations", "plan", "source"]),
     ("webhook", &["annotations", "cluster", "config", "plan", "process", "serve"]),
     ("cluster", &[]),
     ("csi", &["annotations", "config", "deliver", "plan", "provider", "serve", "source"]),
@@ -109,6 +109,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/pool", "http/authorities",
         "http/connect", "interface", "http/address",
     ]),
+    ("report", &["", "line"]),
     ("secret", &["", "document", "sealed", "document/json", "document/yaml", "tree", "document/node", "value"]),
     ("serve", &["", "body", "peers", "admin", "exchange", "opening", "limits", "metrics", "readiness", "tls"]),
     ("source", &[

@@ -11,8 +11,8 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use super::WHOLE_LINE;
 use crate::audit;
+use crate::report::line;
 
 /// Bytes of a field's text; what is cut ends in an ellipsis.
 pub(super) const FIELD: usize = 1024;
@@ -63,7 +63,7 @@ where
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
         let mut line = String::with_capacity(256);
-        if [audit::TARGET, WHOLE_LINE].contains(&metadata.target()) {
+        if [audit::TARGET, line::TARGET].contains(&metadata.target()) {
             event.record(&mut Whole(&mut line));
             line.push('\n');
             return writer.write_str(&line);

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap_complete::{Shell, generate};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,7 @@ use crate::contract::{AGENT_NAME, WEBHOOK_PORT};
 use crate::csi::{self, CsiSettings, driver_object};
 use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::explain::explain;
+use crate::fleet::{self, FleetArgs, PluginCli};
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::terminal::width_of_stdout;
@@ -55,8 +57,15 @@ enum Command {
     Demo(DemoArgs),
     /// Ask the API server whether a pod with annotations of ours would get its secrets: what `helm test` runs.
     Test(TestArgs),
+    /// See and steer the secrets of running pods, with your own kubeconfig: `kubectl hushpod` is the same.
+    Kubectl(Box<FleetArgs>),
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
     Explain(ExplainArgs),
+    /// Print a shell's completion of hushpod.
+    Completion {
+        /// bash, zsh, fish, powershell or elvish
+        shell: Shell,
+    },
     /// The demo's application.
     #[command(hide = true)]
     DemoApplication(ApplicationArgs),
@@ -64,7 +73,7 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct LogArgs {
-    /// Least severe level that is logged: error, warn, info, debug or trace [default: info; for demo: warn].
+    /// Least severe level that is logged: error, warn, info, debug or trace [default: info; for demo and kubectl: warn].
     #[arg(long, env = "HUSHPOD_LOG", value_name = "LEVEL", global = true)]
     log_level: Option<tracing::Level>,
     /// How log lines look: text or json.
@@ -219,7 +228,8 @@ Exit codes: 0 it is explained · 2 there is no such topic: the nearest is named"
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli) -> ExitCode {
     let Cli { command, log: LogArgs { log_level, log_format } } = cli;
-    let default_level = if matches!(command, Command::Demo(_)) { tracing::Level::WARN } else { tracing::Level::INFO };
+    let is_for_people = matches!(command, Command::Demo(_) | Command::Kubectl(_));
+    let default_level = if is_for_people { tracing::Level::WARN } else { tracing::Level::INFO };
     let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
     let outcome = match command {
         Command::Webhook(args) => {
@@ -234,6 +244,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Csi(args) => run_csi(*args, Registry::default()).await,
         Command::Demo(args) => return run_demo(args).await,
         Command::Test(args) => return run_test(args).await,
+        Command::Kubectl(args) => return fleet::run(*args).await,
+        Command::Completion { shell } => return print(&completion(shell)),
         Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
         Command::DemoApplication(ApplicationArgs { file, port }) => {
             application::serve(file, port).await.map_err(|error| error.to_string())
@@ -333,13 +345,36 @@ async fn run_test(args: TestArgs) -> ExitCode {
     if is_injected { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The program as kubectl calls it, by the name that it was started under: `None` if that is another one.
+pub async fn run_as_plugin(name: &str, words: Vec<String>) -> Option<ExitCode> {
+    match name {
+        "kubectl-hushpod" => {
+            let PluginCli { fleet } = PluginCli::parse();
+            drop(telemetry::init_for_server(LogFormat::Text, tracing::Level::WARN));
+            Some(fleet::run(fleet).await)
+        }
+        "kubectl_complete-hushpod" => Some(print(fleet::complete(&words).as_bytes())),
+        _ => None,
+    }
+}
+
+fn completion(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
+    script
+}
+
+fn print(text: &[u8]) -> ExitCode {
+    match io::stdout().write_all(text) {
+        // A reader that closed the pipe has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 fn run_explain(asked: &str) -> ExitCode {
     match explain(asked, width_of_stdout()) {
-        Ok(text) => match io::stdout().write_all(text.as_bytes()) {
-            // A reader that closed the pipe has seen enough.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-            _ => ExitCode::SUCCESS,
-        },
+        Ok(text) => print(text.as_bytes()),
         Err(unknown) => {
             // If standard error is gone, the exit code has to do.
             let _ = clap::Error::raw(ErrorKind::InvalidValue, format!("{unknown}\n")).print();

@@ -27,7 +27,7 @@ use read::ReadVariables;
 
 const HELP: &str = "\
 Usage: hushpod-agent exec --env PATH... [OPTIONS] -- COMMAND [ARGUMENT]...
-       hushpod-agent status [--files DIR]
+       hushpod-agent status [--json] [--files DIR]
 
 exec reads PATH, sets what stands there as environment variables, and becomes COMMAND: same process, same signals, exit
 code, uid, terminal and working directory. It works without a shell, and in front of probes and hooks, too:

@@ -39,6 +39,8 @@ pub mod demo;
 #[cfg(feature = "cluster")]
 pub mod explain;
 #[cfg(feature = "cluster")]
+pub mod fleet;
+#[cfg(feature = "cluster")]
 pub mod serve;
 #[cfg(feature = "cluster")]
 pub mod webhook;

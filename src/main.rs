@@ -1,6 +1,7 @@
-//! `hushpod`: webhook and demo.
+//! `hushpod`: webhook, CSI driver, demo, and `kubectl hushpod`.
 
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -14,10 +15,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Every TLS connection of this process uses one provider; a second one must not slip in by a dependency's default.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = Cli::parse();
+    let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let name = words.next().map(PathBuf::from).and_then(|path| Some(path.file_stem()?.to_str()?.to_owned()));
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
     match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
-        Ok(runtime) => runtime.block_on(cli::run(cli)),
+        Ok(runtime) => runtime.block_on(async {
+            match cli::run_as_plugin(&name.unwrap_or_default(), words.collect()).await {
+                Some(code) => code,
+                None => cli::run(Cli::parse()).await,
+            }
+        }),
         Err(_) => ExitCode::FAILURE,
     }
 }

@@ -168,14 +168,25 @@ fn ignored(name: &str, problem: &str) {
     warn!(annotation = format_args!("{PREFIX}{name}"), problem, "an invalid live control is ignored");
 }
 
-/// The name of a wave, which reports repeat.
-fn parse_wave(text: &str) -> Result<Option<String>, NoWave> {
+/// Whether a wave may have this name, which reports repeat.
+#[must_use]
+pub fn is_wave(name: &str) -> bool {
     let is_fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    (1..=MOST_WAVE).contains(&name.len()) && name.bytes().all(is_fine)
+}
+
+fn parse_wave(text: &str) -> Result<Option<String>, NoWave> {
     match text.trim() {
         "" => Ok(None),
-        wave if wave.len() <= MOST_WAVE && wave.bytes().all(is_fine) => Ok(Some(wave.to_owned())),
+        wave if is_wave(wave) => Ok(Some(wave.to_owned())),
         _ => Err(NoWave),
     }
+}
+
+/// The id of a generation, as `pin` takes it.
+#[must_use]
+pub fn parse_generation(text: &str) -> Option<GenerationId> {
+    parse_pin(text).ok().flatten()
 }
 
 /// A generation id, which becomes part of a path: a digest and perhaps a counter, and nothing else.

@@ -21,17 +21,34 @@ struct WrappedProcess {
     files: PathBuf,
 }
 
-pub(super) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let files = match (arguments.next(), arguments.next()) {
-        (None, _) => None,
-        (Some(option), Some(files)) if option == "--files" => Some(PathBuf::from(files)),
-        _ => {
-            say(&mut io::stderr(), "hushpod-agent status: write status, or status --files DIR\n");
-            return ExitCode::from(FAILED);
+pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let mut arguments = arguments.peekable();
+    let (mut files, mut is_json) = (None, false);
+    while let Some(option) = arguments.next() {
+        match (option.to_str(), arguments.next_if(|_| option == "--files")) {
+            (Some("--json"), _) => is_json = true,
+            (Some("--files"), Some(directory)) => files = Some(PathBuf::from(directory)),
+            _ => {
+                say(&mut io::stderr(), "hushpod-agent status: write status [--json] [--files DIR]\n");
+                return ExitCode::from(FAILED);
+            }
         }
-    };
+    }
+    let report = if is_json { json } else { report };
     say(&mut io::stdout(), &report(&running(), files.as_deref()));
     ExitCode::SUCCESS
+}
+
+/// The same for programs. Names of processes are what their containers' authors like.
+fn json(running: &[WrappedProcess], files: Option<&Path>) -> String {
+    let plain = |c: char| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { c } else { '?' };
+    let text = |text: &str| format!("\"{}\"", text.chars().map(plain).take(128).collect::<String>());
+    let files = files.unwrap_or(Path::new(DEFAULT_MOUNT_PATH));
+    let newest = read::present(files).map_or_else(|| "null".to_owned(), |origin| text(&origin.generation));
+    let processes = running.iter().take(64).map(|WrappedProcess { pid, name, generation, .. }| {
+        format!("{{\"pid\":{pid},\"name\":{},\"generation\":{}}}", text(name), text(generation))
+    });
+    format!("{{\"schema\":1,\"newest\":{newest},\"processes\":[{}]}}\n", processes.collect::<Vec<_>>().join(","))
 }
 
 fn report(running: &[WrappedProcess], files: Option<&Path>) -> String {

@@ -55,8 +55,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The chain from end to end on one machine: the one front end that runs another.
     ("demo", &["config", "deliver", "process", "serve", "webhook"]),
     ("explain", &["process"]),
+    ("fleet", &["annotations", "audit", "cluster", "config", "deliver", "plan"]),
     // Puts together what runs.
-    ("cli", &["cluster", "config", "csi", "demo", "explain", "process", "serve", "webhook"]),
+    ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "process", "serve", "webhook"]),
     ("lib", &[]),
     ("main", &[]),
     ("bin", &[]),
@@ -64,8 +65,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Crates that only these modules may use.
 const CRATES: &[(&str, &[&str])] = &[
-    ("kube", &["cluster", "csi", "webhook"]),
-    ("k8s_openapi", &["csi", "webhook"]),
+    ("kube", &["cluster", "csi", "fleet", "webhook"]),
+    ("k8s_openapi", &["csi", "fleet", "webhook"]),
     ("tonic", &["csi"]),
     ("axum", &["demo", "serve", "webhook"]),
     ("json_patch", &["demo", "webhook"]),
@@ -96,6 +97,10 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("plan", &["", "policy"]),
     ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
+    ("fleet", &[
+        "", "control", "history", "waves", "who", "live", "next_pods", "table", "inventory", "select", "logs", "completion", "denial",
+        "audit_file", "connect", "arguments", "error", "progress", "safe",
+    ]),
     ("provider", &[
         "", "aws", "azure", "gcp", "infisical", "vault", "aws/parameters", "aws/secrets", "azure/store", "file",
         "gcp/store", "infisical/store", "vault/store", "aws/api", "aws/name", "azure/api_types", "azure/login",

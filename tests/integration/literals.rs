@@ -14,7 +14,7 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
     ("..", &["provider", "webhook/mounts.rs", "exec/read.rs", "deliver/volume/tree.rs"], "a directory's parent"),
     ("..", &["bundle.rs", "annotations", "deliver/controls.rs"], "what a name that is written may not begin with"),
     ("/secrets", &["provider/azure"], "a part of a vault's URL"),
-    ("annotations", &["webhook", "demo/pod.rs"], "a field of Kubernetes' metadata"),
+    ("annotations", &["fleet", "webhook", "demo/pod.rs"], "a field of Kubernetes' metadata"),
     ("annotations", &["explain.rs"], "a page"),
     ("exec", &["explain.rs"], "a page"),
     ("exec", &["options.rs"], "a kind of notification that does not exist"),
@@ -24,12 +24,14 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
 /// Words of the chart's own: objects that it names, and volumes of the webhook's pod.
 const OF_THE_CHART: [&str; 13] = [
     "hushpod-config",
+    "hushpod-controls",
     "hushpod-csi-config",
     "hushpod-csi-privileged",
     "hushpod-ephemeral-containers",
     "hushpod-etcd-secrets",
     "hushpod-etcd-secrets-workloads",
     "hushpod-running-pods",
+    "hushpod-viewer",
     "hushpod-webhook-ca",
     "hushpod-webhook-self-signed",
     "hushpod-webhook-tls",

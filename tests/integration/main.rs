@@ -19,6 +19,7 @@ mod contract;
 mod demo;
 mod environments;
 mod fakes;
+mod fleet;
 mod homonyms;
 mod hostile;
 mod house;

@@ -1,0 +1,270 @@
+//! The command line of `kubectl hushpod`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::quantity::parse_duration;
+
+/// What stands behind the commands' help.
+const AFTER: &str = "\
+Needs the rights of the ClusterRoles hushpod-viewer (status, history, who) or hushpod-controls (the others), which the
+chart makes: hushpod explain kubectl.
+
+Exit codes: 0 done · 1 it failed, and said why · 2 the command line is wrong · 3 some pods have not reported in time that
+it is done · 4 stopped, since a pod that was ready is not any more";
+
+/// See and steer the secrets of running pods.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-hushpod",
+    bin_name = "kubectl hushpod",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct PluginCli {
+    /// What is asked for.
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+}
+
+/// What is asked for, and of which cluster.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER, subcommand_required = true, arg_required_else_help = true)]
+pub struct FleetArgs {
+    #[command(subcommand)]
+    pub(super) command: FleetCommand,
+    #[command(flatten)]
+    pub(super) cluster: ClusterArgs,
+}
+
+/// The cluster, as kubectl has it.
+#[derive(Debug, Args)]
+pub(super) struct ClusterArgs {
+    /// The kubeconfig; those of KUBECONFIG, or ~/.kube/config, if left out.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context; its current one if left out.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) context: Option<String>,
+    /// The namespace; the context's if left out.
+    #[arg(long, short = 'n', global = true, value_name = "NAME")]
+    pub(super) namespace: Option<String>,
+    /// The namespace of the CSI driver's pods, in whose log are the reports of pods of mode csi; found by their labels
+    /// if left out.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) csi_namespace: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FleetCommand {
+    /// What each pod holds since when, what is newer, and what is in the way
+    Status(StatusArgs),
+    /// The generations that a pod had, as far back as its log goes
+    History(HistoryArgs),
+    /// Which pods hold a secret
+    Who(WhoArgs),
+    /// Keep pods at the generation that they have
+    Hold(ControlArgs),
+    /// Let go of hold and pin: pods take the newest, and follow it
+    Release(ControlArgs),
+    /// Go back to a generation that the pods had, and stay there
+    Pin(PinArgs),
+    /// Read every secret now
+    Refresh(ControlArgs),
+    /// Let held pods take the newest once, some at a time, and hold again
+    Advance(AdvanceArgs),
+    /// Say which annotation, rule or field a denial is about, and where to read on; no cluster is asked
+    ExplainDenial(DenialArgs),
+    /// Print a shell's completion of this command
+    Completion {
+        /// bash, zsh, fish, powershell or elvish
+        #[arg(value_name = "SHELL")]
+        shell: Shell,
+    },
+}
+
+/// Pods.
+#[derive(Debug, Args)]
+pub(super) struct TargetArgs {
+    /// Pods by name, or workloads such as deploy/web, sts/db, ds/agent, rs/web-1, job/import; all pods if left out
+    #[arg(value_name = "POD|KIND/NAME")]
+    pub(super) names: Vec<String>,
+    /// Pods that have these labels
+    #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "names")]
+    pub(super) selector: Option<String>,
+    /// Pods of all namespaces
+    #[arg(long, short = 'A', conflicts_with = "names")]
+    pub(super) all_namespaces: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// wide: more columns; json: all that the reports say
+    #[arg(long, short = 'o', value_name = "FORMAT")]
+    pub(super) output: Option<OutputFormat>,
+    /// Also run `hushpod-agent status` in the pods' own agents: wants the right to exec, and asks no pod of mode csi
+    #[arg(long)]
+    pub(super) live: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OutputFormat {
+    Wide,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HistoryArgs {
+    /// The pod
+    #[arg(value_name = "POD")]
+    pub(super) pod: String,
+    /// json: a list of report lines
+    #[arg(long, short = 'o', value_name = "FORMAT")]
+    pub(super) output: Option<OutputFormat>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhoArgs {
+    /// A reference, such as vault:secret/data/db; without the provider, of any
+    #[arg(value_name = "REFERENCE")]
+    pub(super) reference: String,
+    /// The store's version; any if left out
+    #[arg(long, value_name = "VERSION")]
+    pub(super) version: Option<String>,
+    /// Audit lines (JSON, one a line; - for standard input) of pods that ever had it, instead of asking the cluster
+    #[arg(long, value_name = "FILE")]
+    pub(super) from_audit: Option<PathBuf>,
+    /// Pods of all namespaces
+    #[arg(long, short = 'A')]
+    pub(super) all_namespaces: bool,
+    /// json: for scripts
+    #[arg(long, short = 'o', value_name = "FORMAT")]
+    pub(super) output: Option<OutputFormat>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ControlArgs {
+    #[command(flatten)]
+    pub(super) target: TargetArgs,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// So many pods at a time: a number, or a share such as 10%
+    #[arg(long, value_name = "N|P%", default_value = "100%", value_parser = Share::parse)]
+    pub(super) max: Share,
+    /// How long to wait before the next pods
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = crate::quantity::parse_wait)]
+    pub(super) pause: Duration,
+    /// How long pods may take until they report that it is done
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
+    pub(super) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PinArgs {
+    /// The generation
+    #[arg(value_name = "GENERATION")]
+    pub(super) generation: String,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdvanceArgs {
+    /// The wave's name: one that has begun goes on, and a pod goes along with it once. If left out, the one that has yet
+    /// to end goes on, or a new one begins
+    #[arg(long, value_name = "NAME")]
+    pub(super) wave: Option<String>,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DenialArgs {
+    /// The text of a denial, or a pod, workload or AdmissionReview (YAML or JSON); - for standard input
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// The operator's configuration, to say also what it makes of a manifest
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// The service account that a manifest which names none runs as, and its namespace
+    #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT", default_value = "default/default")]
+    pub(super) identity: String,
+}
+
+/// How many pods at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    Pods(usize),
+    Percent(usize),
+}
+
+// === impl Share ===
+
+impl Share {
+    fn parse(text: &str) -> Result<Self, String> {
+        let number = |digits: &str, most: usize| digits.parse().ok().filter(|number| (1..=most).contains(number));
+        let parsed = match text.strip_suffix('%') {
+            Some(digits) => number(digits, 100).map(Self::Percent),
+            None => number(text, usize::MAX).map(Self::Pods),
+        };
+        parsed.ok_or_else(|| "expected a number of pods, such as 3, or a share, such as 10%".to_owned())
+    }
+
+    /// Of so many pods: at least one.
+    pub(super) fn of(self, all: usize) -> usize {
+        match self {
+            Self::Pods(pods) => pods,
+            Self::Percent(percent) => (all * percent).div_ceil(100).max(1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_number_or_percents_and_never_nobody() {
+        for (text, of_ten) in [("1", 1), ("25", 25), ("10%", 1), ("25%", 3), ("1%", 1), ("100%", 10)] {
+            assert_eq!(Share::parse(text).unwrap().of(10), of_ten, "{text}");
+        }
+        for text in ["", "0", "0%", "101%", "-1", "ten", "1.5%", "%"] {
+            assert!(Share::parse(text).unwrap_err().contains("10%"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        PluginCli::command().debug_assert();
+        for line in [
+            "status -A -o wide",
+            "status deploy/web pod-1",
+            "status -l app=web -o json --live",
+            "history web-1 -n a",
+            "who vault:secret/data/db --version 3 --from-audit -",
+            "hold deploy/web --dry-run",
+            "release -l app=web --max 10% --pause 30s --timeout 10m",
+            "pin 4f1c deploy/web --context c --kubeconfig f",
+            "advance deploy/web --max 1 --wave w1 --csi-namespace x",
+            "explain-denial - --as a/b",
+            "completion zsh",
+        ] {
+            let words = std::iter::once("kubectl-hushpod").chain(line.split(' '));
+            PluginCli::try_parse_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for (line, part) in [("hold x --max 0", "10%"), ("status x -A", "cannot be used"), ("who", "REFERENCE")] {
+            let words = std::iter::once("kubectl-hushpod").chain(line.split(' '));
+            let error = PluginCli::try_parse_from(words).unwrap_err().to_string();
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+}

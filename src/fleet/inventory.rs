@@ -1,0 +1,302 @@
+//! What pods hold: pods of ours, and the last report of each. Agents write theirs into their own log, the CSI driver those
+//! of its pods into its own; nothing is executed anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt as _};
+use serde::Serialize;
+
+use super::connect::{AT_A_TIME, Cluster};
+use super::error::{is_missing, said};
+use super::logs::{Part, reports};
+use super::progress::Progress;
+use super::select::list;
+use crate::contract::{CSI_DRIVER, INIT, SIDECAR};
+use crate::deliver::reporting::EVERY;
+use crate::report::line::ReportLine;
+
+/// The labels that the chart gives the driver's pods.
+const DRIVER_LABELS: &str = "app.kubernetes.io/part-of=hushpod,app.kubernetes.io/component=csi";
+/// Their container.
+const DRIVER_CONTAINER: &str = "csi";
+/// Within this time every volume has a line in the driver's log.
+const DRIVER_SECONDS: i64 = EVERY.as_secs() as i64 + 60;
+
+/// A pod of ours.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct OurPod {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) node: Option<String>,
+    pub(super) mode: PodMode,
+    pub(super) phase: String,
+    pub(super) is_ready: bool,
+    /// Seconds since 1970.
+    #[serde(skip)]
+    pub(super) created: i64,
+    #[serde(skip)]
+    pub(super) annotations: BTreeMap<String, String>,
+}
+
+/// How it gets its files: what the pod has of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) enum PodMode {
+    #[serde(rename = "sidecar")]
+    Sidecar,
+    #[serde(rename = "init+sidecar")]
+    InitAndSidecar,
+    #[serde(rename = "init")]
+    Init,
+    #[serde(rename = "csi")]
+    Csi,
+}
+
+/// A pod, and what is known of its files.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct PodStatus {
+    #[serde(flatten)]
+    pub(super) pod: OurPod,
+    /// The last report of each of its volumes.
+    pub(super) reports: Vec<ReportLine>,
+    /// Why there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) problem: Option<String>,
+}
+
+/// What the drivers' logs say, by the UIDs of pods.
+type OfDrivers = BTreeMap<String, Vec<ReportLine>>;
+
+/// Whether a pod has a container or a volume of ours.
+pub(super) fn is_ours(pod: &Pod) -> bool {
+    mode_of(pod).is_some()
+}
+
+fn mode_of(pod: &Pod) -> Option<PodMode> {
+    let spec = pod.spec.as_ref()?;
+    let init = spec.init_containers.iter().flatten();
+    let has = |name: &str| init.clone().chain(&spec.containers).any(|container: &Container| container.name == name);
+    let has_volume = || {
+        let drivers = spec.volumes.iter().flatten().filter_map(|volume| volume.csi.as_ref());
+        drivers.into_iter().any(|volume| volume.driver == CSI_DRIVER)
+    };
+    match (has(INIT), has(SIDECAR)) {
+        (true, true) => Some(PodMode::InitAndSidecar),
+        (true, false) => Some(PodMode::Init),
+        (false, true) => Some(PodMode::Sidecar),
+        (false, false) => has_volume().then_some(PodMode::Csi),
+    }
+}
+
+/// The last reports of these pods.
+pub(super) async fn look(cluster: &Cluster, pods: Vec<Pod>, progress: &mut Progress) -> Vec<PodStatus> {
+    let ours: Vec<_> = pods.iter().filter_map(OurPod::of).collect();
+    look_at(cluster, ours, DRIVER_SECONDS, progress).await
+}
+
+/// The same of pods that are known, in a driver's log within so many seconds.
+pub(super) async fn look_at(
+    cluster: &Cluster,
+    pods: Vec<OurPod>,
+    seconds: i64,
+    progress: &mut Progress,
+) -> Vec<PodStatus> {
+    let all = pods.len();
+    let of_drivers = of_drivers(cluster, &pods, seconds).await;
+    let of_drivers = &of_drivers;
+    let mut looks = stream::iter(pods)
+        .map(|pod| async move {
+            match (pod.mode, of_drivers) {
+                (PodMode::Csi, Ok(known)) => {
+                    let reports = known.get(&pod.uid).cloned().unwrap_or_default();
+                    let problem = reports.is_empty().then(|| "the driver's log has no report of it".to_owned());
+                    PodStatus { pod, reports, problem }
+                }
+                (PodMode::Csi, Err(problem)) => PodStatus { pod, reports: Vec::new(), problem: Some(problem.clone()) },
+                _ => of_agent(cluster, pod).await,
+            }
+        })
+        .buffer_unordered(AT_A_TIME);
+    let mut statuses = Vec::with_capacity(all);
+    while let Some(status) = looks.next().await {
+        statuses.push(status);
+        progress.at(statuses.len(), all, "pods read");
+    }
+    statuses
+}
+
+/// One pod, by the log of its agent.
+async fn of_agent(cluster: &Cluster, pod: OurPod) -> PodStatus {
+    let api = cluster.pods_in(&pod.namespace);
+    let container = pod.mode.agent();
+    let mut problem = None;
+    // Nearly always the first one has it.
+    for part in [Part::End, Part::LongEnd] {
+        match reports(&api, &pod.name, container, part).await {
+            Ok(found) => {
+                if let Some(last) = found.into_iter().next_back() {
+                    return PodStatus { pod, reports: vec![last], problem: None };
+                }
+                problem = Some(format!("no report in the log of {container}"));
+            }
+            Err(error) => {
+                problem = Some(if is_missing(&error) { "gone".to_owned() } else { said(&error) });
+                break;
+            }
+        }
+    }
+    PodStatus { pod, reports: Vec::new(), problem }
+}
+
+/// The driver's logs of all nodes that have such pods, each read once.
+async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<OfDrivers, String> {
+    let nodes: BTreeSet<&str> =
+        pods.iter().filter(|pod| pod.mode == PodMode::Csi).filter_map(|pod| pod.node.as_deref()).collect();
+    if nodes.is_empty() {
+        return Ok(OfDrivers::new());
+    }
+    let drivers = drivers(cluster, &nodes).await?;
+    let mut logs = stream::iter(drivers)
+        .map(|driver| async move {
+            let api = cluster.pods_in(&driver.namespace().unwrap_or_default());
+            let node = driver.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+            (node, reports(&api, &driver.name_any(), DRIVER_CONTAINER, Part::Since(seconds)).await)
+        })
+        .buffer_unordered(AT_A_TIME);
+    let nodes_of: BTreeMap<&str, &str> =
+        pods.iter().filter_map(|pod| Some((pod.uid.as_str(), pod.node.as_deref()?))).collect();
+    let mut known = OfDrivers::new();
+    while let Some((node, log)) = logs.next().await {
+        for line in log.map_err(|error| format!("the log of the driver on {node} cannot be read: {}", said(&error)))? {
+            let Some(uid) = line.pod.uid.clone() else { continue };
+            // A driver knows of its own node alone.
+            if nodes_of.get(uid.as_str()) != Some(&node.as_str()) {
+                continue;
+            }
+            let of_pod = known.entry(uid).or_default();
+            // The last of each volume counts.
+            of_pod.retain(|earlier| earlier.volume != line.volume);
+            of_pod.push(line);
+        }
+    }
+    Ok(known)
+}
+
+/// The driver's pods on these nodes. Anybody can label a pod so: if several namespaces have such, the person knows which.
+async fn drivers(cluster: &Cluster, nodes: &BTreeSet<&str>) -> Result<Vec<Pod>, String> {
+    let api = match &cluster.csi_namespace {
+        Some(namespace) => cluster.pods_in(namespace),
+        None => Api::all(cluster.client.clone()),
+    };
+    let is_there = |pod: &Pod| {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        node.is_some_and(|node| nodes.contains(node))
+    };
+    let found = list(&api, ListParams::default().labels(DRIVER_LABELS), is_there).await.map_err(|error| {
+        format!(
+            "the CSI driver's pods cannot be looked for ({error}): say --csi-namespace, and have the right to read it"
+        )
+    })?;
+    let namespaces: BTreeSet<_> = found.iter().filter_map(kube::ResourceExt::namespace).collect();
+    match namespaces.len() {
+        0 => Err("no pod of the CSI driver was found: say --csi-namespace".to_owned()),
+        1 => Ok(found),
+        _ => {
+            let all: Vec<_> = namespaces.iter().take(8).cloned().collect();
+            Err(format!("pods of {} say that they are the CSI driver: say --csi-namespace", all.join(" and ")))
+        }
+    }
+}
+
+/// The driver's pod on this one's node.
+pub(super) async fn driver_of(cluster: &Cluster, pod: &OurPod) -> Result<Pod, String> {
+    let nodes = pod.node.as_deref().into_iter().collect();
+    drivers(cluster, &nodes).await?.into_iter().next().ok_or_else(|| "no pod of the driver is on its node".to_owned())
+}
+
+// === impl PodMode ===
+
+impl PodMode {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::InitAndSidecar => "init+sidecar",
+            Self::Init => "init",
+            Self::Csi => "csi",
+        }
+    }
+
+    /// The container whose log has the report.
+    pub(super) fn agent(self) -> &'static str {
+        match self {
+            Self::Sidecar | Self::InitAndSidecar => SIDECAR,
+            Self::Init => INIT,
+            Self::Csi => DRIVER_CONTAINER,
+        }
+    }
+
+    /// Whether something runs that could be told anything.
+    pub(super) fn is_live(self) -> bool {
+        self != Self::Init
+    }
+}
+
+// === impl OurPod ===
+
+impl OurPod {
+    /// `None` if it has nothing of ours.
+    pub(super) fn of(pod: &Pod) -> Option<Self> {
+        let mode = mode_of(pod)?;
+        let status = pod.status.clone().unwrap_or_default();
+        let is_ready = status.conditions.iter().flatten().any(|it| it.type_ == "Ready" && it.status == "True");
+        Some(Self {
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+            mode,
+            phase: status.phase.unwrap_or_default(),
+            is_ready,
+            created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),
+            annotations: pod.metadata.annotations.clone().unwrap_or_default(),
+        })
+    }
+
+    /// Whether it has ended, or is about to.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pods_mode_is_what_it_has_of_ours() {
+        let container = |name: &str| json!({"name": name});
+        let volume = |driver: &str| json!([{"name": "v", "csi": {"driver": driver}}]);
+        for (init, containers, volumes, mode) in [
+            (vec![SIDECAR], vec!["app"], json!([]), Some(PodMode::Sidecar)),
+            (vec![INIT], vec!["app", SIDECAR], json!([]), Some(PodMode::InitAndSidecar)),
+            (vec![INIT, SIDECAR], vec!["app"], json!([]), Some(PodMode::InitAndSidecar)),
+            (vec![INIT], vec!["app"], json!([]), Some(PodMode::Init)),
+            (vec![], vec!["app"], volume(CSI_DRIVER), Some(PodMode::Csi)),
+            (vec![], vec!["app"], volume("other.example"), None),
+            (vec!["hushpods"], vec!["app"], json!([]), None),
+        ] {
+            let all = |names: &[&str]| names.iter().map(|name| container(name)).collect::<Vec<_>>();
+            let pod = json!({
+                "metadata": {"name": "x"},
+                "spec": {"initContainers": all(&init), "containers": all(&containers), "volumes": volumes},
+            });
+            assert_eq!(mode_of(&serde_json::from_value(pod).unwrap()), mode, "{init:?} {containers:?}");
+        }
+    }
+}

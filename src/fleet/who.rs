@@ -1,0 +1,156 @@
+//! `who`: which pods hold a secret now, by their reports, or ever had it, by audit lines.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::Path;
+
+use serde_json::json;
+
+use super::arguments::{OutputFormat, TargetArgs, WhoArgs};
+use super::audit_file::{self, Accesses};
+use super::connect::Cluster;
+use super::error::FleetError;
+use super::inventory::{self, PodStatus};
+use super::progress::Progress;
+use super::select;
+use super::table::{age, aligned, now, pretty};
+use crate::report::line::{HeldSecret, ReportLine};
+
+/// What is asked for.
+#[derive(Debug)]
+struct Question<'a> {
+    reference: &'a str,
+    version: Option<&'a str>,
+}
+
+/// Who has it.
+pub(super) async fn answer(cluster: &Cluster, asked: &WhoArgs, progress: &mut Progress) -> Result<String, FleetError> {
+    let WhoArgs { reference, version, from_audit, all_namespaces, output } = asked;
+    // What part of the answer is taken is not the report's business.
+    let reference = reference.split('#').next().unwrap_or_default();
+    let question = Question { reference, version: version.as_deref() };
+    let is_json = *output == Some(OutputFormat::Json);
+    if let Some(file) = from_audit {
+        return ever(&question, file, is_json);
+    }
+    let target = TargetArgs { names: Vec::new(), selector: None, all_namespaces: *all_namespaces };
+    let found = select::pods(cluster, &target).await?;
+    let mut statuses = inventory::look(cluster, found.pods, progress).await;
+    progress.end();
+    statuses.sort_by(|a, b| (&a.pod.namespace, &a.pod.name).cmp(&(&b.pod.namespace, &b.pod.name)));
+    let silent = statuses.iter().filter(|status| status.problem.is_some()).count();
+    let cut = statuses.iter().filter(|status| question.may_be_left_out(status)).count();
+    if silent > 0 {
+        progress.say(&format!("{silent} pods have no report: nobody knows what they hold"));
+    }
+    if cut > 0 {
+        progress.say(&format!("{cut} pods hold more secrets than a report names: they may hold it, too"));
+    }
+    let holders: Vec<_> = statuses.iter().flat_map(|status| question.holders(status)).collect();
+    if is_json {
+        let pods = holders.iter().map(|(status, report, secret)| {
+            json!({
+                "namespace": status.pod.namespace, "name": status.pod.name, "uid": status.pod.uid, "since": report.since,
+                "generation": report.generation, "reference": secret.reference, "version": secret.version,
+            })
+        });
+        let pods: Vec<_> = pods.collect();
+        return Ok(pretty(&json!({"schema": 1, "pods": pods, "without_report": silent, "maybe": cut})));
+    }
+    if holders.is_empty() {
+        return Ok("no pod reports that it holds it\n".to_owned());
+    }
+    let now = now();
+    let mut rows = vec![["NAMESPACE", "POD", "REFERENCE", "VERSION", "SINCE"].map(str::to_owned).to_vec()];
+    rows.extend(holders.iter().map(|(status, report, secret)| {
+        let version = secret.version.clone().unwrap_or_else(|| "-".to_owned());
+        let PodStatus { pod, .. } = status;
+        let since = age(report.since.as_deref(), now);
+        vec![pod.namespace.clone(), pod.name.clone(), secret.reference.clone(), version, since]
+    }));
+    Ok(aligned(&rows))
+}
+
+fn ever(question: &Question<'_>, file: &Path, is_json: bool) -> Result<String, FleetError> {
+    let is_wanted = |reference: &str, version: Option<&str>| question.is_about(reference, version);
+    let found = if file == Path::new("-") {
+        audit_file::read(io::stdin().lock(), is_wanted)?
+    } else {
+        let opened =
+            File::open(file).map_err(|error| FleetError::Usage(format!("{}: {}", file.display(), error.kind())))?;
+        audit_file::read(BufReader::new(opened), is_wanted)?
+    };
+    if is_json {
+        let pods = found.iter().map(|(access, Accesses { first, last, count })| {
+            json!({
+                "namespace": access.namespace, "name": access.pod, "uid": access.uid, "reference": access.reference,
+                "version": access.version, "first": first, "last": last, "count": count,
+            })
+        });
+        return Ok(pretty(&json!({"schema": 1, "pods": pods.collect::<Vec<_>>()})));
+    }
+    if found.is_empty() {
+        return Ok("no line tells of it\n".to_owned());
+    }
+    let head = ["NAMESPACE", "POD", "REFERENCE", "VERSION", "FIRST", "LAST", "DELIVERIES"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(found.into_iter().map(|(access, Accesses { first, last, count })| {
+        let version = access.version.unwrap_or_else(|| "-".to_owned());
+        vec![access.namespace, access.pod, access.reference, version, first, last, count.to_string()]
+    }));
+    Ok(aligned(&rows))
+}
+
+// === impl Question ===
+
+impl Question<'_> {
+    fn is_about(&self, reference: &str, version: Option<&str>) -> bool {
+        let is_version = self.version.is_none_or(|wanted| version == Some(wanted));
+        is_version && self.is_reference(reference)
+    }
+
+    /// Without a provider any provider's is meant, without parameters any that has some.
+    fn is_reference(&self, reference: &str) -> bool {
+        let without_params = |text: &str| text.split('?').next().unwrap_or_default().to_owned();
+        let path = reference.split_once(':').map_or(reference, |(_, path)| path);
+        [reference, path].into_iter().any(|known| {
+            known == self.reference || (!self.reference.contains('?') && without_params(known) == self.reference)
+        })
+    }
+
+    fn holders<'a>(&self, status: &'a PodStatus) -> Vec<(&'a PodStatus, &'a ReportLine, &'a HeldSecret)> {
+        let secrets =
+            status.reports.iter().flat_map(|report| report.secrets.iter().map(move |secret| (report, secret)));
+        let held = secrets.filter(|(_, secret)| self.is_about(&secret.reference, secret.version.as_deref()));
+        held.map(|(report, secret)| (status, report, secret)).collect()
+    }
+
+    fn may_be_left_out(&self, status: &PodStatus) -> bool {
+        status.reports.iter().any(|report| report.secrets_left_out > 0) && self.holders(status).is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_is_about_a_reference_by_provider_path_and_parameters() {
+        for (asked, version, reference, held, expected) in [
+            ("vault:secret/data/db", None, "vault:secret/data/db", Some("3"), true),
+            ("secret/data/db", None, "vault:secret/data/db", Some("3"), true),
+            ("vault:secret/data/db", Some("3"), "vault:secret/data/db", Some("3"), true),
+            ("vault:secret/data/db", Some("4"), "vault:secret/data/db", Some("3"), false),
+            ("vault:secret/data/db", Some("4"), "vault:secret/data/db", None, false),
+            ("other:secret/data/db", None, "vault:secret/data/db", None, false),
+            ("secret/data", None, "vault:secret/data/db", None, false),
+            ("/app", None, "infisical:/app?env=prod", None, true),
+            ("infisical:/app?env=prod", None, "infisical:/app?env=prod", None, true),
+            ("infisical:/app?env=dev", None, "infisical:/app?env=prod", None, false),
+            ("arn:aws:x", None, "aws:arn:aws:x", None, true),
+        ] {
+            let question = Question { reference: asked, version };
+            assert_eq!(question.is_about(reference, held), expected, "{asked} {reference}");
+        }
+    }
+}

@@ -1,0 +1,710 @@
+//! `kubectl hushpod` against an API server in this process, with agents that obey their pods' annotations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use hushpod::generation::GenerationId;
+use hushpod::report::line::{Asked, FailingProvider, HeldSecret, ReportLine, ReportedPod, Writer};
+use serde_json::{Value, json};
+
+use crate::readme::page;
+
+/// Pods that the server lets pass in one page, whatever is asked for.
+const PAGE: usize = 400;
+
+/// What an agent does, or a driver for a pod.
+#[derive(Clone, Default)]
+struct Pod {
+    namespace: String,
+    name: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    mode: &'static str,
+    node: String,
+    generation: String,
+    newest: String,
+    pinned: Option<String>,
+    advance: Option<Asked>,
+    refresh: Option<Asked>,
+    failing: bool,
+    is_unready: bool,
+    /// Whether it heeds its annotations.
+    is_deaf: bool,
+    /// What is in its log instead of a report.
+    log: Option<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct World {
+    pods: Vec<Pod>,
+    /// The template of the one Deployment, `web`.
+    template: BTreeMap<String, String>,
+    /// What was asked: method and path, without names.
+    requests: Vec<String>,
+    /// The names of pods in the order in which they were told something.
+    told: Vec<String>,
+    at_work: usize,
+    most_at_work: usize,
+    /// After so many patches a pod that is told something is ready no more.
+    breaks_after: Option<usize>,
+}
+
+#[derive(Clone, Default)]
+struct Cluster(Arc<Mutex<World>>);
+
+// === impl Pod ===
+
+impl Pod {
+    fn new(namespace: &str, name: &str, mode: &'static str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+            mode,
+            node: "n1".to_owned(),
+            generation: "aaaa".to_owned(),
+            newest: "aaaa".to_owned(),
+            ..Self::default()
+        }
+    }
+
+    fn uid(&self) -> String {
+        format!("uid-{}-{}", self.namespace, self.name)
+    }
+
+    fn held(&self) -> bool {
+        self.annotations.get("hushpod.dev/hold").is_some_and(|value| value == "true")
+    }
+
+    /// What an agent makes of the annotations at once.
+    fn obey(&mut self) {
+        let text = |name: &str| self.annotations.get(&format!("hushpod.dev/{name}")).cloned();
+        let (pin, advance, refresh) = (text("pin"), text("advance"), text("refresh-now"));
+        let is_new = advance.is_some() && self.advance.as_ref().map(|asked| &asked.id) != advance.as_ref();
+        if is_new || (!self.held() && pin.is_none()) {
+            self.generation.clone_from(&self.newest);
+        }
+        if let Some(pin) = &pin {
+            self.generation.clone_from(pin);
+        }
+        self.pinned = pin;
+        self.advance = advance.map(|id| Asked { id, done: true });
+        self.refresh = refresh.map(|id| Asked { id, done: true });
+    }
+
+    fn report(&self) -> String {
+        let id = |text: &String| Some(GenerationId(text.clone()));
+        let failing = FailingProvider {
+            provider: "vault".into(),
+            kind: Some("denied".into()),
+            since: "2026-01-01T00:00:00Z".into(),
+        };
+        ReportLine {
+            timestamp: "2026-01-01T00:00:00Z".to_owned(),
+            pod: ReportedPod {
+                namespace: self.namespace.clone(),
+                name: Some(self.name.clone()),
+                uid: Some(self.uid()),
+                account: "web".to_owned(),
+            },
+            writer: if self.mode == "csi" { Writer::Csi } else { Writer::Sidecar },
+            volume: (self.mode == "csi").then(|| "csi-1".to_owned()),
+            generation: id(&self.generation),
+            since: Some("2026-01-01T00:00:00Z".to_owned()),
+            newest: id(&self.newest),
+            held: self.held(),
+            pinned: self.pinned.clone().map(GenerationId),
+            advance: self.advance.clone(),
+            refresh: self.refresh.clone(),
+            failing: if self.failing { vec![failing] } else { Vec::new() },
+            secrets: vec![HeldSecret {
+                reference: "vault:secret/data/db".to_owned(),
+                version: Some(if self.generation == "aaaa" { "1" } else { "2" }.to_owned()),
+                lease: false,
+            }],
+            ..ReportLine::default()
+        }
+        .to_text()
+    }
+
+    fn object(&self) -> Value {
+        let container = |name: &str| json!({"name": name, "image": "x"});
+        let (init, volumes) = match self.mode {
+            "sidecar" => (vec![container("hushpod")], json!([])),
+            "init+sidecar" => (vec![container("hushpod-init"), container("hushpod")], json!([])),
+            "init" => (vec![container("hushpod-init")], json!([])),
+            "csi" => (vec![], json!([{"name": "hushpod-secrets", "csi": {"driver": "csi.hushpod.dev"}}])),
+            _ => (vec![], json!([])),
+        };
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "namespace": self.namespace, "name": self.name, "uid": self.uid(), "labels": self.labels,
+                "annotations": self.annotations, "creationTimestamp": "2025-01-01T00:00:00Z",
+            },
+            "spec": {
+                "nodeName": self.node, "initContainers": init, "containers": [container("app")], "volumes": volumes,
+            },
+            "status": {
+                "phase": "Running",
+                "conditions": [{"type": "Ready", "status": if self.is_unready { "False" } else { "True" }}],
+            },
+        })
+    }
+}
+
+// === impl World ===
+
+impl World {
+    fn rotate(&mut self, newest: &str) {
+        for pod in &mut self.pods {
+            pod.newest = newest.to_owned();
+            if !pod.held() && pod.pinned.is_none() {
+                pod.generation = newest.to_owned();
+            }
+        }
+    }
+
+    fn generations(&self) -> Vec<&str> {
+        self.pods.iter().map(|pod| pod.generation.as_str()).collect()
+    }
+
+    fn list(&self, namespace: Option<&str>, query: &BTreeMap<String, String>) -> Value {
+        let selector = query.get("labelSelector").cloned().unwrap_or_default();
+        let wanted: Vec<_> = selector.split(',').filter_map(|part| part.split_once('=')).collect();
+        let is_wanted = |pod: &&Pod| {
+            let has = |(name, value): &(&str, &str)| pod.labels.get(*name).is_some_and(|label| label == value);
+            namespace.is_none_or(|namespace| pod.namespace == namespace) && wanted.iter().all(has)
+        };
+        let all: Vec<_> = self.pods.iter().filter(is_wanted).collect();
+        let limit = query.get("limit").map_or(PAGE, |limit| limit.parse().unwrap()).min(PAGE);
+        let from: usize = query.get("continue").map_or(0, |token| token.parse().unwrap());
+        let to = (from + limit).min(all.len());
+        let token = if to < all.len() { to.to_string() } else { String::new() };
+        let items: Vec<_> = all[from..to].iter().map(|pod| pod.object()).collect();
+        json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"continue": token}, "items": items})
+    }
+
+    fn patch(&mut self, namespace: &str, name: &str, patch: &Value) -> (StatusCode, Value) {
+        let count = self.told.len();
+        let breaks = self.breaks_after.is_some_and(|after| count >= after);
+        let Some(pod) = self.pods.iter_mut().find(|pod| pod.namespace == namespace && pod.name == name) else {
+            return (StatusCode::NOT_FOUND, status(404, "not found"));
+        };
+        assert_eq!(patch["metadata"]["uid"], pod.uid(), "another pod of the same name may be there by now");
+        for (key, value) in patch["metadata"]["annotations"].as_object().unwrap() {
+            match value.as_str() {
+                Some(value) => pod.annotations.insert(key.clone(), value.to_owned()),
+                None => pod.annotations.remove(key),
+            };
+        }
+        if !pod.is_deaf {
+            pod.obey();
+        }
+        pod.is_unready |= breaks;
+        let object = pod.object();
+        self.told.push(name.to_owned());
+        (StatusCode::OK, object)
+    }
+
+    fn log(&self, namespace: &str, name: &str, query: &BTreeMap<String, String>) -> (StatusCode, Vec<u8>) {
+        let Some(pod) = self.pods.iter().find(|pod| pod.namespace == namespace && pod.name == name) else {
+            return (StatusCode::NOT_FOUND, status(404, "not found").to_string().into_bytes());
+        };
+        assert!(
+            query.contains_key("tailLines") && query.contains_key("limitBytes"),
+            "every look is bounded: {query:?}"
+        );
+        if query.contains_key("previous") {
+            return (
+                StatusCode::BAD_REQUEST,
+                status(400, "previous terminated container not found").to_string().into_bytes(),
+            );
+        }
+        let container = query.get("container").map_or("", String::as_str);
+        if container == "csi" {
+            let of_node = self.pods.iter().filter(|other| other.mode == "csi" && other.node == pod.node);
+            let lines: String = of_node.map(|other| other.report() + "\n").collect();
+            return (StatusCode::OK, lines.into_bytes());
+        }
+        assert!(["hushpod", "hushpod-init"].contains(&container), "{container}");
+        let text = "2026-01-01T00:00:00Z  INFO the first files are in place\n".to_owned() + &pod.report() + "\n";
+        (StatusCode::OK, pod.log.clone().unwrap_or(text.into_bytes()))
+    }
+}
+
+fn status(code: u16, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": "NotFound", "message": message, "metadata": {}})
+}
+
+async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let decoded =
+        |text: &str| percent_encoding::percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+    let query: BTreeMap<_, _> = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect();
+    let body = to_bytes(request.into_body(), 1 << 20).await.unwrap();
+    {
+        let mut world = cluster.world();
+        world.at_work += 1;
+        world.most_at_work = world.most_at_work.max(world.at_work);
+    }
+    // Others come meanwhile.
+    tokio::task::yield_now().await;
+    let mut world = cluster.world();
+    world.at_work -= 1;
+    let parts: Vec<_> = uri.path().split('/').skip(1).collect();
+    let (kind, response) = match (&method, &parts[..]) {
+        (&Method::GET, ["api", "v1", "pods"]) => {
+            ("list pods", (StatusCode::OK, Body::from(world.list(None, &query).to_string())))
+        }
+        (&Method::GET, ["api", "v1", "namespaces", namespace, "pods"]) => {
+            ("list pods", (StatusCode::OK, Body::from(world.list(Some(namespace), &query).to_string())))
+        }
+        (&Method::GET, ["api", "v1", "namespaces", namespace, "pods", name]) => {
+            let found = world.pods.iter().find(|pod| pod.namespace == *namespace && pod.name == *name).map(Pod::object);
+            let code = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
+            (
+                "get pods",
+                (code, Body::from(found.unwrap_or_else(|| status(404, "pods not found\u{1b}[2J")).to_string())),
+            )
+        }
+        (&Method::PATCH, ["api", "v1", "namespaces", namespace, "pods", name]) => {
+            let (code, object) = world.patch(namespace, name, &serde_json::from_slice(&body).unwrap());
+            ("patch pods", (code, Body::from(object.to_string())))
+        }
+        (&Method::GET, ["api", "v1", "namespaces", namespace, "pods", name, "log"]) => {
+            let (code, bytes) = world.log(namespace, name, &query);
+            ("get pods/log", (code, Body::from(bytes)))
+        }
+        (&Method::GET, ["apis", "apps", "v1", "namespaces", _, "deployments", "web"]) => {
+            let deployment = json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
+                "spec": {
+                    "selector": {"matchLabels": {"app": "web"}},
+                    "template": {"metadata": {"annotations": world.template}},
+                },
+            });
+            ("get deployments", (StatusCode::OK, Body::from(deployment.to_string())))
+        }
+        _ => ("unknown", (StatusCode::NOT_FOUND, Body::from(status(404, "no such thing").to_string()))),
+    };
+    world.requests.push(kind.to_owned());
+    response.into_response()
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    fn of(pods: impl IntoIterator<Item = Pod>) -> Self {
+        let cluster = Self::default();
+        cluster.world().pods.extend(pods);
+        cluster
+    }
+
+    /// Four replicas.
+    fn of_four() -> Self {
+        Self::of((1..=4).map(|n| Pod::new("a", &format!("web-{n}"), if n == 4 { "init+sidecar" } else { "sidecar" })))
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn annotate_all(&self, name: &str, value: &str) {
+        for pod in &mut self.world().pods {
+            pod.annotations.insert(format!("hushpod.dev/{name}"), value.to_owned());
+        }
+    }
+
+    /// Runs the program, as a person would, in namespace `a`.
+    fn run(&self, line: &str) -> Told {
+        let directory = tempfile::tempdir().unwrap();
+        let kubeconfig = directory.path().join("config");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": server}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "a"}}],
+            "users": [{"name": "u", "user": {}}],
+        });
+        std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        let app = Router::new().fallback(answer).with_state(self.clone());
+        runtime.spawn(async { axum::serve(listener, app).await });
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hushpod"));
+        command.arg("kubectl").args(line.split(' ')).arg("--kubeconfig").arg(&kubeconfig).stdin(Stdio::null());
+        let told = Told::of(command.output().unwrap());
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        told
+    }
+}
+
+/// What the program said.
+#[derive(Debug)]
+struct Told {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Told {
+    fn of(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        Self { code: output.status.code().unwrap(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+#[test]
+fn a_thousand_pods_cost_a_request_each_and_a_list_in_pages() {
+    let mut pods: Vec<_> =
+        (0..1000).map(|n| Pod::new(&format!("ns-{}", n % 7), &format!("web-{n}"), "sidecar")).collect();
+    // Such as have nothing of ours are not looked at any further.
+    pods.extend((0..100).map(|n| Pod::new("others", &format!("other-{n}"), "none")));
+    let cluster = Cluster::of(pods);
+    let told = cluster.run("status -A -o json");
+    assert_eq!((told.code, told.json()["pods"].as_array().unwrap().len()), (0, 1000), "{}", told.err);
+    let world = cluster.world();
+    let count = |kind: &str| world.requests.iter().filter(|request| *request == kind).count();
+    assert_eq!((count("list pods"), count("get pods/log"), world.requests.len()), (3, 1000, 1003));
+    assert!((2..=16).contains(&world.most_at_work), "{} at a time", world.most_at_work);
+}
+
+#[test]
+fn a_status_says_what_pods_hold_in_every_mode() {
+    let mut pods: Vec<_> = ["sidecar", "init+sidecar", "init", "csi"]
+        .into_iter()
+        .enumerate()
+        .map(|(n, mode)| Pod::new("a", &format!("p{n}"), mode))
+        .collect();
+    pods[1].failing = true;
+    pods[3].node = "n2".to_owned();
+    pods[3].newest = "bbbb".to_owned();
+    pods[3].annotations.insert("hushpod.dev/hold".to_owned(), "true".to_owned());
+    let mut driver = |namespace: &str, node: &str| {
+        let mut driver = Pod::new(namespace, &format!("driver-{node}"), "none");
+        driver.node = node.to_owned();
+        let labels = [("app.kubernetes.io/part-of", "hushpod"), ("app.kubernetes.io/component", "csi")];
+        driver.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        pods.push(driver);
+    };
+    driver("kube-system", "n1");
+    driver("kube-system", "n2");
+    let cluster = Cluster::of(pods);
+    let told = cluster.run("status");
+    let lines: Vec<_> = told.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert_eq!(told.code, 0, "{told:?}");
+    for (line, parts) in [
+        (0, &["POD MODE GENERATION SINCE NEWEST STATE"][..]),
+        (1, &["p0 sidecar aaaa", "same current"]),
+        (2, &["p1 init+sidecar aaaa", "vault denied for"]),
+        (3, &["p2 init aaaa", "same current"]),
+        (4, &["p3 csi aaaa", "bbbb held"]),
+    ] {
+        assert!(parts.iter().all(|part| lines[line].contains(part)), "{lines:?}");
+    }
+    // The log of one node's driver, since no pod of the other is of mode csi.
+    assert_eq!(cluster.world().requests.iter().filter(|request| *request == "get pods/log").count(), 4);
+    // Whoever labels a pod like the driver's is not believed.
+    let mut liar = cluster.world().pods.last().unwrap().clone();
+    liar.namespace = "tenant".to_owned();
+    cluster.world().pods.push(liar);
+    let told = cluster.run("status p3");
+    assert!(told.out.contains("say --csi-namespace"), "{told:?}");
+    let told = cluster.run("status p3 --csi-namespace kube-system");
+    assert!(told.out.contains("held"), "{told:?}");
+}
+
+#[test]
+fn p5_what_tenants_write_into_logs_gives_the_terminal_no_orders() {
+    let mut pods = Vec::new();
+    let hostile = Pod { generation: "\u{1b}]0;x\u{7}\u{202e}".to_owned(), ..Pod::new("a", "liar", "sidecar") };
+    let log = |name: &str, bytes: Vec<u8>| Pod { log: Some(bytes), ..Pod::new("a", name, "sidecar") };
+    pods.push(log("raw", hostile.report().replace("\\u001b", "\u{1b}").into_bytes()));
+    pods.push(hostile);
+    pods.push(log("noise", vec![0x1b; 3 << 20]));
+    pods.push(log(
+        "long",
+        format!("{{\"event\":\"report\",\"schema\":1,\"x\":\"{}\"}}\n", "x".repeat(2 << 20)).into_bytes(),
+    ));
+    pods.push(log("empty", Vec::new()));
+    let cluster = Cluster::of(pods);
+    for line in
+        ["status", "status -o wide", "status -o json", "history liar", "who vault:secret/data/db", "status gone"]
+    {
+        let told = cluster.run(line);
+        let text = (told.out.clone() + &told.err).replace('\n', "");
+        assert!(!text.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line}: {text:?}");
+    }
+    let told = cluster.run("status");
+    assert_eq!(told.out.matches("no report in the log of hushpod").count(), 4, "{told:?}");
+}
+
+#[test]
+fn held_pods_advance_in_waves_and_go_on_where_they_were() {
+    let cluster = Cluster::of_four();
+    let told = cluster.run("hold deploy/web");
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.out.contains("next pods of deploy/web start with the newest, and follow it"), "{told:?}");
+    assert!(cluster.world().pods.iter().all(Pod::held));
+    cluster.world().rotate("bbbb");
+
+    let told = cluster.run("advance deploy/web --dry-run --max 25%");
+    assert!(told.code == 0 && told.out.contains("4: web-") && told.out.contains("nothing was changed"), "{told:?}");
+    assert_eq!(cluster.world().generations(), ["aaaa"; 4]);
+
+    // The third pod does not do as it is told, as after Ctrl-C.
+    cluster.world().pods[2].is_deaf = true;
+    cluster.world().told.clear();
+    let told = cluster.run("advance deploy/web --max 1 --timeout 1s");
+    assert_eq!(told.code, 3, "{told:?}");
+    assert!(told.err.contains("web-3") && told.err.contains("to go on"), "{told:?}");
+    assert_eq!(cluster.world().generations(), ["bbbb", "bbbb", "aaaa", "aaaa"]);
+    assert_eq!(cluster.world().told, ["web-1", "web-2", "web-3"], "one at a time, and the fourth was not touched");
+
+    // It comes to its senses, and the same command goes on with the same wave.
+    {
+        let mut world = cluster.world();
+        world.pods[2].is_deaf = false;
+        world.pods[2].obey();
+        world.told.clear();
+        world.rotate("cccc");
+    }
+    let told = cluster.run("advance deploy/web --max 1");
+    assert!(told.code == 0 && told.err.contains("goes on"), "{told:?}");
+    assert_eq!(cluster.world().told, ["web-4"]);
+    assert_eq!(cluster.world().generations(), ["bbbb", "bbbb", "bbbb", "cccc"]);
+    assert!(cluster.world().pods.iter().all(Pod::held), "all are held as before");
+
+    // Another one is for all.
+    cluster.world().told.clear();
+    assert_eq!(cluster.run("advance deploy/web --max 50%").code, 0);
+    assert_eq!((cluster.world().generations(), cluster.world().told.len()), (vec!["cccc"; 4], 4));
+    cluster.world().told.clear();
+    let wave = cluster.world().pods[0].advance.clone().unwrap().id;
+    let told = cluster.run(&format!("advance deploy/web --wave {wave}"));
+    assert!(told.code == 0 && told.out.contains("4 done before") && cluster.world().told.is_empty(), "{told:?}");
+
+    cluster.world().rotate("dddd");
+    assert_eq!(cluster.run("release deploy/web").code, 0);
+    assert_eq!(cluster.world().generations(), ["dddd"; 4]);
+    assert!(cluster.world().pods.iter().all(|pod| pod.annotations.is_empty()), "nothing of it is left");
+}
+
+#[test]
+fn a_wave_stops_where_a_pod_is_ready_no_more() {
+    let cluster = Cluster::of_four();
+    cluster.annotate_all("hold", "true");
+    cluster.world().rotate("bbbb");
+    cluster.world().breaks_after = Some(1);
+    let told = cluster.run("advance deploy/web --max 1 --timeout 1s");
+    assert_eq!(told.code, 4, "{told:?}");
+    assert!(told.err.contains("not ready any more: web-2"), "{told:?}");
+    assert_eq!(cluster.world().generations(), ["bbbb", "bbbb", "aaaa", "aaaa"]);
+}
+
+#[test]
+fn pin_and_refresh_wait_for_the_reports() {
+    let cluster = Cluster::of_four();
+    cluster.world().rotate("bbbb");
+    assert_eq!(cluster.run("pin aaaa web-1 web-2").code, 0);
+    assert_eq!(cluster.world().generations(), ["aaaa", "aaaa", "bbbb", "bbbb"]);
+    let told = cluster.run("status web-1");
+    assert!(told.out.contains("pinned"), "{told:?}");
+    assert_eq!(cluster.run("release web-1").code, 0);
+    assert_eq!(cluster.run("refresh -l app=web --max 2").code, 0);
+    assert!(cluster.world().pods.iter().all(|pod| pod.refresh.as_ref().is_some_and(|asked| asked.done)));
+}
+
+#[test]
+fn p9_what_is_asked_wrongly_is_answered_with_what_would_be_accepted() {
+    let mut cluster = Cluster::of_four();
+    cluster.world().pods.push(Pod::new("a", "bare", "none"));
+    cluster.world().pods.push(Pod::new("a", "once", "init"));
+    for (line, code, part) in [
+        ("status nobody", 1, "pods not found"),
+        ("status bare", 1, "has no secrets of hushpod"),
+        ("status deploi/web", 2, "did you mean \"deploy"),
+        ("status deploy/other", 1, "deploy/other"),
+        ("status ../x", 2, "unknown kind"),
+        ("status deploy/a/b", 2, "invalid name"),
+        ("hold", 2, "say which pods"),
+        ("hold -A", 2, "say which pods"),
+        ("pin latest web-1", 2, "invalid generation"),
+        ("advance web-1 --wave a/b", 2, "invalid wave"),
+        ("hold web-1 --max 0", 2, "10%"),
+        ("explain-denial /nowhere", 2, "/nowhere"),
+    ] {
+        let told = cluster.run(line);
+        assert_eq!(told.code, code, "{line}: {told:?}");
+        assert!(told.err.contains(part), "{line}: {told:?}");
+    }
+    let told = cluster.run("hold once");
+    assert!(told.code == 0 && told.out.contains("1 pods are left out"), "{told:?}");
+    cluster = Cluster::default();
+    assert!(cluster.run("status -A").out.contains("no pods"));
+}
+
+#[test]
+fn who_holds_a_secret_and_who_ever_did() {
+    let cluster = Cluster::of_four();
+    cluster.annotate_all("hold", "true");
+    cluster.world().rotate("bbbb");
+    cluster.run("advance web-1");
+    let told = cluster.run("who secret/data/db --version 2");
+    assert!(told.out.contains("web-1") && !told.out.contains("web-2"), "{told:?}");
+    let told = cluster.run("who vault:secret/data/db#password -o json");
+    assert_eq!(told.json()["pods"].as_array().unwrap().len(), 4, "{told:?}");
+    let told = cluster.run("who vault:secret/data/other");
+    assert!(told.out.contains("no pod reports"), "{told:?}");
+    let told = cluster.run("history web-1");
+    assert!(told.out.contains("bbbb") && told.out.contains("advance"), "{told:?}");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let lines: Vec<_> =
+        page("src/audit.md").lines().filter(|line| line.starts_with("{\"audit\"")).map(str::to_owned).collect();
+    std::fs::write(file.path(), lines.join("\n")).unwrap();
+    cluster.world().requests.clear();
+    let told = cluster.run(&format!("who vault:secret/data/db --version 7 --from-audit {}", file.path().display()));
+    assert!(told.out.contains("web-7d4b9") && told.out.contains("shop"), "the page's own lines: {told:?}");
+    assert!(cluster.world().requests.is_empty(), "the cluster is not asked");
+}
+
+#[test]
+fn the_program_is_kubectls_plugin_by_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = |name: &str, arguments: &[&str]| {
+        let link = directory.path().join(name);
+        drop(std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_hushpod"), &link));
+        Told::of(Command::new(link).args(arguments).stdin(Stdio::null()).output().unwrap())
+    };
+    let help = run("kubectl-hushpod", &["--help"]);
+    assert!(help.code == 0 && help.out.contains("Usage: kubectl hushpod"), "{help:?}");
+    let told = run("kubectl_complete-hushpod", &["adv"]);
+    assert_eq!((told.code, told.out.as_str()), (0, "advance\n:4\n"), "{told:?}");
+    let script = run("kubectl-hushpod", &["completion", "bash"]);
+    assert!(script.code == 0 && script.out.contains("explain-denial"), "{script:?}");
+    assert!(run("hushpod", &["completion", "fish"]).out.contains("kubectl"));
+    let help = run("hushpod", &["kubectl", "--help"]);
+    assert!(help.out.contains("explain-denial"), "{help:?}");
+}
+
+#[test]
+fn what_a_denial_is_about_is_explained() {
+    let explain = |text: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hushpod"));
+        Told::of(command.args(["kubectl", "explain-denial"]).arg(file.path()).output().unwrap())
+    };
+    let topics = |told: &Told| -> BTreeSet<String> {
+        told.out.lines().filter_map(|line| Some(line.split_once("hushpod explain ")?.1.to_owned())).collect()
+    };
+    let mut seen = BTreeSet::new();
+    for text in [
+        "Error from server: admission webhook \"hushpod.dev\" denied the request: annotation hushpod.dev/notify: x",
+        "annotation hushpod.dev/file.x: namespace \"a\" may not request vault:b (the operator's allow rules)",
+        "annotation hushpod.dev/fiel.x: unknown key",
+        "runtimeClassName \"kata\" is not in the operator's runtimeClasses: x",
+        "ephemeral container \"x\" mounts the volume \"hushpod-secrets\", which is hushpod's own: x",
+        "annotation hushpod.dev/mode: this cluster has no native sidecars, so a pod",
+        "container \"x\" has no command, and the image's own is not known here",
+        "init container \"x\" mounts \"v\" but runs before the agent, when there are no files yet",
+        "container \"x\" mounts \"v\" but does not get the files: leave the mount out",
+        "mode: the CSI driver is not where this pod will run (config.csi.unavailable)",
+        "but hushpod does not inject pods of namespace kube-system",
+        "they came after the webhook's turn; write them into the pod template",
+        "annotations in the metadata of a workload have no effect",
+        "hostUsers: false: the driver's files",
+        "Windows pods have no memory volumes",
+        "the pod asks for more than one review may take: write fewer",
+        "failed calling webhook \"hushpod.dev\": context deadline exceeded",
+        "the volume hushpod-bin is not the one that the webhook made: leave it as it is",
+        "{\"kind\": \"Status\", \"message\": \"annotation hushpod.dev/hold: x\"}",
+    ] {
+        let told = explain(text);
+        assert!(told.code == 0 && !topics(&told).is_empty(), "{text}: {told:?}");
+        seen.extend(topics(&told));
+    }
+    assert!(seen.len() > 10, "{seen:?}");
+    for topic in seen {
+        let told = Told::of(Command::new(env!("CARGO_BIN_EXE_hushpod")).arg("explain").arg(&topic).output().unwrap());
+        assert_eq!(told.code, 0, "{topic}: {told:?}");
+    }
+    let told = explain("pods \"x\" is forbidden: exceeded quota");
+    assert!(told.code == 1 && told.err.contains("expected the text of a denial"), "{told:?}");
+}
+
+/// The rules of a ClusterRole of the chart: `verb resource`.
+fn rights(role: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/hushpod/templates/clusterroles.yaml"),
+    )
+    .unwrap();
+    let part = text.split("---\n").find(|part| part.contains(&format!("name: {role}\n"))).unwrap();
+    let lists = |line: &str| -> Vec<String> {
+        line.split(['[', ']']).nth(1).unwrap().split(',').map(|word| word.trim().to_owned()).collect()
+    };
+    let mut found = BTreeSet::new();
+    let mut resources = Vec::new();
+    for line in part.lines() {
+        if line.trim().starts_with("resources:") {
+            resources = lists(line);
+        } else if line.trim().starts_with("verbs:") {
+            found.extend(
+                lists(line).iter().flat_map(|verb| resources.iter().map(move |resource| format!("{verb} {resource}"))),
+            );
+        }
+    }
+    found
+}
+
+#[test]
+fn the_charts_roles_have_the_rights_that_the_commands_use_and_no_others() {
+    let used = |lines: &[&str]| -> BTreeSet<String> {
+        let mut driver = Pod::new("kube-system", "driver", "none");
+        let labels = [("app.kubernetes.io/part-of", "hushpod"), ("app.kubernetes.io/component", "csi")];
+        driver.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let cluster = Cluster::of_four();
+        cluster.world().pods.extend([driver, Pod::new("a", "csi-1", "csi")]);
+        for line in lines {
+            assert_eq!(cluster.run(line).code, 0, "{line}");
+        }
+        cluster.world().requests.iter().cloned().collect()
+    };
+    // The other kinds of workloads are read as Deployments are.
+    let workloads = ["statefulsets", "daemonsets", "replicasets", "jobs"].map(|kind| format!("get {kind}"));
+    let mut viewer = used(&["status", "status deploy/web", "status csi-1", "history web-1", "who vault:x"]);
+    viewer.extend(workloads);
+    assert_eq!(rights("hushpod-viewer"), viewer);
+    let mut controls =
+        used(&["hold deploy/web", "advance deploy/web", "refresh web-1", "pin aaaa web-1", "release -l app=web"]);
+    controls.extend(viewer);
+    assert_eq!(rights("hushpod-controls"), controls);
+    let page = page("src/fleet.md");
+    for right in controls {
+        let (verb, resource) = right.split_once(' ').unwrap();
+        assert!(
+            page.contains(&format!("`{resource}`")) && page.contains(verb),
+            "src/fleet.md does not tell of {right}"
+        );
+    }
+}

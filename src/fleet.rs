@@ -1,7 +1,7 @@
 //! `kubectl hushpod`: what pods hold, and how to steer them, with the rights of the person who asks. The API server alone
 //! is talked to: reports come from the logs of our containers, controls are annotations.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -9,6 +9,8 @@ use clap::error::ErrorKind;
 use self::arguments::{FleetCommand, OutputFormat};
 use self::connect::Cluster;
 use self::error::FleetError;
+use self::order::{Wish, fresh_name};
+use self::out::write;
 use self::progress::Progress;
 
 mod arguments;
@@ -23,6 +25,9 @@ mod inventory;
 mod live;
 mod logs;
 mod next_pods;
+mod order;
+mod our_pod;
+mod out;
 mod progress;
 mod safe;
 mod select;
@@ -35,15 +40,9 @@ pub use completion::{complete, completion_script};
 
 /// Runs what the command line asks for.
 pub async fn run(args: FleetArgs) -> ExitCode {
-    let mut out = Vec::new();
-    let outcome = command(args, &mut out).await;
-    let written = io::stdout().write_all(&out);
-    match (outcome, written) {
-        (Ok(code), Ok(())) => code,
-        // A reader that closed the pipe has seen enough.
-        (Ok(code), Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => code,
-        (Ok(_), Err(_)) => ExitCode::FAILURE,
-        (Err(error), _) => {
+    match command(args).await {
+        Ok(code) => code,
+        Err(error) => {
             // If standard error is gone, the exit code has to do.
             let _ = clap::Error::raw(ErrorKind::Io, format!("{error}\n")).print();
             ExitCode::from(error.exit_code())
@@ -51,15 +50,15 @@ pub async fn run(args: FleetArgs) -> ExitCode {
     }
 }
 
-async fn command(args: FleetArgs, out: &mut Vec<u8>) -> Result<ExitCode, FleetError> {
+async fn command(args: FleetArgs) -> Result<ExitCode, FleetError> {
     let FleetArgs { command, cluster } = args;
     let command = match command {
         FleetCommand::Completion { shell } => {
-            out.extend(completion_script(shell));
+            write(&completion_script(shell))?;
             return Ok(ExitCode::SUCCESS);
         }
         FleetCommand::ExplainDenial(asked) => {
-            out.extend(denial::explain(&asked)?.into_bytes());
+            write(denial::explain(&asked)?.as_bytes())?;
             return Ok(ExitCode::SUCCESS);
         }
         command => command,
@@ -81,25 +80,25 @@ async fn command(args: FleetArgs, out: &mut Vec<u8>) -> Result<ExitCode, FleetEr
         FleetCommand::History(asked) => history::of(&cluster, &asked).await?,
         FleetCommand::Who(asked) => who::answer(&cluster, &asked, &mut progress).await?,
         FleetCommand::Hold(asked) => {
-            return control::run(&cluster, control::Wish::Hold, asked, &mut progress, out).await;
+            return control::run(&cluster, Wish::Hold, asked, &mut progress).await;
         }
         FleetCommand::Release(asked) => {
-            return control::run(&cluster, control::Wish::Release, asked, &mut progress, out).await;
+            return control::run(&cluster, Wish::Release, asked, &mut progress).await;
         }
         FleetCommand::Pin(asked) => {
-            let wish = control::Wish::pin(&asked.generation)?;
-            return control::run(&cluster, wish, asked.control, &mut progress, out).await;
+            let wish = Wish::pin(&asked.generation)?;
+            return control::run(&cluster, wish, asked.control, &mut progress).await;
         }
         FleetCommand::Refresh(asked) => {
-            let wish = control::Wish::Refresh(control::fresh_name());
-            return control::run(&cluster, wish, asked, &mut progress, out).await;
+            let wish = Wish::Refresh(fresh_name());
+            return control::run(&cluster, wish, asked, &mut progress).await;
         }
         FleetCommand::Advance(asked) => {
-            let wish = control::Wish::Advance(asked.wave);
-            return control::run(&cluster, wish, asked.control, &mut progress, out).await;
+            let wish = Wish::Advance(asked.wave);
+            return control::run(&cluster, wish, asked.control, &mut progress).await;
         }
         FleetCommand::Completion { .. } | FleetCommand::ExplainDenial(_) => String::new(),
     };
-    out.extend(text.into_bytes());
+    write(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -567,7 +567,7 @@ impl<V: Volume> Delivery<V> {
         let is_back = self.volume.roll_back(id).await.map_err(|error| PinRefusal::Later(error.to_string()))?;
         if is_back {
             self.in_place(id);
-            (self.report.files, self.report.bytes) = (None, None);
+            (self.report.files, self.report.bytes, self.report.behind) = (None, None, 0);
             self.newest_is_due();
             self.report.info("rolled_back", "the files of an earlier generation, still in the volume, are back");
         }

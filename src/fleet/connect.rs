@@ -3,7 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
 
 use super::arguments::ClusterArgs;
 use super::error::FleetError;
@@ -35,6 +36,16 @@ impl Cluster {
             .map_err(|error| FleetError::Failed(error.to_string()))?;
         let namespace = namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
         Ok(Self { client, namespace, csi_namespace: csi_namespace.clone() })
+    }
+
+    /// Pods of the namespace.
+    pub(super) fn pods(&self) -> Api<Pod> {
+        self.pods_in(&self.namespace)
+    }
+
+    /// Pods of a namespace.
+    pub(super) fn pods_in(&self, namespace: &str) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 }
 

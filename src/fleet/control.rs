@@ -2,65 +2,17 @@
 //! is done. What is to be done follows from annotations and reports alone, so a command that was interrupted goes on when
 //! it is typed again.
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use serde_json::{Value, json};
 
 use super::arguments::ControlArgs;
 use super::connect::Cluster;
 use super::error::FleetError;
-use super::inventory::{self, OurPod, PodStatus};
-use super::next_pods;
+use super::order::Wish;
+use super::out::write;
 use super::progress::Progress;
 use super::safe::shown;
-use super::select;
-use super::table::seconds;
 use super::waves::{Ended, Waves};
-use crate::annotations::{ADVANCE, HOLD, PIN, REFRESH_NOW};
-use crate::contract::PREFIX;
-use crate::deliver::controls::{is_wave, parse_generation};
-use crate::generation::GenerationId;
-use crate::report::line::{Asked, ReportLine};
-use crate::report::rfc3339;
-
-/// What a person wishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wish {
-    Hold,
-    Release,
-    Pin(GenerationId),
-    Refresh(String),
-    /// In a wave of this name, if it has one.
-    Advance(Option<String>),
-}
-
-/// The same, and no question left: annotations, and what a report says once it is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Order {
-    Hold,
-    Release,
-    Pin(GenerationId),
-    Refresh(String),
-    Advance(String),
-}
-
-/// A name that no earlier command had, and that says when it was made.
-pub(super) fn fresh_name() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let time = rfc3339(SystemTime::now()).replace(['-', ':'], "");
-    format!("{time}-{:05x}", since.subsec_nanos() >> 10 & 0xf_ffff)
-}
-
-/// When a name of [`fresh_name`] was made: seconds since 1970.
-fn made_at(name: &str) -> Option<i64> {
-    let part = |from: usize, to: usize| name.get(from..to);
-    let (date, time) = ((part(0, 4)?, part(4, 6)?, part(6, 8)?), (part(9, 11)?, part(11, 13)?, part(13, 15)?));
-    let is_ours = name.get(8..9) == Some("T") && name.get(15..17) == Some("Z-");
-    let text = format!("{}-{}-{}T{}:{}:{}Z", date.0, date.1, date.2, time.0, time.1, time.2);
-    is_ours.then(|| seconds(&text)).flatten()
-}
+use super::{inventory, next_pods, select};
 
 /// Does it.
 pub(super) async fn run(
@@ -68,7 +20,6 @@ pub(super) async fn run(
     wish: Wish,
     args: ControlArgs,
     progress: &mut Progress,
-    out: &mut Vec<u8>,
 ) -> Result<ExitCode, FleetError> {
     let ControlArgs { target, dry_run, max, pause, timeout } = args;
     if target.names.is_empty() && target.selector.is_none() {
@@ -86,246 +37,29 @@ pub(super) async fn run(
     // What was begun is ended first; else in an order that is the same each time.
     todo.sort_by_key(|status| (!order.is_asked(&status.pod), status.pod.namespace.clone(), status.pod.name.clone()));
     let at_a_time = max.of(done.len() + todo.len());
-    let mut say = |text: String| out.extend(format!("{text}\n").into_bytes());
-    say(order.summary(&done, &todo, at_a_time));
+    let say = |text: String| write(format!("{text}\n").as_bytes());
+    say(order.summary(&done, &todo, at_a_time))?;
     if !left_out.is_empty() {
         say(format!(
             "{} pods are left out: they have ended, or nothing of ours runs in them (mode init)",
             left_out.len()
-        ));
+        ))?;
     }
     for (workload, annotations) in &found.templates {
-        say(next_pods::sentence(&order, workload, annotations));
+        say(next_pods::sentence(&order, workload, annotations))?;
     }
     if dry_run {
         for (number, batch) in todo.chunks(at_a_time).enumerate() {
             let names: Vec<_> = batch.iter().map(|status| shown(&status.pod.name, 253)).collect();
-            say(format!("{}: {}", number + 1, names.join(" ")));
+            say(format!("{}: {}", number + 1, names.join(" ")))?;
         }
-        say("nothing was changed (--dry-run)".to_owned());
+        say("nothing was changed (--dry-run)".to_owned())?;
         return Ok(ExitCode::SUCCESS);
     }
     let pods = todo.into_iter().map(|status| status.pod).collect();
     let waves = Waves { cluster, order: &order, at_a_time, pause, timeout };
     let Ended { done: now_done, gone } = waves.run(pods, progress).await?;
     let gone = if gone == 0 { String::new() } else { format!(", {gone} are gone") };
-    say(format!("done: {} pods{gone}", done.len() + now_done));
+    say(format!("done: {} pods{gone}", done.len() + now_done))?;
     Ok(ExitCode::SUCCESS)
-}
-
-// === impl Wish ===
-
-impl Wish {
-    /// To pin a generation.
-    pub(super) fn pin(text: &str) -> Result<Self, FleetError> {
-        match parse_generation(text) {
-            Some(id) => Ok(Self::Pin(id)),
-            None => Err(FleetError::Usage(
-                crate::parse_error::invalid(
-                    "generation",
-                    &shown(text, 128),
-                    "an id such as 4f1c0a9e2b7d5566: status and history show them",
-                )
-                .to_string(),
-            )),
-        }
-    }
-
-    fn order(self, pods: &[PodStatus], progress: &mut Progress) -> Result<Order, FleetError> {
-        Ok(match self {
-            Self::Hold => Order::Hold,
-            Self::Release => Order::Release,
-            Self::Pin(id) => Order::Pin(id),
-            Self::Refresh(name) => Order::Refresh(name),
-            Self::Advance(Some(wave)) if is_wave(&wave) => Order::Advance(wave),
-            Self::Advance(Some(wave)) => {
-                let expected = "1 to 63 letters, digits, '.', '_' and '-'";
-                return Err(FleetError::Usage(
-                    crate::parse_error::invalid("wave", &shown(&wave, 128), expected).to_string(),
-                ));
-            }
-            Self::Advance(None) => Order::Advance(match unfinished(pods) {
-                Some(wave) => {
-                    progress.say(&format!("wave {wave} has yet to end, and goes on (--wave NAME begins another)"));
-                    wave
-                }
-                None => fresh_name(),
-            }),
-        })
-    }
-}
-
-/// The last wave of ours that some pod, of those that were there when it began, has not gone along with.
-fn unfinished(pods: &[PodStatus]) -> Option<String> {
-    let annotation = format!("{PREFIX}{ADVANCE}");
-    let begun = pods.iter().filter_map(|status| status.pod.annotations.get(&annotation));
-    let last = begun.filter(|wave| is_wave(wave) && made_at(wave).is_some()).max()?.clone();
-    let began = made_at(&last)?;
-    let order = Order::Advance(last.clone());
-    let is_left = |status: &&PodStatus| status.pod.created <= began && !order.is_done(&status.reports);
-    pods.iter().find(is_left).map(|_| last)
-}
-
-// === impl Order ===
-
-impl Order {
-    /// What a pod's annotations are to be; `null` takes one away.
-    fn annotations(&self) -> Vec<(String, Option<String>)> {
-        let all: &[(&str, Option<&str>)] = match self {
-            Self::Hold => &[(HOLD, Some("true"))],
-            Self::Release => &[(HOLD, None), (PIN, None), (ADVANCE, None)],
-            Self::Pin(GenerationId(id)) => &[(PIN, Some(id))],
-            Self::Refresh(name) => &[(REFRESH_NOW, Some(name))],
-            Self::Advance(wave) => &[(ADVANCE, Some(wave))],
-        };
-        all.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.map(str::to_owned))).collect()
-    }
-
-    /// The patch that says so.
-    pub(super) fn patch(&self) -> Value {
-        let annotations: BTreeMap<_, _> = self.annotations().into_iter().collect();
-        json!({"metadata": {"annotations": annotations}})
-    }
-
-    /// Whether the pod was told already.
-    pub(super) fn is_asked(&self, pod: &OurPod) -> bool {
-        self.annotations().iter().all(|(name, value)| pod.annotations.get(name) == value.as_ref())
-    }
-
-    /// Whether all volumes report that it is done.
-    pub(super) fn is_done(&self, reports: &[ReportLine]) -> bool {
-        let is_done = |asked: &Option<Asked>, id: &str| asked.as_ref().is_some_and(|it| it.id == id && it.done);
-        !reports.is_empty()
-            && reports.iter().all(|report| match self {
-                Self::Hold => report.held,
-                Self::Release => {
-                    !report.held
-                        && report.pinned.is_none()
-                        && report.newest.is_some()
-                        && report.newest == report.generation
-                }
-                Self::Pin(id) => report.pinned.as_ref() == Some(id),
-                Self::Refresh(name) => is_done(&report.refresh, name),
-                Self::Advance(wave) => is_done(&report.advance, wave),
-            })
-    }
-
-    /// Whether files may be others afterwards.
-    pub(super) fn changes_files(&self) -> bool {
-        !matches!(self, Self::Hold)
-    }
-
-    fn summary(&self, done: &[PodStatus], todo: &[PodStatus], at_a_time: usize) -> String {
-        let what = match self {
-            Self::Hold => "hold".to_owned(),
-            Self::Release => "release".to_owned(),
-            Self::Pin(GenerationId(id)) => format!("pin {id}"),
-            Self::Refresh(_) => "refresh".to_owned(),
-            Self::Advance(wave) => format!("advance, wave {wave}"),
-        };
-        let all = done.len() + todo.len();
-        let before = if done.is_empty() { String::new() } else { format!(", {} done before", done.len()) };
-        let each = if at_a_time >= todo.len() { String::new() } else { format!(", {at_a_time} at a time") };
-        let mut text = format!("{what}: {all} pods{before}{each}");
-        let free = || todo.iter().flat_map(|status| &status.reports).filter(|report| !report.held).count();
-        if matches!(self, Self::Advance(_)) && free() > 0 {
-            text.push_str(&format!("; {} of them are not held, and follow the newest anyway", free()));
-        }
-        text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fleet::inventory::PodMode;
-
-    fn id(text: &str) -> Option<GenerationId> {
-        Some(GenerationId(text.to_owned()))
-    }
-
-    fn status(created: i64, wave: Option<&str>, done: Option<&str>) -> PodStatus {
-        let annotations = wave.map(|wave| (format!("{PREFIX}{ADVANCE}"), wave.to_owned())).into_iter().collect();
-        let pod = OurPod {
-            namespace: "a".into(),
-            name: "web".into(),
-            uid: "u".into(),
-            node: None,
-            mode: PodMode::Sidecar,
-            phase: "Running".into(),
-            is_ready: true,
-            created,
-            annotations,
-        };
-        let advance = done.map(|wave| Asked { id: wave.to_owned(), done: true });
-        PodStatus { pod, reports: vec![ReportLine { advance, ..ReportLine::default() }], problem: None }
-    }
-
-    #[test]
-    fn names_of_waves_are_in_the_order_of_time_and_say_when() {
-        let name = fresh_name();
-        assert!(is_wave(&name), "{name}");
-        let made = made_at(&name).unwrap();
-        assert!((made - super::super::table::now()).abs() < 5, "{name}");
-        assert_eq!(made_at("20260101T000000Z-00000"), seconds("2026-01-01T00:00:00Z"));
-        for other in ["w1", "", "20260101T000000Z", "20261301T000000Z-00000", "é0260101T000000Z-00000"] {
-            assert_eq!(made_at(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn a_wave_goes_on_until_all_pods_that_were_there_have_gone_along() {
-        let (old, wave) = ("20260101T000000Z-00000", "20260102T000000Z-00000");
-        let began = made_at(wave).unwrap();
-        for (pods, expected) in [
-            (vec![status(0, None, None)], None),
-            (vec![status(0, Some(wave), Some(wave)), status(0, None, None)], Some(wave)),
-            (vec![status(0, Some(wave), None)], Some(wave)),
-            (vec![status(0, Some(wave), Some(wave)), status(0, Some(old), Some(old))], Some(wave)),
-            (vec![status(0, Some(wave), Some(wave)), status(began + 1, None, None)], None),
-            (vec![status(0, Some(wave), Some(wave))], None),
-            (vec![status(0, Some("mine"), None)], None),
-        ] {
-            assert_eq!(unfinished(&pods).as_deref(), expected, "{pods:?}");
-        }
-    }
-
-    #[test]
-    fn an_order_is_done_when_every_volume_reports_it() {
-        let line = ReportLine { generation: id("g1"), newest: id("g1"), ..ReportLine::default() };
-        let asked = |id: &str, done| Some(Asked { id: id.to_owned(), done });
-        let held = ReportLine { held: true, ..line.clone() };
-        for (order, report, expected) in [
-            (Order::Hold, held.clone(), true),
-            (Order::Hold, line.clone(), false),
-            (Order::Release, line.clone(), true),
-            (Order::Release, held.clone(), false),
-            (Order::Release, ReportLine { newest: id("g2"), ..line.clone() }, false),
-            (Order::Release, ReportLine { newest: None, ..line.clone() }, false),
-            (Order::Release, ReportLine { pinned: id("g1"), ..line.clone() }, false),
-            (Order::Pin(id("g1").unwrap()), ReportLine { pinned: id("g1"), ..line.clone() }, true),
-            (Order::Pin(id("g1").unwrap()), line.clone(), false),
-            (Order::Refresh("r".into()), ReportLine { refresh: asked("r", true), ..line.clone() }, true),
-            (Order::Refresh("r".into()), ReportLine { refresh: asked("r", false), ..line.clone() }, false),
-            (Order::Advance("w".into()), ReportLine { advance: asked("w", true), ..held.clone() }, true),
-            (Order::Advance("w".into()), ReportLine { advance: asked("v", true), ..held }, false),
-        ] {
-            assert_eq!(order.is_done(&[report.clone()]), expected, "{order:?} {report:?}");
-            assert!(!order.is_done(&[report, ReportLine::default()]), "{order:?}: another volume");
-        }
-        assert!(!Order::Release.is_done(&[]), "no report says nothing");
-    }
-
-    #[test]
-    fn a_patch_touches_no_more_than_its_annotations() {
-        assert_eq!(
-            Order::Release.patch(),
-            json!({"metadata": {"annotations":
-                {"hushpod.dev/hold": null, "hushpod.dev/pin": null, "hushpod.dev/advance": null}}})
-        );
-        assert_eq!(
-            Order::Advance("w".into()).patch(),
-            json!({"metadata": {"annotations": {"hushpod.dev/advance": "w"}}})
-        );
-    }
 }

@@ -10,7 +10,8 @@ use tokio::io::AsyncReadExt as _;
 
 use super::connect::{AT_A_TIME, Cluster, in_time};
 use super::error::said;
-use super::inventory::{OurPod, PodMode, PodStatus};
+use super::inventory::PodStatus;
+use super::our_pod::{OurPod, PodMode};
 use super::progress::Progress;
 use crate::contract::{AGENT, LIVE, SECRETS_PATH};
 

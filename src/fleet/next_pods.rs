@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::control::Order;
+use super::order::Order;
 use super::safe::shown;
 use crate::annotations::{HOLD, PIN};
 use crate::contract::PREFIX;

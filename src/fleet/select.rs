@@ -12,12 +12,15 @@ use serde::Deserialize;
 use super::arguments::TargetArgs;
 use super::connect::{Cluster, in_time};
 use super::error::FleetError;
-use super::inventory::is_ours;
+use super::our_pod::is_ours;
 use super::safe::shown;
+use crate::parse_error::invalid;
 use crate::sentence::suggestion;
 
 /// Pods that one answer of the API server has.
 const PAGE: u32 = 500;
+/// How often a list is begun, if the API server forgets the first page before the last.
+const LISTS: usize = 3;
 /// Pods that are kept in mind: more than any cluster has.
 const MOST: usize = 200_000;
 
@@ -109,10 +112,12 @@ pub(super) async fn list(
 ) -> Result<Vec<Pod>, FleetError> {
     let mut pods = Vec::new();
     let mut params = ListParams { limit: Some(PAGE), ..params };
+    let mut again = LISTS;
     loop {
         let page = match in_time(api.list(&params)).await {
             // The list is older than what the API server remembers: what it has now is as good.
-            Err(kube::Error::Api(status)) if status.code == 410 && params.continue_token.is_some() => {
+            Err(kube::Error::Api(status)) if status.code == 410 && again > 1 => {
+                again -= 1;
                 params.continue_token = None;
                 pods.clear();
                 continue;
@@ -168,21 +173,5 @@ fn check_name(name: &str) -> Result<(), FleetError> {
     if !name.is_empty() && name.len() <= 253 && name.bytes().all(is_fine) && !name.starts_with('.') {
         return Ok(());
     }
-    Err(FleetError::Usage(
-        crate::parse_error::invalid("name", &shown(name, 253), "lower-case letters, digits, '-' and '.'").to_string(),
-    ))
-}
-
-// === impl Cluster ===
-
-impl Cluster {
-    /// Pods of the namespace.
-    pub(super) fn pods(&self) -> Api<Pod> {
-        self.pods_in(&self.namespace)
-    }
-
-    /// Pods of a namespace.
-    pub(super) fn pods_in(&self, namespace: &str) -> Api<Pod> {
-        Api::namespaced(self.client.clone(), namespace)
-    }
+    Err(FleetError::Usage(invalid("name", &shown(name, 253), "lower-case letters, digits, '-' and '.'").to_string()))
 }

@@ -201,7 +201,7 @@ fn span(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::inventory::{OurPod, PodMode};
+    use crate::fleet::our_pod::{OurPod, PodMode};
     use crate::report::line::Asked;
 
     fn id(text: &str) -> Option<GenerationId> {

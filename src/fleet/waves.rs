@@ -9,9 +9,10 @@ use kube::api::{Patch, PatchParams};
 use tokio::time::{Instant, sleep};
 
 use super::connect::{AT_A_TIME, Cluster, in_time};
-use super::control::Order;
 use super::error::{FleetError, is_missing};
-use super::inventory::{self, OurPod, PodStatus};
+use super::inventory::{self, PodStatus};
+use super::order::Order;
+use super::our_pod::OurPod;
 use super::progress::Progress;
 use super::safe::shown;
 use super::table::{now, state};

@@ -98,8 +98,8 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
     ("fleet", &[
-        "", "control", "history", "waves", "who", "live", "next_pods", "table", "inventory", "select", "logs", "completion", "denial",
-        "audit_file", "connect", "arguments", "error", "progress", "safe",
+        "", "control", "history", "waves", "who", "next_pods", "order", "table", "live", "inventory", "select", "logs", "our_pod",
+        "completion", "denial", "audit_file", "connect", "arguments", "out", "error", "progress", "safe",
     ]),
     ("provider", &[
         "", "aws", "azure", "gcp", "infisical", "vault", "aws/parameters", "aws/secrets", "azure/store", "file",

@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use hushpod::generation::GenerationId;
-use hushpod::report::line::{Asked, FailingProvider, HeldSecret, ReportLine, ReportedPod, Writer};
+use hushpod::report::line::{Asked, FailingProvider, HeldSecret, Problem, ReportLine, ReportedPod, Variables, Writer};
 use serde_json::{Value, json};
 
 use crate::readme::page;
@@ -707,4 +707,45 @@ fn the_charts_roles_have_the_rights_that_the_commands_use_and_no_others() {
             "src/fleet.md does not tell of {right}"
         );
     }
+}
+
+/// The first cells of a table of the page, by its mark.
+fn first_cells(mark: &str) -> Vec<String> {
+    let page = page("src/fleet.md");
+    let (_, rest) = page.split_once(mark).unwrap_or_else(|| panic!("no {mark}"));
+    let (table, _) = rest.split_once("<!-- end -->").unwrap();
+    table.trim().lines().skip(2).map(|row| row.split('|').nth(1).unwrap().trim().to_owned()).collect()
+}
+
+#[test]
+fn the_page_tells_of_every_field_of_a_report_line_and_of_every_exit_code() {
+    let id = || GenerationId("4f1c".to_owned());
+    let asked = || Some(Asked { id: "w1".to_owned(), done: true });
+    let line = ReportLine {
+        volume: Some("csi-1".to_owned()),
+        problem: Some(Problem::Unusable),
+        advance: asked(),
+        refresh: asked(),
+        failing: vec![FailingProvider { kind: Some("denied".to_owned()), ..FailingProvider::default() }; 500],
+        secrets: vec![HeldSecret { reference: "x".repeat(5000), lease: true, ..HeldSecret::default() }; 2],
+        variables: Some(Variables { running: Some(vec![id()]), restart_due: Some(String::new()), restarts: Some(1) }),
+        ..ReportLine::default()
+    };
+    let text = line.to_text();
+    let written: Value = serde_json::from_str(&text).unwrap();
+    let written: BTreeSet<_> = written.as_object().unwrap().keys().cloned().collect();
+    let told = first_cells("<!-- report: tested by tests/integration/fleet.rs -->");
+    let told = told.iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)).map(str::to_owned).collect();
+    assert_eq!(written, told, "{text}");
+
+    let example = page("src/fleet.md");
+    let example = example.lines().find(|line| line.starts_with("{\"event\":\"report\"")).unwrap();
+    let read = ReportLine::parse(example).unwrap();
+    assert_eq!(read.to_text(), example, "the example is what the code writes");
+
+    let help = Command::new(env!("CARGO_BIN_EXE_hushpod")).args(["kubectl", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, codes) = help.split_once("Exit codes: ").unwrap();
+    let codes: Vec<_> = codes.split(" · ").map(|part| part.trim().split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!(first_cells("<!-- exit codes: tested by tests/integration/fleet.rs -->"), codes);
 }

@@ -13,6 +13,7 @@ from . import (  # noqa: F401, I001
     outage,
     webhook,
     trust,
+    fleet,
     first_secret,
     examples,
     leaks,

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -29,6 +30,8 @@ class Product:
         self.node = node
         self.say = say
         self.image = None
+        # The program of the same build, for people; None if the image was given.
+        self.program = None
         # Providers beside Vault, by name.
         self.more = {}
 
@@ -48,6 +51,10 @@ class Product:
             digest = hashlib.sha256((ROOT / "deploy/Dockerfile").read_bytes())
             for binary in sorted(Path(directory, "bin").rglob("hushpod*")):
                 digest.update(binary.read_bytes())
+            # The directory goes; this outlives it.
+            kept = Path(tempfile.gettempdir(), "hushpod-e2e-program")
+            shutil.copy2(next(Path(directory, "bin").glob("*/hushpod")), kept.with_suffix(".new"))
+            self.program = kept.with_suffix(".new").replace(kept)
             self.image = f"localhost/hushpod:e2e-{digest.hexdigest()[:12]}"
             ctr = ["ctr", "--address", self.node.state / "containerd.sock", "--namespace", "k8s.io", "images"]
             if {self.image, self.agent_image} <= set(run(*ctr, "ls", "-q").split()):

@@ -32,6 +32,8 @@ pub struct Report {
     pub held: bool,
     /// Whether `pin` freezes it, and where.
     pub pinned: Option<GenerationId>,
+    /// What `pin` names and cannot be gone back to.
+    pub pin_refused: Option<GenerationId>,
     /// The wave that asked last for the newest, hold or not.
     pub advance: Option<Asked>,
     /// The `refresh-now` that asked last.
@@ -168,7 +170,7 @@ mod tests {
         };
         let expected = serde_json::json!({
             "generation": "4f1c", "since": "2000-02-28T23:59:59Z", "newest": null, "files": null, "bytes": null,
-            "behind": 0, "held": false, "pinned": null, "advance": null, "refresh": null, "failing": {"vault": "2000-02-28T23:59:59Z"},
+            "behind": 0, "held": false, "pinned": null, "pin_refused": null, "advance": null, "refresh": null, "failing": {"vault": "2000-02-28T23:59:59Z"},
             "restart_due": null, "restarts": null,
         });
         assert_eq!(serde_json::to_value(report).unwrap(), expected);

@@ -490,6 +490,7 @@ impl<V: Volume> Delivery<V> {
         source: &mut Source,
         shutdown: &CancellationToken,
     ) -> Changed {
+        self.report.pin_refused = None;
         let Some(id) = pin else {
             self.position = Position::Newest;
             if self.report.pinned.take().is_some() {
@@ -513,6 +514,9 @@ impl<V: Volume> Delivery<V> {
                 Changed { swapped, delivered: None }
             }
             Err(refusal) => {
+                if matches!(refusal, PinRefusal::Never(_)) {
+                    self.report.pin_refused = Some(id);
+                }
                 self.refuse_pin(&refusal);
                 Changed::default()
             }

@@ -105,6 +105,7 @@ impl Reporting {
             problem: delivery.problem(),
             held: report.held,
             pinned: report.pinned.clone(),
+            pin_refused: report.pin_refused.clone(),
             advance: report.advance.clone(),
             refresh: report.refresh.clone(),
             failing: failing.collect(),
@@ -136,4 +137,40 @@ fn secrets(source: &Source, id: &GenerationId) -> Vec<HeldSecret> {
         Some(HeldSecret { reference: request.to_string(), version, lease })
     });
     held.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deliver::volume::AtomicVolume;
+    use crate::process::testing::log::Log;
+    use crate::report::line::tests::lines_of;
+    use crate::source::tests::fake::{Store, plan, source};
+
+    #[tokio::test(start_paused = true)]
+    async fn what_flaps_is_told_once_a_second_and_what_it_came_to_is_told() {
+        let (log, _listening) = Log::listen(tracing::Level::INFO);
+        let dir = tempfile::tempdir().unwrap();
+        let volume = AtomicVolume::open(dir.path(), Duration::from_millis(1)).unwrap();
+        let plan = plan(&["a:x"]);
+        let source = source(&["a:x"], &[("a", &Store::default())]);
+        let mut delivery = Delivery::new(plan.items.clone(), plan.size_limit, volume);
+        let mut reporting = Reporting::new(ReportedPod::default(), Writer::Sidecar, None);
+        let none = || None;
+        reporting.tell(&delivery, &source, none);
+        assert_eq!(reporting.due_at(), Some(Instant::now() + EVERY));
+        for change in 0..100 {
+            tokio::time::advance(Duration::from_millis(50)).await;
+            delivery.hold(change % 2 == 0);
+            reporting.tell(&delivery, &source, none);
+        }
+        delivery.hold(true);
+        reporting.tell(&delivery, &source, none);
+        reporting.due().await;
+        reporting.tell(&delivery, &source, none);
+        let lines = lines_of(&log.text());
+        assert!((5..=8).contains(&lines.len()), "{lines:?}");
+        assert!(lines.last().is_some_and(|line| line.held));
+        assert_eq!(reporting.due_at(), Some(Instant::now() + EVERY));
+    }
 }

@@ -307,8 +307,8 @@ mod tests {
         for (manifest, identity, part) in [
             (pod(fine), "a/web", "nothing against it"),
             (pod(fine), "b/web", "hushpod explain allow"),
-            (pod("hushpod.dev/fiel.x: y"), "a/web", "did you mean"),
-            (pod("x: y"), "a/web", "asks for nothing"),
+            (pod("hushpod.dev/fiel.x: secret"), "a/web", "did you mean"),
+            (pod("x: z"), "a/web", "asks for nothing"),
             (
                 format!(
                     "kind: AdmissionReview\nrequest:\n  object:\n    metadata: {{annotations: {{hushpod.dev/mode: x}}}}\n    {spec}\n"

@@ -152,6 +152,11 @@ impl Order {
             })
     }
 
+    /// Whether some volume reports that it never will be.
+    pub(super) fn is_refused(&self, reports: &[ReportLine]) -> bool {
+        matches!(self, Self::Pin(id) if reports.iter().any(|report| report.pin_refused.as_ref() == Some(id)))
+    }
+
     /// Whether files may be others afterwards.
     pub(super) fn changes_files(&self) -> bool {
         !matches!(self, Self::Hold)

@@ -152,7 +152,7 @@ async fn pod(cluster: &Cluster, name: &str) -> Result<Pod, FleetError> {
 async fn workload(cluster: &Cluster, kind: &str, name: &str) -> Result<WorkloadSpec, FleetError> {
     check_name(name)?;
     let Some(Kind { group, plural, .. }) = KINDS.iter().find(|known| known.names.contains(&kind)) else {
-        let known: Vec<_> = KINDS.iter().filter_map(|kind| kind.names.first().copied()).chain(["pod"]).collect();
+        let known: Vec<_> = KINDS.iter().flat_map(|kind| kind.names).copied().chain(["pod"]).collect();
         return Err(FleetError::Usage(format!("unknown kind {:?}{}", shown(kind, 64), suggestion(kind, &known))));
     };
     check_name(&cluster.namespace)?;

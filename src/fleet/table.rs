@@ -137,6 +137,7 @@ pub(super) fn state(status: &PodStatus, report: &ReportLine, now: i64) -> String
         words.push("held".to_owned());
     }
     words.extend(pinned.as_ref().map(|_| "pinned".to_owned()));
+    words.extend(report.pin_refused.as_ref().map(|GenerationId(id)| format!("cannot go back to {id}")));
     words.extend(problem.map(|problem| {
         match problem {
             Problem::Unusable => "the newest makes no files",

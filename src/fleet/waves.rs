@@ -132,6 +132,15 @@ impl Waves<'_> {
             if behind.is_empty() {
                 return Ok(ended);
             }
+            let refuse = behind.iter().filter(|status| self.order.is_refused(&status.reports));
+            let mut refuse: Vec<_> = refuse.map(|status| shown(&status.pod.name, 253)).collect();
+            if !refuse.is_empty() {
+                refuse.sort();
+                return Err(FleetError::Failed(format!(
+                    "cannot go back to that generation: {}; their logs say why (pin_refused)",
+                    named(&refuse)
+                )));
+            }
             if start.elapsed() >= self.timeout {
                 return Err(not_in_time(&behind, self.timeout));
             }

@@ -58,6 +58,9 @@ pub struct ReportLine {
     pub held: bool,
     /// Where `pin` freezes it.
     pub pinned: Option<GenerationId>,
+    /// What `pin` names and cannot be gone back to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin_refused: Option<GenerationId>,
     /// The wave that asked last.
     pub advance: Option<Asked>,
     /// The `refresh-now` that asked last.

@@ -32,6 +32,7 @@ struct Pod {
     generation: String,
     newest: String,
     pinned: Option<String>,
+    pin_refused: Option<String>,
     advance: Option<Asked>,
     refresh: Option<Asked>,
     failing: bool,
@@ -92,6 +93,9 @@ impl Pod {
         if is_new || (!self.held() && pin.is_none()) {
             self.generation.clone_from(&self.newest);
         }
+        let had = |pin: &String| ["aaaa", "bbbb", "cccc", "dddd"].contains(&pin.as_str());
+        self.pin_refused = pin.clone().filter(|pin| !had(pin));
+        let pin = pin.filter(had);
         if let Some(pin) = &pin {
             self.generation.clone_from(pin);
         }
@@ -122,6 +126,7 @@ impl Pod {
             newest: id(&self.newest),
             held: self.held(),
             pinned: self.pinned.clone().map(GenerationId),
+            pin_refused: self.pin_refused.clone().map(GenerationId),
             advance: self.advance.clone(),
             refresh: self.refresh.clone(),
             failing: if self.failing { vec![failing] } else { Vec::new() },
@@ -497,7 +502,8 @@ fn held_pods_advance_in_waves_and_go_on_where_they_were() {
     // Another one is for all.
     cluster.world().told.clear();
     assert_eq!(cluster.run("advance deploy/web --max 50%").code, 0);
-    assert_eq!((cluster.world().generations(), cluster.world().told.len()), (vec!["cccc"; 4], 4));
+    assert_eq!(cluster.world().generations(), ["cccc"; 4]);
+    assert_eq!(cluster.world().told.len(), 4);
     cluster.world().told.clear();
     let wave = cluster.world().pods[0].advance.clone().unwrap().id;
     let told = cluster.run(&format!("advance deploy/web --wave {wave}"));
@@ -529,6 +535,9 @@ fn pin_and_refresh_wait_for_the_reports() {
     assert_eq!(cluster.world().generations(), ["aaaa", "aaaa", "bbbb", "bbbb"]);
     let told = cluster.run("status web-1");
     assert!(told.out.contains("pinned"), "{told:?}");
+    let told = cluster.run("pin 0123 web-3");
+    assert!(told.code == 1 && told.err.contains("cannot go back to that generation: web-3"), "{told:?}");
+    assert_eq!(cluster.run("release web-3").code, 0);
     assert_eq!(cluster.run("release web-1").code, 0);
     assert_eq!(cluster.run("refresh -l app=web --max 2").code, 0);
     assert!(cluster.world().pods.iter().all(|pod| pod.refresh.as_ref().is_some_and(|asked| asked.done)));
@@ -724,6 +733,7 @@ fn the_page_tells_of_every_field_of_a_report_line_and_of_every_exit_code() {
     let line = ReportLine {
         volume: Some("csi-1".to_owned()),
         problem: Some(Problem::Unusable),
+        pin_refused: Some(id()),
         advance: asked(),
         refresh: asked(),
         failing: vec![FailingProvider { kind: Some("denied".to_owned()), ..FailingProvider::default() }; 500],

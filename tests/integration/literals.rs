@@ -18,11 +18,12 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
     ("annotations", &["explain.rs"], "a page"),
     ("exec", &["explain.rs"], "a page"),
     ("exec", &["options.rs"], "a kind of notification that does not exist"),
+    ("live", &["fleet/table.rs"], "a field of the JSON that --live adds"),
     ("hushpod", &["cli.rs", "demo", "explain.rs", "process", "provider", "webhook"], "the name of this project"),
 ];
 
 /// Words of the chart's own: objects that it names, and volumes of the webhook's pod.
-const OF_THE_CHART: [&str; 13] = [
+const OF_THE_CHART: [&str; 15] = [
     "hushpod-config",
     "hushpod-controls",
     "hushpod-csi-config",

@@ -173,9 +173,12 @@ async fn what_is_not_known_is_refused_and_the_earlier_pin_stays() {
     world.pin(0, Some(&first)).await;
     let unknown = GenerationId("unknown".to_owned());
     assert_eq!(world.pin(0, Some(&unknown)).await, Changed::default());
-    assert_eq!(world.deliveries[0].report().pinned, Some(first));
+    assert_eq!(world.deliveries[0].report().pinned, Some(first.clone()));
+    assert_eq!(world.deliveries[0].report().pin_refused, Some(unknown));
     world.rotate("3").await;
     assert_eq!(world.shown(), ["x1", "x3", "x3"]);
+    world.pin(0, Some(&first)).await;
+    assert_eq!(world.deliveries[0].report().pin_refused, None);
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,10 +69,10 @@ fn values_of(root: &Command, command: &Command, word: &str) -> Vec<String> {
 
 fn flag_of<'a>(root: &'a Command, command: &'a Command, word: &str) -> Option<&'a clap::Arg> {
     let mut flags = [command, root].into_iter().flat_map(Command::get_arguments);
-    flags.find(|flag| match (word.strip_prefix("--"), word.strip_prefix('-')) {
-        (Some(long), _) => flag.get_long() == Some(long),
-        (None, Some(short)) => flag.get_short().is_some_and(|letter| short.chars().eq([letter])),
-        (None, None) => false,
+    let name = word.strip_prefix('-')?;
+    flags.find(|flag| match name.strip_prefix('-') {
+        Some(long) => flag.get_long() == Some(long),
+        None => flag.get_short().is_some_and(|letter| name.chars().eq([letter])),
     })
 }
 

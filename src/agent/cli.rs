@@ -161,7 +161,7 @@ fn run(mode: AgentMode, options: &AgentOptions) -> Result<Ended, AgentError> {
     let ended = runtime.block_on(async {
         let shutdown = Shutdown::listen()?;
         tokio::spawn(reap::reap_orphans());
-        agent.run(&shutdown.token()).await
+        Box::pin(agent.run(&shutdown.token())).await
     });
     // A file that takes its time to be read, as on a network mount, must not keep the agent from ending.
     runtime.shutdown_background();

@@ -68,7 +68,7 @@ impl LiveControls {
     #[must_use]
     pub fn starting_with(wanted: Wanted, advanced: Option<String>) -> Self {
         let told = Wanted { advance: advanced, ..wanted.clone() };
-        Self { told, wanted, ..Self::default() }
+        Self { wanted, told, ..Self::default() }
     }
 
     /// What the annotations ask for, as far as they mean something.

@@ -46,7 +46,8 @@ pub fn complete(words: &[String]) -> String {
     } else {
         found.extend(command.get_subcommands().map(|sub| sub.get_name().to_owned()));
         let positional = command.get_positionals().next();
-        found.extend(positional.into_iter().flat_map(|it| it.get_possible_values()).map(|it| it.get_name().to_owned()));
+        found
+            .extend(positional.into_iter().flat_map(clap::Arg::get_possible_values).map(|it| it.get_name().to_owned()));
         if command.get_name() == "explain-denial" {
             directive = FILES;
         }

@@ -2,6 +2,7 @@
 //! the webhook would. No cluster is asked.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -83,7 +84,7 @@ pub(super) fn explain(asked: &DenialArgs) -> Result<String, FleetError> {
     }
     let mut out = String::new();
     for pod in pods.iter().take(MOST_PODS) {
-        out.push_str(&pod.look(config.as_ref(), identity)?);
+        out.push_str(&pod.look(config.as_ref(), identity));
     }
     Ok(out)
 }
@@ -148,7 +149,7 @@ fn keys<'a>(sentence: &'a str, prefix: &str) -> impl Iterator<Item = &'a str> {
 fn told(sentence: &str, found: &[Finding]) -> String {
     let mut out = format!("{}\n", shown(sentence.trim(), MOST_SHOWN));
     for Finding { about, topic } in found {
-        out.push_str(&format!("  about  {}\n  more   hushpod explain {topic}\n", shown(about, MOST_SHOWN)));
+        let _ = writeln!(out, "  about  {}\n  more   hushpod explain {topic}", shown(about, MOST_SHOWN));
     }
     out
 }
@@ -221,31 +222,32 @@ impl<'a> Manifest<'a> {
         })
     }
 
-    fn look(&self, config: Option<&Config>, identity: &str) -> Result<String, FleetError> {
+    /// What there is to say of it.
+    fn look(&self, config: Option<&Config>, identity: &str) -> String {
         let name = shown(&self.name, 300);
         let mut out = String::new();
         if self.is_beside {
             let sentence = "annotations in the metadata of a workload have no effect: write them into its pod template";
-            out.push_str(&format!("{name}: {}", told(sentence, &find(sentence))));
+            let _ = write!(out, "{name}: {}", told(sentence, &find(sentence)));
         }
         if !annotations::opts_in(&self.annotations) {
-            out.push_str(&format!("{name}: it asks for nothing: no annotation of {PREFIX}, or inject is false\n"));
-            return Ok(out);
+            let _ = writeln!(out, "{name}: it asks for nothing: no annotation of {PREFIX}, or inject is false");
+            return out;
         }
-        match self.denial(config, identity)? {
-            Some(denial) => out.push_str(&format!("{name}: {}", told(&denial, &find(&denial)))),
+        match self.denial(config, identity) {
+            Some(denial) => drop(write!(out, "{name}: {}", told(&denial, &find(&denial)))),
             None if config.is_some() => {
-                out.push_str(&format!("{name}: annotations, configuration and rules have nothing against it\n"));
+                let _ = writeln!(out, "{name}: annotations, configuration and rules have nothing against it");
             }
             None => {
-                out.push_str(&format!("{name}: the annotations are fine; say --config FILE to ask the rules, too\n"))
+                let _ = writeln!(out, "{name}: the annotations are fine; say --config FILE to ask the rules, too");
             }
         }
-        Ok(out)
+        out
     }
 
     /// The sentence that its author would see.
-    fn denial(&self, config: Option<&Config>, identity: &str) -> Result<Option<String>, FleetError> {
+    fn denial(&self, config: Option<&Config>, identity: &str) -> Option<String> {
         let look = || {
             let (bundle, options) = annotations::parse(&self.annotations).map_err(|error| error.to_string())?;
             let Some(config) = config else { return Ok(()) };
@@ -257,7 +259,7 @@ impl<'a> Manifest<'a> {
             let options = options.or(&config.defaults);
             Plan::build(identity, &bundle, &options, config).map(drop).map_err(|error| error.to_string())
         };
-        Ok(steps::within(steps::REVIEW, look).0.err())
+        steps::within(steps::REVIEW, look).0.err()
     }
 }
 
@@ -295,7 +297,7 @@ mod tests {
     fn look(manifest: &str, identity: &str) -> String {
         let config = Config::from_yaml(CONFIG).unwrap();
         let documents = documents(manifest).unwrap();
-        pods(&documents).iter().map(|pod| pod.look(Some(&config), identity).unwrap()).collect()
+        pods(&documents).iter().map(|pod| pod.look(Some(&config), identity)).collect()
     }
 
     #[test]

@@ -33,8 +33,7 @@ pub(super) enum Part {
 pub(super) async fn reports(pods: &Api<Pod>, pod: &str, container: &str, part: Part) -> kube::Result<Vec<ReportLine>> {
     let (tail_lines, since_seconds, most) = match part {
         Part::End => (200, None, LAST_BYTES),
-        Part::LongEnd => (5000, None, MANY_BYTES),
-        Part::Previous => (5000, None, MANY_BYTES),
+        Part::LongEnd | Part::Previous => (5000, None, MANY_BYTES),
         Part::Since(seconds) => (50_000, Some(seconds), MANY_BYTES),
     };
     let params = LogParams {

@@ -123,10 +123,10 @@ impl Order {
         all.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.map(str::to_owned))).collect()
     }
 
-    /// The patch that says so.
-    pub(super) fn patch(&self) -> Value {
+    /// The patch that says so to this pod: another one of the same name is another pod.
+    pub(super) fn patch(&self, pod: &OurPod) -> Value {
         let annotations: BTreeMap<_, _> = self.annotations().into_iter().collect();
-        json!({"metadata": {"annotations": annotations}})
+        json!({"metadata": {"uid": pod.uid, "annotations": annotations}})
     }
 
     /// Whether the pod was told already.
@@ -266,14 +266,15 @@ mod tests {
 
     #[test]
     fn a_patch_touches_no_more_than_its_annotations() {
+        let pod = status(0, None, None).pod;
         assert_eq!(
-            Order::Release.patch(),
-            json!({"metadata": {"annotations":
+            Order::Release.patch(&pod),
+            json!({"metadata": {"uid": "u", "annotations":
                 {"hushpod.dev/hold": null, "hushpod.dev/pin": null, "hushpod.dev/advance": null}}})
         );
         assert_eq!(
-            Order::Advance("w".into()).patch(),
-            json!({"metadata": {"annotations": {"hushpod.dev/advance": "w"}}})
+            Order::Advance("w".into()).patch(&pod),
+            json!({"metadata": {"uid": "u", "annotations": {"hushpod.dev/advance": "w"}}})
         );
     }
 }

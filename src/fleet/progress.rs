@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 /// How long others than terminals hear nothing.
 const QUIET: Duration = Duration::from_secs(2);
 /// Between two lines to others than terminals, and two looks of a terminal.
-const EVERY: [Duration; 2] = [Duration::from_secs(5), Duration::from_millis(100)];
+const EVERY: Duration = Duration::from_secs(5);
+const OFTEN: Duration = Duration::from_millis(100);
 
 /// The line that says it.
 pub(super) struct Progress {
@@ -34,7 +35,7 @@ impl Progress {
     pub(super) fn at(&mut self, done: usize, all: usize, what: &str) {
         let now = Instant::now();
         let is_early = self.is_silent || !self.is_terminal && now - self.start < QUIET;
-        let every = EVERY[usize::from(self.is_terminal)];
+        let every = if self.is_terminal { OFTEN } else { EVERY };
         if is_early || self.last.is_some_and(|last| now - last < every) {
             return;
         }

@@ -1,5 +1,6 @@
 //! Some pods at a time: told, waited for, looked at again, then the next ones.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -78,18 +79,14 @@ impl Waves<'_> {
 
     /// Annotates the pods; those that are gone are left out.
     async fn tell(&self, batch: &[OurPod]) -> Result<Vec<OurPod>, FleetError> {
-        let patch = self.order.patch();
-        let patch = &patch;
         let mut patches = stream::iter(batch.to_vec())
             .map(|pod| async move {
                 if self.order.is_asked(&pod) {
                     return (pod, Ok(()));
                 }
                 let api = self.cluster.pods_in(&pod.namespace);
-                // Another one of the same name is another pod.
-                let mut patch = patch.clone();
-                patch["metadata"]["uid"] = pod.uid.clone().into();
-                let told = in_time(api.patch(&pod.name, &PatchParams::default(), &Patch::Merge(patch))).await;
+                let patch = Patch::Merge(self.order.patch(&pod));
+                let told = in_time(api.patch(&pod.name, &PatchParams::default(), &patch)).await;
                 (pod, told.map(drop))
             })
             .buffer_unordered(AT_A_TIME);
@@ -201,7 +198,7 @@ fn named(names: &[String]) -> String {
     let more = names.len().saturating_sub(MOST_NAMED);
     let mut text = names.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
     if more > 0 {
-        text.push_str(&format!(" and {more} more"));
+        let _ = write!(text, " and {more} more");
     }
     text
 }

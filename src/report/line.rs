@@ -178,11 +178,12 @@ impl ReportLine {
     /// The line, without a line's end: JSON in ASCII, at most [`MAX_BYTES`]. Lists are cut, and say so.
     #[must_use]
     pub fn to_text(mut self) -> String {
-        self.event = "report".to_owned();
+        "report".clone_into(&mut self.event);
         self.schema = SCHEMA;
         self.cut_texts();
         let (failing, secrets) = (std::mem::take(&mut self.failing), std::mem::take(&mut self.secrets));
-        (self.failing_left_out, self.secrets_left_out) = (failing.len(), secrets.len());
+        self.failing_left_out = self.failing_left_out.saturating_add(failing.len());
+        self.secrets_left_out = self.secrets_left_out.saturating_add(secrets.len());
         let mut room = MAX_BYTES.saturating_sub(encoded(&self).len() + SPARE);
         let mut fits = |size: usize| {
             let left = room.checked_sub(size + 1);
@@ -338,6 +339,7 @@ pub(crate) mod tests {
             assert_eq!(read.secrets.len() + read.secrets_left_out, count);
             assert_eq!(read.failing.len() + read.failing_left_out, 40);
             assert!(read.secrets_left_out > 0 && !read.failing.is_empty());
+            assert_eq!(read.to_text(), text, "once more it is the same");
         }
     }
 

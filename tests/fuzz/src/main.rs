@@ -27,6 +27,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("bundle", text::bundle),
     ("config", text::config),
     ("plan", text::plan),
+    ("report", text::report),
     ("admission", admission::review),
     ("dotenv", files::dotenv),
     ("template", files::template),

@@ -10,6 +10,7 @@ use hushpod::csi::plan_of_context;
 use hushpod::plan::{Plan, PlannedItem};
 use hushpod::provider::ProviderSettings;
 use hushpod::reference::{Reference, Request};
+use hushpod::report::line::{MAX_BYTES, ReportLine};
 use hushpod::sentence::one_line;
 
 use crate::MARKER;
@@ -209,4 +210,17 @@ fn assert_travels(plan: &Plan) {
         Ok(json) => assert_eq!(Plan::from_json(&json).as_ref(), Ok(plan), "{json}"),
         Err(error) => assert_sentence(&error.to_string()),
     }
+}
+
+/// Of a container's log: a line that is taken for a report can be written anew, in ASCII, and says the same then.
+pub(crate) fn report(input: &[u8]) {
+    let Some(line) = str::from_utf8(input).ok().and_then(ReportLine::parse) else { return };
+    let text = line.clone().to_text();
+    assert!(text.is_ascii() && !text.contains(|c: char| c.is_control()), "{text:?}");
+    // Texts that our programs never make long are not cut.
+    if text.len() > MAX_BYTES {
+        return;
+    }
+    let again = ReportLine::parse(&text).expect("what is written is read");
+    assert_eq!(again.to_text(), text);
 }

@@ -11,7 +11,7 @@ use self::connect::Cluster;
 use self::error::FleetError;
 use self::order::{Wish, fresh_name};
 use self::out::write;
-use self::progress::Progress;
+use self::progress::ProgressLine;
 
 mod arguments;
 mod audit_file;
@@ -64,7 +64,7 @@ async fn command(args: FleetArgs) -> Result<ExitCode, FleetError> {
         command => command,
     };
     let cluster = Cluster::connect(&cluster).await?;
-    let mut progress = Progress::new(io::stderr().is_terminal());
+    let mut progress = ProgressLine::new(io::stderr().is_terminal());
     let text = match command {
         FleetCommand::Status(asked) => {
             let found = select::pods(&cluster, &asked.target).await?;

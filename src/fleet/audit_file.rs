@@ -30,7 +30,7 @@ struct Line {
 
 /// A pod that had a secret in one version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Access {
+pub(super) struct AccessLine {
     pub(super) namespace: String,
     pub(super) pod: String,
     pub(super) uid: String,
@@ -53,9 +53,9 @@ pub(super) struct Accesses {
 pub(super) fn read(
     file: impl BufRead,
     is_wanted: impl Fn(&str, Option<&str>) -> bool,
-) -> Result<BTreeMap<Access, Accesses>, FleetError> {
+) -> Result<BTreeMap<AccessLine, Accesses>, FleetError> {
     let start = format!("{{\"audit\":\"{SCHEMA}\"");
-    let mut found: BTreeMap<Access, Accesses> = BTreeMap::new();
+    let mut found: BTreeMap<AccessLine, Accesses> = BTreeMap::new();
     let mut file = file;
     let mut line = Vec::new();
     loop {
@@ -78,7 +78,7 @@ pub(super) fn read(
         if audit != SCHEMA || event != "delivery" || outcome != "ok" || !is_wanted(&reference, version.as_deref()) {
             continue;
         }
-        let access = Access { namespace, pod, uid: uid.unwrap_or_default(), reference, version };
+        let access = AccessLine { namespace, pod, uid: uid.unwrap_or_default(), reference, version };
         if found.len() >= MOST_PODS && !found.contains_key(&access) {
             return Err(FleetError::Failed(format!("more than {MOST_PODS} pods: name a version")));
         }

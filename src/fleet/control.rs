@@ -9,9 +9,9 @@ use super::connect::Cluster;
 use super::error::FleetError;
 use super::order::Wish;
 use super::out::write;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::safe::shown;
-use super::waves::{Ended, Waves};
+use super::waves::{Waves, WavesEnded};
 use super::{inventory, next_pods, select};
 
 /// Does it.
@@ -19,7 +19,7 @@ pub(super) async fn run(
     cluster: &Cluster,
     wish: Wish,
     args: ControlArgs,
-    progress: &mut Progress,
+    progress: &mut ProgressLine,
 ) -> Result<ExitCode, FleetError> {
     let ControlArgs { target, dry_run, max, pause, timeout } = args;
     if target.names.is_empty() && target.selector.is_none() {
@@ -58,7 +58,7 @@ pub(super) async fn run(
     }
     let pods = todo.into_iter().map(|status| status.pod).collect();
     let waves = Waves { cluster, order: &order, at_a_time, pause, timeout };
-    let Ended { done: now_done, gone } = waves.run(pods, progress).await?;
+    let WavesEnded { done: now_done, gone } = waves.run(pods, progress).await?;
     let gone = if gone == 0 { String::new() } else { format!(", {gone} are gone") };
     say(format!("done: {} pods{gone}", done.len() + now_done))?;
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use super::arguments::{HistoryArgs, OutputFormat, TargetArgs};
 use super::connect::Cluster;
 use super::error::{FleetError, said};
 use super::inventory;
-use super::logs::{Part, reports};
+use super::logs::{LogPart, reports};
 use super::our_pod::{OurPod, PodMode};
 use super::select;
 use super::table::{age, aligned, now, pretty};
@@ -39,14 +39,14 @@ async fn all_reports(cluster: &Cluster, pod: &OurPod) -> Result<Vec<ReportLine>,
     if pod.mode == PodMode::Csi {
         let driver = inventory::driver_of(cluster, pod).await.map_err(FleetError::Failed)?;
         let api: Api<_> = cluster.pods_in(&driver.namespace().unwrap_or_default());
-        let lines = reports(&api, &driver.name_any(), pod.mode.agent(), Part::Since(DRIVER_SECONDS)).await;
+        let lines = reports(&api, &driver.name_any(), pod.mode.agent(), LogPart::Since(DRIVER_SECONDS)).await;
         let lines = lines.map_err(|error| failed(&error))?;
         return Ok(lines.into_iter().filter(|line| line.pod.uid.as_ref() == Some(&pod.uid)).collect());
     }
     let api = cluster.pods_in(&pod.namespace);
     // Most containers were never started anew, and then there is none.
-    let mut lines = reports(&api, &pod.name, pod.mode.agent(), Part::Previous).await.unwrap_or_default();
-    let present = reports(&api, &pod.name, pod.mode.agent(), Part::LongEnd).await;
+    let mut lines = reports(&api, &pod.name, pod.mode.agent(), LogPart::Previous).await.unwrap_or_default();
+    let present = reports(&api, &pod.name, pod.mode.agent(), LogPart::LongEnd).await;
     lines.extend(present.map_err(|error| failed(&error))?);
     Ok(lines)
 }

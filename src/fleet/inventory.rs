@@ -12,9 +12,9 @@ use serde::Serialize;
 
 use super::connect::{AT_A_TIME, Cluster};
 use super::error::{is_missing, said};
-use super::logs::{Part, reports};
+use super::logs::{LogPart, reports};
 use super::our_pod::{DRIVER_CONTAINER, OurPod, PodMode};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::select::list;
 use crate::deliver::reporting::EVERY;
 use crate::report::line::ReportLine;
@@ -41,7 +41,7 @@ pub(super) struct PodStatus {
 type OfDrivers = BTreeMap<String, Vec<ReportLine>>;
 
 /// The last reports of these pods.
-pub(super) async fn look(cluster: &Cluster, pods: Vec<Pod>, progress: &mut Progress) -> Vec<PodStatus> {
+pub(super) async fn look(cluster: &Cluster, pods: Vec<Pod>, progress: &mut ProgressLine) -> Vec<PodStatus> {
     let ours: Vec<_> = pods.iter().filter_map(OurPod::of).collect();
     look_at(cluster, ours, DRIVER_SECONDS, progress).await
 }
@@ -51,7 +51,7 @@ pub(super) async fn look_at(
     cluster: &Cluster,
     pods: Vec<OurPod>,
     seconds: i64,
-    progress: &mut Progress,
+    progress: &mut ProgressLine,
 ) -> Vec<PodStatus> {
     let all = pods.len();
     let of_drivers = of_drivers(cluster, &pods, seconds).await;
@@ -83,7 +83,7 @@ async fn of_agent(cluster: &Cluster, pod: OurPod) -> PodStatus {
     let container = pod.mode.agent();
     let mut problem = None;
     // Nearly always the first one has it.
-    for part in [Part::End, Part::LongEnd] {
+    for part in [LogPart::End, LogPart::LongEnd] {
         match reports(&api, &pod.name, container, part).await {
             Ok(found) => {
                 if let Some(last) = found.into_iter().next_back() {
@@ -112,7 +112,7 @@ async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<
         .map(|driver| async move {
             let api = cluster.pods_in(&driver.namespace().unwrap_or_default());
             let node = driver.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-            (node, reports(&api, &driver.name_any(), DRIVER_CONTAINER, Part::Since(seconds)).await)
+            (node, reports(&api, &driver.name_any(), DRIVER_CONTAINER, LogPart::Since(seconds)).await)
         })
         .buffer_unordered(AT_A_TIME);
     let nodes_of: BTreeMap<&str, &str> =

@@ -12,7 +12,7 @@ use super::connect::{AT_A_TIME, Cluster, in_time};
 use super::error::said;
 use super::inventory::PodStatus;
 use super::our_pod::{OurPod, PodMode};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use crate::contract::{AGENT, LIVE, SECRETS_PATH};
 
 /// Bytes that an agent may say.
@@ -30,7 +30,7 @@ pub(super) struct Live {
 }
 
 /// Asks the agents of these pods.
-pub(super) async fn ask(cluster: &Cluster, statuses: &[PodStatus], progress: &mut Progress) -> Vec<Live> {
+pub(super) async fn ask(cluster: &Cluster, statuses: &[PodStatus], progress: &mut ProgressLine) -> Vec<Live> {
     let pods: Vec<_> = statuses.iter().map(|status| status.pod.clone()).collect();
     let pods: Vec<_> = pods.into_iter().filter(|pod| pod.mode.is_live() && pod.mode != PodMode::Csi).collect();
     let all = pods.len();

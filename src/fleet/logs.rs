@@ -15,7 +15,7 @@ const MANY_BYTES: u64 = 32 << 20;
 
 /// How much of a log is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum LogPart {
     /// The end, where the last report is.
     End,
     /// More of it.
@@ -30,18 +30,23 @@ pub(super) enum Part {
 ///
 /// # Errors
 /// The API server's, or kubelet's.
-pub(super) async fn reports(pods: &Api<Pod>, pod: &str, container: &str, part: Part) -> kube::Result<Vec<ReportLine>> {
+pub(super) async fn reports(
+    pods: &Api<Pod>,
+    pod: &str,
+    container: &str,
+    part: LogPart,
+) -> kube::Result<Vec<ReportLine>> {
     let (tail_lines, since_seconds, most) = match part {
-        Part::End => (200, None, LAST_BYTES),
-        Part::LongEnd | Part::Previous => (5000, None, MANY_BYTES),
-        Part::Since(seconds) => (50_000, Some(seconds), MANY_BYTES),
+        LogPart::End => (200, None, LAST_BYTES),
+        LogPart::LongEnd | LogPart::Previous => (5000, None, MANY_BYTES),
+        LogPart::Since(seconds) => (50_000, Some(seconds), MANY_BYTES),
     };
     let params = LogParams {
         container: Some(container.to_owned()),
         tail_lines: Some(tail_lines),
         since_seconds,
         limit_bytes: i64::try_from(most).ok(),
-        previous: part == Part::Previous,
+        previous: part == LogPart::Previous,
         ..LogParams::default()
     };
     in_time(async {

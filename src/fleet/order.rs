@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::error::FleetError;
 use super::inventory::PodStatus;
 use super::our_pod::OurPod;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::safe::shown;
 use super::table::seconds;
 use crate::annotations::{ADVANCE, HOLD, PIN, REFRESH_NOW};
@@ -75,7 +75,7 @@ impl Wish {
         }
     }
 
-    pub(super) fn order(self, pods: &[PodStatus], progress: &mut Progress) -> Result<Order, FleetError> {
+    pub(super) fn order(self, pods: &[PodStatus], progress: &mut ProgressLine) -> Result<Order, FleetError> {
         Ok(match self {
             Self::Hold => Order::Hold,
             Self::Release => Order::Release,

@@ -10,7 +10,7 @@ const EVERY: Duration = Duration::from_secs(5);
 const OFTEN: Duration = Duration::from_millis(100);
 
 /// The line that says it.
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     is_terminal: bool,
     is_silent: bool,
     start: Instant,
@@ -19,9 +19,9 @@ pub(super) struct Progress {
     columns: usize,
 }
 
-// === impl Progress ===
+// === impl ProgressLine ===
 
-impl Progress {
+impl ProgressLine {
     pub(super) fn new(is_terminal: bool) -> Self {
         Self { is_terminal, is_silent: false, start: Instant::now(), last: None, columns: 0 }
     }

@@ -26,7 +26,7 @@ const MOST: usize = 200_000;
 
 /// What was found.
 #[derive(Default)]
-pub(super) struct Found {
+pub(super) struct SelectedPods {
     /// Pods of ours.
     pub(super) pods: Vec<Pod>,
     /// Workloads by their names, with the annotations that their next pods will have.
@@ -34,18 +34,18 @@ pub(super) struct Found {
 }
 
 /// A kind of workload: how it may be written, and where the API has it.
-struct Kind {
+struct WorkloadKind {
     names: &'static [&'static str],
     group: &'static str,
     plural: &'static str,
 }
 
-const KINDS: [Kind; 5] = [
-    Kind { names: &["deployment", "deployments", "deploy"], group: "apps/v1", plural: "deployments" },
-    Kind { names: &["statefulset", "statefulsets", "sts"], group: "apps/v1", plural: "statefulsets" },
-    Kind { names: &["daemonset", "daemonsets", "ds"], group: "apps/v1", plural: "daemonsets" },
-    Kind { names: &["replicaset", "replicasets", "rs"], group: "apps/v1", plural: "replicasets" },
-    Kind { names: &["job", "jobs"], group: "batch/v1", plural: "jobs" },
+const KINDS: [WorkloadKind; 5] = [
+    WorkloadKind { names: &["deployment", "deployments", "deploy"], group: "apps/v1", plural: "deployments" },
+    WorkloadKind { names: &["statefulset", "statefulsets", "sts"], group: "apps/v1", plural: "statefulsets" },
+    WorkloadKind { names: &["daemonset", "daemonsets", "ds"], group: "apps/v1", plural: "daemonsets" },
+    WorkloadKind { names: &["replicaset", "replicasets", "rs"], group: "apps/v1", plural: "replicasets" },
+    WorkloadKind { names: &["job", "jobs"], group: "batch/v1", plural: "jobs" },
 ];
 
 /// What all of them have.
@@ -76,8 +76,8 @@ struct TemplateMetadata {
 ///
 /// # Errors
 /// A name that does not exist, or what the API server does not let the person see.
-pub(super) async fn pods(cluster: &Cluster, target: &TargetArgs) -> Result<Found, FleetError> {
-    let mut found = Found::default();
+pub(super) async fn pods(cluster: &Cluster, target: &TargetArgs) -> Result<SelectedPods, FleetError> {
+    let mut found = SelectedPods::default();
     let all = if target.all_namespaces { Api::all(cluster.client.clone()) } else { cluster.pods() };
     if target.names.is_empty() {
         let params = ListParams { label_selector: target.selector.clone(), ..ListParams::default() };
@@ -151,7 +151,7 @@ async fn pod(cluster: &Cluster, name: &str) -> Result<Pod, FleetError> {
 
 async fn workload(cluster: &Cluster, kind: &str, name: &str) -> Result<WorkloadSpec, FleetError> {
     check_name(name)?;
-    let Some(Kind { group, plural, .. }) = KINDS.iter().find(|known| known.names.contains(&kind)) else {
+    let Some(WorkloadKind { group, plural, .. }) = KINDS.iter().find(|known| known.names.contains(&kind)) else {
         let known: Vec<_> = KINDS.iter().flat_map(|kind| kind.names).copied().chain(["pod"]).collect();
         return Err(FleetError::Usage(format!("unknown kind {:?}{}", shown(kind, 64), suggestion(kind, &known))));
     };

@@ -14,7 +14,7 @@ use super::error::{FleetError, is_missing};
 use super::inventory::{self, PodStatus};
 use super::order::Order;
 use super::our_pod::OurPod;
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::safe::shown;
 use super::table::{now, state};
 use crate::report::line::ReportLine;
@@ -38,7 +38,7 @@ pub(super) struct Waves<'a> {
 
 /// What became of them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Ended {
+pub(super) struct WavesEnded {
     pub(super) done: usize,
     pub(super) gone: usize,
 }
@@ -50,15 +50,15 @@ impl Waves<'_> {
     ///
     /// # Errors
     /// The first batch that is not done in time, or has pods that are not ready any more: the rest stays as it is.
-    pub(super) async fn run(&self, pods: Vec<OurPod>, progress: &mut Progress) -> Result<Ended, FleetError> {
+    pub(super) async fn run(&self, pods: Vec<OurPod>, progress: &mut ProgressLine) -> Result<WavesEnded, FleetError> {
         let all = pods.len();
-        let mut ended = Ended::default();
+        let mut ended = WavesEnded::default();
         let mut batches = pods.chunks(self.at_a_time.max(1)).peekable();
         while let Some(batch) = batches.next() {
             let told = self.tell(batch).await?;
             ended.gone += batch.len() - told.len();
             let before = ended.done;
-            let Ended { done, gone } = self
+            let WavesEnded { done, gone } = self
                 .wait(told.clone(), |done| {
                     progress.at(before + done, all, "pods report that it is done");
                 })
@@ -104,16 +104,16 @@ impl Waves<'_> {
     }
 
     /// Until the reports of all of them say that it is done.
-    async fn wait(&self, pods: Vec<OurPod>, mut count: impl FnMut(usize)) -> Result<Ended, FleetError> {
+    async fn wait(&self, pods: Vec<OurPod>, mut count: impl FnMut(usize)) -> Result<WavesEnded, FleetError> {
         let start = Instant::now();
-        let mut ended = Ended::default();
+        let mut ended = WavesEnded::default();
         let mut left = pods;
         let mut pause = FIRST_PAUSE;
         loop {
             sleep(pause.min(self.timeout)).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
             let seconds = i64::try_from(start.elapsed().as_secs()).unwrap_or(i64::MAX).saturating_add(CLOCKS);
-            let mut silent = Progress::silent();
+            let mut silent = ProgressLine::silent();
             let statuses = inventory::look_at(self.cluster, std::mem::take(&mut left), seconds, &mut silent).await;
             let mut behind = Vec::new();
             for status in statuses {

@@ -11,7 +11,7 @@ use super::audit_file::{self, Accesses};
 use super::connect::Cluster;
 use super::error::FleetError;
 use super::inventory::{self, PodStatus};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::select;
 use super::table::{age, aligned, now, pretty};
 use crate::report::line::{HeldSecret, ReportLine};
@@ -24,7 +24,11 @@ struct Question<'a> {
 }
 
 /// Who has it.
-pub(super) async fn answer(cluster: &Cluster, asked: &WhoArgs, progress: &mut Progress) -> Result<String, FleetError> {
+pub(super) async fn answer(
+    cluster: &Cluster,
+    asked: &WhoArgs,
+    progress: &mut ProgressLine,
+) -> Result<String, FleetError> {
     let WhoArgs { reference, version, from_audit, all_namespaces, output } = asked;
     // What part of the answer is taken is not the report's business.
     let reference = reference.split('#').next().unwrap_or_default();

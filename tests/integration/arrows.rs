@@ -86,7 +86,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("config", &["reload", "unlock", "", "csi", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
     ("csi", &[
         "", "node", "driver", "feed", "state", "logins", "events", "attributes", "volume", "registration", "metrics",
-        "failure", "budget", "program", "mounts", "object", "pods", "proto",
+        "failure", "budget", "program", "mounts", "object", "pods", "taint", "proto",
     ]),
     ("deliver", &[
         "controls", "reporting", "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",

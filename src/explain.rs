@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use self::page::{Part, Section, Table, parse, slug};
+use self::page::{PagePart, Section, Table, parse, slug};
 use crate::contract::PREFIX;
 use crate::process::terminal::wrap;
 use crate::sentence::suggestion;
@@ -156,7 +156,7 @@ fn rows_where(page: Option<&'static Page>, is_wanted: impl Fn(&[String]) -> bool
     let mut found = Vec::new();
     for page in page.map_or(&PAGES[..], std::slice::from_ref) {
         for part in parse(page.text).into_iter().flat_map(|section| section.parts) {
-            let Part::Table(Table { head, rows }) = part else { continue };
+            let PagePart::Table(Table { head, rows }) = part else { continue };
             let rows = rows.into_iter().filter(|cells| is_wanted(cells));
             found.extend(rows.map(|row| Row { page: page.name, table: Table { head: head.clone(), rows: vec![row] } }));
         }
@@ -313,7 +313,7 @@ mod tests {
             assert_eq!(words(&narrow), words(&wide), "{}", page.name);
             let parts = parse(page.text).into_iter().flat_map(|section| section.parts);
             let code: Vec<_> =
-                parts.filter_map(|part| if let Part::Code(lines) = part { Some(lines) } else { None }).collect();
+                parts.filter_map(|part| if let PagePart::Code(lines) = part { Some(lines) } else { None }).collect();
             let is_code = |line: &str| code.iter().flatten().any(|written| line.trim() == written.trim());
             for line in narrow.lines().filter(|line| line.chars().count() > 72 && !is_code(line)) {
                 assert!(!line.trim_start().contains(' '), "{}: {line}", page.name);

@@ -137,12 +137,11 @@ impl AuditLog {
         let now = Instant::now();
         let mut repeats = told.repeats();
         repeats.look(now);
-        match together {
-            Some(together) => repeats.note(line, now, together),
-            None => {
-                repeats.tell_failures_before(&line);
-                write(&line);
-            }
+        if let Some(together) = together {
+            repeats.note(line, now, together);
+        } else {
+            repeats.tell_failures_before(&line);
+            write(&line);
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tracing::Level;
@@ -21,7 +21,7 @@ fn who() -> Who {
 }
 
 fn request(path: &str) -> Request {
-    Request { provider: "vault".to_owned(), path: path.to_owned(), params: Default::default() }
+    Request { provider: "vault".to_owned(), path: path.to_owned(), params: BTreeMap::default() }
 }
 
 fn version(name: &str) -> Version {
@@ -85,11 +85,19 @@ fn the_page_tells_every_field_event_and_outcome() {
         values.into_iter().map(|value| value.as_str().unwrap().to_owned()).collect()
     };
     let event = |event| serde_json::to_value::<AuditEvent>(event).unwrap();
-    use AuditEvent::{Admission, Delivery, Login, Read};
-    assert_eq!(names([Admission, Login, Read, Delivery].map(event).into()), told("events"));
+    let all = [AuditEvent::Admission, AuditEvent::Login, AuditEvent::Read, AuditEvent::Delivery];
+    assert_eq!(names(all.map(event).into()), told("events"));
     let outcome = |outcome| serde_json::to_value::<AuditOutcome>(outcome).unwrap();
-    use AuditOutcome::{Allowed, Denied, Invalid, NotDelivered, NotFound, Ok, Throttled, Unavailable};
-    let all = [Ok, Allowed, Denied, NotFound, Invalid, Throttled, Unavailable, NotDelivered];
+    let all = [
+        AuditOutcome::Ok,
+        AuditOutcome::Allowed,
+        AuditOutcome::Denied,
+        AuditOutcome::NotFound,
+        AuditOutcome::Invalid,
+        AuditOutcome::Throttled,
+        AuditOutcome::Unavailable,
+        AuditOutcome::NotDelivered,
+    ];
     assert_eq!(names(all.map(outcome).into()), told("outcomes"));
 }
 

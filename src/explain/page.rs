@@ -11,12 +11,12 @@ use crate::process::terminal::wrap;
 pub(super) struct Section {
     pub(super) level: usize,
     pub(super) title: String,
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<PagePart>,
 }
 
 /// What a section is made of.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum PagePart {
     Paragraph(String),
     /// An entry of a list, with its mark.
     Entry(String),
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Vec<Section> {
         let Some(section) = sections.last_mut() else { continue };
         if line.starts_with("```") {
             let code = lines.by_ref().take_while(|line| !line.starts_with("```")).map(str::to_owned).collect();
-            section.parts.push(Part::Code(code));
+            section.parts.push(PagePart::Code(code));
         } else if line.starts_with('|') {
             let mut rows = vec![cells(line)];
             while let Some(row) = lines.next_if(|line| line.starts_with('|')) {
@@ -54,7 +54,7 @@ pub(super) fn parse(text: &str) -> Vec<Section> {
             }
             let head = rows.remove(0);
             rows.retain(|row| !row.iter().all(|cell| cell.starts_with("---")));
-            section.parts.push(Part::Table(Table { head, rows }));
+            section.parts.push(PagePart::Table(Table { head, rows }));
         } else if !line.is_empty() && !line.starts_with("<!--") {
             let mut text = line.to_owned();
             while let Some(more) = lines.next_if(|next| goes_on(next)) {
@@ -63,7 +63,7 @@ pub(super) fn parse(text: &str) -> Vec<Section> {
             }
             let is_entry = is_entry(&text);
             let text = plain(&text);
-            section.parts.push(if is_entry { Part::Entry(text) } else { Part::Paragraph(text) });
+            section.parts.push(if is_entry { PagePart::Entry(text) } else { PagePart::Paragraph(text) });
         }
     }
     sections
@@ -124,22 +124,22 @@ impl Section {
         let mut parts = self.parts.iter().peekable();
         while let Some(part) = parts.next() {
             match part {
-                Part::Paragraph(text) => push(out, &format!("{}\n", wrap(text, width, 0))),
-                Part::Entry(text) => push(out, &wrap(text, width, 2)),
-                Part::Code(lines) => {
+                PagePart::Paragraph(text) => push(out, &format!("{}\n", wrap(text, width, 0))),
+                PagePart::Entry(text) => push(out, &wrap(text, width, 2)),
+                PagePart::Code(lines) => {
                     for line in lines {
                         push(out, format!("    {line}").trim_end());
                     }
                     push(out, "");
                 }
-                Part::Table(table) => {
+                PagePart::Table(table) => {
                     for row in &table.rows {
                         table.show(row, width, out);
                     }
                     push(out, "");
                 }
             }
-            if matches!(part, Part::Entry(_)) && !matches!(parts.peek(), Some(Part::Entry(_))) {
+            if matches!(part, PagePart::Entry(_)) && !matches!(parts.peek(), Some(PagePart::Entry(_))) {
                 push(out, "");
             }
         }

@@ -21,14 +21,14 @@ pub(super) struct SecretBundle {
 /// A page of a secret's versions (`SecretListResult`).
 #[derive(Deserialize)]
 pub(super) struct Page {
-    value: Vec<Item>,
+    value: Vec<ListedSecret>,
     #[serde(default, rename = "nextLink")]
     next_link: Option<String>,
 }
 
 /// A version without its value (`SecretItem`).
 #[derive(Deserialize)]
-struct Item {
+struct ListedSecret {
     id: String,
     #[serde(default)]
     attributes: Attributes,
@@ -110,7 +110,7 @@ impl Page {
         if self.next_link.as_ref().is_some_and(|link| !link.is_empty()) {
             return Some(Listed::OutOfReach);
         }
-        let created = |item: &&Item| item.attributes.created.unwrap_or_default();
+        let created = |item: &&ListedSecret| item.attributes.created.unwrap_or_default();
         let Some(newest) = self.value.iter().max_by_key(created) else { return Some(Listed::Unclear) };
         let is_alone = self.value.iter().filter(|item| created(item) == created(&newest)).count() == 1;
         let version = version_of(&newest.id, name)?;

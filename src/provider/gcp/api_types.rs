@@ -20,7 +20,7 @@ const CRC32C: Crc<u32, NoTable> = Crc::<u32, NoTable>::new(&CRC_32_ISCSI);
 
 /// A version with its value (`AccessSecretVersionResponse`).
 #[derive(Deserialize)]
-pub(super) struct Access {
+pub(super) struct AccessedVersion {
     name: String,
     payload: Payload,
 }
@@ -59,9 +59,9 @@ pub(super) enum Damage {
     Checksum,
 }
 
-// === impl Access ===
+// === impl AccessedVersion ===
 
-impl Access {
+impl AccessedVersion {
     /// The value; `path` is the secret's full name.
     pub(super) fn into_answer(self, path: &str) -> Result<Answer, Damage> {
         let version = version_of(&self.name, path).ok_or(Damage::Garbage)?;
@@ -118,7 +118,7 @@ mod tests {
     const PATH: &str = "projects/shop/secrets/db";
 
     fn access(json: &str) -> Result<Answer, Damage> {
-        serde_json::from_str::<Access>(json).unwrap().into_answer(PATH)
+        serde_json::from_str::<AccessedVersion>(json).unwrap().into_answer(PATH)
     }
 
     #[test]

@@ -7,7 +7,7 @@ use hyper::Method as HttpMethod;
 use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::api_types::{Access, Damage, VersionState};
+use super::api_types::{AccessedVersion, Damage, VersionState};
 use super::errors::{failure, is_googles};
 use super::login::Issuer;
 use super::settings::{GcpSettings, LATEST, is_number};
@@ -118,7 +118,8 @@ impl GcpStore {
         if response.status.as_u16() != 200 {
             return Err(self.failure(&response, path, request.version()));
         }
-        let answer = response.parse::<Access>().ok_or(Damage::Garbage).and_then(|access| access.into_answer(path));
+        let answer =
+            response.parse::<AccessedVersion>().ok_or(Damage::Garbage).and_then(|access| access.into_answer(path));
         let answer = answer.map_err(|damage| self.damaged(path, damage))?;
         if is_number(version) && answer.version.as_ref().is_some_and(|found| found.0 != version) {
             return Err(self.damaged(path, Damage::Garbage));

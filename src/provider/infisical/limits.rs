@@ -39,7 +39,7 @@ pub(super) struct Limits {
 
 /// The headers of `@fastify/rate-limit`.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct ToldLimit {
     limit: f64,
     remaining: f64,
     reset: Duration,
@@ -89,7 +89,7 @@ impl Limits {
     /// Takes an answer's headers in.
     pub(super) fn note(&mut self, kind: Kind, response: &Response) {
         let now = Instant::now();
-        let told = Told::of(response);
+        let told = ToldLimit::of(response);
         let used_up = told.filter(|told| told.remaining < 1.0);
         if let Some(closed) = self.closed.get_mut(kind as usize) {
             *closed = used_up.map(|told| now + told.reset);
@@ -101,7 +101,7 @@ impl Limits {
     }
 
     /// If everybody polled so much slower or faster, together they would use their share of the limit.
-    fn adjust(&mut self, told: Option<Told>, since: Duration, now: Instant) {
+    fn adjust(&mut self, told: Option<ToldLimit>, since: Duration, now: Instant) {
         let Some(told) = told else {
             (self.pace, self.spread) = (None, Duration::ZERO);
             return;
@@ -117,9 +117,9 @@ impl Limits {
     }
 }
 
-// === impl Told ===
+// === impl ToldLimit ===
 
-impl Told {
+impl ToldLimit {
     #[expect(clippy::cast_precision_loss, reason = "limits are small numbers")]
     fn of(response: &Response) -> Option<Self> {
         let limit = header(response, "x-ratelimit-limit").filter(|limit| *limit > 0)? as f64;

@@ -188,8 +188,8 @@ mod tests {
     use super::*;
     use crate::fleet::our_pod::PodMode;
 
-    fn id(text: &str) -> Option<GenerationId> {
-        Some(GenerationId(text.to_owned()))
+    fn id(text: &str) -> GenerationId {
+        GenerationId(text.to_owned())
     }
 
     fn status(created: i64, wave: Option<&str>, done: Option<&str>) -> PodStatus {
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn an_order_is_done_when_every_volume_reports_it() {
-        let line = ReportLine { generation: id("g1"), newest: id("g1"), ..ReportLine::default() };
+        let line = ReportLine { generation: Some(id("g1")), newest: Some(id("g1")), ..ReportLine::default() };
         let asked = |id: &str, done| Some(Asked { id: id.to_owned(), done });
         let held = ReportLine { held: true, ..line.clone() };
         for (order, report, expected) in [
@@ -248,17 +248,17 @@ mod tests {
             (Order::Hold, line.clone(), false),
             (Order::Release, line.clone(), true),
             (Order::Release, held.clone(), false),
-            (Order::Release, ReportLine { newest: id("g2"), ..line.clone() }, false),
+            (Order::Release, ReportLine { newest: Some(id("g2")), ..line.clone() }, false),
             (Order::Release, ReportLine { newest: None, ..line.clone() }, false),
-            (Order::Release, ReportLine { pinned: id("g1"), ..line.clone() }, false),
-            (Order::Pin(id("g1").unwrap()), ReportLine { pinned: id("g1"), ..line.clone() }, true),
-            (Order::Pin(id("g1").unwrap()), line.clone(), false),
+            (Order::Release, ReportLine { pinned: Some(id("g1")), ..line.clone() }, false),
+            (Order::Pin(id("g1")), ReportLine { pinned: Some(id("g1")), ..line.clone() }, true),
+            (Order::Pin(id("g1")), line.clone(), false),
             (Order::Refresh("r".into()), ReportLine { refresh: asked("r", true), ..line.clone() }, true),
             (Order::Refresh("r".into()), ReportLine { refresh: asked("r", false), ..line.clone() }, false),
             (Order::Advance("w".into()), ReportLine { advance: asked("w", true), ..held.clone() }, true),
             (Order::Advance("w".into()), ReportLine { advance: asked("v", true), ..held }, false),
         ] {
-            assert_eq!(order.is_done(&[report.clone()]), expected, "{order:?} {report:?}");
+            assert_eq!(order.is_done(std::slice::from_ref(&report)), expected, "{order:?} {report:?}");
             assert!(!order.is_done(&[report, ReportLine::default()]), "{order:?}: another volume");
         }
         assert!(!Order::Release.is_done(&[]), "no report says nothing");

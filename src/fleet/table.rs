@@ -205,8 +205,8 @@ mod tests {
     use crate::fleet::our_pod::{OurPod, PodMode};
     use crate::report::line::Asked;
 
-    fn id(text: &str) -> Option<GenerationId> {
-        Some(GenerationId(text.to_owned()))
+    fn id(text: &str) -> GenerationId {
+        GenerationId(text.to_owned())
     }
 
     fn status(reports: Vec<ReportLine>) -> PodStatus {
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_state_says_what_is_in_the_way() {
         let now = seconds("2026-01-01T01:00:00Z").unwrap();
-        let current = || ReportLine { generation: id("g1"), newest: id("g1"), ..ReportLine::default() };
+        let current = || ReportLine { generation: Some(id("g1")), newest: Some(id("g1")), ..ReportLine::default() };
         let failing = FailingProvider {
             provider: "vault".into(),
             kind: Some("denied".into()),
@@ -238,9 +238,9 @@ mod tests {
             (current(), "current"),
             (ReportLine { newest: None, ..current() }, "not heard from the stores yet"),
             (ReportLine::default(), "waiting for the first files"),
-            (ReportLine { newest: id("g2"), ..current() }, "behind"),
-            (ReportLine { newest: id("g2"), held: true, ..current() }, "held"),
-            (ReportLine { pinned: id("g1"), ..current() }, "pinned"),
+            (ReportLine { newest: Some(id("g2")), ..current() }, "behind"),
+            (ReportLine { newest: Some(id("g2")), held: true, ..current() }, "held"),
+            (ReportLine { pinned: Some(id("g1")), ..current() }, "pinned"),
             (ReportLine { problem: Some(Problem::Unusable), ..current() }, "the newest makes no files"),
             (ReportLine { behind: 2, ..current() }, "2 files behind"),
             (ReportLine { failing: vec![failing], ..current() }, "vault denied for 5m"),
@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn p5_what_tenants_name_gives_the_terminal_no_orders() {
         let mut hostile =
-            status(vec![ReportLine { generation: id("\u{1b}]0;x\u{7}\u{202e}"), ..ReportLine::default() }]);
+            status(vec![ReportLine { generation: Some(id("\u{1b}]0;x\u{7}\u{202e}")), ..ReportLine::default() }]);
         hostile.pod.name = "a\u{1b}[2J".into();
         for text in [text(&[hostile.clone(), status(vec![])], true, true, None), json(&[hostile], None)] {
             assert!(!text.replace('\n', "").contains(|c: char| c.is_control() || c == '\u{202e}'), "{text:?}");

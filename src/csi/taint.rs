@@ -88,13 +88,16 @@ mod tests {
 
     impl ApiServer {
         fn start(&self) -> (watch::Sender<u64>, JoinHandle<()>) {
-            let router = Router::new().route("/api/v1/nodes/n1", patch(Self::patch)).with_state(self.clone());
+            let answer = async |State(server): State<Self>, headers: HeaderMap, body: String| {
+                Self::patch(&server, &headers, &body)
+            };
+            let router = Router::new().route("/api/v1/nodes/n1", patch(answer)).with_state(self.clone());
             let (registrations, told) = watch::channel(0);
             let client = Client::new(router, "default");
             (registrations, tokio::spawn(remove_when_registered(client, "n1".to_owned(), told)))
         }
 
-        async fn patch(State(server): State<Self>, headers: HeaderMap, body: String) -> Response {
+        fn patch(server: &Self, headers: &HeaderMap, body: &str) -> Response {
             let mut inner = server.0.lock().unwrap();
             inner.patches += 1;
             if inner.failures > 0 {
@@ -104,7 +107,7 @@ mod tests {
             let mut node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
             node["spec"] = json!({"taints": inner.taints});
             if headers["content-type"] == "application/json-patch+json" {
-                let patch: json_patch::Patch = serde_json::from_str(&body).unwrap();
+                let patch: json_patch::Patch = serde_json::from_str(body).unwrap();
                 if json_patch::patch(&mut node, &patch).is_err() {
                     return StatusCode::UNPROCESSABLE_ENTITY.into_response();
                 }

@@ -171,9 +171,9 @@ impl Pod {
 impl World {
     fn rotate(&mut self, newest: &str) {
         for pod in &mut self.pods {
-            pod.newest = newest.to_owned();
+            newest.clone_into(&mut pod.newest);
             if !pod.held() && pod.pinned.is_none() {
-                pod.generation = newest.to_owned();
+                newest.clone_into(&mut pod.generation);
             }
         }
     }

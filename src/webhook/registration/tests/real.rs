@@ -106,8 +106,7 @@ async fn p7_certificates_that_are_rotated_every_few_seconds_are_always_trusted()
     let outcome = watch_over(&api, &name, &replicas, clock).await;
     api.delete(&name, &DeleteParams::default()).await.unwrap();
     let (rotations, checks) = outcome.unwrap();
-    assert!(rotations >= 9, "{rotations} rotations in {checks} checks");
-    eprintln!("{rotations} rotations, {checks} handshakes, each of them trusted");
+    assert!(rotations >= 9 && checks > 500, "{rotations} rotations, {checks} handshakes");
 }
 
 /// Three days: how many certificates were served, and how often it was looked.

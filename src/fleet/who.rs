@@ -109,7 +109,11 @@ fn ever(question: &Question<'_>, file: &Path, is_json: bool) -> Result<String, F
 
 impl Question<'_> {
     fn is_about(&self, reference: &str, version: Option<&str>) -> bool {
-        let is_version = self.version.is_none_or(|wanted| version == Some(wanted));
+        let is_wanted = |wanted: &str| {
+            // Vault's have the time at which they were made behind them: a path that was deleted begins at 1 again.
+            version.is_some_and(|version| version == wanted || version.split('@').next() == Some(wanted))
+        };
+        let is_version = self.version.is_none_or(is_wanted);
         is_version && self.is_reference(reference)
     }
 
@@ -144,6 +148,8 @@ mod tests {
             ("vault:secret/data/db", None, "vault:secret/data/db", Some("3"), true),
             ("secret/data/db", None, "vault:secret/data/db", Some("3"), true),
             ("vault:secret/data/db", Some("3"), "vault:secret/data/db", Some("3"), true),
+            ("vault:secret/data/db", Some("3"), "vault:secret/data/db", Some("3@2026-11-28T22:21:04Z"), true),
+            ("vault:secret/data/db", Some("3"), "vault:secret/data/db", Some("30@2026-11-28T22:21:04Z"), false),
             ("vault:secret/data/db", Some("4"), "vault:secret/data/db", Some("3"), false),
             ("vault:secret/data/db", Some("4"), "vault:secret/data/db", None, false),
             ("other:secret/data/db", None, "vault:secret/data/db", None, false),

@@ -132,6 +132,10 @@ def p7_trust_under_fire_admits_no_pod_without_its_secrets(t):
                 served_again(t, outcomes, "after server-side apply emptied the caBundle")
         equal(product.authorities().count("BEGIN"), 2, "authorities in it")
         check(before != "", "there was nothing in it before")
+    # For what comes next: a replica is ready five seconds after it is trusted again.
+    wait("the replicas to be ready", 30, lambda: t.create(pod("ready", WANTED), dry_run=True) and ready(t))
+    name = product.deployment()["metadata"]["name"]
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment", name, "--timeout=60s")
     failures_of(outcomes)
     check(len(outcomes) > 150, f"only {len(outcomes)} pods were created meanwhile")
 
@@ -181,7 +185,7 @@ def p7_certificates_of_others_are_taken_over_as_they_change(t):
         ca = authority(directory)
         path = f"/api/v1/namespaces/{NAMESPACE}/secrets"
         secret["metadata"]["namespace"] = NAMESPACE
-        t.api.create({**secret, "data": leaf(directory, host, 1)})
+        t.api.create({**secret, "data": leaf(directory, host, 1)}, NAMESPACE)
         try:
             product.install(tls={"mode": "secret", "secret": {"name": "e2e-tls", "ca": ca}})
             ready(t)

@@ -48,7 +48,8 @@ async fn a_wave_takes_what_the_store_has_then_not_what_was_known() {
     let start = Instant::now();
     until("other files", || !pod.file("f0").contains("x1")).await;
     assert!(pod.file("f0").contains("x3"), "{}", pod.file("f0"));
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // The paused clock runs on while the kernel tells of the annotation.
+    assert!(start.elapsed() < Duration::from_secs(50), "{:?}", start.elapsed());
     agent.stop().await.unwrap();
 }
 

@@ -19,6 +19,8 @@ NAMESPACE = "hushpod"
 CSI_NAMESPACE = "hushpod-csi"
 CSI_DRIVER = "csi.hushpod.dev"
 RELEASE = "hushpod"
+# The webhook's pods; helm's test leaves its own beside them.
+REPLICAS = "app.kubernetes.io/component=webhook"
 WEBHOOK = "MutatingWebhookConfiguration"
 ADMISSION = "admissionregistration.k8s.io/v1"
 
@@ -213,7 +215,7 @@ class Product:
     # --- the webhook
 
     def pods(self):
-        pods = self.api.list("Pod", NAMESPACE)
+        pods = self.api.list("Pod", NAMESPACE, REPLICAS)
         return [each for each in pods if "deletionTimestamp" not in each["metadata"]]
 
     def deployment(self):
@@ -227,7 +229,7 @@ class Product:
         if replicas:
             kubectl("-n", NAMESPACE, "rollout", "status", "deployment", name, "--timeout=90s")
         else:
-            wait("the webhook's pods to be gone", 60, lambda: not self.api.list("Pod", NAMESPACE))
+            wait("the webhook's pods to be gone", 60, lambda: not self.api.list("Pod", NAMESPACE, REPLICAS))
 
     def configuration(self):
         path = self.api.path(ADMISSION, WEBHOOK)

@@ -109,6 +109,7 @@ impl SyncLoop {
     pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
         self.start(shutdown).await;
         let result = self.work(shutdown).await;
+        self.reporting.tell_last(&self.delivery, &self.source);
         // What is left for the next process is written down then, and nothing of it may be revoked.
         if !matches!(result, Ok(Ended::RestartAll)) {
             // Also if stores refuse: the container is started again, and need not log in again.

@@ -67,6 +67,14 @@ impl Reporting {
         self.last = Some((now, line));
     }
 
+    /// Logs what is new before the process ends, however short the time since the last line.
+    pub fn tell_last<V: Volume>(&mut self, delivery: &Delivery<V>, source: &Source) {
+        if let Some((at, _)) = &mut self.last {
+            *at = at.checked_sub(PATIENCE).unwrap_or(*at);
+        }
+        self.tell(delivery, source, || None);
+    }
+
     /// When [`Reporting::tell`] has something to say although nothing happened.
     #[must_use]
     pub fn due_at(&self) -> Option<Instant> {
@@ -172,5 +180,14 @@ mod tests {
         assert!((5..=8).contains(&lines.len()), "{lines:?}");
         assert!(lines.last().is_some_and(|line| line.held));
         assert_eq!(reporting.due_at(), Some(Instant::now() + EVERY));
+        // An init container is soon done.
+        delivery.hold(false);
+        reporting.tell(&delivery, &source, none);
+        assert_eq!(lines_of(&log.text()).len(), lines.len(), "it is withheld");
+        for _ in 0..2 {
+            reporting.tell_last(&delivery, &source);
+            let told = lines_of(&log.text());
+            assert_eq!((told.len(), told.last().unwrap().held), (lines.len() + 1, false));
+        }
     }
 }

@@ -350,8 +350,9 @@ fn what_an_operator_adds_is_there() {
     assert_eq!(budget["unhealthyPodEvictionPolicy"], "AlwaysAllow");
     get("ConfigMap", "extra-hushpod");
     get("Secret", "text");
-    let bare =
-        objects(json!({"serviceAccount": {"create": false}, "rbac": {"create": false}, "csi": {"enabled": true}}));
+    let bare = objects(
+        json!({"serviceAccount": {"create": false}, "rbac": {"create": false}, "roles": {"create": false}, "csi": {"enabled": true}}),
+    );
     let kinds: BTreeSet<_> = bare.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     for kind in ["Role", "ClusterRole", "ClusterRoleBinding"] {
         assert!(!kinds.contains(kind), "{kind}");

@@ -31,6 +31,8 @@ OBJECTS = {
     ("ServiceAccount", NAME),
 }
 RBAC = {("ClusterRole", NAME), ("ClusterRoleBinding", NAME)}
+# For people, bound by the operator.
+ROLES = {("ClusterRole", "hushpod-viewer"), ("ClusterRole", "hushpod-controls")}
 POLICY = {
     (kind, name)
     for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
@@ -96,7 +98,7 @@ def the_chart_is_as_it_promises(t):
     """Without any value of ours: two replicas, spread and never all evicted, restricted, probed, with resources; a
     webhook that fails closed, for pods that ask alone."""
     found = rendered()
-    equal(set(found), OBJECTS | RBAC | POLICY, "the chart's objects")
+    equal(set(found), OBJECTS | RBAC | ROLES | POLICY, "the chart's objects")
     deployment, (spec, container) = found["Deployment", NAME]["spec"], webhook_pod(found)
     equals(deployment, {"replicas": 2, "selector": SELECTOR}, "the Deployment")
     labels = deployment["template"]["metadata"]["labels"]
@@ -213,7 +215,7 @@ def the_chart_before_kubernetes_1_30(t):
     """No match conditions and no policy there: a label says who asks. The webhook still fails closed."""
     for version in ("1.25.0", "1.29.9"):
         found = rendered(version=version)
-        equal(set(found), OBJECTS | RBAC, f"the chart's objects on {version}")
+        equal(set(found), OBJECTS | RBAC | ROLES, f"the chart's objects on {version}")
         (webhook,) = found[CONFIGURATION]["webhooks"]
         selector = {"matchLabels": {"hushpod.dev/inject": "true"}}
         fields = {"failurePolicy": "Fail", "objectSelector": selector, "matchConditions": None}
@@ -241,7 +243,7 @@ def the_chart_with_certificates_of_others(t):
         check("--webhook-configuration" not in " ".join(container["args"]), "they write the caBundle all the same")
         equal(spec["automountServiceAccountToken"], False, "automountServiceAccountToken")
         made = {each for each in found if each[0] in ("Certificate", "Issuer")}
-        equal(set(found) - made, OBJECTS | POLICY, "the other objects")
+        equal(set(found) - made, OBJECTS | ROLES | POLICY, "the other objects")
         equal(found[CONFIGURATION]["metadata"].get("annotations"), annotations, "annotations of the configuration")
         (webhook,) = found[CONFIGURATION]["webhooks"]
         equal(webhook["clientConfig"].get("caBundle"), authority, "caBundle")

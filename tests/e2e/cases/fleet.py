@@ -122,7 +122,7 @@ def fleet_status_of_every_mode(t):
             check(value not in text, "a value is shown")
         # It is not allowed to, and says so.
         contains(viewer.says("hold", "sidecar", code=1), "forbidden", "a viewer's hold")
-        contains(viewer.says("status", "sidecar", "--live"), "403", "a viewer's --live")
+        contains(viewer.says("status", "sidecar", "--live"), "is forbidden", "a viewer's --live")
 
 
 @test()

@@ -205,7 +205,8 @@ def p7_certificates_of_others_are_taken_over_as_they_change(t):
             check(len(outcomes) > 20, f"only {len(outcomes)} pods were created meanwhile")
             equal([each["metadata"]["uid"] for each in product.pods()], restarts, "the replicas")
             (webhook, *_) = product.configuration()["webhooks"]
-            equal(base64.b64decode(webhook["clientConfig"]["caBundle"]).decode().strip(), ca.strip(), "caBundle")
+            # Beside those of the replicas before, which served until these were ready.
+            check(ca.strip() in base64.b64decode(webhook["clientConfig"]["caBundle"]).decode(), "another caBundle")
         finally:
             product.install()
             t.api.delete("Secret", NAMESPACE, "e2e-tls")

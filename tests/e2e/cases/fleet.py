@@ -91,7 +91,7 @@ def fleet_status_of_every_mode(t):
 
         def all_report():
             pods = viewer.status()
-            have_files = all(each["reports"] and each["reports"][0]["generation"] for each in pods.values())
+            have_files = all(each["reports"] and each["reports"][0]["newest"] for each in pods.values())
             return pods if set(pods) == set(MODES) and have_files else None
 
         pods = wait("a report of every pod", 30, all_report)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use clap_complete::{Shell, generate};
+use clap_complete::Shell;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -245,7 +245,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => return run_demo(args).await,
         Command::Test(args) => return run_test(args).await,
         Command::Kubectl(args) => return fleet::run(*args).await,
-        Command::Completion { shell } => return print(&completion(shell)),
+        Command::Completion { shell } => {
+            return print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell));
+        }
         Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
         Command::DemoApplication(ApplicationArgs { file, port }) => {
             application::serve(file, port).await.map_err(|error| error.to_string())
@@ -356,12 +358,6 @@ pub async fn run_as_plugin(name: &str, words: Vec<String>) -> Option<ExitCode> {
         "kubectl_complete-hushpod" => Some(print(fleet::complete(&words).as_bytes())),
         _ => None,
     }
-}
-
-fn completion(shell: Shell) -> Vec<u8> {
-    let mut script = Vec::new();
-    generate(shell, &mut Cli::command(), env!("CARGO_PKG_NAME"), &mut script);
-    script
 }
 
 fn print(text: &[u8]) -> ExitCode {

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 
-use self::arguments::{FleetCommand, OutputFormat};
+use self::arguments::{FleetCommand, OutputFormat, StatusArgs};
+use self::completion::script_of_plugin;
 use self::connect::Cluster;
 use self::error::FleetError;
 use self::order::{Wish, fresh_name};
@@ -52,53 +53,39 @@ pub async fn run(args: FleetArgs) -> ExitCode {
 
 async fn command(args: FleetArgs) -> Result<ExitCode, FleetError> {
     let FleetArgs { command, cluster } = args;
-    let command = match command {
-        FleetCommand::Completion { shell } => {
-            write(&completion_script(shell))?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        FleetCommand::ExplainDenial(asked) => {
-            write(denial::explain(&asked)?.as_bytes())?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        command => command,
-    };
-    let cluster = Cluster::connect(&cluster).await?;
+    let connect = || Cluster::connect(&cluster);
     let mut progress = ProgressLine::new(io::stderr().is_terminal());
+    let progress = &mut progress;
     let text = match command {
-        FleetCommand::Status(asked) => {
-            let found = select::pods(&cluster, &asked.target).await?;
-            let mut statuses = inventory::look(&cluster, found.pods, &mut progress).await;
-            let live = if asked.live { Some(live::ask(&cluster, &statuses, &mut progress).await) } else { None };
-            progress.end();
-            statuses.sort_by(|a, b| (&a.pod.namespace, &a.pod.name).cmp(&(&b.pod.namespace, &b.pod.name)));
-            match asked.output {
-                Some(OutputFormat::Json) => table::json(&statuses, live.as_deref()),
-                format => table::text(&statuses, format.is_some(), asked.target.all_namespaces, live.as_deref()),
-            }
-        }
-        FleetCommand::History(asked) => history::of(&cluster, &asked).await?,
-        FleetCommand::Who(asked) => who::answer(&cluster, &asked, &mut progress).await?,
-        FleetCommand::Hold(asked) => {
-            return control::run(&cluster, Wish::Hold, asked, &mut progress).await;
-        }
-        FleetCommand::Release(asked) => {
-            return control::run(&cluster, Wish::Release, asked, &mut progress).await;
-        }
+        FleetCommand::Completion { shell } => script_of_plugin(shell),
+        FleetCommand::ExplainDenial(asked) => denial::explain(&asked)?.into_bytes(),
+        FleetCommand::Status(asked) => status(&connect().await?, &asked, progress).await?.into_bytes(),
+        FleetCommand::History(asked) => history::of(&connect().await?, &asked).await?.into_bytes(),
+        FleetCommand::Who(asked) => who::answer(&connect().await?, &asked, progress).await?.into_bytes(),
+        FleetCommand::Hold(asked) => return control::run(&connect().await?, Wish::Hold, asked, progress).await,
+        FleetCommand::Release(asked) => return control::run(&connect().await?, Wish::Release, asked, progress).await,
         FleetCommand::Pin(asked) => {
-            let wish = Wish::pin(&asked.generation)?;
-            return control::run(&cluster, wish, asked.control, &mut progress).await;
+            return control::run(&connect().await?, Wish::pin(&asked.generation)?, asked.control, progress).await;
         }
         FleetCommand::Refresh(asked) => {
-            let wish = Wish::Refresh(fresh_name());
-            return control::run(&cluster, wish, asked, &mut progress).await;
+            return control::run(&connect().await?, Wish::Refresh(fresh_name()), asked, progress).await;
         }
         FleetCommand::Advance(asked) => {
-            let wish = Wish::Advance(asked.wave);
-            return control::run(&cluster, wish, asked.control, &mut progress).await;
+            return control::run(&connect().await?, Wish::Advance(asked.wave), asked.control, progress).await;
         }
-        FleetCommand::Completion { .. } | FleetCommand::ExplainDenial(_) => String::new(),
     };
-    write(text.as_bytes())?;
+    write(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+async fn status(cluster: &Cluster, asked: &StatusArgs, progress: &mut ProgressLine) -> Result<String, FleetError> {
+    let StatusArgs { target, output, live } = asked;
+    let found = select::pods(cluster, target).await?;
+    let statuses = inventory::look(cluster, found.pods, progress).await;
+    let live = if *live { Some(live::ask(cluster, &statuses, progress).await) } else { None };
+    progress.end();
+    Ok(match output {
+        Some(OutputFormat::Json) => table::json(&statuses, live.as_deref()),
+        format => table::text(&statuses, format.is_some(), target.all_namespaces, live.as_deref()),
+    })
 }

@@ -9,13 +9,17 @@ use super::arguments::PluginCli;
 const NO_FILES: &str = ":4";
 const FILES: &str = ":0";
 
-/// The script that a shell reads, for `kubectl-hushpod`.
+/// The script that a shell reads, for a program that is called `name`.
 #[must_use]
-pub fn completion_script(shell: Shell) -> Vec<u8> {
-    let mut command = PluginCli::command();
+pub fn completion_script(mut command: Command, name: &str, shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    generate(shell, &mut command, "kubectl-hushpod", &mut script);
+    generate(shell, &mut command, name, &mut script);
     script
+}
+
+/// The same for `kubectl-hushpod`.
+pub(super) fn script_of_plugin(shell: Shell) -> Vec<u8> {
+    completion_script(PluginCli::command(), "kubectl-hushpod", shell)
 }
 
 /// What kubectl shows behind `kubectl hushpod` and these words, of which the last one is not complete: one word a line,
@@ -106,7 +110,7 @@ mod tests {
     #[test]
     fn each_shell_has_a_script_with_every_command() {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish, Shell::PowerShell] {
-            let script = String::from_utf8(completion_script(shell)).unwrap();
+            let script = String::from_utf8(script_of_plugin(shell)).unwrap();
             for sub in PluginCli::command().get_subcommands() {
                 assert!(script.contains(sub.get_name()), "{shell}: {}", sub.get_name());
             }

@@ -31,11 +31,11 @@ pub(super) async fn run(
     let all = inventory::look(cluster, found.pods, progress).await;
     progress.end();
     let (pods, left_out): (Vec<_>, Vec<_>) =
-        all.into_iter().partition(|status| status.pod.mode.is_live() && !status.pod.has_ended());
+        all.into_iter().partition(|status| status.pod.is_live() && !status.pod.has_ended());
     let order = wish.order(&pods, progress)?;
     let (done, mut todo): (Vec<_>, Vec<_>) = pods.into_iter().partition(|status| order.is_done(&status.reports));
     // What was begun is ended first; else in an order that is the same each time.
-    todo.sort_by_key(|status| (!order.is_asked(&status.pod), status.pod.namespace.clone(), status.pod.name.clone()));
+    todo.sort_by_key(|status| !order.is_asked(&status.pod));
     let at_a_time = max.of(done.len() + todo.len());
     let say = |text: String| write(format!("{text}\n").as_bytes());
     say(order.summary(&done, &todo, at_a_time))?;

@@ -8,9 +8,10 @@ use super::connect::Cluster;
 use super::error::{FleetError, said};
 use super::inventory;
 use super::logs::{LogPart, reports};
-use super::our_pod::{OurPod, PodMode};
+use super::our_pod::OurPod;
 use super::select;
 use super::table::{age, aligned, now, pretty};
+use crate::options::Mode;
 use crate::report::line::{HeldSecret, ReportLine};
 
 /// How far back the driver's log is read.
@@ -29,24 +30,24 @@ pub(super) async fn of(cluster: &Cluster, asked: &HistoryArgs) -> Result<String,
         return Ok(pretty(&lines));
     }
     if lines.is_empty() {
-        return Ok(format!("no report in the log of {}\n", pod.mode.agent()));
+        return Ok(format!("no report in the log of {}\n", pod.agent()));
     }
     Ok(table(&lines, now()))
 }
 
 async fn all_reports(cluster: &Cluster, pod: &OurPod) -> Result<Vec<ReportLine>, FleetError> {
     let failed = |error: &kube::Error| FleetError::Failed(format!("the log cannot be read: {}", said(error)));
-    if pod.mode == PodMode::Csi {
+    if pod.mode == Mode::Csi {
         let driver = inventory::driver_of(cluster, pod).await.map_err(FleetError::Failed)?;
         let api: Api<_> = cluster.pods_in(&driver.namespace().unwrap_or_default());
-        let lines = reports(&api, &driver.name_any(), pod.mode.agent(), LogPart::Since(DRIVER_SECONDS)).await;
+        let lines = reports(&api, &driver.name_any(), pod.agent(), LogPart::Since(DRIVER_SECONDS)).await;
         let lines = lines.map_err(|error| failed(&error))?;
         return Ok(lines.into_iter().filter(|line| line.pod.uid.as_ref() == Some(&pod.uid)).collect());
     }
     let api = cluster.pods_in(&pod.namespace);
     // Most containers were never started anew, and then there is none.
-    let mut lines = reports(&api, &pod.name, pod.mode.agent(), LogPart::Previous).await.unwrap_or_default();
-    let present = reports(&api, &pod.name, pod.mode.agent(), LogPart::LongEnd).await;
+    let mut lines = reports(&api, &pod.name, pod.agent(), LogPart::Previous).await.unwrap_or_default();
+    let present = reports(&api, &pod.name, pod.agent(), LogPart::LongEnd).await;
     lines.extend(present.map_err(|error| failed(&error))?);
     Ok(lines)
 }

@@ -13,10 +13,11 @@ use serde::Serialize;
 use super::connect::{AT_A_TIME, Cluster};
 use super::error::{is_missing, said};
 use super::logs::{LogPart, reports};
-use super::our_pod::{DRIVER_CONTAINER, OurPod, PodMode};
+use super::our_pod::{DRIVER_CONTAINER, OurPod};
 use super::progress::ProgressLine;
 use super::select::list;
 use crate::deliver::reporting::EVERY;
+use crate::options::Mode;
 use crate::report::line::ReportLine;
 
 /// The labels that the chart gives the driver's pods.
@@ -40,10 +41,12 @@ pub(super) struct PodStatus {
 /// What the drivers' logs say, by the UIDs of pods.
 type OfDrivers = BTreeMap<String, Vec<ReportLine>>;
 
-/// The last reports of these pods.
+/// The last reports of these pods, in the order of namespaces and names.
 pub(super) async fn look(cluster: &Cluster, pods: Vec<Pod>, progress: &mut ProgressLine) -> Vec<PodStatus> {
     let ours: Vec<_> = pods.iter().filter_map(OurPod::of).collect();
-    look_at(cluster, ours, DRIVER_SECONDS, progress).await
+    let mut statuses = look_at(cluster, ours, DRIVER_SECONDS, progress).await;
+    statuses.sort_by(|a, b| (&a.pod.namespace, &a.pod.name).cmp(&(&b.pod.namespace, &b.pod.name)));
+    statuses
 }
 
 /// The same of pods that are known, in a driver's log within so many seconds.
@@ -59,12 +62,12 @@ pub(super) async fn look_at(
     let mut looks = stream::iter(pods)
         .map(|pod| async move {
             match (pod.mode, of_drivers) {
-                (PodMode::Csi, Ok(known)) => {
+                (Mode::Csi, Ok(known)) => {
                     let reports = known.get(&pod.uid).cloned().unwrap_or_default();
                     let problem = reports.is_empty().then(|| "the driver's log has no report of it".to_owned());
                     PodStatus { pod, reports, problem }
                 }
-                (PodMode::Csi, Err(problem)) => PodStatus { pod, reports: Vec::new(), problem: Some(problem.clone()) },
+                (Mode::Csi, Err(problem)) => PodStatus { pod, reports: Vec::new(), problem: Some(problem.clone()) },
                 _ => of_agent(cluster, pod).await,
             }
         })
@@ -80,7 +83,7 @@ pub(super) async fn look_at(
 /// One pod, by the log of its agent.
 async fn of_agent(cluster: &Cluster, pod: OurPod) -> PodStatus {
     let api = cluster.pods_in(&pod.namespace);
-    let container = pod.mode.agent();
+    let container = pod.agent();
     let mut problem = None;
     // Nearly always the first one has it.
     for part in [LogPart::End, LogPart::LongEnd] {
@@ -103,7 +106,7 @@ async fn of_agent(cluster: &Cluster, pod: OurPod) -> PodStatus {
 /// The driver's logs of all nodes that have such pods, each read once.
 async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<OfDrivers, String> {
     let nodes: BTreeSet<&str> =
-        pods.iter().filter(|pod| pod.mode == PodMode::Csi).filter_map(|pod| pod.node.as_deref()).collect();
+        pods.iter().filter(|pod| pod.mode == Mode::Csi).filter_map(|pod| pod.node.as_deref()).collect();
     if nodes.is_empty() {
         return Ok(OfDrivers::new());
     }

@@ -11,9 +11,10 @@ use tokio::io::AsyncReadExt as _;
 use super::connect::{AT_A_TIME, Cluster, in_time};
 use super::error::said;
 use super::inventory::PodStatus;
-use super::our_pod::{OurPod, PodMode};
+use super::our_pod::OurPod;
 use super::progress::ProgressLine;
 use crate::contract::{AGENT, LIVE, SECRETS_PATH};
+use crate::options::Mode;
 
 /// Bytes that an agent may say.
 const MOST: u64 = 64 * 1024;
@@ -32,7 +33,7 @@ pub(super) struct Live {
 /// Asks the agents of these pods.
 pub(super) async fn ask(cluster: &Cluster, statuses: &[PodStatus], progress: &mut ProgressLine) -> Vec<Live> {
     let pods: Vec<_> = statuses.iter().map(|status| status.pod.clone()).collect();
-    let pods: Vec<_> = pods.into_iter().filter(|pod| pod.mode.is_live() && pod.mode != PodMode::Csi).collect();
+    let pods: Vec<_> = pods.into_iter().filter(|pod| pod.is_live() && pod.mode != Mode::Csi).collect();
     let all = pods.len();
     let mut answers = stream::iter(pods)
         .map(|pod| async move {
@@ -53,7 +54,7 @@ pub(super) async fn ask(cluster: &Cluster, statuses: &[PodStatus], progress: &mu
 }
 
 async fn ask_one(cluster: &Cluster, pod: &OurPod) -> Result<Value, String> {
-    let params = AttachParams::default().container(pod.mode.agent()).stderr(false);
+    let params = AttachParams::default().container(pod.agent()).stderr(false);
     let live = format!("{SECRETS_PATH}/{LIVE}");
     let command = [AGENT, "status", "--json", "--files", &live];
     let api = cluster.pods_in(&pod.namespace);

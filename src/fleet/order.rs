@@ -186,7 +186,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::our_pod::PodMode;
+    use crate::options::Mode;
 
     fn id(text: &str) -> GenerationId {
         GenerationId(text.to_owned())
@@ -199,7 +199,7 @@ mod tests {
             name: "web".into(),
             uid: "u".into(),
             node: None,
-            mode: PodMode::Sidecar,
+            mode: Mode::Sidecar,
             phase: "Running".into(),
             is_ready: true,
             created,

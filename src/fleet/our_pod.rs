@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::contract::{CSI_DRIVER, INIT, SIDECAR};
+use crate::options::Mode;
 
 /// The container of the CSI driver's pods.
 pub(super) const DRIVER_CONTAINER: &str = "csi";
@@ -18,7 +19,9 @@ pub(super) struct OurPod {
     pub(super) name: String,
     pub(super) uid: String,
     pub(super) node: Option<String>,
-    pub(super) mode: PodMode,
+    /// How it gets its files: what it has of ours.
+    #[serde(serialize_with = "as_text")]
+    pub(super) mode: Mode,
     pub(super) phase: String,
     pub(super) is_ready: bool,
     /// Seconds since 1970.
@@ -28,17 +31,9 @@ pub(super) struct OurPod {
     pub(super) annotations: BTreeMap<String, String>,
 }
 
-/// How it gets its files: what the pod has of ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub(super) enum PodMode {
-    #[serde(rename = "sidecar")]
-    Sidecar,
-    #[serde(rename = "init+sidecar")]
-    InitAndSidecar,
-    #[serde(rename = "init")]
-    Init,
-    #[serde(rename = "csi")]
-    Csi,
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field as it is")]
+fn as_text<S: Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(mode.as_str())
 }
 
 /// Whether a pod has a container or a volume of ours.
@@ -46,7 +41,7 @@ pub(super) fn is_ours(pod: &Pod) -> bool {
     mode_of(pod).is_some()
 }
 
-fn mode_of(pod: &Pod) -> Option<PodMode> {
+fn mode_of(pod: &Pod) -> Option<Mode> {
     let spec = pod.spec.as_ref()?;
     let init = spec.init_containers.iter().flatten();
     let has = |name: &str| init.clone().chain(&spec.containers).any(|container: &Container| container.name == name);
@@ -55,37 +50,10 @@ fn mode_of(pod: &Pod) -> Option<PodMode> {
         drivers.into_iter().any(|volume| volume.driver == CSI_DRIVER)
     };
     match (has(INIT), has(SIDECAR)) {
-        (true, true) => Some(PodMode::InitAndSidecar),
-        (true, false) => Some(PodMode::Init),
-        (false, true) => Some(PodMode::Sidecar),
-        (false, false) => has_volume().then_some(PodMode::Csi),
-    }
-}
-
-// === impl PodMode ===
-
-impl PodMode {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Sidecar => "sidecar",
-            Self::InitAndSidecar => "init+sidecar",
-            Self::Init => "init",
-            Self::Csi => "csi",
-        }
-    }
-
-    /// The container whose log has the report.
-    pub(super) fn agent(self) -> &'static str {
-        match self {
-            Self::Sidecar | Self::InitAndSidecar => SIDECAR,
-            Self::Init => INIT,
-            Self::Csi => DRIVER_CONTAINER,
-        }
-    }
-
-    /// Whether something runs that could be told anything.
-    pub(super) fn is_live(self) -> bool {
-        self != Self::Init
+        (true, true) => Some(Mode::InitAndSidecar),
+        (true, false) => Some(Mode::Init),
+        (false, true) => Some(Mode::Sidecar),
+        (false, false) => has_volume().then_some(Mode::Csi),
     }
 }
 
@@ -110,6 +78,20 @@ impl OurPod {
         })
     }
 
+    /// The container whose log has the report.
+    pub(super) fn agent(&self) -> &'static str {
+        match self.mode {
+            Mode::Sidecar | Mode::InitAndSidecar => SIDECAR,
+            Mode::Init => INIT,
+            Mode::Csi => DRIVER_CONTAINER,
+        }
+    }
+
+    /// Whether something runs that could be told anything.
+    pub(super) fn is_live(&self) -> bool {
+        self.mode != Mode::Init
+    }
+
     /// Whether it has ended, or is about to.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.phase.as_str(), "Succeeded" | "Failed")
@@ -127,11 +109,11 @@ mod tests {
         let container = |name: &str| json!({"name": name});
         let volume = |driver: &str| json!([{"name": "v", "csi": {"driver": driver}}]);
         for (init, containers, volumes, mode) in [
-            (vec![SIDECAR], vec!["app"], json!([]), Some(PodMode::Sidecar)),
-            (vec![INIT], vec!["app", SIDECAR], json!([]), Some(PodMode::InitAndSidecar)),
-            (vec![INIT, SIDECAR], vec!["app"], json!([]), Some(PodMode::InitAndSidecar)),
-            (vec![INIT], vec!["app"], json!([]), Some(PodMode::Init)),
-            (vec![], vec!["app"], volume(CSI_DRIVER), Some(PodMode::Csi)),
+            (vec![SIDECAR], vec!["app"], json!([]), Some(Mode::Sidecar)),
+            (vec![INIT], vec!["app", SIDECAR], json!([]), Some(Mode::InitAndSidecar)),
+            (vec![INIT, SIDECAR], vec!["app"], json!([]), Some(Mode::InitAndSidecar)),
+            (vec![INIT], vec!["app"], json!([]), Some(Mode::Init)),
+            (vec![], vec!["app"], volume(CSI_DRIVER), Some(Mode::Csi)),
             (vec![], vec!["app"], volume("other.example"), None),
             (vec!["hushpods"], vec!["app"], json!([]), None),
         ] {

@@ -202,7 +202,8 @@ fn span(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::our_pod::{OurPod, PodMode};
+    use crate::fleet::our_pod::OurPod;
+    use crate::options::Mode;
     use crate::report::line::Asked;
 
     fn id(text: &str) -> GenerationId {
@@ -215,7 +216,7 @@ mod tests {
             name: "web-1".into(),
             uid: "u1".into(),
             node: Some("n1".into()),
-            mode: PodMode::Sidecar,
+            mode: Mode::Sidecar,
             phase: "Running".into(),
             is_ready: true,
             created: 0,

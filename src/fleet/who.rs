@@ -39,9 +39,8 @@ pub(super) async fn answer(
     }
     let target = TargetArgs { names: Vec::new(), selector: None, all_namespaces: *all_namespaces };
     let found = select::pods(cluster, &target).await?;
-    let mut statuses = inventory::look(cluster, found.pods, progress).await;
+    let statuses = inventory::look(cluster, found.pods, progress).await;
     progress.end();
-    statuses.sort_by(|a, b| (&a.pod.namespace, &a.pod.name).cmp(&(&b.pod.namespace, &b.pod.name)));
     let silent = statuses.iter().filter(|status| status.problem.is_some()).count();
     let cut = statuses.iter().filter(|status| question.may_be_left_out(status)).count();
     if silent > 0 {

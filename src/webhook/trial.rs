@@ -12,7 +12,8 @@ use kube::{Api, Client, Error};
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::contract::{AGENT, MUTATING_WEBHOOK, POLICY, SECRETS_VOLUME};
+use super::pod::{LISTS, containers, name_of, runs_agent};
+use crate::contract::{MUTATING_WEBHOOK, POLICY, SECRETS_VOLUME};
 
 /// The API server gives a webhook up to 30 s, and others may be asked too.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -121,14 +122,10 @@ impl Trial {
 
 /// By what the agent runs as or what the driver mounts, as the policy sees it.
 fn is_injected(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    let has_volume = spec.volumes.iter().flatten().any(|volume| volume.name == SECRETS_VOLUME);
-    let is_agent = |command: &Option<Vec<String>>| {
-        command.as_ref().and_then(|command| command.first()).is_some_and(|program| program == AGENT)
-    };
-    let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
-    let is_csi = spec.volumes.iter().flatten().any(|volume| volume.name == SECRETS_VOLUME && volume.csi.is_some());
-    has_volume && (is_csi || containers.any(|container| is_agent(&container.command)))
+    let spec = serde_json::to_value(&pod.spec).unwrap_or_default();
+    let has_agent = || LISTS.iter().flat_map(|list| containers(&spec, list)).any(runs_agent);
+    let volume = containers(&spec, "volumes").iter().find(|volume| name_of(volume) == SECRETS_VOLUME);
+    volume.is_some_and(|volume| volume.get("csi").is_some() || has_agent())
 }
 
 #[cfg(test)]

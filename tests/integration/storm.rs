@@ -86,6 +86,11 @@ fn plan(settings: &ProviderSettings) -> Plan {
     Plan::from_json(&plan.to_string()).unwrap()
 }
 
+/// Chance that is the same in each run, and another for each agent.
+fn seed(number: usize) -> u64 {
+    u64::try_from(number).unwrap().wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Pods of one account that ask Infisical for a folder, and how many of them were served.
 struct Crowd {
     served: Arc<AtomicUsize>,
@@ -112,8 +117,7 @@ impl Crowd {
             let inner = Infisical::connect(infisical, login, Reach::default()).unwrap();
             let provider: Box<dyn Provider> = Box::new(Attended(inner));
             let providers = BTreeMap::from([("infisical".to_owned(), provider)]);
-            let seed = u64::try_from(number).unwrap().wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut source = Source::simulated(&plan(&settings), providers, seed);
+            let mut source = Source::simulated(&plan(&settings), providers, seed(number));
             let served = Arc::clone(&served);
             agents.spawn(async move {
                 loop {
@@ -288,8 +292,8 @@ async fn p3_five_thousand_agents_come_back_one_by_one() {
     let mut agents = tokio::task::JoinSet::new();
     for number in 0..AGENTS {
         let provider: Box<dyn Provider> = Box::new(Visitor { doors: Arc::clone(&doors), began });
-        let seed = u64::try_from(number).unwrap().wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut source = Source::simulated(&plan, BTreeMap::from([("infisical".to_owned(), provider)]), seed);
+        let providers = BTreeMap::from([("infisical".to_owned(), provider)]);
+        let mut source = Source::simulated(&plan, providers, seed(number));
         agents.spawn(async move {
             loop {
                 source.next().await;

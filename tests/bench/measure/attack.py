@@ -230,16 +230,22 @@ def main():
     options = parser.parse_args()
     if unknown := [name for name in options.attacks if name not in names]:
         parser.error(f"no attack {unknown[0]!r}; there are {', '.join(names)}")
-    directory = Path(tempfile.mkdtemp(prefix="hushpod-attack."))
+    times = (3, PROBE_SECONDS_SHORT) if options.short else (15, PROBE_SECONDS)
+    return judge(options.binaries, lambda bench: drill(bench, options.attacks or names, *times))
+
+
+def judge(binaries, drill):
+    """Lets programs of `binaries`, or ones that are built for it, stand a drill; prints the rows and problems that it
+    returns. The exit code."""
+    directory = Path(tempfile.mkdtemp(prefix="hushpod-drill."))
     bench = Bench(directory, None)
     try:
-        if options.binaries:
-            bench.binaries = options.binaries.resolve()
+        if binaries:
+            bench.binaries = binaries.resolve()
         else:
             bench.build()
         check((bench.binaries / "hushpod").is_file(), f"there is no hushpod in {bench.binaries}")
-        times = (3, PROBE_SECONDS_SHORT) if options.short else (15, PROBE_SECONDS)
-        rows, problems = drill(bench, options.attacks or names, *times)
+        rows, problems = drill(bench)
     except Failed as error:
         print(error, file=sys.stderr)
         return 1

@@ -4,23 +4,19 @@ review may fail, and the webhook's memory must stop growing."""
 import argparse
 import os
 import random
-import shutil
 import ssl
-import sys
-import tempfile
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from suite.base import Failed, check
+from suite.base import check
 
 from . import attackers, fixtures
-from .attack import REVIEW_SECONDS, Webhook, has_ended, until_ready
-from .bench import Bench, percentile
+from .attack import MEMORY, REVIEW_SECONDS, Webhook, has_ended, judge, until_ready
+from .bench import percentile
 from .cgroup import Cgroup
 
-MEMORY = 128 << 20
 # What it may take in the end, pages of the program included.
 RESIDENT = 32 << 20
 # What the second half of the run may have more than the first, without its beginning: a leak would go on.
@@ -168,6 +164,17 @@ def judged(load, seen, cgroup):
     return rows, problems
 
 
+def drill(bench, rate, seconds):
+    cgroup = Cgroup(f"hushpod-load-{os.getpid()}", MEMORY, 1)
+    bench.closers.append(cgroup.remove)
+    webhook = Webhook(bench, "webhook", cgroup)
+    # The last comes first: a group with a process in it stays.
+    bench.closers.append(webhook.process.end)
+    until_ready(webhook)
+    load = Load(webhook, rate, seconds)
+    return judged(load, watched(bench, webhook, load, seconds), cgroup)
+
+
 def main():
     parser = argparse.ArgumentParser(
         prog="tests/bench/load",
@@ -181,34 +188,4 @@ def main():
     parser.add_argument("--rate", type=int, default=500, metavar="N", help="reviews a second (500)")
     parser.add_argument("--binaries", type=Path, metavar="DIR", help="where hushpod is; built if left out (deploy/build)")
     options = parser.parse_args()
-    seconds = 20 if options.short else 600
-    directory = Path(tempfile.mkdtemp(prefix="hushpod-load."))
-    bench = Bench(directory, None)
-    try:
-        if options.binaries:
-            bench.binaries = options.binaries.resolve()
-        else:
-            bench.build()
-        check((bench.binaries / "hushpod").is_file(), f"there is no hushpod in {bench.binaries}")
-        cgroup = Cgroup(f"hushpod-load-{os.getpid()}", MEMORY, 1)
-        bench.closers.append(cgroup.remove)
-        webhook = Webhook(bench, "webhook", cgroup)
-        # The last comes first: a group with a process in it stays.
-        bench.closers.append(webhook.process.end)
-        until_ready(webhook)
-        load = Load(webhook, options.rate, seconds)
-        seen = watched(bench, webhook, load, seconds)
-        rows, problems = judged(load, seen, cgroup)
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        bench.close()
-        shutil.rmtree(directory, ignore_errors=True)
-    for what, figure in rows:
-        print(f"{what:42} {figure}")
-    for problem in problems:
-        print(f"FAILED {problem}")
-    return 1 if problems else 0
+    return judge(options.binaries, lambda bench: drill(bench, options.rate, 20 if options.short else 600))

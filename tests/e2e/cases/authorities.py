@@ -70,7 +70,7 @@ def rotation_of_an_authority_reaches_running_pods(t):
     t.open()
     product = t.suite.product
     with tempfile.TemporaryDirectory() as directory, bundle_of(t) as (name, write):
-        old, new = (Authority(directory, each, t.node.address) for each in ("old", "new"))
+        old, new = (Authority(directory, each, f"IP:{t.node.address}") for each in ("old", "new"))
         with Front(t.vault, t.node.address, old) as front:
             settings = {"address": front.url, "caBundle": {"name": name}}
             with product.configured(providers=providers(t, **settings)):

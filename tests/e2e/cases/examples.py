@@ -11,28 +11,28 @@ from suite.space import BUSYBOX, PSQL, canary
 
 EXAMPLES = ROOT / "deploy/examples"
 
+# What inference servers do with the hub's token.
+READS_TOKEN = """env | grep -c '^HF_TOKEN=' >/tmp/variables
+while :; do
+  if [ -n "$HF_TOKEN_PATH" ]; then cat "$HF_TOKEN_PATH" >/tmp/given; else printf %s "$HF_TOKEN" >/tmp/given; fi
+  sleep 1 & wait $!
+done
+"""
+
 # By the name of the program whose place they take. What they were given is in /tmp, where the test reads it: a value must
 # stand in no log.
 STAND_INS = {
     "text-generation-launcher": """#!/bin/sh
 trap 'exit 0' TERM
 [ "$1" = --model-id ] || exit 3
-env | grep -c '^HF_TOKEN=' >/tmp/variables
-while :; do
-  if [ -n "$HF_TOKEN_PATH" ]; then cat "$HF_TOKEN_PATH" >/tmp/given; else printf %s "$HF_TOKEN" >/tmp/given; fi
-  sleep 1 & wait $!
-done
-""",
+"""
+    + READS_TOKEN,
     "vllm": """#!/bin/sh
 trap 'exit 0' TERM
 [ "$1" = serve ] || exit 3
 printf %s "$VLLM_API_KEY" >/tmp/key
-env | grep -c '^HF_TOKEN=' >/tmp/variables
-while :; do
-  if [ -n "$HF_TOKEN_PATH" ]; then cat "$HF_TOKEN_PATH" >/tmp/given; else printf %s "$HF_TOKEN" >/tmp/given; fi
-  sleep 1 & wait $!
-done
-""",
+"""
+    + READS_TOKEN,
     # Reads certificate and key as nginx does: when it starts, and when it is told to.
     "nginx": """#!/bin/sh
 load() {

@@ -10,10 +10,10 @@ import signal
 import ssl
 import tempfile
 import time
-from pathlib import Path
 
 from suite.base import Skipped, check, equal, meanwhile, run, wait
 from suite.cluster import kubectl
+from suite.front import Authority
 from suite.product import ADMISSION, NAMESPACE, WEBHOOK
 from suite.runner import ALONE, LAST, test
 from suite.space import pod
@@ -140,26 +140,11 @@ def p7_trust_under_fire_admits_no_pod_without_its_secrets(t):
     check(len(outcomes) > 150, f"only {len(outcomes)} pods were created meanwhile")
 
 
-def authority(directory):
-    """Key and certificate of an authority."""
-    run(
-        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
-        *["-subj", "/CN=e2e authority", "-addext", "basicConstraints=critical,CA:TRUE"],
-        *["-keyout", directory / "ca.key", "-out", directory / "ca.crt"],
-    )
-    return (directory / "ca.crt").read_text()
-
-
-def leaf(directory, host, serial):
-    """A certificate of that authority, and its key, as a Secret's data."""
-    run(
-        *["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"],
-        *["-CA", directory / "ca.crt", "-CAkey", directory / "ca.key", "-set_serial", serial, "-subj", f"/CN={host}"],
-        *["-addext", f"subjectAltName=DNS:{host}", "-addext", "basicConstraints=critical,CA:FALSE"],
-        *["-keyout", directory / "tls.key", "-out", directory / "tls.crt"],
-    )
-    encode = lambda name: base64.b64encode((directory / name).read_bytes()).decode()  # noqa: E731
-    return {"tls.crt": encode("tls.crt"), "tls.key": encode("tls.key")}
+def signed(authority, serial):
+    """Another certificate of that authority, and its key, as a Secret's data."""
+    authority.sign("-set_serial", serial)
+    encode = lambda name: base64.b64encode(authority.paths[name].read_bytes()).decode()  # noqa: E731
+    return {"tls.crt": encode("crt"), "tls.key": encode("key")}
 
 
 def serials(t, port):
@@ -182,21 +167,20 @@ def p7_certificates_of_others_are_taken_over_as_they_change(t):
     product = t.suite.product
     host = f"hushpod-webhook.{NAMESPACE}.svc"
     secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": "e2e-tls"}}
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        ca = authority(directory)
+    with tempfile.TemporaryDirectory() as directory:
+        authority = Authority(directory, "webhook", f"DNS:{host}")
         path = f"/api/v1/namespaces/{NAMESPACE}/secrets"
         secret["metadata"]["namespace"] = NAMESPACE
-        t.api.create({**secret, "data": leaf(directory, host, 1)}, NAMESPACE)
+        t.api.create({**secret, "data": signed(authority, 1)}, NAMESPACE)
         try:
-            product.install(tls={"mode": "secret", "secret": {"name": "e2e-tls", "ca": ca}})
+            product.install(tls={"mode": "secret", "secret": {"name": "e2e-tls", "ca": authority.pem}})
             ready(t)
             restarts = [each["metadata"]["uid"] for each in product.pods()]
             port = product.pods()[0]["spec"]["containers"][0]["ports"][0]["containerPort"]
             equal(serials(t, port), {1}, "serial numbers")
             with meanwhile(lambda number: injected(t, number)) as outcomes:
                 for serial in (2, 3):
-                    t.api.call("PUT", f"{path}/e2e-tls", {**secret, "data": leaf(directory, host, serial)})
+                    t.api.call("PUT", f"{path}/e2e-tls", {**secret, "data": signed(authority, serial)})
 
                     def everywhere(serial=serial):
                         product.look()
@@ -208,7 +192,7 @@ def p7_certificates_of_others_are_taken_over_as_they_change(t):
             equal([each["metadata"]["uid"] for each in product.pods()], restarts, "the replicas")
             (webhook, *_) = product.configuration()["webhooks"]
             # Beside those of the replicas before, which served until these were ready.
-            check(ca.strip() in base64.b64decode(webhook["clientConfig"]["caBundle"]).decode(), "another caBundle")
+            check(authority.pem.strip() in base64.b64decode(webhook["clientConfig"]["caBundle"]).decode(), "another caBundle")
         finally:
             product.install()
             t.api.delete("Secret", NAMESPACE, "e2e-tls")

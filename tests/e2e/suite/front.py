@@ -15,28 +15,33 @@ HOP = {"connection", "content-length", "host", "transfer-encoding"}
 
 
 class Authority:
-    """An authority, and a server's certificate that it signed."""
+    """An authority, and a server's certificate that it signed, for `host` as certificates name it: IP:… or DNS:…."""
 
     def __init__(self, directory, name, host):
-        self.name = name
-        paths = {each: Path(directory, f"{name}-{each}") for each in ("ca.key", "ca.crt", "key", "crt")}
+        self.name, self.host = name, host
+        self.paths = {each: Path(directory, f"{name}-{each}") for each in ("ca.key", "ca.crt", "key", "crt")}
         # The machine's openssl.cnf would make every certificate an authority.
         config = Path(directory, "openssl.cnf")
         config.write_text("[req]\ndistinguished_name=dn\n[dn]\n", encoding="ascii")
-        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        request += ["-days", "2", "-config", config]
+        self.request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        self.request += ["-days", "2", "-config", config]
         run(
-            *[*request, "-subj", f"/CN=hushpod e2e {name}", "-keyout", paths["ca.key"], "-out", paths["ca.crt"]],
+            *[*self.request, "-subj", f"/CN=hushpod e2e {name}"],
+            *["-keyout", self.paths["ca.key"], "-out", self.paths["ca.crt"]],
             *["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"],
         )
-        run(
-            *[*request, "-CA", paths["ca.crt"], "-CAkey", paths["ca.key"], "-subj", "/CN=front"],
-            *["-keyout", paths["key"], "-out", paths["crt"], "-addext", "basicConstraints=critical,CA:FALSE"],
-            *["-addext", f"subjectAltName=IP:{host}", "-addext", "extendedKeyUsage=serverAuth"],
-        )
-        self.pem = paths["ca.crt"].read_text(encoding="ascii")
+        self.sign()
+        self.pem = self.paths["ca.crt"].read_text(encoding="ascii")
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.load_cert_chain(paths["crt"], paths["key"])
+        self.context.load_cert_chain(self.paths["crt"], self.paths["key"])
+
+    def sign(self, *options):
+        """Another certificate and key for the server, in `paths`."""
+        run(
+            *[*self.request, "-CA", self.paths["ca.crt"], "-CAkey", self.paths["ca.key"], "-subj", "/CN=front"],
+            *["-keyout", self.paths["key"], "-out", self.paths["crt"], "-addext", "basicConstraints=critical,CA:FALSE"],
+            *["-addext", f"subjectAltName={self.host}", "-addext", "extendedKeyUsage=serverAuth", *options],
+        )
 
 
 class Forward(http.server.BaseHTTPRequestHandler):

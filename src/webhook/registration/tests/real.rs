@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kube::api::{DeleteParams, PostParams};
 use rustls::pki_types::{ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, ConnectionCommon, RootCertStore, ServerConnection, SideData};
 
 use super::*;
 use crate::serve::tls::{provider, server_config};
@@ -54,24 +54,25 @@ fn is_trusted(bundle: &[u8], served: &Served, clock: FastClock) -> Result<(), St
     let mut client = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
     let mut server = ServerConnection::new(server_config(served).unwrap()).map_err(|error| error.to_string())?;
     while client.is_handshaking() || server.is_handshaking() {
-        let mut bytes = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut bytes).unwrap();
-        }
-        let mut unread = bytes.as_slice();
-        while !unread.is_empty() {
-            server.read_tls(&mut unread).unwrap();
-            server.process_new_packets().map_err(|error| error.to_string())?;
-        }
-        let mut bytes = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut bytes).unwrap();
-        }
-        let mut unread = bytes.as_slice();
-        while !unread.is_empty() {
-            client.read_tls(&mut unread).unwrap();
-            client.process_new_packets().map_err(|error| error.to_string())?;
-        }
+        carry(&mut client, &mut server).map_err(|error| error.to_string())?;
+        carry(&mut server, &mut client).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Hands over all that one side has to say.
+fn carry<A: SideData, B: SideData>(
+    from: &mut ConnectionCommon<A>,
+    to: &mut ConnectionCommon<B>,
+) -> Result<(), rustls::Error> {
+    let mut bytes = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut bytes).unwrap();
+    }
+    let mut unread = bytes.as_slice();
+    while !unread.is_empty() {
+        to.read_tls(&mut unread).unwrap();
+        to.process_new_packets()?;
     }
     Ok(())
 }

@@ -334,7 +334,13 @@ impl Rotation {
     }
 
     /// Takes note of what the watched webhooks trust.
+    ///
+    /// Where no webhook trusts any replica, what counted goes on counting: no other replica could answer in this one's
+    /// place, and readiness would only keep it away from API servers that trust it again at once.
     fn look(&mut self, bundles: &[Vec<u8>], now: Instant) {
+        if !bundles.is_empty() && !bundles.iter().any(|bundle| merge::holds_ours(bundle)) {
+            return;
+        }
         for stand in [Some(&mut self.serving), self.next.as_mut()].into_iter().flatten() {
             let authority = &stand.issued.authority;
             let is_there = !bundles.is_empty() && bundles.iter().all(|bundle| merge::holds(bundle, authority));

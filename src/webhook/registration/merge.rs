@@ -57,6 +57,12 @@ pub(super) fn holds(bundle: &[u8], certificate: &CertificateDer<'_>) -> bool {
     certificates(bundle).0.contains(certificate)
 }
 
+/// Whether the bundle holds an authority of any replica.
+#[must_use]
+pub(super) fn holds_ours(bundle: &[u8]) -> bool {
+    certificates(bundle).0.iter().any(|certificate| ours(certificate).is_some())
+}
+
 /// One certificate in PEM.
 #[must_use]
 pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {

@@ -233,17 +233,35 @@ async fn ready_five_seconds_after_every_webhook_was_seen_to_trust_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_strips_the_certificate_makes_it_unready_until_it_is_back() {
+async fn what_strips_its_certificate_alone_makes_a_replica_unready_until_it_is_back() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    until(|| replica.is_ready()).await;
+    let others = merge::tests::bundle_of("pod-b");
+    for round in 0..3 {
+        sleep(seconds(30)).await;
+        api.set(Some(configuration(&[&others])));
+        assert!(until(|| !replica.is_ready()).await < seconds(1), "round {round}");
+        let back = until(|| replica.is_ready()).await;
+        assert!(back >= SETTLE && back < SETTLE + seconds(3), "round {round}: {back:?}");
+        assert_eq!(api.trusted(), [["pod-b", "pod-a"]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_strips_every_replicas_certificate_leaves_them_ready_to_answer_as_soon_as_they_are_trusted() {
     let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
     let replica = Replica::start(&api, "pod-a");
     until(|| replica.is_ready()).await;
     for round in 0..3 {
-        sleep(seconds(30)).await;
         api.set(Some(configuration(&[PLACEHOLDER])));
-        assert!(until(|| !replica.is_ready()).await < seconds(1), "round {round}");
-        let back = until(|| replica.is_ready()).await;
-        assert!(back >= SETTLE && back < SETTLE + seconds(3), "round {round}: {back:?}");
-        assert_eq!(api.trusted(), [["pod-a"]]);
+        assert_eq!(api.trusted(), [Vec::<String>::new()], "round {round}");
+        let back = until(|| api.trusted() == [["pod-a"]]).await;
+        assert!(back < seconds(3), "round {round}: {back:?}");
+        for _ in 0..600 {
+            assert!(replica.is_ready(), "round {round}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

@@ -35,6 +35,11 @@ fn merge_for(existing: &str, wanted: &[CertificateDer<'static>], kept: &[Certifi
     merged
 }
 
+/// A `caBundle` as the API server writes it, with another replica's authority, which does not end soon.
+pub(in crate::webhook::registration) fn bundle_of(pod: &str) -> String {
+    STANDARD.encode(bundle(&[&ours_for(pod, 24)]))
+}
+
 /// Common names of our certificates in a bundle.
 pub(in crate::webhook::registration) fn pods(bundle: &[u8]) -> Vec<String> {
     certificates(bundle).0.iter().map(|certificate| ours(certificate).unwrap().0).collect()

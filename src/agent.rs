@@ -1,13 +1,16 @@
 //! What lives in pods: fetches the plan's secrets behind the gate, then keeps the files fresh. Talks to no Kubernetes
 //! API; what it knows comes from its plan, what it may do from the pod's own service account token.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
+use crate::options::Notify;
 use crate::plan::{Plan, PlanReadError};
+use crate::process::confine::{Needs, confine};
 use crate::source::{Source, connect};
 
 pub mod cli;
@@ -41,6 +44,8 @@ pub struct Agent {
     plan: Plan,
     source: Source,
     volume: GatedVolume,
+    /// Whether the node may swap out what is in its volumes.
+    is_swappable: bool,
 }
 
 /// Waits until the gate of the volume at `root` is open, at most `wait`; says whether it is.
@@ -77,7 +82,37 @@ impl Agent {
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
         let token_of = |name: &str| paths.tokens.join(name).into();
         let source = Source::new(&plan, connect(&plan, token_of, &paths.authorities)?);
-        Ok(Self { mode, paths, plan, source, volume })
+        let is_swappable = swap::warn_of(&[&paths.volume, &paths.state]);
+        Ok(Self { mode, paths, plan, source, volume, is_swappable })
+    }
+
+    /// Takes from the process, for good, what its plan does not need: call it before any other thread is started.
+    pub fn confine(&self) {
+        match confine(&self.needs()) {
+            Ok(confined) => info!(event = "confined", landlock = %confined, "the agent has its own files and no others"),
+            // It is a second wall: the first ones are the container's.
+            Err(error) => warn!(event = "not_confined", %error, "Landlock confines nothing"),
+        }
+    }
+
+    fn needs(&self) -> Needs {
+        let Self { paths, plan, .. } = self;
+        let signals = plan.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. }));
+        let stores = plan.providers.values().map(|provider| provider.settings.as_settings().reads());
+        // Names are looked up as /etc says.
+        let mut reads: Vec<_> = vec![PathBuf::from("/etc"), paths.tokens.clone(), paths.authorities.clone()];
+        reads.push(paths.controls.clone());
+        for files in stores {
+            reads.extend(files.unwrap_or_else(|| vec![PathBuf::from("/")]));
+        }
+        if signals {
+            reads.push(PathBuf::from("/proc"));
+        }
+        let mut writes = vec![paths.volume.clone(), paths.state.clone(), paths.bin.clone()];
+        // kubelet makes the file; outside of a pod it is made when there is something to say.
+        let log = &paths.termination_log;
+        writes.push(if log.exists() { log.clone() } else { log.parent().unwrap_or(log).to_owned() });
+        Needs { reads, writes, port: plan.metrics_port, signals }
     }
 
     /// Works until the work is done or `shutdown` is cancelled.
@@ -85,8 +120,7 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
     pub async fn run(self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
-        let Self { mode, paths, plan, source, mut volume } = self;
-        let is_swappable = swap::warn_of(&[&paths.volume, &paths.state]);
+        let Self { mode, paths, plan, source, mut volume, is_swappable } = self;
         let running = |number| MetricsPort::new(number, &plan, volume.watch_running(), is_swappable);
         let port = plan.metrics_port.map(running);
         if let (Some(port), AgentMode::Sidecar) = (&port, mode) {

@@ -1,6 +1,7 @@
 //! Every binary's chores as a process: logs, signals, watched directories, hardening, orphans.
 
 pub mod chance;
+pub mod confine;
 pub mod harden;
 pub mod reap;
 pub mod shutdown;

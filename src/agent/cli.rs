@@ -153,6 +153,7 @@ fn run(mode: AgentMode, options: &AgentOptions) -> Result<Ended, AgentError> {
         grace: *grace,
     };
     let agent = Agent::prepare(settings)?;
+    agent.confine();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Blocking threads do file work now and then; none stays to hold memory.

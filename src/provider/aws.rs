@@ -4,6 +4,7 @@
 //! [Secrets Manager](https://docs.aws.amazon.com/secretsmanager/latest/apireference/),
 //! [Parameter Store](https://docs.aws.amazon.com/systems-manager/latest/APIReference/).
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::REFRESH;
@@ -49,6 +50,11 @@ impl Settings for AwsSettings {
         self.ca.as_deref()
     }
 
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        let is_telling = self.auth.method != Method::Profile;
+        is_telling.then(|| self.auth.token_file.iter().cloned().collect())
+    }
+
     fn validate(&self) -> Result<(), ParseError> {
         self.validate()
     }
@@ -77,6 +83,10 @@ impl Settings for SsmSettings {
 
     fn ca(&self) -> Option<&str> {
         self.0.ca.as_deref()
+    }
+
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        self.0.reads()
     }
 
     fn validate(&self) -> Result<(), ParseError> {

@@ -2,6 +2,8 @@
 //!
 //! [API](https://learn.microsoft.com/rest/api/keyvault/secrets/operation-groups), version 7.4.
 
+use std::path::PathBuf;
+
 use self::settings::{AUDIENCE, DEFAULT_SCOPE, MAX_NAME, VERSION_DIGITS, is_kind, is_tenant, is_version};
 use super::{Settings, http};
 use crate::parse_error::{ParseError, invalid, rule, unknown};
@@ -71,6 +73,10 @@ impl Settings for AzureSettings {
 
     fn ca(&self) -> Option<&str> {
         self.ca.as_deref()
+    }
+
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        Some(self.auth.token_file.iter().cloned().collect())
     }
 
     fn validate(&self) -> Result<(), ParseError> {

@@ -72,6 +72,10 @@ impl FileSettings {
     pub fn at(path: &str) -> Self {
         Self { path: Some(path.to_owned()), ..Self::default() }
     }
+
+    fn root(&self) -> PathBuf {
+        PathBuf::from(self.path.as_deref().unwrap_or(SOURCES_PATH))
+    }
 }
 
 impl Settings for FileSettings {
@@ -88,6 +92,15 @@ impl Settings for FileSettings {
             path.split('/').try_for_each(|component| check_component(path, component))?;
         }
         Ok(Request { provider: provider.to_owned(), path: path.clone(), params: BTreeMap::new() })
+    }
+
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        let files = [Some(self.root()), self.identity_file.as_ref().map(PathBuf::from)];
+        let usual = match (&self.identity, &self.identity_file) {
+            (None, None) => keys::usual_files(),
+            _ => Vec::new(),
+        };
+        Some(files.into_iter().flatten().chain(usual).collect())
     }
 
     /// Checks the paths without looking whether they are there.
@@ -152,7 +165,7 @@ impl Files {
     /// `Invalid` if the settings make no sense.
     pub fn connect(settings: &FileSettings, _: Login) -> Result<Self, ProviderError> {
         settings.validate().map_err(|problem| ProviderError::new(ErrorKind::Invalid, problem))?;
-        let path = PathBuf::from(settings.path.as_deref().unwrap_or(SOURCES_PATH));
+        let path = settings.root();
         let keys = match (&settings.identity, &settings.identity_file) {
             (Some(_), _) => KeySource::Lent(None),
             (None, Some(file)) => KeySource::File(PathBuf::from(file)),

@@ -2,6 +2,7 @@
 //!
 //! [API](https://cloud.google.com/secret-manager/docs/reference/rest), version 1.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::{LATEST, canonical_version, is_location, is_project};
@@ -75,6 +76,11 @@ impl Settings for GcpSettings {
 
     fn ca(&self) -> Option<&str> {
         self.ca.as_deref()
+    }
+
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        let is_telling = self.auth.method != Method::ApplicationDefaultCredentials;
+        is_telling.then(|| self.auth.token_file.iter().cloned().collect())
     }
 
     fn validate(&self) -> Result<(), ParseError> {

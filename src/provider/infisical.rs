@@ -2,6 +2,7 @@
 //!
 //! [API](https://infisical.com/docs/api-reference); where it is silent, servers of several years were asked.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::is_name;
@@ -56,6 +57,12 @@ impl Settings for InfisicalSettings {
 
     fn ca(&self) -> Option<&str> {
         self.ca.as_deref()
+    }
+
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        let auth = &self.auth;
+        let files = [&auth.token_file, &auth.client_id_file, &auth.client_secret_file];
+        Some(files.into_iter().flatten().cloned().collect())
     }
 
     fn validate(&self) -> Result<(), ParseError> {

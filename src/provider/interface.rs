@@ -213,6 +213,12 @@ pub trait Settings {
         None
     }
 
+    /// Files and directories that it is read with, beside the pod's token for it; `None` where a person's environment
+    /// may name any.
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        Some(Vec::new())
+    }
+
     /// Checks what the type system could not.
     ///
     /// # Errors

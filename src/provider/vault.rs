@@ -2,6 +2,8 @@
 //!
 //! [API](https://developer.hashicorp.com/vault/api-docs); where it is silent, Vault 1.19.5 was asked.
 
+use std::path::PathBuf;
+
 use hyper::header::HeaderValue;
 
 use self::settings::{NOT_SECRETS, is_plain_component};
@@ -77,6 +79,11 @@ impl Settings for VaultSettings {
 
     fn ca(&self) -> Option<&str> {
         self.ca.as_deref()
+    }
+
+    fn reads(&self) -> Option<Vec<PathBuf>> {
+        let auth = &self.auth;
+        Some([&auth.token_file, &auth.role_id_file, &auth.secret_id_file].into_iter().flatten().cloned().collect())
     }
 
     fn validate(&self) -> Result<(), ParseError> {

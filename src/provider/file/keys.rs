@@ -115,15 +115,27 @@ fn load(source: &KeySource) -> Result<Vec<Identity>, ProviderError> {
 
 fn from_environment() -> Result<Vec<SecretValue>, ProviderError> {
     let mut texts: Vec<_> = auth::environment("SOPS_AGE_KEY").into_iter().collect();
-    if let Some(path) = env::var_os("SOPS_AGE_KEY_FILE").filter(|path| !path.is_empty()) {
-        texts.push(auth::secret_file(&PathBuf::from(path), "age identity of SOPS_AGE_KEY_FILE")?);
+    if let Some(path) = path_of("SOPS_AGE_KEY_FILE") {
+        texts.push(auth::secret_file(&path, "age identity of SOPS_AGE_KEY_FILE")?);
     }
-    let config = env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let config = config.or_else(|| env::home_dir().map(|home| home.join(".config")));
-    if let Some(file) = config.map(|config| config.join("sops/age/keys.txt")).filter(|file| file.is_file()) {
+    if let Some(file) = keys_file().filter(|file| file.is_file()) {
         texts.push(auth::secret_file(&file, "age identity")?);
     }
     Ok(texts)
+}
+
+/// Where [`KeySource::Environment`] looks, whether there is a file or not.
+pub(super) fn usual_files() -> Vec<PathBuf> {
+    path_of("SOPS_AGE_KEY_FILE").into_iter().chain(keys_file()).collect()
+}
+
+fn keys_file() -> Option<PathBuf> {
+    let config = path_of("XDG_CONFIG_HOME").or_else(|| env::home_dir().map(|home| home.join(".config")));
+    Some(config?.join("sops/age/keys.txt"))
+}
+
+fn path_of(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 /// One identity per line; empty lines and comments are passed over.

@@ -1,5 +1,7 @@
 """Who gets what: identities, audiences, the operator's rules, and what the refused are told."""
 
+import ctypes
+
 from suite.base import check, contains, equal
 from suite.runner import test
 from suite.space import canary, has_run, pod
@@ -84,3 +86,16 @@ def p9_what_is_known_only_at_run_time_ends_with_a_sentence(t):
         if has_run(t.pod(name)):
             problems.append(f"{name}: the application has started")
     equal(problems, [], "sentences")
+
+
+@test(node=True)
+def p6_an_agent_is_confined_to_its_own_files(t):
+    """By Landlock, as far as this node's kernel has it, which the agent's log says."""
+    t.open()
+    t.start(pod("confined", {"file.x": t.secret(x=canary()) + "#x"}))
+    t.says("confined", "confined")
+    (line,) = [line for line in t.log("confined", "hushpod").splitlines() if "event=confined" in line]
+    # landlock_create_ruleset(NULL, 0, LANDLOCK_CREATE_RULESET_VERSION)
+    version = ctypes.CDLL(None).syscall(444, None, 0, 1)
+    expected = "fully" if version >= 6 else "partly" if version > 0 else "not"
+    contains(line, f"landlock={expected}", f"the agent's log, on a kernel with Landlock's version {version}")

@@ -15,6 +15,7 @@ from . import (  # noqa: F401, I001
     fleet,
     first_secret,
     examples,
+    metrics,
     leaks,
     trust,
     installed,

@@ -46,8 +46,8 @@ def p6_a_path_outside_the_policy_is_refused(t):
 
 @test()
 def the_stores_policy_is_the_boundary_and_allow_a_guard_rail(t):
-    """Who may create pods needs no webhook: a pod without annotations mounts a token for the store's audience, logs in and
-    reads what the operator's rules deny to it by our way. Elsewhere the store refuses, whatever the way."""
+    """Who may create pods needs no webhook: a pod without annotations mounts a token for the store's audience, logs in
+    and reads what the operator's rules deny to it by our way. Elsewhere the store refuses, whatever the way."""
     t.open()
     value = canary()
     reference = t.secret(password=value)

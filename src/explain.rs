@@ -18,7 +18,7 @@ struct Page {
 }
 
 /// In the order in which they are listed.
-static PAGES: [Page; 15] = [
+static PAGES: [Page; 17] = [
     Page { name: "hushpod", text: include_str!("../README.md"), aliases: &["readme"] },
     Page { name: "annotations", text: include_str!("annotations.md"), aliases: &[] },
     Page { name: "variables", text: include_str!("exec.md"), aliases: &["exec"] },
@@ -33,6 +33,8 @@ static PAGES: [Page; 15] = [
     Page { name: "gcp", text: include_str!("provider/gcp.md"), aliases: &["google"] },
     Page { name: "file", text: include_str!("provider/file.md"), aliases: &["sops", "age"] },
     Page { name: "chart", text: include_str!("../charts/hushpod/README.md"), aliases: &["helm"] },
+    Page { name: "threat-model", text: include_str!("threat-model.md"), aliases: &["security", "threats"] },
+    Page { name: "runbook", text: include_str!("../deploy/runbook.md"), aliases: &["alerts"] },
     Page { name: "design", text: include_str!("README.md"), aliases: &["architecture"] },
 ];
 

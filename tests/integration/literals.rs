@@ -23,11 +23,13 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Words of the chart's own: objects that it names, and volumes of the webhook's pod.
-const OF_THE_CHART: [&str; 15] = [
+const OF_THE_CHART: [&str; 17] = [
+    "hushpod-agents",
     "hushpod-config",
     "hushpod-controls",
     "hushpod-csi-config",
     "hushpod-csi-privileged",
+    "hushpod-dashboard",
     "hushpod-ephemeral-containers",
     "hushpod-etcd-secrets",
     "hushpod-etcd-secrets-workloads",

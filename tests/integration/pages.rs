@@ -220,6 +220,61 @@ fn the_page_of_examples_has_all_of_them() {
     assert_eq!(told, files("deploy/examples", ".yaml").into_iter().collect());
 }
 
+/// The names of all tests: functions with an attribute, and end-to-end cases.
+fn tests() -> BTreeSet<String> {
+    // The line above says it: of an ignored test its reason, of a case with many arguments their end.
+    let is_rust = |above: &str| ["test]", "test("].iter().any(|end| above.contains(end)) || above.contains("#[ignore");
+    let is_python = |above: &str| above.starts_with("@test(") || above == ")";
+    let mut found = BTreeSet::new();
+    for (directory, end) in [("src", ".rs"), ("tests/integration", ".rs"), ("tests/e2e/cases", ".py")] {
+        for text in files(directory, end).iter().map(|file| page(file)) {
+            for (at, start) in text.match_indices(if end == ".rs" { "fn " } else { "def " }) {
+                let name = text[at + start.len()..].split(['(', '<']).next().unwrap();
+                let above = text[..at].trim_end_matches("async ").trim_end().lines().next_back().unwrap_or_default();
+                let is_marked = if end == ".rs" { is_rust(above) } else { is_python(above) };
+                if is_marked {
+                    found.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// What the claims of a page name as their tests: the row, and the names.
+fn claims(path: &str) -> Vec<(String, Vec<String>)> {
+    let text = page(path);
+    let mark = "<!-- claims: tested by tests/integration/pages.rs -->\n";
+    let tables = text.split(mark).skip(1).map(|rest| rest.split_once("<!-- end -->").unwrap().0.trim());
+    let rows = tables.flat_map(|table| {
+        assert!(table.lines().next().unwrap().ends_with("| test |"), "{path}: {table}");
+        table.lines().skip(2)
+    });
+    let named = |row: &str| {
+        let last = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        (row.to_owned(), last.split('`').skip(1).step_by(2).map(str::to_owned).collect())
+    };
+    rows.map(named).collect()
+}
+
+#[test]
+fn every_claim_of_the_threat_model_has_its_test() {
+    let tests = tests();
+    let is_one = |name: &str| tests.contains(name);
+    let claims = claims("src/threat-model.md");
+    assert!(claims.len() >= 40, "{}", claims.len());
+    for (row, names) in &claims {
+        assert!(!names.is_empty(), "no test holds: {row}");
+        for name in names {
+            assert!(is_one(name), "there is no test {name}: {row}");
+        }
+    }
+    // What is no test is not taken for one.
+    for name in ["no_such_test", "pod_of", "refused_by_vault", "deliver", "every_claim_of"] {
+        assert!(!is_one(name), "{name}");
+    }
+}
+
 #[test]
 fn every_example_of_a_configuration_is_one() {
     let mut seen = 0;

@@ -267,3 +267,46 @@ is missing would keep the driver from all volumes of its node.
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- /* What a PodMonitor reads of a port. The label `node` is there for alerts. Arguments: the root, and the port's name. */ -}}
+{{- define "hushpod.endpoint" -}}
+- port: {{ index . 1 }}
+  path: /metrics
+  interval: {{ (index . 0).Values.metrics.podMonitor.interval }}
+  relabelings:
+    - {action: replace, sourceLabels: [__meta_kubernetes_pod_node_name], targetLabel: node}
+{{- end }}
+
+{{- /*
+The alerts of files/alerts.yaml, which Prometheus could read as they are, for this installation: without what it does not
+have, by its own numbers, and with links to where its runbook is.
+*/ -}}
+{{- define "hushpod.rules" -}}
+{{- $rules := .Values.metrics.rules -}}
+{{- $known := list -}}
+{{- $groups := list -}}
+{{- range (.Files.Get "files/alerts.yaml" | fromYaml).groups -}}
+{{- $kept := list -}}
+{{- range .rules -}}
+{{- $known = append $known .alert -}}
+{{- $is_wanted := not (has .alert $rules.disabled) -}}
+{{- if eq .alert "HushpodWebhookReplicaMissing" -}}
+{{- $_ := set . "expr" (replace "< 2" (printf "< %d" (int $.Values.replicaCount)) .expr) -}}
+{{- $is_wanted = and $is_wanted (gt (int $.Values.replicaCount) 1) -}}
+{{- else if eq .alert "HushpodDriverNearlyFull" -}}
+{{- $_ := set . "expr" (replace "1073741824" (mul (include "hushpod.csiMebibytes" $ | int64) 1048576 | toString) .expr) -}}
+{{- end -}}
+{{- $_ := set . "labels" (merge (dict) .labels $rules.alertLabels) -}}
+{{- $_ := set .annotations "runbook_url" (replace "deploy/runbook.md" $rules.runbookUrl .annotations.runbook_url) -}}
+{{- if $is_wanted }}{{ $kept = append $kept . }}{{ end -}}
+{{- end -}}
+{{- $_ := set . "rules" $kept -}}
+{{- if and $kept (or (ne .name "hushpod-csi") $.Values.csi.enabled) }}{{ $groups = append $groups . }}{{ end -}}
+{{- end -}}
+{{- range $rules.disabled -}}
+{{- if not (has . $known) -}}
+{{- fail (printf "metrics.rules.disabled: unknown alert %q; there are %s" . (join ", " $known)) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "groups" $groups) -}}
+{{- end }}

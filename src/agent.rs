@@ -7,8 +7,9 @@ use std::time::Duration;
 use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Registry;
 use crate::plan::{Plan, PlanReadError};
-use crate::source::{Source, connect};
+use crate::source::{Source, SourceMetrics, connect_counted};
 
 pub mod cli;
 pub mod controls;
@@ -41,6 +42,7 @@ pub struct Agent {
     plan: Plan,
     source: Source,
     volume: GatedVolume,
+    registry: Registry,
 }
 
 /// Waits until the gate of the volume at `root` is open, at most `wait`; says whether it is.
@@ -76,8 +78,15 @@ impl Agent {
         install::provide(&paths.program, &paths.bin)?;
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
         let token_of = |name: &str| paths.tokens.join(name).into();
-        let source = Source::new(&plan, connect(&plan, token_of, &paths.authorities)?);
-        Ok(Self { mode, paths, plan, source, volume })
+        let registry = Registry::of_this_build();
+        // Where nobody can ask, nothing is counted.
+        let metrics = plan.metrics_port.map(|_| SourceMetrics::new(&registry));
+        let providers = connect_counted(&plan, token_of, &paths.authorities, metrics.as_ref())?;
+        let mut source = Source::new(&plan, providers);
+        if let Some(metrics) = metrics {
+            source = source.counted_by(&metrics);
+        }
+        Ok(Self { mode, paths, plan, source, volume, registry })
     }
 
     /// Works until the work is done or `shutdown` is cancelled.
@@ -85,9 +94,9 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
     pub async fn run(self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
-        let Self { mode, paths, plan, source, mut volume } = self;
+        let Self { mode, paths, plan, source, mut volume, registry } = self;
         let is_swappable = swap::warn_of(&[&paths.volume, &paths.state]);
-        let running = |number| MetricsPort::new(number, &plan, volume.watch_running(), is_swappable);
+        let running = |number| MetricsPort::new(number, registry, volume.watch_running(), is_swappable);
         let port = plan.metrics_port.map(running);
         if let (Some(port), AgentMode::Sidecar) = (&port, mode) {
             tokio::spawn(port.clone().serve(shutdown.clone()));

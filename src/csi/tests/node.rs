@@ -30,7 +30,7 @@ use crate::csi::state::StateDir;
 use crate::deliver::volume::read_set;
 use crate::provider::TokenSource;
 use crate::secret::SecretValue;
-use crate::serve::metrics::Registry;
+use crate::metrics::Registry;
 use crate::source::Source;
 use crate::source::tests::fake::Store;
 

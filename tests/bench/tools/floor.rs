@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hushpod::process::shutdown::Shutdown;
-use hushpod::serve::metrics::Registry;
+use hushpod::metrics::Registry;
 use hushpod::serve::readiness::Readiness;
 use hushpod::webhook::review::{Answer, Outcome, Reviewer};
 use hushpod::webhook::server;

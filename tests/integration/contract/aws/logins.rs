@@ -310,6 +310,31 @@ async fn each_method_serves_both_stores() {
     }
 }
 
+/// AWS says it with 400.
+#[tokio::test]
+async fn what_is_throttled_is_counted_so_whatever_its_status() {
+    let store = Store::fake().await;
+    let name = secret(&store).await;
+    let pod = store.pod(&name).await;
+    let registry = Registry::default();
+    let reach = pod.reach().counted_by(StoreMeter::new(&registry, "aws"));
+    let mut secrets = SecretsManager::connect(&pod.settings, pod.login.clone(), reach).unwrap();
+    let fail = |is_call: fn(&Received) -> bool, body: String| {
+        store.fake.as_ref().unwrap().fail(is_call, 1, Fault::Status(400, vec![], body));
+    };
+    let is_read = |received: &Received| received.header("x-amz-target").is_some();
+    let is_login = |received: &Received| received.header("x-amz-target").is_none();
+    fail(is_login, "<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>".to_owned());
+    refused(&mut secrets, &pod.secret(&name)).await;
+    fail(is_read, json!({"__type": "ThrottlingException"}).to_string());
+    refused(&mut secrets, &pod.secret(&name)).await;
+    let text = registry.to_string();
+    for (call, outcome) in [("login", "throttled"), ("login", "ok"), ("read", "throttled")] {
+        let line = format!("{{provider=\"aws\",call=\"{call}\",outcome=\"{outcome}\"}} 1\n");
+        assert!(text.contains(&line), "{line} in {text}");
+    }
+}
+
 #[tokio::test]
 async fn refusals_of_every_kind_are_told_apart() {
     let store = Store::fake().await;

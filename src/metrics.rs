@@ -99,7 +99,8 @@ impl Registry {
     pub fn counters(&self, metric: &'static Metric, first: &[&str]) -> Counters {
         let mut all: Vec<Vec<&str>> = vec![first.to_vec()];
         for label in metric.labels.iter().skip(first.len()) {
-            let longer = |values: &Vec<_>| label.words.iter().map(|word| [values.as_slice(), &[*word]].concat()).collect();
+            let longer =
+                |values: &Vec<_>| label.words.iter().map(|word| [values.as_slice(), &[*word]].concat()).collect();
             all = all.iter().flat_map(|values| -> Vec<Vec<&str>> { longer(values) }).collect();
         }
         let counter = |values: Vec<&str>| {

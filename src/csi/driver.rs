@@ -25,7 +25,7 @@ use super::state::StateDir;
 use super::volume::MountedVolume;
 use crate::config::{Config, CsiLimits};
 use crate::deliver::controls::Wanted;
-use crate::metrics::board::Place;
+use crate::metrics::board::BoardPlace;
 
 /// kubelet gives a call two minutes, and never cancels it.
 const LONGEST_WAIT: Duration = Duration::from_secs(110);
@@ -491,7 +491,7 @@ impl Surroundings for Driver {
         self.troubles.tell(pod, sentence);
     }
 
-    fn place(&self) -> Place<FeedState> {
+    fn place(&self) -> BoardPlace<FeedState> {
         self.metrics.place()
     }
 }

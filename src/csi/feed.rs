@@ -26,7 +26,7 @@ use crate::deliver::controls::{Control, LiveControls, Wanted};
 use crate::deliver::delivery::{DeliverError, Delivery, Due};
 use crate::deliver::reporting::Reporting;
 use crate::generation::Generation;
-use crate::metrics::board::Place;
+use crate::metrics::board::BoardPlace;
 use crate::plan::Plan;
 use crate::provider::TokenSource;
 use crate::report::line::{ReportedPod, Writer};
@@ -94,7 +94,7 @@ pub(super) trait Surroundings: Send + Sync {
     /// Tells of a running pod's trouble.
     fn trouble(&self, pod: &PodRef, sentence: &str);
     /// Where the feed's state is shown.
-    fn place(&self) -> Place<FeedState>;
+    fn place(&self) -> BoardPlace<FeedState>;
 }
 
 /// Makes the source of a plan, with the token that is named for each of its providers.
@@ -130,7 +130,7 @@ pub(super) struct Feed {
     /// Whether others may be waiting for its own.
     is_first: bool,
     revokes: bool,
-    shown: Place<FeedState>,
+    shown: BoardPlace<FeedState>,
     around: Arc<dyn Surroundings>,
     shutdown: CancellationToken,
 }

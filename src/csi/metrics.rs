@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::budget::VolumeBudget;
 use super::failure::FailureKind;
-use crate::metrics::board::{Board, Place};
+use crate::metrics::board::{Board, BoardPlace};
 use crate::metrics::catalogue::{
     BEHIND_FILES, CSI_FAILING, CSI_FEEDS, CSI_HELD, CSI_OLDEST, CSI_PENDING, CSI_PINNED, CSI_PUBLISHES,
     CSI_REPUBLISHES, CSI_RESERVED, CSI_TROUBLES, CSI_VOLUMES, CSI_WAITING, DELIVERED_BYTES, DELIVERED_FILES,
@@ -94,7 +94,7 @@ impl DriverMetrics {
     }
 
     /// Where one more feed is shown.
-    pub(super) fn place(&self) -> Place<FeedState> {
+    pub(super) fn place(&self) -> BoardPlace<FeedState> {
         let place = self.feeds.place();
         place.tell(FeedState::default());
         place

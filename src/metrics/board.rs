@@ -5,17 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What is told now. Clones share it.
 #[derive(Debug)]
-pub struct Board<T>(Arc<Mutex<Told<T>>>);
+pub struct Board<T>(Arc<Mutex<Posted<T>>>);
 
 /// Where one tells; what it told is forgotten with it.
 #[derive(Debug)]
-pub struct Place<T> {
+pub struct BoardPlace<T> {
     board: Board<T>,
     number: u64,
 }
 
 #[derive(Debug)]
-struct Told<T> {
+struct Posted<T> {
     next: u64,
     by_place: BTreeMap<u64, T>,
 }
@@ -25,10 +25,10 @@ struct Told<T> {
 impl<T> Board<T> {
     /// A place for one more.
     #[must_use]
-    pub fn place(&self) -> Place<T> {
+    pub fn place(&self) -> BoardPlace<T> {
         let mut told = self.told();
         told.next += 1;
-        Place { board: self.clone(), number: told.next }
+        BoardPlace { board: self.clone(), number: told.next }
     }
 
     /// What somebody makes of all that is told now.
@@ -36,7 +36,7 @@ impl<T> Board<T> {
         read(&mut self.told().by_place.values())
     }
 
-    fn told(&self) -> MutexGuard<'_, Told<T>> {
+    fn told(&self) -> MutexGuard<'_, Posted<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -49,20 +49,20 @@ impl<T> Clone for Board<T> {
 
 impl<T> Default for Board<T> {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(Told { next: 0, by_place: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(Posted { next: 0, by_place: BTreeMap::new() })))
     }
 }
 
-// === impl Place ===
+// === impl BoardPlace ===
 
-impl<T> Place<T> {
+impl<T> BoardPlace<T> {
     /// Tells this instead of what it told before.
     pub fn tell(&self, news: T) {
         self.board.told().by_place.insert(self.number, news);
     }
 }
 
-impl<T> Drop for Place<T> {
+impl<T> Drop for BoardPlace<T> {
     fn drop(&mut self) {
         self.board.told().by_place.remove(&self.number);
     }

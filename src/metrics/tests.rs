@@ -43,7 +43,8 @@ fn checked(text: &str, catalogue: &[&Metric]) -> Result<BTreeMap<String, f64>, S
             return Err(format!("{line} is not of {}", metric.name));
         }
         let is_bucket = name.ends_with("_bucket") && metric.kind == MetricKind::Histogram;
-        let expected: Vec<&str> = metric.labels.iter().map(|label| label.name).chain(is_bucket.then_some("le")).collect();
+        let expected: Vec<&str> =
+            metric.labels.iter().map(|label| label.name).chain(is_bucket.then_some("le")).collect();
         let names: Vec<&str> = labels.iter().map(|(name, _)| name.as_str()).collect();
         let is_word = |(label, (_, value)): (&MetricLabel, &(String, String))| {
             label.words.is_empty() || label.words.contains(&value.as_str())
@@ -194,7 +195,8 @@ fn complaint(metric: &Metric) -> Option<&'static str> {
     };
     let is_total = name.ends_with("_total");
     let words: Vec<&str> = name.split('_').collect();
-    let bad_unit = ["milliseconds", "ms", "minutes", "hours", "days", "kilobytes", "megabytes", "percent", "info_total"];
+    let bad_unit =
+        ["milliseconds", "ms", "minutes", "hours", "days", "kilobytes", "megabytes", "percent", "info_total"];
     if !is_word(name) || !name.starts_with("hushpod_") || words.contains(&"") {
         Some("hushpod_<noun>_<unit>, in lower case")
     } else if (*kind == MetricKind::Counter) != is_total {

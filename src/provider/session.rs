@@ -337,9 +337,7 @@ impl<S: Store> LoggedIn<S> {
     async fn change_lease_once(&mut self, lease: &Lease, change: Change) -> Result<Lease, Failure> {
         match change {
             Change::Renew => calling(StoreCall::Renew, self.store.renew_lease(lease)).await,
-            Change::Revoke => {
-                calling(StoreCall::Revoke, self.store.revoke_lease(lease)).await.map(|()| lease.clone())
-            }
+            Change::Revoke => calling(StoreCall::Revoke, self.store.revoke_lease(lease)).await.map(|()| lease.clone()),
         }
     }
 

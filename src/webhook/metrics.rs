@@ -30,7 +30,7 @@ pub struct Metrics {
 
 /// A request that is in flight until this is dropped.
 #[derive(Debug)]
-pub(super) struct InFlight(Arc<AtomicU64>);
+pub(super) struct CountedRequest(Arc<AtomicU64>);
 
 /// What is counted of a replica that makes its own certificates. Clones share it.
 #[derive(Debug, Clone)]
@@ -67,9 +67,9 @@ impl Metrics {
     }
 
     /// Counts a request as long as it is in flight.
-    pub(super) fn begin(&self) -> InFlight {
+    pub(super) fn begin(&self) -> CountedRequest {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(&self.in_flight))
+        CountedRequest(Arc::clone(&self.in_flight))
     }
 
     /// Counts an answer; `reason` is a denial's.
@@ -92,7 +92,7 @@ impl Metrics {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for CountedRequest {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

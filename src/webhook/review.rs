@@ -176,7 +176,11 @@ fn decide(request: AdmissionRequest, injector: &Injector) -> Decision {
         Ok(Mutation { patch, warnings }) => {
             tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
             let warnings = few(warnings);
-            (AdmissionResponse { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected, None)
+            (
+                AdmissionResponse { uid, allowed: true, patch: Some(patch), status: None, warnings },
+                Outcome::Injected,
+                None,
+            )
         }
         Err(refusal) => {
             let message = shortened(refusal.to_string());
@@ -205,7 +209,7 @@ providers:
     type: vault
     address: "https://vault.example"
     role: web
-    allow: [{namespaces: [shop], requests: ["secret/data/web/*"]}, {namespaces: [shop], roles: [web]}]
+    allow: [{namespaces: [shop], roles: [web], requests: ["secret/data/web/*"]}]
 "#;
         let injector = Injector::new(Config::from_yaml(config).unwrap());
         let web = "secret/data/web/db#password";

@@ -160,7 +160,15 @@ impl Call {
     /// A request for `path` below the store's address; it is percent-encoded on its way.
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), told: None, query: Vec::new(), headers: Vec::new(), body: Bytes::new(), is_throttling: None }
+        Self {
+            method,
+            path: path.into(),
+            told: None,
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            is_throttling: None,
+        }
     }
 
     /// Tells this instead of the path, which has something in it that is nobody else's.

@@ -126,9 +126,8 @@ mod tests {
                 Some(call) => calling(call, count).await,
                 None => count.await,
             }
-            let series = format!(
-                "hushpod_store_requests_total{{provider=\"vault\",call=\"{word}\",outcome=\"{outcome}\"}}"
-            );
+            let series =
+                format!("hushpod_store_requests_total{{provider=\"vault\",call=\"{word}\",outcome=\"{outcome}\"}}");
             assert_eq!(samples(&registry.to_string()), [(series, 1.0)].into(), "{call:?} {status}");
         }
     }

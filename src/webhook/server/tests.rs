@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use super::*;
+use crate::metrics::Registry;
 use crate::process::telemetry::queue::QUEUED;
 use crate::serve::WORKERS;
-use crate::metrics::Registry;
 use crate::serve::tests::{Client, HOST, HandClock};
 
 /// Says what it got; panics when told to.

@@ -1,10 +1,13 @@
 //! Where credentials come from, how they end, and how they are refused.
 
+use hushpod::metrics::Registry;
+use hushpod::provider::http::StoreMeter;
+use tracing::Level;
+
 use super::super::{CASE, run_again};
 use super::*;
 use crate::fakes::server::Fault;
 use crate::log::Log;
-use tracing::Level;
 
 contract!(a_role_is_taken_once_and_handed_over, credentials_are_replaced_before_they_end, a_profile_of_keys_is_used);
 

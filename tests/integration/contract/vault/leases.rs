@@ -215,7 +215,8 @@ async fn requests_are_counted_by_what_they_are_for_and_what_came_of_them() {
     let mut before = BTreeMap::new();
     let mut moved = || {
         let text = registry.to_string();
-        let lines = text.lines().filter_map(|line| line.strip_prefix("hushpod_store_requests_total{provider=\"vault\","));
+        let lines =
+            text.lines().filter_map(|line| line.strip_prefix("hushpod_store_requests_total{provider=\"vault\","));
         let now: BTreeMap<_, u64> = lines
             .map(|line| line.rsplit_once(' ').unwrap())
             .map(|(labels, number)| (labels.replace(['"', '}'], ""), number.parse().unwrap()))

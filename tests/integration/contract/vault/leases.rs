@@ -235,7 +235,7 @@ async fn requests_are_counted_by_what_they_are_for_and_what_came_of_them() {
     vault.revoke(&held).await.unwrap();
     assert_eq!(moved(), ["call=revoke,outcome=ok"]);
     for (status, outcome) in [(429, "throttled"), (503, "unavailable"), (400, "invalid")] {
-        store.faker().unwrap().fail(&format!("{ssh}/creds"), 1, Fault::Status(status, vec![], "{}".into()));
+        store.faker().unwrap().fail(&format!("{ssh}/creds/otp"), 1, Fault::Status(status, vec![], "{}".into()));
         pod.refused(&mut vault, &creds).await;
         let expected = format!("call=read,outcome={outcome}");
         let moved = moved();

@@ -8,10 +8,11 @@ use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::metrics::Registry;
 use crate::options::Notify;
 use crate::plan::{Plan, PlanReadError};
 use crate::process::confine::{Needs, confine};
-use crate::source::{Source, connect};
+use crate::source::{Source, SourceMetrics, connect_counted};
 
 pub mod cli;
 pub mod controls;
@@ -46,6 +47,7 @@ pub struct Agent {
     volume: GatedVolume,
     /// Whether the node may swap out what is in its volumes.
     is_swappable: bool,
+    registry: Registry,
 }
 
 /// Waits until the gate of the volume at `root` is open, at most `wait`; says whether it is.
@@ -81,9 +83,16 @@ impl Agent {
         install::provide(&paths.program, &paths.bin)?;
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
         let token_of = |name: &str| paths.tokens.join(name).into();
-        let source = Source::new(&plan, connect(&plan, token_of, &paths.authorities)?);
+        let registry = Registry::of_this_build();
+        // Where nobody can ask, nothing is counted.
+        let metrics = plan.metrics_port.map(|_| SourceMetrics::new(&registry));
+        let providers = connect_counted(&plan, token_of, &paths.authorities, metrics.as_ref())?;
+        let mut source = Source::new(&plan, providers);
+        if let Some(metrics) = metrics {
+            source = source.counted_by(&metrics);
+        }
         let is_swappable = swap::warn_of(&[&paths.volume, &paths.state]);
-        Ok(Self { mode, paths, plan, source, volume, is_swappable })
+        Ok(Self { mode, paths, plan, source, volume, is_swappable, registry })
     }
 
     /// Takes from the process, for good, what its plan does not need: call it before any other thread is started.
@@ -120,8 +129,8 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
     pub async fn run(self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
-        let Self { mode, paths, plan, source, mut volume, is_swappable } = self;
-        let running = |number| MetricsPort::new(number, &plan, volume.watch_running(), is_swappable);
+        let Self { mode, paths, plan, source, mut volume, is_swappable, registry } = self;
+        let running = |number| MetricsPort::new(number, registry, volume.watch_running(), is_swappable);
         let port = plan.metrics_port.map(running);
         if let (Some(port), AgentMode::Sidecar) = (&port, mode) {
             tokio::spawn(port.clone().serve(shutdown.clone()));

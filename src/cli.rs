@@ -15,17 +15,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::config::Config;
+use crate::config::metrics::ConfigMetrics;
 use crate::config::reload::Reloading;
 use crate::contract::{AGENT_NAME, WEBHOOK_PORT};
 use crate::csi::{self, CsiSettings, driver_object};
 use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
+use crate::metrics::Registry;
+use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::terminal::width_of_stdout;
 use crate::quantity::parse_duration;
-use crate::serve::metrics::{Registry, ReloadCounters};
 use crate::serve::readiness::Readiness;
 use crate::webhook::server;
 use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
@@ -231,17 +233,14 @@ pub async fn run(cli: Cli) -> ExitCode {
     let is_for_people = matches!(command, Command::Demo(_) | Command::Kubectl(_));
     let default_level = if is_for_people { tracing::Level::WARN } else { tracing::Level::INFO };
     let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
+    let registry = || {
+        let registry = Registry::of_this_build();
+        registry.read(&LOG_DROPPED_LINES, move || u32::try_from(dropped.lines()).ok().map(f64::from));
+        registry
+    };
     let outcome = match command {
-        Command::Webhook(args) => {
-            let registry = Registry::default();
-            registry.gauge(
-                "hushpod_log_dropped_lines",
-                "Log lines dropped because nobody took them in time.",
-                move || u32::try_from(dropped.lines()).ok().map(f64::from),
-            );
-            run_webhook(*args, registry).await
-        }
-        Command::Csi(args) => run_csi(*args, Registry::default()).await,
+        Command::Webhook(args) => run_webhook(*args, registry()).await,
+        Command::Csi(args) => run_csi(*args, registry()).await,
         Command::Demo(args) => return run_demo(args).await,
         Command::Test(args) => return run_test(args).await,
         Command::Kubectl(args) => return fleet::run(*args).await,
@@ -277,6 +276,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
     } = args;
     let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let reloading = Reloading::open(&config, Injector::new).map_err(|error| error.to_string())?;
+    let reloads = ConfigMetrics::new(&registry);
     let metrics = Metrics::new(registry);
     let review = reviewer(&reloading);
     let settings = WebhookSettings {
@@ -290,10 +290,10 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
     };
     let token: CancellationToken = shutdown.token();
     tokio::select! {
-        outcome = server::run(settings, review, metrics.clone(), Readiness::default(), token) => {
+        outcome = server::run(settings, review, metrics, Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
-        () = reloading.follow(|is_good| metrics.count_reload(is_good)) => Ok(()),
+        () = reloading.follow(reloads) => Ok(()),
     }
 }
 
@@ -321,14 +321,14 @@ async fn run_csi(args: CsiArgs, registry: Registry) -> Result<(), String> {
         Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?)
     };
     let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client, startup_taint };
-    let reloads = ReloadCounters::new(&registry);
+    let reloads = ConfigMetrics::new(&registry);
     let token: CancellationToken = shutdown.token();
     let current = reloading.subscribe();
     tokio::select! {
         outcome = csi::run(settings, current, registry, Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
-        () = reloading.follow(|is_good| reloads.count(is_good)) => Ok(()),
+        () = reloading.follow(reloads) => Ok(()),
     }
 }
 

@@ -22,6 +22,7 @@ mod csi;
 mod error;
 mod identity;
 pub mod injected;
+pub mod metrics;
 mod proxy;
 pub mod reload;
 mod shape;

@@ -32,9 +32,10 @@ use self::registration::{REGISTRATION_SOCKET, RegistrationService};
 use self::state::StateDir;
 use crate::config::Config;
 use crate::contract::CSI_DRIVER;
-use crate::serve::metrics::Registry;
+use crate::metrics::Registry;
 use crate::serve::readiness::Readiness;
 use crate::serve::{Limits as ServeLimits, ServeError, Server as AdminServer, admin};
+use crate::source::SourceMetrics;
 
 mod attributes;
 mod budget;
@@ -207,6 +208,7 @@ fn start(
         }
         None => Troubles::untold(),
     };
+    let sources = SourceMetrics::new(&registry);
     let driver = Driver::new(DriverParts {
         kubelet_root: kubelet_root.clone(),
         config,
@@ -216,7 +218,7 @@ fn start(
         pods: pods.clone(),
         troubles,
         metrics: DriverMetrics::new(registry),
-        sources: Arc::new(feed::connected),
+        sources: Arc::new(move |plan, token_of| feed::connected(plan, token_of, &sources)),
         shutdown: shutdown.clone(),
     });
     driver.resume();

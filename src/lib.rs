@@ -15,6 +15,7 @@ pub mod dotenv;
 pub mod env_vars;
 pub mod exec;
 pub mod generation;
+pub mod metrics;
 pub mod options;
 pub mod parse_error;
 pub mod plan;

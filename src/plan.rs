@@ -163,6 +163,8 @@ pub struct PlanError {
     pub place: String,
     /// One sentence that says what to write instead.
     pub problem: String,
+    /// Whether a rule of the operator is in the way.
+    pub is_policy: bool,
 }
 
 /// A plan that cannot be read. None of these passes by waiting.
@@ -192,7 +194,7 @@ pub enum PlanReadError {
 
 impl PlanError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: one_line(&problem.into()) }
+        Self { place: place.into(), problem: one_line(&problem.into()), is_policy: false }
     }
 }
 
@@ -287,8 +289,10 @@ impl Plan {
             providers: BTreeMap::new(),
             rights: BTreeMap::new(),
             warnings: BTreeSet::new(),
+            is_refused: false,
         };
-        let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>()?;
+        let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>();
+        let items = items.map_err(|error| PlanError { is_policy: planner.is_refused, ..error })?;
         if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
             let problem = no_provider(unknown, &config.providers);
             return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
@@ -401,6 +405,8 @@ struct Planner<'a> {
     /// What the operator's rules let this identity do, by provider.
     rights: BTreeMap<&'a str, Rights<'a>>,
     warnings: BTreeSet<String>,
+    /// A rule of the operator refused something.
+    is_refused: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -459,10 +465,14 @@ impl<'a> Planner<'a> {
                 let given = asked.and(provider.role.as_ref()).map(|role| expand(role, self.identity)).transpose()?;
                 let asked = asked.filter(|role| given.as_ref() != Some(*role));
                 let rules = provider.allow.as_deref();
-                vacant.insert(Rights::of(name, rules, self.identity, asked.map(String::as_str))?)
+                let rights = Rights::of(name, rules, self.identity, asked.map(String::as_str));
+                self.is_refused |= rights.is_err();
+                vacant.insert(rights?)
             }
         };
-        self.warnings.extend(rights.check(request, &provider.settings.as_settings().parameters())?);
+        let warning = rights.check(request, &provider.settings.as_settings().parameters());
+        self.is_refused |= warning.is_err();
+        self.warnings.extend(warning?);
         Ok(())
     }
 

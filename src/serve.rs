@@ -40,7 +40,6 @@ pub mod admin;
 mod body;
 mod exchange;
 mod limits;
-pub mod metrics;
 mod opening;
 mod peers;
 pub mod readiness;

@@ -18,12 +18,13 @@ use self::backoff::Jitter;
 use self::clock::{Clock, MachineClock, TimerClock};
 use self::history::{Fingerprints, Ledger};
 use self::key_dependency::{KeyDependency, part_of};
+use self::metrics::{ProviderState, SourceTally};
 use self::request_state::{Demand, RequestState};
 use self::resume::{Moment, Resumed};
 use self::worker::{ApplyContext, Worker};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::{Plan, PlannedProvider};
-use crate::provider::http::{Proxy, Reach};
+use crate::provider::http::{CaFile, Proxy, Reach};
 use crate::provider::{ErrorKind, Login, Provider, ProviderError, Reading, TokenSource, Version};
 use crate::reference::{Key, Request, VERSION_PARAM};
 use crate::secret::SecretTree;
@@ -35,6 +36,7 @@ mod handover;
 mod history;
 mod key_dependency;
 mod login_state;
+mod metrics;
 pub mod persisted;
 mod request_state;
 mod resume;
@@ -46,6 +48,7 @@ mod worker;
 pub use failure::{Obstacles, SetupError, SourceFailure, refusals};
 pub use handover::{AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession};
 pub use history::{Origin, PastGeneration, PinError};
+pub use metrics::SourceMetrics;
 
 /// What [`Source::next`] has to say. After any of them the [`HandOver`] may be another one: a login was made or a lease
 /// renewed.
@@ -73,12 +76,30 @@ pub fn connect(
     token_of: impl Fn(&str) -> TokenSource,
     authorities: &Path,
 ) -> Result<BTreeMap<String, Box<dyn Provider>>, SetupError> {
+    connect_counted(plan, token_of, authorities, None)
+}
+
+/// As [`connect`], with requests to stores counted.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_counted(
+    plan: &Plan,
+    token_of: impl Fn(&str) -> TokenSource,
+    authorities: &Path,
+    metrics: Option<&SourceMetrics>,
+) -> Result<BTreeMap<String, Box<dyn Provider>>, SetupError> {
     let mut providers = BTreeMap::new();
     for (name, PlannedProvider { settings, role, proxy, ca_bundle, .. }) in &plan.providers {
         let login = Login { provider: name.clone(), role: role.clone(), token: token_of(name) };
-        let ca_file = ca_bundle.then(|| authorities.join(name));
+        let ca_file = ca_bundle.then(|| Arc::new(CaFile::new(authorities.join(name))));
+        let mut reach = Reach::through(Proxy::matcher_of(proxy.as_ref()));
+        if let Some(metrics) = metrics {
+            ca_file.iter().for_each(|file| metrics.show_authorities(name, file));
+            reach = reach.counted_by(metrics.meter(name));
+        }
         let provider = settings
-            .connect(login, Reach::through(Proxy::matcher_of(proxy.as_ref())).with_ca_file(ca_file))
+            .connect(login, reach.with_ca_file(ca_file))
             .map_err(|error| SetupError { provider: name.clone(), error })?;
         providers.insert(name.clone(), provider);
     }
@@ -101,6 +122,7 @@ pub struct Source {
     changed: bool,
     /// … and has no version that says so.
     uncounted: bool,
+    tally: SourceTally,
 }
 
 /// Clocks that part by this much were parted by a suspended machine.
@@ -179,7 +201,26 @@ impl Source {
             starting: true,
             changed: false,
             uncounted: false,
+            tally: SourceTally::default(),
         }
+    }
+
+    /// The same, counted and shown.
+    #[must_use]
+    pub fn counted_by(mut self, metrics: &SourceMetrics) -> Self {
+        self.tally = metrics.tally();
+        self.show();
+        self
+    }
+
+    fn show(&self) {
+        let moment = self.moment();
+        let state = |worker: &Worker| ProviderState {
+            is_failing: worker.is_failing(),
+            lease_end: worker.lease_end().map(|end| moment.system(end)),
+            login_end: worker.login.as_ref().and_then(|login| login.ends).map(|end| moment.system(end)),
+        };
+        self.tally.show(|| self.workers.iter().map(|(name, worker)| (name.clone(), state(worker))).collect());
     }
 
     /// Waits until something is due or pushed, asks, renews and replaces, and says what came of it.
@@ -226,8 +267,12 @@ impl Source {
     fn apply(&mut self) {
         let mut any = false;
         let mut failures = Vec::new();
-        let mut context =
-            ApplyContext { jitter: &mut self.jitter, fingerprints: &self.fingerprints, starting: self.starting };
+        let mut context = ApplyContext {
+            jitter: &mut self.jitter,
+            fingerprints: &self.fingerprints,
+            refreshes: &self.tally.refreshes,
+            starting: self.starting,
+        };
         for worker in self.workers.values_mut() {
             let outcome = worker.apply(&mut context);
             any |= outcome.any;
@@ -248,6 +293,7 @@ impl Source {
         if !failures.is_empty() {
             self.events.push_back(Event::Failed(failures));
         }
+        self.show();
     }
 
     /// A new generation, if every request is settled and some answer changed.
@@ -316,8 +362,7 @@ impl Source {
     /// When the first lease ends, or the first answer that has an end, if nothing renews it.
     #[must_use]
     pub fn lease_end(&self) -> Option<Instant> {
-        let states = self.workers.values().flat_map(|worker| worker.states.values());
-        states.filter_map(|state| state.validity().map(|validity| validity.ends)).min()
+        self.workers.values().filter_map(Worker::lease_end).min()
     }
 
     /// What a generation was made of, if it is one of the last.
@@ -420,11 +465,11 @@ impl Source {
     /// caller bounds it.
     pub async fn revoke_all(&mut self) {
         let fingerprints = &self.fingerprints;
-        let starting = self.starting;
+        let (starting, refreshes) = (self.starting, &self.tally.refreshes);
         let workers = self.workers.values_mut().filter(|worker| worker.revoke_on_exit);
         join_all(workers.map(|worker| async move {
             let mut jitter = Jitter::random();
-            worker.revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, starting }).await;
+            worker.revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, refreshes, starting }).await;
         }))
         .await;
     }

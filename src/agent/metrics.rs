@@ -3,11 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -24,7 +23,11 @@ use tracing::{debug, info, warn};
 use super::usage::Usage;
 use crate::contract::GENERATIONS_PATH;
 use crate::generation::GenerationId;
-use crate::plan::Plan;
+use crate::metrics::catalogue::{
+    BEHIND_FILES, DELIVERED_BYTES, DELIVERED_FILES, DELIVERED_TIME, GENERATION_INFO, GENERATION_PENDING, HELD,
+    NOTIFICATIONS, OUTDATED_GENERATIONS, PINNED, RESTART_DUE, RESTARTS, SWAPPABLE,
+};
+use crate::metrics::{Counters, Registry, Sample, count, seconds};
 use crate::report::Report;
 
 /// Clients at once: kubelet, Prometheus and a person. More wait in the kernel's queue.
@@ -44,9 +47,8 @@ const TOLD_EVERY: Duration = Duration::from_mins(30);
 #[derive(Debug, Clone)]
 pub(super) struct MetricsPort {
     number: u16,
-    providers: Arc<[String]>,
+    registry: Registry,
     running: Usage,
-    is_swappable: bool,
     shown: Arc<Mutex<Shown>>,
 }
 
@@ -60,14 +62,21 @@ struct Shown {
 // === impl MetricsPort ===
 
 impl MetricsPort {
-    pub(super) fn new(number: u16, plan: &Plan, running: Usage, is_swappable: bool) -> Self {
-        let providers = plan.providers.keys().cloned().collect();
-        Self { number, providers, running, is_swappable, shown: Arc::default() }
+    /// Shows what is in `registry`, and adds what the agent itself knows to it.
+    pub(super) fn new(number: u16, registry: Registry, running: Usage, is_swappable: bool) -> Self {
+        let shown = Arc::default();
+        show(&registry, &shown, &running, is_swappable);
+        Self { number, registry, running, shown }
+    }
+
+    /// Counts attempts to tell the application.
+    pub(super) fn notifications(&self) -> Counters {
+        self.registry.counters(&NOTIFICATIONS, &[])
     }
 
     /// Shows another status from now on.
     pub(super) fn show(&self, status: &Report) {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).status.clone_from(status);
+        lock(&self.shown).status.clone_from(status);
     }
 
     /// The generations that processes run with.
@@ -116,7 +125,7 @@ impl MetricsPort {
             _ if method != Method::GET && method != Method::HEAD => {
                 (StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n".to_owned())
             }
-            "/metrics" => (StatusCode::OK, self.metrics()),
+            "/metrics" => (StatusCode::OK, self.registry.to_string()),
             GENERATIONS_PATH => self.generations(),
             _ => (StatusCode::NOT_FOUND, format!("there are /metrics and {GENERATIONS_PATH}\n")),
         };
@@ -132,7 +141,7 @@ impl MetricsPort {
     /// that no client follows.
     fn generations(&self) -> (StatusCode, String) {
         let running = self.running.generations();
-        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = lock(&self.shown);
         let newest = shown.status.newest_known();
         let sentence = format!("running with generation {}, newest {}", listed(&running), listed(newest));
         if outdated(&running, newest) == 0 {
@@ -149,50 +158,41 @@ impl MetricsPort {
         let is_told = since.as_secs() % TOLD_EVERY.as_secs() < TOLD_FOR.as_secs();
         (if is_told { StatusCode::MULTIPLE_CHOICES } else { StatusCode::OK }, sentence)
     }
+}
 
-    /// Prometheus' text format, version 0.0.4.
-    fn metrics(&self) -> String {
-        let running = self.running.generations();
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let Report { generation, since, held, pinned, failing, restart_due, restarts, .. } = &shown.status;
-        let newest = shown.status.newest_known();
-        let delivered = generation.iter().map(|id| ("delivered", id));
-        let roles = delivered.chain(newest.map(|id| ("newest", id))).chain(running.iter().map(|id| ("running", id)));
-        let infos = roles.map(|(role, GenerationId(id))| (format!("{{role=\"{role}\",generation=\"{id}\"}}"), 1));
-        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
-        let failing = self.providers.iter().map(|provider| {
-            let labels = format!("{{provider=\"{provider}\"}}");
-            (labels, u64::from(failing.contains_key(provider)))
-        });
-        let one = |value: u64| vec![(String::new(), value)];
-        let at = |time: &Option<SystemTime>| time.and_then(seconds).map(one).unwrap_or_default();
-        let mut text = String::new();
-        for (name, help, samples) in [
-            ("generation_info", "Generations: in the files, in the stores, in processes' variables.", infos.collect()),
-            (
-                "outdated_generations",
-                "Generations, other than the newest, that processes run with.",
-                one(outdated(&running, newest)),
-            ),
-            ("delivered_timestamp_seconds", "When the files changed last.", at(since)),
-            ("held", "Whether hold or pin keeps the files as they are.", one(u64::from(*held || pinned.is_some()))),
-            ("provider_failing", "Whether a provider's last answer was an error.", failing.collect::<Vec<_>>()),
-            ("restart_due_timestamp_seconds", "When all containers restart for changed variables.", at(restart_due)),
-            (
-                "restarts_total",
-                "Restarts of all containers that the agent asked for.",
-                restarts.map(one).unwrap_or_default(),
-            ),
-            ("swappable", "Whether the node may swap the files out.", one(u64::from(self.is_swappable))),
-        ] {
-            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-            let _ = writeln!(text, "# HELP hushpod_{name} {help}\n# TYPE hushpod_{name} {kind}");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "hushpod_{name}{labels} {value}");
-            }
-        }
-        text
-    }
+/// Adds what the report and the volume say to `registry`.
+fn show(registry: &Registry, shown: &Arc<Mutex<Shown>>, running: &Usage, is_swappable: bool) {
+    let report = |metric, of: fn(&Report) -> Option<f64>| {
+        let shown = Arc::clone(shown);
+        registry.read(metric, move || of(&lock(&shown).status));
+    };
+    let (of_infos, processes) = (Arc::clone(shown), running.clone());
+    registry.read_all(&GENERATION_INFO, move || infos(&lock(&of_infos).status, &processes.generations()));
+    let (of_outdated, processes) = (Arc::clone(shown), running.clone());
+    registry.read(&OUTDATED_GENERATIONS, move || {
+        Some(count(outdated(&processes.generations(), lock(&of_outdated).status.newest_known())))
+    });
+    report(&DELIVERED_TIME, |report| seconds(report.since?));
+    report(&DELIVERED_FILES, |report| report.files.map(|files| count(files as u64)));
+    report(&DELIVERED_BYTES, |report| report.bytes.map(count));
+    report(&BEHIND_FILES, |report| Some(count(report.behind as u64)));
+    report(&GENERATION_PENDING, |report| Some(count(report.newest.is_some().into())));
+    report(&HELD, |report| Some(count((report.held || report.pinned.is_some()).into())));
+    report(&PINNED, |report| Some(count(report.pinned.is_some().into())));
+    report(&RESTART_DUE, |report| seconds(report.restart_due?));
+    report(&RESTARTS, |report| report.restarts.map(count));
+    registry.read(&SWAPPABLE, move || Some(count(is_swappable.into())));
+}
+
+fn infos(report: &Report, running: &BTreeSet<GenerationId>) -> Vec<Sample> {
+    let delivered = report.generation.iter().map(|id| ("delivered", id));
+    let newest = report.newest_known().map(|id| ("newest", id));
+    let roles = delivered.chain(newest).chain(running.iter().map(|id| ("running", id)));
+    roles.map(|(role, GenerationId(id))| (vec![role.to_owned(), id.clone()], 1.0)).collect()
+}
+
+fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Until it is free: in a host's network, for one, another pod may have it.
@@ -225,8 +225,8 @@ fn listed<'a>(ids: impl IntoIterator<Item = &'a GenerationId>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::fs::File;
+    use std::time::UNIX_EPOCH;
 
     use rustix::fs::{FlockOperation, flock};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -234,6 +234,8 @@ mod tests {
 
     use super::*;
     use crate::contract::RUNNING;
+    use crate::metrics::tests::{announced, names_of, samples};
+    use crate::source::SourceMetrics;
 
     fn id(text: &str) -> GenerationId {
         GenerationId(text.to_owned())
@@ -248,9 +250,7 @@ mod tests {
             flock(&file, FlockOperation::NonBlockingLockShared).unwrap();
             file
         });
-        let providers = ["files".to_owned(), "vault".to_owned()].into();
-        let running = Usage::new(dir.path());
-        let port = MetricsPort { number: 0, providers, running, is_swappable: true, shown: Arc::default() };
+        let port = MetricsPort::new(0, Registry::of_this_build(), Usage::new(dir.path()), true);
         (dir, port, held)
     }
 
@@ -325,31 +325,68 @@ mod tests {
     #[test]
     fn metrics_say_what_is_delivered_what_is_newest_and_what_runs() {
         let (_dir, port, _held) = volume();
-        let failing = BTreeMap::from([("vault".to_owned(), SystemTime::now())]);
         let since = Some(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-        let restarts = Some(2);
-        port.show(&Report { since, failing, held: true, restart_due: since, restarts, ..status("g2", Some("g3")) });
-        let text = port.answer(&Method::GET, "/metrics").into_body();
-        let samples: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
-        assert_eq!(
-            samples,
-            [
-                r#"hushpod_generation_info{role="delivered",generation="g2"} 1"#,
-                r#"hushpod_generation_info{role="newest",generation="g3"} 1"#,
-                r#"hushpod_generation_info{role="running",generation="g1"} 1"#,
-                r#"hushpod_generation_info{role="running",generation="g2"} 1"#,
-                "hushpod_outdated_generations 2",
-                "hushpod_delivered_timestamp_seconds 1700000000",
-                "hushpod_held 1",
-                r#"hushpod_provider_failing{provider="files"} 0"#,
-                r#"hushpod_provider_failing{provider="vault"} 1"#,
-                "hushpod_restart_due_timestamp_seconds 1700000000",
-                "hushpod_restarts_total 2",
-                "hushpod_swappable 1",
-            ]
-        );
+        let said = || port.answer(&Method::GET, "/metrics").into_body();
+        let version = concat!("hushpod_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
+        let empty = [
+            version,
+            r#"hushpod_generation_info{role="running",generation="g1"} 1"#,
+            r#"hushpod_generation_info{role="running",generation="g2"} 1"#,
+            "hushpod_outdated_generations 2",
+            "hushpod_behind_files 0",
+            "hushpod_generation_pending 0",
+            "hushpod_held 0",
+            "hushpod_pinned 0",
+            "hushpod_swappable 1",
+        ];
+        let full = [
+            version,
+            r#"hushpod_generation_info{role="delivered",generation="g2"} 1"#,
+            r#"hushpod_generation_info{role="newest",generation="g3"} 1"#,
+            r#"hushpod_generation_info{role="running",generation="g1"} 1"#,
+            r#"hushpod_generation_info{role="running",generation="g2"} 1"#,
+            "hushpod_outdated_generations 2",
+            "hushpod_delivered_timestamp_seconds 1700000000",
+            "hushpod_delivered_files 3",
+            "hushpod_delivered_bytes 4096",
+            "hushpod_behind_files 1",
+            "hushpod_generation_pending 1",
+            "hushpod_held 1",
+            "hushpod_pinned 0",
+            "hushpod_restart_due_timestamp_seconds 1700000000",
+            "hushpod_restarts_total 2",
+            "hushpod_swappable 1",
+        ];
+        let report = Report {
+            since,
+            files: Some(3),
+            bytes: Some(4096),
+            behind: 1,
+            held: true,
+            restart_due: since,
+            restarts: Some(2),
+            ..status("g2", Some("g3"))
+        };
+        for (report, expected) in [(Report::default(), &empty[..]), (report, &full[..])] {
+            port.show(&report);
+            let text = said();
+            samples(&text);
+            let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+            assert_eq!(lines, expected);
+        }
+        port.show(&Report { pinned: Some(id("g2")), ..status("g2", Some("g3")) });
+        let pinned = samples(&said());
+        assert_eq!((pinned["hushpod_held"], pinned["hushpod_pinned"]), (1.0, 1.0));
         for (method, path, expected) in [(Method::GET, "/", 404), (Method::POST, "/metrics", 405)] {
             assert_eq!(port.answer(&method, path).status().as_u16(), expected, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn the_agents_metrics_are_those_of_the_page() {
+        let (_dir, port, _held) = volume();
+        let sources = SourceMetrics::new(&port.registry);
+        let (_, _) = (sources.meter("vault"), port.notifications());
+        assert_eq!(announced(&port.registry.to_string()), names_of("The agent"));
     }
 }

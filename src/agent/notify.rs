@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::generation::GenerationId;
+use crate::metrics::Counters;
 use crate::options::{Notify, Signal};
 
 /// One request takes at most this long.
@@ -38,6 +39,8 @@ const PAUSES: [Duration; 6] = [
 pub struct Notifier {
     targets: Vec<Notify>,
     running: JoinSet<()>,
+    /// Attempts, by what came of them.
+    outcomes: Counters,
 }
 
 /// Why a notification did not arrive.
@@ -96,7 +99,13 @@ impl Notifier {
     /// Nobody is told before [`Self::announce`].
     #[must_use]
     pub fn new(targets: Vec<Notify>) -> Self {
-        Self { targets, running: JoinSet::new() }
+        Self { targets, running: JoinSet::new(), outcomes: Counters::default() }
+    }
+
+    /// The same, counted.
+    #[must_use]
+    pub fn counted_by(self, outcomes: Counters) -> Self {
+        Self { outcomes, ..self }
     }
 
     /// Tells everyone that the files are those of `id`, each on its own; what was still being tried for an earlier
@@ -104,7 +113,7 @@ impl Notifier {
     pub fn announce(&mut self, id: &GenerationId) {
         self.running = JoinSet::new();
         for target in &self.targets {
-            self.running.spawn(tell(target.clone(), id.clone()));
+            self.running.spawn(tell(target.clone(), id.clone(), self.outcomes.clone()));
         }
     }
 
@@ -115,19 +124,22 @@ impl Notifier {
     }
 }
 
-async fn tell(target: Notify, id: GenerationId) {
+async fn tell(target: Notify, id: GenerationId, outcomes: Counters) {
     let mut pauses = PAUSES.iter();
     let mut attempts = 1_u32;
     loop {
         let Err(error) = tell_once(&target, &id).await else {
+            outcomes.increment(&["ok"]);
             info!(event = "notified", generation = id.0, %target, attempts, "the application was told");
             return;
         };
         let Some(pause) = pauses.next() else {
+            outcomes.increment(&["given_up"]);
             warn!(event = "notify_failed", generation = id.0, %target, attempts, %error,
                 "the application could not be told, and will hear of the next change: its files are in place");
             return;
         };
+        outcomes.increment(&["error"]);
         warn!(event = "notify_failed", generation = id.0, %target, attempts, %error, retry_in = ?pause,
             "the application was not told yet: its files are in place");
         tokio::time::sleep(*pause).await;

@@ -91,7 +91,8 @@ impl SyncLoop {
             source,
             delivery: Delivery::new(plan.items, plan.size_limit, volume),
             controls: Controls::open(&paths.controls),
-            notifier: Notifier::new(targets),
+            notifier: Notifier::new(targets)
+                .counted_by(port.as_ref().map(MetricsPort::notifications).unwrap_or_default()),
             hand_over: HandOverFile::new(&paths.state),
             port,
             reporting,

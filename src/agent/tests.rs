@@ -7,7 +7,7 @@ use crate::provider::{ErrorKind, ProviderError};
 use crate::reference::Request;
 use crate::sentence::Sentence;
 use crate::source::tests::fake::plan;
-use crate::source::{SetupError, SourceFailure};
+use crate::source::{SetupError, SourceFailure, connect};
 
 fn failure(path: &str, message: &str) -> SourceFailure {
     let request = Request { provider: "vault".to_owned(), path: path.to_owned(), params: BTreeMap::new() };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::metrics::ConfigMetrics;
 use super::{Config, ConfigError};
 use crate::process::watch::{Watch, WatchError};
 
@@ -62,21 +63,21 @@ impl<T> Reloading<T> {
         self.current.subscribe()
     }
 
-    /// Follows the file for ever. `told` hears of each new configuration whether it is in force.
-    pub async fn follow(mut self, told: impl Fn(bool)) {
+    /// Follows the file for ever, and counts what it finds.
+    pub async fn follow(mut self, metrics: ConfigMetrics) {
         loop {
             self.watch.changed().await;
             match read(&self.path) {
-                Ok(config) if config == self.config => {}
+                Ok(config) if config == self.config => metrics.unchanged(),
                 Ok(config) => {
                     warn_of(&config);
                     self.config = config.clone();
                     self.current.send_replace(Arc::new((self.make)(config)));
-                    told(true);
+                    metrics.loaded();
                     info!(path = %self.path.display(), "the new configuration is in force");
                 }
                 Err(error) => {
-                    told(false);
+                    metrics.refused();
                     warn!(path = %self.path.display(), %error, "keeping the last good configuration");
                 }
             }

@@ -17,7 +17,7 @@ use super::events::Troubles;
 use super::failure::{CallFailure, FailureKind};
 use super::feed::{Feed, FeedCommand, FeedKey, First, NewVolume, SourceMaker, Surroundings};
 use super::logins::Logins;
-use super::metrics::DriverMetrics;
+use super::metrics::{DriverMetrics, FeedState};
 use super::mounts::Mounts;
 use super::pods::{Pods, SeenPod};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
@@ -25,6 +25,7 @@ use super::state::StateDir;
 use super::volume::MountedVolume;
 use crate::config::{Config, CsiLimits};
 use crate::deliver::controls::Wanted;
+use crate::metrics::board::BoardPlace;
 
 /// kubelet gives a call two minutes, and never cancels it.
 const LONGEST_WAIT: Duration = Duration::from_secs(110);
@@ -488,5 +489,9 @@ impl Surroundings for Driver {
     fn trouble(&self, pod: &PodRef, sentence: &str) {
         self.metrics.troubles.increment();
         self.troubles.tell(pod, sentence);
+    }
+
+    fn place(&self) -> BoardPlace<FeedState> {
+        self.metrics.place()
     }
 }

@@ -16,6 +16,7 @@ use super::attributes::{PodRef, PodToken, Record, Tokens};
 use super::budget::Reservation;
 use super::failure::{CallFailure, FailureKind};
 use super::logins::LoginShare;
+use super::metrics::FeedState;
 use super::pods::Annotations;
 #[cfg(test)]
 use super::tests::steps::step;
@@ -25,12 +26,15 @@ use crate::deliver::controls::{Control, LiveControls, Wanted};
 use crate::deliver::delivery::{DeliverError, Delivery, Due};
 use crate::deliver::reporting::Reporting;
 use crate::generation::Generation;
+use crate::metrics::board::BoardPlace;
 use crate::plan::Plan;
 use crate::provider::TokenSource;
 use crate::report::line::{ReportedPod, Writer};
 use crate::secret::SecretValue;
 use crate::source::persisted::{HandOverFile, PersistedState};
-use crate::source::{Event, HandOver, Obstacles, SetupError, Source, SourceFailure, connect, refusals};
+use crate::source::{
+    Event, HandOver, Obstacles, SetupError, Source, SourceFailure, SourceMetrics, connect_counted, refusals,
+};
 
 /// How long a refusal answers for those who ask the same: kubelet tries again after half a second.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
@@ -89,6 +93,8 @@ pub(super) trait Surroundings: Send + Sync {
     fn forget(&self, volume: &str);
     /// Tells of a running pod's trouble.
     fn trouble(&self, pod: &PodRef, sentence: &str);
+    /// Where the feed's state is shown.
+    fn place(&self) -> BoardPlace<FeedState>;
 }
 
 /// Makes the source of a plan, with the token that is named for each of its providers.
@@ -96,8 +102,13 @@ pub(super) type SourceMaker =
     Arc<dyn Fn(&Plan, &dyn Fn(&str) -> TokenSource) -> Result<Source, SetupError> + Send + Sync>;
 
 /// The plan's own stores.
-pub(super) fn connected(plan: &Plan, token_of: &dyn Fn(&str) -> TokenSource) -> Result<Source, SetupError> {
-    Ok(Source::new(plan, connect(plan, token_of, Path::new(CA_PATH))?))
+pub(super) fn connected(
+    plan: &Plan,
+    token_of: &dyn Fn(&str) -> TokenSource,
+    metrics: &SourceMetrics,
+) -> Result<Source, SetupError> {
+    let providers = connect_counted(plan, token_of, Path::new(CA_PATH), Some(metrics))?;
+    Ok(Source::new(plan, providers).counted_by(metrics))
 }
 
 /// A source and its deliveries.
@@ -119,6 +130,7 @@ pub(super) struct Feed {
     /// Whether others may be waiting for its own.
     is_first: bool,
     revokes: bool,
+    shown: BoardPlace<FeedState>,
     around: Arc<dyn Surroundings>,
     shutdown: CancellationToken,
 }
@@ -201,6 +213,7 @@ impl Feed {
             turn,
             is_first: false,
             revokes: plan.providers.values().any(|provider| provider.revoke_on_exit),
+            shown: around.place(),
             around,
             shutdown,
         })
@@ -526,11 +539,12 @@ impl Feed {
         }
     }
 
-    /// A line of the log for each volume that has news, or whose turn it is.
+    /// A line of the log for each volume that has news, or whose turn it is; and metrics.
     fn tell(&mut self) {
         for attached in &mut self.volumes {
             attached.reporting.tell(&attached.delivery, &self.source, || None);
         }
+        self.shown.tell(FeedState::of(self.volumes.iter().map(|attached| attached.delivery.report())));
     }
 
     fn save(&mut self) {

@@ -18,7 +18,7 @@ use super::error::DemoError;
 use super::exchange::exchange;
 use crate::config::Config;
 use crate::contract::MUTATE_PATH;
-use crate::serve::metrics::Registry;
+use crate::metrics::Registry;
 use crate::serve::{Server, tls};
 use crate::webhook::review::Injector;
 use crate::webhook::server::{Metrics, Names};

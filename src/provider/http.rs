@@ -10,6 +10,7 @@ mod client;
 mod connect;
 pub mod date;
 mod failure;
+mod meter;
 mod pool;
 mod proxy;
 mod reach;
@@ -21,5 +22,6 @@ pub use client::{
     Call, Client, Limits, Opened, Response, SendError, Stream, bearer, contains_ignore_case, frame, secret_header,
 };
 pub use failure::{Failure, Scope};
+pub use meter::{StoreCall, StoreMeter, calling};
 pub use proxy::Proxy;
 pub use reach::Reach;

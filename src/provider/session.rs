@@ -6,7 +6,7 @@
 use std::future::{Future, ready};
 use std::time::Duration;
 
-use super::http::{Failure, Scope};
+use super::http::{Failure, Scope, StoreCall, calling};
 use super::interface::{
     Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Reading, Session, no_leases,
 };
@@ -205,7 +205,7 @@ impl<S: Store> LoggedIn<S> {
             Some(_) => (self.token, self.is_replaced) = (None, true),
             None => {}
         }
-        let fresh = self.store.log_in().await?;
+        let fresh = calling(StoreCall::Login, self.store.log_in()).await?;
         self.adopt(fresh);
         Ok(true)
     }
@@ -220,7 +220,11 @@ impl<S: Store> LoggedIn<S> {
         loop {
             let open = requests.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
             let open: Vec<_> = open.map(|(request, _)| request).collect();
-            let found = if open.is_empty() { Vec::new() } else { self.store.read_batch(&open, known).await };
+            let found = if open.is_empty() {
+                Vec::new()
+            } else {
+                calling(StoreCall::Read, self.store.read_batch(&open, known)).await
+            };
             if found.is_empty() {
                 break;
             }
@@ -253,9 +257,9 @@ impl<S: Store> LoggedIn<S> {
     /// why. The login before is kept until it shows what the new one is good for, if it is worth that.
     async fn log_in_again(&mut self, refused: &Failure, outcomes: &mut [Option<Outcome>]) -> Option<Kept> {
         let held = self.token.clone()?;
-        let made = match self.store.worth(&held).await {
+        let made = match calling(StoreCall::Login, self.store.worth(&held)).await {
             Ok(Worth::Only) => return None,
-            Ok(worth) => self.store.log_in().await.map(|fresh| (worth, fresh)),
+            Ok(worth) => calling(StoreCall::Login, self.store.log_in()).await.map(|fresh| (worth, fresh)),
             Err(failure) => Err(failure),
         };
         let is_dead = refused.scope == Scope::Login;
@@ -291,7 +295,7 @@ impl<S: Store> LoggedIn<S> {
         self.is_replaced = was_replaced;
         if let Some(fresh) = fresh {
             // It is one more login at the store until it ends by itself; the denial matters more.
-            let _ = self.store.end(&fresh.value).await;
+            let _ = calling(StoreCall::Revoke, self.store.end(&fresh.value)).await;
         }
     }
 
@@ -303,7 +307,7 @@ impl<S: Store> LoggedIn<S> {
             _ => false,
         };
         let is_same = is_renewed || {
-            let fresh = self.store.log_in().await?;
+            let fresh = calling(StoreCall::Login, self.store.log_in()).await?;
             !self.adopt(fresh)
         };
         let was_replaced = std::mem::take(&mut self.is_replaced);
@@ -312,7 +316,7 @@ impl<S: Store> LoggedIn<S> {
 
     /// Whether the renewal was worthwhile.
     async fn renew(&mut self, held: &Token) -> Result<bool, Failure> {
-        let Some(renewed) = self.store.renew(held).await? else { return Ok(false) };
+        let Some(renewed) = calling(StoreCall::Login, self.store.renew(held)).await? else { return Ok(false) };
         let (renewed, is_worthwhile) = renewed.after(held);
         self.adopt(renewed);
         Ok(is_worthwhile)
@@ -323,7 +327,7 @@ impl<S: Store> LoggedIn<S> {
         let is_fresh = self.ensure_login().await?;
         match self.change_lease_once(lease, change).await {
             Err(failure) if failure.scope == Scope::Login && !is_fresh => {
-                let fresh = self.store.log_in().await?;
+                let fresh = calling(StoreCall::Login, self.store.log_in()).await?;
                 if self.adopt(fresh) { self.change_lease_once(lease, change).await } else { Err(failure) }
             }
             result => result,
@@ -332,14 +336,14 @@ impl<S: Store> LoggedIn<S> {
 
     async fn change_lease_once(&mut self, lease: &Lease, change: Change) -> Result<Lease, Failure> {
         match change {
-            Change::Renew => self.store.renew_lease(lease).await,
-            Change::Revoke => self.store.revoke_lease(lease).await.map(|()| lease.clone()),
+            Change::Renew => calling(StoreCall::Renew, self.store.renew_lease(lease)).await,
+            Change::Revoke => calling(StoreCall::Revoke, self.store.revoke_lease(lease)).await.map(|()| lease.clone()),
         }
     }
 
     async fn end(&mut self) -> Result<(), Failure> {
         match self.token.take() {
-            Some(token) => self.store.end(&token.value).await,
+            Some(token) => calling(StoreCall::Revoke, self.store.end(&token.value)).await,
             None => Ok(()),
         }
     }
@@ -359,7 +363,7 @@ impl<S: Store> Provider for LoggedIn<S> {
     }
 
     fn changed(&mut self) -> Pending<'_, ()> {
-        Box::pin(self.store.changed())
+        Box::pin(calling(StoreCall::Watch, self.store.changed()))
     }
 
     fn session(&self) -> Option<Session> {

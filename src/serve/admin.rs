@@ -6,8 +6,8 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
 
-use super::metrics::Registry;
 use super::readiness::Readiness;
+use crate::metrics::Registry;
 
 /// Where it listens unless told otherwise: IPv6 and IPv4.
 pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8081);
@@ -38,6 +38,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::*;
+    use crate::metrics::catalogue::CSI_TROUBLES;
 
     async fn get(router: &Router, path: &str) -> (u16, String) {
         let response = router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
@@ -49,7 +50,7 @@ mod tests {
     async fn answers() {
         let (readiness, metrics) = (Readiness::default(), Registry::default());
         let router = router(readiness.clone(), metrics.clone());
-        metrics.counter("hushpod_test_total", "A test.", &[]).increment();
+        metrics.counter(&CSI_TROUBLES, &[]).increment();
         let guard = readiness.block("certificate");
 
         assert_eq!(get(&router, "/healthz").await, (200, "ok\n".to_owned()));
@@ -59,7 +60,7 @@ mod tests {
         readiness.begin_drain();
         assert_eq!(get(&router, "/readyz").await, (503, "waiting for: draining\n".to_owned()));
         assert_eq!(get(&router, "/healthz").await.0, 200);
-        assert!(get(&router, "/metrics").await.1.ends_with("\nhushpod_test_total 1\n"));
+        assert!(get(&router, "/metrics").await.1.ends_with("\nhushpod_csi_troubles_total 1\n"));
         assert_eq!(get(&router, "/").await.0, 404);
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Moment {
 // === impl Moment ===
 
 impl Moment {
-    fn system(self, at: Instant) -> SystemTime {
+    pub(super) fn system(self, at: Instant) -> SystemTime {
         let ahead = self.system.checked_add(at.saturating_duration_since(self.instant)).unwrap_or(self.system);
         ahead.checked_sub(self.instant.saturating_duration_since(at)).unwrap_or(ahead)
     }

@@ -11,6 +11,7 @@ use super::backoff::{self, Jitter, LogBudget};
 use super::history::Fingerprints;
 use super::key_dependency::KeyDependency;
 use super::login_state::LoginState;
+use super::metrics::Refreshes;
 use super::request_state::{Action, RequestState};
 use super::retired_lease::{RetiredLease, expiring};
 use crate::provider::{ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Version};
@@ -61,6 +62,7 @@ enum Completed {
 pub(super) struct ApplyContext<'a> {
     pub(super) jitter: &'a mut Jitter,
     pub(super) fingerprints: &'a Fingerprints,
+    pub(super) refreshes: &'a Refreshes,
     /// There is no generation yet.
     pub(super) starting: bool,
 }
@@ -168,6 +170,11 @@ impl Worker {
     pub(super) fn is_failing(&self) -> bool {
         let login = self.login.as_ref().is_some_and(|login| login.failures > 0);
         login || self.states.values().any(|state| state.failures > 0)
+    }
+
+    /// When the first lease ends, or the first answer that has an end.
+    pub(super) fn lease_end(&self) -> Option<Instant> {
+        self.states.values().filter_map(|state| state.validity().map(|validity| validity.ends)).min()
     }
 
     /// What kind of error the last one was, if the last attempt failed.

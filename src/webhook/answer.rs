@@ -13,6 +13,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// For the metrics.
     pub outcome: Outcome,
+    /// Of a denial, what stands in the way, in a word of [`ADMISSION_DENIALS`](crate::metrics::catalogue::ADMISSION_DENIALS).
+    pub reason: Option<&'static str>,
 }
 
 /// What became of a pod.

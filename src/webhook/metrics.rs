@@ -1,10 +1,15 @@
 //! The webhook's metrics.
 
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::answer::Outcome;
-use crate::serve::metrics::{Counter, Histogram, Registry, ReloadCounters};
+use crate::metrics::catalogue::{
+    ADMISSION_DENIALS, ADMISSION_DURATION, ADMISSION_IN_FLIGHT, ADMISSION_REQUESTS, CABUNDLE_WRITES,
+    CERTIFICATE_EXPIRY, WEBHOOK_TRUSTED,
+};
+use crate::metrics::{Counter, Counters, Histogram, Registry, count, seconds};
 use crate::serve::tls::Served;
 
 /// Upper bounds of the duration histogram in seconds.
@@ -18,8 +23,20 @@ pub struct Metrics {
     unchanged: Arc<Counter>,
     denied: Arc<Counter>,
     error: Arc<Counter>,
+    denials: Counters,
     duration: Arc<Histogram>,
-    reloads: ReloadCounters,
+    in_flight: Arc<AtomicU64>,
+}
+
+/// A request that is in flight until this is dropped.
+#[derive(Debug)]
+pub(super) struct CountedRequest(Arc<AtomicU64>);
+
+/// What is counted of a replica that makes its own certificates. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct TrustMetrics {
+    is_trusted: Arc<AtomicU64>,
+    writes: Counters,
 }
 
 // === impl Metrics ===
@@ -28,21 +45,18 @@ impl Metrics {
     /// Adds the webhook's series to `registry`.
     #[must_use]
     pub fn new(registry: Registry) -> Self {
-        let requests = |outcome: Outcome| {
-            let labels = [("outcome", outcome.as_str())];
-            registry.counter("hushpod_admission_requests_total", "Admission requests answered.", &labels)
-        };
+        let requests = |outcome: Outcome| registry.counter(&ADMISSION_REQUESTS, &[outcome.as_str()]);
+        let in_flight = Arc::<AtomicU64>::default();
+        let shown = Arc::clone(&in_flight);
+        registry.read(&ADMISSION_IN_FLIGHT, move || Some(count(shown.load(Ordering::Relaxed))));
         Self {
             injected: requests(Outcome::Injected),
             unchanged: requests(Outcome::Unchanged),
             denied: requests(Outcome::Denied),
             error: requests(Outcome::Error),
-            duration: registry.histogram(
-                "hushpod_admission_duration_seconds",
-                "Time from a request's last byte to its answer.",
-                BUCKETS,
-            ),
-            reloads: ReloadCounters::new(&registry),
+            denials: registry.counters(&ADMISSION_DENIALS, &[]),
+            duration: registry.histogram(&ADMISSION_DURATION, BUCKETS),
+            in_flight,
             registry,
         }
     }
@@ -52,12 +66,14 @@ impl Metrics {
         &self.registry
     }
 
-    /// Counts one reading of the operator's configuration.
-    pub fn count_reload(&self, is_ok: bool) {
-        self.reloads.count(is_ok);
+    /// Counts a request as long as it is in flight.
+    pub(super) fn begin(&self) -> CountedRequest {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        CountedRequest(Arc::clone(&self.in_flight))
     }
 
-    pub(super) fn count(&self, outcome: Outcome, took: Duration) {
+    /// Counts an answer; `reason` is a denial's.
+    pub(super) fn count(&self, outcome: Outcome, reason: Option<&'static str>, took: Duration) {
         let counter = match outcome {
             Outcome::Injected => &self.injected,
             Outcome::Unchanged => &self.unchanged,
@@ -65,15 +81,41 @@ impl Metrics {
             Outcome::Error => &self.error,
         };
         counter.increment();
+        if let Some(reason) = reason {
+            self.denials.increment(&[reason]);
+        }
         self.duration.observe(took);
     }
 
     pub(super) fn show_expiry(&self, served: Served) {
-        let expires = move || Some(served.expires()?.duration_since(UNIX_EPOCH).ok()?.as_secs_f64());
-        self.registry.gauge(
-            "hushpod_webhook_certificate_expiry_seconds",
-            "End of the served certificate, in seconds since 1970.",
-            expires,
-        );
+        self.registry.read(&CERTIFICATE_EXPIRY, move || seconds(served.expires()?));
+    }
+}
+
+impl Drop for CountedRequest {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl TrustMetrics ===
+
+impl TrustMetrics {
+    /// Adds them to `registry`.
+    pub(super) fn new(registry: &Registry) -> Self {
+        let is_trusted = Arc::<AtomicU64>::default();
+        let shown = Arc::clone(&is_trusted);
+        registry.read(&WEBHOOK_TRUSTED, move || Some(count(shown.load(Ordering::Relaxed))));
+        Self { is_trusted, writes: registry.counters(&CABUNDLE_WRITES, &[]) }
+    }
+
+    /// Whether every webhook of the configuration has the certificate of what is served.
+    pub(super) fn show_trust(&self, is_trusted: bool) {
+        self.is_trusted.store(is_trusted.into(), Ordering::Relaxed);
+    }
+
+    /// Counts an attempt to write it there.
+    pub(super) fn count_write(&self, is_written: bool) {
+        self.writes.increment(&[if is_written { "ok" } else { "error" }]);
     }
 }

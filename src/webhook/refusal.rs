@@ -18,6 +18,21 @@ pub enum Refusal {
     Pod(String),
 }
 
+// === impl Refusal ===
+
+impl Refusal {
+    /// What stands in the way, in a word for metrics.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Annotation(_) => "annotation",
+            Self::Plan(PlanError { is_policy: true, .. }) => "policy",
+            Self::Plan(_) => "plan",
+            Self::Pod(_) => "pod",
+        }
+    }
+}
+
 impl From<OverBudget> for Refusal {
     fn from(spent: OverBudget) -> Self {
         Self::Pod(spent.to_string())

@@ -28,6 +28,7 @@ use tracing::{debug, info, warn};
 
 use self::merge::{Own, merge};
 use super::certificate::{CertificateError, Issued, Names, issue};
+use super::metrics::TrustMetrics;
 use crate::serve::readiness::{Guard, Readiness};
 use crate::serve::tls::Served;
 
@@ -65,6 +66,7 @@ pub(super) struct SelfManaged {
     /// Held while the API servers cannot trust what is served.
     waiting: Option<Guard>,
     clock: RenewalClock,
+    metrics: Option<TrustMetrics>,
 }
 
 /// Why the `caBundle` could not be written.
@@ -195,7 +197,13 @@ impl SelfManaged {
         clock: RenewalClock,
     ) -> Self {
         let waiting = Some(readiness.block(WAITS_FOR));
-        Self { names, configuration, served, readiness, waiting, clock }
+        Self { names, configuration, served, readiness, waiting, clock, metrics: None }
+    }
+
+    /// The same, counted and shown.
+    #[must_use]
+    pub(super) fn counted(self, metrics: TrustMetrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     /// Serves a certificate at once, gets it trusted, and renews both for as long as it is polled.
@@ -213,9 +221,16 @@ impl SelfManaged {
             rotation.look(&watched, Instant::now());
             self.renew(&mut rotation);
             self.tell(&rotation);
+            if let Some(metrics) = &self.metrics {
+                metrics.show_trust(rotation.is_known_to(&watched));
+            }
             let wants_write = rotation.wants_write(&watched, &self.names, self.clock.now());
             if wants_write && attempts.are_due() {
-                attempts.count(&self.write(&api, &rotation).await);
+                let written = self.write(&api, &rotation).await;
+                if let Some(metrics) = &self.metrics {
+                    metrics.count_write(written.is_ok());
+                }
+                attempts.count(&written);
             }
             tokio::select! {
                 object = watch.next() => match object {
@@ -370,6 +385,12 @@ impl Rotation {
 
     fn is_trusted(&self, now: Instant, wall: SystemTime) -> bool {
         self.serving.has_settled(now) && wall < self.serving.issued.expires
+    }
+
+    /// Whether all of these have what is served, whatever counts otherwise.
+    fn is_known_to(&self, bundles: &[Vec<u8>]) -> bool {
+        let authority = &self.serving.issued.authority;
+        !bundles.is_empty() && bundles.iter().all(|bundle| merge::holds(bundle, authority))
     }
 
     fn wanted(&self) -> Vec<CertificateDer<'static>> {

@@ -27,8 +27,8 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::serve::metrics::Registry;
-    use crate::webhook::metrics::Metrics;
+    use crate::config::metrics::ConfigMetrics;
+    use crate::metrics::Registry;
 
     /// The patch for a pod that is the same each time.
     fn patch(review: &Reviewer) -> String {
@@ -61,8 +61,7 @@ mod tests {
         let registry = Registry::default();
         let reloading = Reloading::open(&file, Injector::new).unwrap();
         let review = reviewer(&reloading);
-        let metrics = Metrics::new(registry.clone());
-        tokio::spawn(reloading.follow(move |is_good| metrics.count_reload(is_good)));
+        tokio::spawn(reloading.follow(ConfigMetrics::new(&registry)));
         let counted = async |outcome: &str| {
             let series = format!("hushpod_config_reload_total{{outcome=\"{outcome}\"}} 1\n");
             let seen = async {

@@ -78,6 +78,9 @@ struct ReviewStatus {
     message: String,
 }
 
+/// A response, what became of the pod, and why it was denied if it was.
+type Decision = (AdmissionResponse, Outcome, Option<&'static str>);
+
 /// Answers one request body. Never fails: what cannot be understood is denied with the reason.
 #[must_use]
 pub fn answer(body: &[u8], injector: &Injector) -> Answer {
@@ -87,7 +90,7 @@ pub fn answer(body: &[u8], injector: &Injector) -> Answer {
 fn answer_within(body: &[u8], injector: &Injector) -> Answer {
     // Looking once for what is not UTF-8 is less work than doing it string by string.
     let parsed = str::from_utf8(body).map_err(serde::de::Error::custom).and_then(serde_json::from_str::<Review>);
-    let (response, outcome) = match parsed {
+    let (response, outcome, reason) = match parsed {
         Ok(Review { api_version, .. }) if api_version != API_VERSION => {
             malformed(format!("apiVersion {api_version:?} is not spoken: send {API_VERSION}"))
         }
@@ -95,7 +98,7 @@ fn answer_within(body: &[u8], injector: &Injector) -> Answer {
         Ok(Review { request: None, .. }) => malformed("the AdmissionReview has no request".to_owned()),
         Err(error) => malformed(format!("no AdmissionReview: {error}")),
     };
-    Answer { body: encode(response), outcome }
+    Answer { body: encode(response), outcome, reason }
 }
 
 /// The patch, by far the largest part, goes in as it is: base64 has nothing that JSON would escape.
@@ -115,9 +118,9 @@ fn encode(mut response: AdmissionResponse) -> Vec<u8> {
     body.into_bytes()
 }
 
-fn malformed(message: String) -> (AdmissionResponse, Outcome) {
+fn malformed(message: String) -> Decision {
     let status = ReviewStatus { code: 400, reason: "BadRequest", message };
-    (AdmissionResponse { status: Some(status), ..AdmissionResponse::default() }, Outcome::Error)
+    (AdmissionResponse { status: Some(status), ..AdmissionResponse::default() }, Outcome::Error, None)
 }
 
 /// A refusal quotes what was written, of whatever length: its beginning says what is wrong, its end what to do.
@@ -144,7 +147,7 @@ fn few(mut warnings: Vec<String>) -> Vec<String> {
     warnings.into_iter().map(shortened).collect()
 }
 
-fn decide(request: AdmissionRequest, injector: &Injector) -> (AdmissionResponse, Outcome) {
+fn decide(request: AdmissionRequest, injector: &Injector) -> Decision {
     let AdmissionRequest { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     // Controllers leave the rest of the name to the API server, which has not chosen it yet.
@@ -168,17 +171,78 @@ fn decide(request: AdmissionRequest, injector: &Injector) -> (AdmissionResponse,
         Ok(Mutation { patch, warnings }) if patch.is_empty() => (
             AdmissionResponse { uid, allowed: true, warnings: few(warnings), ..AdmissionResponse::default() },
             Outcome::Unchanged,
+            None,
         ),
         Ok(Mutation { patch, warnings }) => {
             tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
             let warnings = few(warnings);
-            (AdmissionResponse { uid, allowed: true, patch: Some(patch), status: None, warnings }, Outcome::Injected)
+            (
+                AdmissionResponse { uid, allowed: true, patch: Some(patch), status: None, warnings },
+                Outcome::Injected,
+                None,
+            )
         }
         Err(refusal) => {
             let message = shortened(refusal.to_string());
             tracing::info!(namespace, pod = name, refusal = %message, "denied");
             let status = ReviewStatus { code: 422, reason: "Invalid", message };
-            (AdmissionResponse { uid, status: Some(status), ..AdmissionResponse::default() }, Outcome::Denied)
+            let response = AdmissionResponse { uid, status: Some(status), ..AdmissionResponse::default() };
+            (response, Outcome::Denied, Some(refusal.reason()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn each_denial_has_the_reason_that_stands_in_the_way() {
+        let config = r#"
+image: registry/hushpod-agent:1
+defaultProvider: vault
+providers:
+  vault:
+    type: vault
+    address: "https://vault.example"
+    role: web
+    allow: [{namespaces: [shop], roles: [web], requests: ["secret/data/web/*"]}]
+"#;
+        let injector = Injector::new(Config::from_yaml(config).unwrap());
+        let web = "secret/data/web/db#password";
+        // (namespace, annotations, the pod's operating system) → why
+        for (namespace, annotations, os, reason) in [
+            ("shop", vec![("file.db", web)], "linux", None),
+            ("shop", vec![("fil.db", web)], "linux", Some("annotation")),
+            ("shop", vec![("file.db", web), ("mode", "sideways")], "linux", Some("annotation")),
+            ("shop", vec![("file.db", "nobody:secret/data/web/db")], "linux", Some("plan")),
+            ("shop", vec![("file.db", "secret/data/web/db?made-up=1")], "linux", Some("plan")),
+            ("shop", vec![("file.db", "secret/data/other/db#password")], "linux", Some("policy")),
+            ("shop", vec![("file.db", web), ("role.vault", "admin")], "linux", Some("policy")),
+            ("other", vec![("file.db", web)], "linux", Some("policy")),
+            ("shop", vec![("file.db", web)], "windows", Some("pod")),
+        ] {
+            let keys = annotations.iter().map(|(key, value)| (format!("hushpod.dev/{key}"), json!(value)));
+            let request = json!({
+                "apiVersion": API_VERSION, "kind": "AdmissionReview",
+                "request": {
+                    "uid": "1", "operation": "CREATE", "namespace": namespace, "resource": {"group": "", "resource": "pods"},
+                    "object": {
+                        "metadata": {"annotations": keys.collect::<serde_json::Map<_, _>>()},
+                        "spec": {"os": {"name": os}, "containers": [{"name": "web"}]},
+                    },
+                },
+            });
+            let answer = answer(request.to_string().as_bytes(), &injector);
+            let said = String::from_utf8_lossy(&answer.body);
+            assert_eq!(answer.reason, reason, "{namespace} {annotations:?} {os}: {said}");
+            assert_eq!(answer.outcome == Outcome::Denied, reason.is_some(), "{said}");
+            let words = crate::metrics::catalogue::ADMISSION_DENIALS.labels[0].words;
+            assert!(reason.is_none_or(|reason| words.contains(&reason)));
+        }
+        assert_eq!(answer(b"rubbish", &injector).reason, None);
     }
 }

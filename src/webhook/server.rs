@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use super::answer::{Answer, Outcome, Reviewer};
 use super::certificate::CertificateError;
+use super::metrics::TrustMetrics;
 use super::registration::{RenewalClock, SelfManaged};
 use crate::cluster::{self, ClusterError};
 use crate::contract::MUTATE_PATH;
@@ -118,14 +119,17 @@ async fn mutate(
         Ok(body) => body,
         Err(rejection) => return rejection.into_response(),
     };
+    let start = Instant::now();
+    let in_flight = admission.metrics.begin();
     if body.len() <= SMALL {
-        return admission.answer(&body);
+        return admission.answer(&body, start);
     }
     // Never closed, so there always is one in time.
     let permit = Arc::clone(&admission.large).acquire_owned().await;
     let decided = tokio::task::spawn_blocking(move || {
+        let _in_flight = in_flight;
         let _permit = permit;
-        admission.answer(&body)
+        admission.answer(&body, start)
     });
     decided.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
@@ -164,6 +168,7 @@ pub async fn run(
     } else {
         let client = cluster::client(kubeconfig.as_deref()).await?;
         let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), RenewalClock::default());
+        let own = own.counted(TrustMetrics::new(metrics.registry()));
         tasks.spawn(async move { Ok(own.run(client).await?) });
     }
 
@@ -218,12 +223,13 @@ impl WebhookSettings {
 // === impl Admission ===
 
 impl Admission {
-    fn answer(&self, request: &[u8]) -> Response<Body> {
-        let start = Instant::now();
+    /// Decides on a request whose last byte came at `start`.
+    fn answer(&self, request: &[u8], start: Instant) -> Response<Body> {
         // A panic is a fault of ours: the API server denies the pod (fail closed), all other requests go on.
         let answer = catch_unwind(AssertUnwindSafe(|| (self.review)(request)));
-        let outcome = answer.as_ref().map_or(Outcome::Error, |answer| answer.outcome);
-        self.metrics.count(outcome, start.elapsed());
+        let (outcome, reason) =
+            answer.as_ref().map_or((Outcome::Error, None), |answer| (answer.outcome, answer.reason));
+        self.metrics.count(outcome, reason, start.elapsed());
         let Ok(Answer { body, .. }) = answer else {
             error!("the review of a request panicked");
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();

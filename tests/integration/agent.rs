@@ -418,9 +418,9 @@ fn the_port_tells_which_generation_an_application_runs_with_while_it_does() {
         let (status, metrics) = ask(port, "/metrics").unwrap();
         assert_eq!(status, 200);
         assert!(metrics.contains("\nhushpod_outdated_generations 1\n"), "{metrics}");
-        let page = crate::readme::page("charts/hushpod/README.md");
+        let page = crate::readme::page("src/metrics.md");
         for name in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
-            assert!(page.contains(&format!("| `{name}")), "{name} is not in the chart's page");
+            assert!(page.contains(&format!("\n| `{name}` |")), "{name} is not on the page");
         }
         // A parent passes it on.
         kill_process(Pid::from_child(&application), Signal::TERM).unwrap();

@@ -6,10 +6,11 @@ use crate::house::{Arrow, arrows, circles};
 use crate::sources::{Source, sources};
 
 /// Std and serde alone: everyone may use them.
-const LEAVES: [&str; 14] = [
+const LEAVES: [&str; 15] = [
     "audit",
     "contract",
     "generation",
+    "metrics",
     "options",
     "parse_error",
     "report",
@@ -28,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("audit", &[]),
     ("contract", &[]),
     ("generation", &[]),
+    ("metrics", &[]),
     ("options", &[]),
     ("parse_error", &[]),
     ("report", &[]),
@@ -83,7 +85,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("annotations", &["", "values", "keys"]),
     ("audit", &["", "log", "line"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
-    ("config", &["reload", "unlock", "", "csi", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
+    ("config", &["reload", "metrics", "unlock", "", "csi", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
     ("csi", &[
         "", "node", "driver", "feed", "state", "logins", "events", "attributes", "volume", "registration", "metrics",
         "failure", "budget", "program", "mounts", "object", "pods", "taint", "proto",
@@ -111,14 +113,15 @@ const ORDERS: &[(&str, &[&str])] = &[
         "auth/oauth", "aws/profile", "aws/settings", "aws/sts", "azure/settings", "file/sops", "gcp/settings",
         "infisical/errors", "vault/api_types", "vault/errors", "aws/keys", "file/keys", "file/sops/value", "http",
         "infisical/limits", "infisical/settings", "auth", "file/sops/node", "http/date", "http/failure", "http/proxy",
-        "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/pool", "http/authorities",
+        "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/meter", "http/pool", "http/authorities",
         "http/connect", "interface", "http/address",
     ]),
+    ("metrics", &["", "board", "catalogue"]),
     ("report", &["", "line"]),
     ("secret", &["", "document", "sealed", "document/json", "document/yaml", "tree", "document/node", "value"]),
-    ("serve", &["", "body", "peers", "admin", "exchange", "opening", "limits", "metrics", "readiness", "tls"]),
+    ("serve", &["", "body", "peers", "admin", "exchange", "opening", "limits", "readiness", "tls"]),
     ("source", &[
-        "worker/apply", "", "resume", "worker", "login_state", "request_state", "persisted", "persisted/document", "handover", "backoff", "clock",
+        "worker/apply", "", "resume", "worker", "metrics", "login_state", "request_state", "persisted", "persisted/document", "handover", "backoff", "clock",
         "failure", "history", "key_dependency", "retired_lease",
     ]),
     ("webhook", &[

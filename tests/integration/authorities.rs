@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use hushpod::provider::ErrorKind;
-use hushpod::provider::http::{Call, Client, Reach, SendError};
+use hushpod::provider::http::{CaFile, Call, Client, Reach, SendError};
 use hyper::Method;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -64,7 +64,7 @@ impl Store {
     }
 
     fn client(&self, bundle: &Bundle) -> Client {
-        Reach::default().with_ca_file(Some(bundle.file())).client(&self.url).unwrap()
+        Reach::default().with_ca_file(Some(Arc::new(CaFile::new(bundle.file())))).client(&self.url).unwrap()
     }
 }
 

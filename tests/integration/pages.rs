@@ -426,3 +426,33 @@ fn the_glossary_has_few_words() {
     let words = rest.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with('|')).count() - 2;
     assert!((20..=40).contains(&words), "{words} words");
 }
+
+/// Names of series in a text; a name may go on in words, or stop in the middle of one with `_`.
+fn series_in(text: &str) -> BTreeSet<String> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let names = text.match_indices("hushpod_").filter(|(at, _)| !text[..*at].ends_with(is_part));
+    names.map(|(at, _)| text[at..].chars().take_while(|c| is_part(*c)).collect()).collect()
+}
+
+#[test]
+fn names_of_metrics_stand_in_one_place_and_all_others_know_them() {
+    let catalogue = "src/metrics/catalogue.rs";
+    let known = series_in(&page(catalogue));
+    assert!(known.len() > 40, "{known:?}");
+    // The page of them is compared by a test of its own.
+    assert_eq!(series_in(&page("src/metrics.md")), known);
+    for path in files("src", ".rs").into_iter().filter(|path| path != catalogue) {
+        let text = page(&path);
+        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+        let is_tests = path.contains("/tests") || path.contains("explain");
+        assert!(is_tests || !code.contains("\"hushpod_"), "{path}: a name belongs in {catalogue}");
+    }
+    let said = pages().into_iter().chain(files("charts", ".yaml")).chain(files("charts", ".json"));
+    for path in said.chain(files("charts", ".tpl")) {
+        for name in series_in(&page(&path)) {
+            let ends = ["", "_bucket", "_sum", "_count"].map(|end| name.strip_suffix(end).map(str::to_owned));
+            let is_known = ends.into_iter().flatten().any(|name| known.contains(&name)) || name.ends_with('_');
+            assert!(is_known, "{path}: unknown metric {name}");
+        }
+    }
+}

@@ -9,8 +9,6 @@ use hushpod::config::Config;
 use hushpod::contract::PREFIX;
 use hushpod::provider::ProviderSettings;
 use hushpod::quantity::parse_duration;
-use hushpod::serve::metrics::Registry;
-use hushpod::webhook::server::Metrics;
 use serde_json::json;
 
 /// A page of the repository.
@@ -289,27 +287,6 @@ fn defaults_of_refresh_are_the_codes() {
     }
 }
 
-/// The series that the webhook's sources name.
-fn series_in(directory: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        // The agent's and the driver's have tables of their own.
-        if path.ends_with("agent") || path.ends_with("csi") || path.ends_with("tests.rs") {
-            continue;
-        }
-        if path.is_dir() {
-            found.extend(series_in(&path));
-            continue;
-        }
-        let text = fs::read_to_string(&path).unwrap();
-        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
-        let literals = code.split('"').skip(1).filter(|literal| literal.starts_with("hushpod_"));
-        found.extend(literals.map(str::to_owned));
-    }
-    found
-}
-
 /// What CI brings up is pinned in `tests/cluster`, and the README says what was tried.
 #[test]
 fn the_table_of_compatibility_has_the_versions_that_run() {
@@ -340,32 +317,6 @@ fn the_table_of_compatibility_has_the_versions_that_run() {
         ("stores", format!("ministack {}", minor(&wheel("ministack")))),
     ] {
         assert!(row(name).contains(&version), "{name}: {version} is not in the table");
-    }
-}
-
-#[test]
-fn the_drivers_metrics_are_listed() {
-    let tables = tables("src/csi.md");
-    let metrics = tables.iter().find(|table| table[0][0] == "metric").unwrap();
-    let shown = metrics[1..].iter().flat_map(|row| words(&row[0]));
-    let names: BTreeSet<_> = shown.map(|shown| shown.split('{').next().unwrap().to_owned()).collect();
-    assert_eq!(names, series_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/csi")));
-}
-
-#[test]
-fn the_webhooks_metrics_are_listed() {
-    let page = page("charts/hushpod/README.md");
-    let (_, rest) = page.split_once("\n## Metrics\n\n").unwrap();
-    let paragraph = rest.split("\n\n").next().unwrap();
-    let shown: BTreeSet<_> = words(paragraph).into_iter().filter(|word| word.starts_with("hushpod_")).collect();
-    let names: BTreeSet<_> = shown.iter().map(|shown| shown.split('{').next().unwrap().to_owned()).collect();
-    assert_eq!(names, series_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")));
-    let registry = Registry::default();
-    let _metrics = Metrics::new(registry.clone());
-    let text = registry.to_string();
-    for shown in shown {
-        let (name, label) = shown.trim_end_matches('}').split_once('{').unwrap_or((&shown, ""));
-        assert_eq!(text.contains(&format!("\n{name}{{{label}=")), !label.is_empty(), "{shown} in {text}");
     }
 }
 

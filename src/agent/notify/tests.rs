@@ -7,6 +7,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::metrics::Registry;
+use crate::metrics::catalogue::NOTIFICATIONS;
+use crate::metrics::tests::samples;
 
 fn id(text: &str) -> GenerationId {
     GenerationId(text.to_owned())
@@ -116,20 +119,28 @@ async fn a_refused_connection_names_the_port() {
 #[tokio::test(start_paused = true)]
 async fn attempts_are_bounded_and_backed_off() {
     let start = tokio::time::Instant::now();
-    tell(Notify::Signal { signal: Signal::Hup, process: "hp-nobody".to_owned() }, id("0a1b")).await;
+    let registry = Registry::default();
+    let outcomes = registry.counters(&NOTIFICATIONS, &[]);
+    tell(Notify::Signal { signal: Signal::Hup, process: "hp-nobody".to_owned() }, id("0a1b"), outcomes).await;
     assert_eq!(start.elapsed().as_secs(), 60, "1 + 2 + 4 + 8 + 15 + 30 s, then it is given up");
+    let of = |outcome: &str, number| (format!("hushpod_notify_total{{outcome=\"{outcome}\"}}"), number);
+    assert_eq!(samples(&registry.to_string()), [of("error", 6.0), of("given_up", 1.0)].into());
 }
 
 #[tokio::test]
 async fn a_failed_notification_is_tried_again_and_each_target_is_on_its_own() {
     let (flaky, mut flaky_requests) = server(vec!["500 Oops", "200 OK"]).await;
     let (good, mut good_requests) = server(vec!["200 OK"]).await;
-    let mut notifier = Notifier::new(vec![Notify::Http { url: flaky }, Notify::Http { url: good }]);
+    let registry = Registry::default();
+    let notifier = Notifier::new(vec![Notify::Http { url: flaky }, Notify::Http { url: good }]);
+    let mut notifier = notifier.counted_by(registry.counters(&NOTIFICATIONS, &[]));
     notifier.announce(&id("0a1b"));
     assert!(good_requests.recv().await.unwrap().contains("0a1b"));
     assert!(flaky_requests.recv().await.unwrap().contains("0a1b"));
     assert!(flaky_requests.recv().await.unwrap().contains("0a1b"), "again, after a second");
     while notifier.running.join_next().await.is_some() {}
+    let of = |outcome: &str, number| (format!("hushpod_notify_total{{outcome=\"{outcome}\"}}"), number);
+    assert_eq!(samples(&registry.to_string()), [of("ok", 2.0), of("error", 1.0)].into());
 }
 
 #[tokio::test]

@@ -28,9 +28,9 @@ use crate::csi::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::csi::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use crate::csi::state::StateDir;
 use crate::deliver::volume::read_set;
+use crate::metrics::Registry;
 use crate::provider::TokenSource;
 use crate::secret::SecretValue;
-use crate::serve::metrics::Registry;
 use crate::source::Source;
 use crate::source::tests::fake::Store;
 

@@ -1,11 +1,12 @@
 //! Answers of authorization servers (RFC 6749), read straight into the types that keep secrets.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::provider::http::{Address, Failure, Response, frame};
+use crate::provider::http::{Address, Call, Client, Failure, Response, frame};
 use crate::provider::session::{Renewal, Token};
 use crate::secret::SecretValue;
 
@@ -27,6 +28,28 @@ struct ErrorAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(transparent)]
 pub struct Whole(pub u64);
+
+/// Asks an authorization server for a token. What is not a 200 is a refusal, and `refused` says what it means.
+///
+/// # Errors
+/// That, or `Unavailable` if there is no answer, or no token in it.
+pub async fn ask_for_token(
+    client: &Client,
+    call: Call,
+    refused: impl FnOnce(&Response) -> Failure,
+) -> Result<Token, Failure> {
+    let response = client.send(call).await?;
+    match response.status.as_u16() {
+        200 => parse_token(&response, client.address()),
+        _ => Err(refused(&response)),
+    }
+}
+
+/// Tells people of a login at this service.
+pub fn tell_login(service: &str, provider: &str, method: impl fmt::Display, token: &Token) {
+    let life_seconds = token.life().map(|life| life.as_secs());
+    tracing::info!(provider, method = method.to_string(), life_seconds, "logged in to {service}");
+}
 
 /// The access token in a successful answer of the server at `address`.
 ///

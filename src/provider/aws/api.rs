@@ -142,6 +142,7 @@ impl Api {
         let signature = request.and_then(|request| sign(request, &params)).map_err(|_| unusable())?;
         let (instructions, _) = signature.into_parts();
         let mut call = Call::new(HttpMethod::POST, "").body(Zeroizing::new(body.to_vec()), CONTENT_TYPE);
+        call = call.throttled_if(|response| Refusal::of(response).is_throttling());
         call = call.header(HeaderName::from_static(TARGET), HeaderValue::from_str(&target).map_err(|_| unusable())?);
         for (name, value) in instructions.headers() {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unusable())?;

@@ -11,6 +11,7 @@ use super::keys::Keys;
 use super::profile::{self, Profile};
 use super::settings::{AwsSettings, Method};
 use super::sts;
+use crate::provider::auth::oauth::tell_login;
 use crate::provider::http::{Call, Client, Failure, secret_header};
 use crate::provider::session::Token;
 use crate::provider::{ErrorKind, Login, auth};
@@ -46,8 +47,7 @@ impl Issuer {
     /// Gets credentials, whatever is held.
     pub(super) async fn log_in(&self) -> Result<Token, Failure> {
         let token = self.credentials().await?;
-        tracing::info!(provider = %self.login.provider, method = self.settings.auth.method.to_string(),
-            life_seconds = token.life().map(|life| life.as_secs()), "logged in to AWS");
+        tell_login("AWS", &self.login.provider, self.settings.auth.method, &token);
         Ok(token)
     }
 

@@ -70,15 +70,19 @@ impl<'a> Refusal<'a> {
         contains_ignore_case(self.text, words)
     }
 
+    /// Whether it asks for patience.
+    pub(super) fn is_throttling(&self) -> bool {
+        const CODES: [&str; 4] =
+            ["ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"];
+        self.status == 429 || (self.status != 200 && CODES.contains(&self.code.as_str()))
+    }
+
     /// What the refusal means.
     pub(super) fn explain(&self, asked: Asked<'_>) -> Failure {
         let Asked { action, what, who, address } = asked;
         let call = |kind, message: String| Failure::new(kind, message);
         match self.code.as_str() {
-            "ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded" => {
-                self.throttled(asked)
-            }
-            _ if self.status == 429 => self.throttled(asked),
+            _ if self.is_throttling() => self.throttled(asked),
             "ExpiredTokenException"
             | "ExpiredToken"
             | "UnrecognizedClientException"

@@ -22,7 +22,7 @@ pub(super) async fn assume_role(client: &Client, role: &str, token: &SecretValue
         ("RoleSessionName", SESSION_NAME),
         ("WebIdentityToken", token),
     ];
-    let response = client.send(Call::new(HttpMethod::POST, "").form(&fields)).await?;
+    let response = client.send(Call::new(HttpMethod::POST, "").form(&fields).throttled_if(is_throttling)).await?;
     let address = client.address();
     if response.status.as_u16() != 200 {
         return Err(refused(&response, role, address));
@@ -49,11 +49,17 @@ fn element<'a>(xml: &'a [u8], name: &str) -> Option<&'a str> {
     (!text.is_empty() && !text.contains(['<', '&'])).then_some(text)
 }
 
+fn is_throttling(response: &Response) -> bool {
+    let status = response.status.as_u16();
+    let code = || element(&response.body, "Code").unwrap_or_default();
+    status == 429 || (status != 200 && matches!(code(), "Throttling" | "ThrottlingException"))
+}
+
 /// Why there are no credentials, told as what an administrator can check.
 fn refused(response: &Response, role: &str, address: &Address) -> Failure {
     let code = element(&response.body, "Code").unwrap_or_default();
     let status = response.status.as_u16();
-    if matches!(code, "Throttling" | "ThrottlingException") || status == 429 {
+    if is_throttling(response) {
         return Failure::throttled(response, format!("{address} asks for patience at logins"));
     }
     let hint = match code {

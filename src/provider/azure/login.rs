@@ -6,7 +6,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use super::errors::{Asked, login_failure, metadata_failure};
 use super::settings::{AzureSettings, Method, is_tenant};
 use crate::parse_error::invalid;
-use crate::provider::auth::oauth::parse_token;
+use crate::provider::auth::oauth::{ask_for_token, tell_login};
 use crate::provider::http::{Address, Call, Failure, Reach};
 use crate::provider::names::is_uuid;
 use crate::provider::session::Token;
@@ -43,8 +43,7 @@ impl Issuer {
             Method::ManagedIdentity => self.by_metadata().await?,
             Method::Environment => self.by_environment().await?,
         };
-        tracing::info!(provider = %self.login.provider, method = self.settings.auth.method.to_string(),
-            life_seconds = token.life().map(|life| life.as_secs()), "logged in to Entra ID");
+        tell_login("Entra ID", &self.login.provider, self.settings.auth.method, &token);
         Ok(token)
     }
 
@@ -77,12 +76,8 @@ impl Issuer {
         let scope = self.settings.scope();
         let form = [("client_id", client_id), ("scope", &scope), ("grant_type", "client_credentials")];
         let form = [form.as_slice(), proof].concat();
-        let response =
-            client.send(Call::new(HttpMethod::POST, format!("{tenant}/oauth2/v2.0/token")).form(&form)).await?;
-        match response.status.as_u16() {
-            200 => parse_token(&response, client.address()),
-            _ => Err(login_failure(&response, self.asked(client.address()))),
-        }
+        let call = Call::new(HttpMethod::POST, format!("{tenant}/oauth2/v2.0/token")).form(&form);
+        ask_for_token(&client, call, |refusal| login_failure(refusal, self.asked(client.address()))).await
     }
 
     /// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#get-a-token-using-http>
@@ -95,11 +90,7 @@ impl Issuer {
         if let Some(client_id) = self.client_id()? {
             call = call.query("client_id", client_id);
         }
-        let response = client.send(call).await?;
-        match response.status.as_u16() {
-            200 => parse_token(&response, client.address()),
-            _ => Err(metadata_failure(&response, self.asked(client.address()))),
-        }
+        ask_for_token(&client, call, |refusal| metadata_failure(refusal, self.asked(client.address()))).await
     }
 
     /// The role, which tenants may write.

@@ -9,7 +9,7 @@ use super::assertion::Assertion;
 use super::errors::{Asked, impersonation_failure, metadata_failure, token_failure};
 use super::settings::{GcpSettings, Method};
 use crate::parse_error::invalid;
-use crate::provider::auth::oauth::{no_token, parse_token};
+use crate::provider::auth::oauth::{ask_for_token, no_token, parse_token, tell_login};
 use crate::provider::http::{Address, Call, Failure, Reach, bearer};
 use crate::provider::session::Token;
 use crate::provider::{Login, auth};
@@ -76,8 +76,7 @@ impl Issuer {
             Some(url) => self.impersonate(&url, &first).await?,
             None => first,
         };
-        tracing::info!(provider = %self.login.provider, method = self.settings.auth.method.to_string(),
-            life_seconds = token.life().map(|life| life.as_secs()), "logged in to Google");
+        tell_login("Google", &self.login.provider, self.settings.auth.method, &token);
         Ok(token)
     }
 
@@ -154,11 +153,8 @@ impl Issuer {
 
     async fn ask(&self, url: &str, form: &[(&str, &str)]) -> Result<Token, Failure> {
         let (client, path) = self.reach.endpoint(url)?;
-        let response = client.send(Call::new(HttpMethod::POST, path).form(form)).await?;
-        match response.status.as_u16() {
-            200 => parse_token(&response, client.address()),
-            _ => Err(token_failure(&response, self.asked(client.address()))),
-        }
+        let call = Call::new(HttpMethod::POST, path).form(form);
+        ask_for_token(&client, call, |refusal| token_failure(refusal, self.asked(client.address()))).await
     }
 
     /// <https://cloud.google.com/compute/docs/metadata/predefined-metadata-keys>

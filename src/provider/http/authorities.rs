@@ -183,6 +183,12 @@ impl CaFile {
         Self { path, state: Mutex::default() }
     }
 
+    /// Whether what was there last could not be used.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).problem.is_some()
+    }
+
     fn now(&self) -> Result<Arc<ClientConfig>, String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata)).map_err(|error| error.kind());

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::address::{self, Address};
 use super::authorities::Authorities;
 use super::connect;
+use super::meter::StoreMeter;
 use super::pool::Pool;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::SecretValue;
@@ -44,6 +45,7 @@ pub struct Client {
     address: Address,
     limits: Limits,
     pool: Pool,
+    meter: StoreMeter,
 }
 
 /// One request.
@@ -56,6 +58,7 @@ pub struct Call {
     query: Vec<(String, String)>,
     headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
+    is_throttling: Option<fn(&Response) -> bool>,
 }
 
 /// What the store answered, whatever its status. The body is wiped when dropped.
@@ -157,7 +160,15 @@ impl Call {
     /// A request for `path` below the store's address; it is percent-encoded on its way.
     #[must_use]
     pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self { method, path: path.into(), told: None, query: Vec::new(), headers: Vec::new(), body: Bytes::new() }
+        Self {
+            method,
+            path: path.into(),
+            told: None,
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            is_throttling: None,
+        }
     }
 
     /// Tells this instead of the path, which has something in it that is nobody else's.
@@ -182,6 +193,12 @@ impl Call {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+
+    /// Counts answers as throttling of which the store says so otherwise than by 429.
+    #[must_use]
+    pub fn throttled_if(self, is_throttling: fn(&Response) -> bool) -> Self {
+        Self { is_throttling: Some(is_throttling), ..self }
     }
 
     /// Sets a JSON body, wiped after use.
@@ -285,7 +302,12 @@ impl Client {
         proxy: &Matcher,
     ) -> Result<Self, ProviderError> {
         let pool = Pool::new(&address, authorities, limits.connect, proxy).map_err(ProviderError::invalid)?;
-        Ok(Self { address, limits, pool })
+        Ok(Self { address, limits, pool, meter: StoreMeter::default() })
+    }
+
+    /// The same, counted.
+    pub(super) fn counted_by(self, meter: StoreMeter) -> Self {
+        Self { meter, ..self }
     }
 
     /// Where the store is.
@@ -302,6 +324,7 @@ impl Client {
         let started = Instant::now();
         let answer = self.in_time(async { self.collect(self.exchange(&call).await?).await }).await;
         self.trace(&call, started, answer.as_ref().ok().map(|response| response.status));
+        self.count(&call, answer.as_ref());
         answer
     }
 
@@ -324,7 +347,22 @@ impl Client {
             Opened::Answer(response) => response.status,
         });
         self.trace(&call, started, status);
+        match &opened {
+            Ok(Opened::Stream(_)) => self.meter.answered(StatusCode::OK, false),
+            Ok(Opened::Answer(response)) => self.count(&call, Ok(response)),
+            Err(error) => self.count(&call, Err(error)),
+        }
         opened
+    }
+
+    fn count(&self, call: &Call, answer: Result<&Response, &SendError>) {
+        match answer {
+            Ok(response) => {
+                let is_throttling = call.is_throttling.is_some_and(|is_throttling| is_throttling(response));
+                self.meter.answered(response.status, is_throttling);
+            }
+            Err(SendError { error, .. }) => self.meter.failed(error.kind),
+        }
     }
 
     async fn in_time<T>(&self, exchange: impl Future<Output = Result<T, SendError>>) -> Result<T, SendError> {

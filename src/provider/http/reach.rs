@@ -1,7 +1,6 @@
 //! How stores are reached.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use hyper_util::client::proxy::matcher::Matcher;
@@ -9,6 +8,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use super::address::{Address, split_endpoint};
 use super::authorities::{Authorities, CaFile};
 use super::client::{Client, Limits};
+use super::meter::StoreMeter;
 use crate::provider::ProviderError;
 
 /// What is the same for all addresses that one store takes: its own, and those that give logins.
@@ -20,6 +20,8 @@ pub struct Reach {
     pub limits: Limits,
     /// Which addresses are reached through an HTTP proxy.
     pub proxy: Arc<Matcher>,
+    /// Counts the requests.
+    pub meter: StoreMeter,
 }
 
 // === impl Reach ===
@@ -42,11 +44,17 @@ impl Reach {
 
     /// The same with those certificates that are in the file at the time, if there is one to follow.
     #[must_use]
-    pub fn with_ca_file(self, file: Option<PathBuf>) -> Self {
+    pub fn with_ca_file(self, file: Option<Arc<CaFile>>) -> Self {
         match file {
-            Some(file) => Self { authorities: Authorities::Followed(Arc::new(CaFile::new(file))), ..self },
+            Some(file) => Self { authorities: Authorities::Followed(file), ..self },
             None => self,
         }
+    }
+
+    /// The same, counted.
+    #[must_use]
+    pub fn counted_by(self, meter: StoreMeter) -> Self {
+        Self { meter, ..self }
     }
 
     /// A client for that address. One for a login is to be dropped after it: its buffers are memory in every pod.
@@ -55,7 +63,8 @@ impl Reach {
     /// `Invalid` if the address or the certificates cannot be used.
     pub fn client(&self, address: &str) -> Result<Client, ProviderError> {
         let address = Address::parse(address).map_err(ProviderError::invalid)?;
-        Client::trusting(address, &self.authorities, self.limits, &self.proxy)
+        let client = Client::trusting(address, &self.authorities, self.limits, &self.proxy)?;
+        Ok(client.counted_by(self.meter.clone()))
     }
 
     /// A client for the one thing at that URL, and its path.
@@ -75,6 +84,7 @@ impl Default for Reach {
             authorities: Authorities::default(),
             limits: Limits::default(),
             proxy: Arc::new(Matcher::builder().build()),
+            meter: StoreMeter::default(),
         }
     }
 }

@@ -21,7 +21,7 @@ use super::api::call_as;
 use super::asked::{Asked, What};
 use super::errors::{foreign, is_about_token, is_infisicals, is_unknown_route, throttled};
 use crate::provider::ErrorKind;
-use crate::provider::http::{Client, Opened, Response, Stream};
+use crate::provider::http::{Client, Opened, Response, StoreCall, Stream, calling};
 use crate::secret::SecretValue;
 
 mod frames;
@@ -156,7 +156,7 @@ impl Events {
                 token: self.token.subscribe(),
                 news: Arc::clone(&self.news),
             };
-            self.task = Some(tokio::spawn(subscriber.run()));
+            self.task = Some(tokio::spawn(calling(StoreCall::Watch, subscriber.run())));
         }
         self.news.changed.notified().await;
     }

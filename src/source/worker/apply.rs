@@ -14,6 +14,7 @@ use crate::source::backoff::{self, Jitter};
 use crate::source::failure::SourceFailure;
 use crate::source::history::{Fingerprints, Origin};
 use crate::source::login_state::LoginState;
+use crate::source::metrics::RefreshKind;
 use crate::source::request_state::{CachedAnswer, Demand, RequestState, after, in_time};
 use crate::source::retired_lease::RetiredLease;
 
@@ -102,12 +103,14 @@ impl Worker {
                     state.settle(now, interval, context.jitter, chance);
                     state.asked = Some(self.started);
                     applied.answers += 1;
+                    context.refreshes.succeeded(RefreshKind::Read, taken.changed);
                     let counts = state.demand != Demand::Internal;
                     applied.changed |= taken.changed && counts;
                     applied.uncounted |= taken.uncounted && counts;
                     self.retired.extend(taken.replaced.and_then(|old| old.into_retired(now)));
                 }
                 Err(error) => {
+                    context.refreshes.failed(RefreshKind::Read, error.kind);
                     let wait = state.failed(error.kind, now, context.starting, chance);
                     self.heed(error.kind, now, wait);
                     applied.failures.push(SourceFailure {
@@ -131,6 +134,10 @@ impl Worker {
         applied: &mut Applied,
     ) {
         let Some(state) = self.states.get_mut(&request) else { return };
+        match &result {
+            Ok(_) => context.refreshes.succeeded(RefreshKind::Renew, false),
+            Err(error) => context.refreshes.failed(RefreshKind::Renew, error.kind),
+        }
         match result {
             Ok(lease) => {
                 state.renewed(lease, self.started, context.jitter);
@@ -158,7 +165,8 @@ impl Worker {
     ) {
         let Some(login) = &mut self.login else { return };
         match result {
-            Ok(_) => {
+            Ok(extended) => {
+                context.refreshes.succeeded(RefreshKind::Login, extended == Extended::Replaced);
                 // Whether it was replaced is seen by its token.
                 login.failures = 0;
                 applied.answers += 1;
@@ -167,6 +175,7 @@ impl Worker {
                 }
             }
             Err(error) => {
+                context.refreshes.failed(RefreshKind::Login, error.kind);
                 login.failures = login.failures.saturating_add(1);
                 let chance = context.jitter.chance();
                 let wait = backoff::delay(error.kind, login.failures, context.starting, chance)

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::metrics::Registry;
+use crate::metrics::tests::samples;
 use crate::webhook::certificate::LIFE;
 
 mod real;
@@ -171,6 +173,7 @@ impl ApiServer {
 struct Replica {
     served: Served,
     readiness: Readiness,
+    registry: Registry,
     born: SystemTime,
     task: JoinHandle<Result<Infallible, CertificateError>>,
 }
@@ -186,12 +189,22 @@ impl Replica {
         let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
         let (served, readiness) = (Served::default(), Readiness::default());
         let own = SelfManaged::new(names, configuration.to_owned(), served.clone(), readiness.clone(), clock);
+        let registry = Registry::default();
+        let own = own.counted(TrustMetrics::new(&registry));
         assert_eq!(readiness.pending(), [WAITS_FOR], "before anything has run");
-        Self { served, readiness, born, task: tokio::spawn(own.run(client)) }
+        Self { served, readiness, registry, born, task: tokio::spawn(own.run(client)) }
     }
 
     fn is_ready(&self) -> bool {
         self.readiness.pending().is_empty()
+    }
+
+    /// Whether its metrics say that it is trusted; writes that succeeded and that did not.
+    fn shown(&self) -> (bool, u32, u32) {
+        let shown = samples(&self.registry.to_string());
+        let writes = |outcome| shown[&format!("hushpod_webhook_cabundle_writes_total{{outcome=\"{outcome}\"}}")];
+        let whole = |number: f64| number.to_string().parse().unwrap();
+        (shown["hushpod_webhook_trusted"] == 1.0, whole(writes("ok")), whole(writes("error")))
     }
 
     /// How much later than the first certificate of all the served one was made.
@@ -263,6 +276,26 @@ async fn what_strips_every_replicas_certificate_leaves_them_ready_to_answer_as_s
             sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_say_whether_it_is_trusted_and_what_became_of_its_writes() {
+    let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
+    let replica = Replica::start(&api, "pod-a");
+    assert_eq!(replica.shown(), (false, 0, 0));
+    until(|| replica.is_ready()).await;
+    assert_eq!(replica.shown(), (true, 1, 0));
+    // It stays ready where nobody is trusted, and says that it is not.
+    api.set(Some(configuration(&[PLACEHOLDER])));
+    until(|| !replica.shown().0).await;
+    assert!(replica.is_ready());
+    // Its patch is on its way.
+    api.go(true);
+    until(|| replica.shown().2 > 0).await;
+    assert_eq!(replica.shown().1, 1);
+    api.go(false);
+    until(|| replica.shown().0).await;
+    assert_eq!(replica.shown().1, 2);
 }
 
 #[tokio::test(start_paused = true)]

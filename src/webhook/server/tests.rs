@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use super::*;
+use crate::metrics::Registry;
 use crate::process::telemetry::queue::QUEUED;
 use crate::serve::WORKERS;
-use crate::serve::metrics::Registry;
 use crate::serve::tests::{Client, HOST, HandClock};
 
 /// Says what it got; panics when told to.
@@ -22,7 +22,7 @@ fn review() -> Reviewer {
     Arc::new(|request| {
         assert_ne!(request, b"panic");
         let outcome = if request == b"bad" { Outcome::Denied } else { Outcome::Injected };
-        Answer { body: request.to_vec(), outcome }
+        Answer { body: request.to_vec(), outcome, reason: (outcome == Outcome::Denied).then_some("pod") }
     })
 }
 
@@ -64,8 +64,10 @@ async fn answers_by_request() {
         "hushpod_admission_requests_total{outcome=\"unchanged\"} 0\n",
         "hushpod_admission_requests_total{outcome=\"denied\"} 1\n",
         "hushpod_admission_requests_total{outcome=\"error\"} 1\n",
+        "hushpod_admission_denials_total{reason=\"pod\"} 1\n",
+        "hushpod_admission_denials_total{reason=\"policy\"} 0\n",
         "hushpod_admission_duration_seconds_count 5\n",
-        "hushpod_config_reload_total{outcome=\"error\"} 0\n",
+        "hushpod_admission_in_flight 0\n",
     ] {
         assert!(shown.contains(expected), "{expected} in {shown}");
     }
@@ -264,7 +266,7 @@ fn waiting_review() -> (Reviewer, std::sync::mpsc::Sender<()>, tokio::sync::mpsc
             begun.send(()).unwrap();
             told.lock().unwrap().recv().unwrap();
         }
-        Answer { body: request.to_vec(), outcome: Outcome::Injected }
+        Answer { body: request.to_vec(), outcome: Outcome::Injected, reason: None }
     });
     (review, go_on, has_begun)
 }
@@ -299,7 +301,7 @@ async fn probes_are_answered_while_every_thread_decides() {
     let told = std::sync::Mutex::new(told);
     let review: Reviewer = Arc::new(move |request| {
         told.lock().unwrap().recv().unwrap();
-        Answer { body: request.to_vec(), outcome: Outcome::Injected }
+        Answer { body: request.to_vec(), outcome: Outcome::Injected, reason: None }
     });
     let running = start_with(&mounted, review).await;
     running.until_serves(&root).await;

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hushpod::metrics::Registry;
 use hushpod::process::shutdown::Shutdown;
-use hushpod::serve::metrics::Registry;
 use hushpod::serve::readiness::Readiness;
 use hushpod::webhook::review::{Answer, Outcome, Reviewer};
 use hushpod::webhook::server;

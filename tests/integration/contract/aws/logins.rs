@@ -1,10 +1,13 @@
 //! Where credentials come from, how they end, and how they are refused.
 
+use hushpod::metrics::Registry;
+use hushpod::provider::http::StoreMeter;
+use tracing::Level;
+
 use super::super::{CASE, run_again};
 use super::*;
 use crate::fakes::server::Fault;
 use crate::log::Log;
-use tracing::Level;
 
 contract!(a_role_is_taken_once_and_handed_over, credentials_are_replaced_before_they_end, a_profile_of_keys_is_used);
 
@@ -307,6 +310,31 @@ async fn each_method_serves_both_stores() {
             let jwt = std::fs::read_to_string(&pod.token_file).unwrap();
             assert!(!shown.contains(&jwt), "{told}: p6: the pod's token is for the login alone");
         }
+    }
+}
+
+/// AWS says it with 400.
+#[tokio::test]
+async fn what_is_throttled_is_counted_so_whatever_its_status() {
+    let store = Store::fake().await;
+    let name = secret(&store).await;
+    let pod = store.pod(&name).await;
+    let registry = Registry::default();
+    let reach = pod.reach().counted_by(StoreMeter::new(&registry, "aws"));
+    let mut secrets = SecretsManager::connect(&pod.settings, pod.login.clone(), reach).unwrap();
+    let fail = |is_call: fn(&Received) -> bool, body: String| {
+        store.fake.as_ref().unwrap().fail(is_call, 1, Fault::Status(400, vec![], body));
+    };
+    let is_read = |received: &Received| received.header("x-amz-target").is_some();
+    let is_login = |received: &Received| received.header("x-amz-target").is_none();
+    fail(is_login, "<ErrorResponse><Error><Code>Throttling</Code></Error></ErrorResponse>".to_owned());
+    refused(&mut secrets, &pod.secret(&name)).await;
+    fail(is_read, json!({"__type": "ThrottlingException"}).to_string());
+    refused(&mut secrets, &pod.secret(&name)).await;
+    let text = registry.to_string();
+    for (call, outcome) in [("login", "throttled"), ("login", "ok"), ("read", "throttled")] {
+        let line = format!("{{provider=\"aws\",call=\"{call}\",outcome=\"{outcome}\"}} 1\n");
+        assert!(text.contains(&line), "{line} in {text}");
     }
 }
 

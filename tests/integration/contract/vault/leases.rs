@@ -1,7 +1,10 @@
 //! Engines that lease or issue.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use hushpod::metrics::Registry;
+use hushpod::provider::http::StoreMeter;
 use hushpod::secret::SecretValue;
 use tracing::Level;
 
@@ -197,6 +200,49 @@ async fn the_end_of_a_login_is_allowed_by_default(store: &Store) {
     let (status, _) = store.admin(Method::PUT, "sys/leases/renew", id).await;
     assert_eq!(status, 400, "the lease ends with the login");
     vault.end_session().await.unwrap();
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_what_they_are_for_and_what_came_of_them() {
+    let store = Store::fake().await;
+    let ssh = one_time_passwords(&store).await;
+    let rules: &[(&str, &[&str])] = &[(&format!("{ssh}/*"), &["update"]), ("sys/leases/revoke", &["update"])];
+    let mut pod = store.pod(rules).await;
+    let registry = Registry::default();
+    pod.reach = pod.reach.counted_by(StoreMeter::new(&registry, "vault"));
+    let mut vault = pod.vault();
+    // What has been counted since the last time, by call and outcome.
+    let mut before = BTreeMap::new();
+    let mut moved = || {
+        let text = registry.to_string();
+        let lines =
+            text.lines().filter_map(|line| line.strip_prefix("hushpod_store_requests_total{provider=\"vault\","));
+        let now: BTreeMap<_, u64> = lines
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(labels, number)| (labels.replace(['"', '}'], ""), number.parse().unwrap()))
+            .collect();
+        let is_new = |(labels, number): &(&String, &u64)| before.get(*labels) != Some(*number);
+        let moved: Vec<_> = now.iter().filter(is_new).map(|(labels, _)| labels.clone()).collect();
+        before = now;
+        moved
+    };
+    let creds = format!("{ssh}/creds/otp?ip=127.0.0.1");
+    let answer = pod.fresh(&mut vault, &creds).await;
+    assert_eq!(moved(), ["call=login,outcome=ok", "call=read,outcome=ok"]);
+    let held = Lease { renewable: true, ..lease(&answer).clone() };
+    assert!(vault.renew(&held).await.is_err());
+    assert_eq!(moved(), ["call=renew,outcome=invalid"]);
+    vault.revoke(&held).await.unwrap();
+    assert_eq!(moved(), ["call=revoke,outcome=ok"]);
+    for (status, outcome) in [(429, "throttled"), (503, "unavailable"), (400, "invalid")] {
+        store.faker().unwrap().fail(&format!("{ssh}/creds/otp"), 1, Fault::Status(status, vec![], "{}".into()));
+        pod.refused(&mut vault, &creds).await;
+        let expected = format!("call=read,outcome={outcome}");
+        let moved = moved();
+        assert!(moved.contains(&expected), "{status}: {moved:?}");
+    }
+    vault.end_session().await.unwrap();
+    assert_eq!(moved(), ["call=revoke,outcome=ok"]);
 }
 
 /// Real credentials need a database: `HUSHPOD_CONTRACT_VAULT_LEASES` names a path of renewable ones, such as

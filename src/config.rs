@@ -19,9 +19,12 @@ use crate::sentence::{list, one_line, suggestion};
 mod allow;
 mod ca_bundle;
 mod csi;
+mod deny;
 mod error;
 mod identity;
 pub mod injected;
+mod labels;
+mod places;
 mod proxy;
 pub mod reload;
 mod shape;
@@ -29,13 +32,18 @@ mod unlock;
 
 use ca_bundle::RawCaBundle;
 use csi::RawCsi;
+use deny::RawDeny;
+use error::Faults;
+use places::Places;
 use proxy::ProxyFields;
 
 pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
 pub use ca_bundle::{CaBundle, LabelSelector, Operator, Requirement};
 pub use csi::{CsiConfig, CsiLimits, Unavailable};
-pub use error::ConfigError;
+pub use deny::{DeniedReference, Deny};
+pub use error::{ConfigError, ConfigFault, ConfigFaults};
 pub use identity::{Identity, expand};
+pub use labels::NamespaceLabels;
 
 /// Everything the operator decides; validated when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +64,8 @@ pub struct Config {
     pub default_provider: Option<String>,
     /// Stores by name.
     pub providers: BTreeMap<String, ProviderConfig>,
+    /// What is refused whatever a provider allows.
+    pub deny: Vec<Deny>,
     /// Options of pods that say nothing.
     pub defaults: Options,
     /// `runtimeClassName`s whose pods share the node's memory volumes, so the gate holds.
@@ -93,7 +103,7 @@ pub struct ProviderConfig {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawConfig {
-    image: String,
+    image: Option<String>,
     image_pull_policy: Option<String>,
     #[serde(default)]
     image_pull_secrets: Vec<String>,
@@ -106,6 +116,8 @@ struct RawConfig {
     default_provider: Option<String>,
     #[serde(default)]
     providers: BTreeMap<String, Value>,
+    #[serde(default)]
+    deny: Vec<Map<String, Value>>,
     #[serde(default)]
     defaults: BTreeMap<String, Value>,
     #[serde(default)]
@@ -146,10 +158,10 @@ impl RawProvider {
 
 impl Config {
     /// What the operator should know of this configuration, sentence by sentence: rules that allow more, or something
-    /// else, than they say.
+    /// else, than they say, and rules that nothing can match.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.rules_of_nothing();
         for (name, provider) in &self.providers {
             let rules = provider.allow.iter().flatten().flat_map(|rule| rule.requests.iter().flatten());
             let (good, bad): (Vec<_>, Vec<_>) = rules.partition(|glob| glob.meaning.is_ok());
@@ -173,22 +185,80 @@ impl Config {
         warnings.iter().map(|warning| one_line(warning)).collect()
     }
 
+    /// Rules that nothing can match, by their places.
+    fn rules_of_nothing(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, provider) in &self.providers {
+            for (index, rule) in provider.allow.iter().flatten().enumerate() {
+                let nothing = rule.matches_nothing();
+                found.extend(nothing.iter().map(|what| format!("providers.{name}.allow[{index}].{what}")));
+            }
+        }
+        for (index, rule) in self.deny.iter().enumerate() {
+            found.extend(rule.matches_nothing().iter().map(|what| format!("deny[{index}].{what}")));
+        }
+        found.into_iter().map(|what| format!("{what}: this rule matches nothing")).collect()
+    }
+
+    /// Whether some rule asks for the labels of namespaces.
+    #[must_use]
+    pub fn asks_for_labels(&self) -> bool {
+        let mut rules = self.providers.values().flat_map(|provider| provider.allow.iter().flatten());
+        rules.any(|rule| rule.namespace_labels.is_some())
+    }
+
     /// Parses and checks the file's text.
     ///
     /// # Errors
-    /// [`ConfigError`] names the field and what it accepts.
+    /// [`ConfigError`] names the field and what it accepts: the first of what [`Config::read`] finds.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         let value = parse_yaml(text).map_err(|problem| ConfigError::new("", problem))?;
-        let Value::Object(fields) = &value else {
-            return Err(ConfigError::new("", "has no fields: write image: and providers:"));
-        };
-        Self::from_fields(fields).map_err(|ConfigError { place, problem }| ConfigError {
-            place,
-            problem: shape::without_scalars(&problem, &value),
-        })
+        let first = |errors: Vec<_>| errors.into_iter().next().unwrap_or_else(|| ConfigError::new("", "is of no use"));
+        Self::from_value(&value).map_err(first)
     }
 
-    fn from_fields(fields: &Map<String, Value>) -> Result<Self, ConfigError> {
+    /// As [`Config::from_yaml`], and finds all that is wrong.
+    ///
+    /// # Errors
+    /// [`ConfigFaults`], each with its line and column.
+    pub fn read(text: &str) -> Result<Self, ConfigFaults> {
+        let outcome = parse_yaml(text);
+        if let Some(Ok(config)) = outcome.as_ref().ok().map(Self::from_value) {
+            return Ok(config);
+        }
+        let (places, value) = match Places::read(text) {
+            Ok(read) => read,
+            Err((line, column)) => {
+                let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is not YAML".to_owned());
+                let error = ConfigError::new("", problem);
+                return Err(ConfigFaults(vec![ConfigFault { line, column, error }]));
+            }
+        };
+        let mut faults = places.twice();
+        let errors = Self::from_value(&value).err().unwrap_or_default();
+        faults.extend(errors.into_iter().map(|error| places.locate(error)));
+        faults.sort_by_key(|fault| (fault.line, fault.column));
+        Err(ConfigFaults(faults))
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Vec<ConfigError>> {
+        let Value::Object(fields) = value else {
+            return Err(vec![ConfigError::new("", "has no fields: write image: and providers:")]);
+        };
+        let mut faults = Faults::default();
+        let config = Self::from_fields(fields, &mut faults);
+        let errors = faults.into_errors();
+        match config {
+            Some(config) if errors.is_empty() => Ok(config),
+            _ => Err(errors
+                .into_iter()
+                .map(|error| ConfigError { problem: shape::without_scalars(&error.problem, value), ..error })
+                .collect()),
+        }
+    }
+
+    /// What can be made of the fields; it counts only if nothing is wrong.
+    fn from_fields(fields: &Map<String, Value>, faults: &mut Faults) -> Option<Self> {
         let RawConfig {
             image,
             image_pull_policy,
@@ -197,37 +267,59 @@ impl Config {
             image_volumes,
             kubelet_env,
             default_provider,
-            providers,
+            providers: stores,
+            deny,
             defaults,
             runtime_classes,
             injected_containers,
             proxy,
             no_proxy,
             csi,
-        } = shape::read(fields)?;
-        if image.is_empty() || image.contains(char::is_whitespace) {
-            return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
-        }
+        } = shape::read_all(fields, faults)?;
+        let image = match image {
+            Some(image) if !image.is_empty() && !image.contains(char::is_whitespace) => Some(image),
+            Some(_) => {
+                let problem = "write the image that is injected, such as registry/hushpod:0.1.0";
+                faults.push(ConfigError::new(".image", problem));
+                None
+            }
+            // That it is no text was told.
+            None if fields.contains_key("image") => None,
+            None => {
+                faults.push(ConfigError::new(".image", "is missing"));
+                None
+            }
+        };
         if let Some(policy) = &image_pull_policy
             && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
         {
             let problem = invalid("policy", policy, "Always, IfNotPresent or Never");
-            return Err(ConfigError::new(".imagePullPolicy", problem));
+            faults.push(ConfigError::new(".imagePullPolicy", problem));
         }
-        let for_all = ProxyFields::checked(proxy, no_proxy)?;
-        let providers = providers
-            .into_iter()
-            .map(|(name, value)| Ok((name.clone(), ProviderConfig::parse(&name, value, &for_all)?)))
-            .collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
-        if let Some(name) = &default_provider
-            && !providers.contains_key(name)
-        {
-            return Err(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
+        let for_all = faults.take(ProxyFields::checked(proxy, no_proxy)).unwrap_or_default();
+        let mut providers = BTreeMap::new();
+        for (name, value) in stores {
+            let place = shape::shown(&name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
+            let provider = faults.below(&place, |faults| ProviderConfig::from_value(&name, value, &for_all, faults));
+            providers.extend(provider.map(|provider| (name, provider)));
         }
-        let defaults = parse_defaults(&defaults)?;
-        let csi = csi.map(CsiConfig::checked).transpose()?;
+        let is_written = |name: &str| fields.get("providers").is_some_and(|stores| stores.get(name).is_some());
+        if let Some(name) = default_provider.as_deref().filter(|name| !is_written(name)) {
+            faults.push(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
+        }
+        let settings = providers.iter().map(|(name, provider)| (name.as_str(), provider.settings.as_settings()));
+        let (settings, mut denials) = (settings.collect(), Vec::new());
+        for (index, rule) in deny.iter().enumerate() {
+            denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
+                let raw: RawDeny = shape::read_all(rule, faults)?;
+                // Without what was wrong it would say something else.
+                if faults.is_empty() { faults.take(Deny::parse(raw, &settings)) } else { None }
+            }));
+        }
+        let defaults = parse_defaults(&defaults, faults);
+        let csi = csi.and_then(|csi| faults.take(CsiConfig::checked(csi)));
         let config = Self {
-            image,
+            image: image?,
             image_pull_policy,
             image_pull_secrets,
             native_sidecars,
@@ -235,101 +327,120 @@ impl Config {
             kubelet_env,
             default_provider,
             providers,
+            deny: denials,
             defaults,
             runtime_classes,
             csi,
             injected_containers,
         };
-        config.check_unlocking()?;
-        Ok(config)
+        if faults.is_empty() {
+            config.check_unlocking(faults);
+        }
+        Some(config)
     }
 }
 
-fn parse_defaults(entries: &BTreeMap<String, Value>) -> Result<Options, ConfigError> {
+fn parse_defaults(entries: &BTreeMap<String, Value>, faults: &mut Faults) -> Options {
     let known: Vec<_> = KEYS.iter().filter(|key| key.has_operator_default).map(|key| key.name).collect();
     let mut options = Options::default();
     for (name, value) in entries {
         let place = shape::shown(name).map_or_else(|| ".defaults".to_owned(), |name| format!(".defaults.{name}"));
         if !known.contains(&name.as_str()) {
             let problem = format!("no annotation that can have a default{}", suggestion(name, &known));
-            return Err(ConfigError::new(place, problem));
+            faults.push(ConfigError::new(place, problem).of(name));
+            continue;
         }
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) if name != crate::annotations::FILE_MODE => number.to_string(),
-            _ => return Err(ConfigError::new(place, "is not text: put it in quotes, as in an annotation")),
+            _ => {
+                faults.push(ConfigError::new(place, "is not text: put it in quotes, as in an annotation"));
+                continue;
+            }
         };
-        crate::annotations::set(&mut options, name, &text).map_err(ConfigError::at(&place))?;
+        let set = crate::annotations::set(&mut options, name, &text);
+        faults.take(set.map_err(ConfigError::at(&place)));
     }
-    Ok(options)
+    options
 }
 
 // === impl ProviderConfig ===
 
 impl ProviderConfig {
-    fn parse(name: &str, value: Value, for_all: &ProxyFields) -> Result<Self, ConfigError> {
-        let place = shape::shown(name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
-        Self::from_value(name, value, for_all).map_err(|error| error.below(&place))
-    }
-
-    fn from_value(name: &str, value: Value, for_all: &ProxyFields) -> Result<Self, ConfigError> {
+    /// What can be made of it; it counts only if nothing is wrong.
+    fn from_value(name: &str, value: Value, for_all: &ProxyFields, faults: &mut Faults) -> Option<Self> {
         if !is_provider_name(name) {
-            return Err(ConfigError::new("", "a provider's name has at most 40 lower-case letters, digits and '-'"));
+            let problem = "a provider's name has at most 40 lower-case letters, digits and '-'";
+            faults.push(ConfigError::new("", problem).of(name));
+            return None;
         }
         let Value::Object(mut fields) = value else {
-            return Err(ConfigError::new("", "write {type: …, address: …}"));
+            faults.push(ConfigError::new("", "write {type: …, address: …}"));
+            return None;
         };
         let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
         if !ProviderSettings::TYPES.contains(&kind) {
-            return Err(ConfigError::new(".type", unknown("provider type", kind, &ProviderSettings::TYPES)));
+            faults.push(ConfigError::new(".type", unknown("provider type", kind, &ProviderSettings::TYPES)));
+            return None;
         }
         let common: Map<_, _> = RawProvider::FIELDS
             .iter()
             .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
             .collect();
-        let settings: ProviderSettings = shape::read(&fields)?;
-        settings.as_settings().validate().map_err(ConfigError::at(""))?;
-        Self::from_parts(settings, shape::read(&common)?, for_all)
+        let settings: Option<ProviderSettings> = shape::read_all(&fields, faults);
+        if let Some(settings) = settings.as_ref().filter(|_| faults.is_empty()) {
+            faults.take(settings.as_settings().validate().map_err(ConfigError::at("")));
+        }
+        let raw = shape::read_all(&common, faults);
+        Some(Self::from_parts(settings?, raw?, for_all, faults))
     }
 
-    fn from_parts(settings: ProviderSettings, raw: RawProvider, for_all: &ProxyFields) -> Result<Self, ConfigError> {
+    fn from_parts(
+        settings: ProviderSettings,
+        raw: RawProvider,
+        for_all: &ProxyFields,
+        faults: &mut Faults,
+    ) -> Self {
         let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, ca_bundle, allow } =
             raw;
         let token_seconds = token_seconds.unwrap_or(600);
         if !(600..=3600).contains(&token_seconds) {
-            return Err(ConfigError::new(".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
+            faults.push(ConfigError::new(".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
         }
         if audience.as_deref() == Some("") {
-            return Err(ConfigError::new(".audience", "an empty audience is the API server's own: name the store's"));
-        }
-        if audience.is_some() && settings.as_settings().default_audience().is_none() {
+            let problem = "an empty audience is the API server's own: name the store's";
+            faults.push(ConfigError::new(".audience", problem));
+        } else if audience.is_some() && settings.as_settings().default_audience().is_none() {
             let problem = "this provider takes no projected token with these settings: leave it out";
-            return Err(ConfigError::new(".audience", problem));
+            faults.push(ConfigError::new(".audience", problem));
         }
-        let proxy = ProxyFields::checked(proxy, no_proxy)?;
+        let proxy = faults.take(ProxyFields::checked(proxy, no_proxy)).unwrap_or_default();
         let is_remote = settings.as_settings().is_remote();
         if !proxy.is_empty() && !is_remote {
-            return Err(ConfigError::new(".proxy", "this provider is not reached over a network: leave it out"));
+            faults.push(ConfigError::new(".proxy", "this provider is not reached over a network: leave it out"));
         }
         let ca_bundle = ca_bundle.map(|raw| checked_bundle(raw, settings.as_settings())).transpose();
-        let ca_bundle = ca_bundle.map_err(|error| error.below(".caBundle"))?;
+        let ca_bundle = faults.take(ca_bundle.map_err(|error| error.below(".caBundle"))).flatten();
         let default_audience = settings.as_settings().default_audience().map(str::to_owned);
         let refresh = refresh.map(|text| parse_duration(&text)).transpose();
-        let refresh = refresh.map_err(ConfigError::at(".refresh"))?;
+        let refresh = faults.take(refresh.map_err(ConfigError::at(".refresh"))).flatten();
         if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
-            return Err(ConfigError::new(".refresh", "a second is the least"));
+            faults.push(ConfigError::new(".refresh", "a second is the least"));
         }
         if let Some(template) = &role {
-            expand(template, &Identity { namespace: "n".to_owned(), service_account: "s".to_owned() })
-                .map_err(ConfigError::at(".role"))?;
+            let anyone = Identity { namespace: "n".to_owned(), service_account: "s".to_owned() };
+            faults.take(expand(template, &anyone).map_err(ConfigError::at(".role")));
         }
         let parameters = settings.as_settings().parameters();
-        let rule = |(index, fields): (usize, Map<_, _>)| {
-            let rule = shape::read(&fields).and_then(|raw| Allow::parse(raw, &parameters));
-            rule.map_err(|error| error.below(&format!(".allow[{index}]")))
-        };
-        let allow = allow.map(|rules| rules.into_iter().enumerate().map(rule).collect()).transpose()?;
-        Ok(Self {
+        let mut rules = Vec::new();
+        for (index, fields) in allow.iter().flatten().enumerate() {
+            rules.extend(faults.below(&format!(".allow[{index}]"), |faults| {
+                let raw = shape::read_all(fields, faults)?;
+                // Without what was wrong it would say something else.
+                if faults.is_empty() { faults.take(Allow::parse(raw, &parameters)) } else { None }
+            }));
+        }
+        Self {
             settings,
             audience: audience.or(default_audience),
             token_seconds,
@@ -338,8 +449,8 @@ impl ProviderConfig {
             revoke_on_exit,
             proxy: if is_remote { proxy.or(for_all) } else { None },
             ca_bundle,
-            allow,
-        })
+            allow: allow.map(|_| rules),
+        }
     }
 }
 
@@ -418,6 +529,70 @@ runtimeClasses: [runc]
         }
         let many = vec!["'secret/data/*'"; 1000].join(",");
         assert!(warnings(vault, &many)[0].len() < 2000);
+    }
+
+    #[test]
+    fn p9_all_faults_are_told_at_once_each_with_its_line_and_column() {
+        let text = "image: r/h:1
+defaultProvider: valt
+providers:
+  vault:
+    type: vault
+    adress: https://vault.example
+    refresh: soon
+    tokenSeconds: 60
+    allow:
+      - {namespace: [a]}
+      - {namespaces: [\"{{namespace}}\"], roles: a}
+  vault:
+    type: vault
+    address: https://other.example
+  files: {type: fil}
+csi:
+  bytesPerNod: 1Gi
+deny:
+  - {}
+  - references: [secret/data/x]
+defaults:
+  mode: both
+  mount-pth: /x
+runtimClasses: []
+";
+        let faults = Config::read(text).unwrap_err().0;
+        let found: Vec<_> = faults.iter().map(|fault| (fault.line, fault.column, fault.error.to_string())).collect();
+        let expected: [(u64, u64, &[&str]); 9] = [
+            (2, 1, &[".defaultProvider", "did you mean \"vault\"?"]),
+            (12, 3, &[".providers.vault", "has the same key twice, first at line 4"]),
+            (15, 11, &[".providers.files.type", "did you mean \"file\"?"]),
+            (17, 3, &[".csi", "did you mean \"bytesPerNode\"?"]),
+            (19, 5, &[".deny[0]", "everything for everyone"]),
+            (20, 5, &[".deny[1].references", "names no provider"]),
+            (22, 3, &[".defaults.mode", "init+sidecar"]),
+            (23, 3, &[".defaults", "did you mean \"mount-path\"?"]),
+            (24, 1, &["did you mean \"runtimeClasses\"?"]),
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for ((line, column, told), (at_line, at_column, parts)) in found.iter().zip(expected) {
+            assert_eq!((*line, *column), (at_line, at_column), "{told}");
+            for part in parts {
+                assert!(told.contains(part), "{told:?} lacks {part:?}");
+            }
+        }
+        // Of one of the two providers: what is wrong with the other is told when that one is the only one.
+        let text = text.replacen("  vault:\n    type: vault\n    address: https://other.example\n", "", 1);
+        let faults = Config::read(&text).unwrap_err().0;
+        let of_vault: Vec<_> =
+            faults.iter().filter(|fault| (4..=11).contains(&fault.line)).map(|fault| (fault.line, fault.column)).collect();
+        assert_eq!(of_vault, [(6, 5)], "settings without an address have no rules: {faults:#?}");
+        let faults = Config::read(&text.replace("adress", "address")).unwrap_err().0;
+        let of_vault: Vec<_> =
+            faults.iter().filter(|fault| (4..=11).contains(&fault.line)).map(|fault| (fault.line, fault.column)).collect();
+        assert_eq!(of_vault, [(7, 5), (8, 5), (10, 10), (11, 41)], "{faults:#?}");
+        for text in ["a: [b\n", "image: r/h:1\n  x: y\n", "image: r/h:1\n---\nb: c\n"] {
+            let faults = Config::read(text).unwrap_err().0;
+            assert!(faults.len() == 1 && faults[0].line > 0 && faults[0].column > 0, "{text}: {faults:?}");
+        }
+        assert_eq!(Config::read(GOOD), Ok(Config::from_yaml(GOOD).unwrap()));
     }
 
     #[test]

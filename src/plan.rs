@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::annotations::{ROLE, SECRETS};
 use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, VolumePath};
-use crate::config::{Config, ProviderConfig, expand, no_provider};
+use crate::config::{Config, NamespaceLabels, ProviderConfig, expand, no_provider};
 use crate::contract::{PLAN_VARIABLE, PREFIX};
 use crate::options::{DEFAULT_JITTER, Mode, Notify, OnChange, Options};
 use crate::provider::ProviderSettings;
@@ -25,7 +25,7 @@ pub use crate::config::Identity;
 
 pub mod policy;
 
-use self::policy::Rights;
+use self::policy::{Refusals, Rights};
 
 /// The format that this program writes and understands.
 pub const PLAN_VERSION: u32 = 1;
@@ -267,24 +267,28 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] names the annotation and what would be accepted.
     pub fn build(identity: Identity, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, PlanError> {
-        Self::build_with_warnings(identity, bundle, options, config).map(|(plan, _)| plan)
+        Self::build_with_warnings(identity, &NamespaceLabels::NotAsked, bundle, options, config).map(|(plan, _)| plan)
     }
 
-    /// As [`Plan::build`], with what the operator should know of it.
+    /// As [`Plan::build`], by rules that ask for the labels of the namespace too, and with what the operator should know
+    /// of it.
     ///
     /// # Errors
     /// As [`Plan::build`].
     pub fn build_with_warnings(
         identity: Identity,
+        labels: &NamespaceLabels,
         bundle: &Bundle,
         options: &Options,
         config: &Config,
     ) -> Result<(Self, Vec<String>), PlanError> {
         let mut planner = Planner {
             identity: &identity,
+            labels,
             options,
             config,
             providers: BTreeMap::new(),
+            refusals: Refusals::of(&config.deny, &identity),
             rights: BTreeMap::new(),
             warnings: BTreeSet::new(),
         };
@@ -344,6 +348,19 @@ impl Plan {
         serde_json::from_str(json).map_err(damaged)
     }
 
+    /// What the operator's refusals say by now of a plan that was made before: the sentence of each request, what unlocks
+    /// a store included.
+    #[must_use]
+    pub fn refused<'a>(&'a self, config: &Config) -> Vec<(&'a Request, String)> {
+        if config.deny.is_empty() {
+            return Vec::new();
+        }
+        let refusals = Refusals::of(&config.deny, &self.identity);
+        let unlocking = self.providers.values().filter_map(|provider| provider.unlock.as_ref());
+        let all: BTreeSet<_> = self.requests().into_iter().chain(unlocking.map(|take| &take.request)).collect();
+        all.into_iter().filter_map(|request| Some((request, refusals.check(request).err()?))).collect()
+    }
+
     /// Bytes of a volume that one generation may fill, in whole pages: the size limit, and a page for each file that is
     /// known here. The volume is made for so much, and what comes of the stores' answers is held against it.
     #[must_use]
@@ -395,9 +412,11 @@ pub fn room(items: &[PlannedItem], size_limit: u64) -> u64 {
 /// What one call of [`Plan::build`] knows and gathers.
 struct Planner<'a> {
     identity: &'a Identity,
+    labels: &'a NamespaceLabels,
     options: &'a Options,
     config: &'a Config,
     providers: BTreeMap<String, PlannedProvider>,
+    refusals: Refusals<'a>,
     /// What the operator's rules let this identity do, by provider.
     rights: BTreeMap<&'a str, Rights<'a>>,
     warnings: BTreeSet<String>,
@@ -451,6 +470,7 @@ impl<'a> Planner<'a> {
 
     /// Asks the operator's rules.
     fn check(&mut self, name: &'a str, provider: &'a ProviderConfig, request: &Request) -> Result<(), String> {
+        self.refusals.check(request)?;
         let rights = match self.rights.entry(name) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
@@ -459,7 +479,7 @@ impl<'a> Planner<'a> {
                 let given = asked.and(provider.role.as_ref()).map(|role| expand(role, self.identity)).transpose()?;
                 let asked = asked.filter(|role| given.as_ref() != Some(*role));
                 let rules = provider.allow.as_deref();
-                vacant.insert(Rights::of(name, rules, self.identity, asked.map(String::as_str))?)
+                vacant.insert(Rights::of(name, rules, self.identity, self.labels, asked.map(String::as_str))?)
             }
         };
         self.warnings.extend(rights.check(request, &provider.settings.as_settings().parameters())?);

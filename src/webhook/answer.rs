@@ -13,6 +13,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// For the metrics.
     pub outcome: Outcome,
+    /// A namespace whose labels a rule asks for and nobody knows yet: worth another review once they are.
+    pub unknown_namespace: Option<String>,
 }
 
 /// What became of a pod.

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use super::answer::Reviewer;
 use super::mutate::Injector;
 use super::review;
+use crate::cluster::namespaces::Namespaces;
 use crate::config::reload::Reloading;
 
-/// Decides by whatever configuration is the last good one at that moment.
+/// Decides by whatever configuration is the last good one at that moment, and by what is known of namespaces then.
 #[must_use]
-pub fn reviewer(reloading: &Reloading<Injector>) -> Reviewer {
+pub fn reviewer(reloading: &Reloading<Injector>, namespaces: Namespaces) -> Reviewer {
     let current = reloading.subscribe();
     Arc::new(move |body| {
         let injector = Arc::clone(&current.borrow());
-        review::answer(body, &injector)
+        review::answer_by(body, &injector, &|namespace| namespaces.now(namespace))
     })
 }
 
@@ -60,7 +61,7 @@ mod tests {
         write("one.example", "");
         let registry = Registry::default();
         let reloading = Reloading::open(&file, Injector::new).unwrap();
-        let review = reviewer(&reloading);
+        let review = reviewer(&reloading, Namespaces::default());
         let metrics = Metrics::new(registry.clone());
         tokio::spawn(reloading.follow(move |is_good| metrics.count_reload(is_good)));
         let counted = async |outcome: &str| {

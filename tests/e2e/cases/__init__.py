@@ -5,6 +5,7 @@ from . import (  # noqa: F401, I001
     rotation,
     authorities,
     access,
+    restrict,
     csi,
     leases,
     stores,

@@ -188,8 +188,7 @@ pub(super) fn plain_globs(field: &'static str, texts: Option<Vec<String>>) -> Re
     Ok(globs)
 }
 
-const EVERYONE: &str =
-    "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";
+const EVERYONE: &str = "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";
 
 fn label_globs(texts: BTreeMap<String, String>) -> Result<BTreeMap<String, Glob>, ConfigError> {
     const FIELD: &str = ".namespaceLabels";

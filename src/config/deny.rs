@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::allow::{
-    Filled, Glob, RequestParts, accounts_match_nothing, globs, namespaces_match_nothing, plain_globs,
-};
+use super::allow::{Filled, Glob, RequestParts, accounts_match_nothing, globs, namespaces_match_nothing, plain_globs};
 use super::error::ConfigError;
 use super::identity::Identity;
 use crate::parse_error::{ParseError, rule};
@@ -59,8 +57,7 @@ impl Deny {
             let problem = "would be everything for everyone: expected references, namespaces or serviceAccounts";
             return Err(ConfigError::new("", problem));
         }
-        let read =
-            |texts: Vec<String>| texts.into_iter().map(|text| DeniedReference::parse(text, providers)).collect();
+        let read = |texts: Vec<String>| texts.into_iter().map(|text| DeniedReference::parse(text, providers)).collect();
         Ok(Self {
             references: references.map(read).transpose().map_err(ConfigError::at(".references"))?,
             namespaces: plain_globs(".namespaces", namespaces)?,
@@ -105,7 +102,9 @@ impl DeniedReference {
     /// One sentence, if it never meant anything.
     fn parse(text: String, providers: &Stores<'_>) -> Result<Self, ParseError> {
         let Some((name, rest)) = text.split_once(':').filter(|(_, rest)| !rest.is_empty()) else {
-            return Err(rule(format!("{text:?} names no provider: expected <provider>:<path>, such as vault:secret/*")));
+            return Err(rule(format!(
+                "{text:?} names no provider: expected <provider>:<path>, such as vault:secret/*"
+            )));
         };
         let provider = Glob::parse(name)?;
         if provider.has_placeholder() {

@@ -142,7 +142,11 @@ pub fn plan_of_context(context: BTreeMap<String, String>, fs_group: &str, config
         if call.is_program()? {
             return Ok(String::new());
         }
-        call.planned(config, &NamespaceLabels::NotAsked)?.record.plan.to_json().map_err(|error| CallFailure::invalid(error.to_string()))
+        call.planned(config, &NamespaceLabels::NotAsked)?
+            .record
+            .plan
+            .to_json()
+            .map_err(|error| CallFailure::invalid(error.to_string()))
     });
     planned.map_err(|failure| failure.to_string())
 }

@@ -24,13 +24,11 @@ const MOST: u64 = 4 << 20;
 
 /// What is asked for.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
                   hushpod check --config FILE                                          all that is wrong, by line\n  \
                   hushpod check --config FILE --as team-a/web secret/data/team-a/db    which rule says what\n\n\
                   Exit codes: 0 nothing is wrong, and everything is allowed · 1 something is wrong, or refused · 2 the \
-                  command line is wrong, or the file cannot be read"
-)]
+                  command line is wrong, or the file cannot be read")]
 pub struct CheckArgs {
     /// The operator's configuration (YAML).
     #[arg(long, env = "HUSHPOD_CONFIG", value_name = "FILE")]
@@ -153,7 +151,9 @@ fn check(text: &str, asking: Option<&Asking>, references: &[String]) -> Checked 
         Ok(config) => Checked {
             faults: Vec::new(),
             warnings: config.warnings(),
-            answers: asking.map(|asking| references.iter().map(|one| asking.ask(one, &config)).collect()).unwrap_or_default(),
+            answers: asking
+                .map(|asking| references.iter().map(|one| asking.ask(one, &config)).collect())
+                .unwrap_or_default(),
         },
         Err(ConfigFaults(faults)) => {
             let told = faults.into_iter().map(|fault| ToldFault {

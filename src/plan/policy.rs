@@ -324,9 +324,8 @@ providers:
     fn p6_rules_are_by_labels_of_namespaces_too() {
         let rules = "[{namespaces: ['team-*'], namespaceLabels: {tier: prod, 'example.com/team': 'a*'}}, \
                      {namespaceLabels: {open: '*'}}, {namespaces: [named]}]";
-        let text = format!(
-            "image: i\nproviders: {{v: {{type: vault, address: 'https://v', role: r, allow: {rules}}}}}"
-        );
+        let text =
+            format!("image: i\nproviders: {{v: {{type: vault, address: 'https://v', role: r, allow: {rules}}}}}");
         let config = Config::from_yaml(&text).unwrap();
         assert!(config.asks_for_labels() && config.warnings().is_empty(), "{:?}", config.warnings());
         let known = |labels: &[(&str, &str)]| {

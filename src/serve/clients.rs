@@ -232,9 +232,7 @@ mod tests {
         assert!(is_heard(&clients, &server, Some(others.leaf(ClientAuth)), false).await);
         assert!(!is_heard(&clients, &server, Some(ours.leaf(ClientAuth)), false).await);
         // What is of no use changes nothing.
-        for (text, part) in
-            [("", "holds no PEM certificate"), ("-----BEGIN CERTIFICATE-----\n", "is not valid PEM")]
-        {
+        for (text, part) in [("", "holds no PEM certificate"), ("-----BEGIN CERTIFICATE-----\n", "is not valid PEM")] {
             fs::write(&file, text).unwrap();
             let problem = clients.reload().unwrap_err().to_string();
             assert!(problem.contains(part), "{problem}");

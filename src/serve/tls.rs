@@ -89,7 +89,10 @@ pub fn server_config(served: &Served) -> Result<Arc<ServerConfig>, TlsError> {
 }
 
 /// The same for clients whose certificate `verifier` takes, and for no others.
-pub fn server_config_for(served: &Served, verifier: Arc<dyn ClientCertVerifier>) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn server_config_for(
+    served: &Served,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut config = settings(served, verifier)?;
     // A session that is taken up again is not verified again: its authority may be trusted no more.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});

@@ -86,7 +86,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
     ("cluster", &["", "namespaces"]),
     ("config", &[
-        "reload", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity", "injected", "places", "proxy", "shape",
+        "reload", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity", "injected", "places", "proxy", "shape",
         "error",
     ]),
     ("csi", &[

@@ -266,9 +266,18 @@ fn p5_no_scalar_of_the_file_is_told() {
         with("size-limit: 65536", "size-limit: canary"),
         with("mount-path: /run/secrets-of-mine", "mount-path: canary"),
         with("runtimeClasses: [runc]", "runtimeClasses: canary"),
+        with("runtimeClasses: [runc]", "deny: canary"),
+        with("runtimeClasses: [runc]", "deny: [canary]"),
+        with("runtimeClasses: [runc]", "deny: [{references: [canary]}]"),
+        with("runtimeClasses: [runc]", "deny: [{references: ['canary:x#canary']}]"),
+        with("runtimeClasses: [runc]", "deny: [{namespaces: ['{{canary']}]"),
+        with("namespaces: [\"team-*\"]", "namespaceLabels: {a: '{{canary'}"),
+        with("namespaces: [\"team-*\"]", "namespaceLabels: canary"),
         with("runtimeClasses: [runc]", "runtimeClasses: [{a: canary}]"),
     ] {
         assert_ne!(text, GOOD);
+        let all = Config::read(&text).err().map(|faults| faults.to_string()).unwrap_or_default();
+        assert!(!all.contains("canary") && !all.contains('\n'), "{text}: {all}");
         // Some of them are good: what is wrong with those is seen later.
         if let Err(error) = Config::from_yaml(&text) {
             let message = error.to_string();

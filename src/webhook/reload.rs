@@ -20,6 +20,7 @@ pub fn reviewer(reloading: &Reloading<Injector>, namespaces: Namespaces) -> Revi
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
     use std::time::Duration;
 
@@ -28,11 +29,19 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::config::{Config, NamespaceLabels};
     use crate::serve::metrics::Registry;
     use crate::webhook::metrics::Metrics;
 
     /// The patch for a pod that is the same each time.
     fn patch(review: &Reviewer) -> String {
+        let answer: Value = serde_json::from_slice(&review(&request()).body).unwrap();
+        let patch = answer["response"]["patch"].as_str().unwrap_or_else(|| panic!("denied: {answer}"));
+        String::from_utf8(STANDARD.decode_to_vec(patch).unwrap()).unwrap()
+    }
+
+    /// A pod that is the same each time.
+    fn request() -> Vec<u8> {
         let request = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {
@@ -43,9 +52,7 @@ mod tests {
                 },
             },
         });
-        let answer: Value = serde_json::from_slice(&review(request.to_string().as_bytes()).body).unwrap();
-        let patch = answer["response"]["patch"].as_str().unwrap_or_else(|| panic!("denied: {answer}"));
-        String::from_utf8(STANDARD.decode_to_vec(patch).unwrap()).unwrap()
+        request.to_string().into_bytes()
     }
 
     #[tokio::test]
@@ -83,5 +90,41 @@ mod tests {
         counted("ok").await;
         let decided = patch(&review);
         assert!(decided.contains("three.example") && !decided.contains("one.example"), "{decided}");
+    }
+
+    #[test]
+    fn p6_labels_of_the_namespace_decide_and_are_asked_for_where_nobody_knows_them() {
+        let rules = "allow: [{namespaceLabels: {tier: prod}}]";
+        let config = format!(
+            "image: i\ndefaultProvider: v\nproviders: {{v: {{type: vault, address: 'https://v', role: web, {rules}}}}}\n"
+        );
+        let injector = Injector::new(Config::from_yaml(&config).unwrap());
+        let known = |tier: &str| NamespaceLabels::known(BTreeMap::from([("tier".to_owned(), tier.to_owned())]));
+        for (labels, denial, unknown) in [
+            (Some(known("prod")), None, None),
+            (Some(known("dev")), Some("may not use provider \"v\""), None),
+            (Some(known("prod")), None, None),
+            (Some(NamespaceLabels::Unknown("nobody says".into())), Some("not known: nobody says"), None),
+            (None, Some("which are not known"), Some("shop".to_owned())),
+        ] {
+            let answer = review::answer_by(&request(), &injector, &|namespace| {
+                assert_eq!(namespace, "shop");
+                labels.clone()
+            });
+            let body: Value = serde_json::from_slice(&answer.body).unwrap();
+            let told = body["response"]["status"]["message"].as_str();
+            assert_eq!(told.is_some(), denial.is_some(), "{labels:?}: {body}");
+            assert!(denial.is_none_or(|part| told.unwrap().contains(part)), "{labels:?}: {body}");
+            assert_eq!(answer.unknown_namespace, unknown, "{labels:?}");
+        }
+        // Where no rule asks, nobody is.
+        let injector = Injector::new(Config::from_yaml(&config.replace(rules, "refresh: 5s")).unwrap());
+        let answer = review::answer_by(&request(), &injector, &|_| panic!("nobody has to know"));
+        assert_eq!((answer.outcome.as_str(), answer.unknown_namespace), ("injected", None));
+        // What is denied is, whatever a provider allows.
+        let denied = format!("{config}deny: [{{namespaces: [other]}}, {{references: ['v:secret/data/db']}}]\n");
+        let injector = Injector::new(Config::from_yaml(&denied).unwrap());
+        let answer = review::answer_by(&request(), &injector, &|_| Some(known("prod")));
+        assert!(String::from_utf8(answer.body).unwrap().contains("the operator's rule deny[1]"));
     }
 }

@@ -99,7 +99,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "failure", "read", "arguments"]),
-    ("plan", &["", "policy"]),
+    ("plan", &["planner", "", "policy"]),
     ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
     ("fleet", &[

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::allow::{Filled, Glob, RequestParts, accounts_match_nothing, globs, namespaces_match_nothing, plain_globs};
+use super::allow::{Glob, RequestParts, accounts_match_nothing, globs, namespaces_match_nothing, plain_globs};
 use super::error::ConfigError;
 use super::identity::Identity;
 use crate::parse_error::{ParseError, rule};
@@ -135,14 +135,10 @@ impl DeniedReference {
     fn names(&self, request: &Request, identity: &Identity) -> bool {
         let RequestParts { path, params } = &self.request;
         let has = |(name, glob): (&String, &Glob)| {
-            request.params.get(name).is_some_and(|value| filled(glob, identity).matches(value))
+            request.params.get(name).is_some_and(|value| glob.fill(identity).matches(value))
         };
-        self.provider.is(&request.provider) && filled(path, identity).matches(&request.path) && params.iter().all(has)
+        self.provider.is(&request.provider) && path.fill(identity).matches(&request.path) && params.iter().all(has)
     }
-}
-
-fn filled<'a>(glob: &'a Glob, identity: &'a Identity) -> Filled<'a> {
-    glob.fill(identity)
 }
 
 #[cfg(test)]

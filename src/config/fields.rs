@@ -112,6 +112,10 @@ impl Config {
         let mut faults = places.twice();
         let errors = Self::from_value(&value).err().unwrap_or_default();
         faults.extend(errors.into_iter().map(|error| places.locate(error)));
+        if faults.is_empty() {
+            let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is of no use".to_owned());
+            faults.push(places.locate(ConfigError::new("", problem)));
+        }
         faults.sort_by_key(|fault| (fault.line, fault.column));
         Err(ConfigFaults(faults))
     }
@@ -151,20 +155,7 @@ impl Config {
             no_proxy,
             csi,
         } = shape::read_all(fields, faults)?;
-        let image = match image {
-            Some(image) if !image.is_empty() && !image.contains(char::is_whitespace) => Some(image),
-            Some(_) => {
-                let problem = "write the image that is injected, such as registry/hushpod:0.1.0";
-                faults.push(ConfigError::new(".image", problem));
-                None
-            }
-            // That it is no text was told.
-            None if fields.contains_key("image") => None,
-            None => {
-                faults.push(ConfigError::new(".image", "is missing"));
-                None
-            }
-        };
+        let image = checked_image(image, fields.contains_key("image"), faults);
         if let Some(policy) = &image_pull_policy
             && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
         {
@@ -172,28 +163,14 @@ impl Config {
             faults.push(ConfigError::new(".imagePullPolicy", problem));
         }
         let for_all = faults.take(ProxyFields::checked(proxy, no_proxy)).unwrap_or_default();
-        let mut providers = BTreeMap::new();
-        for (name, value) in stores {
-            let place =
-                shape::shown(&name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
-            let provider = faults.below(&place, |faults| ProviderConfig::from_value(&name, value, &for_all, faults));
-            providers.extend(provider.map(|provider| (name, provider)));
-        }
+        let providers = checked_stores(stores, &for_all, faults);
         let is_written = |name: &str| fields.get("providers").is_some_and(|stores| stores.get(name).is_some());
         if let Some(name) = default_provider.as_deref().filter(|name| !is_written(name)) {
             faults.push(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
         }
-        let settings = providers.iter().map(|(name, provider)| (name.as_str(), provider.settings.as_settings()));
-        let (settings, mut denials) = (settings.collect(), Vec::new());
-        for (index, rule) in deny.iter().enumerate() {
-            denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
-                let raw: RawDeny = shape::read_all(rule, faults)?;
-                // Without what was wrong it would say something else.
-                if faults.is_empty() { faults.take(Deny::parse(raw, &settings)) } else { None }
-            }));
-        }
         let defaults = parse_defaults(&defaults, faults);
         let csi = csi.and_then(|csi| faults.take(CsiConfig::checked(csi)));
+        let deny = checked_denials(&deny, &providers, faults);
         let config = Self {
             image: image?,
             image_pull_policy,
@@ -203,7 +180,7 @@ impl Config {
             kubelet_env,
             default_provider,
             providers,
-            deny: denials,
+            deny,
             defaults,
             runtime_classes,
             csi,
@@ -214,6 +191,49 @@ impl Config {
         }
         Some(config)
     }
+}
+
+fn checked_image(image: Option<String>, is_written: bool, faults: &mut Faults) -> Option<String> {
+    let problem = match image {
+        Some(image) if !image.is_empty() && !image.contains(char::is_whitespace) => return Some(image),
+        Some(_) => "write the image that is injected, such as registry/hushpod:0.1.0",
+        // That it is not text was told.
+        None if is_written => return None,
+        None => "is missing",
+    };
+    faults.push(ConfigError::new(".image", problem));
+    None
+}
+
+fn checked_stores(
+    stores: BTreeMap<String, Value>,
+    for_all: &ProxyFields,
+    faults: &mut Faults,
+) -> BTreeMap<String, ProviderConfig> {
+    let mut providers = BTreeMap::new();
+    for (name, value) in stores {
+        let place = shape::shown(&name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
+        let provider = faults.below(&place, |faults| ProviderConfig::from_value(&name, value, for_all, faults));
+        providers.extend(provider.map(|provider| (name, provider)));
+    }
+    providers
+}
+
+fn checked_denials(
+    deny: &[Map<String, Value>],
+    providers: &BTreeMap<String, ProviderConfig>,
+    faults: &mut Faults,
+) -> Vec<Deny> {
+    let settings = providers.iter().map(|(name, provider)| (name.as_str(), provider.settings.as_settings()));
+    let (settings, mut denials) = (settings.collect(), Vec::new());
+    for (index, rule) in deny.iter().enumerate() {
+        denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
+            let raw: RawDeny = shape::read_all(rule, faults)?;
+            // Without what was wrong it would say something else.
+            if faults.is_empty() { faults.take(Deny::parse(raw, &settings)) } else { None }
+        }));
+    }
+    denials
 }
 
 fn parse_defaults(entries: &BTreeMap<String, Value>, faults: &mut Faults) -> Options {

@@ -213,6 +213,7 @@ fn a_proxy_for_all_is_every_stores_unless_it_has_its_own() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn p5_no_scalar_of_the_file_is_told() {
     let with = |from: &str, to: &str| GOOD.replace(from, to);
     for text in [

@@ -15,6 +15,7 @@ mod arrows;
 mod authorities;
 mod chart;
 mod chart_values;
+mod check;
 mod contract;
 mod demo;
 mod environments;

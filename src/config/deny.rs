@@ -106,15 +106,22 @@ impl DeniedReference {
                 "{text:?} names no provider: expected <provider>:<path>, such as vault:secret/*"
             )));
         };
-        let provider = Glob::parse(name)?;
-        if provider.has_placeholder() {
-            return Err(rule(format!("{text:?} has a placeholder for a provider: expected its name, or a glob")));
+        let provider = Glob::parse(name).ok().filter(|glob| !glob.has_placeholder());
+        let provider = provider
+            .ok_or_else(|| rule(format!("{text:?} has a placeholder for a provider: expected its name, or a glob")))?;
+        if rest.contains('#') {
+            return Err(rule(format!("{text:?} names a key, and rules are about whole requests: leave #… out")));
         }
         let known: Vec<_> = providers.iter().filter(|(known, _)| provider.is(known)).collect();
         // Of several providers' parameters every one is fine.
         let of_one = if let [(_, one)] = known[..] { Some(*one) } else { None };
         let parameters = of_one.map_or(Parameters { narrowing: &[], widening: None }, |one| one.parameters());
-        let mut request = RequestParts::parse(rest, &parameters)?;
+        let mut request = RequestParts::parse(rest, &parameters).map_err(|problem| {
+            // Of a scalar no part may be told: what would be accepted is ours.
+            let told = problem.to_string();
+            let ours = ["; did you mean ", ": expected "].iter().find_map(|words| Some(&told[told.find(words)?..]));
+            rule(format!("{text:?} has something behind its path that is not understood{}", ours.unwrap_or_default()))
+        })?;
         let mut fault = None;
         if known.is_empty() {
             let names: Vec<_> = providers.keys().copied().collect();

@@ -67,7 +67,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that only these modules may use.
 const CRATES: &[(&str, &[&str])] = &[
     ("kube", &["cluster", "csi", "fleet", "webhook"]),
-    ("k8s_openapi", &["csi", "fleet", "webhook"]),
+    ("k8s_openapi", &["cluster", "csi", "fleet", "webhook"]),
     ("tonic", &["csi"]),
     ("axum", &["demo", "serve", "webhook"]),
     ("json_patch", &["demo", "webhook"]),

@@ -40,7 +40,7 @@ fn check(config: &str, words: &[&str]) -> (Option<i32>, String) {
 fn exit_codes_and_lines_say_who_may_have_what() {
     let prod = ["--as", "shop/web", "--namespace-labels", "tier=prod,team=shop", "secret/data/prod/db#password"];
     for (words, code, part) in [
-        (&[][..], 0, "config.yaml: nothing is wrong\n"),
+        (&[][..], 0, "config.yaml: warning: providers.vault.allow: parameters"),
         (&["--as", "ops/web", "secret/data/x"], 0, "allowed: vault:secret/data/x: providers.vault.allow[0]: may be"),
         (&["--as", "ops/web", "secret/data/x", "secret/data/old/y"], 1, "refused: vault:secret/data/old/y: deny[0]: "),
         (&prod, 0, "allowed: vault:secret/data/prod/db: providers.vault.allow[1]: "),

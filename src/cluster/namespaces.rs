@@ -38,9 +38,9 @@ type Labels = Arc<BTreeMap<String, String>>;
 
 /// Knows the labels of namespaces. Clones share what they know.
 #[derive(Clone)]
-pub struct Namespaces(Arc<Shared>);
+pub struct Namespaces(Arc<NamespaceBook>);
 
-struct Shared {
+struct NamespaceBook {
     known: RwLock<KnownNamespaces>,
     looks: Semaphore,
 }
@@ -170,7 +170,7 @@ impl Namespaces {
 
 impl Default for Namespaces {
     fn default() -> Self {
-        Self(Arc::new(Shared { known: RwLock::default(), looks: Semaphore::new(LOOKS) }))
+        Self(Arc::new(NamespaceBook { known: RwLock::default(), looks: Semaphore::new(LOOKS) }))
     }
 }
 

@@ -119,7 +119,7 @@ impl DeniedReference {
         let mut request = RequestParts::parse(rest, &parameters).map_err(|problem| {
             // Of a scalar no part may be told: what would be accepted is ours.
             let told = problem.to_string();
-            let ours = ["; did you mean ", ": expected "].iter().find_map(|words| Some(&told[told.find(words)?..]));
+            let ours = ["; did you mean ", ": expected "].iter().find_map(|words| told.get(told.find(words)?..));
             rule(format!("{text:?} has something behind its path that is not understood{}", ours.unwrap_or_default()))
         })?;
         let mut fault = None;

@@ -113,7 +113,7 @@ impl Tree {
                 for (index, (key, (line, column), tree)) in fields.iter().enumerate() {
                     let shown = super::shape::shown(key).map_or_else(String::new, |key| format!(".{key}"));
                     let place = format!("{place}{shown}");
-                    if let Some((_, (first, _), _)) = fields[..index].iter().find(|(earlier, ..)| earlier == key) {
+                    if let Some((_, (first, _), _)) = fields.iter().take(index).find(|(earlier, ..)| earlier == key) {
                         let problem = format!("has the same key twice, first at line {first}: leave one of them out");
                         let error = ConfigError::new(&*place, problem);
                         found.push(ConfigFault { line: *line, column: *column, error });

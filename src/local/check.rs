@@ -177,10 +177,9 @@ impl Asking {
             Ok(warnings) => (true, warnings.join("; ")),
             Err(problem) => (false, problem.clone()),
         };
-        let rule = request.as_ref().and_then(|request| match allowed {
-            true => self.allowing(request, config),
-            false => self.denying(request, config),
-        });
+        let rule = request
+            .as_ref()
+            .and_then(|request| if allowed { self.allowing(request, config) } else { self.denying(request, config) });
         let request = request.map(|request| request.to_string());
         RuleAnswer { reference: reference.to_owned(), request, allowed, rule, sentence }
     }

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
+use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::config::metrics::ConfigMetrics;
 use crate::config::reload::Reloading;
@@ -22,6 +23,7 @@ use crate::csi::{self, CsiSettings, driver_object};
 use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
+use crate::local::check::{self, CheckArgs};
 use crate::metrics::Registry;
 use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::shutdown::Shutdown;
@@ -59,6 +61,8 @@ enum Command {
     Demo(DemoArgs),
     /// Ask the API server whether a pod with annotations of ours would get its secrets: what `helm test` runs.
     Test(TestArgs),
+    /// Say all that is wrong with an operator's configuration, and which rule lets whom have what. No cluster is asked.
+    Check(Box<CheckArgs>),
     /// See and steer the secrets of running pods, with your own kubeconfig: `kubectl hushpod` is the same.
     Kubectl(Box<FleetArgs>),
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
@@ -97,6 +101,10 @@ struct WebhookArgs {
     /// Directory with tls.crt and tls.key, as cert-manager mounts it; followed when they change.
     #[arg(long, env = "HUSHPOD_TLS_DIR", value_name = "DIR")]
     tls_dir: Option<PathBuf>,
+    /// PEM file of the authorities that sign the API server's client certificate: without one of theirs nobody is heard.
+    /// Followed when it changes; without this option everyone who can connect is heard.
+    #[arg(long, env = "HUSHPOD_CLIENT_CA", value_name = "FILE")]
+    client_ca: Option<PathBuf>,
     /// Where the API server calls.
     #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, WEBHOOK_PORT)))]
     listen: SocketAddr,
@@ -243,6 +251,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Csi(args) => run_csi(*args, registry()).await,
         Command::Demo(args) => return run_demo(args).await,
         Command::Test(args) => return run_test(args).await,
+        Command::Check(args) => return check::run(*args),
         Command::Kubectl(args) => return fleet::run(*args).await,
         Command::Completion { shell } => {
             return print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell));
@@ -265,6 +274,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
     let WebhookArgs {
         config,
         tls_dir,
+        client_ca,
         listen,
         admin_listen,
         service,
@@ -278,13 +288,24 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
     let reloading = Reloading::open(&config, Injector::new).map_err(|error| error.to_string())?;
     let reloads = ConfigMetrics::new(&registry);
     let metrics = Metrics::new(registry);
-    let review = reviewer(&reloading);
+    let namespaces = Namespaces::default();
+    let review = reviewer(&reloading, namespaces.clone());
+    let current = reloading.subscribe();
+    let connect = {
+        let kubeconfig = kubeconfig.clone();
+        move || {
+            let kubeconfig = kubeconfig.clone();
+            async move { cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string()) }
+        }
+    };
     let settings = WebhookSettings {
         listen,
         admin: admin_listen,
         tls_dir,
         names: Names { pod: pod_name, service, namespace: pod_namespace },
         configuration: webhook_configuration,
+        client_ca,
+        namespaces: namespaces.clone(),
         kubeconfig,
         drain_delay: drain,
     };
@@ -294,6 +315,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
             outcome.map_err(|error| error.to_string())
         }
         () = reloading.follow(reloads) => Ok(()),
+        () = namespaces.follow(connect, current, Injector::asks_for_labels) => Ok(()),
     }
 }
 

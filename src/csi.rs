@@ -30,6 +30,7 @@ use self::proto::csi::node_server::NodeServer;
 use self::proto::registration::registration_server::RegistrationServer;
 use self::registration::{REGISTRATION_SOCKET, RegistrationService};
 use self::state::StateDir;
+use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::contract::CSI_DRIVER;
 use crate::metrics::Registry;
@@ -200,6 +201,7 @@ fn start(
         program::remove_unused(present, &*mounts);
     }
     let pods = Pods::unknown(client.is_some());
+    let namespaces = Namespaces::default();
     let troubles = match client {
         Some(client) => {
             let (troubles, send) = Troubles::told_to(client.clone(), node);
@@ -209,6 +211,7 @@ fn start(
         None => Troubles::untold(),
     };
     let sources = SourceMetrics::new(&registry);
+    let configs = config.clone();
     let driver = Driver::new(DriverParts {
         kubelet_root: kubelet_root.clone(),
         config,
@@ -216,6 +219,7 @@ fn start(
         mounts,
         state,
         pods: pods.clone(),
+        namespaces: namespaces.clone(),
         troubles,
         metrics: DriverMetrics::new(registry),
         sources: Arc::new(move |plan, token_of| feed::connected(plan, token_of, &sources)),
@@ -223,8 +227,13 @@ fn start(
     });
     driver.resume();
     if let Some(client) = client.clone() {
+        let watched = client.clone();
         let (watching, node) = (Arc::clone(&driver), node.clone());
         tasks.spawn(async move { pods.follow(client, &node, |uid, seen| watching.pod_changed(uid, seen)).await });
+        tasks.spawn(async move {
+            let connect = || std::future::ready(Ok(watched.clone()));
+            namespaces.follow(connect, configs, Config::asks_for_labels).await;
+        });
         let collecting = Arc::clone(&driver);
         tasks.spawn(async move { collecting.collect().await });
     }

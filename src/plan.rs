@@ -4,28 +4,27 @@
 //! only that. Making it fills defaults, lets each provider resolve references to canonical requests, and asks
 //! [`policy`].
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::annotations::{ROLE, SECRETS};
-use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, VolumePath};
-use crate::config::{Config, ProviderConfig, expand, no_provider};
+use crate::annotations::SECRETS;
+use crate::bundle::{Decode, FileMode, Format, Target, VolumePath};
+use crate::config::Config;
 use crate::contract::{PLAN_VARIABLE, PREFIX};
-use crate::options::{DEFAULT_JITTER, Mode, Notify, OnChange, Options};
+use crate::options::{DEFAULT_JITTER, Notify, OnChange, Options};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
-use crate::sentence::{list, one_line};
-use crate::steps;
+use crate::sentence::one_line;
 
 pub use crate::config::Identity;
 
+mod planner;
 pub mod policy;
 
-use self::policy::Rights;
+use self::policy::Refusals;
 
 /// The format that this program writes and understands.
 pub const PLAN_VERSION: u32 = 1;
@@ -263,55 +262,6 @@ impl RestartAll {
 // === impl Plan ===
 
 impl Plan {
-    /// Plans a bundle. `options` are complete already: the tenant's, with the operator's defaults where they were
-    /// silent ([`Options::or`]).
-    ///
-    /// # Errors
-    /// [`PlanError`] names the annotation and what would be accepted.
-    pub fn build(identity: Identity, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, PlanError> {
-        Self::build_with_warnings(identity, bundle, options, config).map(|(plan, _)| plan)
-    }
-
-    /// As [`Plan::build`], with what the operator should know of it.
-    ///
-    /// # Errors
-    /// As [`Plan::build`].
-    pub fn build_with_warnings(
-        identity: Identity,
-        bundle: &Bundle,
-        options: &Options,
-        config: &Config,
-    ) -> Result<(Self, Vec<String>), PlanError> {
-        let mut planner = Planner {
-            identity: &identity,
-            options,
-            config,
-            providers: BTreeMap::new(),
-            rights: BTreeMap::new(),
-            warnings: BTreeSet::new(),
-            is_refused: false,
-        };
-        let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>();
-        let items = items.map_err(|error| PlanError { is_policy: planner.is_refused, ..error })?;
-        if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
-            let problem = no_provider(unknown, &config.providers);
-            return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
-        }
-        let Planner { providers, warnings, .. } = planner;
-        let plan = Self {
-            version: PLAN_VERSION,
-            identity,
-            providers,
-            items,
-            notify: options.notify.clone(),
-            size_limit: options.size_limit.unwrap_or(DEFAULT_SIZE_LIMIT),
-            metrics_port: options.metrics_port,
-            restart_all: RestartAll::of(options),
-            containers: Vec::new(),
-        };
-        Ok((plan, warnings.into_iter().collect()))
-    }
-
     /// The form that the agent reads.
     ///
     /// # Errors
@@ -346,6 +296,19 @@ impl Plan {
             return Err(PlanReadError::Version(version));
         }
         serde_json::from_str(json).map_err(damaged)
+    }
+
+    /// What the operator's refusals say by now of a plan that was made before: the sentence of each request, what unlocks
+    /// a store included.
+    #[must_use]
+    pub fn refused<'a>(&'a self, config: &Config) -> Vec<(&'a Request, String)> {
+        if config.deny.is_empty() {
+            return Vec::new();
+        }
+        let refusals = Refusals::of(&config.deny, &self.identity);
+        let unlocking = self.providers.values().filter_map(|provider| provider.unlock.as_ref());
+        let all: BTreeSet<_> = self.requests().into_iter().chain(unlocking.map(|take| &take.request)).collect();
+        all.into_iter().filter_map(|request| Some((request, refusals.check(request).err()?))).collect()
     }
 
     /// Bytes of a volume that one generation may fill, in whole pages: the size limit, and a page for each file that is
@@ -394,135 +357,6 @@ impl Plan {
 pub fn room(items: &[PlannedItem], size_limit: u64) -> u64 {
     let files = items.iter().map(|item| if matches!(item.target, Target::Dir(_)) { FILES_PER_DIR } else { 1 });
     size_limit.saturating_add(files.sum::<u64>().saturating_mul(PAGE))
-}
-
-/// What one call of [`Plan::build`] knows and gathers.
-struct Planner<'a> {
-    identity: &'a Identity,
-    options: &'a Options,
-    config: &'a Config,
-    providers: BTreeMap<String, PlannedProvider>,
-    /// What the operator's rules let this identity do, by provider.
-    rights: BTreeMap<&'a str, Rights<'a>>,
-    warnings: BTreeSet<String>,
-    /// A rule of the operator refused something.
-    is_refused: bool,
-}
-
-impl<'a> Planner<'a> {
-    fn item(&mut self, item: &Item) -> Result<PlannedItem, PlanError> {
-        let mut take = |reference: &Reference| {
-            self.take(reference).map_err(|problem| PlanError::new(&item.place, format!("\"{reference}\": {problem}")))
-        };
-        let from = match &item.from {
-            From::One(one) => PlannedFrom::One(take(one)?),
-            From::Merge(list) => PlannedFrom::Merge(list.iter().map(take).collect::<Result<_, _>>()?),
-            From::Named(map) => PlannedFrom::Named(
-                map.iter().map(|(name, reference)| Ok((name.clone(), take(reference)?))).collect::<Result<_, _>>()?,
-            ),
-        };
-        Ok(PlannedItem {
-            target: item.target.clone(),
-            from,
-            format: item.format,
-            mode: item.file_mode.or(self.options.file_mode).unwrap_or(FileMode::OWNER),
-            decode: item.decode,
-            template: item.template.clone(),
-            optional: item.optional,
-        })
-    }
-
-    fn take(&mut self, reference: &Reference) -> Result<PlannedReference, String> {
-        let providers = &self.config.providers;
-        let chosen =
-            reference.provider.as_ref().or(self.options.provider.as_ref()).or(self.config.default_provider.as_ref());
-        let name = chosen.ok_or_else(|| {
-            let known: Vec<_> = providers.keys().map(String::as_str).collect();
-            let known = list(&known);
-            format!("names no provider and there is no default one: write <provider>:<path>; known are: {known}")
-        })?;
-        steps::take(1)?;
-        let (name, provider) = providers.get_key_value(name).ok_or_else(|| no_provider(name, providers))?;
-        let settings = provider.settings.in_namespace(&self.identity.namespace);
-        let request = settings.as_settings().resolve(name, reference)?;
-        self.check(name, provider, &request)?;
-        if self.options.mode == Some(Mode::Init) && settings.as_settings().is_leased(&request) {
-            return Err(
-                "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar".to_owned()
-            );
-        }
-        self.plan_provider(name, provider)?;
-        Ok(PlannedReference { request, key: reference.key.clone() })
-    }
-
-    /// Asks the operator's rules.
-    fn check(&mut self, name: &'a str, provider: &'a ProviderConfig, request: &Request) -> Result<(), String> {
-        let rights = match self.rights.entry(name) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(vacant) => {
-                let asked = self.options.roles.get(name);
-                // What a pod is given anyway it need not be allowed to ask for.
-                let given = asked.and(provider.role.as_ref()).map(|role| expand(role, self.identity)).transpose()?;
-                let asked = asked.filter(|role| given.as_ref() != Some(*role));
-                let rules = provider.allow.as_deref();
-                let rights = Rights::of(name, rules, self.identity, asked.map(String::as_str));
-                self.is_refused |= rights.is_err();
-                vacant.insert(rights?)
-            }
-        };
-        let warning = rights.check(request, &provider.settings.as_settings().parameters());
-        self.is_refused |= warning.is_err();
-        self.warnings.extend(warning?);
-        Ok(())
-    }
-
-    /// Plans a provider, and the one that holds what unlocks it.
-    fn plan_provider(&mut self, name: &str, provider: &ProviderConfig) -> Result<(), String> {
-        if self.providers.contains_key(name) {
-            return Ok(());
-        }
-        let mut planned = self.provider(name, provider)?;
-        if let Some((request, key)) = self.config.unlocking(name, self.identity)? {
-            let locked = |problem: String| format!("provider {name:?} is unlocked by {request}: {problem}");
-            // Of a configuration that was read there is always one.
-            if let Some((name, other)) = self.config.providers.get_key_value(&request.provider) {
-                self.check(name, other, &request).map_err(locked)?;
-                self.plan_provider(name, other).map_err(locked)?;
-            }
-            planned.unlock = Some(PlannedReference { request, key });
-        }
-        self.providers.insert(name.to_owned(), planned);
-        Ok(())
-    }
-
-    fn provider(&self, name: &str, provider: &ProviderConfig) -> Result<PlannedProvider, String> {
-        let role = match (self.options.roles.get(name), &provider.role) {
-            (Some(role), _) => Some(role.clone()),
-            (None, Some(template)) => Some(expand(template, self.identity)?),
-            (None, None) => None,
-        };
-        if role.is_none() && provider.settings.as_settings().needs_role() {
-            return Err(format!(
-                "provider {name:?} needs a role: the operator gives all pods one with role: in its configuration, such \
-                 as role: \"{{{{service_account}}}}\", or add the annotation {PREFIX}{ROLE}{name}"
-            ));
-        }
-        let refresh = self
-            .options
-            .refresh
-            .or(provider.refresh)
-            .unwrap_or_else(|| provider.settings.as_settings().default_refresh());
-        Ok(PlannedProvider {
-            settings: provider.settings.in_namespace(&self.identity.namespace).into_owned(),
-            role,
-            audience: provider.audience.clone(),
-            refresh_seconds: refresh.as_secs().max(1),
-            revoke_on_exit: provider.revoke_on_exit,
-            proxy: provider.proxy.clone(),
-            ca_bundle: provider.ca_bundle.is_some(),
-            unlock: None,
-        })
-    }
 }
 
 #[cfg(test)]

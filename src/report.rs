@@ -41,6 +41,9 @@ pub struct Report {
     /// Providers whose last answer was an error, and since when.
     #[serde(serialize_with = "as_times")]
     pub failing: BTreeMap<String, SystemTime>,
+    /// Those of them that the operator's `deny` refuses by now: they are not asked.
+    #[serde(skip)]
+    pub denied: BTreeSet<String>,
     /// When all containers are restarted for changed variables.
     #[serde(serialize_with = "as_time")]
     pub restart_due: Option<SystemTime>,

@@ -38,6 +38,7 @@ use self::peers::{Peer, Peers, Seat};
 
 pub mod admin;
 mod body;
+pub mod clients;
 mod exchange;
 mod limits;
 mod opening;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::error::ConfigError;
 use super::identity::{Identity, asks_for};
+use super::labels::NamespaceLabels;
 use crate::parse_error::{ParseError, rule};
 use crate::provider::Parameters;
 use crate::reference::{decode, split_params};
@@ -21,8 +22,10 @@ pub const OLD_RULES_COUNT: bool = true;
 /// One rule: these pods may make these requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allow {
-    /// Names of namespaces.
-    pub namespaces: Vec<Glob>,
+    /// Names of namespaces; `None` where labels alone say which.
+    pub namespaces: Option<Vec<Glob>>,
+    /// Labels that the namespace must have, all of them; `None` where names alone say which.
+    pub namespace_labels: Option<BTreeMap<String, Glob>>,
     /// Names of service accounts; `None` is every one.
     pub service_accounts: Option<Vec<Glob>>,
     /// Roles that a pod may ask for by annotation; `None` is every one.
@@ -71,7 +74,8 @@ pub struct RequestParts {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct RawAllow {
-    namespaces: Vec<String>,
+    namespaces: Option<Vec<String>>,
+    namespace_labels: Option<BTreeMap<String, String>>,
     service_accounts: Option<Vec<String>>,
     roles: Option<Vec<String>>,
     requests: Option<Vec<String>>,
@@ -85,31 +89,118 @@ impl Allow {
     /// # Errors
     /// [`ConfigError`] names the field.
     pub(super) fn parse(raw: RawAllow, parameters: &Parameters) -> Result<Self, ConfigError> {
-        let RawAllow { namespaces, service_accounts, roles, requests } = raw;
-        let globs = |field: &'static str, texts: Option<Vec<String>>| {
-            let read = |texts: Vec<String>| texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>();
-            texts.map(read).transpose().map_err(ConfigError::at(field))
-        };
+        let RawAllow { namespaces, namespace_labels, service_accounts, roles, requests } = raw;
         let read = |texts: Vec<String>| {
             texts.into_iter().map(|text| RequestGlob::parse(text, parameters, OLD_RULES_COUNT)).collect()
         };
-        let parsed = Self {
-            namespaces: globs(".namespaces", Some(namespaces))?.unwrap_or_default(),
+        if namespaces.is_none() && namespace_labels.is_none() {
+            return Err(ConfigError::new(".namespaces", "is missing: write names or globs, or namespaceLabels"));
+        }
+        Ok(Self {
+            namespaces: plain_globs(".namespaces", namespaces)?,
+            namespace_labels: namespace_labels.map(label_globs).transpose()?,
             service_accounts: globs(".serviceAccounts", service_accounts)?,
             roles: globs(".roles", roles)?,
             requests: requests.map(read).transpose().map_err(ConfigError::at(".requests"))?,
-        };
-        if parsed
-            .namespaces
-            .iter()
-            .any(|glob| glob.0.iter().any(|part| matches!(part, GlobPart::Namespace | GlobPart::ServiceAccount)))
-        {
-            let problem =
-                "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";
-            return Err(ConfigError::new(".namespaces", problem));
-        }
-        Ok(parsed)
+        })
     }
+
+    /// Whether it is about a namespace of this name and these labels.
+    #[must_use]
+    pub fn is_about(&self, namespace: &str, labels: &NamespaceLabels) -> bool {
+        let mut wanted = self.namespace_labels.iter().flatten();
+        self.names(namespace) && wanted.all(|(name, glob)| labels.get(name).is_some_and(|value| glob.is(value)))
+    }
+
+    /// Whether it is about a namespace of this name, whatever its labels are.
+    #[must_use]
+    pub fn names(&self, namespace: &str) -> bool {
+        self.namespaces.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.is(namespace)))
+    }
+
+    /// What of it nothing can ever match, each with the field before it.
+    pub(super) fn matches_nothing(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        namespaces_match_nothing(self.namespaces.as_deref(), &mut found);
+        for (name, glob) in self.namespace_labels.iter().flatten() {
+            let key = name.rsplit('/').next().unwrap_or_default();
+            if !glob.can_be(is_label_character, MAX_LABEL) || key.is_empty() || !key.chars().all(is_label_character) {
+                found.push(format!("namespaceLabels: {name:?} with this value is on no namespace"));
+            }
+        }
+        accounts_match_nothing(self.service_accounts.as_deref(), &mut found);
+        if self.requests.as_ref().is_some_and(Vec::is_empty) {
+            found.push("requests: an empty list lets nobody ask for anything".to_owned());
+        }
+        found
+    }
+}
+
+/// Longest name of a namespace, and longest value of a label.
+const MAX_LABEL: usize = 63;
+/// Longest name of a service account.
+const MAX_ACCOUNT: usize = 253;
+
+fn is_label_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+/// What can be no namespace's name.
+pub(super) fn namespaces_match_nothing(globs: Option<&[Glob]>, found: &mut Vec<String>) {
+    let is_character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    match_nothing("namespaces", "namespace", globs, &is_character, MAX_LABEL, found);
+}
+
+/// What can be no service account's name.
+pub(super) fn accounts_match_nothing(globs: Option<&[Glob]>, found: &mut Vec<String>) {
+    let is_character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    match_nothing("serviceAccounts", "service account", globs, &is_character, MAX_ACCOUNT, found);
+}
+
+fn match_nothing(
+    field: &str,
+    what: &str,
+    globs: Option<&[Glob]>,
+    is_character: &dyn Fn(char) -> bool,
+    most: usize,
+    found: &mut Vec<String>,
+) {
+    let Some(globs) = globs else { return };
+    if globs.is_empty() {
+        found.push(format!("{field}: an empty list stands for no {what}"));
+    }
+    let bad = globs.iter().filter(|glob| !glob.can_be(is_character, most));
+    found.extend(bad.map(|glob| format!("{field}: {:?} is the name of no {what}", glob.written())));
+}
+
+/// Reads globs of a field.
+pub(super) fn globs(field: &'static str, texts: Option<Vec<String>>) -> Result<Option<Vec<Glob>>, ConfigError> {
+    let read = |texts: Vec<String>| texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>();
+    texts.map(read).transpose().map_err(ConfigError::at(field))
+}
+
+/// The same where a placeholder would make no sense.
+pub(super) fn plain_globs(field: &'static str, texts: Option<Vec<String>>) -> Result<Option<Vec<Glob>>, ConfigError> {
+    let globs = globs(field, texts)?;
+    if globs.iter().flatten().any(Glob::has_placeholder) {
+        return Err(ConfigError::new(field, EVERYONE));
+    }
+    Ok(globs)
+}
+
+const EVERYONE: &str = "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";
+
+fn label_globs(texts: BTreeMap<String, String>) -> Result<BTreeMap<String, Glob>, ConfigError> {
+    const FIELD: &str = ".namespaceLabels";
+    if texts.is_empty() {
+        return Err(ConfigError::new(FIELD, "would be every namespace: expected {label: value}"));
+    }
+    let read = |(name, text): (String, String)| Ok((name, Glob::parse(&text).map_err(ConfigError::at(FIELD))?));
+    let globs = texts.into_iter().map(read).collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
+    if globs.values().any(Glob::has_placeholder) {
+        return Err(ConfigError::new(FIELD, EVERYONE));
+    }
+    Ok(globs)
 }
 
 // === impl Glob ===
@@ -164,6 +255,53 @@ impl Glob {
 
     fn has_star(&self) -> bool {
         self.0.contains(&GlobPart::Any)
+    }
+
+    pub(super) fn has_placeholder(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, GlobPart::Namespace | GlobPart::ServiceAccount))
+    }
+
+    /// A glob that stands for this text alone.
+    pub(super) fn literal(text: &str) -> Self {
+        Self(vec![GlobPart::Text(text.to_owned())])
+    }
+
+    /// The one text that it stands for; `None` if there are several.
+    pub(super) fn as_literal(&self) -> Option<&str> {
+        match &self.0[..] {
+            [] => Some(""),
+            [GlobPart::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether it stands for a text, where it has no placeholders.
+    pub(super) fn is(&self, text: &str) -> bool {
+        let mut parts = vec![""];
+        for part in &self.0 {
+            match (part, parts.last_mut()) {
+                (GlobPart::Text(text), Some(last)) => *last = text,
+                _ => parts.push(""),
+            }
+        }
+        stand_for(parts.into_iter(), text)
+    }
+
+    /// As it is written.
+    pub(super) fn written(&self) -> String {
+        let part = |part: &GlobPart| match part {
+            GlobPart::Text(text) => text.clone(),
+            GlobPart::Any => "*".to_owned(),
+            GlobPart::Namespace => "{{namespace}}".to_owned(),
+            GlobPart::ServiceAccount => "{{service_account}}".to_owned(),
+        };
+        self.0.iter().map(part).collect()
+    }
+
+    /// Whether it stands for some text of at most so many of these characters.
+    fn can_be(&self, is_character: impl Fn(char) -> bool, most: usize) -> bool {
+        let texts = || self.0.iter().filter_map(|part| if let GlobPart::Text(text) = part { Some(text) } else { None });
+        texts().all(|text| text.chars().all(&is_character)) && texts().map(String::len).sum::<usize>() <= most
     }
 
     /// Fills the placeholders in. A name that comes in is a text, whatever characters it has.
@@ -249,7 +387,7 @@ impl RequestGlob {
 }
 
 impl RequestParts {
-    fn parse(text: &str, parameters: &Parameters) -> Result<Self, ParseError> {
+    pub(super) fn parse(text: &str, parameters: &Parameters) -> Result<Self, ParseError> {
         if text.contains('#') {
             return Err(rule(format!("{text:?} names a key, and rules are about whole requests: leave #… out")));
         }

@@ -281,7 +281,7 @@ mod tests {
         for (fields, parts) in [
             (bundle("{}"), &[".s.caBundle: write {name: …}, or {signerName: …"][..]),
             (bundle("stores"), &[".s.caBundle: has no fields of its own"]),
-            (bundle("{nme: stores}"), &[".s: unknown field \"nme\"; did you mean \"name\"?"]),
+            (bundle("{nme: stores}"), &[".s.caBundle: unknown field \"nme\"; did you mean \"name\"?"]),
             (bundle("{name: stores, signerName: example.com/stores}"), &[".s.caBundle: write {name: …}, or"]),
             (bundle("{name: stores, labelSelector: {}}"), &[".s.caBundle: write {name: …}, or"]),
             (bundle("{labelSelector: {}}"), &[".s.caBundle: write {name: …}, or"]),

@@ -1,5 +1,7 @@
 //! What is wrong with the operator's configuration, and where.
 
+use std::fmt;
+
 use crate::parse_error::ParseError;
 use crate::sentence::one_line;
 
@@ -10,13 +12,37 @@ use crate::sentence::one_line;
 pub struct ConfigError {
     pub(super) place: String,
     pub(super) problem: String,
+    /// The field that should not be at the place.
+    pub(super) field: Option<String>,
 }
+
+/// One thing that is wrong with a file, and where in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFault {
+    /// Counted from 1; 0 if nobody knows.
+    pub line: u64,
+    /// In characters, counted from 1; 0 if nobody knows.
+    pub column: u64,
+    /// What is wrong.
+    pub error: ConfigError,
+}
+
+/// All that is wrong with a file, in its order: at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFaults(pub Vec<ConfigFault>);
+
+/// What was found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Vec<ConfigError>);
+
+/// Faults of one file that are told: whoever gave another file than was meant reads no more of it.
+const MOST: usize = 100;
 
 // === impl ConfigError ===
 
 impl ConfigError {
     pub(super) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: one_line(&place.into()), problem: one_line(&problem.into()) }
+        Self { place: one_line(&place.into()), problem: one_line(&problem.into()), field: None }
     }
 
     /// What is wrong with a field, told by what reads its value.
@@ -28,5 +54,65 @@ impl ConfigError {
     pub(super) fn below(mut self, place: &str) -> Self {
         self.place.insert_str(0, &one_line(place));
         self
+    }
+
+    /// The same of a field that should not be at the place, or deeper.
+    pub(super) fn of(self, field: &str) -> Self {
+        Self { field: Some(field.to_owned()), ..self }
+    }
+}
+
+// === impl ConfigFault ===
+
+impl fmt::Display for ConfigFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, column, error } = self;
+        write!(f, "{line}:{column}: {error}")
+    }
+}
+
+// === impl ConfigFaults ===
+
+impl fmt::Display for ConfigFaults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            write!(f, "{}{fault}", if index == 0 { "" } else { "; " })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigFaults {}
+
+// === impl Faults ===
+
+impl Faults {
+    pub(super) fn push(&mut self, error: ConfigError) {
+        if self.0.len() < MOST {
+            self.0.push(error);
+        }
+    }
+
+    /// What is good of it.
+    pub(super) fn take<T>(&mut self, outcome: Result<T, ConfigError>) -> Option<T> {
+        outcome.map_err(|error| self.push(error)).ok()
+    }
+
+    /// Those that `find` finds, below a place.
+    pub(super) fn below<T>(&mut self, place: &str, find: impl FnOnce(&mut Self) -> T) -> T {
+        let mut inner = Self::default();
+        let found = find(&mut inner);
+        for error in inner.0 {
+            self.push(error.below(place));
+        }
+        found
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn into_errors(self) -> Vec<ConfigError> {
+        self.0
     }
 }

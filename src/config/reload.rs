@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::metrics::ConfigMetrics;
-use super::{Config, ConfigError};
+use super::{Config, ConfigFaults};
 use crate::process::watch::{Watch, WatchError};
 
 /// Why there is no configuration to start with.
@@ -23,8 +23,14 @@ pub enum ReloadError {
         cause: std::io::Error,
     },
     /// It says something that cannot be.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
+    #[error("{}: {faults}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// All that is wrong with it.
+        #[source]
+        faults: ConfigFaults,
+    },
     /// Its directory cannot be watched.
     #[error(transparent)]
     Watch(#[from] WatchError),
@@ -46,7 +52,7 @@ impl<T> Reloading<T> {
     /// Reads the file; the first time it has to be good.
     ///
     /// # Errors
-    /// [`ReloadError`] names the file, or the field in it.
+    /// [`ReloadError`] names the file, or the fields in it.
     pub fn open(path: &Path, make: fn(Config) -> T) -> Result<Self, ReloadError> {
         let config = read(path)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -78,7 +84,15 @@ impl<T> Reloading<T> {
                 }
                 Err(error) => {
                     metrics.refused();
-                    warn!(path = %self.path.display(), %error, "keeping the last good configuration");
+                    let path = self.path.display();
+                    match &error {
+                        // One line for each, so none is cut.
+                        ReloadError::Config { faults, .. } => {
+                            faults.0.iter().for_each(|fault| warn!("{path}:{fault}"));
+                        }
+                        other => warn!("{other}"),
+                    }
+                    warn!(%path, "keeping the last good configuration");
                 }
             }
         }
@@ -93,5 +107,5 @@ fn warn_of(config: &Config) {
 
 fn read(path: &Path) -> Result<Config, ReloadError> {
     let text = std::fs::read_to_string(path).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
-    Ok(Config::from_yaml(&text)?)
+    Config::read(&text).map_err(|faults| ReloadError::Config { path: path.to_owned(), faults })
 }

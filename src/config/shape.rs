@@ -4,44 +4,76 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Faults};
 use crate::parse_error::unknown;
 
 /// Most bytes of what may be a field's name.
 const MAX_NAME_BYTES: usize = 40;
 
-/// Reads fields.
-///
-/// # Errors
-/// In our own words, with the place behind that of the fields.
-pub(super) fn read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, ConfigError> {
+/// Why fields do not fit.
+struct Misfit {
+    error: ConfigError,
+    /// The field without which there is another problem, or none.
+    culprit: Option<String>,
+}
+
+/// Reads fields, and tells of each that does not fit, in our own words, with the place behind that of the fields. What is
+/// returned is made of the others; `None` if nothing can be.
+pub(super) fn read_all<T: DeserializeOwned>(fields: &Map<String, Value>, faults: &mut Faults) -> Option<T> {
+    let mut left = fields.clone();
+    let mut is_whole = true;
+    loop {
+        let Misfit { error, culprit } = match try_read(&left) {
+            Ok(read) => return Some(read),
+            Err(misfit) => misfit,
+        };
+        let removed = culprit.and_then(|name| left.remove(&name));
+        // That one is missing which was taken away is no news.
+        if removed.is_some() || is_whole {
+            faults.push(error);
+        }
+        removed.as_ref()?;
+        is_whole = false;
+    }
+}
+
+fn try_read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfit> {
     let told = match serde_json::from_value(Value::Object(fields.clone())) {
         Ok(read) => return Ok(read),
         Err(error) => error.to_string(),
     };
-    if let Some(rest) = told.strip_prefix("unknown field `") {
-        let (name, known) = rest.split_once('`').unwrap_or_default();
-        let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
-        return Err(match shown(name) {
-            Some(name) => ConfigError::new("", unknown("field", name, &known)),
-            None => ConfigError::new("", format!("has an unknown field: expected one of {}", known.join(", "))),
-        });
-    }
-    if let Some(rest) = told.strip_prefix("missing field `") {
-        let name = rest.split('`').next().unwrap_or_default();
-        return Err(ConfigError::new(format!(".{name}"), "is missing"));
-    }
     // The one without which there is another problem, or none.
     let same_without = |name: &str| {
         let mut without = fields.clone();
         without.remove(name);
         serde_json::from_value::<T>(Value::Object(without)).is_err_and(|error| error.to_string() == told)
     };
-    let name = fields.keys().find(|name| !same_without(name));
-    let place = name.and_then(|name| shown(name)).map_or_else(String::new, |name| format!(".{name}"));
+    let culprit = || fields.keys().find(|name| !same_without(name)).cloned();
+    if let Some(rest) = told.strip_prefix("unknown field `") {
+        let (name, known) = rest.split_once('`').unwrap_or_default();
+        let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+        let problem = match shown(name) {
+            Some(name) => unknown("field", name, &known).to_string(),
+            None => format!("has an unknown field: expected one of {}", known.join(", ")),
+        };
+        if fields.contains_key(name) {
+            return Err(Misfit { error: ConfigError::new("", problem).of(name), culprit: Some(name.to_owned()) });
+        }
+        // It stands deeper.
+        let culprit = culprit();
+        let place = culprit.as_deref().and_then(shown).map_or_else(String::new, |name| format!(".{name}"));
+        return Err(Misfit { error: ConfigError::new(place, problem).of(name), culprit });
+    }
+    if let Some(rest) = told.strip_prefix("missing field `") {
+        let name = rest.split('`').next().unwrap_or_default();
+        return Err(Misfit { error: ConfigError::new(format!(".{name}"), "is missing"), culprit: None });
+    }
+    let culprit = culprit();
+    let name = culprit.as_deref();
+    let place = name.and_then(shown).map_or_else(String::new, |name| format!(".{name}"));
     let expected = told.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
     let is_plain = name.and_then(|name| fields.get(name)).is_some_and(|value| value.is_number() || value.is_boolean());
-    Err(ConfigError::new(place, said(expected, is_plain)))
+    Err(Misfit { error: ConfigError::new(place, said(expected, is_plain)), culprit })
 }
 
 /// What was expected, of what serde says.

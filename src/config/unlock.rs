@@ -1,5 +1,6 @@
 //! Stores that cannot be read without another provider's secret, such as files that are encrypted.
 
+use super::error::Faults;
 use super::{Config, ConfigError, Identity, expand};
 use crate::parse_error::{ParseError, rule};
 use crate::reference::{Key, Reference, Request};
@@ -46,11 +47,11 @@ impl Config {
     }
 
     /// Checks what can be without a pod.
-    pub(super) fn check_unlocking(&self) -> Result<(), ConfigError> {
+    pub(super) fn check_unlocking(&self, faults: &mut Faults) {
         let anyone = Identity { namespace: "n".to_owned(), service_account: "s".to_owned() };
-        self.providers.keys().try_for_each(|name| {
-            self.unlocking(name, &anyone).map(drop).map_err(ConfigError::at(&format!(".providers.{name}")))
-        })
+        for name in self.providers.keys() {
+            faults.take(self.unlocking(name, &anyone).map_err(ConfigError::at(&format!(".providers.{name}"))));
+        }
     }
 }
 

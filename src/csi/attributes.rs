@@ -19,7 +19,7 @@ use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use crate::annotations::{in_attributes, parse_attributes};
 use crate::bundle::FileMode;
-use crate::config::{Config, CsiLimits, Identity};
+use crate::config::{Config, CsiLimits, Identity, NamespaceLabels};
 use crate::contract::{CSI_KUBELET_PREFIX, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND};
 use crate::deliver::Owner;
 use crate::deliver::controls::Wanted;
@@ -142,7 +142,11 @@ pub fn plan_of_context(context: BTreeMap<String, String>, fs_group: &str, config
         if call.is_program()? {
             return Ok(String::new());
         }
-        call.planned(config)?.record.plan.to_json().map_err(|error| CallFailure::invalid(error.to_string()))
+        call.planned(config, &NamespaceLabels::NotAsked)?
+            .record
+            .plan
+            .to_json()
+            .map_err(|error| CallFailure::invalid(error.to_string()))
     });
     planned.map_err(|failure| failure.to_string())
 }
@@ -219,15 +223,15 @@ impl PublishCall {
         }
     }
 
-    /// Plans what it asks for.
+    /// Plans what it asks for, in a namespace of these labels.
     ///
     /// # Errors
     /// [`CallFailure`] names the attribute, and what it accepts.
-    pub(super) fn planned(self, config: &Config) -> Result<Publication, CallFailure> {
+    pub(super) fn planned(self, config: &Config, labels: &NamespaceLabels) -> Result<Publication, CallFailure> {
         let Self { volume, target, pod, service_account, mount, attributes, tokens } = self;
         let identity = Identity { namespace: pod.namespace.clone(), service_account };
         let limits = config.csi.clone().unwrap_or_default().limits;
-        let (planned, _) = steps::within(steps::REVIEW, || planned(&attributes, identity, &mount, config));
+        let (planned, _) = steps::within(steps::REVIEW, || planned(&attributes, identity, labels, &mount, config));
         let Planned { plan, owner, shares } = planned.map_err(CallFailure::invalid)?;
         check_audiences(&plan, &tokens)?;
         let account = tokens.values().find_map(|token| account_of(&token.value));
@@ -264,6 +268,7 @@ struct Planned {
 fn planned(
     attributes: &HashMap<String, String>,
     identity: Identity,
+    labels: &NamespaceLabels,
     mount: &MountVolume,
     config: &Config,
 ) -> Result<Planned, String> {
@@ -284,7 +289,7 @@ fn planned(
         Owner { .. } => FileMode::ALL,
     }));
     let shares = options.share_leases;
-    let (plan, warnings) = Plan::build_with_warnings(identity, &bundle, &options, config)
+    let (plan, warnings) = Plan::build_with_warnings(identity, labels, &bundle, &options, config)
         .map_err(|error| in_attributes(&error.to_string()))?;
     for warning in warnings {
         tracing::warn!("{warning}");

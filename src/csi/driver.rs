@@ -23,7 +23,8 @@ use super::pods::{Pods, SeenPod};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use super::state::StateDir;
 use super::volume::MountedVolume;
-use crate::config::{Config, CsiLimits};
+use crate::cluster::namespaces::Namespaces;
+use crate::config::{Config, CsiLimits, NamespaceLabels};
 use crate::deliver::controls::Wanted;
 use crate::metrics::board::BoardPlace;
 
@@ -50,6 +51,7 @@ pub(super) struct Driver {
     logins: Arc<Logins>,
     state: StateDir,
     pods: Pods,
+    namespaces: Namespaces,
     troubles: Troubles,
     metrics: DriverMetrics,
     sources: SourceMaker,
@@ -65,6 +67,7 @@ pub(super) struct DriverParts {
     pub(super) mounts: Arc<dyn Mounts>,
     pub(super) state: StateDir,
     pub(super) pods: Pods,
+    pub(super) namespaces: Namespaces,
     pub(super) troubles: Troubles,
     pub(super) metrics: DriverMetrics,
     pub(super) sources: SourceMaker,
@@ -88,8 +91,19 @@ struct KnownVolume {
 
 impl Driver {
     pub(super) fn new(parts: DriverParts) -> Arc<Self> {
-        let DriverParts { kubelet_root, config, program, mounts, state, pods, troubles, metrics, sources, shutdown } =
-            parts;
+        let DriverParts {
+            kubelet_root,
+            config,
+            program,
+            mounts,
+            state,
+            pods,
+            namespaces,
+            troubles,
+            metrics,
+            sources,
+            shutdown,
+        } = parts;
         let limits = Arc::new(VolumeBudget::default());
         metrics.show_bytes(Arc::clone(&limits));
         Arc::new(Self {
@@ -101,6 +115,7 @@ impl Driver {
             logins: Arc::default(),
             state,
             pods,
+            namespaces,
             troubles,
             metrics,
             sources,
@@ -177,7 +192,8 @@ impl Driver {
 
     async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
         let config = self.config();
-        let mut publication = asked.planned(&config)?;
+        let labels = self.labels(&config, &asked.pod.namespace).await;
+        let mut publication = asked.planned(&config, &labels)?;
         let pod = publication.record.pod.uid.clone();
         let seen = self.pods.look(&pod).await;
         if seen.is_none() {
@@ -304,7 +320,9 @@ impl Driver {
                 return Ok(());
             }
         }
-        let Publication { mut record, tokens, .. } = asked.planned(&self.config())?;
+        let config = self.config();
+        let labels = self.labels(&config, &asked.pod.namespace).await;
+        let Publication { mut record, tokens, .. } = asked.planned(&config, &labels)?;
         // Nobody knows yet whether they are held: while that is so, they are.
         let seen = self.pods.look(&record.pod.uid).await;
         let unknown = Wanted { hold: self.pods.is_followed(), ..Wanted::default() };
@@ -440,6 +458,11 @@ impl Driver {
         (known.volumes.len(), known.feeds.len(), self.limits.taken())
     }
 
+    /// The labels of a namespace, if some rule asks for them.
+    async fn labels(&self, config: &Config, namespace: &str) -> NamespaceLabels {
+        if config.asks_for_labels() { self.namespaces.look(namespace).await } else { NamespaceLabels::NotAsked }
+    }
+
     fn config(&self) -> Arc<Config> {
         Arc::clone(&self.config.borrow())
     }
@@ -464,6 +487,10 @@ fn gone() -> CallFailure {
 }
 
 impl Surroundings for Driver {
+    fn config(&self) -> watch::Receiver<Arc<Config>> {
+        self.config.clone()
+    }
+
     fn retire(&self, key: &FeedKey, commands: &mut mpsc::Receiver<FeedCommand>) -> Option<FeedCommand> {
         let mut known = self.known();
         // Who sends holds the lock: what is not there now will not come.

@@ -21,6 +21,7 @@ use super::pods::Annotations;
 #[cfg(test)]
 use super::tests::steps::step;
 use super::volume::{MountedVolume, MountedVolumeError};
+use crate::config::Config;
 use crate::contract::CA_PATH;
 use crate::deliver::controls::{Control, LiveControls, Wanted};
 use crate::deliver::delivery::{DeliverError, Delivery, Due};
@@ -85,6 +86,8 @@ pub(super) enum First {
 
 /// What a feed needs of the driver.
 pub(super) trait Surroundings: Send + Sync {
+    /// The operator's configuration, now and later.
+    fn config(&self) -> watch::Receiver<Arc<Config>>;
     /// Takes the feed off the list, unless somebody has told it something that it has yet to hear.
     fn retire(&self, key: &FeedKey, commands: &mut mpsc::Receiver<FeedCommand>) -> Option<FeedCommand>;
     /// Keeps in mind what a volume's pod asks for.
@@ -120,6 +123,9 @@ pub(super) struct Feed {
     failed_at: Option<Instant>,
     /// Why it is of no use to ask for the same now.
     refused: Option<(Instant, CallFailure)>,
+    config: watch::Receiver<Arc<Config>>,
+    /// What the operator refuses by now, by provider: while there is any of it, no store is asked and nothing is written.
+    denied: BTreeMap<String, String>,
     volumes: Vec<Attached>,
     /// By provider: the audience, and where its token goes.
     tokens: BTreeMap<String, (String, watch::Sender<Option<SecretValue>>)>,
@@ -156,6 +162,7 @@ enum FeedWoken {
     Told(Option<FeedCommand>),
     Delivery(usize, Due),
     Source(Event),
+    Configured,
     Turn,
     Time,
 }
@@ -206,6 +213,8 @@ impl Feed {
             newest: None,
             failed_at: None,
             refused: None,
+            config: around.config(),
+            denied: BTreeMap::new(),
             volumes: Vec::new(),
             tokens,
             hand_over,
@@ -240,11 +249,14 @@ impl Feed {
                     }
                 }
                 FeedWoken::Time => self.probe(),
+                FeedWoken::Configured => self.judge(),
                 FeedWoken::Delivery(_, Due::Settled) => {}
                 FeedWoken::Delivery(at, Due::Retry) => self.retry(at).await,
             }
-            self.obey().await;
-            self.catch_up().await;
+            if self.denied.is_empty() {
+                self.obey().await;
+                self.catch_up().await;
+            }
             self.save();
             self.tell();
             while self.is_idle() {
@@ -262,11 +274,12 @@ impl Feed {
     }
 
     async fn wait(&mut self, commands: &mut mpsc::Receiver<FeedCommand>) -> FeedWoken {
-        let Self { source, volumes, failed_at, refused, logins, turn, shutdown, .. } = self;
+        let Self { source, volumes, failed_at, refused, config, denied, logins, turn, shutdown, .. } = self;
         let now = Instant::now();
-        let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min();
+        let is_denied = !denied.is_empty();
+        let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min().filter(|_| !is_denied);
         let refused = refused.as_ref().map(|(until, _)| *until).filter(|_| volumes.is_empty());
-        let probe = failed_at.filter(|_| are_waited_for(volumes));
+        let probe = failed_at.filter(|_| are_waited_for(volumes) && !is_denied);
         let reports = volumes.iter().filter_map(|volume| volume.reporting.due_at()).min();
         let until = controls.into_iter().chain(reports).chain(refused).chain(probe.map(|at| at + PROBE)).min();
         let is_empty = volumes.is_empty();
@@ -293,10 +306,11 @@ impl Feed {
             () = shutdown.cancelled() => FeedWoken::Stop,
             command = commands.recv() => FeedWoken::Told(command),
             () = alarm => FeedWoken::Time,
-            Some((at, due)) = due.next() => FeedWoken::Delivery(at, due),
-            () = turn, if !is_empty => FeedWoken::Turn,
+            Ok(()) = config.changed() => FeedWoken::Configured,
+            Some((at, due)) = due.next(), if !is_denied => FeedWoken::Delivery(at, due),
+            () = turn, if !is_empty && !is_denied => FeedWoken::Turn,
             // Nobody asks a store for nobody.
-            event = source.next(), if !is_empty && may_ask => FeedWoken::Source(event),
+            event = source.next(), if !is_empty && may_ask && !is_denied => FeedWoken::Source(event),
         }
     }
 
@@ -307,7 +321,7 @@ impl Feed {
                 if let Some(attached) = self.volumes.iter_mut().find(|attached| attached.record.volume == volume) {
                     attached.tokens = tokens;
                     self.hand_tokens_on();
-                    if self.source.failing().next().is_some() {
+                    if self.denied.is_empty() && self.source.failing().next().is_some() {
                         // It may be what the stores were waiting for.
                         self.source.refresh_now();
                     }
@@ -335,6 +349,14 @@ impl Feed {
             first.send_replace(First::Refused(failure.clone()));
             return;
         }
+        // One plan for all of the feed.
+        let denied = refused_by(&record.plan, &self.config.borrow());
+        self.set_denied(denied);
+        if !self.denied.is_empty() && volume.is_empty() {
+            self.around.forget(&record.volume);
+            first.send_replace(First::Refused(denial(&self.denied)));
+            return;
+        }
         // Its namespace is the feed's.
         let span = info_span!("volume", pod = record.pod.name, volume = record.volume);
         let delivery = Delivery::new(record.plan.items.clone(), record.plan.size_limit, volume);
@@ -358,7 +380,7 @@ impl Feed {
             span: span.clone(),
             _reservation: reservation,
         };
-        let Self { source, newest, shutdown, .. } = self;
+        let Self { source, newest, denied, shutdown, .. } = self;
         async {
             let Wanted { hold, pin, refresh_now, advance: _ } = attached.controls.wanted().clone();
             attached.delivery.resume_advanced(attached.record.advanced.clone());
@@ -370,7 +392,7 @@ impl Feed {
             if report.generation.is_some() {
                 report.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
             }
-            if let Some(pin) = pin {
+            if let Some(pin) = pin.filter(|_| denied.is_empty()) {
                 attached.delivery.pin(Some(pin), source, shutdown).await;
             }
             if let Some(newest) = newest {
@@ -379,8 +401,39 @@ impl Feed {
         }
         .instrument(span)
         .await;
+        attached.deny(denied, &*self.around);
         self.volumes.push(attached);
         self.hand_tokens_on();
+    }
+
+    /// Another configuration is in force: what it refuses is neither read nor renewed from now on, and what it refuses no
+    /// more is read at once. Files that are there stay.
+    fn judge(&mut self) {
+        let config = self.config.borrow_and_update().clone();
+        let plan = self.volumes.first().map(|attached| &attached.record.plan);
+        let denied = plan.map(|plan| refused_by(plan, &config)).unwrap_or_default();
+        self.set_denied(denied);
+    }
+
+    fn set_denied(&mut self, denied: BTreeMap<String, String>) {
+        if denied == self.denied {
+            return;
+        }
+        self.denied = denied;
+        if self.denied.is_empty() {
+            self.source.refresh_now();
+        } else {
+            // Others of its identity wait for a login that will not be.
+            if std::mem::take(&mut self.is_first) {
+                self.logins.pass();
+            }
+            self.refuse(&denial(&self.denied));
+        }
+        for attached in &mut self.volumes {
+            let _in = attached.span.clone().entered();
+            attached.deny(&self.denied, &*self.around);
+        }
+        self.note_failing();
     }
 
     /// To the stores goes the token of a pod that lives, and the one that lives longest.
@@ -422,7 +475,7 @@ impl Feed {
     }
 
     fn note_failing(&mut self) {
-        let failing: BTreeSet<&str> = self.source.failing().collect();
+        let failing: BTreeSet<&str> = self.source.failing().chain(self.denied.keys().map(String::as_str)).collect();
         for attached in &mut self.volumes {
             attached.delivery.report_mut().note_failing(&failing);
             attached.obstacles.retain(&failing);
@@ -579,6 +632,20 @@ fn channels(plan: &Plan) -> BTreeMap<String, (String, watch::Sender<Option<Secre
     with_audience.collect()
 }
 
+/// What the operator's rules refuse of a plan that was made before, in a sentence for each provider.
+fn refused_by(plan: &Plan, config: &Config) -> BTreeMap<String, String> {
+    let mut refused = BTreeMap::new();
+    for (request, sentence) in plan.refused(config) {
+        refused.entry(request.provider.clone()).or_insert(sentence);
+    }
+    refused
+}
+
+fn denial(denied: &BTreeMap<String, String>) -> CallFailure {
+    let sentences: Vec<_> = denied.values().map(String::as_str).collect();
+    CallFailure::new(FailureKind::Denied, sentences.join("; "))
+}
+
 /// Whether a call of kubelet waits for the first files of one of these.
 fn are_waited_for(volumes: &[Attached]) -> bool {
     volumes.iter().any(|attached| !attached.delivery.is_open())
@@ -601,6 +668,23 @@ impl Attached {
             self.record.advanced = advanced.map(str::to_owned);
             around.remember(&self.record);
         }
+    }
+
+    /// Notes what is refused from now on, or that nothing is any more, and tells its pod.
+    fn deny(&mut self, denied: &BTreeMap<String, String>, around: &dyn Surroundings) {
+        let report = self.delivery.report_mut();
+        let before = std::mem::replace(&mut report.denied, denied.keys().cloned().collect());
+        report.note_failing(&denied.keys().map(String::as_str).collect());
+        if denied.is_empty() {
+            if !before.is_empty() {
+                report.info("allowed_again", "the operator's rules refuse nothing of it any more: it is read now");
+            }
+            return;
+        }
+        let failure = denial(denied);
+        let sentence = "nothing of it is read or renewed any more: the last good files stay";
+        report.warn("denied", &failure.to_string(), sentence);
+        around.trouble(&self.record.pod, &format!("{failure}; {sentence}"));
     }
 
     fn is_delivered(&self) {

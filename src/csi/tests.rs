@@ -2,6 +2,7 @@
 
 mod canaries;
 mod controls;
+mod deny;
 mod kill;
 mod node;
 mod publish;

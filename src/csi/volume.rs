@@ -55,6 +55,11 @@ impl MountedVolume {
         Some(Self { volume: Some(volume), ..Self::new(target, bytes, owner, mounts) })
     }
 
+    /// Whether there is nothing to show yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.volume.is_none()
+    }
+
     /// Whether the mount table has a file system of ours at `target`, and that holds a complete generation.
     pub(super) fn is_there(target: &Path, mounts: &dyn Mounts) -> bool {
         mounts.ours().is_ok_and(|ours| ours.contains(target)) && AtomicVolume::is_complete(target)

@@ -96,7 +96,8 @@ impl Reporting {
         let at = |instant: Instant| rfc3339(time + instant.saturating_duration_since(now));
         let failing = report.failing.iter().map(|(provider, since)| FailingProvider {
             provider: provider.clone(),
-            kind: source.failure(provider).map(str::to_owned),
+            kind: if report.denied.contains(provider) { Some("denied") } else { source.failure(provider) }
+                .map(str::to_owned),
             since: rfc3339(*since),
         });
         ReportLine {

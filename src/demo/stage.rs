@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::claim::pointer;
 use super::error::DemoError;
 use super::exchange::exchange;
+use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::contract::MUTATE_PATH;
 use crate::metrics::Registry;
@@ -150,7 +151,7 @@ impl Webhook {
         let served = tls::Served::default();
         served.publish(issued.credentials);
         let decide = Arc::new(move |body: &[u8]| review::answer(body, &injector));
-        let router = server::router(decide, Metrics::new(Registry::default()));
+        let router = server::router(decide, Metrics::new(Registry::default()), Namespaces::default());
         let stop = CancellationToken::new();
         let server = Server::bind(([127, 0, 0, 1], 0).into())
             .map_err(|error| broken(&error))?

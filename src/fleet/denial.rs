@@ -32,6 +32,7 @@ const PHRASES: &[(&str, &str, &str)] = &[
         "a rule of the operator's: `allow` of the provider that the sentence names",
         "allow",
     ),
+    ("the operator's rule deny[", "a rule of the operator's: `deny` of the configuration, by its number", "deny"),
     ("runtimeClasses", "the pod's runtimeClassName, and `runtimeClasses` of the configuration", "runtimeClasses"),
     ("ephemeral container", "an ephemeral container", "what-it-creates"),
     ("native sidecars", "the pod's restartPolicy", "modes"),

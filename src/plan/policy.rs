@@ -4,7 +4,7 @@
 //! wide, from reaching further than the operator meant.
 
 use super::Identity;
-use crate::config::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob};
+use crate::config::{Allow, Deny, Filled, Glob, NamespaceLabels, OLD_RULES_COUNT, RequestGlob};
 use crate::provider::Parameters;
 use crate::reference::{Request, VERSION_PARAM};
 use crate::steps;
@@ -31,7 +31,8 @@ struct Right<'a> {
 // === impl Rights ===
 
 impl<'a> Rights<'a> {
-    /// The rules of a provider that are about this identity, in the role that its pod asks for; no rules let everyone.
+    /// The rules of a provider that are about this identity and the labels of its namespace, in the role that its pod
+    /// asks for; no rules let everyone.
     ///
     /// # Errors
     /// One sentence, if there are rules, and none is about it.
@@ -39,6 +40,7 @@ impl<'a> Rights<'a> {
         provider: &str,
         rules: Option<&'a [Allow]>,
         identity: &'a Identity,
+        labels: &NamespaceLabels,
         role: Option<&str>,
     ) -> Result<Self, String> {
         let everything = Self { identity, requests: None, old_rules_count: OLD_RULES_COUNT };
@@ -47,9 +49,16 @@ impl<'a> Rights<'a> {
         let matches = |globs: &'a [Glob], text: &str| globs.iter().any(|glob| glob.fill(identity).matches(text));
         let any = |globs: &'a Option<Vec<Glob>>, text: &str| globs.as_ref().is_none_or(|globs| matches(globs, text));
         steps::take(rules.len())?;
-        let mut mine: Vec<_> = rules.iter().filter(|rule| matches(&rule.namespaces, namespace)).collect();
+        let mut mine: Vec<_> = rules.iter().filter(|rule| rule.is_about(namespace, labels)).collect();
         let denied = |who: String, what: &str| Err(format!("{who} may not {what} (the operator's allow rules)"));
         if mine.is_empty() {
+            let asks = |rule: &Allow| rule.namespace_labels.is_some() && rule.names(namespace);
+            if let Some(why) = labels.unknown().filter(|_| rules.iter().any(asks)) {
+                return Err(format!(
+                    "the operator's allow rules of provider {provider:?} ask for the labels of namespace {namespace:?}, \
+                     which are not known: {why}"
+                ));
+            }
             return denied(format!("namespace {namespace:?}"), &format!("use provider {provider:?}"));
         }
         mine.retain(|rule| any(&rule.service_accounts, service_account));
@@ -94,6 +103,45 @@ impl<'a> Rights<'a> {
             right.glob.text,
             right.instead(request, parameters)
         )))
+    }
+}
+
+/// The operator's refusals that are about one identity, by their places in the configuration.
+#[derive(Debug)]
+pub struct Refusals<'a> {
+    identity: &'a Identity,
+    rules: Vec<(usize, &'a Deny)>,
+}
+
+// === impl Refusals ===
+
+impl<'a> Refusals<'a> {
+    /// Those of these rules that are about this identity.
+    #[must_use]
+    pub fn of(rules: &'a [Deny], identity: &'a Identity) -> Self {
+        steps::spend(rules.len());
+        let mine = rules.iter().enumerate().filter(|(_, rule)| rule.is_about(identity));
+        Self { identity, rules: mine.collect() }
+    }
+
+    /// Whether none of them refuses this request.
+    ///
+    /// # Errors
+    /// One sentence that names the rule.
+    pub fn check(&self, request: &Request) -> Result<(), String> {
+        if self.rules.is_empty() {
+            return Ok(());
+        }
+        steps::take(self.rules.len())?;
+        let Some((index, rule)) = self.rules.iter().find(|(_, rule)| rule.names(request, self.identity)) else {
+            return Ok(());
+        };
+        let Identity { namespace, service_account } = self.identity;
+        let who = match rule.service_accounts {
+            Some(_) => format!("service account {service_account:?} in namespace {namespace:?}"),
+            None => format!("namespace {namespace:?}"),
+        };
+        Err(format!("{who} may not request {} (the operator's rule deny[{index}])", shown(request)))
     }
 }
 
@@ -149,6 +197,8 @@ fn allowed_before(glob: &RequestGlob, identity: &Identity, request: &Request) ->
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::config::Config;
 
@@ -187,7 +237,7 @@ providers:
         let request = settings.resolve(provider, &reference.parse().unwrap()).unwrap();
         let parameters = settings.parameters();
         let ask = |old_rules_count| {
-            let rights = Rights::of(provider, allow, &identity, role)?;
+            let rights = Rights::of(provider, allow, &identity, &NamespaceLabels::NotAsked, role)?;
             Rights { old_rules_count, ..rights }.check(&request, &parameters)
         };
         Asked { outcome: ask(true), without_old_rules: ask(false) }
@@ -266,6 +316,40 @@ providers:
                     let warning = outcome.unwrap().unwrap_or_default();
                     assert!(warning.contains(&format!("write {instead:?}")), "{reference}: {warning}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn p6_rules_are_by_labels_of_namespaces_too() {
+        let rules = "[{namespaces: ['team-*'], namespaceLabels: {tier: prod, 'example.com/team': 'a*'}}, \
+                     {namespaceLabels: {open: '*'}}, {namespaces: [named]}]";
+        let text =
+            format!("image: i\nproviders: {{v: {{type: vault, address: 'https://v', role: r, allow: {rules}}}}}");
+        let config = Config::from_yaml(&text).unwrap();
+        assert!(config.asks_for_labels() && config.warnings().is_empty(), "{:?}", config.warnings());
+        let known = |labels: &[(&str, &str)]| {
+            let pairs = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            NamespaceLabels::known(pairs.collect::<BTreeMap<_, _>>())
+        };
+        let unknown = NamespaceLabels::Unknown("no way to the API server".into());
+        for (namespace, labels, part) in [
+            ("team-a", known(&[("tier", "prod"), ("example.com/team", "a-1"), ("other", "x")]), None),
+            ("team-a", known(&[("tier", "prod")]), Some("may not use provider \"v\"")),
+            ("team-a", known(&[("tier", "prod"), ("example.com/team", "b")]), Some("may not use")),
+            ("other", known(&[("tier", "prod"), ("example.com/team", "a")]), Some("may not use")),
+            ("other", known(&[("open", "")]), None),
+            ("named", known(&[]), None),
+            ("named", unknown.clone(), None),
+            ("other", unknown, Some("labels of namespace \"other\", which are not known: no way to the API server")),
+            ("other", NamespaceLabels::NotAsked, Some("not known")),
+        ] {
+            let identity = Identity { namespace: namespace.to_owned(), service_account: "web".to_owned() };
+            let rules = config.providers["v"].allow.as_deref();
+            let outcome = Rights::of("v", rules, &identity, &labels, None).map(drop);
+            match part {
+                None => assert_eq!(outcome, Ok(()), "{namespace} {labels:?}"),
+                Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{namespace}: {outcome:?}"),
             }
         }
     }

@@ -11,6 +11,7 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
@@ -59,6 +60,14 @@ pub enum TlsError {
     /// The leaf is not an X.509 certificate.
     #[error("the first certificate is not an X.509 certificate")]
     Leaf,
+    /// Authorities that nobody can be verified by.
+    #[error("{} holds authorities that nobody can be verified by: {reason}", path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; never what it holds.
+        reason: String,
+    },
     /// The parts do not go together, or rustls cannot work with them.
     #[error("the certificate and the key cannot be used together: {0}")]
     Unusable(#[source] rustls::Error),
@@ -76,13 +85,29 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// Settings of a server: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, no client certificates.
 pub fn server_config(served: &Served) -> Result<Arc<ServerConfig>, TlsError> {
+    settings(served, rustls::server::WebPkiClientVerifier::no_client_auth()).map(Arc::new)
+}
+
+/// The same for clients whose certificate `verifier` takes, and for no others.
+pub fn server_config_for(
+    served: &Served,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = settings(served, verifier)?;
+    // A session that is taken up again is not verified again: its authority may be trusted no more.
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
+}
+
+fn settings(served: &Served, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Settings)?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(served.clone()));
     config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// Reads `tls.crt` (a chain, leaf first) and `tls.key` (PKCS#8, SEC1 or PKCS#1), both PEM, and checks that they belong
@@ -90,17 +115,22 @@ pub fn server_config(served: &Served) -> Result<Arc<ServerConfig>, TlsError> {
 pub async fn load(directory: &Path) -> Result<TlsCredentials, TlsError> {
     let path = directory.join(CERTIFICATE_FILE);
     let pem = read(&path).await?;
-    let chain = match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
-        Ok(chain) if chain.is_empty() => return Err(TlsError::Pem { path, reason: "holds no PEM certificate" }),
-        Ok(chain) => chain,
-        Err(_) => return Err(TlsError::Pem { path, reason: "is not valid PEM" }),
-    };
+    let chain = certificates(path, &pem)?;
     let path = directory.join(KEY_FILE);
     let pem = read(&path).await?;
     let key = PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| TlsError::Pem { path, reason: "holds no PEM private key (PKCS#8, SEC1 or PKCS#1)" })?;
     let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(TlsError::Unusable)?;
     TlsCredentials::new(certified)
+}
+
+/// The certificates of a PEM file: at least one.
+pub(super) fn certificates(path: PathBuf, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(chain) if chain.is_empty() => Err(TlsError::Pem { path, reason: "holds no PEM certificate" }),
+        Ok(chain) => Ok(chain),
+        Err(_) => Err(TlsError::Pem { path, reason: "is not valid PEM" }),
+    }
 }
 
 async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {

@@ -15,6 +15,8 @@ pub struct Answer {
     pub outcome: Outcome,
     /// Of a denial, what stands in the way, in a word of [`ADMISSION_DENIALS`](crate::metrics::catalogue::ADMISSION_DENIALS).
     pub reason: Option<&'static str>,
+    /// A namespace whose labels a rule asks for and nobody knows yet: worth another review once they are.
+    pub unknown_namespace: Option<String>,
 }
 
 /// What became of a pod.

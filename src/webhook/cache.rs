@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 use super::resources::Standing;
 use super::{csi_volume, kubelet_env};
 use crate::bundle::Bundle;
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, NamespaceLabels};
 use crate::contract::PREFIX;
 use crate::options::{Mode, Options};
 use crate::plan::Plan;
@@ -32,6 +32,8 @@ pub(super) struct CacheKey {
     pub annotations: BTreeMap<String, String>,
     /// Whom its agent acts as.
     pub identity: Identity,
+    /// Of its namespace, where rules ask for them.
+    pub labels: NamespaceLabels,
     /// Its mode, decided.
     pub mode: Mode,
     /// As whom its agent runs.
@@ -70,10 +72,10 @@ struct Bytes;
 impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
     fn new(asked: &CacheKey, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
-        let CacheKey { annotations, identity, mode, access, standing, containers, is_for_kubelet } = asked;
+        let CacheKey { annotations, identity, labels, mode, access, standing, containers, is_for_kubelet } = asked;
         let with_variables = is_for_kubelet.then(|| kubelet_env::with_variables(bundle)).transpose()?;
         let bundle = with_variables.as_ref().unwrap_or(bundle);
-        let (mut plan, warnings) = Plan::build_with_warnings(identity.clone(), bundle, options, config)?;
+        let (mut plan, warnings) = Plan::build_with_warnings(identity.clone(), labels, bundle, options, config)?;
         plan.containers.clone_from(containers);
         if *mode == Mode::Csi {
             csi_volume::check_plan(&plan)?;
@@ -161,6 +163,7 @@ mod tests {
             let asked = CacheKey {
                 annotations,
                 identity,
+                labels: NamespaceLabels::NotAsked,
                 mode: Mode::Sidecar,
                 access,
                 standing: Standing::default(),

@@ -18,7 +18,7 @@ use super::resources::Standing;
 use super::selection::Selection;
 use super::{csi_volume, kubelet_env, mounts, pod_volumes};
 use crate::annotations::{self, METRICS_PORT, MODE, NOTIFY};
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, NamespaceLabels};
 use crate::contract::{PREFIX, VOLUME_PREFIX};
 use crate::options::{Mode, Notify, Options};
 use crate::steps;
@@ -27,6 +27,7 @@ use crate::steps;
 #[derive(Debug)]
 pub struct Injector {
     config: Config,
+    asks_for_labels: bool,
     remembered: PreparedCache,
 }
 
@@ -58,7 +59,7 @@ impl Injector {
     /// One that remembers nothing yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { config, remembered: PreparedCache::default() }
+        Self { asks_for_labels: config.asks_for_labels(), config, remembered: PreparedCache::default() }
     }
 
     /// What it decides by.
@@ -67,11 +68,17 @@ impl Injector {
         &self.config
     }
 
-    /// Mutates a pod that is being created in `namespace`.
+    /// Whether some rule asks for the labels of namespaces.
+    #[must_use]
+    pub fn asks_for_labels(&self) -> bool {
+        self.asks_for_labels
+    }
+
+    /// Mutates a pod that is being created in `namespace`, which has these labels.
     ///
     /// # Errors
     /// [`Refusal`], whose sentence names the annotation, field, container or volume.
-    pub fn mutate(&self, mut pod: Value, namespace: &str) -> Result<Mutation, Refusal> {
+    pub fn mutate(&self, mut pod: Value, namespace: &str, labels: NamespaceLabels) -> Result<Mutation, Refusal> {
         let config = &self.config;
         let annotations = take_annotations(&mut pod);
         if !annotations::opts_in(&annotations) {
@@ -113,6 +120,7 @@ impl Injector {
         let asked = CacheKey {
             annotations,
             identity: identity(spec, namespace)?,
+            labels,
             mode,
             access,
             standing,

@@ -5,20 +5,22 @@ use std::sync::Arc;
 use super::answer::Reviewer;
 use super::mutate::Injector;
 use super::review;
+use crate::cluster::namespaces::Namespaces;
 use crate::config::reload::Reloading;
 
-/// Decides by whatever configuration is the last good one at that moment.
+/// Decides by whatever configuration is the last good one at that moment, and by what is known of namespaces then.
 #[must_use]
-pub fn reviewer(reloading: &Reloading<Injector>) -> Reviewer {
+pub fn reviewer(reloading: &Reloading<Injector>, namespaces: Namespaces) -> Reviewer {
     let current = reloading.subscribe();
     Arc::new(move |body| {
         let injector = Arc::clone(&current.borrow());
-        review::answer(body, &injector)
+        review::answer_by(body, &injector, &|namespace| namespaces.now(namespace))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::fs;
     use std::time::Duration;
 
@@ -28,10 +30,18 @@ mod tests {
 
     use super::*;
     use crate::config::metrics::ConfigMetrics;
+    use crate::config::{Config, NamespaceLabels};
     use crate::metrics::Registry;
 
     /// The patch for a pod that is the same each time.
     fn patch(review: &Reviewer) -> String {
+        let answer: Value = serde_json::from_slice(&review(&request()).body).unwrap();
+        let patch = answer["response"]["patch"].as_str().unwrap_or_else(|| panic!("denied: {answer}"));
+        String::from_utf8(STANDARD.decode_to_vec(patch).unwrap()).unwrap()
+    }
+
+    /// A pod that is the same each time.
+    fn request() -> Vec<u8> {
         let request = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {
@@ -42,9 +52,7 @@ mod tests {
                 },
             },
         });
-        let answer: Value = serde_json::from_slice(&review(request.to_string().as_bytes()).body).unwrap();
-        let patch = answer["response"]["patch"].as_str().unwrap_or_else(|| panic!("denied: {answer}"));
-        String::from_utf8(STANDARD.decode_to_vec(patch).unwrap()).unwrap()
+        request.to_string().into_bytes()
     }
 
     #[tokio::test]
@@ -60,7 +68,7 @@ mod tests {
         write("one.example", "");
         let registry = Registry::default();
         let reloading = Reloading::open(&file, Injector::new).unwrap();
-        let review = reviewer(&reloading);
+        let review = reviewer(&reloading, Namespaces::default());
         tokio::spawn(reloading.follow(ConfigMetrics::new(&registry)));
         let counted = async |outcome: &str| {
             let series = format!("hushpod_config_reload_total{{outcome=\"{outcome}\"}} 1\n");
@@ -81,5 +89,41 @@ mod tests {
         counted("ok").await;
         let decided = patch(&review);
         assert!(decided.contains("three.example") && !decided.contains("one.example"), "{decided}");
+    }
+
+    #[test]
+    fn p6_labels_of_the_namespace_decide_and_are_asked_for_where_nobody_knows_them() {
+        let rules = "allow: [{namespaceLabels: {tier: prod}}]";
+        let config = format!(
+            "image: i\ndefaultProvider: v\nproviders: {{v: {{type: vault, address: 'https://v', role: web, {rules}}}}}\n"
+        );
+        let injector = Injector::new(Config::from_yaml(&config).unwrap());
+        let known = |tier: &str| NamespaceLabels::known(BTreeMap::from([("tier".to_owned(), tier.to_owned())]));
+        for (labels, denial, unknown) in [
+            (Some(known("prod")), None, None),
+            (Some(known("dev")), Some("may not use provider \"v\""), None),
+            (Some(known("prod")), None, None),
+            (Some(NamespaceLabels::Unknown("nobody says".into())), Some("not known: nobody says"), None),
+            (None, Some("which are not known"), Some("shop".to_owned())),
+        ] {
+            let answer = review::answer_by(&request(), &injector, &|namespace| {
+                assert_eq!(namespace, "shop");
+                labels.clone()
+            });
+            let body: Value = serde_json::from_slice(&answer.body).unwrap();
+            let told = body["response"]["status"]["message"].as_str();
+            assert_eq!(told.is_some(), denial.is_some(), "{labels:?}: {body}");
+            assert!(denial.is_none_or(|part| told.unwrap().contains(part)), "{labels:?}: {body}");
+            assert_eq!(answer.unknown_namespace, unknown, "{labels:?}");
+        }
+        // Where no rule asks, nobody is.
+        let injector = Injector::new(Config::from_yaml(&config.replace(rules, "refresh: 5s")).unwrap());
+        let answer = review::answer_by(&request(), &injector, &|_| panic!("nobody has to know"));
+        assert_eq!((answer.outcome.as_str(), answer.unknown_namespace), ("injected", None));
+        // What is denied is, whatever a provider allows.
+        let denied = format!("{config}deny: [{{namespaces: [other]}}, {{references: ['v:secret/data/db']}}]\n");
+        let injector = Injector::new(Config::from_yaml(&denied).unwrap());
+        let answer = review::answer_by(&request(), &injector, &|_| Some(known("prod")));
+        assert!(String::from_utf8(answer.body).unwrap().contains("the operator's rule deny[1]"));
     }
 }

@@ -8,6 +8,7 @@ use super::mutate::{Mutation, check_ephemeral};
 use super::patch::Patch;
 use super::pod_view::PodView;
 use super::refusal::Refusal;
+use crate::config::NamespaceLabels;
 use crate::steps;
 
 pub use super::answer::{Answer, Outcome, Reviewer};
@@ -80,25 +81,46 @@ struct ReviewStatus {
 
 /// A response, what became of the pod, and why it was denied if it was.
 type Decision = (AdmissionResponse, Outcome, Option<&'static str>);
+/// What is known of a namespace's labels at this moment, by its name.
+type LabelsOf<'a> = dyn Fn(&str) -> Option<NamespaceLabels> + 'a;
 
 /// Answers one request body. Never fails: what cannot be understood is denied with the reason.
 #[must_use]
 pub fn answer(body: &[u8], injector: &Injector) -> Answer {
-    steps::within(steps::REVIEW, || answer_within(body, injector)).0
+    answer_by(body, injector, &|_| Some(NamespaceLabels::NotAsked))
 }
 
-fn answer_within(body: &[u8], injector: &Injector) -> Answer {
+/// The same by rules that ask for the labels of namespaces, too. What is denied since they are not known yet names the
+/// namespace.
+#[must_use]
+pub fn answer_by(body: &[u8], injector: &Injector, labels_of: &LabelsOf<'_>) -> Answer {
+    steps::within(steps::REVIEW, || answer_within(body, injector, labels_of)).0
+}
+
+fn answer_within(body: &[u8], injector: &Injector, labels_of: &LabelsOf<'_>) -> Answer {
+    let mut unknown_namespace = None;
     // Looking once for what is not UTF-8 is less work than doing it string by string.
     let parsed = str::from_utf8(body).map_err(serde::de::Error::custom).and_then(serde_json::from_str::<Review>);
     let (response, outcome, reason) = match parsed {
         Ok(Review { api_version, .. }) if api_version != API_VERSION => {
             malformed(format!("apiVersion {api_version:?} is not spoken: send {API_VERSION}"))
         }
-        Ok(Review { request: Some(request), .. }) => decide(request, injector),
+        Ok(Review { request: Some(request), .. }) => {
+            let labels_of = |namespace: &str| {
+                if !injector.asks_for_labels() {
+                    return NamespaceLabels::NotAsked;
+                }
+                labels_of(namespace).unwrap_or_else(|| {
+                    unknown_namespace = Some(namespace.to_owned());
+                    NamespaceLabels::Unknown("they were not asked for yet".into())
+                })
+            };
+            decide(request, injector, labels_of)
+        }
         Ok(Review { request: None, .. }) => malformed("the AdmissionReview has no request".to_owned()),
         Err(error) => malformed(format!("no AdmissionReview: {error}")),
     };
-    Answer { body: encode(response), outcome, reason }
+    Answer { body: encode(response), outcome, reason, unknown_namespace }
 }
 
 /// The patch, by far the largest part, goes in as it is: base64 has nothing that JSON would escape.
@@ -147,7 +169,11 @@ fn few(mut warnings: Vec<String>) -> Vec<String> {
     warnings.into_iter().map(shortened).collect()
 }
 
-fn decide(request: AdmissionRequest, injector: &Injector) -> Decision {
+fn decide(
+    request: AdmissionRequest,
+    injector: &Injector,
+    labels_of: impl FnOnce(&str) -> NamespaceLabels,
+) -> Decision {
     let AdmissionRequest { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     // Controllers leave the rest of the name to the API server, which has not chosen it yet.
@@ -159,7 +185,7 @@ fn decide(request: AdmissionRequest, injector: &Injector) -> Decision {
         || Refusal::Pod(format!("the pod has more than {MAX_NODES} values that hushpod looks at: take some away"));
     let decision = match (object, sub_resource.as_str()) {
         (Some(PodView(pod)), "") if is_pod && operation == "CREATE" => {
-            pod.ok_or_else(too_large).and_then(|pod| injector.mutate(pod, &namespace))
+            pod.ok_or_else(too_large).and_then(|pod| injector.mutate(pod, &namespace, labels_of(&namespace)))
         }
         (Some(PodView(pod)), "ephemeralcontainers") if is_pod => {
             pod.ok_or_else(too_large).and_then(|pod| check_ephemeral(&pod)).map(|()| Mutation::default())

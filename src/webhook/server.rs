@@ -23,9 +23,11 @@ use super::answer::{Answer, Outcome, Reviewer};
 use super::certificate::CertificateError;
 use super::metrics::TrustMetrics;
 use super::registration::{RenewalClock, SelfManaged};
+use crate::cluster::namespaces::Namespaces;
 use crate::cluster::{self, ClusterError};
 use crate::contract::MUTATE_PATH;
 use crate::process::watch::{Watch, WatchError};
+use crate::serve::clients::ClientAuthorities;
 use crate::serve::readiness::{Guard, Readiness};
 use crate::serve::tls::{self, Served, TlsError};
 use crate::serve::{Drain, Limits, ServeError, Server, admin};
@@ -51,6 +53,10 @@ pub struct WebhookSettings {
     pub names: Names,
     /// The `MutatingWebhookConfiguration` that has to trust them.
     pub configuration: String,
+    /// A PEM file of authorities: whoever calls without a certificate of theirs is not heard. `None` hears everyone.
+    pub client_ca: Option<PathBuf>,
+    /// What rules may ask of namespaces.
+    pub namespaces: Namespaces,
     /// How to reach the API server from elsewhere; `None` in the cluster.
     pub kubeconfig: Option<PathBuf>,
     /// How long to go on serving after SIGTERM while not ready: at least [`WebhookSettings::LEAST_DRAIN_DELAY`].
@@ -83,6 +89,7 @@ pub enum WebhookError {
 struct Admission {
     review: Reviewer,
     metrics: Metrics,
+    namespaces: Namespaces,
     large: Arc<Semaphore>,
 }
 
@@ -99,10 +106,11 @@ pub const LARGE_REVIEW: usize = 22 << 20;
 pub const LARGE_REVIEWS: usize = 1;
 
 /// `POST /mutate`. Oversize bodies are refused by the server's limit ([`crate::serve::Limits::body`]).
-pub fn router(review: Reviewer, metrics: Metrics) -> Router {
+pub fn router(review: Reviewer, metrics: Metrics, namespaces: Namespaces) -> Router {
     Router::new().route(MUTATE_PATH, post(mutate)).layer(DefaultBodyLimit::disable()).with_state(Arc::new(Admission {
         review,
         metrics,
+        namespaces,
         large: Arc::new(Semaphore::new(LARGE_REVIEWS)),
     }))
 }
@@ -121,17 +129,35 @@ async fn mutate(
     };
     let start = Instant::now();
     let in_flight = admission.metrics.begin();
+    let mut decided = decide(&admission, &body, start, false).await;
+    if let Err(namespace) = decided {
+        // Known then or not, the second answer is the last.
+        admission.namespaces.look(&namespace).await;
+        decided = decide(&admission, &body, start, true).await;
+    }
+    drop(in_flight);
+    decided.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+}
+
+/// The answer to a request whose last byte came at `start`; or, unless it is the last, the namespace whose labels it
+/// wants.
+async fn decide(
+    admission: &Arc<Admission>,
+    body: &Bytes,
+    start: Instant,
+    is_last: bool,
+) -> Result<Response<Body>, String> {
     if body.len() <= SMALL {
-        return admission.answer(&body, start);
+        return admission.answer(body, start, is_last);
     }
     // Never closed, so there always is one in time.
     let permit = Arc::clone(&admission.large).acquire_owned().await;
+    let (admission, body) = (Arc::clone(admission), body.clone());
     let decided = tokio::task::spawn_blocking(move || {
-        let _in_flight = in_flight;
         let _permit = permit;
-        admission.answer(&body, start)
+        admission.answer(&body, start, is_last)
     });
-    decided.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    decided.await.unwrap_or_else(|_| Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response()))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -152,15 +178,35 @@ pub async fn run(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> Result<(), WebhookError> {
-    let WebhookSettings { listen, admin, tls_dir, names, configuration, kubeconfig, drain_delay } = settings;
+    let WebhookSettings {
+        listen,
+        admin,
+        tls_dir,
+        names,
+        configuration,
+        client_ca,
+        namespaces,
+        kubeconfig,
+        drain_delay,
+    } = settings;
     let certificate = Served::default();
     metrics.show_expiry(certificate.clone());
     let drain = Drain { delay: drain_delay.max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
-    let server = Server::bind(listen)?.with_tls(tls::server_config(&certificate)?).with_drain(drain);
+    let clients = client_ca.as_deref().map(ClientAuthorities::open).transpose()?;
+    let tls = match &clients {
+        Some(clients) => tls::server_config_for(&certificate, Arc::new(clients.clone()))?,
+        None => tls::server_config(&certificate)?,
+    };
+    let server = Server::bind(listen)?.with_tls(tls).with_drain(drain);
     let admin = Server::bind(admin)?.with_limits(Limits::ADMIN);
     info!(address = %server.address(), admin = %admin.address(), "webhook listens");
 
     let mut tasks = JoinSet::new();
+    if let Some(clients) = clients {
+        let directory = clients.path().parent().filter(|parent| !parent.as_os_str().is_empty());
+        let watch = Watch::directory(directory.unwrap_or(Path::new(".")))?;
+        tasks.spawn(async move { Ok(follow_clients(&clients, watch).await) });
+    }
     if let Some(directory) = tls_dir {
         let watch = Watch::directory(&directory)?;
         let waiting = readiness.block("certificate in the TLS directory");
@@ -183,13 +229,25 @@ pub async fn run(
         leave.cancel();
     };
     tokio::select! {
-        ((), ()) = async { tokio::join!(begin_drain, server.run(router(review, metrics), leave.clone())) } => {}
+        ((), ()) = async { tokio::join!(begin_drain, server.run(router(review, metrics, namespaces), leave.clone())) } => {}
         Some(ended) = tasks.join_next() => match ended? { Ok(never) => match never {}, Err(error) => return Err(error) },
     }
     all_served.cancel();
     // It has said all that it had to say, or is gone.
     let _ = admin_over.await;
     Ok(())
+}
+
+/// Hears the clients of whatever authorities the file names.
+async fn follow_clients(clients: &ClientAuthorities, mut watch: Watch) -> Infallible {
+    loop {
+        watch.changed().await;
+        match clients.reload() {
+            Ok(true) => info!(path = %clients.path().display(), "clients are verified by other authorities"),
+            Ok(false) => {}
+            Err(error) => warn!(%error, "keeping the last authorities of clients"),
+        }
+    }
 }
 
 /// Serves what the directory holds, now and whenever it changes. What cannot be used is logged, and the last good
@@ -224,17 +282,22 @@ impl WebhookSettings {
 
 impl Admission {
     /// Decides on a request whose last byte came at `start`.
-    fn answer(&self, request: &[u8], start: Instant) -> Response<Body> {
+    fn answer(&self, request: &[u8], start: Instant, is_last: bool) -> Result<Response<Body>, String> {
         // A panic is a fault of ours: the API server denies the pod (fail closed), all other requests go on.
         let answer = catch_unwind(AssertUnwindSafe(|| (self.review)(request)));
+        if let Ok(Answer { unknown_namespace: Some(namespace), .. }) = &answer
+            && !is_last
+        {
+            return Err(namespace.clone());
+        }
         let (outcome, reason) =
             answer.as_ref().map_or((Outcome::Error, None), |answer| (answer.outcome, answer.reason));
         self.metrics.count(outcome, reason, start.elapsed());
         let Ok(Answer { body, .. }) = answer else {
             error!("the review of a request panicked");
-            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+            return Ok(StatusCode::INTERNAL_SERVER_ERROR.into_response());
         };
-        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+        Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response())
     }
 }
 

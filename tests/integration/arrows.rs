@@ -50,16 +50,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("source", &["plan", "provider"]),
     ("deliver", &["annotations", "plan", "source"]),
     ("webhook", &["annotations", "cluster", "config", "plan", "process", "serve"]),
-    ("cluster", &[]),
-    ("csi", &["annotations", "config", "deliver", "plan", "provider", "serve", "source"]),
+    ("cluster", &["config"]),
+    ("csi", &["annotations", "cluster", "config", "deliver", "plan", "provider", "serve", "source"]),
     ("exec", &["process"]),
     ("agent", &["annotations", "deliver", "exec", "plan", "process", "provider", "source"]),
     // The chain from end to end on one machine: the one front end that runs another.
-    ("demo", &["config", "deliver", "process", "serve", "webhook"]),
+    ("demo", &["cluster", "config", "deliver", "process", "serve", "webhook"]),
     ("explain", &["process"]),
     ("fleet", &["annotations", "audit", "cluster", "config", "deliver", "plan"]),
+    ("local", &["annotations", "config", "plan"]),
     // Puts together what runs.
-    ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "process", "serve", "webhook"]),
+    ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "local", "process", "serve", "webhook"]),
     ("lib", &[]),
     ("main", &[]),
     ("bin", &[]),
@@ -68,7 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that only these modules may use.
 const CRATES: &[(&str, &[&str])] = &[
     ("kube", &["cluster", "csi", "fleet", "webhook"]),
-    ("k8s_openapi", &["csi", "fleet", "webhook"]),
+    ("k8s_openapi", &["cluster", "csi", "fleet", "webhook"]),
     ("tonic", &["csi"]),
     ("axum", &["demo", "serve", "webhook"]),
     ("json_patch", &["demo", "webhook"]),
@@ -85,7 +86,11 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("annotations", &["", "values", "keys"]),
     ("audit", &["", "log", "line"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
-    ("config", &["reload", "metrics", "unlock", "", "csi", "allow", "ca_bundle", "identity", "injected", "proxy", "shape", "error"]),
+    ("cluster", &["", "namespaces"]),
+    ("config", &[
+        "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity", "injected", "places", "proxy",
+        "shape", "error",
+    ]),
     ("csi", &[
         "", "node", "driver", "feed", "state", "logins", "events", "attributes", "volume", "registration", "metrics",
         "failure", "budget", "program", "mounts", "object", "pods", "taint", "proto",
@@ -96,7 +101,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "failure", "read", "arguments"]),
-    ("plan", &["", "policy"]),
+    ("plan", &["planner", "", "policy"]),
     ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
     ("fleet", &[
@@ -116,10 +121,11 @@ const ORDERS: &[(&str, &[&str])] = &[
         "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/meter", "http/pool", "http/authorities",
         "http/connect", "interface", "http/address",
     ]),
+    ("local", &["", "check"]),
     ("metrics", &["", "board", "catalogue"]),
     ("report", &["", "line"]),
     ("secret", &["", "document", "sealed", "document/json", "document/yaml", "tree", "document/node", "value"]),
-    ("serve", &["", "body", "peers", "admin", "exchange", "opening", "limits", "readiness", "tls"]),
+    ("serve", &["", "body", "peers", "admin", "clients", "exchange", "opening", "limits", "readiness", "tls"]),
     ("source", &[
         "worker/apply", "", "resume", "worker", "metrics", "login_state", "request_state", "persisted", "persisted/document", "handover", "backoff", "clock",
         "failure", "history", "key_dependency", "retired_lease",

@@ -16,6 +16,7 @@ mod arrows;
 mod authorities;
 mod chart;
 mod chart_values;
+mod check;
 mod contract;
 mod demo;
 mod environments;

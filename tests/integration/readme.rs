@@ -144,7 +144,7 @@ pub(crate) fn accepted(config: &str) -> BTreeSet<String> {
 
 /// Fields that every provider has beside its type's. Only the source lists them: serde is asked for no others.
 pub(crate) fn common_fields() -> BTreeSet<String> {
-    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/config.rs")).unwrap();
+    let source = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/fields.rs")).unwrap();
     let (_, rest) = source.split_once("const FIELDS: [&'static str; ").unwrap();
     let (list, _) = rest.split_once("];\n").unwrap();
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()

@@ -114,7 +114,18 @@ app.kubernetes.io/component: test
 
 {{- /* Whether the webhook calls the API server: what it may do there, its token and its way out follow. */ -}}
 {{- define "hushpod.callsApi" -}}
-{{- if eq .Values.tls.mode "self" }}true{{ end }}
+{{- if or (eq .Values.tls.mode "self") (include "hushpod.asksForLabels" .) }}true{{ end }}
+{{- end }}
+
+{{- /* Whether a rule of the configuration asks for the labels of namespaces: only then may anybody look at them. */ -}}
+{{- define "hushpod.asksForLabels" -}}
+{{- $found := dict -}}
+{{- range .Values.config.providers -}}
+{{- range get . "allow" | default list -}}
+{{- if hasKey . "namespaceLabels" }}{{ $_ := set $found "any" true }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- if $found }}true{{ end -}}
 {{- end }}
 
 {{- /* The webhook's port. On the node's own network the default one is kubelet's. */ -}}

@@ -52,7 +52,7 @@ fn capability(group: &str) -> super::super::proto::csi::VolumeCapability {
 }
 
 fn planned_of(request: NodePublishVolumeRequest) -> Result<Publication, CallFailure> {
-    PublishCall::of(request, Path::new(ROOT))?.planned(&Config::from_yaml(CONFIG).unwrap())
+    PublishCall::of(request, Path::new(ROOT))?.planned(&Config::from_yaml(CONFIG).unwrap(), &NamespaceLabels::NotAsked)
 }
 
 const FILE: (&str, &str) = ("file.db", "secret/data/db#password");
@@ -147,7 +147,7 @@ fn p9_what_cannot_be_is_refused_with_one_sentence() {
         change(&mut changed);
         let failure = match PublishCall::of(changed, Path::new(ROOT)) {
             Ok(call) if call.is_program().is_err() => call.is_program().unwrap_err(),
-            Ok(call) => call.planned(&Config::from_yaml(CONFIG).unwrap()).unwrap_err(),
+            Ok(call) => call.planned(&Config::from_yaml(CONFIG).unwrap(), &NamespaceLabels::NotAsked).unwrap_err(),
             Err(failure) => failure,
         };
         assert_eq!(failure.kind, kind, "{failure}");

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::steps::{step, step_in};
+use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::contract::CSI_KUBELET_PREFIX;
 use crate::csi::attributes::PodRef;
@@ -292,6 +293,7 @@ impl Node {
             mounts: Arc::clone(&self.mounts) as _,
             state: StateDir::open(&self.state()).unwrap(),
             pods: pods.clone(),
+            namespaces: Namespaces::default(),
             troubles,
             metrics: DriverMetrics::new(Registry::default()),
             sources: maker,

@@ -22,7 +22,7 @@ fn review() -> Reviewer {
     Arc::new(|request| {
         assert_ne!(request, b"panic");
         let outcome = if request == b"bad" { Outcome::Denied } else { Outcome::Injected };
-        Answer { body: request.to_vec(), outcome, reason: (outcome == Outcome::Denied).then_some("pod") }
+        Answer { body: request.to_vec(), outcome, reason: (outcome == Outcome::Denied).then_some("pod"), unknown_namespace: None }
     })
 }
 
@@ -35,7 +35,7 @@ async fn send(router: &Router, request: Request<Body>) -> (u16, String) {
 #[tokio::test]
 async fn answers_by_request() {
     let registry = Registry::default();
-    let router = router(review(), Metrics::new(registry.clone()));
+    let router = router(review(), Metrics::new(registry.clone()), Namespaces::default());
     let json = Some("application/json");
     let cases = [
         ("POST", MUTATE_PATH, json, "good", 200),
@@ -75,7 +75,7 @@ async fn answers_by_request() {
 
 #[tokio::test]
 async fn a_pod_and_its_old_state_fit() {
-    let router = router(review(), Metrics::new(Registry::default()));
+    let router = router(review(), Metrics::new(Registry::default()), Namespaces::default());
     let body = "x".repeat(2_900_000);
     let request =
         Request::post(MUTATE_PATH).header("content-type", "application/json").body(Body::from(body.clone())).unwrap();
@@ -140,6 +140,8 @@ async fn start_with(mounted: &MountedSecret, review: Reviewer) -> Running {
         tls_dir: Some(mounted.directory.path().to_owned()),
         names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
         configuration: "hushpod".to_owned(),
+        client_ca: None,
+        namespaces: Namespaces::default(),
         kubeconfig: None,
         drain_delay: Duration::ZERO,
     };
@@ -244,6 +246,8 @@ async fn what_cannot_start_says_why() {
         tls_dir: Some(mounted.directory.path().join("missing")),
         names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
         configuration: "hushpod".to_owned(),
+        client_ca: None,
+        namespaces: Namespaces::default(),
         kubeconfig: None,
         drain_delay: Duration::ZERO,
     };
@@ -266,7 +270,7 @@ fn waiting_review() -> (Reviewer, std::sync::mpsc::Sender<()>, tokio::sync::mpsc
             begun.send(()).unwrap();
             told.lock().unwrap().recv().unwrap();
         }
-        Answer { body: request.to_vec(), outcome: Outcome::Injected, reason: None }
+        Answer { body: request.to_vec(), outcome: Outcome::Injected, reason: None, unknown_namespace: None }
     });
     (review, go_on, has_begun)
 }
@@ -274,7 +278,7 @@ fn waiting_review() -> (Reviewer, std::sync::mpsc::Sender<()>, tokio::sync::mpsc
 #[tokio::test]
 async fn large_requests_hold_up_each_other_alone() {
     let (review, go_on, mut has_begun) = waiting_review();
-    let router = router(review, Metrics::new(Registry::default()));
+    let router = router(review, Metrics::new(Registry::default()), Namespaces::default());
     let ask = |length: usize| {
         let request =
             Request::post(MUTATE_PATH).header("content-type", "application/json").body(Body::from(vec![b'x'; length]));
@@ -301,7 +305,7 @@ async fn probes_are_answered_while_every_thread_decides() {
     let told = std::sync::Mutex::new(told);
     let review: Reviewer = Arc::new(move |request| {
         told.lock().unwrap().recv().unwrap();
-        Answer { body: request.to_vec(), outcome: Outcome::Injected, reason: None }
+        Answer { body: request.to_vec(), outcome: Outcome::Injected, reason: None, unknown_namespace: None }
     });
     let running = start_with(&mounted, review).await;
     running.until_serves(&root).await;
@@ -342,4 +346,26 @@ fn all_that_can_be_asked_for_at_once_fits_into_the_limit() {
     assert!(total <= 100 << 20, "{} KiB: {sum:#?}", total >> 10);
     let values = include_str!("../../../charts/hushpod/values.yaml");
     assert!(values.contains("limits: {memory: 128Mi}"));
+}
+
+#[tokio::test]
+async fn a_review_that_wants_a_namespaces_labels_is_made_once_more_and_counted_once() {
+    let registry = Registry::default();
+    let review: Reviewer = Arc::new(|request| {
+        let namespace = str::from_utf8(request).unwrap().trim().to_owned();
+        Answer { body: b"denied".to_vec(), outcome: Outcome::Denied, unknown_namespace: Some(namespace) }
+    });
+    let namespaces = Namespaces::default();
+    let router = router(review, Metrics::new(registry.clone()), namespaces.clone());
+    for length in [4, SMALL + 1] {
+        let body = format!("{:>length$}", "shop");
+        let request = Request::post(MUTATE_PATH).header(header::CONTENT_TYPE, "application/json");
+        let answer = router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(to_bytes(answer.into_body(), 100).await.unwrap(), "denied");
+    }
+    assert!(namespaces.now("shop").is_some(), "it was looked for");
+    let denied = registry.to_string();
+    let denied = denied.lines().find(|line| line.contains("total") && line.contains("denied")).unwrap();
+    assert!(denied.ends_with(" 2"), "{denied}");
 }

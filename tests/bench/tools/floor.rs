@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hushpod::cluster::namespaces::Namespaces;
 use hushpod::metrics::Registry;
 use hushpod::process::shutdown::Shutdown;
 use hushpod::serve::readiness::Readiness;
@@ -32,13 +33,16 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> super::Outcome {
     let Args { listen, admin_listen, tls_dir, answer } = args;
     let answer = fs::read(answer)?;
-    let review: Reviewer = Arc::new(move |_| Answer { body: answer.clone(), outcome: Outcome::Injected });
+    let review: Reviewer =
+        Arc::new(move |_| Answer { body: answer.clone(), outcome: Outcome::Injected, unknown_namespace: None });
     let settings = WebhookSettings {
         listen,
         admin: admin_listen,
         tls_dir: Some(tls_dir),
         names: Names { pod: String::new(), service: String::new(), namespace: String::new() },
         configuration: String::new(),
+        client_ca: None,
+        namespaces: Namespaces::default(),
         kubeconfig: None,
         drain_delay: Duration::ZERO,
     };

@@ -6,6 +6,7 @@ from . import (  # noqa: F401, I001
     authorities,
     access,
     tenants,
+    restrict,
     csi,
     leases,
     stores,

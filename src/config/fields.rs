@@ -1,0 +1,356 @@
+//! The configuration's file, field by field: all that is wrong with it is found at once.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::allow::Allow;
+use super::ca_bundle::{CaBundle, RawCaBundle};
+use super::csi::{CsiConfig, RawCsi};
+use super::deny::{Deny, RawDeny};
+use super::error::{ConfigError, ConfigFault, ConfigFaults, Faults};
+use super::identity::{Identity, expand};
+use super::places::Places;
+use super::proxy::ProxyFields;
+use super::{Config, ProviderConfig, injected, no_provider, shape};
+use crate::annotations::KEYS;
+use crate::bundle::parse_yaml;
+use crate::options::Options;
+use crate::parse_error::{invalid, unknown};
+use crate::provider::{ProviderSettings, Settings};
+use crate::quantity::parse_duration;
+use crate::reference::is_provider_name;
+use crate::sentence::suggestion;
+
+/// The file's top level, before its parts are checked.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawConfig {
+    image: Option<String>,
+    image_pull_policy: Option<String>,
+    #[serde(default)]
+    image_pull_secrets: Vec<String>,
+    #[serde(default = "yes")]
+    native_sidecars: bool,
+    #[serde(default)]
+    image_volumes: bool,
+    #[serde(default)]
+    kubelet_env: bool,
+    default_provider: Option<String>,
+    #[serde(default)]
+    providers: BTreeMap<String, Value>,
+    #[serde(default)]
+    deny: Vec<Map<String, Value>>,
+    #[serde(default)]
+    defaults: BTreeMap<String, Value>,
+    #[serde(default)]
+    runtime_classes: Vec<String>,
+    #[serde(default = "injected::known")]
+    injected_containers: Vec<String>,
+    proxy: Option<String>,
+    no_proxy: Option<Vec<String>>,
+    csi: Option<RawCsi>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// What every provider has beside its own settings.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct RawProvider {
+    audience: Option<String>,
+    token_seconds: Option<i64>,
+    role: Option<String>,
+    refresh: Option<String>,
+    #[serde(default)]
+    revoke_on_exit: bool,
+    proxy: Option<String>,
+    no_proxy: Option<Vec<String>>,
+    ca_bundle: Option<RawCaBundle>,
+    allow: Option<Vec<Map<String, Value>>>,
+}
+
+impl RawProvider {
+    const FIELDS: [&'static str; 9] =
+        ["audience", "tokenSeconds", "role", "refresh", "revokeOnExit", "allow", "proxy", "noProxy", "caBundle"];
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Parses and checks the file's text.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the field and what it accepts: the first of what [`Config::read`] finds.
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        let value = parse_yaml(text).map_err(|problem| ConfigError::new("", problem))?;
+        let first = |errors: Vec<_>| errors.into_iter().next().unwrap_or_else(|| ConfigError::new("", "is of no use"));
+        Self::from_value(&value).map_err(first)
+    }
+
+    /// As [`Config::from_yaml`], and finds all that is wrong.
+    ///
+    /// # Errors
+    /// [`ConfigFaults`], each with its line and column.
+    pub fn read(text: &str) -> Result<Self, ConfigFaults> {
+        let outcome = parse_yaml(text);
+        if let Some(Ok(config)) = outcome.as_ref().ok().map(Self::from_value) {
+            return Ok(config);
+        }
+        let (places, value) = match Places::read(text) {
+            Ok(read) => read,
+            Err((line, column)) => {
+                let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is not YAML".to_owned());
+                let error = ConfigError::new("", problem);
+                return Err(ConfigFaults(vec![ConfigFault { line, column, error }]));
+            }
+        };
+        let mut faults = places.twice();
+        let errors = Self::from_value(&value).err().unwrap_or_default();
+        faults.extend(errors.into_iter().map(|error| places.locate(error)));
+        if faults.is_empty() {
+            let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is of no use".to_owned());
+            faults.push(places.locate(ConfigError::new("", problem)));
+        }
+        faults.sort_by_key(|fault| (fault.line, fault.column));
+        Err(ConfigFaults(faults))
+    }
+
+    fn from_value(value: &Value) -> Result<Self, Vec<ConfigError>> {
+        let Value::Object(fields) = value else {
+            return Err(vec![ConfigError::new("", "has no fields: write image: and providers:")]);
+        };
+        let mut faults = Faults::default();
+        let config = Self::from_fields(fields, &mut faults);
+        let errors = faults.into_errors();
+        match config {
+            Some(config) if errors.is_empty() => Ok(config),
+            _ => Err(errors
+                .into_iter()
+                .map(|error| ConfigError { problem: shape::without_scalars(&error.problem, value), ..error })
+                .collect()),
+        }
+    }
+
+    /// What can be made of the fields; it counts only if nothing is wrong.
+    fn from_fields(fields: &Map<String, Value>, faults: &mut Faults) -> Option<Self> {
+        let RawConfig {
+            image,
+            image_pull_policy,
+            image_pull_secrets,
+            native_sidecars,
+            image_volumes,
+            kubelet_env,
+            default_provider,
+            providers: stores,
+            deny,
+            defaults,
+            runtime_classes,
+            injected_containers,
+            proxy,
+            no_proxy,
+            csi,
+        } = shape::read_all(fields, faults)?;
+        let image = checked_image(image, fields.contains_key("image"), faults);
+        if let Some(policy) = &image_pull_policy
+            && !["Always", "IfNotPresent", "Never"].contains(&policy.as_str())
+        {
+            let problem = invalid("policy", policy, "Always, IfNotPresent or Never");
+            faults.push(ConfigError::new(".imagePullPolicy", problem));
+        }
+        let for_all = faults.take(ProxyFields::checked(proxy, no_proxy)).unwrap_or_default();
+        let providers = checked_stores(stores, &for_all, faults);
+        let is_written = |name: &str| fields.get("providers").is_some_and(|stores| stores.get(name).is_some());
+        if let Some(name) = default_provider.as_deref().filter(|name| !is_written(name)) {
+            faults.push(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
+        }
+        let defaults = parse_defaults(&defaults, faults);
+        let csi = csi.and_then(|csi| faults.take(CsiConfig::checked(csi)));
+        let deny = checked_denials(&deny, &providers, faults);
+        let config = Self {
+            image: image?,
+            image_pull_policy,
+            image_pull_secrets,
+            native_sidecars,
+            image_volumes,
+            kubelet_env,
+            default_provider,
+            providers,
+            deny,
+            defaults,
+            runtime_classes,
+            csi,
+            injected_containers,
+        };
+        if faults.is_empty() {
+            config.check_unlocking(faults);
+        }
+        Some(config)
+    }
+}
+
+fn checked_image(image: Option<String>, is_written: bool, faults: &mut Faults) -> Option<String> {
+    let problem = match image {
+        Some(image) if !image.is_empty() && !image.contains(char::is_whitespace) => return Some(image),
+        Some(_) => "write the image that is injected, such as registry/hushpod:0.1.0",
+        // That it is not text was told.
+        None if is_written => return None,
+        None => "is missing",
+    };
+    faults.push(ConfigError::new(".image", problem));
+    None
+}
+
+fn checked_stores(
+    stores: BTreeMap<String, Value>,
+    for_all: &ProxyFields,
+    faults: &mut Faults,
+) -> BTreeMap<String, ProviderConfig> {
+    let mut providers = BTreeMap::new();
+    for (name, value) in stores {
+        let place = shape::shown(&name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
+        let provider = faults.below(&place, |faults| ProviderConfig::from_value(&name, value, for_all, faults));
+        providers.extend(provider.map(|provider| (name, provider)));
+    }
+    providers
+}
+
+fn checked_denials(
+    deny: &[Map<String, Value>],
+    providers: &BTreeMap<String, ProviderConfig>,
+    faults: &mut Faults,
+) -> Vec<Deny> {
+    let settings = providers.iter().map(|(name, provider)| (name.as_str(), provider.settings.as_settings()));
+    let (settings, mut denials) = (settings.collect(), Vec::new());
+    for (index, rule) in deny.iter().enumerate() {
+        denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
+            let raw: RawDeny = shape::read_all(rule, faults)?;
+            // Without what was wrong it would say something else.
+            if faults.is_empty() { faults.take(Deny::parse(raw, &settings)) } else { None }
+        }));
+    }
+    denials
+}
+
+fn parse_defaults(entries: &BTreeMap<String, Value>, faults: &mut Faults) -> Options {
+    let known: Vec<_> = KEYS.iter().filter(|key| key.has_operator_default).map(|key| key.name).collect();
+    let mut options = Options::default();
+    for (name, value) in entries {
+        let place = shape::shown(name).map_or_else(|| ".defaults".to_owned(), |name| format!(".defaults.{name}"));
+        if !known.contains(&name.as_str()) {
+            let problem = format!("no annotation that can have a default{}", suggestion(name, &known));
+            faults.push(ConfigError::new(place, problem).of(name));
+            continue;
+        }
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) if name != crate::annotations::FILE_MODE => number.to_string(),
+            _ => {
+                faults.push(ConfigError::new(place, "is not text: put it in quotes, as in an annotation"));
+                continue;
+            }
+        };
+        let set = crate::annotations::set(&mut options, name, &text);
+        faults.take(set.map_err(ConfigError::at(&place)));
+    }
+    options
+}
+
+// === impl ProviderConfig ===
+
+impl ProviderConfig {
+    /// What can be made of it; it counts only if nothing is wrong.
+    fn from_value(name: &str, value: Value, for_all: &ProxyFields, faults: &mut Faults) -> Option<Self> {
+        if !is_provider_name(name) {
+            let problem = "a provider's name has at most 40 lower-case letters, digits and '-'";
+            faults.push(ConfigError::new("", problem).of(name));
+            return None;
+        }
+        let Value::Object(mut fields) = value else {
+            faults.push(ConfigError::new("", "write {type: …, address: …}"));
+            return None;
+        };
+        let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
+        if !ProviderSettings::TYPES.contains(&kind) {
+            faults.push(ConfigError::new(".type", unknown("provider type", kind, &ProviderSettings::TYPES)));
+            return None;
+        }
+        let common: Map<_, _> = RawProvider::FIELDS
+            .iter()
+            .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
+            .collect();
+        let settings: Option<ProviderSettings> = shape::read_all(&fields, faults);
+        if let Some(settings) = settings.as_ref().filter(|_| faults.is_empty()) {
+            faults.take(settings.as_settings().validate().map_err(ConfigError::at("")));
+        }
+        let raw = shape::read_all(&common, faults);
+        Some(Self::from_parts(settings?, raw?, for_all, faults))
+    }
+
+    fn from_parts(settings: ProviderSettings, raw: RawProvider, for_all: &ProxyFields, faults: &mut Faults) -> Self {
+        let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, ca_bundle, allow } =
+            raw;
+        let token_seconds = token_seconds.unwrap_or(600);
+        if !(600..=3600).contains(&token_seconds) {
+            faults.push(ConfigError::new(".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
+        }
+        if audience.as_deref() == Some("") {
+            let problem = "an empty audience is the API server's own: name the store's";
+            faults.push(ConfigError::new(".audience", problem));
+        } else if audience.is_some() && settings.as_settings().default_audience().is_none() {
+            let problem = "this provider takes no projected token with these settings: leave it out";
+            faults.push(ConfigError::new(".audience", problem));
+        }
+        let proxy = faults.take(ProxyFields::checked(proxy, no_proxy)).unwrap_or_default();
+        let is_remote = settings.as_settings().is_remote();
+        if !proxy.is_empty() && !is_remote {
+            faults.push(ConfigError::new(".proxy", "this provider is not reached over a network: leave it out"));
+        }
+        let ca_bundle = ca_bundle.map(|raw| checked_bundle(raw, settings.as_settings())).transpose();
+        let ca_bundle = faults.take(ca_bundle.map_err(|error| error.below(".caBundle"))).flatten();
+        let default_audience = settings.as_settings().default_audience().map(str::to_owned);
+        let refresh = refresh.map(|text| parse_duration(&text)).transpose();
+        let refresh = faults.take(refresh.map_err(ConfigError::at(".refresh"))).flatten();
+        if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
+            faults.push(ConfigError::new(".refresh", "a second is the least"));
+        }
+        if let Some(template) = &role {
+            let anyone = Identity { namespace: "n".to_owned(), service_account: "s".to_owned() };
+            faults.take(expand(template, &anyone).map_err(ConfigError::at(".role")));
+        }
+        let parameters = settings.as_settings().parameters();
+        let mut rules = Vec::new();
+        for (index, fields) in allow.iter().flatten().enumerate() {
+            rules.extend(faults.below(&format!(".allow[{index}]"), |faults| {
+                let raw = shape::read_all(fields, faults)?;
+                // Without what was wrong it would say something else.
+                if faults.is_empty() { faults.take(Allow::parse(raw, &parameters)) } else { None }
+            }));
+        }
+        Self {
+            settings,
+            audience: audience.or(default_audience),
+            token_seconds,
+            role,
+            refresh,
+            revoke_on_exit,
+            proxy: if is_remote { proxy.or(for_all) } else { None },
+            ca_bundle,
+            allow: allow.map(|_| rules),
+        }
+    }
+}
+
+fn checked_bundle(raw: RawCaBundle, settings: &dyn Settings) -> Result<CaBundle, ConfigError> {
+    if !settings.is_remote() {
+        return Err(ConfigError::new("", "this provider is not reached over a network: leave it out"));
+    }
+    if settings.ca().is_some() {
+        return Err(ConfigError::new("", "stands beside ca: leave one of them out"));
+    }
+    CaBundle::checked(raw)
+}

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::plan::{Plan, PlanReadError};
+use crate::audit::{AuditLog, Program, Who};
+use crate::plan::{Identity, Plan, PlanReadError};
 use crate::source::{Source, connect};
 
 pub mod cli;
@@ -41,6 +42,7 @@ pub struct Agent {
     plan: Plan,
     source: Source,
     volume: GatedVolume,
+    audit: AuditLog,
 }
 
 /// Waits until the gate of the volume at `root` is open, at most `wait`; says whether it is.
@@ -71,13 +73,16 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] if volume or plan cannot be used.
     pub fn prepare(settings: AgentSettings) -> Result<Self, AgentError> {
-        let AgentSettings { mode, plan, paths, grace } = settings;
+        let AgentSettings { mode, plan, who, paths, grace } = settings;
         let volume = GatedVolume::claim(&paths.volume, grace)?;
         install::provide(&paths.program, &paths.bin)?;
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
         let token_of = |name: &str| paths.tokens.join(name).into();
-        let source = Source::new(&plan, connect(&plan, token_of, &paths.authorities)?);
-        Ok(Self { mode, paths, plan, source, volume })
+        let Identity { namespace, service_account } = plan.identity.clone();
+        let who = Who { namespace, account: service_account, ..who };
+        let audit = AuditLog::new(Program::Agent, who).only_if(plan.audit);
+        let source = Source::new(&plan, connect(&plan, token_of, &paths.authorities)?).audited(audit.clone());
+        Ok(Self { mode, paths, plan, source, volume, audit })
     }
 
     /// Works until the work is done or `shutdown` is cancelled.
@@ -85,14 +90,14 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
     pub async fn run(self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
-        let Self { mode, paths, plan, source, mut volume } = self;
+        let Self { mode, paths, plan, source, mut volume, audit } = self;
         let is_swappable = swap::warn_of(&[&paths.volume, &paths.state]);
         let running = |number| MetricsPort::new(number, &plan, volume.watch_running(), is_swappable);
         let port = plan.metrics_port.map(running);
         if let (Some(port), AgentMode::Sidecar) = (&port, mode) {
             tokio::spawn(port.clone().serve(shutdown.clone()));
         }
-        SyncLoop::new(mode, plan, source, volume, &paths, port).run(shutdown).await
+        SyncLoop::new(mode, plan, source, volume, &paths, port, audit).run(shutdown).await
     }
 }
 

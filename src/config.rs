@@ -64,6 +64,8 @@ pub struct Config {
     pub csi: Option<CsiConfig>,
     /// Globs of names that other webhooks give to containers: those get files only if a pod names them.
     pub injected_containers: Vec<String>,
+    /// Whether there are audit lines.
+    pub audit: bool,
 }
 
 /// One store, and who may use it how.
@@ -115,6 +117,8 @@ struct RawConfig {
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
     csi: Option<RawCsi>,
+    #[serde(default = "yes")]
+    audit: bool,
 }
 
 fn yes() -> bool {
@@ -204,6 +208,7 @@ impl Config {
             proxy,
             no_proxy,
             csi,
+            audit,
         } = shape::read(fields)?;
         if image.is_empty() || image.contains(char::is_whitespace) {
             return Err(ConfigError::new(".image", "write the image that is injected, such as registry/hushpod:0.1.0"));
@@ -239,6 +244,7 @@ impl Config {
             runtime_classes,
             csi,
             injected_containers,
+            audit,
         };
         config.check_unlocking()?;
         Ok(config)

@@ -30,6 +30,7 @@ use self::proto::csi::node_server::NodeServer;
 use self::proto::registration::registration_server::RegistrationServer;
 use self::registration::{REGISTRATION_SOCKET, RegistrationService};
 use self::state::StateDir;
+use crate::audit::{AuditLog, Program, Who};
 use crate::config::Config;
 use crate::contract::CSI_DRIVER;
 use crate::serve::metrics::Registry;
@@ -216,6 +217,7 @@ fn start(
         pods: pods.clone(),
         troubles,
         metrics: DriverMetrics::new(registry),
+        audit: AuditLog::new(Program::Csi, Who { node: Some(node.clone()), ..Who::default() }),
         sources: Arc::new(feed::connected),
         shutdown: shutdown.clone(),
     });

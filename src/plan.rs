@@ -11,6 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::annotations::{ROLE, SECRETS};
+use crate::audit::AskedRequest;
 use crate::bundle::{Bundle, Decode, FileMode, Format, From, Item, Target, VolumePath};
 use crate::config::{Config, ProviderConfig, expand, no_provider};
 use crate::contract::{PLAN_VARIABLE, PREFIX};
@@ -25,7 +26,7 @@ pub use crate::config::Identity;
 
 pub mod policy;
 
-use self::policy::Rights;
+use self::policy::{Allowed, Rights};
 
 /// The format that this program writes and understands.
 pub const PLAN_VERSION: u32 = 1;
@@ -68,6 +69,20 @@ pub struct Plan {
     /// do not look at it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<String>,
+    /// Whether there are audit lines.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub audit: bool,
+}
+
+/// A plan that was made, and what the operator should know of it.
+#[derive(Debug)]
+pub struct BuiltPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// Sentences.
+    pub warnings: Vec<String>,
+    /// Each distinct request, and the rule that allows it.
+    pub asked: Vec<AskedRequest>,
 }
 
 /// Restarts of all containers of the pod for changed variables (`on-change: restart-all`).
@@ -163,6 +178,8 @@ pub struct PlanError {
     pub place: String,
     /// One sentence that says what to write instead.
     pub problem: String,
+    /// Whether the operator's rules are against it.
+    pub is_denied: bool,
 }
 
 /// A plan that cannot be read. None of these passes by waiting.
@@ -192,8 +209,17 @@ pub enum PlanReadError {
 
 impl PlanError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: one_line(&problem.into()) }
+        Self { place: place.into(), problem: one_line(&problem.into()), is_denied: false }
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field as it is")]
+fn is_true(truth: &bool) -> bool {
+    *truth
 }
 
 /// What the reader fills in again need not be written: the plan stands in every pod.
@@ -267,7 +293,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] names the annotation and what would be accepted.
     pub fn build(identity: Identity, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, PlanError> {
-        Self::build_with_warnings(identity, bundle, options, config).map(|(plan, _)| plan)
+        Self::build_with_warnings(identity, bundle, options, config).map(|built| built.plan)
     }
 
     /// As [`Plan::build`], with what the operator should know of it.
@@ -279,7 +305,7 @@ impl Plan {
         bundle: &Bundle,
         options: &Options,
         config: &Config,
-    ) -> Result<(Self, Vec<String>), PlanError> {
+    ) -> Result<BuiltPlan, PlanError> {
         let mut planner = Planner {
             identity: &identity,
             options,
@@ -287,13 +313,15 @@ impl Plan {
             providers: BTreeMap::new(),
             rights: BTreeMap::new(),
             warnings: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            is_denied: false,
         };
         let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>()?;
         if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
             let problem = no_provider(unknown, &config.providers);
             return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
         }
-        let Planner { providers, warnings, .. } = planner;
+        let Planner { providers, warnings, asked, .. } = planner;
         let plan = Self {
             version: PLAN_VERSION,
             identity,
@@ -304,8 +332,13 @@ impl Plan {
             metrics_port: options.metrics_port,
             restart_all: RestartAll::of(options),
             containers: Vec::new(),
+            audit: config.audit,
         };
-        Ok((plan, warnings.into_iter().collect()))
+        let asked = asked.into_iter().map(|(request, rule)| AskedRequest {
+            rule: rule.map(|index| format!("providers.{}.allow[{index}]", request.provider)),
+            reference: request.to_string(),
+        });
+        Ok(BuiltPlan { plan, warnings: warnings.into_iter().collect(), asked: asked.collect() })
     }
 
     /// The form that the agent reads.
@@ -401,12 +434,19 @@ struct Planner<'a> {
     /// What the operator's rules let this identity do, by provider.
     rights: BTreeMap<&'a str, Rights<'a>>,
     warnings: BTreeSet<String>,
+    /// The places of the rules that allow the requests.
+    asked: BTreeMap<Request, Option<usize>>,
+    /// Whether the operator's rules are against something.
+    is_denied: bool,
 }
 
 impl<'a> Planner<'a> {
     fn item(&mut self, item: &Item) -> Result<PlannedItem, PlanError> {
         let mut take = |reference: &Reference| {
-            self.take(reference).map_err(|problem| PlanError::new(&item.place, format!("\"{reference}\": {problem}")))
+            self.take(reference).map_err(|problem| PlanError {
+                is_denied: self.is_denied,
+                ..PlanError::new(&item.place, format!("\"{reference}\": {problem}"))
+            })
         };
         let from = match &item.from {
             From::One(one) => PlannedFrom::One(take(one)?),
@@ -459,10 +499,14 @@ impl<'a> Planner<'a> {
                 let given = asked.and(provider.role.as_ref()).map(|role| expand(role, self.identity)).transpose()?;
                 let asked = asked.filter(|role| given.as_ref() != Some(*role));
                 let rules = provider.allow.as_deref();
-                vacant.insert(Rights::of(name, rules, self.identity, asked.map(String::as_str))?)
+                let rights = Rights::of(name, rules, self.identity, asked.map(String::as_str));
+                vacant.insert(rights.inspect_err(|_| self.is_denied = steps::check().is_ok())?)
             }
         };
-        self.warnings.extend(rights.check(request, &provider.settings.as_settings().parameters())?);
+        let allowed = rights.check(request, &provider.settings.as_settings().parameters());
+        let Allowed { rule, warning } = allowed.inspect_err(|_| self.is_denied = steps::check().is_ok())?;
+        self.warnings.extend(warning);
+        self.asked.entry(request.clone()).or_insert(rule);
         Ok(())
     }
 

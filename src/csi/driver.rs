@@ -23,6 +23,7 @@ use super::pods::{Pods, SeenPod};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use super::state::StateDir;
 use super::volume::MountedVolume;
+use crate::audit::{AuditLog, AuditOutcome};
 use crate::config::{Config, CsiLimits};
 use crate::deliver::controls::Wanted;
 
@@ -51,6 +52,8 @@ pub(super) struct Driver {
     pods: Pods,
     troubles: Troubles,
     metrics: DriverMetrics,
+    /// Of the node; each line is about somebody else.
+    audit: AuditLog,
     sources: SourceMaker,
     known: Mutex<KnownVolumes>,
     shutdown: CancellationToken,
@@ -66,6 +69,7 @@ pub(super) struct DriverParts {
     pub(super) pods: Pods,
     pub(super) troubles: Troubles,
     pub(super) metrics: DriverMetrics,
+    pub(super) audit: AuditLog,
     pub(super) sources: SourceMaker,
     pub(super) shutdown: CancellationToken,
 }
@@ -87,8 +91,19 @@ struct KnownVolume {
 
 impl Driver {
     pub(super) fn new(parts: DriverParts) -> Arc<Self> {
-        let DriverParts { kubelet_root, config, program, mounts, state, pods, troubles, metrics, sources, shutdown } =
-            parts;
+        let DriverParts {
+            kubelet_root,
+            config,
+            program,
+            mounts,
+            state,
+            pods,
+            troubles,
+            metrics,
+            audit,
+            sources,
+            shutdown,
+        } = parts;
         let limits = Arc::new(VolumeBudget::default());
         metrics.show_bytes(Arc::clone(&limits));
         Arc::new(Self {
@@ -102,6 +117,7 @@ impl Driver {
             pods,
             troubles,
             metrics,
+            audit,
             sources,
             known: Mutex::default(),
             shutdown,
@@ -174,9 +190,21 @@ impl Driver {
         })
     }
 
-    async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
+    /// Plans what is asked for; a pod that may not have it is told of.
+    fn planned(&self, asked: PublishCall) -> Result<Publication, CallFailure> {
         let config = self.config();
-        let mut publication = asked.planned(&config)?;
+        let who = asked.who(self.audit.who().node.clone());
+        asked.planned(&config).inspect_err(|failure| {
+            let outcome = match failure.kind {
+                FailureKind::Denied => AuditOutcome::Denied,
+                _ => AuditOutcome::Invalid,
+            };
+            self.audit.about(who).only_if(config.audit).volume_denied(&failure.to_string(), outcome);
+        })
+    }
+
+    async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
+        let mut publication = self.planned(asked)?;
         let pod = publication.record.pod.uid.clone();
         let seen = self.pods.look(&pod).await;
         if seen.is_none() {
@@ -269,7 +297,8 @@ impl Driver {
         if !works(&known, key) {
             let (hand_over, logins) = (self.state.hand_over(&key.0), self.logins.share(record));
             let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
-            let feed = Feed::new(record, hand_over, logins, around, &self.sources, self.shutdown.child_token());
+            let audit = self.audit.clone().only_if(record.plan.audit);
+            let feed = Feed::new(record, hand_over, logins, around, &self.sources, audit, self.shutdown.child_token());
             let feed = feed.map_err(|error| {
                 self.state.remove_feed(&key.0);
                 CallFailure::invalid(error.public())
@@ -303,7 +332,7 @@ impl Driver {
                 return Ok(());
             }
         }
-        let Publication { mut record, tokens, .. } = asked.planned(&self.config())?;
+        let Publication { mut record, tokens, .. } = self.planned(asked)?;
         // Nobody knows yet whether they are held: while that is so, they are.
         let seen = self.pods.look(&record.pod.uid).await;
         let unknown = Wanted { hold: self.pods.is_followed(), ..Wanted::default() };

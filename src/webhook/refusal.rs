@@ -18,6 +18,16 @@ pub enum Refusal {
     Pod(String),
 }
 
+// === impl Refusal ===
+
+impl Refusal {
+    /// Whether the operator's rules are against it, and not its form.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Plan(error) if error.is_denied)
+    }
+}
+
 impl From<OverBudget> for Refusal {
     fn from(spent: OverBudget) -> Self {
         Self::Pod(spent.to_string())

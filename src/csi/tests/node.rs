@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::steps::{step, step_in};
+use crate::audit::{AuditLog, Program, Who};
 use crate::config::Config;
 use crate::contract::CSI_KUBELET_PREFIX;
 use crate::csi::attributes::PodRef;
@@ -294,6 +295,7 @@ impl Node {
             pods: pods.clone(),
             troubles,
             metrics: DriverMetrics::new(Registry::default()),
+            audit: AuditLog::new(Program::Csi, Who { node: Some("node-1".to_owned()), ..Who::default() }),
             sources: maker,
             shutdown: shutdown.clone(),
         });

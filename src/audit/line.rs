@@ -18,6 +18,10 @@ pub const TARGET: &str = "hushpod::audit";
 /// Most bytes of one text of a line. What is cut ends in an ellipsis.
 pub const MOST_TEXT: usize = 1024;
 
+/// Most bytes of a name: what Kubernetes takes.
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
+pub const MOST_NAME: usize = 253;
+
 /// Most bytes of all references of an admission: a line of the log is split at 16 KiB by container runtimes.
 const MOST_REQUESTED: usize = 8 * 1024;
 
@@ -209,13 +213,13 @@ pub fn write_admission(admission: &Admission<'_>, outcome: AuditOutcome) {
         by: Program::Webhook,
         event: AuditEvent::Admission,
         outcome,
-        namespace: fitting(namespace),
-        account: fitting(account),
-        pod: fitting(pod),
-        user: fitting(user),
+        namespace: fitting(namespace, MOST_NAME),
+        account: fitting(account, MOST_NAME),
+        pod: fitting(pod, MOST_NAME),
+        user: fitting(user, MOST_TEXT),
         requests: requests.map_or(&[], |requests| &requests.listed),
         more: requests.map_or(0, |requests| requests.more),
-        problem: problem.map(fitting),
+        problem: problem.map(|problem| fitting(problem, MOST_TEXT)),
     };
     put(&line);
 }
@@ -240,14 +244,14 @@ fn to_the_millisecond(time: SystemTime) -> String {
 
 /// The beginning of a text that is longer than [`MOST_TEXT`].
 pub(super) fn cut(text: &str) -> String {
-    fitting(text).into_owned()
+    fitting(text, MOST_TEXT).into_owned()
 }
 
-fn fitting(text: &str) -> Cow<'_, str> {
-    if text.len() <= MOST_TEXT {
+fn fitting(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
         return Cow::Borrowed(text);
     }
-    let end = text.floor_char_boundary(MOST_TEXT - '…'.len_utf8());
+    let end = text.floor_char_boundary(most - '…'.len_utf8());
     let mut cut = text.get(..end).unwrap_or_default().to_owned();
     cut.push('…');
     Cow::Owned(cut)
@@ -294,8 +298,11 @@ impl AskedRequests {
 // === impl AskedRequest ===
 
 impl AskedRequest {
+    /// With what escapes them, and what stands between.
     fn bytes(&self) -> usize {
-        self.reference.len() + self.rule.as_ref().map_or(0, String::len) + 32
+        let escaped = |byte: u8| if byte.is_ascii() && !matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f) { 1 } else { 2 };
+        let texts = self.reference.bytes().chain(self.rule.iter().flat_map(|rule| rule.bytes()));
+        texts.map(escaped).sum::<usize>() + 32
     }
 }
 
@@ -306,8 +313,8 @@ impl Who {
     pub(super) fn cut(mut self) -> Self {
         let optional = [&mut self.pod, &mut self.uid, &mut self.node].into_iter().flatten();
         for text in optional.chain([&mut self.namespace, &mut self.account]) {
-            if text.len() > MOST_TEXT {
-                *text = cut(text);
+            if text.len() > MOST_NAME {
+                *text = fitting(text, MOST_NAME).into_owned();
             }
         }
         self

@@ -151,8 +151,11 @@ fn a_line_is_bounded_and_is_read_behind_a_time_stamp() {
         assert!(line.len() < 16 * 1024, "{}", line.len());
         let read = AuditLine::read(line).unwrap();
         let Who { namespace, account, pod: _, uid: _, node } = &read.who;
-        let texts = [&read.user, &read.problem, &read.role, node].into_iter().flatten().chain([namespace, account]);
-        texts.for_each(|text| assert!(text.len() <= MOST_TEXT && text.ends_with('…'), "{text}"));
+        let is_cut = |text: &String, most: usize| text.len() <= most && text.ends_with('…');
+        let texts = [&read.user, &read.problem, &read.role].into_iter().flatten();
+        texts.for_each(|text| assert!(is_cut(text, MOST_TEXT), "{text}"));
+        let names = [namespace, account].into_iter().chain(node);
+        names.for_each(|name| assert!(is_cut(name, MOST_NAME), "{name}"));
     }
     for other in ["", "injected", r#"{"audit":"hushpod.dev/v2"}"#, r#"{"audit":"#, r#"{"level":"INFO"}"#] {
         assert_eq!(AuditLine::read(other), None, "{other}");

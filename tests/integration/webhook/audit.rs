@@ -32,9 +32,9 @@ fn asked(sub_resource: &str, pod: &Value) -> Value {
 fn lines(config: &str, review: &Value) -> Vec<AuditLine> {
     let (log, _listening) = Log::listen(Level::INFO);
     let injector = injector(config);
-    answer(&serde_json::to_vec(review).unwrap(), &injector);
+    let request = serde_json::to_vec(review).unwrap();
     // What is remembered is told as well.
-    answer(&serde_json::to_vec(review).unwrap(), &injector);
+    assert_eq!(answer(&request, &injector), answer(&request, &injector));
     let lines: Vec<_> = log.text().lines().filter_map(AuditLine::read).collect();
     assert!(lines.len() == 2 || lines.is_empty(), "{lines:?}");
     if let [first, second] = &lines[..] {

@@ -70,7 +70,7 @@ async fn files_that_cannot_be_made_are_told_and_so_is_a_refusal() {
     pod.put("1");
     let agent = pod.start(AgentMode::Sidecar);
     pod.until_file("f0", "x1").await;
-    pod.store.put("x", "2", &format!("{{\"k\":\"{}\"}}", "canary".repeat(1 << 20)));
+    pod.store.put("x", "2", &format!("{{\"k\":\"{}\"}}", "canary".repeat(200_000)));
     pod.store.push.notify_one();
     a_while().await;
     agent.stop().await.unwrap();

@@ -112,7 +112,7 @@ async fn p5_a_day_of_two_hundred_pods_is_told_in_full_and_without_a_value() {
             store.state().logins = Some((8 * 3600, false));
         }
         let mut plan = plan(&wanted);
-        plan.providers.values_mut().for_each(|provider| provider.refresh_seconds = 300);
+        plan.providers.values_mut().for_each(|provider| provider.refresh_seconds = 900);
         let who = Who { pod: Some(format!("web-{number}")), uid: Some(number.to_string()), ..Who::default() };
         let audit = AuditLog::new(Program::Agent, who);
         let source = with_plan(&plan, &[("a", &store)], &FakeClock::new()).audited(audit.clone());

@@ -8,9 +8,10 @@ use rustix::thread::nanosleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::audit::{AuditLog, Program, Who};
 use crate::metrics::Registry;
 use crate::options::Notify;
-use crate::plan::{Plan, PlanReadError};
+use crate::plan::{Identity, Plan, PlanReadError};
 use crate::process::confine::{Needs, confine};
 use crate::source::{Source, SourceMetrics, connect_counted};
 
@@ -48,6 +49,7 @@ pub struct Agent {
     /// Whether the node may swap out what is in its volumes.
     is_swappable: bool,
     registry: Registry,
+    audit: AuditLog,
 }
 
 /// Waits until the gate of the volume at `root` is open, at most `wait`; says whether it is.
@@ -78,7 +80,7 @@ impl Agent {
     /// # Errors
     /// [`AgentError`] if volume or plan cannot be used.
     pub fn prepare(settings: AgentSettings) -> Result<Self, AgentError> {
-        let AgentSettings { mode, plan, paths, grace } = settings;
+        let AgentSettings { mode, plan, who, paths, grace } = settings;
         let volume = GatedVolume::claim(&paths.volume, grace)?;
         install::provide(&paths.program, &paths.bin)?;
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
@@ -87,12 +89,15 @@ impl Agent {
         // Where nobody can ask, nothing is counted.
         let metrics = plan.metrics_port.map(|_| SourceMetrics::new(&registry));
         let providers = connect_counted(&plan, token_of, &paths.authorities, metrics.as_ref())?;
-        let mut source = Source::new(&plan, providers);
+        let Identity { namespace, service_account } = plan.identity.clone();
+        let who = Who { namespace, account: service_account, ..who };
+        let audit = AuditLog::new(Program::Agent, who).only_if(plan.audit);
+        let mut source = Source::new(&plan, providers).audited(audit.clone());
         if let Some(metrics) = metrics {
             source = source.counted_by(&metrics);
         }
         let is_swappable = swap::warn_of(&[&paths.volume, &paths.state]);
-        Ok(Self { mode, paths, plan, source, volume, is_swappable, registry })
+        Ok(Self { mode, paths, plan, source, volume, is_swappable, registry, audit })
     }
 
     /// Takes from the process, for good, what its plan does not need: call it before any other thread is started.
@@ -129,13 +134,13 @@ impl Agent {
     /// # Errors
     /// [`AgentError`], if waiting is of no use. Temporary failures are waited out.
     pub async fn run(self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
-        let Self { mode, paths, plan, source, mut volume, is_swappable, registry } = self;
+        let Self { mode, paths, plan, source, mut volume, is_swappable, registry, audit } = self;
         let running = |number| MetricsPort::new(number, registry, volume.watch_running(), is_swappable);
         let port = plan.metrics_port.map(running);
         if let (Some(port), AgentMode::Sidecar) = (&port, mode) {
             tokio::spawn(port.clone().serve(shutdown.clone()));
         }
-        SyncLoop::new(mode, plan, source, volume, &paths, port).run(shutdown).await
+        SyncLoop::new(mode, plan, source, volume, &paths, port, audit).run(shutdown).await
     }
 }
 

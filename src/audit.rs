@@ -5,8 +5,8 @@ mod line;
 mod log;
 
 pub use line::{
-    Access, Admission, AskedRequest, AuditEvent, AuditLine, AuditOutcome, MOST_TEXT, Program, SCHEMA, TARGET, Who,
-    write_admission,
+    Admission, AskedRequest, AskedRequests, AuditEvent, AuditLine, AuditOutcome, MOST_NAME, MOST_TEXT, Program, SCHEMA,
+    TARGET, Who, write_admission,
 };
 pub use log::AuditLog;
 

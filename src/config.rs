@@ -62,6 +62,8 @@ pub struct Config {
     pub csi: Option<CsiConfig>,
     /// Globs of names that other webhooks give to containers: those get files only if a pod names them.
     pub injected_containers: Vec<String>,
+    /// Whether there are audit lines.
+    pub audit: bool,
 }
 
 /// One store, and who may use it how.

@@ -31,6 +31,12 @@ pub const AGENT: &str = "/hushpod-agent";
 pub const EXEC: &str = "/hushpod-exec";
 /// The variable that carries the plan.
 pub const PLAN_VARIABLE: &str = "HUSHPOD_PLAN";
+/// Beside it, by the downward API: the pod's name, for what is told of it …
+pub const POD_VARIABLE: &str = "HUSHPOD_POD";
+/// … its UID …
+pub const POD_UID_VARIABLE: &str = "HUSHPOD_POD_UID";
+/// … and its node's name. Whatever stands there, nothing else depends on it.
+pub const NODE_VARIABLE: &str = "HUSHPOD_NODE";
 /// What monitors call the port of the plan's `metricsPort`.
 pub const METRICS_PORT_NAME: &str = "hushpod-metrics";
 /// The agent's exit code for kubelet to restart all containers of the pod (`restartPolicyRules`, KEP-5532): the number

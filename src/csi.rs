@@ -30,6 +30,7 @@ use self::proto::csi::node_server::NodeServer;
 use self::proto::registration::registration_server::RegistrationServer;
 use self::registration::{REGISTRATION_SOCKET, RegistrationService};
 use self::state::StateDir;
+use crate::audit::{AuditLog, Program, Who};
 use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::contract::CSI_DRIVER;
@@ -222,6 +223,7 @@ fn start(
         namespaces: namespaces.clone(),
         troubles,
         metrics: DriverMetrics::new(registry),
+        audit: AuditLog::new(Program::Csi, Who { node: Some(node.clone()), ..Who::default() }),
         sources: Arc::new(move |plan, token_of| feed::connected(plan, token_of, &sources)),
         shutdown: shutdown.clone(),
     });

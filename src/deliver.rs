@@ -4,6 +4,7 @@ pub mod controls;
 pub mod delivery;
 pub mod render;
 pub mod reporting;
+mod shown;
 pub mod volume;
 
 use std::fmt;

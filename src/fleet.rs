@@ -61,6 +61,7 @@ async fn command(args: FleetArgs) -> Result<ExitCode, FleetError> {
         FleetCommand::ExplainDenial(asked) => denial::explain(&asked)?.into_bytes(),
         FleetCommand::Status(asked) => status(&connect().await?, &asked, progress).await?.into_bytes(),
         FleetCommand::History(asked) => history::of(&connect().await?, &asked).await?.into_bytes(),
+        FleetCommand::Who(asked) if asked.from_audit.is_some() => who::ever(&asked)?.into_bytes(),
         FleetCommand::Who(asked) => who::answer(&connect().await?, &asked, progress).await?.into_bytes(),
         FleetCommand::Hold(asked) => return control::run(&connect().await?, Wish::Hold, asked, progress).await,
         FleetCommand::Release(asked) => return control::run(&connect().await?, Wish::Release, asked, progress).await,

@@ -16,6 +16,11 @@ use crate::secret::SecretTree;
 #[serde(transparent)]
 pub struct GenerationId(pub String);
 
+/// Id of an access: by chance for each process, and counted in it. What was read and what was delivered of it share one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Access(pub String);
+
 /// A complete and consistent set of answers.
 #[derive(Debug, Clone)]
 pub struct Generation {
@@ -25,6 +30,8 @@ pub struct Generation {
     pub answers: BTreeMap<Request, Arc<SecretTree>>,
     /// The versions it is made of, for the way back (`pin`); absent for stores without versions.
     pub versions: BTreeMap<Request, Version>,
+    /// The accesses that brought the answers; absent for what an earlier process read, and where none are told.
+    pub accesses: BTreeMap<Request, Access>,
 }
 
 // === impl GenerationId ===

@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::annotations::SECRETS;
+use crate::audit::AskedRequest;
 use crate::bundle::{Decode, FileMode, Format, Target, VolumePath};
 use crate::config::Config;
 use crate::contract::{PLAN_VARIABLE, PREFIX};
@@ -67,6 +68,20 @@ pub struct Plan {
     /// do not look at it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<String>,
+    /// Whether there are audit lines.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub audit: bool,
+}
+
+/// A plan that was made, and what the operator should know of it.
+#[derive(Debug)]
+pub struct BuiltPlan {
+    /// The plan.
+    pub plan: Plan,
+    /// Sentences.
+    pub warnings: Vec<String>,
+    /// Each distinct request, and the rule that allows it.
+    pub asked: Vec<AskedRequest>,
 }
 
 /// Restarts of all containers of the pod for changed variables (`on-change: restart-all`).
@@ -162,8 +177,8 @@ pub struct PlanError {
     pub place: String,
     /// One sentence that says what to write instead.
     pub problem: String,
-    /// Whether a rule of the operator is in the way.
-    pub is_policy: bool,
+    /// Whether the operator's rules are against it.
+    pub is_denied: bool,
 }
 
 /// A plan that cannot be read. None of these passes by waiting.
@@ -193,8 +208,17 @@ pub enum PlanReadError {
 
 impl PlanError {
     fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self { place: place.into(), problem: one_line(&problem.into()), is_policy: false }
+        Self { place: place.into(), problem: one_line(&problem.into()), is_denied: false }
     }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field as it is")]
+fn is_true(truth: &bool) -> bool {
+    *truth
 }
 
 /// What the reader fills in again need not be written: the plan stands in every pod.

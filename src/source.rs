@@ -21,8 +21,10 @@ use self::key_dependency::{KeyDependency, part_of};
 use self::metrics::{ProviderState, SourceTally};
 use self::request_state::{Demand, RequestState};
 use self::resume::{Moment, Resumed};
+use self::told::ToldAccesses;
 use self::worker::{ApplyContext, Worker};
-use crate::generation::{Generation, GenerationId};
+use crate::audit::AuditLog;
+use crate::generation::{Access, Generation, GenerationId};
 use crate::plan::{Plan, PlannedProvider};
 use crate::provider::http::{CaFile, Proxy, Reach};
 use crate::provider::{ErrorKind, Login, Provider, ProviderError, Reading, TokenSource, Version};
@@ -43,6 +45,7 @@ mod resume;
 mod retired_lease;
 #[cfg(test)]
 pub(crate) mod tests;
+mod told;
 mod worker;
 
 pub use failure::{Obstacles, SetupError, SourceFailure, refusals};
@@ -123,6 +126,8 @@ pub struct Source {
     /// … and has no version that says so.
     uncounted: bool,
     tally: SourceTally,
+    /// Where accesses are told.
+    audit: AuditLog,
 }
 
 /// Clocks that part by this much were parted by a suspended machine.
@@ -159,7 +164,9 @@ impl Source {
                 let planned = plan.providers.get(&name);
                 let interval = Duration::from_secs(planned.map_or(60, |planned| planned.refresh_seconds.max(1)));
                 let revoke_on_exit = planned.is_some_and(|planned| planned.revoke_on_exit);
-                (name.clone(), Worker::new(name, provider, interval, revoke_on_exit))
+                let mut worker = Worker::new(name.clone(), provider, interval, revoke_on_exit);
+                worker.role = planned.and_then(|planned| planned.role.clone());
+                (name, worker)
             })
             .collect();
         let mut unknown = Vec::new();
@@ -202,7 +209,14 @@ impl Source {
             changed: false,
             uncounted: false,
             tally: SourceTally::default(),
+            audit: AuditLog::off(),
         }
+    }
+
+    /// The same, whose logins and reads are told.
+    #[must_use]
+    pub fn audited(self, audit: AuditLog) -> Self {
+        Self { audit, ..self }
     }
 
     /// The same, counted and shown.
@@ -267,12 +281,9 @@ impl Source {
     fn apply(&mut self) {
         let mut any = false;
         let mut failures = Vec::new();
-        let mut context = ApplyContext {
-            jitter: &mut self.jitter,
-            fingerprints: &self.fingerprints,
-            refreshes: &self.tally.refreshes,
-            starting: self.starting,
-        };
+        let Self { jitter, fingerprints, audit, tally, starting, .. } = self;
+        let refreshes = &tally.refreshes;
+        let mut context = ApplyContext { jitter, fingerprints, refreshes, audit, starting: *starting };
         for worker in self.workers.values_mut() {
             let outcome = worker.apply(&mut context);
             any |= outcome.any;
@@ -280,6 +291,7 @@ impl Source {
             self.uncounted |= outcome.uncounted;
             failures.extend(outcome.failures);
         }
+        self.audit.look();
         let now = Instant::now();
         if self.workers.values_mut().map(|worker| worker.tell_silence(now)).fold(false, |any, told| any | told) {
             self.events.push_back(Event::Silent);
@@ -317,9 +329,12 @@ impl Source {
         let answers = states()
             .filter_map(|(request, state)| Some((request.clone(), Arc::clone(&state.cached.as_ref()?.tree))))
             .collect();
+        let accesses = states()
+            .filter_map(|(request, state)| Some((request.clone(), state.cached.as_ref()?.access.clone()?)))
+            .collect();
         let id = self.ledger.enter(origins.into_iter().collect(), self.uncounted);
         (self.starting, self.changed, self.uncounted) = (false, false, false);
-        Some(Generation { id, answers, versions })
+        Some(Generation { id, answers, versions, accesses })
     }
 
     /// Notices that the machine was suspended: leases ended meanwhile, though no timer ran.
@@ -400,25 +415,35 @@ impl Source {
     /// # Errors
     /// [`PinError`] if the id is not known (any more), a store has no versions, a lease is involved, or a read fails.
     pub async fn read_again(&mut self, id: &GenerationId) -> Result<Generation, PinError> {
-        let mut generation = Generation { id: id.clone(), answers: BTreeMap::new(), versions: BTreeMap::new() };
+        let mut generation = Generation {
+            id: id.clone(),
+            answers: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            accesses: BTreeMap::new(),
+        };
         let mut missing: BTreeMap<String, Vec<(Request, Version)>> = BTreeMap::new();
         for (request, version) in self.ledger.versions(id)? {
             let Some(version) = version else { continue };
             let state = self.workers.get(&request.provider).and_then(|worker| worker.states.get(&request));
             match state.and_then(|state| state.cached.as_ref()) {
                 Some(cached) if cached.version.as_ref() == Some(&version) => {
+                    generation.accesses.extend(cached.access.clone().map(|access| (request.clone(), access)));
                     generation.answers.insert(request.clone(), Arc::clone(&cached.tree));
                 }
                 _ => missing.entry(request.provider.clone()).or_default().push((request.clone(), version.clone())),
             }
             generation.versions.insert(request, version);
         }
+        let audit = &self.audit;
         let reads = self.workers.values_mut().filter_map(|worker| {
             let wanted = missing.remove(&worker.name)?;
-            Some(read_versions(worker, wanted))
+            Some(read_versions(worker, wanted, audit))
         });
         for answers in join_all(reads).await {
-            generation.answers.extend(answers?);
+            for VersionAnswer { request, tree, access } in answers? {
+                generation.accesses.extend(access.map(|access| (request.clone(), access)));
+                generation.answers.insert(request, tree);
+            }
         }
         // What the present plan's providers do not answer for would be missing in silence.
         match missing.into_values().flatten().next() {
@@ -464,34 +489,45 @@ impl Source {
     /// Revokes every lease and ends the login of the providers whose plan says `revokeOnExit`. Best effort, and unbounded in time: the
     /// caller bounds it.
     pub async fn revoke_all(&mut self) {
-        let fingerprints = &self.fingerprints;
-        let (starting, refreshes) = (self.starting, &self.tally.refreshes);
-        let workers = self.workers.values_mut().filter(|worker| worker.revoke_on_exit);
+        let Self { fingerprints, audit, tally, starting, workers, .. } = self;
+        let (fingerprints, refreshes, audit, starting) = (&*fingerprints, &tally.refreshes, &*audit, *starting);
+        let workers = workers.values_mut().filter(|worker| worker.revoke_on_exit);
         join_all(workers.map(|worker| async move {
             let mut jitter = Jitter::random();
-            worker.revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, refreshes, starting }).await;
+            worker.revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, refreshes, audit, starting }).await;
         }))
         .await;
     }
 }
 
+/// An answer in the version that was asked for.
+struct VersionAnswer {
+    request: Request,
+    tree: Arc<SecretTree>,
+    access: Option<Access>,
+}
+
 async fn read_versions(
     worker: &mut Worker,
     wanted: Vec<(Request, Version)>,
-) -> Result<Vec<(Request, Arc<SecretTree>)>, PinError> {
+    audit: &AuditLog,
+) -> Result<Vec<VersionAnswer>, PinError> {
     let pinned = wanted.iter().map(|(request, version)| {
         let mut pinned = request.clone();
         pinned.params.insert(VERSION_PARAM.to_owned(), version.0.clone());
         pinned
     });
-    let results =
-        worker.read_again(pinned.collect()).await.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let (results, failed_login) = worker.read_again(pinned.collect(), audit).await;
+    let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let told = ToldAccesses { audit, provider: &worker.name, role: None };
+    let mut failed = None;
     let mut answers = Vec::with_capacity(wanted.len());
     for ((request, version), result) in wanted.into_iter().zip(results) {
         let error = match result {
             // A store that cannot go back may answer with what it has now.
             Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == Some(&version) => {
-                answers.push((request, Arc::new(answer.tree)));
+                let access = told.read(&request, Some(&version), true);
+                answers.push(VersionAnswer { request, tree: Arc::new(answer.tree), access });
                 continue;
             }
             Some(Ok(Reading::Fresh(_))) => {
@@ -500,9 +536,10 @@ async fn read_versions(
             Some(Err(error)) => error,
             _ => ProviderError::new(ErrorKind::Unavailable, format!("version {version} was not answered")),
         };
-        return Err(PinError::Read { request, error });
+        told.failed(&request, &error, failed_login.as_ref());
+        failed.get_or_insert(PinError::Read { request, error });
     }
-    Ok(answers)
+    failed.map_or(Ok(answers), Err)
 }
 
 impl fmt::Debug for Source {

@@ -12,9 +12,10 @@ use super::Agent;
 use super::error::AgentError;
 use super::settings::{AgentMode, AgentPaths, AgentSettings};
 use super::termination::Ended;
+use crate::audit::Who;
 use crate::contract::{
-    AGENT_NAME, BIN_SOURCE_PATH, CA_PATH, CONTROLS_PATH, EXEC, EXEC_COMMAND, PLAN_VARIABLE, SECRETS_PATH, STATE_PATH,
-    TERMINATION_LOG, TOKENS_PATH,
+    AGENT_NAME, BIN_SOURCE_PATH, CA_PATH, CONTROLS_PATH, EXEC, EXEC_COMMAND, NODE_VARIABLE, PLAN_VARIABLE,
+    POD_UID_VARIABLE, POD_VARIABLE, SECRETS_PATH, STATE_PATH, TERMINATION_LOG, TOKENS_PATH,
 };
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
@@ -23,7 +24,8 @@ use crate::quantity::{parse_duration, parse_wait};
 
 const AFTER_HELP: &str = "\
 The plan (which secrets, from which stores, into which files) is JSON in the environment variable HUSHPOD_PLAN;
-`hushpod webhook` puts it there, together with the volumes that the paths above name.
+`hushpod webhook` puts it there, together with the volumes that the paths above name. HUSHPOD_POD, HUSHPOD_POD_UID and
+HUSHPOD_NODE say whose reports and audit lines the agent writes.
 
 The volume has a gate: applications mount its subdirectory `live` (subPath), which kubelet cannot prepare before the
 first files are complete. Temporary failures of a store are waited out, and logged; later failures leave the last good
@@ -134,12 +136,22 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn told_by(variable: &str) -> Option<String> {
+    std::env::var(variable).ok().filter(|text| !text.is_empty())
+}
+
 fn run(mode: AgentMode, options: &AgentOptions) -> Result<Ended, AgentError> {
     let AgentOptions { volume, state, controls, tokens, authorities, bin, program, grace, termination_log, .. } =
         options;
     let settings = AgentSettings {
         mode,
         plan: std::env::var(PLAN_VARIABLE).ok(),
+        who: Who {
+            pod: told_by(POD_VARIABLE),
+            uid: told_by(POD_UID_VARIABLE),
+            node: told_by(NODE_VARIABLE),
+            ..Who::default()
+        },
         paths: AgentPaths {
             volume: volume.clone(),
             state: state.clone(),

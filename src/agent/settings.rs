@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::audit::Who;
+
 /// Which part of a pod's life this process serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AgentMode {
@@ -40,6 +42,9 @@ pub struct AgentSettings {
     pub mode: AgentMode,
     /// What to deliver, from where: a [`crate::plan::Plan`] in JSON.
     pub plan: Option<String>,
+    /// The pod, as far as its environment tells; namespace and account are in the plan. Nothing but what is told of it
+    /// depends on it.
+    pub who: Who,
     /// Where things are.
     pub paths: AgentPaths,
     /// Least time between two swaps, and the time for which readers of a replaced generation are left in peace.

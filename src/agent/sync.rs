@@ -14,6 +14,7 @@ use super::notify::Notifier;
 use super::restart_all::{Outlook, Restarts};
 use super::settings::{AgentMode, AgentPaths};
 use super::termination::{Ended, LastWords};
+use crate::audit::{AuditLog, Who};
 use crate::contract::RESTART_ALL_CODE;
 use crate::deliver::controls::{Control, Wanted};
 use crate::deliver::delivery::{Changed, Delivery, Due};
@@ -64,9 +65,9 @@ enum Woken {
     Stop,
 }
 
-fn pod_of(plan: &Plan) -> ReportedPod {
+fn pod_of(plan: &Plan, who: &Who) -> ReportedPod {
     let Identity { namespace, service_account } = plan.identity.clone();
-    ReportedPod { namespace, account: service_account, ..ReportedPod::default() }
+    ReportedPod { namespace, name: who.pod.clone(), uid: who.uid.clone(), account: service_account }
 }
 
 // === impl SyncLoop ===
@@ -79,17 +80,18 @@ impl SyncLoop {
         volume: GatedVolume,
         paths: &AgentPaths,
         port: Option<MetricsPort>,
+        audit: AuditLog,
     ) -> Self {
         // Before the first generation, and after an init container, there is nobody to tell.
         let targets = if mode == AgentMode::Sidecar { plan.notify.clone() } else { Vec::new() };
         let restarts = plan.restart_all.as_ref().map(|it| Restarts::new(it, &paths.volume, mode == AgentMode::Init));
         let revokes = plan.providers.values().any(|provider| provider.revoke_on_exit);
-        let reporting =
-            Reporting::new(pod_of(&plan), if mode == AgentMode::Init { Writer::Init } else { Writer::Sidecar }, None);
+        let writer = if mode == AgentMode::Init { Writer::Init } else { Writer::Sidecar };
+        let reporting = Reporting::new(pod_of(&plan, audit.who()), writer, None);
         Self {
             mode,
             source,
-            delivery: Delivery::new(plan.items, plan.size_limit, volume),
+            delivery: Delivery::new(plan.items, plan.size_limit, volume).audited(audit),
             controls: Controls::open(&paths.controls),
             notifier: Notifier::new(targets)
                 .counted_by(port.as_ref().map(MetricsPort::notifications).unwrap_or_default()),

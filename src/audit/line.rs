@@ -1,10 +1,11 @@
 //! The schema of a line, and how it is written.
 
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::generation::GenerationId;
+use crate::generation::{Access, GenerationId};
 use crate::reference::{Request, Version};
 use crate::report::rfc3339;
 
@@ -17,13 +18,12 @@ pub const TARGET: &str = "hushpod::audit";
 /// Most bytes of one text of a line. What is cut ends in an ellipsis.
 pub const MOST_TEXT: usize = 1024;
 
+/// Most bytes of a name: what Kubernetes takes.
+/// (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
+pub const MOST_NAME: usize = 253;
+
 /// Most bytes of all references of an admission: a line of the log is split at 16 KiB by container runtimes.
 const MOST_REQUESTED: usize = 8 * 1024;
-
-/// Id of an access: by chance for each process, and counted in it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Access(pub String);
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,42 +158,78 @@ pub struct AskedRequest {
     pub rule: Option<String>,
 }
 
-/// What is asked of the webhook or the driver: [`write_admission`].
+/// All that a pod asks for, as far as it fits into a line: made once, and written for each pod that asks for the same.
 #[derive(Debug, Default)]
-pub struct Admission {
-    /// Whom it is for.
-    pub who: Who,
-    /// Who asked the API server.
-    pub user: Option<String>,
-    /// What for.
-    pub requests: Vec<AskedRequest>,
-    /// Why not, if not.
-    pub problem: Option<String>,
+pub struct AskedRequests {
+    listed: Vec<AskedRequest>,
+    more: usize,
 }
 
-/// Writes the line of a decision about a pod.
-pub fn write_admission(by: Program, admission: Admission, outcome: AuditOutcome) {
-    let Admission { who, user, requests, problem } = admission;
-    let all = requests.len();
-    let mut left = MOST_REQUESTED;
-    let fits = |asked: &AskedRequest| {
-        let bytes = asked.reference.len() + asked.rule.as_ref().map_or(0, String::len);
-        left = left.saturating_sub(bytes + 32);
-        left > 0
+/// What is asked of the webhook.
+#[derive(Debug, Default)]
+pub struct Admission<'a> {
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// Its service account.
+    pub account: &'a str,
+    /// Its name, as far as it has one.
+    pub pod: &'a str,
+    /// Who asked the API server.
+    pub user: &'a str,
+    /// What for; `None` if nobody knows.
+    pub requests: Option<&'a AskedRequests>,
+    /// Why not, if not.
+    pub problem: Option<&'a str>,
+}
+
+/// An [`AuditLine`] of an admission, as it is written: every review writes one, and copies nothing for it.
+#[derive(Serialize)]
+struct AdmissionLine<'a> {
+    audit: &'static str,
+    time: &'a str,
+    by: Program,
+    event: AuditEvent,
+    outcome: AuditOutcome,
+    namespace: Cow<'a, str>,
+    account: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pod: Cow<'a, str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    user: Cow<'a, str>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    requests: &'a [AskedRequest],
+    #[serde(skip_serializing_if = "is_zero")]
+    more: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Cow<'a, str>>,
+}
+
+/// Writes the line of the webhook's decision about a pod.
+pub fn write_admission(admission: &Admission<'_>, outcome: AuditOutcome) {
+    let Admission { namespace, account, pod, user, requests, problem } = admission;
+    let line = AdmissionLine {
+        audit: SCHEMA,
+        time: &to_the_millisecond(SystemTime::now()),
+        by: Program::Webhook,
+        event: AuditEvent::Admission,
+        outcome,
+        namespace: fitting(namespace, MOST_NAME),
+        account: fitting(account, MOST_NAME),
+        pod: fitting(pod, MOST_NAME),
+        user: fitting(user, MOST_TEXT),
+        requests: requests.map_or(&[], |requests| &requests.listed),
+        more: requests.map_or(0, |requests| requests.more),
+        problem: problem.map(|problem| fitting(problem, MOST_TEXT)),
     };
-    let cut = |AskedRequest { reference, rule }| AskedRequest { reference: cut(&reference), rule };
-    let requests: Vec<_> = requests.into_iter().map(cut).take_while(fits).collect();
-    write(&AuditLine {
-        user: user.as_deref().map(self::cut),
-        more: all - requests.len(),
-        requests,
-        problem: problem.as_deref().map(self::cut),
-        ..AuditLine::new(by, AuditEvent::Admission, who, outcome)
-    });
+    put(&line);
 }
 
 /// Puts a line into the log.
 pub(super) fn write(line: &AuditLine) {
+    put(line);
+}
+
+fn put(line: &impl Serialize) {
     // Texts and numbers always make JSON.
     let json = serde_json::to_string(line).unwrap_or_default();
     tracing::info!(target: TARGET, "{json}");
@@ -208,13 +244,17 @@ fn to_the_millisecond(time: SystemTime) -> String {
 
 /// The beginning of a text that is longer than [`MOST_TEXT`].
 pub(super) fn cut(text: &str) -> String {
-    if text.len() <= MOST_TEXT {
-        return text.to_owned();
+    fitting(text, MOST_TEXT).into_owned()
+}
+
+fn fitting(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
     }
-    let end = text.floor_char_boundary(MOST_TEXT - '…'.len_utf8());
+    let end = text.floor_char_boundary(most - '…'.len_utf8());
     let mut cut = text.get(..end).unwrap_or_default().to_owned();
     cut.push('…');
-    cut
+    Cow::Owned(cut)
 }
 
 fn one() -> u64 {
@@ -229,6 +269,56 @@ fn is_one(count: &u64) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes the field as it is")]
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+// === impl AskedRequests ===
+
+impl AskedRequests {
+    /// As many as fit into a line, and the number of the others.
+    #[must_use]
+    pub fn new(asked: Vec<AskedRequest>) -> Self {
+        let all = asked.len();
+        let mut left = MOST_REQUESTED;
+        let fits = |asked: &AskedRequest| {
+            left = left.saturating_sub(asked.bytes());
+            left > 0
+        };
+        let cut = |AskedRequest { reference, rule }| AskedRequest { reference: cut(&reference), rule };
+        let listed: Vec<_> = asked.into_iter().map(cut).take_while(fits).collect();
+        Self { more: all - listed.len(), listed }
+    }
+
+    /// Bytes that they take, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.listed.iter().map(AskedRequest::bytes).sum()
+    }
+}
+
+// === impl AskedRequest ===
+
+impl AskedRequest {
+    /// With what escapes them, and what stands between.
+    fn bytes(&self) -> usize {
+        let escaped = |byte: u8| if byte.is_ascii() && !matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f) { 1 } else { 2 };
+        let texts = self.reference.bytes().chain(self.rule.iter().flat_map(|rule| rule.bytes()));
+        texts.map(escaped).sum::<usize>() + 32
+    }
+}
+
+// === impl Who ===
+
+impl Who {
+    /// Names of Kubernetes are short; what only says that it is one need not be.
+    pub(super) fn cut(mut self) -> Self {
+        let optional = [&mut self.pod, &mut self.uid, &mut self.node].into_iter().flatten();
+        for text in optional.chain([&mut self.namespace, &mut self.account]) {
+            if text.len() > MOST_NAME {
+                *text = fitting(text, MOST_NAME).into_owned();
+            }
+        }
+        self
+    }
 }
 
 // === impl AuditLine ===

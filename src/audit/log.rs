@@ -8,8 +8,8 @@ use std::time::Duration;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::time::Instant;
 
-use super::line::{Access, AuditEvent, AuditLine, AuditOutcome, Program, Who, cut, write};
-use crate::generation::GenerationId;
+use super::line::{AuditEvent, AuditLine, AuditOutcome, Program, Who, cut, write};
+use crate::generation::{Access, GenerationId};
 use crate::reference::{Request, Version};
 
 /// Accesses of this time that are alike make one line more, however many there are.
@@ -65,7 +65,7 @@ impl AuditLog {
         let _ = getrandom(&mut process, GetRandomFlags::empty());
         let repeats = Repeats { kinds: BTreeMap::new(), look_at: Instant::now() + LOOK };
         let (process, accesses, repeats) = (hex::encode(process), AtomicU64::new(0), Mutex::new(repeats));
-        Self { who, told: Some(Arc::new(Told { by, process, accesses, repeats })) }
+        Self { who: who.cut(), told: Some(Arc::new(Told { by, process, accesses, repeats })) }
     }
 
     /// Tells nothing.
@@ -74,10 +74,43 @@ impl AuditLog {
         Self::default()
     }
 
+    /// The same, or one that tells nothing.
+    #[must_use]
+    pub fn only_if(self, is_told: bool) -> Self {
+        Self { told: self.told.filter(|_| is_told), ..self }
+    }
+
     /// The same, about somebody else.
     #[must_use]
     pub fn about(&self, who: Who) -> Self {
-        Self { who, told: self.told.clone() }
+        Self { who: who.cut(), told: self.told.clone() }
+    }
+
+    /// Whom it is about.
+    #[must_use]
+    pub fn who(&self) -> &Who {
+        &self.who
+    }
+
+    /// Whether anything is told.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.told.is_some()
+    }
+
+    /// Tells what has waited for its hour: to be called now and then, for what has ceased to repeat itself.
+    pub fn look(&self) {
+        if let Some(told) = &self.told {
+            told.repeats().look(Instant::now());
+        }
+    }
+
+    /// Tells that a pod may not have its volume, and why.
+    pub fn volume_denied(&self, problem: &str, outcome: AuditOutcome) {
+        self.tell(Some(TOGETHER), AuditEvent::Admission, outcome, |_, line| AuditLine {
+            problem: Some(cut(problem)),
+            ..line
+        });
     }
 
     /// Tells of a login.
@@ -108,18 +141,19 @@ impl AuditLog {
         });
     }
 
-    /// Tells that what was read in `access` is part of a pod's files, or should be.
+    /// Tells that what was read in `access` is part of a pod's files, or should be. `generation` is the one that they
+    /// show from then on.
     pub fn delivery(
         &self,
         access: Option<&Access>,
         request: &Request,
         version: Option<&Version>,
-        generation: &GenerationId,
+        generation: Option<&GenerationId>,
         outcome: AuditOutcome,
     ) {
         let together = (outcome != AuditOutcome::Ok).then_some(TOGETHER);
         self.tell(together, AuditEvent::Delivery, outcome, |_, line| {
-            let (access, version, generation) = (access.cloned(), version.cloned(), Some(generation.clone()));
+            let (access, version, generation) = (access.cloned(), version.cloned(), generation.cloned());
             AuditLine { access, version, generation, ..line }.about(request)
         });
     }
@@ -209,14 +243,17 @@ impl Repeats {
 
     /// What failed before stands before what works again.
     fn tell_failures_before(&mut self, line: &AuditLine) {
-        let subject = subject(line);
-        self.kinds.retain(|(event, who, about, outcome, _), known| {
-            let is_over = *event == line.event && *who == line.who && about == subject && *outcome != AuditOutcome::Ok;
-            if is_over && let Some(waiting) = known.waiting.take() {
-                waiting.tell();
-            }
-            !is_over
-        });
+        if self.kinds.is_empty() {
+            return;
+        }
+        let first = (line.event, line.who.clone(), subject(line).to_owned(), AuditOutcome::Ok, None);
+        let (event, who, about, ..) = &first;
+        let alike = self.kinds.range::<Kind, _>(&first..).map(|(kind, _)| kind);
+        let alike = alike.take_while(|kind| (&kind.0, &kind.1, &kind.2) == (event, who, about));
+        let over: Vec<_> = alike.filter(|kind| kind.3 != AuditOutcome::Ok).cloned().collect();
+        for waiting in over.iter().filter_map(|kind| self.kinds.remove(kind)?.waiting) {
+            waiting.tell();
+        }
     }
 
     fn tell_all(&mut self) {
@@ -228,7 +265,7 @@ impl Repeats {
 
 /// What a line is about.
 fn subject(line: &AuditLine) -> &str {
-    line.reference.as_ref().or(line.provider.as_ref()).map_or("", String::as_str)
+    line.reference.as_ref().or(line.provider.as_ref()).or(line.problem.as_ref()).map_or("", String::as_str)
 }
 
 // === impl AuditLine ===

@@ -39,7 +39,13 @@ fn all_kinds() -> Vec<AuditLine> {
     audit.login("vault", Some("web"), AuditOutcome::Ok);
     let access = audit.read(&request("secret/data/db"), Some(&version("7")), true);
     let generation = GenerationId("4f1c".to_owned());
-    audit.delivery(access.as_ref(), &request("secret/data/db"), Some(&version("7")), &generation, AuditOutcome::Ok);
+    audit.delivery(
+        access.as_ref(),
+        &request("secret/data/db"),
+        Some(&version("7")),
+        Some(&generation),
+        AuditOutcome::Ok,
+    );
     audit.read_failed(&request("a"), AuditOutcome::Unavailable);
     audit.read_failed(&request("a"), AuditOutcome::Unavailable);
     audit.read_failed(&request("a"), AuditOutcome::Unavailable);
@@ -49,10 +55,16 @@ fn all_kinds() -> Vec<AuditLine> {
         (0..count)
             .map(move |at| AskedRequest { reference: format!("vault:{at}/{}", "x".repeat(500)), rule: rule.clone() })
     };
-    let user = Some("system:serviceaccount:kube-system:replicaset-controller".to_owned());
-    let problem = Some("namespace \"shop\" may not use provider \"vault\"".to_owned());
-    let admission = Admission { who: who(), user, requests: asked(40).collect(), problem };
-    write_admission(Program::Webhook, admission, AuditOutcome::Denied);
+    let requests = AskedRequests::new(asked(40).collect());
+    let admission = Admission {
+        namespace: "shop",
+        account: "web",
+        pod: "web-7d4b9-*",
+        user: "system:serviceaccount:kube-system:replicaset-controller",
+        requests: Some(&requests),
+        problem: Some("namespace \"shop\" may not use provider \"vault\""),
+    };
+    write_admission(&admission, AuditOutcome::Denied);
     lines(&log)
 }
 
@@ -120,15 +132,30 @@ fn a_line_is_bounded_and_is_read_behind_a_time_stamp() {
     assert!(admission.more > 10 && admission.requests.len() > 10, "{}", admission.more);
     let long = "é\u{202e}\"".repeat(5000);
     let (log, _listening) = Log::listen(Level::INFO);
-    let requests = vec![AskedRequest { reference: long.clone(), rule: None }; 100];
-    let admission = Admission { user: Some(long.clone()), problem: Some(long.clone()), requests, who: who() };
-    write_admission(Program::Webhook, admission, AuditOutcome::Denied);
-    AuditLog::new(Program::Agent, who()).login("vault", Some(&long), AuditOutcome::Ok);
+    let requests = AskedRequests::new(vec![AskedRequest { reference: long.clone(), rule: None }; 100]);
+    let text = long.as_str();
+    let admission = Admission {
+        namespace: text,
+        account: text,
+        pod: text,
+        user: text,
+        requests: Some(&requests),
+        problem: Some(text),
+    };
+    write_admission(&admission, AuditOutcome::Denied);
+    let node = Some(long.clone());
+    let audit = AuditLog::new(Program::Agent, Who { namespace: long.clone(), account: long.clone(), node, ..who() });
+    audit.login("vault", Some(&long), AuditOutcome::Ok);
+    audit.volume_denied(&long, AuditOutcome::Invalid);
     for line in log.text().lines() {
         assert!(line.len() < 16 * 1024, "{}", line.len());
         let read = AuditLine::read(line).unwrap();
+        let Who { namespace, account, pod: _, uid: _, node } = &read.who;
+        let is_cut = |text: &String, most: usize| text.len() <= most && text.ends_with('…');
         let texts = [&read.user, &read.problem, &read.role].into_iter().flatten();
-        texts.for_each(|text| assert!(text.len() <= MOST_TEXT && text.ends_with('…'), "{text}"));
+        texts.for_each(|text| assert!(is_cut(text, MOST_TEXT), "{text}"));
+        let names = [namespace, account].into_iter().chain(node);
+        names.for_each(|name| assert!(is_cut(name, MOST_NAME), "{name}"));
     }
     for other in ["", "injected", r#"{"audit":"hushpod.dev/v2"}"#, r#"{"audit":"#, r#"{"level":"INFO"}"#] {
         assert_eq!(AuditLine::read(other), None, "{other}");
@@ -187,4 +214,25 @@ async fn the_same_values_again_are_counted_by_pod_and_request() {
     assert_eq!(told.iter().map(|line| line.count).sum::<u64>(), 30);
     assert!(told.len() <= 18, "{}", told.len());
     assert_eq!(AuditLog::off().read(&request("a"), None, true), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_denied_over_and_over_is_told_once_an_hour() {
+    let (log, _listening) = Log::listen(Level::INFO);
+    let audit = AuditLog::new(Program::Csi, who());
+    for _ in 0..180 {
+        audit.volume_denied("namespace \"shop\" may not use provider \"vault\"", AuditOutcome::Denied);
+        tokio::time::advance(Duration::from_mins(1)).await;
+    }
+    let told = lines(&log);
+    assert_eq!((told.len(), told[0].count, told[0].event), (3, 1, AuditEvent::Admission), "{told:?}");
+    // The last ones are told in their time, whether or not anything else happens.
+    for _ in 0..90 {
+        tokio::time::advance(Duration::from_mins(1)).await;
+        audit.look();
+    }
+    let told = lines(&log);
+    assert_eq!(told.iter().map(|line| line.count).sum::<u64>(), 180);
+    audit.only_if(false).volume_denied("another", AuditOutcome::Denied);
+    assert_eq!(lines(&log).len(), told.len());
 }

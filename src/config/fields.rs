@@ -52,6 +52,8 @@ struct RawConfig {
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
     csi: Option<RawCsi>,
+    #[serde(default = "yes")]
+    audit: bool,
 }
 
 fn yes() -> bool {
@@ -154,6 +156,7 @@ impl Config {
             proxy,
             no_proxy,
             csi,
+            audit,
         } = shape::read_all(fields, faults)?;
         let image = checked_image(image, fields.contains_key("image"), faults);
         if let Some(policy) = &image_pull_policy
@@ -184,6 +187,7 @@ impl Config {
             defaults,
             runtime_classes,
             csi,
+            audit,
             injected_containers,
         };
         if faults.is_empty() {

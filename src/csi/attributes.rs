@@ -18,13 +18,14 @@ use super::failure::{CallFailure, FailureKind};
 use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use crate::annotations::{in_attributes, parse_attributes};
+use crate::audit::Who;
 use crate::bundle::FileMode;
 use crate::config::{Config, CsiLimits, Identity, NamespaceLabels};
 use crate::contract::{CSI_KUBELET_PREFIX, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND};
 use crate::deliver::Owner;
 use crate::deliver::controls::Wanted;
 use crate::options::{Mode, Options};
-use crate::plan::Plan;
+use crate::plan::{BuiltPlan, Plan};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 use crate::steps;
@@ -209,6 +210,12 @@ impl PublishCall {
         Ok(Self { volume, target, pod, service_account, mount, attributes, tokens: kubelets.tokens()? })
     }
 
+    /// Whom it is for.
+    pub(super) fn who(&self, node: Option<String>) -> Who {
+        let PodRef { namespace, name, uid } = self.pod.clone();
+        Who { namespace, account: self.service_account.clone(), pod: Some(name), uid: Some(uid), node }
+    }
+
     /// Whether it asks for the program that applications with variables are started through, and for no secrets.
     ///
     /// # Errors
@@ -232,7 +239,7 @@ impl PublishCall {
         let identity = Identity { namespace: pod.namespace.clone(), service_account };
         let limits = config.csi.clone().unwrap_or_default().limits;
         let (planned, _) = steps::within(steps::REVIEW, || planned(&attributes, identity, labels, &mount, config));
-        let Planned { plan, owner, shares } = planned.map_err(CallFailure::invalid)?;
+        let Planned { plan, owner, shares } = planned?;
         check_audiences(&plan, &tokens)?;
         let account = tokens.values().find_map(|token| account_of(&token.value));
         let is_generated = |request: &Request| {
@@ -271,15 +278,15 @@ fn planned(
     labels: &NamespaceLabels,
     mount: &MountVolume,
     config: &Config,
-) -> Result<Planned, String> {
+) -> Result<Planned, CallFailure> {
     // In one order, whatever the map's is: a plan is compared with others.
     let sorted: BTreeMap<_, _> = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    let (bundle, options) =
-        parse_attributes(sorted.iter().map(|(name, value)| (*name, *value))).map_err(|error| error.to_string())?;
+    let (bundle, options) = parse_attributes(sorted.iter().map(|(name, value)| (*name, *value)))
+        .map_err(|error| CallFailure::invalid(error.to_string()))?;
     let id = |given: Option<i64>| given.and_then(|id| u32::try_from(id).ok());
     let fs_group = match mount.volume_mount_group.as_str() {
         "" => None,
-        group => Some(group.parse::<u32>().map_err(|_| "invalid fsGroup: expected a number".to_owned())?),
+        group => Some(group.parse::<u32>().map_err(|_| CallFailure::invalid("invalid fsGroup: expected a number"))?),
     };
     let mut options = Options { mode: Some(Mode::Csi), ..options }.or(&config.defaults);
     let owner = Owner { user: id(options.run_as_user), group: id(options.run_as_group).or(fs_group) };
@@ -289,17 +296,20 @@ fn planned(
         Owner { .. } => FileMode::ALL,
     }));
     let shares = options.share_leases;
-    let (plan, warnings) = Plan::build_with_warnings(identity, labels, &bundle, &options, config)
-        .map_err(|error| in_attributes(&error.to_string()))?;
+    let BuiltPlan { plan, warnings, .. } =
+        Plan::build_with_warnings(identity, labels, &bundle, &options, config).map_err(|error| {
+            let kind = if error.is_denied { FailureKind::Denied } else { FailureKind::Invalid };
+            CallFailure::new(kind, in_attributes(&error.to_string()))
+        })?;
     for warning in warnings {
         tracing::warn!("{warning}");
     }
     if let Some(volume) = plan.volumes().into_iter().next() {
-        return Err(format!(
+        return Err(CallFailure::invalid(format!(
             "the provider reads the pod's own volume {volume:?}, which no other volume can see: expected mode sidecar"
-        ));
+        )));
     }
-    plan.to_json().map_err(|error| error.to_string())?;
+    plan.to_json().map_err(|error| CallFailure::invalid(error.to_string()))?;
     Ok(Planned { plan, owner, shares })
 }
 

@@ -23,6 +23,7 @@ use super::pods::{Pods, SeenPod};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use super::state::StateDir;
 use super::volume::MountedVolume;
+use crate::audit::{AuditLog, AuditOutcome};
 use crate::cluster::namespaces::Namespaces;
 use crate::config::{Config, CsiLimits, NamespaceLabels};
 use crate::deliver::controls::Wanted;
@@ -54,6 +55,8 @@ pub(super) struct Driver {
     namespaces: Namespaces,
     troubles: Troubles,
     metrics: DriverMetrics,
+    /// Of the node; each line is about somebody else.
+    audit: AuditLog,
     sources: SourceMaker,
     known: Mutex<KnownVolumes>,
     shutdown: CancellationToken,
@@ -70,6 +73,7 @@ pub(super) struct DriverParts {
     pub(super) namespaces: Namespaces,
     pub(super) troubles: Troubles,
     pub(super) metrics: DriverMetrics,
+    pub(super) audit: AuditLog,
     pub(super) sources: SourceMaker,
     pub(super) shutdown: CancellationToken,
 }
@@ -101,6 +105,7 @@ impl Driver {
             namespaces,
             troubles,
             metrics,
+            audit,
             sources,
             shutdown,
         } = parts;
@@ -118,6 +123,7 @@ impl Driver {
             namespaces,
             troubles,
             metrics,
+            audit,
             sources,
             known: Mutex::default(),
             shutdown,
@@ -190,10 +196,22 @@ impl Driver {
         })
     }
 
-    async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
+    /// Plans what is asked for; a pod that may not have it is told of.
+    async fn planned(&self, asked: PublishCall) -> Result<Publication, CallFailure> {
         let config = self.config();
         let labels = self.labels(&config, &asked.pod.namespace).await;
-        let mut publication = asked.planned(&config, &labels)?;
+        let who = asked.who(self.audit.who().node.clone());
+        asked.planned(&config, &labels).inspect_err(|failure| {
+            let outcome = match failure.kind {
+                FailureKind::Denied => AuditOutcome::Denied,
+                _ => AuditOutcome::Invalid,
+            };
+            self.audit.about(who).only_if(config.audit).volume_denied(&failure.to_string(), outcome);
+        })
+    }
+
+    async fn make(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
+        let mut publication = self.planned(asked).await?;
         let pod = publication.record.pod.uid.clone();
         let seen = self.pods.look(&pod).await;
         if seen.is_none() {
@@ -286,7 +304,8 @@ impl Driver {
         if !works(&known, key) {
             let (hand_over, logins) = (self.state.hand_over(&key.0), self.logins.share(record));
             let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
-            let feed = Feed::new(record, hand_over, logins, around, &self.sources, self.shutdown.child_token());
+            let audit = self.audit.clone().only_if(record.plan.audit);
+            let feed = Feed::new(record, hand_over, logins, around, &self.sources, audit, self.shutdown.child_token());
             let feed = feed.map_err(|error| {
                 self.state.remove_feed(&key.0);
                 CallFailure::invalid(error.public())
@@ -320,9 +339,7 @@ impl Driver {
                 return Ok(());
             }
         }
-        let config = self.config();
-        let labels = self.labels(&config, &asked.pod.namespace).await;
-        let Publication { mut record, tokens, .. } = asked.planned(&config, &labels)?;
+        let Publication { mut record, tokens, .. } = self.planned(asked).await?;
         // Nobody knows yet whether they are held: while that is so, they are.
         let seen = self.pods.look(&record.pod.uid).await;
         let unknown = Wanted { hold: self.pods.is_followed(), ..Wanted::default() };

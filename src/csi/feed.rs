@@ -21,6 +21,7 @@ use super::pods::Annotations;
 #[cfg(test)]
 use super::tests::steps::step;
 use super::volume::{MountedVolume, MountedVolumeError};
+use crate::audit::{AuditLog, Who};
 use crate::config::Config;
 use crate::contract::CA_PATH;
 use crate::deliver::controls::{Control, LiveControls, Wanted};
@@ -138,6 +139,8 @@ pub(super) struct Feed {
     revokes: bool,
     shown: BoardPlace<FeedState>,
     around: Arc<dyn Surroundings>,
+    /// About the account.
+    audit: AuditLog,
     shutdown: CancellationToken,
 }
 
@@ -188,9 +191,13 @@ impl Feed {
         logins: LoginShare,
         around: Arc<dyn Surroundings>,
         sources: &SourceMaker,
+        audit: AuditLog,
         shutdown: CancellationToken,
     ) -> Result<Self, SetupError> {
         let plan = &record.plan;
+        let node = audit.who().node.clone();
+        let account = plan.identity.service_account.clone();
+        let audit = audit.about(Who { namespace: record.pod.namespace.clone(), account, node, ..Who::default() });
         let tokens = channels(plan);
         let source_of = |name: &str| {
             let (_, sender) = tokens.get(name)?;
@@ -198,7 +205,7 @@ impl Feed {
         };
         // A provider without an audience asks for no token.
         let nowhere = || TokenSource::Channel(watch::Sender::new(None).subscribe());
-        let mut source = sources(plan, &|name| source_of(name).unwrap_or_else(nowhere))?;
+        let mut source = sources(plan, &|name| source_of(name).unwrap_or_else(nowhere))?.audited(audit.clone());
         let kept = hand_over.load().map(|kept| kept.hand_over).unwrap_or_default();
         let turn = if kept.sessions.is_empty() {
             Some((Instant::now() + TURN, kept))
@@ -224,6 +231,7 @@ impl Feed {
             revokes: plan.providers.values().any(|provider| provider.revoke_on_exit),
             shown: around.place(),
             around,
+            audit,
             shutdown,
         })
     }
@@ -359,12 +367,14 @@ impl Feed {
         }
         // Its namespace is the feed's.
         let span = info_span!("volume", pod = record.pod.name, volume = record.volume);
+        let PodRef { namespace, name, uid } = record.pod.clone();
+        let who = Who { pod: Some(name.clone()), uid: Some(uid.clone()), ..self.audit.who().clone() };
         let delivery = Delivery::new(record.plan.items.clone(), record.plan.size_limit, volume);
+        let delivery = delivery.audited(self.audit.about(who));
         let advanced = record.advanced.clone().or_else(|| record.wanted.advance.clone());
         // Volumes without files have gone along with none, and will with their first.
         let advanced = advanced.filter(|_| delivery.is_open());
         let controls = LiveControls::starting_with(record.wanted.clone(), advanced);
-        let PodRef { namespace, name, uid } = record.pod.clone();
         let account = record.plan.identity.service_account.clone();
         let pod = ReportedPod { namespace, name: Some(name), uid: Some(uid), account };
         let reporting = Reporting::new(pod, Writer::Csi, Some(record.volume.clone()));

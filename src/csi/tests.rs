@@ -1,5 +1,6 @@
 //! The driver on a node without a kernel and a store without a network: what tests put in their place is in [`node`].
 
+mod audit;
 mod canaries;
 mod controls;
 mod deny;

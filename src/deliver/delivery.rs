@@ -13,7 +13,9 @@ use tracing::warn;
 
 use super::RenderedFile;
 use super::render::{RenderError, Rendered, render_beside};
+use super::shown::ShownAnswers;
 use super::volume::{AtomicVolume, VolumeError, Written};
+use crate::audit::AuditLog;
 use crate::bundle::{Format, VolumePath};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::PlannedItem;
@@ -110,6 +112,7 @@ pub struct Delivery<V> {
     report: Report,
     /// The newest generation, and how far it came.
     newest: Option<(Generation, Progress)>,
+    shown: ShownAnswers,
     position: Position,
     retry: Retry,
     /// Until when the first files stay: kubelet reads them one by one.
@@ -202,6 +205,7 @@ impl<V: Volume> Delivery<V> {
             report: Report { generation, since, ..Report::default() },
             volume,
             newest: None,
+            shown: ShownAnswers::default(),
             position: Position::Newest,
             retry: Retry { at: None, pause: FIRST_PAUSE },
             settled_at: None,
@@ -209,6 +213,12 @@ impl<V: Volume> Delivery<V> {
             advance_at: None,
             refresh_at: None,
         }
+    }
+
+    /// The same, whose deliveries are told.
+    #[must_use]
+    pub fn audited(self, audit: AuditLog) -> Self {
+        Self { shown: ShownAnswers::told_to(audit), ..self }
     }
 
     /// Containers start that read these files: they stay for as long as kubelet may take to.
@@ -367,6 +377,7 @@ impl<V: Volume> Delivery<V> {
         shutdown: &CancellationToken,
     ) -> Result<Changed, DeliverError<V::Error>> {
         let Some((newest, progress)) = self.newest.take() else { return Ok(Changed::default()) };
+        self.know_shown(source);
         let mut changed = Changed::default();
         let may_advance = self.advance_at.is_some_and(|at| source.is_read_since(at));
         let result = self.deliver(&newest, progress, may_advance, &mut changed).await;
@@ -431,8 +442,24 @@ impl<V: Volume> Delivery<V> {
         Ok(Progress::Delivered)
     }
 
+    /// What an earlier process has told of need not be told again.
+    fn know_shown(&mut self, source: &Source) {
+        if let Some(present) = self.volume.current() {
+            self.shown.adopt(&present, source);
+        }
+    }
+
     /// Puts a generation in place; says which became visible to those who read already.
     async fn put(&mut self, generation: &Generation) -> Result<Option<GenerationId>, DeliverError<V::Error>> {
+        let outcome = self.put_files(generation).await;
+        match &outcome {
+            Ok(_) => self.shown.delivered(generation),
+            Err(_) => self.shown.not_delivered(generation),
+        }
+        outcome
+    }
+
+    async fn put_files(&mut self, generation: &Generation) -> Result<Option<GenerationId>, DeliverError<V::Error>> {
         let is_there = |path: &VolumePath| self.volume.has(path);
         let Rendered { files, left_out } =
             render_beside(&self.items, generation, self.size_limit, &is_there).map_err(DeliverError::Render)?;
@@ -546,10 +573,12 @@ impl<V: Volume> Delivery<V> {
         if self.volume.current().as_ref() == Some(id) {
             return Ok(None);
         }
+        self.know_shown(source);
         if self.is_being_read() {
             return Err(PinRefusal::Later("kubelet reads the first variables".to_owned()));
         }
         if self.volume.holds(id) && can_return_to(id, source) && self.roll_back(id).await? {
+            self.shown.rolled_back(id, source);
             return Ok(Some(id.clone()));
         }
         let generation = match &self.newest {

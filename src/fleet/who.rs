@@ -29,14 +29,9 @@ pub(super) async fn answer(
     asked: &WhoArgs,
     progress: &mut ProgressLine,
 ) -> Result<String, FleetError> {
-    let WhoArgs { reference, version, from_audit, all_namespaces, output } = asked;
-    // What part of the answer is taken is not the report's business.
-    let reference = reference.split('#').next().unwrap_or_default();
-    let question = Question { reference, version: version.as_deref() };
+    let WhoArgs { all_namespaces, output, .. } = asked;
+    let question = Question::of(asked);
     let is_json = *output == Some(OutputFormat::Json);
-    if let Some(file) = from_audit {
-        return ever(&question, file, is_json);
-    }
     let target = TargetArgs { names: Vec::new(), selector: None, all_namespaces: *all_namespaces };
     let found = select::pods(cluster, &target).await?;
     let statuses = inventory::look(cluster, found.pods, progress).await;
@@ -74,7 +69,11 @@ pub(super) async fn answer(
     Ok(aligned(&rows))
 }
 
-fn ever(question: &Question<'_>, file: &Path, is_json: bool) -> Result<String, FleetError> {
+/// Who ever had it, by the audit lines of a file: no cluster is asked.
+pub(super) fn ever(asked: &WhoArgs) -> Result<String, FleetError> {
+    let question = Question::of(asked);
+    let is_json = asked.output == Some(OutputFormat::Json);
+    let file = asked.from_audit.as_deref().unwrap_or(Path::new("-"));
     let is_wanted = |reference: &str, version: Option<&str>| question.is_about(reference, version);
     let found = if file == Path::new("-") {
         audit_file::read(io::stdin().lock(), is_wanted)?
@@ -105,6 +104,14 @@ fn ever(question: &Question<'_>, file: &Path, is_json: bool) -> Result<String, F
 }
 
 // === impl Question ===
+
+impl<'a> Question<'a> {
+    /// What part of the answer is taken is nobody's business here.
+    fn of(asked: &'a WhoArgs) -> Self {
+        let WhoArgs { reference, version, .. } = asked;
+        Self { reference: reference.split('#').next().unwrap_or_default(), version: version.as_deref() }
+    }
+}
 
 impl Question<'_> {
     fn is_about(&self, reference: &str, version: Option<&str>) -> bool {

@@ -192,7 +192,7 @@ impl Asking {
         let (bundle, _) = annotations::parse(&annotations).map_err(|error| error.to_string())?;
         let options = self.options.clone().or(&config.defaults);
         let planned = Plan::build_with_warnings(self.identity.clone(), &self.labels, &bundle, &options, config);
-        planned.map(|(_, warnings)| warnings).map_err(|error| error.problem)
+        planned.map(|built| built.warnings).map_err(|error| error.problem)
     }
 
     fn request(&self, reference: &str, config: &Config) -> Option<Request> {

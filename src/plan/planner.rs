@@ -3,12 +3,13 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::policy::{Refusals, Rights};
+use super::policy::{Allowed, Refusals, Rights};
 use super::{
-    DEFAULT_SIZE_LIMIT, Identity, PLAN_VERSION, Plan, PlanError, PlannedFrom, PlannedItem, PlannedProvider,
+    BuiltPlan, DEFAULT_SIZE_LIMIT, Identity, PLAN_VERSION, Plan, PlanError, PlannedFrom, PlannedItem, PlannedProvider,
     PlannedReference, RestartAll,
 };
 use crate::annotations::ROLE;
+use crate::audit::AskedRequest;
 use crate::bundle::{Bundle, FileMode, From, Item};
 use crate::config::{Config, NamespaceLabels, ProviderConfig, expand, no_provider};
 use crate::contract::PREFIX;
@@ -26,7 +27,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`] names the annotation and what would be accepted.
     pub fn build(identity: Identity, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, PlanError> {
-        Self::build_with_warnings(identity, &NamespaceLabels::NotAsked, bundle, options, config).map(|(plan, _)| plan)
+        Self::build_with_warnings(identity, &NamespaceLabels::NotAsked, bundle, options, config).map(|built| built.plan)
     }
 
     /// As [`Plan::build`], by rules that ask for the labels of the namespace too, and with what the operator should know
@@ -40,15 +41,14 @@ impl Plan {
         bundle: &Bundle,
         options: &Options,
         config: &Config,
-    ) -> Result<(Self, Vec<String>), PlanError> {
+    ) -> Result<BuiltPlan, PlanError> {
         let mut planner = Planner::new(&identity, labels, options, config);
-        let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>();
-        let items = items.map_err(|error| PlanError { is_policy: planner.is_refused, ..error })?;
+        let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>()?;
         if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
             let problem = no_provider(unknown, &config.providers);
             return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
         }
-        let Planner { providers, warnings, .. } = planner;
+        let Planner { providers, warnings, asked, .. } = planner;
         let plan = Self {
             version: PLAN_VERSION,
             identity,
@@ -59,8 +59,13 @@ impl Plan {
             metrics_port: options.metrics_port,
             restart_all: RestartAll::of(options),
             containers: Vec::new(),
+            audit: config.audit,
         };
-        Ok((plan, warnings.into_iter().collect()))
+        let asked = asked.into_iter().map(|(request, rule)| AskedRequest {
+            rule: rule.map(|index| format!("providers.{}.allow[{index}]", request.provider)),
+            reference: request.to_string(),
+        });
+        Ok(BuiltPlan { plan, warnings: warnings.into_iter().collect(), asked: asked.collect() })
     }
 }
 
@@ -77,8 +82,10 @@ struct Planner<'a> {
     rights: BTreeMap<&'a str, Rights<'a>>,
     /// What the operator should know of it.
     warnings: BTreeSet<String>,
-    /// A rule of the operator refused something.
-    is_refused: bool,
+    /// The places of the rules that allow the requests.
+    asked: BTreeMap<Request, Option<usize>>,
+    /// Whether the operator's rules are against something.
+    is_denied: bool,
 }
 
 // === impl Planner ===
@@ -94,13 +101,17 @@ impl<'a> Planner<'a> {
             refusals: Refusals::of(&config.deny, identity),
             rights: BTreeMap::new(),
             warnings: BTreeSet::new(),
-            is_refused: false,
+            asked: BTreeMap::new(),
+            is_denied: false,
         }
     }
 
     fn item(&mut self, item: &Item) -> Result<PlannedItem, PlanError> {
         let mut take = |reference: &Reference| {
-            self.take(reference).map_err(|problem| PlanError::new(&item.place, format!("\"{reference}\": {problem}")))
+            self.take(reference).map_err(|problem| PlanError {
+                is_denied: self.is_denied,
+                ..PlanError::new(&item.place, format!("\"{reference}\": {problem}"))
+            })
         };
         let from = match &item.from {
             From::One(one) => PlannedFrom::One(take(one)?),
@@ -145,9 +156,7 @@ impl<'a> Planner<'a> {
 
     /// Asks the operator's rules.
     fn check(&mut self, name: &'a str, provider: &'a ProviderConfig, request: &Request) -> Result<(), String> {
-        let refused = self.refusals.check(request);
-        self.is_refused |= refused.is_err();
-        refused?;
+        self.refusals.check(request).inspect_err(|_| self.is_denied = steps::check().is_ok())?;
         let rights = match self.rights.entry(name) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
@@ -157,13 +166,13 @@ impl<'a> Planner<'a> {
                 let asked = asked.filter(|role| given.as_ref() != Some(*role));
                 let rules = provider.allow.as_deref();
                 let rights = Rights::of(name, rules, self.identity, self.labels, asked.map(String::as_str));
-                self.is_refused |= rights.is_err();
-                vacant.insert(rights?)
+                vacant.insert(rights.inspect_err(|_| self.is_denied = steps::check().is_ok())?)
             }
         };
-        let warning = rights.check(request, &provider.settings.as_settings().parameters());
-        self.is_refused |= warning.is_err();
-        self.warnings.extend(warning?);
+        let allowed = rights.check(request, &provider.settings.as_settings().parameters());
+        let Allowed { rule, warning } = allowed.inspect_err(|_| self.is_denied = steps::check().is_ok())?;
+        self.warnings.extend(warning);
+        self.asked.entry(request.clone()).or_insert(rule);
         Ok(())
     }
 

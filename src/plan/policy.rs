@@ -18,11 +18,24 @@ pub struct Rights<'a> {
     identity: &'a Identity,
     /// `None` if there is a rule without `requests`, or no rule at all: everything.
     requests: Option<Vec<Right<'a>>>,
+    /// The place of that rule, if there is one.
+    everything: Option<usize>,
     old_rules_count: bool,
+}
+
+/// That a request may be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allowed {
+    /// By which rule: its place among the provider's, from 0; `None` if there are no rules.
+    pub rule: Option<usize>,
+    /// What the operator should know, if that is so in this release only.
+    pub warning: Option<String>,
 }
 
 #[derive(Debug)]
 struct Right<'a> {
+    /// The place of its rule.
+    rule: usize,
     glob: &'a RequestGlob,
     /// `None` if it is not valid any more.
     filled: Option<(Filled<'a>, Vec<(&'a str, Filled<'a>)>)>,
@@ -43,13 +56,14 @@ impl<'a> Rights<'a> {
         labels: &NamespaceLabels,
         role: Option<&str>,
     ) -> Result<Self, String> {
-        let everything = Self { identity, requests: None, old_rules_count: OLD_RULES_COUNT };
+        let everything = Self { identity, requests: None, everything: None, old_rules_count: OLD_RULES_COUNT };
         let Some(rules) = rules else { return Ok(everything) };
         let Identity { namespace, service_account } = identity;
         let matches = |globs: &'a [Glob], text: &str| globs.iter().any(|glob| glob.fill(identity).matches(text));
         let any = |globs: &'a Option<Vec<Glob>>, text: &str| globs.as_ref().is_none_or(|globs| matches(globs, text));
         steps::take(rules.len())?;
-        let mut mine: Vec<_> = rules.iter().filter(|rule| rule.is_about(namespace, labels)).collect();
+        let mut mine: Vec<_> =
+            rules.iter().enumerate().filter(|(_, rule)| rule.is_about(namespace, labels)).collect();
         let denied = |who: String, what: &str| Err(format!("{who} may not {what} (the operator's allow rules)"));
         if mine.is_empty() {
             let asks = |rule: &Allow| rule.namespace_labels.is_some() && rule.names(namespace);
@@ -61,33 +75,34 @@ impl<'a> Rights<'a> {
             }
             return denied(format!("namespace {namespace:?}"), &format!("use provider {provider:?}"));
         }
-        mine.retain(|rule| any(&rule.service_accounts, service_account));
+        mine.retain(|(_, rule)| any(&rule.service_accounts, service_account));
         let who = || format!("service account {service_account:?} in namespace {namespace:?}");
         if mine.is_empty() {
             return denied(who(), &format!("use provider {provider:?}"));
         }
         if let Some(role) = role {
-            mine.retain(|rule| any(&rule.roles, role));
+            mine.retain(|(_, rule)| any(&rule.roles, role));
             if mine.is_empty() {
                 return denied(who(), &format!("ask provider {provider:?} for role {role:?}"));
             }
         }
-        if mine.iter().any(|rule| rule.requests.is_none()) {
-            return Ok(everything);
+        if let Some((place, _)) = mine.iter().find(|(_, rule)| rule.requests.is_none()) {
+            return Ok(Self { everything: Some(*place), ..everything });
         }
-        let requests =
-            mine.iter().flat_map(|rule| rule.requests.iter().flatten()).map(|glob| Right::of(glob, identity));
+        let requests = mine
+            .iter()
+            .flat_map(|(place, rule)| rule.requests.iter().flatten().map(|glob| Right::of(*place, glob, identity)));
         Ok(Self { requests: Some(requests.collect()), ..everything })
     }
 
-    /// Whether this request may be made; with a warning for the operator, if that is so in this release only.
+    /// Whether this request may be made, and by which rule.
     ///
     /// # Errors
     /// One sentence that says what is not allowed, and where.
-    pub fn check(&self, request: &Request, parameters: &Parameters) -> Result<Option<String>, String> {
-        let Some(rights) = &self.requests else { return Ok(None) };
-        if rights.iter().any(|right| right.allows(request, parameters)) {
-            return Ok(None);
+    pub fn check(&self, request: &Request, parameters: &Parameters) -> Result<Allowed, String> {
+        let Some(rights) = &self.requests else { return Ok(Allowed { rule: self.everything, warning: None }) };
+        if let Some(right) = rights.iter().find(|right| right.allows(request, parameters)) {
+            return Ok(Allowed { rule: Some(right.rule), warning: None });
         }
         let namespace = &self.identity.namespace;
         let before =
@@ -97,12 +112,13 @@ impl<'a> Rights<'a> {
             let request = shown(request);
             return Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)"));
         };
-        Ok(Some(format!(
+        let warning = Some(format!(
             "\"{request}\" is allowed to namespace {namespace:?} in this release only, since the operator's rule {:?} \
              does not name its parameters: write {:?}",
             right.glob.text,
             right.instead(request, parameters)
-        )))
+        ));
+        Ok(Allowed { rule: Some(right.rule), warning })
     }
 }
 
@@ -156,12 +172,12 @@ fn shown(request: &Request) -> String {
 }
 
 impl<'a> Right<'a> {
-    fn of(glob: &'a RequestGlob, identity: &'a Identity) -> Self {
+    fn of(rule: usize, glob: &'a RequestGlob, identity: &'a Identity) -> Self {
         let filled = glob.meaning.as_ref().ok().map(|parts| {
             let params = parts.params.iter().map(|(name, glob)| (name.as_str(), glob.fill(identity)));
             (parts.path.fill(identity), params.collect())
         });
-        Self { glob, filled }
+        Self { rule, glob, filled }
     }
 
     /// Whether path and parameters match: every one that is named, and none that widens is not.
@@ -222,11 +238,12 @@ providers:
     allowParams: [env]
     role: web
     allow: [{namespaces: ["team-*"], requests: ["/{{namespace}}/*", "/shared?env=dev", "/dyn/*?dynamic=*"]}]
+  files: {type: file, path: /srv}
 "#;
 
     struct Asked {
-        outcome: Result<Option<String>, String>,
-        without_old_rules: Result<Option<String>, String>,
+        outcome: Result<Allowed, String>,
+        without_old_rules: Result<Allowed, String>,
     }
 
     fn ask(who: &str, provider: &str, role: Option<&str>, reference: &str) -> Asked {
@@ -289,12 +306,28 @@ providers:
         ] {
             let Asked { outcome, without_old_rules } = ask(who, provider, role, reference);
             match part {
-                None => assert_eq!(outcome, Ok(None), "{who} {reference}"),
+                None => assert!(matches!(outcome, Ok(Allowed { warning: None, .. })), "{who} {reference}"),
                 Some(part) => {
                     assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{who} {reference}: {outcome:?}");
                 }
             }
             assert_eq!(without_old_rules, outcome, "{who} {reference}");
+        }
+    }
+
+    #[test]
+    fn the_rule_that_allows_a_request_is_told_by_its_place() {
+        for (who, provider, role, reference, place) in [
+            ("team-a/web", "vault", None, "secret/data/team-a/db", Some(0)),
+            ("team-a/team-a-web", "vault", None, "secret/data/team-a/db", Some(0)),
+            ("team-a/team-a-web", "vault", None, "pki/issue/web?common_name=x.a.svc", Some(1)),
+            ("ops/web", "vault", Some("shared"), "any/thing", Some(2)),
+            ("odd/web", "vault", None, "a%2A/x", Some(3)),
+            ("team-a/web", "infisical", None, "/team-a/x?recursive=true", Some(0)),
+            ("team-a/web", "files", None, "a.json", None),
+        ] {
+            let Asked { outcome, .. } = ask(who, provider, role, reference);
+            assert_eq!(outcome.map(|allowed| allowed.rule), Ok(place), "{who} {reference}");
         }
     }
 
@@ -313,7 +346,7 @@ providers:
             match instead {
                 None => assert_eq!(outcome, without_old_rules, "{reference}"),
                 Some(instead) => {
-                    let warning = outcome.unwrap().unwrap_or_default();
+                    let warning = outcome.unwrap().warning.unwrap_or_default();
                     assert!(warning.contains(&format!("write {instead:?}")), "{reference}: {warning}");
                 }
             }

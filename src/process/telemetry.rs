@@ -220,8 +220,8 @@ mod tests {
     fn audit_lines_are_json_whatever_the_format_and_level() {
         let user = "a\u{202e}\"\n\u{9b}é";
         let log = || {
-            let admission = audit::Admission { user: Some(user.to_owned()), ..audit::Admission::default() };
-            audit::write_admission(audit::Program::Webhook, admission, audit::AuditOutcome::Allowed);
+            let admission = audit::Admission { user, ..audit::Admission::default() };
+            audit::write_admission(&admission, audit::AuditOutcome::Allowed);
         };
         for (format, level) in [(TEXT, Level::ERROR), (Lines::Json, Level::INFO), (TEXT, Level::TRACE)] {
             let written = lines(format, level, log);

@@ -58,6 +58,11 @@ pub trait Provider: Send {
         Box::pin(std::future::ready(Ok(Extended::Renewed)))
     }
 
+    /// What came of the logins that were tried since this was asked last, in their order. Renewing one is none.
+    fn take_logins(&mut self) -> Vec<Result<(), ProviderError>> {
+        Vec::new()
+    }
+
     /// Whether leases live on when the login that made them ends or becomes another.
     fn leases_outlive_logins(&self) -> bool {
         false

@@ -117,6 +117,8 @@ pub struct LoggedIn<S> {
     token: Option<Token>,
     /// A read has replaced the login, and the source was not told yet.
     is_replaced: bool,
+    /// What came of those that were tried, for [`Provider::take_logins`].
+    tried: Vec<Result<(), ProviderError>>,
 }
 
 /// A login in whose place another one is tried.
@@ -185,7 +187,17 @@ impl Health {
 impl<S: Store> LoggedIn<S> {
     /// A provider that has not yet logged in.
     pub fn new(store: S) -> Self {
-        Self { store, token: None, is_replaced: false }
+        Self { store, token: None, is_replaced: false, tried: Vec::new() }
+    }
+
+    async fn log_in(&mut self) -> Result<Token, Failure> {
+        /// Nobody asks after the logins of some users of a provider.
+        const KEPT: usize = 16;
+        let made = calling(StoreCall::Login, self.store.log_in()).await;
+        if self.tried.len() < KEPT {
+            self.tried.push(made.as_ref().map(drop).map_err(|failure| failure.error.clone()));
+        }
+        made
     }
 
     /// Takes a login over; whether its token is another one than before.
@@ -205,7 +217,7 @@ impl<S: Store> LoggedIn<S> {
             Some(_) => (self.token, self.is_replaced) = (None, true),
             None => {}
         }
-        let fresh = calling(StoreCall::Login, self.store.log_in()).await?;
+        let fresh = self.log_in().await?;
         self.adopt(fresh);
         Ok(true)
     }
@@ -259,7 +271,7 @@ impl<S: Store> LoggedIn<S> {
         let held = self.token.clone()?;
         let made = match calling(StoreCall::Login, self.store.worth(&held)).await {
             Ok(Worth::Only) => return None,
-            Ok(worth) => calling(StoreCall::Login, self.store.log_in()).await.map(|fresh| (worth, fresh)),
+            Ok(worth) => self.log_in().await.map(|fresh| (worth, fresh)),
             Err(failure) => Err(failure),
         };
         let is_dead = refused.scope == Scope::Login;
@@ -307,7 +319,7 @@ impl<S: Store> LoggedIn<S> {
             _ => false,
         };
         let is_same = is_renewed || {
-            let fresh = calling(StoreCall::Login, self.store.log_in()).await?;
+            let fresh = self.log_in().await?;
             !self.adopt(fresh)
         };
         let was_replaced = std::mem::take(&mut self.is_replaced);
@@ -327,7 +339,7 @@ impl<S: Store> LoggedIn<S> {
         let is_fresh = self.ensure_login().await?;
         match self.change_lease_once(lease, change).await {
             Err(failure) if failure.scope == Scope::Login && !is_fresh => {
-                let fresh = calling(StoreCall::Login, self.store.log_in()).await?;
+                let fresh = self.log_in().await?;
                 if self.adopt(fresh) { self.change_lease_once(lease, change).await } else { Err(failure) }
             }
             result => result,
@@ -378,6 +390,10 @@ impl<S: Store> Provider for LoggedIn<S> {
 
     fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
         Box::pin(told(self.extend()))
+    }
+
+    fn take_logins(&mut self) -> Vec<Result<(), ProviderError>> {
+        std::mem::take(&mut self.tried)
     }
 
     fn leases_outlive_logins(&self) -> bool {

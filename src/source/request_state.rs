@@ -9,6 +9,7 @@ use super::backoff::{self, Jitter};
 use super::handover::{AnswerDigest, HandedLease};
 use super::history::Origin;
 use super::key_dependency::part_of;
+use crate::generation::Access;
 use crate::provider::{Answer, ErrorKind, Lease, ReadResult, Reading, Version};
 use crate::reference::Key;
 use crate::secret::SecretTree;
@@ -52,6 +53,8 @@ pub(super) struct CachedAnswer {
     pub(super) tree: Arc<SecretTree>,
     pub(super) version: Option<Version>,
     pub(super) validity: Option<Validity>,
+    /// The access that brought these values; `None` if an earlier process read them, or nobody is told.
+    pub(super) access: Option<Access>,
 }
 
 /// How long an answer is valid.
@@ -254,7 +257,7 @@ impl CachedAnswer {
             delivered: false,
             must_replace: false,
         });
-        Self { tree: Arc::new(tree), version, validity }
+        Self { tree: Arc::new(tree), version, validity, access: None }
     }
 }
 

@@ -158,7 +158,8 @@ impl Worker {
             Some(state) if !orphaned => {
                 state.due = act_before(ends, granted, jitter);
                 let validity = Validity { ends, granted, lease, login: 0, delivered, must_replace: false };
-                state.cached = Some(CachedAnswer { tree: Arc::new(tree), version: None, validity: Some(validity) });
+                state.cached =
+                    Some(CachedAnswer { tree: Arc::new(tree), version: None, validity: Some(validity), access: None });
                 true
             }
             _ => {

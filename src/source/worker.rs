@@ -14,6 +14,8 @@ use super::login_state::LoginState;
 use super::metrics::Refreshes;
 use super::request_state::{Action, RequestState};
 use super::retired_lease::{RetiredLease, expiring};
+use super::told::ToldAccesses;
+use crate::audit::AuditLog;
 use crate::provider::{ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Version};
 use crate::reference::Request;
 use crate::secret::SecretValue;
@@ -38,6 +40,8 @@ pub(super) struct Worker {
     /// How many logins were made after the first; a lease hangs on one of them.
     pub(super) logins: u64,
     interval: Duration,
+    /// The role that its logins ask for.
+    pub(super) role: Option<String>,
     pub(super) revoke_on_exit: bool,
     /// A store's wish not to be asked before.
     pub(super) not_before: Option<Instant>,
@@ -63,6 +67,7 @@ pub(super) struct ApplyContext<'a> {
     pub(super) jitter: &'a mut Jitter,
     pub(super) fingerprints: &'a Fingerprints,
     pub(super) refreshes: &'a Refreshes,
+    pub(super) audit: &'a AuditLog,
     /// There is no generation yet.
     pub(super) starting: bool,
 }
@@ -91,6 +96,7 @@ impl Worker {
             login: None,
             logins: 0,
             interval,
+            role: None,
             revoke_on_exit,
             not_before: None,
             again: false,
@@ -248,27 +254,39 @@ impl Worker {
         self.running = Some(Box::pin(operation(provider)));
     }
 
-    /// Reads besides the schedule, but not before the store wishes it; the answers are the caller's.
-    pub(super) async fn read_again(&mut self, requests: Vec<Request>) -> Vec<ReadResult> {
+    /// Logins that were tried, as they are told; the error of the last, if it failed.
+    fn tell_logins(&mut self, audit: &AuditLog) -> Option<ProviderError> {
+        let tried = self.provider.as_mut().map(|provider| provider.take_logins()).unwrap_or_default();
+        ToldAccesses { audit, provider: &self.name, role: self.role.as_deref() }.logins(tried)
+    }
+
+    /// Reads besides the schedule, but not before the store wishes it; the answers are the caller's, with the error of a
+    /// login that failed for them.
+    pub(super) async fn read_again(
+        &mut self,
+        requests: Vec<Request>,
+        audit: &AuditLog,
+    ) -> (Vec<ReadResult>, Option<ProviderError>) {
         self.settle().await;
         let now = Instant::now();
         if let Some(wish) = self.not_before.filter(|wish| *wish > now) {
             let kind = ErrorKind::Throttled { retry_after: Some(wish - now) };
             let problem = format!("the store asked for patience, for another {} s", (wish - now).as_secs() + 1);
             let error = ProviderError::new(kind, problem);
-            return requests.iter().map(|_| Err(error.clone())).collect();
+            return (requests.iter().map(|_| Err(error.clone())).collect(), Some(error));
         }
         self.run(now, |mut provider| async move {
             let results = provider.read(&requests, &Known::new()).await;
             (provider, Completed::ReadAgain(results))
         });
         self.settle().await;
-        let Some(Completed::ReadAgain(results)) = self.completed.pop() else { return Vec::new() };
+        let failed_login = self.tell_logins(audit);
+        let Some(Completed::ReadAgain(results)) = self.completed.pop() else { return (Vec::new(), failed_login) };
         let now = Instant::now();
         for kind in results.iter().filter_map(|result| Some(result.as_ref().err()?.kind)) {
             self.heed(kind, now, backoff::delay(kind, 1, false, 0.5));
         }
-        results
+        (results, failed_login)
     }
 
     /// Revokes all that is held and ends the login, best effort.

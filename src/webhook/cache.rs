@@ -13,11 +13,12 @@ use super::pod_volumes::{self, VolumeRead};
 use super::refusal::Refusal;
 use super::resources::Standing;
 use super::{csi_volume, kubelet_env};
+use crate::audit::AskedRequests;
 use crate::bundle::Bundle;
 use crate::config::{Config, Identity, NamespaceLabels};
 use crate::contract::PREFIX;
 use crate::options::{Mode, Options};
-use crate::plan::Plan;
+use crate::plan::{BuiltPlan, Plan};
 
 /// Templates that are remembered, about.
 const TEMPLATES: usize = 512;
@@ -57,6 +58,8 @@ pub(super) struct Prepared {
     pub volumes: Vec<Injected>,
     /// What the operator should know of it.
     pub warnings: Vec<String>,
+    /// What it asks for, and by which rules it may.
+    pub requests: Arc<AskedRequests>,
 }
 
 /// What was prepared by one configuration: those that are asked for again, as far as there is room.
@@ -75,7 +78,8 @@ impl Prepared {
         let CacheKey { annotations, identity, labels, mode, access, standing, containers, is_for_kubelet } = asked;
         let with_variables = is_for_kubelet.then(|| kubelet_env::with_variables(bundle)).transpose()?;
         let bundle = with_variables.as_ref().unwrap_or(bundle);
-        let (mut plan, warnings) = Plan::build_with_warnings(identity.clone(), labels, bundle, options, config)?;
+        let BuiltPlan { mut plan, warnings, asked: requests } =
+            Plan::build_with_warnings(identity.clone(), labels, bundle, options, config)?;
         plan.containers.clone_from(containers);
         if *mode == Mode::Csi {
             csi_volume::check_plan(&plan)?;
@@ -98,6 +102,7 @@ impl Prepared {
             containers,
             volumes: blueprint.volumes(annotations),
             warnings,
+            requests: Arc::new(AskedRequests::new(requests)),
         })
     }
 }
@@ -140,7 +145,7 @@ impl Weighter<CacheKey, Arc<Prepared>> for Bytes {
         let injected = prepared.containers.iter().chain(&prepared.volumes);
         let texts: usize = injected.map(|injected| injected.json.get().len()).sum();
         let warnings: usize = prepared.warnings.iter().map(String::len).sum();
-        (annotations + selected + texts + warnings) as u64
+        (annotations + selected + texts + warnings + prepared.requests.bytes()) as u64
     }
 }
 

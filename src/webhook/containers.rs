@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ClusterTrustBundleProjection, Container, ContainerPort, DownwardAPIProjection, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, ExecAction, HTTPGetAction, ImageVolumeSource, Lifecycle,
-    LifecycleHandler, ObjectFieldSelector, Probe, ProjectedVolumeSource, SeccompProfile, SecurityContext,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HTTPGetAction, ImageVolumeSource,
+    Lifecycle, LifecycleHandler, ObjectFieldSelector, Probe, ProjectedVolumeSource, SeccompProfile, SecurityContext,
     ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -21,8 +21,9 @@ use super::resources::{self, Need, Standing, kibibytes};
 use crate::config::{CaBundle, Config};
 use crate::contract::{
     AGENT, ANNOTATIONS_FILE, BIN_SOURCE_PATH, BIN_VOLUME, CA_PATH, CA_VOLUME, CONTROLS_PATH, CONTROLS_VOLUME,
-    GENERATIONS_PATH, INIT, METRICS_PORT_NAME, PLAN_VARIABLE, RESTART_ALL_CODE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR,
-    SOURCES_PATH, STATE_PATH, STATE_VOLUME, TOKENS_PATH, TOKENS_VOLUME,
+    GENERATIONS_PATH, INIT, METRICS_PORT_NAME, NODE_VARIABLE, PLAN_VARIABLE, POD_UID_VARIABLE, POD_VARIABLE,
+    RESTART_ALL_CODE, SECRETS_PATH, SECRETS_VOLUME, SIDECAR, SOURCES_PATH, STATE_PATH, STATE_VOLUME, TOKENS_PATH,
+    TOKENS_VOLUME,
 };
 use crate::options::{Mode, Options};
 use crate::plan::Plan;
@@ -106,7 +107,13 @@ impl Blueprint<'_> {
             command: Some(vec![AGENT.to_owned()]),
             args: Some(vec![subcommand.to_owned()]),
             // One arena: a second one would hold memory for a thread that is gone.
-            env: Some(vec![variable(PLAN_VARIABLE, self.plan_json), variable("MALLOC_ARENA_MAX", "1")]),
+            env: Some(vec![
+                variable(PLAN_VARIABLE, self.plan_json),
+                variable("MALLOC_ARENA_MAX", "1"),
+                field_variable(POD_VARIABLE, "metadata.name"),
+                field_variable(POD_UID_VARIABLE, "metadata.uid"),
+                field_variable(NODE_VARIABLE, "spec.nodeName"),
+            ]),
             resources: Some(resources.clone()),
             security_context: Some(self.security_context()),
             volume_mounts: Some(mounts.clone()),
@@ -299,6 +306,13 @@ fn restart_all_rule() -> Value {
 
 fn variable(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None }
+}
+
+/// A variable with a field of the pod.
+fn field_variable(name: &str, field: &str) -> EnvVar {
+    let field_ref = Some(ObjectFieldSelector { field_path: field.to_owned(), api_version: None });
+    let source = EnvVarSource { field_ref, ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
 }
 
 fn mount(volume: &str, path: &str, is_read_only: bool) -> VolumeMount {

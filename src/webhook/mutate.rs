@@ -4,6 +4,7 @@
 //! a pod copied from a running one all come to the same. What the pod holds is what counts, not a note that we left.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
@@ -12,12 +13,13 @@ use super::env_wrapper::EnvWrapper;
 use super::patch::{Patch, Patched, at};
 use super::permissions::Permissions;
 use super::placement::{converge_volumes, place};
-use super::pod::{LISTS, MIRROR, containers, is_ours, name_of, plan_of, runs_agent, take_annotations};
+use super::pod::{LISTS, MIRROR, account_of, containers, is_ours, name_of, plan_of, runs_agent, take_annotations};
 use super::refusal::Refusal;
 use super::resources::Standing;
 use super::selection::Selection;
 use super::{csi_volume, kubelet_env, mounts, pod_volumes};
 use crate::annotations::{self, METRICS_PORT, MODE, NOTIFY};
+use crate::audit::AskedRequests;
 use crate::config::{Config, Identity, NamespaceLabels};
 use crate::contract::{PREFIX, VOLUME_PREFIX};
 use crate::options::{Mode, Notify, Options};
@@ -38,6 +40,8 @@ pub struct Mutation {
     pub patch: Patch,
     /// What its author should know.
     pub warnings: Vec<String>,
+    /// What it asks for; `None` if it does not ask.
+    pub requests: Option<Arc<AskedRequests>>,
 }
 
 /// What a pod is to be, all of it decided.
@@ -134,7 +138,7 @@ impl Injector {
         let wanted =
             WantedPod { prepared: &prepared, options: &options, mode, standing, selection: &selection, wrapper };
         let patch = wanted.converge(pod, config, &mut warnings)?;
-        Ok(Mutation { patch, warnings })
+        Ok(Mutation { patch, warnings, requests: Some(Arc::clone(&prepared.requests)) })
     }
 }
 
@@ -241,8 +245,7 @@ fn screen(spec: &Value, annotations: &BTreeMap<String, String>, config: &Config)
 
 /// Whom the pod's agent acts as: what fills the operator's templates, and so is bounded.
 fn identity(spec: &Value, namespace: &str) -> Result<Identity, Refusal> {
-    let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
-    let account = account.unwrap_or("default");
+    let account = account_of(spec);
     if namespace.len().max(account.len()) > MAX_NAME_BYTES {
         let problem = format!("a namespace or service account has at most {MAX_NAME_BYTES} characters in its name");
         return Err(Refusal::Pod(problem));

@@ -28,6 +28,12 @@ pub(super) fn name_of(object: &Value) -> &str {
     object.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
+/// The service account that a pod runs as.
+pub(super) fn account_of(spec: &Value) -> &str {
+    let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
+    account.unwrap_or("default")
+}
+
 /// They are looked at once, and never patched.
 pub(super) fn take_annotations(pod: &mut Value) -> BTreeMap<String, String> {
     let taken = pod.pointer_mut("/metadata/annotations").map(Value::take);

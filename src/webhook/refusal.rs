@@ -26,10 +26,16 @@ impl Refusal {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Annotation(_) => "annotation",
-            Self::Plan(PlanError { is_policy: true, .. }) => "policy",
+            Self::Plan(PlanError { is_denied: true, .. }) => "policy",
             Self::Plan(_) => "plan",
             Self::Pod(_) => "pod",
         }
+    }
+
+    /// Whether the operator's rules are against it, and not its form.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Plan(error) if error.is_denied)
     }
 }
 

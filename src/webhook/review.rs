@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::mutate::{Mutation, check_ephemeral};
 use super::patch::Patch;
+use super::pod::account_of;
 use super::pod_view::PodView;
 use super::refusal::Refusal;
+use crate::audit::{Admission, AuditOutcome, write_admission};
 use crate::config::NamespaceLabels;
 use crate::steps;
 
@@ -40,6 +42,10 @@ struct AdmissionRequest {
     sub_resource: String,
     #[serde(default)]
     resource: Resource,
+    #[serde(default)]
+    user_info: UserInfo,
+    #[serde(default)]
+    dry_run: bool,
     object: Option<PodView>,
 }
 
@@ -49,6 +55,13 @@ struct Resource {
     group: String,
     #[serde(default)]
     resource: String,
+}
+
+/// Who asks the API server, as far as it is told on.
+#[derive(Deserialize, Default)]
+struct UserInfo {
+    #[serde(default)]
+    username: String,
 }
 
 #[derive(Serialize)]
@@ -174,13 +187,18 @@ fn decide(
     injector: &Injector,
     labels_of: impl FnOnce(&str) -> NamespaceLabels,
 ) -> Decision {
-    let AdmissionRequest { uid, operation, namespace, mut name, sub_resource, resource, object } = request;
+    let AdmissionRequest { uid, operation, namespace, mut name, sub_resource, resource, user_info, dry_run, object } =
+        request;
     let is_pod = resource.group.is_empty() && resource.resource == "pods";
     // Controllers leave the rest of the name to the API server, which has not chosen it yet.
     let prefix = object.as_ref().and_then(|PodView(pod)| pod.as_ref()?.pointer("/metadata/generateName")?.as_str());
     if let (true, Some(prefix)) = (name.is_empty(), prefix) {
         name = format!("{prefix}*");
     }
+    // The pod is taken apart by what decides on it.
+    let is_told = injector.config().audit && !dry_run;
+    let account = object.as_ref().and_then(|PodView(pod)| pod.as_ref()?.get("spec")).filter(|_| is_told);
+    let account = account.map(account_of).unwrap_or_default().to_owned();
     let too_large =
         || Refusal::Pod(format!("the pod has more than {MAX_NODES} values that hushpod looks at: take some away"));
     let decision = match (object, sub_resource.as_str()) {
@@ -193,13 +211,25 @@ fn decide(
         // Nothing that injection sets can be changed later.
         _ => Ok(Mutation::default()),
     };
+    if is_told {
+        tell(
+            &decision,
+            Admission {
+                namespace: &namespace,
+                account: &account,
+                pod: &name,
+                user: &user_info.username,
+                ..Admission::default()
+            },
+        );
+    }
     match decision {
-        Ok(Mutation { patch, warnings }) if patch.is_empty() => (
+        Ok(Mutation { patch, warnings, .. }) if patch.is_empty() => (
             AdmissionResponse { uid, allowed: true, warnings: few(warnings), ..AdmissionResponse::default() },
             Outcome::Unchanged,
             None,
         ),
-        Ok(Mutation { patch, warnings }) => {
+        Ok(Mutation { patch, warnings, .. }) => {
             tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
             let warnings = few(warnings);
             (
@@ -214,6 +244,21 @@ fn decide(
             let status = ReviewStatus { code: 422, reason: "Invalid", message };
             let response = AdmissionResponse { uid, status: Some(status), ..AdmissionResponse::default() };
             (response, Outcome::Denied, Some(refusal.reason()))
+        }
+    }
+}
+
+/// The audit line of a pod that asks for secrets; one that does not has none.
+fn tell(decision: &Result<Mutation, Refusal>, admission: Admission<'_>) {
+    match decision {
+        Ok(Mutation { requests: Some(requests), .. }) => {
+            write_admission(&Admission { requests: Some(requests), ..admission }, AuditOutcome::Allowed);
+        }
+        Ok(_) => {}
+        Err(refusal) => {
+            let outcome = if refusal.is_denied() { AuditOutcome::Denied } else { AuditOutcome::Invalid };
+            let problem = refusal.to_string();
+            write_admission(&Admission { problem: Some(&problem), ..admission }, outcome);
         }
     }
 }

@@ -96,7 +96,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "failure", "budget", "program", "mounts", "object", "pods", "taint", "proto",
     ]),
     ("deliver", &[
-        "controls", "reporting", "delivery", "render", "render/template", "render/template/filters", "render/template/node", "volume",
+        "controls", "reporting", "delivery", "shown", "render", "render/template", "render/template/filters", "render/template/node", "volume",
         "render/format", "volume/tree", "", "render/buffer",
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
@@ -128,7 +128,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("serve", &["", "body", "peers", "admin", "clients", "exchange", "opening", "limits", "readiness", "tls"]),
     ("source", &[
         "worker/apply", "", "resume", "worker", "metrics", "login_state", "request_state", "persisted", "persisted/document", "handover", "backoff", "clock",
-        "failure", "history", "key_dependency", "retired_lease",
+        "failure", "history", "key_dependency", "retired_lease", "told",
     ]),
     ("webhook", &[
         "server", "reload", "review", "trial", "mutate", "cache", "mounts", "placement", "containers", "csi_volume", "env_wrapper",

@@ -7,8 +7,8 @@ use std::{env, fs};
 use hushpod::annotations::{ENV, ENV_VARIABLE, INIT_ORDER, INJECT, KEYS, MODE};
 use hushpod::config::Config;
 use hushpod::contract::{
-    BIN_VOLUME, CA_PATH, CA_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC, EXEC_COMMAND, INIT, LIVE, PLAN_VARIABLE,
-    PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
+    BIN_VOLUME, CA_PATH, CA_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC, EXEC_COMMAND, INIT, LIVE, NODE_VARIABLE,
+    PLAN_VARIABLE, POD_UID_VARIABLE, POD_VARIABLE, PREFIX, PROGRAM, SECRETS_VOLUME, SIDECAR, VOLUME_PREFIX,
 };
 use hushpod::csi::driver_object;
 use hushpod::provider::ProviderSettings;
@@ -133,6 +133,7 @@ fn p7_webhook_and_policy_ask_for_the_same_pods_by_the_same_names() {
     for part in [
         format!("['{SIDECAR}', '{INIT}']"),
         format!("e.name == '{PLAN_VARIABLE}'"),
+        format!("{{'{POD_VARIABLE}': 'metadata.name', '{POD_UID_VARIABLE}': 'metadata.uid', '{NODE_VARIABLE}': "),
         format!("m.name == '{SECRETS_VOLUME}'"),
         format!("startsWith('{VOLUME_PREFIX}')"),
         format!("== '{LIVE}'"),

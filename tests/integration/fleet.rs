@@ -595,6 +595,15 @@ fn who_holds_a_secret_and_who_ever_did() {
     let told = cluster.run(&format!("who vault:secret/data/db --version 7 --from-audit {}", file.path().display()));
     assert!(told.out.contains("web-7d4b9") && told.out.contains("shop"), "the page's own lines: {told:?}");
     assert!(cluster.world().requests.is_empty(), "the cluster is not asked");
+    let file = file.path().to_str().unwrap();
+    let told = Command::new(env!("CARGO_BIN_EXE_hushpod"))
+        .args(["kubectl", "who", "secret/data/db", "--from-audit", file, "--kubeconfig", "/nowhere/config"])
+        .env_clear()
+        .env("KUBECONFIG", "/nowhere/config")
+        .output()
+        .unwrap();
+    let told = Told::of(told);
+    assert!(told.code == 0 && told.out.contains("web-7d4b9"), "no configuration of a cluster is needed: {told:?}");
 }
 
 #[test]

@@ -130,6 +130,7 @@ pub(crate) fn assert_delivered(answer: &SecretTree, key: Option<&Key>) {
         id: GenerationId("1".to_owned()),
         answers: BTreeMap::from([(request.clone(), Arc::new(answer.clone()))]),
         versions: BTreeMap::new(),
+        accesses: BTreeMap::new(),
     };
     let files = render(&items, &generation, 1 << 20).unwrap();
     let files: BTreeMap<_, _> = files.iter().map(|file| (file.path.as_str(), file.bytes.expose())).collect();

@@ -16,6 +16,7 @@ use tracing::subscriber::NoSubscriber;
 
 use crate::log::Log;
 
+mod audit;
 mod ca_bundle;
 mod command;
 mod cost;

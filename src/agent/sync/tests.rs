@@ -9,6 +9,7 @@ use tracing::Level;
 
 use super::*;
 use crate::agent::gate;
+use crate::audit::Program;
 use crate::bundle::Format;
 use crate::contract::LIVE;
 use crate::options::Notify;
@@ -18,6 +19,7 @@ use crate::provider::ErrorKind;
 use crate::source::persisted::FILE;
 use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
+mod audit;
 mod restarts;
 mod waves;
 
@@ -33,6 +35,8 @@ struct Pod {
     grace: Duration,
     /// Within which time all containers restart for a change of the first request, whose keys are variables.
     restart_all: Option<Duration>,
+    /// Who it is, if that is told.
+    who: Option<Who>,
 }
 
 /// An agent at work.
@@ -61,6 +65,7 @@ impl Pod {
             refresh_seconds: 60,
             grace: Duration::from_millis(1),
             restart_all: None,
+            who: None,
         }
     }
 
@@ -80,7 +85,8 @@ impl Pod {
             provider.revoke_on_exit = self.revoke_on_exit;
             provider.refresh_seconds = self.refresh_seconds;
         }
-        let source = with_plan(&plan, &[("a", &self.store)], &self.clock);
+        let audit = self.who.clone().map_or_else(AuditLog::off, |who| AuditLog::new(Program::Agent, who));
+        let source = with_plan(&plan, &[("a", &self.store)], &self.clock).audited(audit.clone());
         let paths = AgentPaths {
             volume: self.path("volume"),
             state: self.path("state"),
@@ -95,7 +101,7 @@ impl Pod {
         let (shutdown, grace) = (stop.clone(), self.grace);
         let task = tokio::spawn(async move {
             let volume = GatedVolume::claim(&paths.volume, grace)?;
-            SyncLoop::new(mode, plan, source, volume, &paths, None).run(&shutdown).await
+            SyncLoop::new(mode, plan, source, volume, &paths, None, audit).run(&shutdown).await
         });
         Agent { task, stop }
     }

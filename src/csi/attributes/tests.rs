@@ -128,7 +128,7 @@ fn p9_what_cannot_be_is_refused_with_one_sentence() {
         (|r| set(r, "file.x", "valt:a#b"), FailureKind::Invalid, &["file.x", "did you mean \"vault\"?"]),
         (|r| set(r, "file.x", "files:v/a"), FailureKind::Invalid, &["pod's own volume", "mode sidecar"]),
         (|r| set(r, "program", "exec"), FailureKind::Invalid, &["program"]),
-        (|r| set(r, "csi.storage.k8s.io/pod.namespace", "other"), FailureKind::Invalid, &["file.db", "other"]),
+        (|r| set(r, "csi.storage.k8s.io/pod.namespace", "other"), FailureKind::Denied, &["file.db", "other"]),
         (
             |r| set(r, "csi.storage.k8s.io/serviceAccount.tokens", &tokens("aws")),
             FailureKind::Precondition,

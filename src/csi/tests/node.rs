@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::steps::{step, step_in};
+use crate::audit::{AuditLog, Program, Who};
 use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::contract::CSI_KUBELET_PREFIX;
@@ -296,6 +297,7 @@ impl Node {
             namespaces: Namespaces::default(),
             troubles,
             metrics: DriverMetrics::new(Registry::default()),
+            audit: AuditLog::new(Program::Csi, Who { node: Some("node-1".to_owned()), ..Who::default() }),
             sources: maker,
             shutdown: shutdown.clone(),
         });

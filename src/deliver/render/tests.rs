@@ -26,6 +26,7 @@ fn generation(answers: &[(&str, SecretTree)]) -> Generation {
         id: GenerationId("id".to_owned()),
         answers: answers.iter().map(|(path, tree)| (request(path).request, Arc::new(tree.clone()))).collect(),
         versions: BTreeMap::new(),
+        accesses: BTreeMap::new(),
     }
 }
 

@@ -119,6 +119,11 @@ struct HiddenInJson<'a>(&'a mut String);
 
 impl Write for HiddenInJson<'_> {
     fn write_str(&mut self, json: &str) -> fmt::Result {
+        // As nearly all are: other control characters than DEL are escaped in JSON.
+        if json.is_ascii() && !json.contains('\u{7f}') {
+            self.0.push_str(json);
+            return Ok(());
+        }
         for character in json.chars() {
             if is_hidden(character) {
                 write!(self.0, "\\u{:04x}", u32::from(character))?;

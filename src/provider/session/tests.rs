@@ -46,12 +46,16 @@ async fn batch(
     logins: &[Result<&'static str, Scope>],
     reads: &[Result<(), Scope>],
 ) -> (String, String) {
-    let (logins, reads) = (logins.iter().copied().collect(), reads.iter().copied().collect());
-    let mut store = LoggedIn::new(Script { logins, reads, ..Script::default() });
+    let (scripted, reads) = (logins.iter().copied().collect(), reads.iter().copied().collect());
+    let mut store = LoggedIn::new(Script { logins: scripted, reads, ..Script::default() });
     held.map(|text| store.adopt(token(text)));
     let requests =
         ["a", "b", "c"].map(|path| Request { provider: "store".to_owned(), path: path.to_owned(), params: [].into() });
     let results = store.read_all(&requests, &Known::new()).await;
+    let tried: Vec<_> = store.take_logins().into_iter().map(|login| login.is_ok()).collect();
+    let expected: Vec<_> = logins.iter().map(Result::is_ok).collect();
+    assert_eq!(tried, expected, "each login is told of, and what came of it");
+    assert!(store.take_logins().is_empty(), "once");
     let told = results.iter().map(|result| match result {
         Ok(_) => "ok",
         Err(error) => error.kind.as_str(),

@@ -39,6 +39,10 @@ pub(crate) struct State {
     /// Old versions, for pins.
     pub(crate) past: BTreeMap<(String, String), SecretTree>,
     pub(crate) login_count: u32,
+    /// Requests that were answered with values.
+    pub(crate) answered: u64,
+    /// Requests that were answered with an error.
+    pub(crate) refused: u64,
     mutations: u32,
     /// Leases live on without the login that made them.
     pub(crate) outliving: bool,
@@ -71,6 +75,8 @@ pub(crate) struct Store {
 struct Connection {
     store: Store,
     session: Option<(String, Instant)>,
+    /// Logins of which nobody was told yet.
+    tried: Vec<Result<(), ProviderError>>,
 }
 
 /// Virtual time, with suspensions.
@@ -156,7 +162,7 @@ impl Store {
     }
 
     pub(crate) fn connect(&self) -> Box<dyn Provider> {
-        Box::new(Connection { store: self.clone(), session: None })
+        Box::new(Connection { store: self.clone(), session: None, tried: Vec::new() })
     }
 }
 
@@ -183,6 +189,7 @@ impl Connection {
             state.login_count += 1;
             let token = format!("token-{}", state.login_count);
             state.calls.push(format!("login {token}"));
+            self.tried.push(Ok(()));
             self.session = Some((token, Instant::now() + Duration::from_secs(ttl)));
         }
     }
@@ -193,6 +200,7 @@ impl Provider for Connection {
         Box::pin(async move {
             let names: Vec<_> = requests.iter().map(|request| request.path.as_str()).collect();
             if let Some(error) = self.enter(format!("read {}", names.join(" "))).await {
+                self.store.state().refused += requests.len() as u64;
                 return requests.iter().map(|_| Err(error.clone())).collect();
             }
             let mut state = self.store.state();
@@ -206,7 +214,10 @@ impl Provider for Connection {
                     Ok(Reading::Fresh(Answer { tree, version, expires_in: None, lease: None }))
                 }
             };
-            requests.iter().map(&mut read).collect()
+            let results: Vec<ReadResult> = requests.iter().map(&mut read).collect();
+            state.answered += results.iter().filter(|result| matches!(result, Ok(Reading::Fresh(_)))).count() as u64;
+            state.refused += results.iter().filter(|result| result.is_err()).count() as u64;
+            results
         })
     }
 
@@ -250,6 +261,10 @@ impl Provider for Connection {
 
     fn changed(&mut self) -> Pending<'_, ()> {
         Box::pin(async { self.store.push.notified().await })
+    }
+
+    fn take_logins(&mut self) -> Vec<Result<(), ProviderError>> {
+        std::mem::take(&mut self.tried)
     }
 
     fn leases_outlive_logins(&self) -> bool {
@@ -364,6 +379,7 @@ pub(crate) fn plan(requests: &[&str]) -> Plan {
         metrics_port: None,
         restart_all: None,
         containers: Vec::new(),
+        audit: true,
     }
 }
 

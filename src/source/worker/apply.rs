@@ -17,6 +17,7 @@ use crate::source::login_state::LoginState;
 use crate::source::metrics::RefreshKind;
 use crate::source::request_state::{CachedAnswer, Demand, RequestState, after, in_time};
 use crate::source::retired_lease::RetiredLease;
+use crate::source::told::ToldAccesses;
 
 /// Spreads what thousands of replicas ask of a store that came back just now.
 const STALLED_WAKE: Duration = Duration::from_secs(2);
@@ -51,8 +52,12 @@ impl Worker {
         for completed in std::mem::take(&mut self.completed) {
             applied.any = true;
             self.observe_login(now, context.jitter);
+            let failed_login = self.tell_logins(context.audit);
             match completed {
-                Completed::Read(requests, results) => self.apply_reads(requests, results, now, context, &mut applied),
+                Completed::Read(requests, results) => {
+                    let read = requests.into_iter().zip(answers(results));
+                    self.apply_reads(read, failed_login.as_ref(), now, context, &mut applied);
+                }
                 Completed::Renewed(results) => {
                     let chance = context.jitter.chance();
                     for (request, result) in results {
@@ -83,8 +88,8 @@ impl Worker {
 
     fn apply_reads(
         &mut self,
-        requests: Vec<Request>,
-        results: Vec<ReadResult>,
+        read: impl Iterator<Item = (Request, ReadResult)>,
+        failed_login: Option<&ProviderError>,
         now: Instant,
         context: &mut ApplyContext<'_>,
         applied: &mut Applied,
@@ -93,13 +98,14 @@ impl Worker {
             self.provider.as_ref().and_then(|provider| provider.pace()).unwrap_or_default().max(self.interval);
         // One draw for the batch: what was read together stays together.
         let chance = context.jitter.chance();
-        let short = || Err(ProviderError::new(ErrorKind::Unavailable, "the provider left this request unanswered"));
-        let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        for (request, result) in requests.into_iter().zip(results) {
+        let mut wishes = Vec::new();
+        let told = ToldAccesses { audit: context.audit, provider: &self.name, role: self.role.as_deref() };
+        for (request, result) in read {
             let Some(state) = self.states.get_mut(&request) else { continue };
-            let result = state.checked(result.unwrap_or_else(short));
+            let result = state.checked(result);
             match take(state, &request, result, self.started, self.logins, context.fingerprints) {
                 Ok(taken) => {
+                    tell_read(told, state, &request, &taken);
                     state.settle(now, interval, context.jitter, chance);
                     state.asked = Some(self.started);
                     applied.answers += 1;
@@ -112,7 +118,8 @@ impl Worker {
                 Err(error) => {
                     context.refreshes.failed(RefreshKind::Read, error.kind);
                     let wait = state.failed(error.kind, now, context.starting, chance);
-                    self.heed(error.kind, now, wait);
+                    wishes.push((error.kind, wait));
+                    told.failed(&request, &error, failed_login);
                     applied.failures.push(SourceFailure {
                         provider: self.name.clone(),
                         request: Some(request),
@@ -121,6 +128,9 @@ impl Worker {
                     });
                 }
             }
+        }
+        for (kind, wait) in wishes {
+            self.heed(kind, now, wait);
         }
     }
 
@@ -298,8 +308,35 @@ impl Worker {
     }
 }
 
+/// The results of a batch, and what stands for those that are missing.
+fn answers(results: Vec<ReadResult>) -> impl Iterator<Item = ReadResult> {
+    let short = || Err(ProviderError::new(ErrorKind::Unavailable, "the provider left this request unanswered"));
+    results.into_iter().chain(std::iter::repeat_with(short))
+}
+
+/// Tells of values that were taken in, or that nobody needs. A look that brought none is no access.
+fn tell_read(told: ToldAccesses<'_>, state: &mut RequestState, request: &Request, taken: &AnswerChange) {
+    if taken.is_absent {
+        return told.failed(request, &ProviderError::new(ErrorKind::NotFound, ""), None);
+    }
+    if !taken.is_read {
+        return;
+    }
+    let origin = state.origin();
+    let version = if let Origin::Version(version) = &origin { Some(version) } else { None };
+    let access = told.read(request, version, taken.changed);
+    // The same values are still those of the access that brought them first.
+    if let Some(cached) = state.cached.as_mut().filter(|cached| cached.access.is_none()) {
+        cached.access = access;
+    }
+}
+
 /// What an answer changed.
 struct AnswerChange {
+    /// Values came.
+    is_read: bool,
+    /// The store has no such secret, and none is needed.
+    is_absent: bool,
     changed: bool,
     uncounted: bool,
     replaced: Option<CachedAnswer>,
@@ -314,7 +351,7 @@ fn take(
     login: u64,
     fingerprints: &Fingerprints,
 ) -> Result<AnswerChange, ProviderError> {
-    let nothing = AnswerChange { changed: false, uncounted: false, replaced: None };
+    let nothing = AnswerChange { is_read: false, is_absent: false, changed: false, uncounted: false, replaced: None };
     let answer = match result {
         // It is kept for every generation that is remembered.
         Ok(Reading::Fresh(answer)) if answer.version.as_ref().is_some_and(|Version(name)| name.len() > MAX_VERSION) => {
@@ -337,7 +374,7 @@ fn take(
             if error.kind == ErrorKind::NotFound && state.demand == Demand::Optional && state.cached.is_none() =>
         {
             let changed = !std::mem::replace(&mut state.absent, true);
-            return Ok(AnswerChange { changed, ..nothing });
+            return Ok(AnswerChange { is_absent: true, changed, ..nothing });
         }
         Err(error) => return Err(error),
     };
@@ -354,7 +391,7 @@ fn take(
         (None, Some(digest)) => fingerprints.of(request, &answer.tree) == digest.fingerprint,
         (None, None) => false,
     };
-    let cached = CachedAnswer::new(answer, started, login);
+    let mut cached = CachedAnswer::new(answer, started, login);
     let (same_version, was_held) = match &state.cached {
         Some(old) => (old.version == cached.version, true),
         None => (true, false),
@@ -364,10 +401,14 @@ fn take(
     }
     state.absent = false;
     state.digest = None;
+    if same && same_version {
+        cached.access = state.cached.as_ref().and_then(|old| old.access.clone());
+    }
     // The same values under another lease: revoking the first might end them.
     let replaced = state.cached.replace(cached).filter(|_| !same);
     let counted = matches!(state.origin(), Origin::Version(_));
-    Ok(AnswerChange { changed: !was_held || !same || !same_version, uncounted: !same && !counted, replaced })
+    let changed = !was_held || !same || !same_version;
+    Ok(AnswerChange { is_read: true, changed, uncounted: !same && !counted, replaced, ..nothing })
 }
 
 // === impl CachedAnswer ===

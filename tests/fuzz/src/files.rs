@@ -95,6 +95,7 @@ fn rendered(tree: &SecretTree, key: Option<&str>, format: Format) -> Option<Secr
         id: GenerationId("1".to_owned()),
         answers: BTreeMap::from([(request, Arc::new(tree.clone()))]),
         versions: BTreeMap::new(),
+        accesses: BTreeMap::new(),
     };
     match render(&[item], &generation, 1 << 20) {
         Ok(mut files) => Some(files.remove(0).bytes),
@@ -143,6 +144,7 @@ pub(crate) fn template(input: &[u8]) {
         id: GenerationId("1".to_owned()),
         answers: BTreeMap::from([(request, Arc::new(tree))]),
         versions: BTreeMap::new(),
+        accesses: BTreeMap::new(),
     };
     if let Err(error) = render(&[item], &generation, 1 << 20) {
         assert!(text.contains(MARKER) || !error.to_string().contains(MARKER), "{error}");

@@ -118,6 +118,7 @@ impl Pod {
             metrics_port: self.metrics_port,
             restart_all: None,
             containers: Vec::new(),
+            audit: true,
         }
     }
 

@@ -103,7 +103,9 @@ impl Agent {
     /// Takes from the process, for good, what its plan does not need: call it before any other thread is started.
     pub fn confine(&self) {
         match confine(&self.needs()) {
-            Ok(confined) => info!(event = "confined", landlock = %confined, "the agent has its own files and no others"),
+            Ok(confined) => {
+                info!(event = "confined", landlock = %confined, "the agent has its own files and no others")
+            }
             // It is a second wall: the first ones are the container's.
             Err(error) => warn!(event = "not_confined", %error, "Landlock confines nothing"),
         }

@@ -494,7 +494,9 @@ impl Source {
         let workers = workers.values_mut().filter(|worker| worker.revoke_on_exit);
         join_all(workers.map(|worker| async move {
             let mut jitter = Jitter::random();
-            worker.revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, refreshes, audit, starting }).await;
+            worker
+                .revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, refreshes, audit, starting })
+                .await;
         }))
         .await;
     }

@@ -80,9 +80,12 @@ impl Namespaces {
         let labels = self.ask(name).await;
         let mut known = self.known_mut();
         known.looked_up.retain(|_, (at, _)| at.elapsed() < FRESH);
-        if known.looked_up.len() < MOST_LOOKED_UP {
-            known.looked_up.insert(name.to_owned(), (Instant::now(), labels.clone()));
+        if known.looked_up.len() >= MOST_LOOKED_UP {
+            // Whoever asked for it has its answer, or asks again.
+            let any = known.looked_up.keys().next().cloned();
+            known.looked_up.remove(&any.unwrap_or_default());
         }
+        known.looked_up.insert(name.to_owned(), (Instant::now(), labels.clone()));
         labels
     }
 

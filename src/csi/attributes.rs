@@ -296,8 +296,8 @@ fn planned(
         Owner { .. } => FileMode::ALL,
     }));
     let shares = options.share_leases;
-    let BuiltPlan { plan, warnings, .. } =
-        Plan::build_with_warnings(identity, labels, &bundle, &options, config).map_err(|error| {
+    let BuiltPlan { plan, warnings, .. } = Plan::build_with_warnings(identity, labels, &bundle, &options, config)
+        .map_err(|error| {
             let kind = if error.is_denied { FailureKind::Denied } else { FailureKind::Invalid };
             CallFailure::new(kind, in_attributes(&error.to_string()))
         })?;

@@ -62,8 +62,7 @@ impl<'a> Rights<'a> {
         let matches = |globs: &'a [Glob], text: &str| globs.iter().any(|glob| glob.fill(identity).matches(text));
         let any = |globs: &'a Option<Vec<Glob>>, text: &str| globs.as_ref().is_none_or(|globs| matches(globs, text));
         steps::take(rules.len())?;
-        let mut mine: Vec<_> =
-            rules.iter().enumerate().filter(|(_, rule)| rule.is_about(namespace, labels)).collect();
+        let mut mine: Vec<_> = rules.iter().enumerate().filter(|(_, rule)| rule.is_about(namespace, labels)).collect();
         let denied = |who: String, what: &str| Err(format!("{who} may not {what} (the operator's allow rules)"));
         if mine.is_empty() {
             let asks = |rule: &Allow| rule.namespace_labels.is_some() && rule.names(namespace);

@@ -120,15 +120,9 @@ fn answer_within(body: &[u8], injector: &Injector, labels_of: &LabelsOf<'_>) -> 
         }
         Ok(Review { request: Some(request), .. }) => {
             let labels_of = |namespace: &str| {
-                if !injector.asks_for_labels() {
-                    return NamespaceLabels::NotAsked;
-                }
-                labels_of(namespace).unwrap_or_else(|| {
-                    unknown_namespace = Some(namespace.to_owned());
-                    NamespaceLabels::Unknown("they were not asked for yet".into())
-                })
+                if injector.asks_for_labels() { labels_of(namespace) } else { Some(NamespaceLabels::NotAsked) }
             };
-            decide(request, injector, labels_of)
+            decide(request, injector, labels_of, &mut unknown_namespace)
         }
         Ok(Review { request: None, .. }) => malformed("the AdmissionReview has no request".to_owned()),
         Err(error) => malformed(format!("no AdmissionReview: {error}")),
@@ -182,10 +176,13 @@ fn few(mut warnings: Vec<String>) -> Vec<String> {
     warnings.into_iter().map(shortened).collect()
 }
 
+/// What is denied only because the labels of the namespace are not known yet is told to nobody: `unknown_namespace` says
+/// so, and there will be another review.
 fn decide(
     request: AdmissionRequest,
     injector: &Injector,
-    labels_of: impl FnOnce(&str) -> NamespaceLabels,
+    labels_of: impl FnOnce(&str) -> Option<NamespaceLabels>,
+    unknown_namespace: &mut Option<String>,
 ) -> Decision {
     let AdmissionRequest { uid, operation, namespace, mut name, sub_resource, resource, user_info, dry_run, object } =
         request;
@@ -203,7 +200,11 @@ fn decide(
         || Refusal::Pod(format!("the pod has more than {MAX_NODES} values that hushpod looks at: take some away"));
     let decision = match (object, sub_resource.as_str()) {
         (Some(PodView(pod)), "") if is_pod && operation == "CREATE" => {
-            pod.ok_or_else(too_large).and_then(|pod| injector.mutate(pod, &namespace, labels_of(&namespace)))
+            let labels = labels_of(&namespace).unwrap_or_else(|| {
+                *unknown_namespace = Some(namespace.clone());
+                NamespaceLabels::Unknown("they were not asked for yet".into())
+            });
+            pod.ok_or_else(too_large).and_then(|pod| injector.mutate(pod, &namespace, labels))
         }
         (Some(PodView(pod)), "ephemeralcontainers") if is_pod => {
             pod.ok_or_else(too_large).and_then(|pod| check_ephemeral(&pod)).map(|()| Mutation::default())
@@ -211,7 +212,11 @@ fn decide(
         // Nothing that injection sets can be changed later.
         _ => Ok(Mutation::default()),
     };
-    if is_told {
+    // What other rules let pass is decided, known labels or not.
+    if decision.is_ok() {
+        *unknown_namespace = None;
+    }
+    if is_told && unknown_namespace.is_none() {
         tell(
             &decision,
             Admission {
@@ -240,7 +245,9 @@ fn decide(
         }
         Err(refusal) => {
             let message = shortened(refusal.to_string());
-            tracing::info!(namespace, pod = name, refusal = %message, "denied");
+            if unknown_namespace.is_none() {
+                tracing::info!(namespace, pod = name, refusal = %message, "denied");
+            }
             let status = ReviewStatus { code: 422, reason: "Invalid", message };
             let response = AdmissionResponse { uid, status: Some(status), ..AdmissionResponse::default() };
             (response, Outcome::Denied, Some(refusal.reason()))

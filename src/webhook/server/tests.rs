@@ -22,7 +22,12 @@ fn review() -> Reviewer {
     Arc::new(|request| {
         assert_ne!(request, b"panic");
         let outcome = if request == b"bad" { Outcome::Denied } else { Outcome::Injected };
-        Answer { body: request.to_vec(), outcome, reason: (outcome == Outcome::Denied).then_some("pod"), unknown_namespace: None }
+        Answer {
+            body: request.to_vec(),
+            outcome,
+            reason: (outcome == Outcome::Denied).then_some("pod"),
+            unknown_namespace: None,
+        }
     })
 }
 
@@ -353,7 +358,12 @@ async fn a_review_that_wants_a_namespaces_labels_is_made_once_more_and_counted_o
     let registry = Registry::default();
     let review: Reviewer = Arc::new(|request| {
         let namespace = str::from_utf8(request).unwrap().trim().to_owned();
-        Answer { body: b"denied".to_vec(), outcome: Outcome::Denied, unknown_namespace: Some(namespace) }
+        Answer {
+            body: b"denied".to_vec(),
+            outcome: Outcome::Denied,
+            reason: Some("policy"),
+            unknown_namespace: Some(namespace),
+        }
     });
     let namespaces = Namespaces::default();
     let router = router(review, Metrics::new(registry.clone()), namespaces.clone());

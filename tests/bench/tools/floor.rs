@@ -33,8 +33,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> super::Outcome {
     let Args { listen, admin_listen, tls_dir, answer } = args;
     let answer = fs::read(answer)?;
-    let review: Reviewer =
-        Arc::new(move |_| Answer { body: answer.clone(), outcome: Outcome::Injected, unknown_namespace: None });
+    let review: Reviewer = Arc::new(move |_| Answer {
+        body: answer.clone(),
+        outcome: Outcome::Injected,
+        reason: None,
+        unknown_namespace: None,
+    });
     let settings = WebhookSettings {
         listen,
         admin: admin_listen,

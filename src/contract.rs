@@ -136,5 +136,9 @@ pub const ON_CHANGE_OPTION: &str = "--on-change";
 pub const JITTER_OPTION: &str = "--jitter";
 /// How long the application may take to end.
 pub const GRACE_OPTION: &str = "--grace";
+/// Whom to tell of every change, as the annotation `notify` writes it.
+pub const NOTIFY_OPTION: &str = "--notify";
+/// How many there may be.
+pub const MAX_NOTIFIED: usize = 32;
 /// What stands between the options and the application's command.
 pub const END_OF_OPTIONS: &str = "--";

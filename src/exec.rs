@@ -13,13 +13,14 @@ use std::process::{Command, ExitCode};
 
 mod arguments;
 mod failure;
+mod notify;
+mod post;
 mod read;
 mod status;
 mod supervise;
 
 use crate::contract::{EXEC_COMMAND, TERMINATION_LOG};
 use crate::env_vars::{FILES, GENERATION, OUR_PREFIX};
-use crate::options::OnChange;
 use crate::secret::SecretValue;
 use arguments::{CommandLine, SourcePath};
 use failure::{ExecError, FAILED, say, terminate};
@@ -41,6 +42,8 @@ Options of exec:
   --on-change WHAT     what happens when PATH changes: none (nothing stays to see it; the default), restart (end COMMAND
                        with SIGTERM and exit with 75, so kubelet starts the container again), signal:SIGNAL
   --jitter DURATION    restart or signal at a random moment within this time after the change (0s)
+  --notify TARGET      stay, and tell TARGET of each change that does not end COMMAND: signal:SIGNAL:PROCESS (processes
+                       of that name and this uid) or http:URL (a POST to localhost); may be given up to 32 times
   --grace DURATION     how long COMMAND may take to end before SIGKILL (30s)
   --termination-log FILE
                        where kubelet looks for a reason (/dev/termination-log)
@@ -95,7 +98,7 @@ fn is_help(argument: &OsStr) -> bool {
 fn run(arguments: &CommandLine) -> Result<u8, ExecError> {
     let reading = read::read(&arguments.sources, &arguments.keep)?;
     let mut command = command(arguments, &reading);
-    let stays = arguments.on_change != OnChange::None;
+    let stays = arguments.stays();
     let _shown = reading.origin.as_ref().and_then(|origin| origin.hold(stays));
     if !stays {
         // Returns only if it failed. What is read goes with this program's memory.

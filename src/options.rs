@@ -134,6 +134,19 @@ pub enum Notify {
     },
 }
 
+/// What stands in the URL of [`Notify::Http`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct LocalUrl<'a> {
+    /// Host and port as they are written.
+    pub authority: &'a str,
+    /// localhost, 127.0.0.1 or ::1.
+    pub host: &'a str,
+    /// 80 if none is written.
+    pub port: u16,
+    /// Path and query; maybe empty.
+    pub path: &'a str,
+}
+
 /// Signals that make a program read its files again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
@@ -301,6 +314,37 @@ impl FromStr for Signal {
     }
 }
 
+// === impl LocalUrl ===
+
+impl<'a> LocalUrl<'a> {
+    /// Takes a URL apart. The fragment is left out, as of every request.
+    ///
+    /// # Errors
+    /// One sentence, if it leads elsewhere, or could end a request's line.
+    pub fn parse(url: &'a str) -> Result<Self, ParseError> {
+        let rest = url.strip_prefix("http://").ok_or_else(|| rule(format!("{url:?} does not begin with http://")))?;
+        if rest.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Err(rule(format!("{url:?} has a character that no URL has: write it as %XX")));
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((host, port)) => (host, port),
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let port = match port.strip_prefix(':').map(str::parse) {
+            None if port.is_empty() => Some(80),
+            Some(Ok(port)) if port > 0 => Some(port),
+            _ => None,
+        };
+        match port {
+            Some(port) if matches!(host, "localhost" | "127.0.0.1" | "::1") => {
+                Ok(Self { authority, host, port, path: path.split('#').next().unwrap_or_default() })
+            }
+            _ => Err(rule(format!("{url:?} is not on localhost: expected http://localhost:<port>/<path>"))),
+        }
+    }
+}
+
 // === impl Notify ===
 
 impl FromStr for Notify {
@@ -325,16 +369,7 @@ impl FromStr for Notify {
 }
 
 fn parse_notify_url(url: &str) -> Result<Notify, ParseError> {
-    let rest = url.strip_prefix("http://").ok_or_else(|| rule(format!("{url:?} does not begin with http://")))?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, port)) => (host, port),
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port_is_good = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok_and(|p| p > 0));
-    if !matches!(host, "localhost" | "127.0.0.1" | "::1") || !port_is_good {
-        return Err(rule(format!("{url:?} is not on localhost: expected http://localhost:<port>/<path>")));
-    }
+    LocalUrl::parse(url)?;
     Ok(Notify::Http { url: url.to_owned() })
 }
 
@@ -358,5 +393,38 @@ impl TryFrom<String> for Notify {
 impl From<Notify> for String {
     fn from(notify: Notify) -> Self {
         notify.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_to_tell_is_on_localhost_and_one_word() {
+        let parts = |authority, host, port, path| Ok(LocalUrl { authority, host, port, path });
+        for (url, expected) in [
+            ("http://localhost", parts("localhost", "localhost", 80, "")),
+            ("http://localhost:8080/-/a?b=c#d", parts("localhost:8080", "localhost", 8080, "/-/a?b=c")),
+            ("http://127.0.0.1:1?x", parts("127.0.0.1:1", "127.0.0.1", 1, "?x")),
+            ("http://[::1]:9/", parts("[::1]:9", "::1", 9, "/")),
+            ("https://localhost/", Err("does not begin with http://")),
+            ("http://localhost:0/", Err("is not on localhost")),
+            ("http://localhost:65536/", Err("is not on localhost")),
+            ("http://localhost:8080x/", Err("is not on localhost")),
+            ("http://user@localhost/", Err("is not on localhost")),
+            ("http://localhost.example/", Err("is not on localhost")),
+            ("http://::1/", Err("is not on localhost")),
+            ("http://[::1]x/", Err("is not on localhost")),
+            ("http://localhost/a\r\nb: c", Err("write it as %XX")),
+            ("http://localhost/a b", Err("write it as %XX")),
+            ("http://localhost/\u{7f}", Err("write it as %XX")),
+        ] {
+            match (LocalUrl::parse(url), expected) {
+                (Ok(found), expected) => assert_eq!(Ok(found), expected, "{url:?}"),
+                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{url:?}: {error}"),
+                (Err(error), Ok(_)) => panic!("{url:?}: {error}"),
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod harden;
 pub mod reap;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tell;
 #[cfg(feature = "cluster")]
 pub mod terminal;
 pub mod watch;

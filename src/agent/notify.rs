@@ -2,17 +2,15 @@
 //! swap, never in the loop's way: what fails is tried again for about a minute, or until a newer generation replaces
 //! it, and the files stay whatever happens.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
-use std::{fs, io};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper::{Request, StatusCode, Uri, header};
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, geteuid, getpid, kill_process};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -20,19 +18,8 @@ use tracing::{info, warn};
 
 use crate::generation::GenerationId;
 use crate::metrics::Counters;
-use crate::options::{Notify, Signal};
-
-/// One request takes at most this long.
-const HTTP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pauses before each further attempt.
-const PAUSES: [Duration; 6] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(15),
-    Duration::from_secs(30),
-];
+use crate::options::Notify;
+use crate::process::tell::{HTTP_TIMEOUT, PAUSES, SignalError, signal_all};
 
 /// Whom to tell, and who is being told.
 #[derive(Debug)]
@@ -46,24 +33,9 @@ pub struct Notifier {
 /// Why a notification did not arrive.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// Nobody to signal.
-    #[error("no process named {process:?} runs as uid {uid}{}", of_others(*.others))]
-    NoProcess {
-        /// The name that was looked for.
-        process: String,
-        /// The agent's own uid: it can signal no other.
-        uid: u32,
-        /// Processes of that name which belong to other users.
-        others: usize,
-    },
-    /// `/proc` or the signal failed.
-    #[error("cannot signal {process:?}: {source}")]
-    Signal {
-        /// The name that was looked for.
-        process: String,
-        /// Why not.
-        source: io::Error,
-    },
+    /// No process got the signal.
+    #[error(transparent)]
+    Signal(#[from] SignalError),
     /// No connection.
     #[error("cannot connect to port {port} on localhost: {source}")]
     Connect {
@@ -84,13 +56,6 @@ pub enum NotifyError {
     /// No answer.
     #[error("no answer within {} s", HTTP_TIMEOUT.as_secs())]
     TimedOut,
-}
-
-fn of_others(count: usize) -> String {
-    match count {
-        0 => String::new(),
-        count => format!(" ({count} of that name run as another user, whom the agent cannot signal)"),
-    }
 }
 
 // === impl Notifier ===
@@ -149,65 +114,10 @@ async fn tell(target: Notify, id: GenerationId, outcomes: Counters) {
 
 async fn tell_once(target: &Notify, id: &GenerationId) -> Result<(), NotifyError> {
     match target {
-        Notify::Signal { signal, process } => signal_all(Path::new("/proc"), *signal, process),
+        Notify::Signal { signal, process } => Ok(signal_all(Path::new("/proc"), *signal, process)?),
         Notify::Http { url } => {
             tokio::time::timeout(HTTP_TIMEOUT, post(url, id)).await.unwrap_or(Err(NotifyError::TimedOut))
         }
-    }
-}
-
-/// Signals every process of this name and our own uid. `/proc` lists processes only: threads stay out of it.
-fn signal_all(proc: &Path, signal: Signal, process: &str) -> Result<(), NotifyError> {
-    let failed = |source| NotifyError::Signal { process: process.to_owned(), source };
-    let (mut told, mut others, mut last_error) = (0_usize, 0_usize, None);
-    for entry in fs::read_dir(proc).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else {
-            continue;
-        };
-        match owner(&entry.path(), process) {
-            Some(uid) if uid == geteuid().as_raw() && pid != getpid() => match kill_process(pid, kernel(signal)) {
-                Ok(()) => told += 1,
-                Err(rustix::io::Errno::SRCH) => {}
-                Err(error) => last_error = Some(error.into()),
-            },
-            Some(uid) if uid != geteuid().as_raw() => others += 1,
-            _ => {}
-        }
-    }
-    match last_error {
-        _ if told > 0 => Ok(()),
-        Some(error) => Err(failed(error)),
-        None => Err(NotifyError::NoProcess { process: process.to_owned(), uid: geteuid().as_raw(), others }),
-    }
-}
-
-/// The real uid of the process in this directory if it has that name and lives. From `status`, since the directory of
-/// a process that is not dumpable belongs to root.
-fn owner(dir: &Path, process: &str) -> Option<u32> {
-    let name = fs::read(dir.join("comm")).ok()?;
-    if name.strip_suffix(b"\n").unwrap_or(&name) != process.as_bytes() {
-        return None;
-    }
-    let status = fs::read_to_string(dir.join("status")).ok()?;
-    let field = |field: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        line?.split_ascii_whitespace().next()
-    };
-    // A zombie takes signals, and does nothing about them.
-    if field("State") == Some("Z") { None } else { field("Uid")?.parse().ok() }
-}
-
-fn kernel(signal: Signal) -> rustix::process::Signal {
-    use rustix::process::Signal as Kernel;
-    match signal {
-        Signal::Hup => Kernel::HUP,
-        Signal::Usr1 => Kernel::USR1,
-        Signal::Usr2 => Kernel::USR2,
-        Signal::Winch => Kernel::WINCH,
-        Signal::Int => Kernel::INT,
-        Signal::Term => Kernel::TERM,
-        Signal::Quit => Kernel::QUIT,
     }
 }
 

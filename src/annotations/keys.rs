@@ -36,7 +36,7 @@ keys! {
     CONTAINERS = "containers", "all but injected ones", false, "comma-separated names of the containers that get the mount";
     INIT_ORDER = "init-order", "`first`", true, "the agent's place among init containers: `first`, `last` or `after:<container>`";
     REFRESH = "refresh", "the provider's", true, "poll interval, such as `30s` or `5m`, where the store cannot push";
-    NOTIFY = "notify", "none", false, "after a change, space-separated: `signal:<SIGNAL>:<process>`, `http:<url on localhost>`";
+    NOTIFY = "notify", "none", false, "after a change, space-separated: `signal:<SIGNAL>:<process>`, `http:<url on localhost>`; with `csi` from containers with variables";
     FILE_MODE = "file-mode", "`0400`, `0440` or `0444`: see Who can read the files", true, "permission bits of every file";
     RUN_AS_USER = "run-as-user", "the containers' common uid", true, "uid of the agent";
     RUN_AS_GROUP = "run-as-group", "the containers' common gid", true, "gid of the agent";

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::contract::{
-    END_OF_OPTIONS, ENV_OPTION, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION, ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION,
-    TERMINATION_LOG,
+    END_OF_OPTIONS, ENV_OPTION, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION, MAX_NOTIFIED, NOTIFY_OPTION,
+    ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION, TERMINATION_LOG,
 };
 use crate::env_vars::check_name;
-use crate::options::OnChange;
+use crate::options::{Notify, OnChange};
 use crate::parse_error::{ParseError, rule};
 use crate::quantity::parse_wait;
 
@@ -17,13 +17,14 @@ use crate::quantity::parse_wait;
 const TERMINATION_LOG_OPTION: &str = "--termination-log";
 
 /// Every option of `exec`.
-pub(super) const OPTIONS: [&str; 7] = [
+pub(super) const OPTIONS: [&str; 8] = [
     ENV_OPTION,
     OPTIONAL_ENV_OPTION,
     KEEP_OPTION,
     ON_CHANGE_OPTION,
     JITTER_OPTION,
     GRACE_OPTION,
+    NOTIFY_OPTION,
     TERMINATION_LOG_OPTION,
 ];
 
@@ -35,6 +36,7 @@ pub(super) struct CommandLine {
     pub(super) on_change: OnChange,
     pub(super) jitter: Duration,
     pub(super) grace: Duration,
+    pub(super) notify: Vec<Notify>,
     pub(super) termination_log: PathBuf,
     pub(super) program: OsString,
     pub(super) arguments: Vec<OsString>,
@@ -55,6 +57,11 @@ pub(super) struct UsageError(String);
 // === impl CommandLine ===
 
 impl CommandLine {
+    /// Whether a parent stays, to see the files change.
+    pub(super) fn stays(&self) -> bool {
+        self.on_change != OnChange::None || !self.notify.is_empty()
+    }
+
     /// Parses what follows `exec`. `--option VALUE` and `--option=VALUE` are the same.
     pub(super) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Self, UsageError> {
         let mut parsed = Self {
@@ -63,6 +70,7 @@ impl CommandLine {
             on_change: OnChange::None,
             jitter: Duration::ZERO,
             grace: Duration::from_secs(30),
+            notify: Vec::new(),
             termination_log: PathBuf::from(TERMINATION_LOG),
             program: OsString::new(),
             arguments: Vec::new(),
@@ -103,6 +111,10 @@ impl CommandLine {
                     }
                     ON_CHANGE_OPTION => self.on_change = own(text.parse()?)?,
                     JITTER_OPTION => self.jitter = parse_wait(text)?,
+                    NOTIFY_OPTION if self.notify.len() >= MAX_NOTIFIED => {
+                        return Err(rule(format!("more than {MAX_NOTIFIED} are to be told")));
+                    }
+                    NOTIFY_OPTION => self.notify.push(text.parse()?),
                     _ => self.grace = parse_wait(text)?,
                 }
             }
@@ -148,6 +160,9 @@ mod tests {
             "--jitter=5m",
             "--grace",
             "0s",
+            "--notify=http:http://localhost:8080/x?a=b",
+            "--notify",
+            "signal:HUP:nginx",
             "--",
             "server",
             "--env",
@@ -160,6 +175,11 @@ mod tests {
         assert_eq!(arguments.keep, ["HOME"]);
         assert_eq!(arguments.on_change.to_string(), "signal:HUP");
         assert_eq!((arguments.jitter, arguments.grace), (Duration::from_mins(5), Duration::ZERO));
+        assert_eq!(
+            arguments.notify.iter().map(Notify::to_string).collect::<Vec<_>>(),
+            ["http:http://localhost:8080/x?a=b", "signal:HUP:nginx"]
+        );
+        assert!(arguments.stays());
         assert_eq!(arguments.program, "server");
         assert_eq!(arguments.arguments, ["--env", "--", "x"]);
     }
@@ -178,9 +198,26 @@ mod tests {
             (&["--env=/a", "--on-change=reload", "--", "x"], "none, restart, restart-all or signal:<SIGNAL>"),
             (&["--env=/a", "--on-change=signal:KILL", "--", "x"], "HUP"),
             (&["--env=/a", "--jitter=5", "--", "x"], "5m"),
+            (&["--env=/a", "--notify=http:http://example.com/", "--", "x"], "is not on localhost"),
+            (&["--env=/a", "--notify=http:http://localhost/a\r\nX: y", "--", "x"], "write it as %XX"),
+            (&["--env=/a", "--notify=exec:reload", "--", "x"], "signal:<SIGNAL>:<process>"),
+            (&["--env=/a", "--notify=signal:KILL:app", "--", "x"], "HUP"),
         ] {
             let message = parsed(words).unwrap_err().to_string();
             assert!(message.contains(part) && message.contains("--help"), "{words:?}: {message}");
         }
+    }
+
+    #[test]
+    fn as_many_may_be_told_as_the_webhook_writes() {
+        let words = |count| {
+            let mut words = vec!["--env=/a"];
+            words.extend(std::iter::repeat_n("--notify=signal:HUP:app", count));
+            [words, vec!["--", "x"]].concat()
+        };
+        assert_eq!(parsed(&words(MAX_NOTIFIED)).unwrap().notify.len(), MAX_NOTIFIED);
+        let message = parsed(&words(MAX_NOTIFIED + 1)).unwrap_err().to_string();
+        assert!(message.contains("more than 32"), "{message}");
+        assert!(!parsed(&words(0)).unwrap().stays());
     }
 }

@@ -30,6 +30,12 @@ pub(super) fn say(out: &mut impl Write, text: &str) {
     let _ = out.write_all(text.as_bytes());
 }
 
+/// A string in JSON, cut: ids and names of processes are made of plain characters, and any other is not shown.
+pub(super) fn json_text(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { c } else { '?' };
+    format!("\"{}\"", text.chars().map(plain).take(128).collect::<String>())
+}
+
 /// Tells kubelet why the container ended. Without a container there is no such file, and nobody to tell.
 /// Says whether it was told.
 pub(super) fn terminate(log: &Path, text: &str) -> bool {

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::failure::{FAILED, say};
+use super::failure::{FAILED, json_text, say};
 use super::read;
 use crate::contract::DEFAULT_MOUNT_PATH;
 use crate::env_vars::{FILES, GENERATION};
@@ -41,12 +41,10 @@ pub(super) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 
 /// The same for programs. Names of processes are what their containers' authors like.
 fn json(running: &[WrappedProcess], files: Option<&Path>) -> String {
-    let plain = |c: char| if c.is_ascii_graphic() && !matches!(c, '"' | '\\') { c } else { '?' };
-    let text = |text: &str| format!("\"{}\"", text.chars().map(plain).take(128).collect::<String>());
     let files = files.unwrap_or(Path::new(DEFAULT_MOUNT_PATH));
-    let newest = read::present(files).map_or_else(|| "null".to_owned(), |origin| text(&origin.generation));
+    let newest = read::present(files).map_or_else(|| "null".to_owned(), |origin| json_text(&origin.generation));
     let processes = running.iter().take(64).map(|WrappedProcess { pid, name, generation, .. }| {
-        format!("{{\"pid\":{pid},\"name\":{},\"generation\":{}}}", text(name), text(generation))
+        format!("{{\"pid\":{pid},\"name\":{},\"generation\":{}}}", json_text(name), json_text(generation))
     });
     format!("{{\"schema\":1,\"newest\":{newest},\"processes\":[{}]}}\n", processes.collect::<Vec<_>>().join(","))
 }

@@ -1,5 +1,6 @@
 //! The parent that stays where an application is to hear of changes: it passes signals on and the exit code back, waits
-//! for orphans as PID 1 must, and watches for a new generation. One thread, and no value kept.
+//! for orphans as PID 1 must, and watches for a new generation. One thread, which waits for nothing but in one place,
+//! and no value kept.
 
 use std::hash::RandomState;
 use std::io::{self, IsTerminal, Read};
@@ -19,10 +20,12 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
 
 use super::arguments::CommandLine;
 use super::failure::{ExecError, say, terminate};
+use super::notify::Notifications;
 use super::read::{self, ReadVariables, StoredGeneration};
-use crate::options::{OnChange, Signal as Wanted};
+use crate::options::OnChange;
 use crate::process::chance::at_random;
 use crate::process::harden::harden;
+use crate::process::tell::kernel;
 
 /// Ended for a change, as sysexits(3) says "try again": under any restart policy but Never kubelet does.
 const RESTARTED: u8 = 75;
@@ -56,7 +59,9 @@ pub(super) fn supervise(
     let key = RandomState::new();
     let fingerprint = reading.fingerprint(&key);
     let Some(started) = reading.origin else {
-        return Err(io::Error::other("--on-change needs files of hushpod's volume, which has generations").into());
+        return Err(
+            io::Error::other("--on-change and --notify need files of hushpod's volume, which has generations").into()
+        );
     };
     // Before the child is there, so none is lost.
     let signals = Signals::listen()?;
@@ -74,6 +79,7 @@ pub(super) fn supervise(
         child,
         signals,
         events,
+        notifications: Notifications::new(&arguments.notify),
         is_terminal: io::stdin().is_terminal(),
         next_look: Instant::now(),
         due: None,
@@ -100,6 +106,7 @@ struct Supervisor<'a> {
     child: Pid,
     signals: Signals,
     events: Option<OwnedFd>,
+    notifications: Notifications<'a>,
     is_terminal: bool,
     next_look: Instant,
     /// When the application is told of the change, or ended for it.
@@ -131,13 +138,14 @@ impl Supervisor<'_> {
             if self.kill_at.is_some_and(|at| now >= at) {
                 self.send(Signal::KILL);
             }
+            self.notifications.go_on(now).iter().for_each(|line| note(line));
             self.wait(now)?;
         }
     }
 
     /// Until a signal, an event, or the next moment at which something is to be done.
     fn wait(&mut self, now: Instant) -> io::Result<()> {
-        let moments = [Some(self.next_look), self.due, self.kill_at];
+        let moments = [Some(self.next_look), self.due, self.kill_at, self.notifications.next()];
         let next = moments.into_iter().flatten().min().unwrap_or(now);
         // After SIGKILL there is nothing to wait for but the end.
         let pause = next.saturating_duration_since(now).max(Duration::from_millis(1));
@@ -146,6 +154,7 @@ impl Supervisor<'_> {
         if let Some(events) = &self.events {
             descriptors.push(PollFd::new(events, PollFlags::IN));
         }
+        descriptors.extend(self.notifications.sockets());
         match poll(&mut descriptors, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -160,7 +169,10 @@ impl Supervisor<'_> {
         if self.is_terminal && FROM_TERMINALS.contains(&signal) {
             return;
         }
-        self.is_stopped |= signal == Signal::TERM;
+        if signal == Signal::TERM {
+            self.is_stopped = true;
+            self.notifications.give_up();
+        }
         self.send(signal);
     }
 
@@ -199,16 +211,7 @@ impl Supervisor<'_> {
         let Some(present) = read::present(&self.started.files) else { return };
         let id = present.generation.clone();
         self.seen = present;
-        let matters = match self.arguments.on_change {
-            OnChange::Restart => match read::read(&self.arguments.sources, &self.arguments.keep) {
-                Ok(reading) => reading.fingerprint(&self.key) != self.fingerprint,
-                Err(error) => {
-                    note(&format!("generation {id} makes no variables, so the application runs on: {error}"));
-                    false
-                }
-            },
-            OnChange::Signal(_) | OnChange::RestartAll | OnChange::None => true,
-        };
+        let matters = self.matters(&id);
         if !matters {
             // Back to the variables that it has, or another file of the volume: nothing that it would notice.
             if self.due.take().is_some() {
@@ -218,6 +221,28 @@ impl Supervisor<'_> {
             let pause = at_random(self.arguments.jitter);
             note(&format!("generation {id} is there: {} in {} s", self.arguments.on_change, pause.as_secs()));
             self.due = Some(now + pause);
+        }
+        let restarts = self.arguments.on_change == OnChange::Restart && self.due.is_some();
+        if restarts || self.kill_at.is_some() || self.is_stopped {
+            // Who starts anew reads everything, and who ends needs nothing.
+            self.notifications.give_up();
+        } else {
+            self.notifications.announce(&id, now);
+        }
+    }
+
+    /// Whether the application is ended or signalled for a generation.
+    fn matters(&self, id: &str) -> bool {
+        match self.arguments.on_change {
+            OnChange::Restart => match read::read(&self.arguments.sources, &self.arguments.keep) {
+                Ok(reading) => reading.fingerprint(&self.key) != self.fingerprint,
+                Err(error) => {
+                    note(&format!("generation {id} makes no variables, so the application runs on: {error}"));
+                    false
+                }
+            },
+            OnChange::Signal(_) => true,
+            OnChange::RestartAll | OnChange::None => false,
         }
     }
 
@@ -256,18 +281,6 @@ fn has_events(events: &OwnedFd) -> bool {
         found = true;
     }
     found
-}
-
-fn kernel(signal: Wanted) -> Signal {
-    match signal {
-        Wanted::Hup => Signal::HUP,
-        Wanted::Usr1 => Signal::USR1,
-        Wanted::Usr2 => Signal::USR2,
-        Wanted::Winch => Signal::WINCH,
-        Wanted::Int => Signal::INT,
-        Wanted::Term => Signal::TERM,
-        Wanted::Quit => Signal::QUIT,
-    }
 }
 
 /// Signals that came, without a thread to wait for them.

@@ -8,17 +8,21 @@ use k8s_openapi::api::core::v1::{CSIVolumeSource, Volume};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::env_wrapper::EnvWrapper;
 use super::permissions::Permissions;
 use super::pod::{containers, name_of};
 use super::refusal::Refusal;
+use super::selection::Selection;
 use crate::annotations::{
     CONTAINERS, DIR, ENV_VARIABLE, FILE, FILE_MODE, METRICS_PORT, MODE, NOTIFY, PROVIDER, REFRESH, ROLE, RUN_AS_GROUP,
     RUN_AS_USER, SECRETS, SHARE_LEASES, SIZE_LIMIT,
 };
 use crate::bundle::FileMode;
 use crate::config::Config;
-use crate::contract::{BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, PREFIX, SECRETS_VOLUME};
-use crate::options::{Mode, Options};
+use crate::contract::{
+    BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, MAX_NOTIFIED, PREFIX, SECRETS_VOLUME,
+};
+use crate::options::{Mode, Notify, Options};
 use crate::plan::Plan;
 use crate::steps;
 
@@ -87,12 +91,6 @@ pub(super) fn check(spec: &Value, options: &mut Options, config: &Config) -> Res
             "this cluster has no CSI driver of hushpod (csi.enabled in the chart): expected mode sidecar",
         );
     }
-    if !options.notify.is_empty() {
-        return refuse(
-            NOTIFY,
-            "mode csi has nothing in the pod that could notify: watch the directory, or use mode sidecar",
-        );
-    }
     if options.metrics_port.is_some() {
         return refuse(METRICS_PORT, "mode csi has no agent in the pod: the driver has the metrics of its node's pods");
     }
@@ -101,6 +99,46 @@ pub(super) fn check(spec: &Value, options: &mut Options, config: &Config) -> Res
             "hostUsers: false: the driver's files would belong to nobody in the pod's user namespace: use mode sidecar"
                 .to_owned(),
         ));
+    }
+    Ok(())
+}
+
+/// Notifications come from the parents of applications with variables: the only processes of ours in the pod.
+///
+/// # Errors
+/// [`Refusal`] says what to do where no such parent stays, or what it must not reach.
+pub(super) fn check_notify(
+    spec: &Value,
+    options: &Options,
+    wrapper: Option<&EnvWrapper<'_>>,
+    selection: &Selection,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let refuse = |problem: &str| Err(Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")));
+    if options.notify.is_empty() {
+        return Ok(());
+    }
+    if options.notify.len() > MAX_NOTIFIED {
+        return refuse(&format!("mode csi tells at most {MAX_NOTIFIED}: write fewer, or use mode sidecar"));
+    }
+    let tellers = wrapper.map_or(0, |wrapper| wrapper.tellers(spec, selection).count());
+    if tellers == 0 {
+        return refuse(
+            "mode csi has nothing in the pod that could notify, but in containers with variables (env): watch the \
+             directory, or use mode sidecar",
+        );
+    }
+    let is = |field: &str| spec.get(field) == Some(&json!(true));
+    if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
+        if is("hostPID") {
+            return refuse("with hostPID a signal would reach processes of other pods: use http: instead");
+        }
+        if tellers > 1 && is("shareProcessNamespace") {
+            warnings.push(format!(
+                "{PREFIX}{NOTIFY}: with shareProcessNamespace each of {tellers} containers with variables signals all \
+                 processes of that name and its uid: one of them may hear of a change {tellers} times"
+            ));
+        }
     }
     Ok(())
 }

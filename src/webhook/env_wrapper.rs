@@ -15,10 +15,10 @@ use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::contract::{
     DEFAULT_MOUNT_PATH, END_OF_OPTIONS, ENV_DIR, ENV_OPTION, EXEC_COMMAND, GRACE_OPTION, JITTER_OPTION, KEEP_OPTION,
-    ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION, PREFIX, PROGRAM,
+    NOTIFY_OPTION, ON_CHANGE_OPTION, OPTIONAL_ENV_OPTION, PREFIX, PROGRAM,
 };
 use crate::env_vars::check_name;
-use crate::options::{DEFAULT_JITTER, Mode, OnChange, Options};
+use crate::options::{DEFAULT_JITTER, Mode, Notify, OnChange, Options};
 use crate::steps;
 
 /// What Kubernetes gives a pod to end, unless it says otherwise.
@@ -36,6 +36,8 @@ pub(super) struct EnvWrapper<'a> {
     grace: u64,
     /// Whether kubelet sets the variables of containers that say no command.
     kubelet: bool,
+    /// Whom the application's parent tells of changes: nobody, where an agent does.
+    notify: &'a [Notify],
 }
 
 /// What a container's command is now.
@@ -85,7 +87,9 @@ impl<'a> EnvWrapper<'a> {
         }
         let grace = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or(DEFAULT_GRACE);
         let names = bundle.items.iter().filter_map(annotations::variable).collect();
-        Ok(Some(Self { options, names, grace, kubelet: config.kubelet_env && mode != Mode::Csi }))
+        let is_csi = mode == Mode::Csi;
+        let notify = if is_csi { options.notify.as_slice() } else { &[] };
+        Ok(Some(Self { options, names, grace, kubelet: config.kubelet_env && !is_csi, notify }))
     }
 
     /// The variables that are annotated one by one.
@@ -107,6 +111,20 @@ impl<'a> EnvWrapper<'a> {
             }
         }
         Ok(names)
+    }
+
+    /// The containers whose parents tell of changes: those of ours that are there when one comes. An init container
+    /// has ended by then, unless it is a native sidecar.
+    pub(super) fn tellers<'b>(&self, spec: &'b Value, selection: &Selection) -> impl Iterator<Item = &'b str> {
+        let stays = |list: &str, container: &Value| {
+            list == "containers" || container.get("restartPolicy").is_some_and(|policy| policy == "Always")
+        };
+        let all =
+            LISTS.into_iter().flat_map(|list| containers(spec, list).iter().map(move |container| (list, container)));
+        let tellers = all.filter(move |(list, container)| {
+            !self.notify.is_empty() && is_meant(container, list, selection) && stays(list, container)
+        });
+        tellers.map(|(_, container)| name_of(container))
     }
 
     fn is_for_kubelet(&self, present: &Present) -> bool {
@@ -137,6 +155,9 @@ impl<'a> EnvWrapper<'a> {
     /// # Errors
     /// [`Refusal`] names the container, and what it lacks.
     pub(super) fn converge(&self, patched: &mut Patched, selection: &Selection) -> Result<(), Refusal> {
+        let spec = patched.object().get("spec").unwrap_or(&Value::Null);
+        let tellers: BTreeMap<String, usize> =
+            self.tellers(spec, selection).enumerate().map(|(place, name)| (name.to_owned(), place)).collect();
         for list in LISTS {
             let spec = patched.object().get("spec").unwrap_or(&Value::Null);
             let (mut commands, mut variables) = (Vec::new(), Vec::new());
@@ -148,7 +169,9 @@ impl<'a> EnvWrapper<'a> {
                 if self.is_for_kubelet(&present) {
                     variables.push((index, self.missing(container)?));
                 } else {
-                    commands.extend(self.command(container, present, selection)?.map(|command| (index, command)));
+                    let told = self.told_by(tellers.get(name_of(container)).copied());
+                    commands
+                        .extend(self.command(container, present, selection, &told)?.map(|command| (index, command)));
                 }
             }
             for (index, command) in commands {
@@ -187,6 +210,7 @@ impl<'a> EnvWrapper<'a> {
         container: &Value,
         present: Present,
         selection: &Selection,
+        told: &[&Notify],
     ) -> Result<Option<Vec<String>>, Refusal> {
         let name = name_of(container);
         let inner = match present {
@@ -204,10 +228,11 @@ impl<'a> EnvWrapper<'a> {
         if let Some(twice) = own.iter().find(|variable| self.names.contains(*variable)) {
             return Err(set_twice(container, twice));
         }
-        // Each container gets all of them: the one product of two lists that a tenant writes.
-        steps::take(self.options.environment.len() * WRITTEN + own.len() + inner.len())?;
+        // Each container gets all of them: products of two lists that a tenant writes.
+        steps::take((self.options.environment.len() + told.len()) * WRITTEN + own.len() + inner.len())?;
         let mut command = vec![PROGRAM.to_owned(), EXEC_COMMAND.to_owned()];
         command.extend(self.arguments());
+        command.extend(told.iter().flat_map(|told| [NOTIFY_OPTION.to_owned(), literal(&told.to_string())]));
         // An explicit env beats what files bring, as it beats envFrom; names that no file may bring need no word.
         let kept = own.into_iter().filter(|variable| check_name(variable).is_ok());
         command.extend(kept.flat_map(|variable| [KEEP_OPTION.to_owned(), variable.to_owned()]));
@@ -216,14 +241,23 @@ impl<'a> EnvWrapper<'a> {
         Ok(Some(command))
     }
 
+    /// Whom the parent in a container tells, by the container's place among those that tell. Each sees the processes of
+    /// its own container only; localhost is the whole pod's, so one that tells is enough.
+    fn told_by(&self, place: Option<usize>) -> Vec<&'a Notify> {
+        let is_told = |notify: &&Notify| match (notify, place) {
+            (_, None) => false,
+            (Notify::Signal { .. }, _) => true,
+            (Notify::Http { .. }, Some(place)) => place == 0,
+        };
+        self.notify.iter().filter(is_told).collect()
+    }
+
     fn arguments(&self) -> impl Iterator<Item = String> {
         let root = self.options.mount_path.as_deref().unwrap_or(DEFAULT_MOUNT_PATH);
         let mut arguments = Vec::new();
         for source in &self.options.environment {
             let option = if source.optional { OPTIONAL_ENV_OPTION } else { ENV_OPTION };
-            // kubelet expands $(NAME) in commands, and $$ is a dollar.
-            let path = format!("{root}/{}", source.path).replace('$', "$$");
-            arguments.extend([option.to_owned(), path]);
+            arguments.extend([option.to_owned(), literal(&format!("{root}/{}", source.path))]);
         }
         let jitter = match self.options.on_change {
             // The agent does it, and no parent needs to stay.
@@ -239,6 +273,11 @@ impl<'a> EnvWrapper<'a> {
         arguments.extend([GRACE_OPTION.to_owned(), format!("{}s", self.grace)]);
         arguments.into_iter()
     }
+}
+
+/// A word of a command as kubelet is to leave it: it expands $(NAME), and $$ is a dollar.
+fn literal(word: &str) -> String {
+    word.replace('$', "$$")
 }
 
 fn present(container: &Value) -> Present {

@@ -115,6 +115,9 @@ impl Injector {
             warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
         }
         let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config)?;
+        if mode == Mode::Csi {
+            csi_volume::check_notify(spec, &options, wrapper.as_ref(), &selection, &mut warnings)?;
+        }
         let is_for_kubelet = check_environment(spec, &others, wrapper.as_ref(), &selection, &mut warnings)?;
         let standing = Standing::of(spec, others.iter().copied());
         if mode != Mode::Csi {
@@ -155,7 +158,8 @@ impl WantedPod<'_> {
             wrapper.converge(&mut patched, selection)?;
         }
         mounts::converge(&mut patched, selection, options, *mode, warnings)?;
-        if options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. })) {
+        let is_signalled = options.notify.iter().any(|notify| matches!(notify, Notify::Signal { .. }));
+        if is_signalled && *mode != Mode::Csi {
             patched.set(&at!["spec", "shareProcessNamespace"], json!(true));
         }
         if *mode != Mode::Csi {

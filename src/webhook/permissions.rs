@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::bundle::FileMode;
-use crate::options::{Notify, Options};
+use crate::options::{Mode, Notify, Options};
 
 /// Uid and gid of the image's own user; containers that agree on nothing run as it.
 pub(super) const IMAGE_USER: i64 = 65532;
@@ -44,8 +44,9 @@ impl Permissions {
             None if has_fs_group => FileMode::GROUP,
             None => FileMode::ALL,
         };
-        if let Some(Notify::Signal { process, .. }) = options.notify.iter().find(|n| matches!(n, Notify::Signal { .. }))
-        {
+        let signal = options.notify.iter().find(|notify| matches!(notify, Notify::Signal { .. }));
+        // In mode csi it is sent from inside the process's own container.
+        if let Some(Notify::Signal { process, .. }) = signal.filter(|_| options.mode != Some(Mode::Csi)) {
             check_signal(spec, agreed_user, user, process)?;
         }
         Ok(Self { user, group, file_mode })
@@ -108,6 +109,15 @@ mod tests {
             let access = Permissions::decide(&spec, &selected, &Options::default()).unwrap();
             assert_eq!((access.user, access.group, access.file_mode.to_string().as_str()), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_signal_from_inside_a_container_needs_nothing_of_the_pod() {
+        let notify = vec!["signal:HUP:nginx".parse().unwrap()];
+        let options = Options { notify, mode: Some(Mode::Csi), ..Options::default() };
+        let container = json!({"securityContext": {"runAsUser": 0}});
+        let spec = json!({"shareProcessNamespace": false});
+        assert_eq!(Permissions::decide(&spec, &[&container], &options).unwrap().user, None);
     }
 
     #[test]

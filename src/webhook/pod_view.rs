@@ -110,7 +110,8 @@ impl PodPlace {
                 ),
             },
             Self::Container(commands) if is_others => match (name, commands) {
-                ("name" | "targetContainerName" | "volumeMounts", _) | ("args" | "command", Commands::Seen) => true,
+                ("name" | "targetContainerName" | "volumeMounts", _)
+                | ("args" | "command" | "restartPolicy", Commands::Seen) => true,
                 ("resources", _) => return Some(Self::Resources),
                 ("ports", _) => return Some(Self::Ports),
                 ("volumeDevices", _) => return Some(Self::Devices),

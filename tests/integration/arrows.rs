@@ -100,9 +100,9 @@ const ORDERS: &[(&str, &[&str])] = &[
         "render/format", "volume/tree", "", "render/buffer",
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
-    ("exec", &["", "status", "supervise", "failure", "read", "arguments"]),
+    ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("plan", &["planner", "", "policy"]),
-    ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
+    ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "tell", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
     ("fleet", &[
         "", "control", "history", "waves", "who", "next_pods", "order", "table", "live", "inventory", "select", "logs", "our_pod",

@@ -1,7 +1,3 @@
-use std::os::unix::fs::symlink;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command};
-
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -10,16 +6,10 @@ use super::*;
 use crate::metrics::Registry;
 use crate::metrics::catalogue::NOTIFICATIONS;
 use crate::metrics::tests::samples;
+use crate::options::Signal;
 
 fn id(text: &str) -> GenerationId {
     GenerationId(text.to_owned())
-}
-
-/// A child process with a name of its own: the kernel takes it from the path that is executed.
-fn sleeper(dir: &Path, name: &str) -> Child {
-    let program = dir.join(name);
-    drop(symlink("/bin/sleep", &program));
-    Command::new(program).arg0("sleep").arg("60").spawn().unwrap()
 }
 
 /// A server on 127.0.0.1 that answers each connection with the next of `statuses` (and hangs up when they run out);
@@ -44,48 +34,6 @@ async fn server(statuses: Vec<&'static str>) -> (String, mpsc::UnboundedReceiver
         }
     });
     (url, requests)
-}
-
-#[test]
-fn a_signal_reaches_every_process_of_the_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut named = [sleeper(dir.path(), "hp-notify-a"), sleeper(dir.path(), "hp-notify-a")];
-    let mut other = sleeper(dir.path(), "hp-notify-b");
-    // The name stands in /proc once exec is done, which spawn() waits for.
-    signal_all(Path::new("/proc"), Signal::Usr1, "hp-notify-a").unwrap();
-    for child in &mut named {
-        assert_eq!(child.wait().unwrap().signal(), Some(10), "SIGUSR1");
-    }
-    assert!(other.try_wait().unwrap().is_none(), "another name is left alone");
-    other.kill().unwrap();
-    other.wait().unwrap();
-}
-
-#[test]
-fn nobody_to_signal_is_an_error_that_says_why() {
-    let proc = tempfile::tempdir().unwrap();
-    let foreign = geteuid().as_raw() + 1;
-    for (pid, comm, state, uid) in [
-        ("1", "nginx", "S", foreign),
-        ("2", "nginx", "Z", geteuid().as_raw()),
-        ("3", "other", "S", geteuid().as_raw()),
-        ("self", "nginx", "S", geteuid().as_raw()),
-    ] {
-        let dir = proc.path().join(pid);
-        fs::create_dir(&dir).unwrap();
-        fs::write(dir.join("comm"), format!("{comm}\n")).unwrap();
-        let status = format!("Name:\t{comm}\nState:\t{state} (x)\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n");
-        fs::write(dir.join("status"), status).unwrap();
-    }
-    let error = signal_all(proc.path(), Signal::Hup, "nginx").unwrap_err().to_string();
-    let uid = geteuid().as_raw();
-    assert_eq!(
-        error,
-        format!(
-            "no process named \"nginx\" runs as uid {uid} (1 of that name run as another user, whom the agent cannot \
-             signal)"
-        )
-    );
 }
 
 #[tokio::test]

@@ -249,8 +249,10 @@ def p8_a_restricted_namespace_admits_the_pods(t, mode):
     """Pod Security `restricted` admits injected pods, and refuses the same pod with one privilege."""
     t.open(labels={"pod-security.kubernetes.io/enforce": "restricted"})
     wanted = {"file.password": t.secret(password=canary()) + "#password", "mode": mode}
-    if mode not in ("init", "csi"):
+    if mode != "init":
         wanted["notify"] = "signal:HUP:counter"
+    if mode == "csi":
+        wanted["env.PASSWORD"] = wanted["file.password"]
     t.start(pod("app", wanted, ["/programs/counter"]))
     bad = pod("bad", wanted)
     bad["spec"]["containers"][0]["securityContext"] = {**RESTRICTED, "allowPrivilegeEscalation": True}

@@ -2,7 +2,7 @@
 
 from suite.base import check, equal, holds, wait
 from suite.runner import test
-from suite.space import canary, deployment, pod
+from suite.space import FOREVER, canary, container, deployment, pod
 
 FAST = {"refresh": "1s"}
 
@@ -13,12 +13,15 @@ BOTH = ("sidecar", "csi")
 
 @test(each={"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "csi": "csi"})
 def rotation_reaches_both_replicas_without_a_restart(t, mode):
-    """Three rotations: new bytes in both replicas, one HUP each where there is an agent, same pods, no restart."""
+    """Three rotations: new bytes in both replicas, one HUP each, same pods, no restart. Without an agent the signal comes
+    from the parent that a container with variables has."""
     t.open()
     t.secret(password=canary())
     wanted = {"file.password": f"secret/data/{t.namespace}/app#password", "mode": mode, **FAST}
-    notified = {} if mode == "csi" else {"notify": "signal:HUP:counter"}
-    t.create(deployment(pod("web", {**wanted, **notified}, ["/programs/counter"])))
+    wanted["notify"] = "signal:HUP:counter"
+    if mode == "csi":
+        wanted["env.PASSWORD"] = wanted["file.password"]
+    t.create(deployment(pod("web", wanted, ["/programs/counter"])))
     pods = t.rolled_out("web")
     names = [each["metadata"]["name"] for each in pods]
     for name in names:
@@ -28,11 +31,11 @@ def rotation_reaches_both_replicas_without_a_restart(t, mode):
         t.secret(password=value)
         for name in names:
             t.sees(name, "/secrets/password", value, seconds=15)
-            if notified:
-                wait(f"HUP {rotation} at {name}", 10, lambda: int(t.file(name, "/tmp/hups")) >= rotation)
+            wait(f"HUP {rotation} at {name}", 10, lambda: int(t.file(name, "/tmp/hups")) >= rotation)
     # One for each: a second one would have come by now, since unchanged polls went on.
-    for name in names if notified else []:
+    for name in names:
         holds("three hang-ups", 3, lambda: t.file(name, "/tmp/hups") == "3")
+    equal({each["spec"].get("shareProcessNamespace", False) for each in pods}, {mode != "csi"}, "shared namespaces")
     t.never_restarted(*pods)
 
 
@@ -129,9 +132,10 @@ def refresh_now_fetches_at_once(t):
         t.sees(mode, "/secrets/password", new, seconds=10)
 
 
-@test()
-def http_notification_reaches_the_application(t):
-    """`notify: http:` posts to a server in the pod after a change, and not before."""
+@test(each={mode: mode for mode in BOTH})
+def http_notification_reaches_the_application(t, mode):
+    """`notify: http:` posts to a server in the pod after a change, and not before, once whoever does it: in mode csi one
+    of two containers with variables."""
     t.open()
     t.secret(password=canary())
     answer = r"printf 'HTTP/1.1 204 x\r\nContent-Length: 0\r\n\r\n'"
@@ -139,10 +143,17 @@ def http_notification_reaches_the_application(t):
     wanted = {
         "file.password": f"secret/data/{t.namespace}/app#password",
         "notify": "http://127.0.0.1:8080/reload",
+        "mode": mode,
         **FAST,
     }
-    t.start(pod("app", wanted, f"touch /tmp/posts; {server}"))
+    more = []
+    if mode == "csi":
+        wanted["env.PASSWORD"] = wanted["file.password"]
+        more = [container("other", FOREVER)]
+    started = t.start(pod("app", wanted, f"touch /tmp/posts; {server}", more=more))
     posts = lambda: t.sh("app", "grep -c '^POST /reload ' /tmp/posts || true")  # noqa: E731
     equal(posts(), "0", "notifications before a change")
     t.secret(password=canary())
     wait("a notification", 20, lambda: posts() == "1")
+    holds("one notification", 3, lambda: posts() == "1")
+    t.never_restarted(started)

@@ -10,6 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::pod::{Pod, until};
 
+mod notify;
+
 /// A volume that a test fills generation by generation.
 struct Volume(tempfile::TempDir);
 

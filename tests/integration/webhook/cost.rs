@@ -16,6 +16,7 @@ fn config(rules: usize) -> String {
         r#"
 image: registry/hushpod:0.1.0
 imagePullSecrets: {secrets:?}
+csi: {{}}
 defaultProvider: vault
 providers:
   vault: {{type: vault, address: "https://vault.example", role: web}}
@@ -305,6 +306,17 @@ const CASES: &[Case] = &[
         "notify, one again and again",
         5000,
         |n| asking(&[file(), ("notify", vec!["http://localhost/"; n].join(" "))], json!({"containers": app()})),
+        "",
+    ),
+    (
+        "notify, by the parents of many containers",
+        1000,
+        |n| {
+            let targets = each(32, |index| format!("signal:HUP:p{index}"));
+            let pairs = [file(), ("env.OURS", "secret/data/a#k".to_owned()), ("mode", "csi".to_owned())];
+            let pairs = [&pairs[..], &[("notify", targets.join(" "))]].concat();
+            asking(&pairs, json!({"containers": containers(n)}))
+        },
         "",
     ),
     ("secrets, items", 1000, |n| asking(&[files(n, |_| "a/b#k".to_owned())], json!({"containers": app()})), ""),

@@ -105,10 +105,92 @@ fn variables_come_by_a_volume_with_the_program() {
     );
 }
 
+/// With variables, and notifications unless `pairs` say others.
+fn notifying(pod: Value, pairs: &[(&str, &str)]) -> Value {
+    let both = [("env.TOKEN", "secret/data/app#token"), ("notify", "signal:HUP:app http://localhost:8080/a$(B)")];
+    annotated(annotated(with(pod, "/spec/containers/0/command", json!(["/app"])), &both), pairs)
+}
+
+/// With an init container that has this restart policy.
+fn with_init(policy: Value) -> Value {
+    let mut init = json!({"name": "migrate", "image": "x", "command": ["/migrate"]});
+    if !policy.is_null() {
+        init["restartPolicy"] = policy;
+    }
+    with(csi_pod(&[]), "/spec/initContainers", json!([init]))
+}
+
+fn many(count: usize) -> String {
+    let targets: Vec<_> = (0..count).map(|index| format!("signal:HUP:p{index}")).collect();
+    targets.join(" ")
+}
+
+fn told(pod: &Value, list: &str, name: &str) -> Vec<String> {
+    let command = named(pod, list, name)["command"].as_array().cloned().unwrap_or_default();
+    let words: Vec<_> = command.iter().map(|word| word.as_str().unwrap()).take_while(|word| *word != "--").collect();
+    words.windows(2).filter(|two| two[0] == "--notify").map(|two| two[1].to_owned()).collect()
+}
+
+#[test]
+fn parents_of_applications_notify() {
+    // What kubelet leaves as it is written: $$ is a dollar.
+    let (signal, http) = ("signal:HUP:app", "http:http://localhost:8080/a$$(B)");
+    let both = [signal, http];
+    let worker =
+        |pod: Value| with(pod, "/spec/containers/1", json!({"name": "worker", "image": "x", "command": ["/worker"]}));
+    let all = &[("containers", "migrate,app,worker")][..];
+    // The pod → whom the parents in migrate, app and worker tell.
+    for (pod, migrate, app, second) in [
+        (notifying(worker(csi_pod(&[])), &[]), &[][..], &both[..], &[signal][..]),
+        (notifying(worker(csi_pod(&[])), &[("containers", "worker")]), &[], &[], &both),
+        (notifying(worker(with_init(Value::Null)), all), &[], &both, &[signal]),
+        (notifying(worker(with_init(json!("Always"))), all), &both, &[signal], &[signal]),
+    ] {
+        let root = with(pod, "/spec/containers/0/securityContext", json!({"runAsUser": 0}));
+        let pod = injected_csi(&root);
+        let has_init = !names(&pod, "initContainers").is_empty();
+        let found = if has_init { told(&pod, "initContainers", "migrate") } else { Vec::new() };
+        assert_eq!(found, migrate, "{pod}");
+        assert_eq!(told(&pod, "containers", "app"), app, "{pod}");
+        assert_eq!(told(&pod, "containers", "worker"), second, "{pod}");
+        assert_eq!(pod["spec"]["shareProcessNamespace"], Value::Null, "each parent is where its processes are");
+        let attributes = &named(&pod, "volumes", "hushpod-secrets")["csi"]["volumeAttributes"];
+        assert_eq!(attributes["notify"], Value::Null, "the driver has nobody to tell");
+        assert_eq!(decide_csi(&pod).patch, Vec::<Value>::new(), "a second pass changes nothing");
+    }
+    let most = injected_csi(&notifying(csi_pod(&[]), &[("notify", &many(32)), ("on-change", "restart")]));
+    assert_eq!(told(&most, "containers", "app").len(), 32);
+    // Where the agent notifies, the parent does not.
+    let pod =
+        injected(&annotated(notifying(pod(), &[]), &[("notify", "http://localhost:1/"), ("on-change", "restart")]));
+    assert_eq!(told(&pod, "containers", "app"), [""; 0]);
+}
+
+#[test]
+fn processes_that_several_parents_see_are_warned_of() {
+    let worker = json!({"name": "worker", "image": "x", "command": ["/worker"]});
+    let shared = with(notifying(csi_pod(&[]), &[]), "/spec/shareProcessNamespace", json!(true));
+    for (pod, is_warned) in [(with(shared.clone(), "/spec/containers/1", worker), true), (shared, false)] {
+        let decided = decide_csi(&pod);
+        let warned = decided.response["warnings"].to_string().contains("hear of a change 2 times");
+        assert_eq!((decided.outcome, warned), (Outcome::Injected, is_warned), "{}", decided.response);
+    }
+}
+
 #[test]
 fn p9_what_the_driver_cannot_do_is_denied() {
     for (pod, parts) in [
-        (csi_pod(&[("notify", "http:http://localhost:1/")]), &["hushpod.dev/notify", "watch the directory"][..]),
+        (
+            csi_pod(&[("notify", "http:http://localhost:1/")]),
+            &["hushpod.dev/notify", "variables (env)", "watch the directory", "mode sidecar"][..],
+        ),
+        // An init container has ended when a change comes.
+        (
+            notifying(with_init(Value::Null), &[("containers", "migrate"), ("notify", "signal:HUP:app")]),
+            &["hushpod.dev/notify", "watch the directory", "mode sidecar"],
+        ),
+        (notifying(with(csi_pod(&[]), "/spec/hostPID", json!(true)), &[]), &["hushpod.dev/notify", "other pods"]),
+        (notifying(csi_pod(&[]), &[("notify", &many(33))]), &["hushpod.dev/notify", "at most 32"]),
         (csi_pod(&[("metrics-port", "9102")]), &["hushpod.dev/metrics-port"]),
         (with(csi_pod(&[]), "/spec/hostUsers", json!(false)), &["hostUsers", "mode sidecar"]),
         (csi_pod(&[("file.x", "sops:vol/a#b")]), &["own volume \"vol\"", "mode sidecar"]),

@@ -188,6 +188,17 @@ impl Config {
         })
     }
 
+    /// The configuration of a person's machine: `providers` and `defaultProvider` alone. No pod is injected with it.
+    ///
+    /// # Errors
+    /// As [`Config::from_yaml`].
+    pub fn of_stores(providers: Map<String, Value>, default_provider: Option<&str>) -> Result<Self, ConfigError> {
+        let mut fields = Map::from_iter([("image".to_owned(), Value::from("none"))]);
+        fields.insert("providers".to_owned(), Value::Object(providers));
+        fields.extend(default_provider.map(|name| ("defaultProvider".to_owned(), Value::from(name))));
+        Self::from_fields(&fields)
+    }
+
     fn from_fields(fields: &Map<String, Value>) -> Result<Self, ConfigError> {
         let RawConfig {
             image,

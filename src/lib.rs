@@ -41,6 +41,8 @@ pub mod explain;
 #[cfg(feature = "cluster")]
 pub mod fleet;
 #[cfg(feature = "cluster")]
+pub mod local;
+#[cfg(feature = "cluster")]
 pub mod serve;
 #[cfg(feature = "cluster")]
 pub mod webhook;

@@ -50,6 +50,28 @@ impl ProviderSettings {
     /// Every type's name.
     pub const TYPES: [&'static str; 7] = ["vault", "file", "aws", "ssm", "azure", "gcp", "infisical"];
 
+    /// How a person on a machine of theirs, or a job of CI, logs in to a type of store where nobody says: the `method`
+    /// of its `auth`. `has_id_token`: there is a token of CI's own issuer, and a role to show it for. `is_set` tells
+    /// whether an environment variable is.
+    #[must_use]
+    pub fn method_of_person(kind: &str, has_id_token: bool, is_set: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+        Some(match kind {
+            "vault" if has_id_token && !is_set("VAULT_TOKEN") => "jwt",
+            "vault" => "token",
+            "infisical" if is_set("INFISICAL_TOKEN") => "token",
+            "infisical" if is_set("INFISICAL_UNIVERSAL_AUTH_CLIENT_ID") => "universal",
+            "infisical" if has_id_token => "oidc",
+            "infisical" => "token",
+            "aws" | "ssm" if is_set("AWS_ACCESS_KEY_ID") => "environment",
+            "aws" | "ssm" if has_id_token => "web-identity",
+            "aws" | "ssm" => "profile",
+            "azure" if has_id_token && !is_set("AZURE_CLIENT_SECRET") => "workload-identity",
+            "azure" => "environment",
+            "gcp" => "application-default-credentials",
+            _ => return None,
+        })
+    }
+
     /// What one Kubernetes namespace is to know of the settings: no other namespace's.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Cow<'_, Self> {

@@ -1,0 +1,100 @@
+//! `hushpod export`: variables as shells, tools and CI systems read them.
+
+use std::env;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::arguments::ExportArgs;
+use super::asked::{Asked, note};
+use super::error::LocalError;
+use super::files::NamedValues;
+use super::output::{check_terminal, emit};
+use super::private_file::random_hex;
+use crate::secret::SecretValue;
+
+mod github;
+mod quoted;
+
+use quoted::encode;
+
+/// Where GitHub's runner reads the variables of later steps.
+const GITHUB_ENV: &str = "GITHUB_ENV";
+
+/// Who reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    /// NAME='value' lines that sh, python-dotenv and dotenv of Node read alike
+    Dotenv,
+    /// docker run --env-file
+    Docker,
+    /// env_file of docker compose
+    Compose,
+    /// export NAME='value' lines for sh, dash, bash and zsh
+    Shell,
+    /// set -gx lines
+    Fish,
+    /// For eval in .envrc
+    Direnv,
+    /// One object
+    Json,
+    /// One map
+    Yaml,
+    /// Java properties
+    Properties,
+    /// EnvironmentFile= of systemd
+    Systemd,
+    /// Masks to standard output, variables to $GITHUB_ENV
+    Github,
+    /// A dotenv report of GitLab
+    Gitlab,
+}
+
+/// Writes the variables.
+///
+/// # Errors
+/// Every value that the format cannot hold, together; nothing is written then.
+pub(super) async fn export(args: ExportArgs) -> Result<(), LocalError> {
+    let ExportArgs { format, output, show, variables, stores } = args;
+    // Masks are the only thing that GitHub's format prints, and only where there is a runner to take them.
+    let target = match (format, &output) {
+        (ExportFormat::Github, None) => Some(github_env()?),
+        _ => None,
+    };
+    check_terminal(output.as_deref(), show)?;
+    let found = Asked::read(&stores, &variables.variables)?.variables(&variables).await?;
+    if format != ExportFormat::Github {
+        return emit(output.as_deref(), encode(format, &found)?.expose());
+    }
+    let written = github::assignments(&found, &random_hex(16).map_err(|error| LocalError::failed(error.to_string()))?)?;
+    mask(&found)?;
+    match target {
+        None => emit(output.as_deref(), written.expose()),
+        Some(path) => append(&path, &written)
+            .map_err(|error| LocalError::failed(format!("{}: {}", path.display(), error.kind()))),
+    }
+}
+
+fn github_env() -> Result<PathBuf, LocalError> {
+    let path = env::var_os(GITHUB_ENV).filter(|path| !path.is_empty()).map(PathBuf::from);
+    path.ok_or_else(|| {
+        LocalError::usage(format!("{GITHUB_ENV} is not set: this format is for a step of GitHub Actions, or -o FILE"))
+    })
+}
+
+/// Tells GitHub's runner what to hide, before anything can show it.
+fn mask(found: &NamedValues) -> Result<(), LocalError> {
+    let (masks, unmasked) = github::masks(found);
+    emit(None, masks.expose())?;
+    if !unmasked.is_empty() {
+        note(&format!("too short to be masked in logs: {}", unmasked.join(", ")));
+    }
+    Ok(())
+}
+
+/// Other steps' variables are in it, too.
+fn append(path: &PathBuf, written: &SecretValue) -> io::Result<()> {
+    OpenOptions::new().append(true).open(path)?.write_all(written.expose())
+}

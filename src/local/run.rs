@@ -1,0 +1,87 @@
+//! `hushpod run`: the command takes this process over, with the variables of the store.
+
+use std::convert::Infallible;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::arguments::RunArgs;
+use super::asked::{Asked, note};
+use super::error::{LocalError, Outcome};
+use super::files::NamedValues;
+use super::id_token::TOKEN_PREFIX;
+
+/// Fetches, checks, and becomes the command: nothing of this program is left.
+///
+/// # Errors
+/// Why there is no command now; it was not begun.
+pub(super) async fn run(args: RunArgs) -> Result<Infallible, LocalError> {
+    let RunArgs { stores, variables, keep, clean, pass, command } = args;
+    let mut asked = Asked::read(&stores, &variables.variables)?;
+    let mut found = asked.variables(&variables).await?;
+    found.retain(|name, _| !keep.contains(name) || env::var_os(name).is_none());
+    tell_replaced(&found, |name| if clean && !pass.contains(name) { None } else { env::var_os(name) });
+    let (program, arguments) = command.split_first().ok_or_else(|| LocalError::usage("there is no command"))?;
+    let error = command_of(program, arguments, &found, clean.then_some(pass.as_slice())).exec();
+    Err(not_run(program, &error))
+}
+
+/// Says which variables of the shell are others now.
+fn tell_replaced(found: &NamedValues, of_shell: impl Fn(&String) -> Option<OsString>) {
+    let is_other = |(name, value): &(&String, &crate::secret::SecretValue)| {
+        of_shell(name).is_some_and(|there| there.as_bytes() != value.expose())
+    };
+    let names: Vec<_> = found.iter().filter(is_other).map(|(name, _)| name.as_str()).collect();
+    if !names.is_empty() {
+        note(&format!("the store's go before your shell's: {} (--keep NAME turns that round)", names.join(", ")));
+    }
+}
+
+/// `passed`: the names that are left of the shell's variables; `None` is all.
+fn command_of(program: &OsStr, arguments: &[OsString], found: &NamedValues, passed: Option<&[String]>) -> Command {
+    let mut command = match passed {
+        // It is looked for where the shell would, whatever path it has itself.
+        Some(_) => Command::new(in_path(program).unwrap_or_else(|| program.into())),
+        None => Command::new(program),
+    };
+    command.arg0(program).args(arguments);
+    if let Some(passed) = passed {
+        command.env_clear().envs(passed.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+    }
+    // Whom the job may log in as is not the command's to know.
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(TOKEN_PREFIX.as_bytes())) {
+        command.env_remove(name);
+    }
+    command.envs(found.iter().map(|(name, value)| (name, OsStr::from_bytes(value.expose()))));
+    command
+}
+
+fn in_path(program: &OsStr) -> Option<PathBuf> {
+    if program.as_bytes().contains(&b'/') {
+        return None;
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+fn not_run(program: &OsStr, error: &io::Error) -> LocalError {
+    let (outcome, problem) = match error.kind() {
+        io::ErrorKind::NotFound => {
+            (Outcome::NoCommand, "there is no such program, or no interpreter that it names".to_owned())
+        }
+        io::ErrorKind::ArgumentListTooLong => (
+            Outcome::NotExecutable,
+            "arguments and variables together are more than the kernel takes: take --only, or files".to_owned(),
+        ),
+        kind => (Outcome::NotExecutable, kind.to_string()),
+    };
+    LocalError::new(outcome, format!("cannot run {program:?}: {problem}"))
+}

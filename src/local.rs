@@ -4,12 +4,12 @@
 //! of pods. A person's logins are read where each store's own tools left them, and kept nowhere.
 
 mod arguments;
-mod asked;
 mod error;
 mod export;
 mod fetch;
 mod files;
 mod get;
+mod github;
 mod id_token;
 mod login;
 mod manifest;
@@ -20,13 +20,12 @@ mod render;
 mod run;
 mod source_file;
 mod trust;
+mod wanted;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-pub use arguments::{
-    ExportArgs, GetArgs, LocalCommand, LoginCommand, RenderArgs, RunArgs, StatusOfLogins, TrustArgs,
-};
+pub use arguments::{ExportArgs, GetArgs, LocalCommand, LoginCommand, RenderArgs, RunArgs, StatusOfLogins, TrustArgs};
 
 use error::LocalError;
 
@@ -64,7 +63,7 @@ pub async fn run(command: LocalCommand) -> ExitCode {
 }
 
 fn remember(args: &TrustArgs) -> Result<(), LocalError> {
-    let found = asked::destinations_of(&args.path)?;
+    let found = wanted::destinations_of(&args.path)?;
     if found.is_empty() {
         return Ok(());
     }

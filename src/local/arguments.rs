@@ -7,17 +7,18 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::error::ErrorFormat;
-use super::export::ExportFormat;
 use crate::quantity::parse_duration;
 
-const AFTER_RUN: &str = "\
+const LONG_RUN: &str = "\
+Run a command with secrets as environment variables.
+
 Examples:
   hushpod run -- npm start
   hushpod run -- sh -c 'echo \"$DB_PASSWORD\" | wc -c'
   hushpod run -p prod --only DB_PASSWORD -- ./migrate
   hushpod run -f k8s/web.yaml -- python app.py
-  hushpod run --env TOKEN=vault:secret/data/hf#token -- make
-
+  hushpod run --env TOKEN=vault:secret/data/hf#token -- make";
+const AFTER_RUN: &str = "\
 COMMAND takes this process over: same pid, terminal and signals. Variables are
 those of .hushpod.yaml, or of the pod in FILE. A store's value goes before one
 of your shell. Linux only, WSL included: hushpod explain local.
@@ -25,35 +26,41 @@ of your shell. Linux only, WSL included: hushpod explain local.
 Exit codes: COMMAND's own; 125 hushpod failed and COMMAND was not run,
 126 COMMAND cannot be run, 127 there is no COMMAND";
 
-const AFTER_GET: &str = "\
+const LONG_GET: &str = "\
+Print one secret, byte by byte as the store has it.
+
 Examples:
   hushpod get vault:secret/data/db#password | psql-login
   hushpod get secret/data/tls#key -o tls.key
-  PASSWORD=$(hushpod get secret/data/db#password)
-
+  PASSWORD=$(hushpod get secret/data/db#password)";
+const AFTER_GET: &str = "\
 Linux only, WSL included: hushpod explain local.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not there; 4 the store refuses;
 5 the store did not answer in time";
 
-const AFTER_EXPORT: &str = "\
+const LONG_EXPORT: &str = "\
+Write variables in the format of a shell, a tool or a CI system.
+
 Examples:
   eval \"$(hushpod export --format direnv)\"       in .envrc
   hushpod export --format dotenv -o .env.run
   hushpod export --format github                 in a step of a workflow
-  hushpod export --format json | jq -r .DB_PASSWORD
-
+  hushpod export --format json | jq -r .DB_PASSWORD";
+const AFTER_EXPORT: &str = "\
 A value that a format cannot hold is refused, and nothing is written.
 Linux only, WSL included: hushpod explain local.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not there; 4 the store refuses;
 5 the store did not answer in time";
 
-const AFTER_RENDER: &str = "\
+const LONG_RENDER: &str = "\
+Write files as a pod has them.
+
 Examples:
   hushpod render --dir /dev/shm/secrets
-  hushpod render -f k8s/web.yaml --dir \"$XDG_RUNTIME_DIR/web\"
-
+  hushpod render -f k8s/web.yaml --dir \"$XDG_RUNTIME_DIR/web\"";
+const AFTER_RENDER: &str = "\
 DIR looks as a pod's volume does, with ..data, and changes as a whole. It has to
 be in memory if no value may lie on a disk.
 Linux only, WSL included: hushpod explain local.
@@ -61,20 +68,24 @@ Linux only, WSL included: hushpod explain local.
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 not there; 4 the store refuses;
 5 the store did not answer in time";
 
-const AFTER_TRUST: &str = "\
+const LONG_TRUST: &str = "\
+Let the stores of a repository's file have your login.
+
 Examples:
   hushpod trust .                 the stores of this directory's .hushpod.yaml
-  hushpod trust ../other/.hushpod.yaml
-
+  hushpod trust ../other/.hushpod.yaml";
+const AFTER_TRUST: &str = "\
 An address in a repository's file decides where your login is sent. Each is asked
 about once; without a terminal, this command or HUSHPOD_TRUST=1 answers.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage";
 
-const AFTER_LOGIN: &str = "\
-Examples:
-  hushpod login status            which login each store gets, and until when
+const LONG_LOGIN: &str = "\
+Say which login each store gets.
 
+Examples:
+  hushpod login status            which login each store gets, and until when";
+const AFTER_LOGIN: &str = "\
 Logins are what each store's own tools left. hushpod stores none.
 
 Exit codes: 0 every store takes its login; 1 one does not; 2 wrong usage";
@@ -83,26 +94,26 @@ Exit codes: 0 every store takes its login; 1 one does not; 2 wrong usage";
 #[derive(Debug, Subcommand)]
 pub enum LocalCommand {
     /// Run a command with secrets as environment variables.
-    #[command(after_help = AFTER_RUN)]
+    #[command(long_about = LONG_RUN, after_help = AFTER_RUN)]
     Run(Box<RunArgs>),
     /// Print one secret, byte by byte as the store has it.
-    #[command(after_help = AFTER_GET)]
+    #[command(long_about = LONG_GET, after_help = AFTER_GET)]
     Get(Box<GetArgs>),
     /// Write variables in the format of a shell, a tool or a CI system.
-    #[command(after_help = AFTER_EXPORT)]
+    #[command(long_about = LONG_EXPORT, after_help = AFTER_EXPORT)]
     Export(Box<ExportArgs>),
     /// Write files as a pod has them.
-    #[command(after_help = AFTER_RENDER)]
+    #[command(long_about = LONG_RENDER, after_help = AFTER_RENDER)]
     Render(Box<RenderArgs>),
     /// Say which login each store gets.
-    #[command(after_help = AFTER_LOGIN, subcommand_required = true, arg_required_else_help = true)]
+    #[command(long_about = LONG_LOGIN, after_help = AFTER_LOGIN, subcommand_required = true, arg_required_else_help = true)]
     Login {
         /// What is asked for.
         #[command(subcommand)]
         command: LoginCommand,
     },
     /// Let the stores of a repository's file have your login.
-    #[command(after_help = AFTER_TRUST)]
+    #[command(long_about = LONG_TRUST, after_help = AFTER_TRUST)]
     Trust(TrustArgs),
 }
 
@@ -167,6 +178,35 @@ pub(super) enum LetterCase {
     Lower,
     /// A, B, C
     Upper,
+}
+
+/// Who reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportFormat {
+    /// NAME='value' lines that sh, python-dotenv and dotenv of Node read alike
+    Dotenv,
+    /// docker run --env-file
+    Docker,
+    /// env_file of docker compose
+    Compose,
+    /// export NAME='value' lines for sh, dash, bash and zsh
+    Shell,
+    /// set -gx lines
+    Fish,
+    /// For eval in .envrc
+    Direnv,
+    /// One object
+    Json,
+    /// One map
+    Yaml,
+    /// Java properties
+    Properties,
+    /// EnvironmentFile= of systemd
+    Systemd,
+    /// Masks to standard output, variables to $GITHUB_ENV
+    Github,
+    /// A dotenv report of GitLab
+    Gitlab,
 }
 
 /// Options of `run`.

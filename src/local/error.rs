@@ -10,7 +10,7 @@ use crate::provider::{ErrorKind, ProviderError};
 
 /// What kind of failure it is (src/local.md, Exit codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum FailureKind {
     /// It failed.
     Failed,
     /// The command line, or a file that it reads, is wrong.
@@ -43,7 +43,7 @@ pub(super) enum ErrorFormat {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{problem}")]
 pub(super) struct LocalError {
-    pub(super) outcome: Outcome,
+    pub(super) kind: FailureKind,
     /// One sentence; for several secrets, one a line.
     pub(super) problem: String,
     /// The variables or files that it is about.
@@ -57,9 +57,9 @@ pub(super) struct LocalError {
 /// The exit code of `run` where hushpod itself fails, as env(1) has it.
 pub(super) const RUN_FAILED: u8 = 125;
 
-// === impl Outcome ===
+// === impl FailureKind ===
 
-impl Outcome {
+impl FailureKind {
     fn of(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::NotFound => Self::Missing,
@@ -98,21 +98,21 @@ impl Outcome {
 // === impl LocalError ===
 
 impl LocalError {
-    pub(super) fn new(outcome: Outcome, problem: impl Into<String>) -> Self {
-        Self { outcome, problem: problem.into(), names: Vec::new(), provider: None, hint: None }
+    pub(super) fn new(kind: FailureKind, problem: impl Into<String>) -> Self {
+        Self { kind, problem: problem.into(), names: Vec::new(), provider: None, hint: None }
     }
 
     pub(super) fn failed(problem: impl Into<String>) -> Self {
-        Self::new(Outcome::Failed, problem)
+        Self::new(FailureKind::Failed, problem)
     }
 
     pub(super) fn usage(problem: impl Into<String>) -> Self {
-        Self::new(Outcome::Usage, problem)
+        Self::new(FailureKind::Usage, problem)
     }
 
     /// What a store answered.
     pub(super) fn of_store(provider: &str, error: &ProviderError) -> Self {
-        let told = Self::new(Outcome::of(error.kind), format!("provider {provider}: {}", &*error.message));
+        let told = Self::new(FailureKind::of(error.kind), format!("provider {provider}: {}", &*error.message));
         Self { provider: Some(provider.to_owned()), ..told }
     }
 
@@ -126,12 +126,12 @@ impl LocalError {
 
     /// One failure of several: all their sentences and names, and the kind of the one that is told first.
     pub(super) fn all(errors: Vec<Self>) -> Self {
-        let first = errors.first().map_or(Outcome::Failed, |first| first.outcome);
+        let first = errors.first().map_or(FailureKind::Failed, |first| first.kind);
         let provider = errors.first().and_then(|first| first.provider.clone());
         let is_one = errors.iter().all(|error| error.provider == provider);
         let problems: Vec<_> = errors.iter().map(|error| error.problem.as_str()).collect();
         Self {
-            outcome: first,
+            kind: first,
             problem: problems.join("\n"),
             names: errors.iter().flat_map(|error| error.names.clone()).collect(),
             provider: provider.filter(|_| is_one),
@@ -141,10 +141,10 @@ impl LocalError {
 
     /// What a shell sees; `is_run`: the command's own codes begin at 0.
     pub(super) fn exit_code(&self, is_run: bool) -> u8 {
-        match self.outcome {
-            Outcome::NotExecutable | Outcome::NoCommand => self.outcome.exit_code(),
+        match self.kind {
+            FailureKind::NotExecutable | FailureKind::NoCommand => self.kind.exit_code(),
             _ if is_run => RUN_FAILED,
-            outcome => outcome.exit_code(),
+            kind => kind.exit_code(),
         }
     }
 
@@ -156,8 +156,8 @@ impl LocalError {
                 lines.map(|line| format!("hushpod: {line}\n")).collect()
             }
             ErrorFormat::Json => {
-                let Self { outcome, problem, names, provider, hint } = self;
-                let code = outcome.word();
+                let Self { kind, problem, names, provider, hint } = self;
+                let code = kind.word();
                 let told =
                     json!({"code": code, "message": problem, "names": names, "provider": provider, "hint": hint});
                 format!("{told}\n")
@@ -185,18 +185,18 @@ mod tests {
 
     #[test]
     fn each_kind_of_failure_has_its_exit_code() {
-        for (outcome, code, of_run) in [
-            (Outcome::Failed, 1, 125),
-            (Outcome::Usage, 2, 125),
-            (Outcome::Missing, 3, 125),
-            (Outcome::Denied, 4, 125),
-            (Outcome::Unreachable, 5, 125),
-            (Outcome::Untrusted, 1, 125),
-            (Outcome::NotExecutable, 126, 126),
-            (Outcome::NoCommand, 127, 127),
+        for (kind, code, of_run) in [
+            (FailureKind::Failed, 1, 125),
+            (FailureKind::Usage, 2, 125),
+            (FailureKind::Missing, 3, 125),
+            (FailureKind::Denied, 4, 125),
+            (FailureKind::Unreachable, 5, 125),
+            (FailureKind::Untrusted, 1, 125),
+            (FailureKind::NotExecutable, 126, 126),
+            (FailureKind::NoCommand, 127, 127),
         ] {
-            let error = LocalError::new(outcome, "x");
-            assert_eq!((error.exit_code(false), error.exit_code(true)), (code, of_run), "{outcome:?}");
+            let error = LocalError::new(kind, "x");
+            assert_eq!((error.exit_code(false), error.exit_code(true)), (code, of_run), "{kind:?}");
         }
     }
 

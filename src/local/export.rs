@@ -5,52 +5,21 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use clap::ValueEnum;
-
-use super::arguments::ExportArgs;
-use super::asked::{Asked, note};
+use super::arguments::{ExportArgs, ExportFormat};
 use super::error::LocalError;
 use super::files::NamedValues;
-use super::output::{check_terminal, emit};
+use super::github;
+use super::output::{check_terminal, emit, tell_unmasked};
 use super::private_file::random_hex;
+use super::wanted::Wanted;
 use crate::secret::SecretValue;
 
-mod github;
 mod quoted;
 
 use quoted::encode;
 
 /// Where GitHub's runner reads the variables of later steps.
 const GITHUB_ENV: &str = "GITHUB_ENV";
-
-/// Who reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum ExportFormat {
-    /// NAME='value' lines that sh, python-dotenv and dotenv of Node read alike
-    Dotenv,
-    /// docker run --env-file
-    Docker,
-    /// env_file of docker compose
-    Compose,
-    /// export NAME='value' lines for sh, dash, bash and zsh
-    Shell,
-    /// set -gx lines
-    Fish,
-    /// For eval in .envrc
-    Direnv,
-    /// One object
-    Json,
-    /// One map
-    Yaml,
-    /// Java properties
-    Properties,
-    /// EnvironmentFile= of systemd
-    Systemd,
-    /// Masks to standard output, variables to $GITHUB_ENV
-    Github,
-    /// A dotenv report of GitLab
-    Gitlab,
-}
 
 /// Writes the variables.
 ///
@@ -64,7 +33,7 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), LocalError> {
         _ => None,
     };
     check_terminal(output.as_deref(), show)?;
-    let found = Asked::read(&stores, &variables.variables)?.variables(&variables).await?;
+    let found = Wanted::read(&stores, &variables.variables)?.variables(&variables).await?;
     if format != ExportFormat::Github {
         return emit(output.as_deref(), encode(format, &found)?.expose());
     }
@@ -72,8 +41,9 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), LocalError> {
     mask(&found)?;
     match target {
         None => emit(output.as_deref(), written.expose()),
-        Some(path) => append(&path, &written)
-            .map_err(|error| LocalError::failed(format!("{}: {}", path.display(), error.kind()))),
+        Some(path) => {
+            append(&path, &written).map_err(|error| LocalError::failed(format!("{}: {}", path.display(), error.kind())))
+        }
     }
 }
 
@@ -88,9 +58,7 @@ fn github_env() -> Result<PathBuf, LocalError> {
 fn mask(found: &NamedValues) -> Result<(), LocalError> {
     let (masks, unmasked) = github::masks(found);
     emit(None, masks.expose())?;
-    if !unmasked.is_empty() {
-        note(&format!("too short to be masked in logs: {}", unmasked.join(", ")));
-    }
+    tell_unmasked(&unmasked);
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::asked::note;
-use super::error::{LocalError, Outcome};
+use super::error::{FailureKind, LocalError};
+use super::output::note;
 use crate::annotations::variable_of;
 use crate::contract::CA_PATH;
 use crate::generation::Generation;
@@ -86,29 +86,38 @@ fn told(plan: &Plan, failures: &Failures, timeout: Duration) -> LocalError {
     let is_final = failures.values().any(|failure| failure.error.kind.is_permanent());
     let counts = |failure: &&SourceFailure| failure.error.kind.is_permanent() || !is_final;
     // A login that is refused is refused to every request: one line.
-    let mut lines: BTreeMap<(&str, &str), (Vec<String>, LocalError)> = BTreeMap::new();
+    let mut lines: BTreeMap<(&str, &str), Vec<&SourceFailure>> = BTreeMap::new();
     for failure in failures.values().filter(counts) {
-        let SourceFailure { provider, request, error, .. } = failure;
-        let names = request.as_ref().map(|request| names_of(plan, request)).unwrap_or_default();
-        let line = lines.entry((provider, &error.message));
-        line.or_insert_with(|| (Vec::new(), LocalError::of_store(provider, error))).0.extend(names);
+        lines.entry((&failure.provider, &failure.error.message)).or_default().push(failure);
     }
-    let errors = lines.into_values().map(|(mut names, error)| {
-        names.sort();
-        names.dedup();
-        let problem = if names.is_empty() { error.problem } else { format!("{}: {}", names.join(", "), error.problem) };
-        LocalError { problem, ..error }.about(names)
-    });
-    let mut errors: Vec<_> = errors.collect();
+    let mut errors: Vec<_> = lines.into_values().filter_map(|alike| line(plan, &alike)).collect();
+    errors.sort_by(|a, b| a.names.cmp(&b.names));
     if !errors.is_empty() {
         if !is_final {
-            errors.iter_mut().for_each(|error| error.outcome = Outcome::Unreachable);
+            errors.iter_mut().for_each(|error| error.kind = FailureKind::Unreachable);
         }
         return LocalError::all(errors);
     }
     let names: Vec<_> = plan.providers.keys().map(String::as_str).collect();
     let waited = format!("no answer within {} s from {}", timeout.as_secs_f64(), list(&names));
-    LocalError::new(Outcome::Unreachable, waited).with_hint("raise --timeout, or look whether the store is up")
+    LocalError::new(FailureKind::Unreachable, waited).with_hint("raise --timeout, or look whether the store is up")
+}
+
+/// What failed alike, in one sentence.
+fn line(plan: &Plan, alike: &[&SourceFailure]) -> Option<LocalError> {
+    let first = alike.first()?;
+    let requests = alike.iter().filter_map(|failure| failure.request.as_ref());
+    let mut names: Vec<_> = requests.flat_map(|request| names_of(plan, request)).collect();
+    names.sort();
+    names.dedup();
+    let mut error = LocalError::of_store(&first.provider, &first.error);
+    if let ([SourceFailure { request: Some(request), error: answer, .. }], true) = (alike, !names.is_empty()) {
+        error.problem = format!("{request}: {}", &*answer.message);
+    }
+    if !names.is_empty() {
+        error.problem.insert_str(0, &format!("{}: ", names.join(", ")));
+    }
+    Some(error.about(names))
 }
 
 /// What wants a request's answer.

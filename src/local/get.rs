@@ -1,9 +1,9 @@
 //! `hushpod get`: one value, byte by byte.
 
 use super::arguments::GetArgs;
-use super::asked::Asked;
 use super::error::LocalError;
 use super::output::{check_terminal, emit};
+use super::wanted::Wanted;
 use crate::bundle::{Bundle, Item, Target, parse_reference};
 use crate::secret::SecretValue;
 
@@ -17,9 +17,9 @@ const NAME: &str = "value";
 pub(super) async fn get(args: GetArgs) -> Result<(), LocalError> {
     let GetArgs { reference, output, show, stores } = args;
     check_terminal(output.as_deref(), show)?;
-    let mut asked = Asked::read(&stores, &[])?;
-    asked.bundle = one(&reference)?;
-    let value = fetched(&asked).await.map_err(|error| named(error, &reference))?;
+    let mut wanted = Wanted::read(&stores, &[])?;
+    wanted.bundle = one(&reference)?;
+    let value = fetched(&wanted).await.map_err(|error| named(error, &reference))?;
     emit(output.as_deref(), value.expose())
 }
 
@@ -32,8 +32,8 @@ fn one(reference: &str) -> Result<Bundle, LocalError> {
     Ok(bundle)
 }
 
-async fn fetched(asked: &Asked) -> Result<SecretValue, LocalError> {
-    let files = asked.fetch().await?.files()?;
+async fn fetched(wanted: &Wanted) -> Result<SecretValue, LocalError> {
+    let files = wanted.fetch().await?.files()?;
     let file = files.into_iter().next().ok_or_else(|| LocalError::failed("the store answered nothing"))?;
     Ok(file.bytes)
 }
@@ -41,7 +41,8 @@ async fn fetched(asked: &Asked) -> Result<SecretValue, LocalError> {
 /// The error is about the reference, which is all that was typed.
 fn named(error: LocalError, reference: &str) -> LocalError {
     let problem = error.problem.as_str();
-    let rest = [format!("{NAME}: "), format!("file {NAME}: ")].iter().find_map(|own| problem.strip_prefix(own.as_str()));
+    let rest =
+        [format!("{NAME}: "), format!("file {NAME}: ")].iter().find_map(|own| problem.strip_prefix(own.as_str()));
     let problem = rest.unwrap_or(problem).to_owned();
     LocalError { problem, ..error }.about(vec![reference.to_owned()])
 }

@@ -88,7 +88,8 @@ async fn ask_github(provider: &str, audience: &str) -> Result<SecretValue, Local
     let (client, path) =
         Reach::through(Proxy::matcher_of(None)).endpoint(url).map_err(|error| refused(&&*error.message))?;
     let mut call = Call::new(Method::GET, path.trim_start_matches('/'));
-    for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| *name != "audience")
+    for (name, value) in
+        query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(name, _)| *name != "audience")
     {
         call = call.query(name, value);
     }

@@ -10,9 +10,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::arguments::StatusOfLogins;
-use super::asked::Asked;
 use super::error::LocalError;
 use super::id_token;
+use super::wanted::Wanted;
 use crate::config::ProviderConfig;
 use crate::plan::PlannedProvider;
 use crate::provider::http::{Proxy, Reach};
@@ -30,9 +30,9 @@ struct Checked<'a> {
 /// # Errors
 /// Every store that does not take its login, together, after the lines of the others.
 pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
-    let asked = Asked::read(&args.stores, &[])?;
-    let providers = &asked.config().providers;
-    asked.check_trust(providers.keys().map(String::as_str))?;
+    let wanted = Wanted::read(&args.stores, &[])?;
+    let providers = &wanted.config().providers;
+    wanted.check_trust(providers.keys().map(String::as_str))?;
     if providers.is_empty() {
         return Err(LocalError::usage("no file names a store").with_hint("write providers: in .hushpod.yaml"));
     }
@@ -72,7 +72,7 @@ async fn log_in(name: &str, provider: &ProviderConfig, most: Duration) -> Result
         Ok(extended) => extended.map_err(|error| of_store(&error))?,
         Err(_) => {
             let problem = format!("provider {name}: no answer within {} s", most.as_secs_f64());
-            return Err(LocalError::new(super::error::Outcome::Unreachable, problem));
+            return Err(LocalError::new(super::error::FailureKind::Unreachable, problem));
         }
     };
     Ok(store.session())

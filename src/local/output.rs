@@ -6,6 +6,18 @@ use std::path::Path;
 use super::error::LocalError;
 use super::private_file::write_private;
 
+/// A line that is no failure.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "hushpod: {line}");
+}
+
+/// Says which values a runner cannot hide.
+pub(super) fn tell_unmasked(names: &[String]) {
+    if !names.is_empty() {
+        note(&format!("too short to be masked in logs: {}", names.join(", ")));
+    }
+}
+
 /// Refuses to show values to whoever looks over a shoulder, or scrolls back.
 ///
 /// # Errors

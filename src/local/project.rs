@@ -34,7 +34,7 @@ const VARIABLE_FIELDS: [&str; 3] = ["from", "decode", "optional"];
 
 /// What stands in a file, or in one of its profiles; what is laid over it wins.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Section {
+pub(super) struct ProjectSection {
     pub(super) default_provider: Option<String>,
     /// Not yet checked: another file may complete them.
     pub(super) providers: Map<String, Value>,
@@ -57,8 +57,8 @@ pub(super) struct ProjectFiles {
 
 /// A file, read and taken apart.
 struct ParsedFile {
-    section: Section,
-    profiles: BTreeMap<String, Section>,
+    section: ProjectSection,
+    profiles: BTreeMap<String, ProjectSection>,
 }
 
 /// The working directory and those above it up to the root of its git repository; it alone, if there is none.
@@ -105,18 +105,18 @@ impl ProjectFiles {
     ///
     /// # Errors
     /// One sentence with file, line and column.
-    pub(super) fn of_user(&self) -> Result<Section, LocalError> {
+    pub(super) fn of_user(&self) -> Result<ProjectSection, LocalError> {
         let parse = |file| ParsedFile::parse(file, &USER_FIELDS).map(|parsed| parsed.section);
-        self.user.as_ref().map_or_else(|| Ok(Section::default()), parse)
+        self.user.as_ref().map_or_else(|| Ok(ProjectSection::default()), parse)
     }
 
     /// All of it: the person's stores, the project, what is laid over it, and the profile.
     ///
     /// # Errors
     /// One sentence with file, line and column; or that there is no such profile.
-    pub(super) fn section(&self, profile: Option<&str>) -> Result<Section, LocalError> {
+    pub(super) fn section(&self, profile: Option<&str>) -> Result<ProjectSection, LocalError> {
         let mut whole = self.of_user()?;
-        let mut profiles: BTreeMap<String, Section> = BTreeMap::new();
+        let mut profiles: BTreeMap<String, ProjectSection> = BTreeMap::new();
         for file in &self.project {
             let parsed = ParsedFile::parse(file, &FILE_FIELDS)?;
             whole.lay_over(parsed.section);
@@ -139,7 +139,7 @@ impl ProjectFiles {
     ///
     /// # Errors
     /// As [`ProjectFiles::section`].
-    pub(super) fn all_sections(&self) -> Result<Vec<Section>, LocalError> {
+    pub(super) fn all_sections(&self) -> Result<Vec<ProjectSection>, LocalError> {
         let mut names = vec![None];
         for file in &self.project {
             names.extend(ParsedFile::parse(file, &FILE_FIELDS)?.profiles.into_keys().map(Some));
@@ -176,28 +176,23 @@ impl ParsedFile {
             Some(Value::Object(profiles)) => profiles,
             Some(_) => return Err(file.wrong(".profiles", "has no fields: write {name: {variables: …}}")),
         };
-        let section = Section::parse(file, "", fields, known)?;
+        let section = ProjectSection::parse(file, "", fields, known)?;
         let profiles = profiles.into_iter().map(|(name, value)| {
             let place = format!(".profiles.{name}");
             let Value::Object(fields) = value else {
                 return Err(file.wrong(&place, "has no fields: write {variables: …}"));
             };
-            let section = Section::parse(file, &place, fields, &SECTION_FIELDS)?;
+            let section = ProjectSection::parse(file, &place, fields, &SECTION_FIELDS)?;
             Ok((name, section))
         });
         Ok(Self { section, profiles: profiles.collect::<Result<_, _>>()? })
     }
 }
 
-// === impl Section ===
+// === impl ProjectSection ===
 
-impl Section {
-    fn parse(
-        file: &SourceFile,
-        place: &str,
-        fields: Map<String, Value>,
-        known: &[&str],
-    ) -> Result<Self, LocalError> {
+impl ProjectSection {
+    fn parse(file: &SourceFile, place: &str, fields: Map<String, Value>, known: &[&str]) -> Result<Self, LocalError> {
         let mut section = Self::default();
         for (name, value) in fields {
             let at = format!("{place}.{name}");

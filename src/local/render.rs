@@ -5,8 +5,8 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::time::Duration;
 
 use super::arguments::RenderArgs;
-use super::asked::Asked;
 use super::error::LocalError;
+use super::wanted::Wanted;
 use crate::annotations::variable;
 use crate::bundle::Bundle;
 use crate::deliver::volume::AtomicVolume;
@@ -20,9 +20,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Everything that is missing, together; or why the directory cannot be written.
 pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
     let RenderArgs { dir, stores } = args;
-    let mut asked = Asked::read(&stores, &[])?;
-    asked.bundle = files_of(&asked)?;
-    let fetched = asked.fetch().await?;
+    let mut wanted = Wanted::read(&stores, &[])?;
+    wanted.bundle = files_of(&wanted)?;
+    let fetched = wanted.fetch().await?;
     let files = fetched.files()?;
     let failed = |problem: String| LocalError::failed(format!("{}: {problem}", dir.display()));
     if !dir.is_dir() {
@@ -35,13 +35,13 @@ pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
 }
 
 /// Variables that are named one by one are not files.
-fn files_of(asked: &Asked) -> Result<Bundle, LocalError> {
+fn files_of(wanted: &Wanted) -> Result<Bundle, LocalError> {
     let mut files = Bundle::default();
-    for item in asked.bundle.items.iter().filter(|item| variable(item).is_none()) {
+    for item in wanted.bundle.items.iter().filter(|item| variable(item).is_none()) {
         files.push(item.clone()).map_err(|error| LocalError::usage(error.to_string()))?;
     }
     if files.items.is_empty() {
-        return Err(asked.nothing("there are no files here", "write secrets: [{file: NAME, from: REFERENCE}]"));
+        return Err(wanted.nothing("there are no files here", "write secrets: [{file: NAME, from: REFERENCE}]"));
     }
     Ok(files)
 }

@@ -3,17 +3,19 @@
 use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::arguments::RunArgs;
-use super::asked::{Asked, note};
-use super::error::{LocalError, Outcome};
+use super::error::{FailureKind, LocalError};
 use super::files::NamedValues;
+use super::github;
 use super::id_token::TOKEN_PREFIX;
+use super::output::{note, tell_unmasked};
+use super::wanted::Wanted;
 
 /// Fetches, checks, and becomes the command: nothing of this program is left.
 ///
@@ -21,10 +23,16 @@ use super::id_token::TOKEN_PREFIX;
 /// Why there is no command now; it was not begun.
 pub(super) async fn run(args: RunArgs) -> Result<Infallible, LocalError> {
     let RunArgs { stores, variables, keep, clean, pass, command } = args;
-    let mut asked = Asked::read(&stores, &variables.variables)?;
-    let mut found = asked.variables(&variables).await?;
+    let mut wanted = Wanted::read(&stores, &variables.variables)?;
+    let mut found = wanted.variables(&variables).await?;
     found.retain(|name, _| !keep.contains(name) || env::var_os(name).is_none());
     tell_replaced(&found, |name| if clean && !pass.contains(name) { None } else { env::var_os(name) });
+    if github::is_runner() {
+        // On standard error, which the runner reads as well: what the command prints may be taken by a script.
+        let (masks, unmasked) = github::masks(&found);
+        let _ = io::stderr().write_all(masks.expose());
+        tell_unmasked(&unmasked);
+    }
     let (program, arguments) = command.split_first().ok_or_else(|| LocalError::usage("there is no command"))?;
     let error = command_of(program, arguments, &found, clean.then_some(pass.as_slice())).exec();
     Err(not_run(program, &error))
@@ -73,15 +81,15 @@ fn is_executable(file: &Path) -> bool {
 }
 
 fn not_run(program: &OsStr, error: &io::Error) -> LocalError {
-    let (outcome, problem) = match error.kind() {
+    let (kind, problem) = match error.kind() {
         io::ErrorKind::NotFound => {
-            (Outcome::NoCommand, "there is no such program, or no interpreter that it names".to_owned())
+            (FailureKind::NoCommand, "there is no such program, or no interpreter that it names".to_owned())
         }
         io::ErrorKind::ArgumentListTooLong => (
-            Outcome::NotExecutable,
+            FailureKind::NotExecutable,
             "arguments and variables together are more than the kernel takes: take --only, or files".to_owned(),
         ),
-        kind => (Outcome::NotExecutable, kind.to_string()),
+        kind => (FailureKind::NotExecutable, kind.to_string()),
     };
-    LocalError::new(outcome, format!("cannot run {program:?}: {problem}"))
+    LocalError::new(kind, format!("cannot run {program:?}: {problem}"))
 }

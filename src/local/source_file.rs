@@ -22,7 +22,7 @@ const MOST_OPEN: usize = 64;
 const MAX_PLACES: usize = 100_000;
 
 /// Line and column, both counted from 1.
-type Place = (usize, usize);
+type TextPosition = (usize, usize);
 
 /// A file, and the place of each field in it.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ pub(super) struct SourceFile {
     pub(super) path: PathBuf,
     pub(super) text: String,
     /// Of each document, by path: `.providers.vault.address`, `.secrets[2]`.
-    places: Vec<BTreeMap<String, Place>>,
+    places: Vec<BTreeMap<String, TextPosition>>,
 }
 
 /// Reads at most `most` bytes of a file of text.
@@ -125,11 +125,11 @@ struct Open {
 }
 
 /// Where each field of each document stands. What is not YAML has places up to there.
-fn places(text: &str) -> Vec<BTreeMap<String, Place>> {
+fn places(text: &str) -> Vec<BTreeMap<String, TextPosition>> {
     let mut options = Options::default();
     options.set_emit_comments(false);
     let mut parser = Parser::new_from_str_with_options(text, options);
-    let mut documents: Vec<BTreeMap<String, Place>> = Vec::new();
+    let mut documents: Vec<BTreeMap<String, TextPosition>> = Vec::new();
     let mut open: Vec<Open> = Vec::new();
     let mut count = 0;
     while let Some(Ok((event, span))) = parser.next_event() {
@@ -177,7 +177,13 @@ fn places(text: &str) -> Vec<BTreeMap<String, Place>> {
 }
 
 /// Keeps a place; of two for one path, the first.
-fn note(documents: &mut [BTreeMap<String, Place>], count: &mut usize, depth: usize, path: String, place: Place) {
+fn note(
+    documents: &mut [BTreeMap<String, TextPosition>],
+    count: &mut usize,
+    depth: usize,
+    path: String,
+    place: TextPosition,
+) {
     if let Some(document) = documents.last_mut()
         && depth <= MAX_DEPTH
         && *count < MAX_PLACES

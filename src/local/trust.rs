@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 
-use super::error::{LocalError, Outcome};
+use super::error::{FailureKind, LocalError};
 use super::private_file::write_private;
 use crate::config::{Config, ProviderConfig};
 
@@ -20,7 +20,8 @@ const FILE: &str = "hushpod/trusted";
 /// Most bytes of that file.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// Where a store's settings send logins: its type and every address in it; `None` if they leave all to the type.
+/// Where a store's settings send logins: its type, every address in it, and every file of `auth`, since some of those
+/// hold addresses, too, and each is sent or says what is. `None` if the settings leave all to the type.
 pub(super) fn destination(provider: &ProviderConfig) -> Option<String> {
     if !provider.settings.as_settings().is_remote() {
         return None;
@@ -43,7 +44,7 @@ pub(super) fn destination(provider: &ProviderConfig) -> Option<String> {
 
 fn gather(name: &str, value: &Value, into: &mut Vec<String>) {
     match value {
-        Value::String(text) if text.contains("://") => {
+        Value::String(text) if text.contains("://") || name == "file" || name.ends_with("File") => {
             into.push(if name == "address" { text.clone() } else { format!("{name}={text}") });
         }
         Value::Object(fields) => {
@@ -115,7 +116,7 @@ pub(super) fn check(wanted: &BTreeSet<String>, own: &BTreeSet<String>) -> Result
     let told = new.iter().map(|destination| format!("\"{destination}\"")).collect::<Vec<_>>().join(", ");
     let problem = format!("not trusted: {told} would get your login, and the address is not from a file of your own");
     let hint = format!("look at the address, then run `hushpod trust .`, or set {VARIABLE}=1");
-    Err(LocalError::new(Outcome::Untrusted, problem).with_hint(hint))
+    Err(LocalError::new(FailureKind::Untrusted, problem).with_hint(hint))
 }
 
 #[cfg(test)]
@@ -141,7 +142,13 @@ mod tests {
                 "{type: aws, region: eu-west-1, stsEndpoint: 'https://sts.example'}".to_owned(),
                 Some("aws stsEndpoint=https://sts.example"),
             ),
-            ("{type: file, path: /srv}".to_owned(), None),
+            (
+                "{type: gcp, project: p, auth: {method: application-default-credentials, file: /repo/adc.json}}"
+                    .to_owned(),
+                Some("gcp file=/repo/adc.json"),
+            ),
+            ("{type: gcp, project: p, auth: {method: application-default-credentials}}".to_owned(), None),
+            ("{type: file, path: /srv, identityFile: /srv/key}".to_owned(), None),
         ] {
             assert_eq!(of(&provider).as_deref(), expected, "{provider}");
         }

@@ -56,8 +56,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("demo", &["config", "deliver", "process", "serve", "webhook"]),
     ("explain", &["process"]),
     ("fleet", &["annotations", "audit", "cluster", "config", "deliver", "plan"]),
+    ("local", &["annotations", "config", "deliver", "plan", "provider", "source"]),
     // Puts together what runs.
-    ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "process", "serve", "webhook"]),
+    ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "local", "process", "serve", "webhook"]),
     ("lib", &[]),
     ("main", &[]),
     ("bin", &[]),
@@ -94,6 +95,10 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "failure", "read", "arguments"]),
+    ("local", &[
+        "", "export", "get", "login", "render", "run", "github", "export/quoted", "files", "wanted", "fetch",
+        "id_token", "manifest", "project", "trust", "arguments", "output", "private_file", "source_file", "error",
+    ]),
     ("plan", &["", "policy"]),
     ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),

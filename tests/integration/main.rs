@@ -24,6 +24,7 @@ mod homonyms;
 mod hostile;
 mod house;
 mod literals;
+mod local;
 mod log;
 mod pages;
 mod plans;

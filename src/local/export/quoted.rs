@@ -1,7 +1,7 @@
 //! How each reader has a value written, and which values it cannot be told.
 
-use super::ExportFormat;
 use crate::deliver::render::buffer::Buffer;
+use crate::local::arguments::ExportFormat;
 use crate::local::error::LocalError;
 use crate::local::files::NamedValues;
 use crate::secret::SecretValue;
@@ -113,7 +113,8 @@ fn quoted(name: &str, quote: &str, text: &str, out: &mut Buffer) {
 
 /// What a POSIX shell, python-dotenv and Node's dotenv read alike: they agree on little.
 fn dotenv(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
-    let refused = |what: &str| Err(format!("has {what}, which readers of dotenv files take for different things: {OTHER}"));
+    let refused =
+        |what: &str| Err(format!("has {what}, which readers of dotenv files take for different things: {OTHER}"));
     if text.contains('\r') {
         return refused("a carriage return");
     }
@@ -137,12 +138,16 @@ fn dotenv(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
 /// <https://docs.docker.com/reference/cli/docker/container/run/#env>: a line is a variable, and nothing is a quote.
 fn docker(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
     if text.contains(['\n', '\r']) {
-        return Err("has a line end, which a file for docker --env-file cannot hold: take `hushpod run -- docker run -e \
+        return Err(
+            "has a line end, which a file for docker --env-file cannot hold: take `hushpod run -- docker run -e \
                     NAME`, or a file"
-            .to_owned());
+                .to_owned(),
+        );
     }
     if name.len() + 1 + text.len() >= DOCKER_LINE {
-        return Err(format!("makes a line of {DOCKER_LINE} bytes or more, which docker does not read: deliver it as a file"));
+        return Err(format!(
+            "makes a line of {DOCKER_LINE} bytes or more, which docker does not read: deliver it as a file"
+        ));
     }
     quoted(name, "", text, out);
     Ok(())
@@ -209,10 +214,13 @@ fn properties(name: &str, text: &str, out: &mut Buffer) {
 }
 
 fn gitlab(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
-    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '\'' | '"' | '$')) {
-        return Err("is empty or has white space, a quote or a $, which GitLab's report does not promise to keep: run the \
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '\'' | '"' | '$'))
+    {
+        return Err(
+            "is empty or has white space, a quote or a $, which GitLab's report does not promise to keep: run the \
                     job's command with `hushpod run`"
-            .to_owned());
+                .to_owned(),
+        );
     }
     quoted(name, "", text, out);
     Ok(())
@@ -220,7 +228,9 @@ fn gitlab(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
 
 /// RFC 8259, 7; with `for_yaml`, nothing stands in it that YAML 1.1 or 1.2 takes for a line end or does not print.
 fn double_quoted(text: &str, for_yaml: bool, out: &mut Buffer) {
-    let is_odd = |letter: char| matches!(letter, '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let is_odd = |letter: char| {
+        matches!(letter, '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    };
     out.push_str("\"");
     for letter in text.chars() {
         match letter {

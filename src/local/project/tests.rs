@@ -35,8 +35,9 @@ profiles:
 
 #[test]
 fn a_profile_is_laid_over_what_is_laid_over_the_project() {
-    let (directory, files) = files(PROJECT, "variables: {TOKEN: files:local}\nsecrets: [{file: tls.key, from: 'files:key'}]\n");
-    let takes = |section: &Section, path: &str| {
+    let (directory, files) =
+        files(PROJECT, "variables: {TOKEN: files:local}\nsecrets: [{file: tls.key, from: 'files:key'}]\n");
+    let takes = |section: &ProjectSection, path: &str| {
         let (bundle, _) = section.bundle().unwrap();
         let item = bundle.items.iter().find(|item| item.target.path().as_str() == path).unwrap().clone();
         let crate::bundle::From::One(reference) = item.from else { panic!("{item:?}") };
@@ -47,7 +48,7 @@ fn a_profile_is_laid_over_what_is_laid_over_the_project() {
     assert_eq!(takes(&plain, "tls.key"), "files:key");
     let prod = files.section(Some("prod")).unwrap();
     assert_eq!(takes(&prod, ".hushpod-env/TOKEN"), "secret/data/prod/hf#token");
-    let auth = |section: &Section| section.providers["vault"]["auth"].clone();
+    let auth = |section: &ProjectSection| section.providers["vault"]["auth"].clone();
     assert_eq!(auth(&prod), serde_json::json!({"method": "jwt"}), "one method's fields are of no use to another");
     let role = directory.path().join("role").display().to_string();
     assert_eq!(auth(&plain)["roleIdFile"], role.as_str());
@@ -85,7 +86,11 @@ fn p9_errors_name_file_line_and_column_and_what_would_be_accepted() {
     let (_directory, files) = files(PROJECT, "");
     let error = files.section(Some("prd")).unwrap_err().problem;
     assert!(error.contains("unknown profile \"prd\"; did you mean \"prod\"?"), "{error}");
-    assert!(files.at(".providers.vault.address").unwrap().ends_with(":3:24"), "{:?}", files.at(".providers.vault.address"));
+    assert!(
+        files.at(".providers.vault.address").unwrap().ends_with(":3:24"),
+        "{:?}",
+        files.at(".providers.vault.address")
+    );
 }
 
 #[test]

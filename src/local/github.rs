@@ -1,15 +1,23 @@
 //! What GitHub's runner reads: commands in the log, and files
 //! (<https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>).
 
+use super::error::LocalError;
+use super::files::NamedValues;
 use crate::deliver::render::buffer::Buffer;
-use crate::local::error::LocalError;
-use crate::local::files::NamedValues;
 use crate::secret::SecretValue;
 
 /// Shorter lines are not masked: they would hide half of every log.
-pub(super) const LEAST_MASKED: usize = 6;
+const LEAST_MASKED: usize = 6;
 /// Names of this kind are the runner's own: it refuses or overwrites them.
 const RUNNERS_OWN: [&str; 2] = ["GITHUB_", "RUNNER_"];
+
+/// Set to `true` in every step.
+const ACTIONS: &str = "GITHUB_ACTIONS";
+
+/// Whether a runner of GitHub reads what this process and those that it starts print.
+pub(super) fn is_runner() -> bool {
+    std::env::var_os(ACTIONS).is_some_and(|value| value == "true")
+}
 
 /// One `::add-mask::` for each line of each value, and the names of those that have a shorter one.
 pub(super) fn masks(found: &NamedValues) -> (SecretValue, Vec<String>) {
@@ -46,7 +54,9 @@ pub(super) fn assignments(found: &NamedValues, delimiter: &str) -> Result<Secret
     for (name, value) in found {
         let problem = match value.expose_str() {
             None => Some("is not UTF-8, which this file has to be"),
-            Some(text) if text.contains('\r') => Some("has a carriage return, which GitHub takes for the end of a line"),
+            Some(text) if text.contains('\r') => {
+                Some("has a carriage return, which GitHub takes for the end of a line")
+            }
             Some(text) if text.contains(delimiter) => Some("has the delimiter in it: run it again for another"),
             Some(_) if RUNNERS_OWN.iter().any(|own| name.starts_with(own)) => {
                 Some("is a name of the runner's own: take --prefix, or another name")

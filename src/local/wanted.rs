@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +12,8 @@ use super::error::LocalError;
 use super::fetch::fetch;
 use super::id_token;
 use super::manifest;
-use super::project::{ProjectFiles, Section, find_project};
+use super::output::note;
+use super::project::{ProjectFiles, ProjectSection, find_project};
 use super::source_file::SourceFile;
 use super::trust;
 use crate::bundle::Bundle;
@@ -31,7 +31,7 @@ const ALLOW: &str = "allow";
 
 /// What is wanted, and by whom.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Wanted {
     pub(super) bundle: Bundle,
     pub(super) options: Options,
     identity: Identity,
@@ -51,11 +51,6 @@ pub(super) struct Fetched {
     pub(super) generation: Generation,
 }
 
-/// A line that is no failure.
-pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "hushpod: {line}");
-}
-
 /// The project's files, where `-f` names none: a manifest's stores are in them, too.
 fn project_here() -> Result<ProjectFiles, LocalError> {
     let here = env::current_dir().map_err(|error| LocalError::failed(format!("the working directory: {error}")))?;
@@ -68,9 +63,9 @@ fn named_file(args: &StoreArgs) -> Result<Option<SourceFile>, LocalError> {
     args.file.as_deref().map(|path| SourceFile::read(&absolute(path))).transpose()
 }
 
-// === impl Asked ===
+// === impl Wanted ===
 
-impl Asked {
+impl Wanted {
     /// Reads what the command line names, and adds `variables` to it.
     ///
     /// # Errors
@@ -95,7 +90,7 @@ impl Asked {
                 if !ignored.is_empty() {
                     note(&format!("ignored, since a person logs in otherwise: {}", ignored.join(", ")));
                 }
-                let (more, more_options) = Section::default().with_variables(variables)?.bundle()?;
+                let (more, more_options) = ProjectSection::default().with_variables(variables)?.bundle()?;
                 merge(&mut bundle, &mut options, more, more_options)?;
                 (bundle, options, pod.identity)
             }
@@ -140,6 +135,10 @@ impl Asked {
     /// # Errors
     /// One sentence that names the place of a reference that cannot be.
     pub(super) fn plan(&self) -> Result<Plan, LocalError> {
+        if self.config.providers.is_empty() {
+            let hint = "write providers: {NAME: {type: …}} in .hushpod.yaml or in ~/.config/hushpod/config.yaml";
+            return Err(LocalError::usage("no file names a store").with_hint(hint));
+        }
         let mut plan = Plan::build(self.identity.clone(), &self.bundle, &self.options, &self.config)?;
         if self.options.size_limit.is_none() {
             plan.size_limit = SIZE_LIMIT;
@@ -178,8 +177,12 @@ fn merge(bundle: &mut Bundle, options: &mut Options, more: Bundle, more_options:
 }
 
 /// The stores of all files together, each with the login of whoever types.
-pub(super) fn config_of(files: &ProjectFiles, section: &Section, operator: Option<&Path>) -> Result<Config, LocalError> {
-    let mut stores = Section::default();
+pub(super) fn config_of(
+    files: &ProjectFiles,
+    section: &ProjectSection,
+    operator: Option<&Path>,
+) -> Result<Config, LocalError> {
+    let mut stores = ProjectSection::default();
     let mut rules = Map::new();
     if let Some(path) = operator {
         stores = of_operator(&SourceFile::read(path)?, &mut rules)?;
@@ -217,20 +220,20 @@ fn placed(files: &ProjectFiles, error: &ConfigError) -> LocalError {
 }
 
 /// An operator's stores, without what is said of pods; the rules go into `rules`.
-fn of_operator(file: &SourceFile, rules: &mut Map<String, Value>) -> Result<Section, LocalError> {
+fn of_operator(file: &SourceFile, rules: &mut Map<String, Value>) -> Result<ProjectSection, LocalError> {
     let wrong = |problem: String| LocalError::usage(format!("{}: {problem}", file.shown));
     Config::from_yaml(&file.text).map_err(|error| wrong(error.to_string()))?;
     let mut value = crate::bundle::parse_yaml(&file.text).map_err(|error| file.malformed(&error))?;
     let default_provider = value.get("defaultProvider").and_then(Value::as_str).map(str::to_owned);
     let Some(Value::Object(mut providers)) = value.get_mut("providers").map(Value::take) else {
-        return Ok(Section::stores(default_provider, Map::new()));
+        return Ok(ProjectSection::stores(default_provider, Map::new()));
     };
     for (name, fields) in &mut providers {
         let Value::Object(fields) = fields else { continue };
         OF_PODS.iter().for_each(|field| drop(fields.remove(*field)));
         rules.extend(fields.get(ALLOW).map(|allow| (name.clone(), allow.clone())));
     }
-    Ok(Section::stores(default_provider, providers))
+    Ok(ProjectSection::stores(default_provider, providers))
 }
 
 /// Where the stores of the person's own file are.
@@ -248,7 +251,7 @@ fn config_of_user(files: &ProjectFiles) -> BTreeSet<String> {
 /// For `hushpod trust`: where the stores of a file's every profile are.
 ///
 /// # Errors
-/// As [`Asked::read`]; also if there is no such file.
+/// As [`Wanted::read`]; also if there is no such file.
 pub(super) fn destinations_of(path: &Path) -> Result<BTreeSet<String>, LocalError> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let file = if absolute.is_dir() { find_project(&absolute) } else { Some(absolute) };

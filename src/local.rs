@@ -13,6 +13,8 @@ mod github;
 mod id_token;
 mod login;
 mod manifest;
+mod mask;
+mod masked;
 mod output;
 mod private_file;
 mod project;
@@ -46,15 +48,15 @@ pub async fn run(command: LocalCommand) -> ExitCode {
     };
     let is_run = matches!(command, LocalCommand::Run(_));
     let outcome = match command {
-        LocalCommand::Run(args) => run::run(*args).await.map(|never| match never {}),
-        LocalCommand::Get(args) => get::get(*args).await,
-        LocalCommand::Export(args) => export::export(*args).await,
-        LocalCommand::Render(args) => render::render(*args).await,
-        LocalCommand::Login { command: LoginCommand::Status(args) } => login::status(args).await,
-        LocalCommand::Trust(args) => remember(&args),
+        LocalCommand::Run(args) => run::run(*args).await,
+        LocalCommand::Get(args) => get::get(*args).await.map(|()| 0),
+        LocalCommand::Export(args) => export::export(*args).await.map(|()| 0),
+        LocalCommand::Render(args) => render::render(*args).await.map(|()| 0),
+        LocalCommand::Login { command: LoginCommand::Status(args) } => login::status(args).await.map(|()| 0),
+        LocalCommand::Trust(args) => remember(&args).map(|()| 0),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             error.tell(format);
             ExitCode::from(error.exit_code(is_run))

@@ -171,6 +171,17 @@ pub(super) struct VariableArgs {
     pub(super) case: Option<LetterCase>,
 }
 
+/// When values in output are masked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum MaskWhen {
+    /// In CI (the variable CI is set) where standard output is not a terminal; on GitHub its runner does it
+    Auto,
+    /// Wherever it is run; standard output and error must not be terminals
+    Always,
+    /// Not at all
+    Never,
+}
+
 /// Letters of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum LetterCase {
@@ -219,6 +230,9 @@ pub struct RunArgs {
     /// Leave this variable as the shell has it
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(super) keep: Vec<String>,
+    /// Show values in what COMMAND prints as <NAME>
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(super) mask: MaskWhen,
     /// Leave out all variables of the shell
     #[arg(long)]
     pub(super) clean: bool,

@@ -1,41 +1,63 @@
 //! `hushpod run`: the command takes this process over, with the variables of the store.
 
-use std::convert::Infallible;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::arguments::RunArgs;
+use super::arguments::{MaskWhen, RunArgs};
 use super::error::{FailureKind, LocalError};
 use super::files::NamedValues;
 use super::github;
 use super::id_token::TOKEN_PREFIX;
+use super::mask::Needles;
+use super::masked;
 use super::output::{note, tell_unmasked};
 use super::wanted::Wanted;
 
-/// Fetches, checks, and becomes the command: nothing of this program is left.
+/// Who keeps values out of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Masking {
+    /// Nobody.
+    Nobody,
+    /// GitHub's runner, which is told what to hide.
+    Runner,
+    /// This program, which stays as the command's parent.
+    Ourselves,
+}
+
+/// Fetches, checks, and becomes the command: nothing of this program is left. With masks it stays, and gives the
+/// command's exit code.
 ///
 /// # Errors
 /// Why there is no command now; it was not begun.
-pub(super) async fn run(args: RunArgs) -> Result<Infallible, LocalError> {
-    let RunArgs { stores, variables, keep, clean, pass, command } = args;
+pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
+    let RunArgs { stores, variables, keep, mask, clean, pass, command } = args;
+    let masking = Masking::of(mask)?;
     let mut wanted = Wanted::read(&stores, &variables.variables)?;
     let mut found = wanted.variables(&variables).await?;
     found.retain(|name, _| !keep.contains(name) || env::var_os(name).is_none());
     tell_replaced(&found, |name| if clean && !pass.contains(name) { None } else { env::var_os(name) });
-    if github::is_runner() {
-        // On standard error, which the runner reads as well: what the command prints may be taken by a script.
-        let (masks, unmasked) = github::masks(&found);
-        let _ = io::stderr().write_all(masks.expose());
-        tell_unmasked(&unmasked);
-    }
     let (program, arguments) = command.split_first().ok_or_else(|| LocalError::usage("there is no command"))?;
-    let error = command_of(program, arguments, &found, clean.then_some(pass.as_slice())).exec();
-    Err(not_run(program, &error))
+    let mut command = command_of(program, arguments, &found, clean.then_some(pass.as_slice()));
+    match masking {
+        Masking::Nobody => {}
+        Masking::Runner => {
+            // On standard error, which the runner reads as well: what the command prints may be taken by a script.
+            let (masks, unmasked) = github::masks(&found);
+            let _ = io::stderr().write_all(masks.expose());
+            tell_unmasked(&unmasked);
+        }
+        Masking::Ourselves => {
+            let (needles, unmasked) = Needles::of(&found)?;
+            tell_unmasked(&unmasked);
+            return masked::run(command, needles).await.map_err(|error| not_run(program, &error));
+        }
+    }
+    Err(not_run(program, &command.exec()))
 }
 
 /// Says which variables of the shell are others now.
@@ -47,6 +69,30 @@ fn tell_replaced(found: &NamedValues, of_shell: impl Fn(&String) -> Option<OsStr
     if !names.is_empty() {
         note(&format!("the store's go before your shell's: {} (--keep NAME turns that round)", names.join(", ")));
     }
+}
+
+// === impl Masking ===
+
+impl Masking {
+    fn of(when: MaskWhen) -> Result<Self, LocalError> {
+        let is_shown = io::stdout().is_terminal();
+        match when {
+            MaskWhen::Never => Ok(Self::Nobody),
+            MaskWhen::Always if is_shown || io::stderr().is_terminal() => Err(LocalError::usage(
+                "--mask always: standard output and error have to be pipes or files, not a terminal",
+            )),
+            MaskWhen::Always => Ok(Self::Ourselves),
+            MaskWhen::Auto if is_shown => Ok(Self::Nobody),
+            MaskWhen::Auto if github::is_runner() => Ok(Self::Runner),
+            MaskWhen::Auto if is_ci() => Ok(Self::Ourselves),
+            MaskWhen::Auto => Ok(Self::Nobody),
+        }
+    }
+}
+
+/// As GitLab and nearly every other system has it.
+fn is_ci() -> bool {
+    env::var_os("CI").is_some_and(|value| !matches!(value.as_bytes(), b"" | b"0" | b"false"))
 }
 
 /// `passed`: the names that are left of the shell's variables; `None` is all.

@@ -96,7 +96,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "failure", "read", "arguments"]),
     ("local", &[
-        "", "export", "get", "login", "render", "run", "github", "export/quoted", "files", "wanted", "fetch",
+        "", "export", "get", "login", "render", "run", "masked", "mask", "github", "export/quoted", "files", "wanted", "fetch",
         "id_token", "manifest", "project", "trust", "arguments", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["", "policy"]),

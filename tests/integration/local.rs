@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 mod formats;
+mod masks;
 mod stores;
 
 /// A home directory, and a project in it.

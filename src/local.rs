@@ -70,7 +70,8 @@ fn remember(args: &TrustArgs) -> Result<(), LocalError> {
         return Ok(());
     }
     trust::remember(&found)?;
-    let told: String = found.iter().map(|destination| format!("trusted: {destination}\n")).collect();
-    let _ = io::stdout().write_all(told.as_bytes());
+    for destination in &found {
+        let _ = writeln!(io::stdout(), "trusted: {destination}");
+    }
     Ok(())
 }

@@ -152,8 +152,8 @@ impl LocalError {
     pub(super) fn tell(&self, format: ErrorFormat) {
         let told = match format {
             ErrorFormat::Text => {
-                let lines = self.problem.lines().chain(self.hint.as_deref());
-                lines.map(|line| format!("hushpod: {line}\n")).collect()
+                let lines: Vec<_> = self.problem.lines().chain(self.hint.as_deref()).collect();
+                format!("hushpod: {}\n", lines.join("\nhushpod: "))
             }
             ErrorFormat::Json => {
                 let Self { kind, problem, names, provider, hint } = self;

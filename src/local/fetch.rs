@@ -94,7 +94,9 @@ fn told(plan: &Plan, failures: &Failures, timeout: Duration) -> LocalError {
     errors.sort_by(|a, b| a.names.cmp(&b.names));
     if !errors.is_empty() {
         if !is_final {
-            errors.iter_mut().for_each(|error| error.kind = FailureKind::Unreachable);
+            for error in &mut errors {
+                error.kind = FailureKind::Unreachable;
+            }
         }
         return LocalError::all(errors);
     }

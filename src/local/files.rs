@@ -90,12 +90,12 @@ impl Wanted {
         }
         self.bundle = wanted;
         let files = self.fetch().await?.files()?;
-        let found = self.named(files)?;
+        let found = self.named(&files)?;
         renamed(only(found, &args.only)?, args)
     }
 
     /// Of one name, the last source counts: what is said of one variable goes before what a file brings.
-    fn named(&self, files: Vec<RenderedFile>) -> Result<NamedValues, LocalError> {
+    fn named(&self, files: &[RenderedFile]) -> Result<NamedValues, LocalError> {
         let mut found = NamedValues::new();
         for source in &self.options.environment {
             let source = source.path.as_str();
@@ -112,7 +112,7 @@ impl Wanted {
                 let name = if source == "." { Some(path) } else { path.strip_prefix(source)?.strip_prefix('/') };
                 name.map(str::to_owned)
             };
-            for file in &files {
+            for file in files {
                 let Some(name) = below(file) else { continue };
                 let told = store_name(&name);
                 check_name(&name)

@@ -63,14 +63,13 @@ pub(super) fn assignments(found: &NamedValues, delimiter: &str) -> Result<Secret
             }
             Some(_) => None,
         };
-        match problem {
-            Some(problem) => errors.push(LocalError::failed(format!("{name} {problem}")).about(vec![name.clone()])),
-            None => {
-                out.push_str(&format!("{name}<<{delimiter}\n"));
-                out.push(value.expose());
-                out.push_str(&format!("\n{delimiter}\n"));
-            }
+        if let Some(problem) = problem {
+            errors.push(LocalError::failed(format!("{name} {problem}")).about(vec![name.clone()]));
+            continue;
         }
+        out.push_str(&format!("{name}<<{delimiter}\n"));
+        out.push(value.expose());
+        out.push_str(&format!("\n{delimiter}\n"));
     }
     if errors.is_empty() { Ok(out.into_value()) } else { Err(LocalError::all(errors)) }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::arguments::StatusOfLogins;
-use super::error::LocalError;
+use super::error::{FailureKind, LocalError};
 use super::id_token;
 use super::wanted::Wanted;
 use crate::config::ProviderConfig;
@@ -68,13 +68,11 @@ async fn log_in(name: &str, provider: &ProviderConfig, most: Duration) -> Result
     };
     let reach = Reach::through(Proxy::matcher_of(planned.proxy.as_ref()));
     let mut store = planned.settings.connect(login, reach).map_err(|error| of_store(&error))?;
-    match timeout(most, store.extend_session()).await {
-        Ok(extended) => extended.map_err(|error| of_store(&error))?,
-        Err(_) => {
-            let problem = format!("provider {name}: no answer within {} s", most.as_secs_f64());
-            return Err(LocalError::new(super::error::FailureKind::Unreachable, problem));
-        }
+    let Ok(extended) = timeout(most, store.extend_session()).await else {
+        let problem = format!("provider {name}: no answer within {} s", most.as_secs_f64());
+        return Err(LocalError::new(FailureKind::Unreachable, problem));
     };
+    extended.map_err(|error| of_store(&error))?;
     Ok(store.session())
 }
 

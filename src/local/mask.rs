@@ -40,7 +40,8 @@ pub(super) struct Masker {
 fn forms(text: &[u8]) -> Vec<Vec<u8>> {
     let mut forms = vec![text.to_vec()];
     for before in 0..3_usize {
-        let padded = Zeroizing::new([&[0; 2][..before], text].concat());
+        let padded: Zeroizing<Vec<u8>> =
+            Zeroizing::new(std::iter::repeat_n(0, before).chain(text.iter().copied()).collect());
         // Characters that bytes before and behind have no part in.
         let (first, end) = ((before * 8).div_ceil(6), padded.len() * 8 / 6);
         for engine in [&STANDARD_NO_PAD, &URL_SAFE_NO_PAD] {
@@ -104,7 +105,8 @@ impl Masker {
     pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.held.extend_from_slice(bytes);
         // A value that begins before has come as a whole.
-        self.release((self.held.len() + 1).saturating_sub(self.needles.longest))
+        let limit = (self.held.len() + 1).saturating_sub(self.needles.longest.max(1));
+        self.release(limit)
     }
 
     /// Gives all that is held.
@@ -196,6 +198,8 @@ mod tests {
         assert_eq!(unmasked, ["A"]);
         let mut masker = Masker::new(Arc::new(needles));
         assert_eq!(masked(&mut masker, &[b"12345 123456"]), "12345 <C>");
+        let mut nothing = Masker::new(Arc::new(Needles::of(&NamedValues::new()).unwrap().0));
+        assert_eq!(nothing.push(b"all of it"), b"all of it");
     }
 
     #[test]

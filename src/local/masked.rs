@@ -1,6 +1,6 @@
 //! A command whose output is masked: a child, since somebody has to read what it prints.
 
-use std::io::{self, Read as _, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -77,15 +77,13 @@ impl Masking {
     fn of(when: MaskWhen) -> Result<Self, LocalError> {
         let is_shown = io::stdout().is_terminal();
         match when {
-            MaskWhen::Never => Ok(Self::Nobody),
             MaskWhen::Always if is_shown || io::stderr().is_terminal() => Err(LocalError::usage(
                 "--mask always: standard output and error have to be pipes or files, not a terminal",
             )),
             MaskWhen::Always => Ok(Self::Ourselves),
-            MaskWhen::Auto if is_shown => Ok(Self::Nobody),
-            MaskWhen::Auto if github::is_runner() => Ok(Self::Runner),
-            MaskWhen::Auto if is_ci() => Ok(Self::Ourselves),
-            MaskWhen::Auto => Ok(Self::Nobody),
+            MaskWhen::Auto if !is_shown && github::is_runner() => Ok(Self::Runner),
+            MaskWhen::Auto if !is_shown && is_ci() => Ok(Self::Ourselves),
+            MaskWhen::Auto | MaskWhen::Never => Ok(Self::Nobody),
         }
     }
 }
@@ -137,5 +135,5 @@ fn not_run(program: &OsStr, error: &io::Error) -> LocalError {
         ),
         kind => (FailureKind::NotExecutable, kind.to_string()),
     };
-    LocalError::new(kind, format!("cannot run {program:?}: {problem}"))
+    LocalError::new(kind, format!("cannot run {}: {problem}", program.display()))
 }

@@ -103,9 +103,9 @@ pub(super) fn check(wanted: &BTreeSet<String>, own: &BTreeSet<String>) -> Result
     if new.is_empty() {
         return Ok(());
     }
-    let listed = new.iter().map(|destination| format!("  {destination}\n")).collect::<String>();
+    let listed = new.iter().map(String::as_str).collect::<Vec<_>>().join("\n  ");
     if io::stdin().is_terminal() && io::stderr().is_terminal() {
-        let question = format!("Your login is about to be sent, for the first time, to\n{listed}Trust? [y/N] ");
+        let question = format!("Your login is about to be sent, for the first time, to\n  {listed}\nTrust? [y/N] ");
         let _ = io::stderr().write_all(question.as_bytes());
         let mut answer = String::new();
         let _ = io::stdin().lock().read_line(&mut answer);

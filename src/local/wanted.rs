@@ -83,23 +83,20 @@ impl Wanted {
         let is_without_file = named.is_none() && !files.has_project();
         // A manifest's pod has no profile of this project's variables, but of its stores.
         let mut section = files.section(args.profile.as_deref().filter(|profile| !profile.is_empty()))?;
-        let (bundle, options, identity) = match named.filter(|_| is_manifest) {
-            Some(file) => {
-                let pod = manifest::pod_of(&file, args.container.as_deref())?;
-                let (mut bundle, mut options, ignored) = pod.bundle(&file, args.container.as_deref())?;
-                if !ignored.is_empty() {
-                    note(&format!("ignored, since a person logs in otherwise: {}", ignored.join(", ")));
-                }
-                let (more, more_options) = ProjectSection::default().with_variables(variables)?.bundle()?;
-                merge(&mut bundle, &mut options, more, more_options)?;
-                (bundle, options, pod.identity)
+        let (bundle, options, identity) = if let Some(file) = named.filter(|_| is_manifest) {
+            let pod = manifest::pod_of(&file, args.container.as_deref())?;
+            let (mut bundle, mut options, ignored) = pod.bundle(&file, args.container.as_deref())?;
+            if !ignored.is_empty() {
+                note(&format!("ignored, since a person logs in otherwise: {}", ignored.join(", ")));
             }
-            None => {
-                section = section.with_variables(variables)?;
-                let (bundle, options) = section.bundle()?;
-                let person = Identity { namespace: "default".to_owned(), service_account: "default".to_owned() };
-                (bundle, options, person)
-            }
+            let (more, more_options) = ProjectSection::default().with_variables(variables)?.bundle()?;
+            merge(&mut bundle, &mut options, &more, more_options)?;
+            (bundle, options, pod.identity)
+        } else {
+            section = section.with_variables(variables)?;
+            let (bundle, options) = section.bundle()?;
+            let person = Identity { namespace: "default".to_owned(), service_account: "default".to_owned() };
+            (bundle, options, person)
         };
         let config = config_of(&files, &section, args.config.as_deref())?;
         // What is of no use alone is no reason to fail: another file completes it.
@@ -160,7 +157,7 @@ impl Wanted {
 }
 
 /// Adds what the command line names to what a manifest does; it goes before.
-fn merge(bundle: &mut Bundle, options: &mut Options, more: Bundle, more_options: Options) -> Result<(), LocalError> {
+fn merge(bundle: &mut Bundle, options: &mut Options, more: &Bundle, more_options: Options) -> Result<(), LocalError> {
     let replaced: BTreeSet<_> = more.items.iter().map(|item| item.target.path().as_str()).collect();
     let mut merged = Bundle::default();
     let kept = bundle.items.iter().filter(|item| !replaced.contains(item.target.path().as_str()));
@@ -230,7 +227,9 @@ fn of_operator(file: &SourceFile, rules: &mut Map<String, Value>) -> Result<Proj
     };
     for (name, fields) in &mut providers {
         let Value::Object(fields) = fields else { continue };
-        OF_PODS.iter().for_each(|field| drop(fields.remove(*field)));
+        for field in OF_PODS {
+            fields.remove(field);
+        }
         rules.extend(fields.get(ALLOW).map(|allow| (name.clone(), allow.clone())));
     }
     Ok(ProjectSection::stores(default_provider, providers))

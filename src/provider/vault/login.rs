@@ -93,8 +93,9 @@ impl Issuer {
             Method::Approle => {
                 let read = |file: &Option<PathBuf>, variable: &str, what: &str| match file {
                     Some(file) => auth::secret_file(file, what).map_err(Failure::from),
-                    None => auth::environment(variable)
-                        .ok_or_else(|| Failure::invalid(format!("there is no {what}: set {variable}, or a file for it in auth"))),
+                    None => auth::environment(variable).ok_or_else(|| {
+                        Failure::invalid(format!("there is no {what}: set {variable}, or a file for it in auth"))
+                    }),
                 };
                 let role_id = read(&settings.role_id_file, ROLE_ID_VARIABLE, "role id")?;
                 let secret_id = read(&settings.secret_id_file, SECRET_ID_VARIABLE, "secret id")?;

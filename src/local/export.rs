@@ -11,7 +11,7 @@ use super::files::NamedValues;
 use super::github;
 use super::output::{check_terminal, emit, tell_unmasked};
 use super::private_file::random_hex;
-use super::wanted::Wanted;
+use super::wanted::WantedSecrets;
 use crate::secret::SecretValue;
 
 mod quoted;
@@ -33,7 +33,7 @@ pub(super) async fn export(args: ExportArgs) -> Result<(), LocalError> {
         _ => None,
     };
     check_terminal(output.as_deref(), show)?;
-    let found = Wanted::read(&stores, &variables.variables)?.variables(&variables).await?;
+    let found = WantedSecrets::read(&stores, &variables.variables)?.variables(&variables).await?;
     if format != ExportFormat::Github {
         return emit(output.as_deref(), encode(format, &found)?.expose());
     }

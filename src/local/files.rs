@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::arguments::{LetterCase, VariableArgs};
 use super::error::{FailureKind, LocalError};
 use super::fetch::name_of;
-use super::wanted::{Fetched, Wanted};
+use super::wanted::{Fetched, WantedSecrets};
 use crate::annotations::variable_of;
 use crate::bundle::{Bundle, Target};
 use crate::contract::ENV_DIR;
@@ -59,9 +59,9 @@ impl Fetched {
     }
 }
 
-// === impl Wanted ===
+// === impl WantedSecrets ===
 
-impl Wanted {
+impl WantedSecrets {
     /// Asks for what becomes variables, and for nothing else.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use super::arguments::GetArgs;
 use super::error::LocalError;
 use super::output::{check_terminal, emit};
-use super::wanted::Wanted;
+use super::wanted::WantedSecrets;
 use crate::bundle::{Bundle, Item, Target, parse_reference};
 use crate::secret::SecretValue;
 
@@ -17,7 +17,7 @@ const NAME: &str = "value";
 pub(super) async fn get(args: GetArgs) -> Result<(), LocalError> {
     let GetArgs { reference, output, show, stores } = args;
     check_terminal(output.as_deref(), show)?;
-    let mut wanted = Wanted::read(&stores, &[])?;
+    let mut wanted = WantedSecrets::read(&stores, &[])?;
     wanted.bundle = one(&reference)?;
     let value = fetched(&wanted).await.map_err(|error| named(error, &reference))?;
     emit(output.as_deref(), value.expose())
@@ -32,7 +32,7 @@ fn one(reference: &str) -> Result<Bundle, LocalError> {
     Ok(bundle)
 }
 
-async fn fetched(wanted: &Wanted) -> Result<SecretValue, LocalError> {
+async fn fetched(wanted: &WantedSecrets) -> Result<SecretValue, LocalError> {
     let files = wanted.fetch().await?.files()?;
     let file = files.into_iter().next().ok_or_else(|| LocalError::failed("the store answered nothing"))?;
     Ok(file.bytes)

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::arguments::StatusOfLogins;
 use super::error::{FailureKind, LocalError};
 use super::id_token;
-use super::wanted::Wanted;
+use super::wanted::WantedSecrets;
 use crate::config::ProviderConfig;
 use crate::plan::PlannedProvider;
 use crate::provider::http::{Proxy, Reach};
@@ -30,7 +30,7 @@ struct Checked<'a> {
 /// # Errors
 /// Every store that does not take its login, together, after the lines of the others.
 pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
-    let wanted = Wanted::read(&args.stores, &[])?;
+    let wanted = WantedSecrets::read(&args.stores, &[])?;
     let providers = &wanted.config().providers;
     wanted.check_trust(providers.keys().map(String::as_str))?;
     if providers.is_empty() {

@@ -237,6 +237,9 @@ impl ProjectSection {
             if item.target.path().as_str().split('/').next() == Some(ENV_DIR) {
                 return Err(file.wrong(&field, format!("{ENV_DIR} is hushpod's own: write variables:")));
             }
+            if self.items.iter().any(|known| known.target == item.target) {
+                return Err(file.wrong(&field, format!("{:?} is delivered twice", item.target.path().as_str())));
+            }
             item.place = file.at(0, &field);
             self.items.push(item);
         }

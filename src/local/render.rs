@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::arguments::RenderArgs;
 use super::error::LocalError;
-use super::wanted::Wanted;
+use super::wanted::WantedSecrets;
 use crate::annotations::variable;
 use crate::bundle::Bundle;
 use crate::deliver::volume::AtomicVolume;
@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Everything that is missing, together; or why the directory cannot be written.
 pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
     let RenderArgs { dir, stores } = args;
-    let mut wanted = Wanted::read(&stores, &[])?;
+    let mut wanted = WantedSecrets::read(&stores, &[])?;
     wanted.bundle = files_of(&wanted)?;
     let fetched = wanted.fetch().await?;
     let files = fetched.files()?;
@@ -35,7 +35,7 @@ pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
 }
 
 /// Variables that are named one by one are not files.
-fn files_of(wanted: &Wanted) -> Result<Bundle, LocalError> {
+fn files_of(wanted: &WantedSecrets) -> Result<Bundle, LocalError> {
     let mut files = Bundle::default();
     for item in wanted.bundle.items.iter().filter(|item| variable(item).is_none()) {
         files.push(item.clone()).map_err(|error| LocalError::usage(error.to_string()))?;

@@ -16,7 +16,7 @@ use super::id_token::TOKEN_PREFIX;
 use super::mask::Needles;
 use super::masked;
 use super::output::{note, tell_unmasked};
-use super::wanted::Wanted;
+use super::wanted::WantedSecrets;
 
 /// Who keeps values out of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ enum Masking {
 pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
     let RunArgs { stores, variables, keep, mask, clean, pass, command } = args;
     let masking = Masking::of(mask)?;
-    let mut wanted = Wanted::read(&stores, &variables.variables)?;
+    let mut wanted = WantedSecrets::read(&stores, &variables.variables)?;
     let mut found = wanted.variables(&variables).await?;
     found.retain(|name, _| !keep.contains(name) || env::var_os(name).is_none());
     tell_replaced(&found, |name| if clean && !pass.contains(name) { None } else { env::var_os(name) });

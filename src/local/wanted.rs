@@ -31,7 +31,7 @@ const ALLOW: &str = "allow";
 
 /// What is wanted, and by whom.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct WantedSecrets {
     pub(super) bundle: Bundle,
     pub(super) options: Options,
     identity: Identity,
@@ -63,9 +63,9 @@ fn named_file(args: &StoreArgs) -> Result<Option<SourceFile>, LocalError> {
     args.file.as_deref().map(|path| SourceFile::read(&absolute(path))).transpose()
 }
 
-// === impl Wanted ===
+// === impl WantedSecrets ===
 
-impl Wanted {
+impl WantedSecrets {
     /// Reads what the command line names, and adds `variables` to it.
     ///
     /// # Errors
@@ -250,7 +250,7 @@ fn config_of_user(files: &ProjectFiles) -> BTreeSet<String> {
 /// For `hushpod trust`: where the stores of a file's every profile are.
 ///
 /// # Errors
-/// As [`Wanted::read`]; also if there is no such file.
+/// As [`WantedSecrets::read`]; also if there is no such file.
 pub(super) fn destinations_of(path: &Path) -> Result<BTreeSet<String>, LocalError> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let file = if absolute.is_dir() { find_project(&absolute) } else { Some(absolute) };

@@ -194,7 +194,13 @@ fn complete_environment(bundle: &Bundle, options: &mut Options) -> Result<(), An
 /// The environment variable that an item is, if it is one of [`ENV_VARIABLE`].
 #[must_use]
 pub fn variable(item: &Item) -> Option<&str> {
-    item.target.path().as_str().strip_prefix(ENV_DIR)?.strip_prefix('/')
+    variable_of(item.target.path().as_str())
+}
+
+/// The same, of an item's path.
+#[must_use]
+pub fn variable_of(path: &str) -> Option<&str> {
+    path.strip_prefix(ENV_DIR)?.strip_prefix('/')
 }
 
 /// Keys that say what to deliver. `false` if `name` is not one of them.

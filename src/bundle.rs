@@ -349,8 +349,20 @@ pub fn parse_yaml(text: &str) -> Result<Value, ParseError> {
     parse_with(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false })
 }
 
+/// Reads every document of a file of Kubernetes objects; empty ones are left out.
+///
+/// # Errors
+/// As [`parse_yaml`].
+pub fn parse_yaml_documents(text: &str) -> Result<Vec<Value>, ParseError> {
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|error| rule(yaml::sentence(&error)))
+}
+
 /// Reads the YAML of an annotation, which has no anchors: a few aliases of aliases would be gigabytes.
-fn parse_annotation(text: &str) -> Result<Value, ParseError> {
+///
+/// # Errors
+/// As [`parse_yaml`]; also for an anchor, and for more than [`MAX_YAML_NODES`] values.
+pub fn parse_annotation(text: &str) -> Result<Value, ParseError> {
     let budget = serde_saphyr::budget! { max_aliases: 0, max_anchors: 0, max_merge_keys: 0, max_nodes: MAX_YAML_NODES };
     parse_with(text, serde_saphyr::options! { strict_booleans: true, with_snippet: false, budget: budget })
 }
@@ -442,7 +454,11 @@ impl Item {
         }
     }
 
-    fn parse(place: &str, entry: Value) -> Result<Self, BundleError> {
+    /// Reads one entry of a list of items, which stands at `place`.
+    ///
+    /// # Errors
+    /// [`BundleError`] names the field, behind `place`, and what would be accepted.
+    pub fn parse(place: &str, entry: Value) -> Result<Self, BundleError> {
         let Value::Object(fields) = entry else {
             return Err(BundleError::new(place, "is not an entry: expected {file: NAME, from: REFERENCE}"));
         };

@@ -24,6 +24,7 @@ use crate::demo::{self, DemoError, DemoSettings, application};
 use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
 use crate::local::check::{self, CheckArgs};
+use crate::local::{self, LocalCommand};
 use crate::metrics::Registry;
 use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::shutdown::Shutdown;
@@ -53,6 +54,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Local(LocalCommand),
     /// Answer the API server: patch pods that ask for secrets by annotation.
     Webhook(Box<WebhookArgs>),
     /// Serve volumes with secrets on this node: the CSI driver csi.hushpod.dev.
@@ -235,11 +238,29 @@ Examples:
 
 Exit codes: 0 it is explained · 2 there is no such topic: the nearest is named";
 
+/// Reads the command line, or says what is wrong with it and ends: `hushpod run` with its own exit code, since 2 is its
+/// command's to use.
+#[must_use]
+pub fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        let is_run = std::env::args_os().nth(1).is_some_and(|word| word == local::RUN);
+        if is_run && error.use_stderr() {
+            let _ = error.print();
+            std::process::exit(i32::from(local::RUN_FAILED));
+        }
+        error.exit()
+    })
+}
+
 /// Runs what the command line asks for.
 pub async fn run(cli: Cli) -> ExitCode {
     let Cli { command, log: LogArgs { log_level, log_format } } = cli;
-    let is_for_people = matches!(command, Command::Demo(_) | Command::Kubectl(_));
-    let default_level = if is_for_people { tracing::Level::WARN } else { tracing::Level::INFO };
+    let default_level = match &command {
+        // What fails is told once, by the command itself.
+        Command::Local(_) => tracing::Level::ERROR,
+        Command::Demo(_) | Command::Kubectl(_) => tracing::Level::WARN,
+        _ => tracing::Level::INFO,
+    };
     let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
     let registry = || {
         let registry = Registry::of_this_build();
@@ -249,6 +270,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let outcome = match command {
         Command::Webhook(args) => run_webhook(*args, registry()).await,
         Command::Csi(args) => run_csi(*args, registry()).await,
+        Command::Local(command) => return local::run(command).await,
         Command::Demo(args) => return run_demo(args).await,
         Command::Test(args) => return run_test(args).await,
         Command::Check(args) => return check::run(*args),

@@ -18,12 +18,13 @@ struct Page {
 }
 
 /// In the order in which they are listed.
-static PAGES: [Page; 18] = [
+static PAGES: [Page; 19] = [
     Page { name: "hushpod", text: include_str!("../README.md"), aliases: &["readme"] },
     Page { name: "annotations", text: include_str!("annotations.md"), aliases: &[] },
     Page { name: "variables", text: include_str!("exec.md"), aliases: &["exec"] },
     Page { name: "csi", text: include_str!("csi.md"), aliases: &["driver"] },
     Page { name: "kubectl", text: include_str!("fleet.md"), aliases: &["fleet", "status"] },
+    Page { name: "local", text: include_str!("local.md"), aliases: &["laptop", "ci", "run", "export"] },
     Page { name: "config", text: include_str!("config.md"), aliases: &["configuration"] },
     Page { name: "metrics", text: include_str!("metrics.md"), aliases: &["prometheus"] },
     Page { name: "audit", text: include_str!("audit.md"), aliases: &[] },

@@ -1,3 +1,78 @@
-//! Commands for a person's machine and for CI jobs, where there is no cluster.
+//! The same secrets on a person's machine and in CI: `hushpod run`, `get`, `export`, `render`, `login`, `trust`, `check`.
+//!
+//! References come from `.hushpod.yaml` or from a manifest's annotations; bundle, plan, providers and source are those
+//! of pods. A person's logins are read where each store's own tools left them, and kept nowhere.
 
+mod arguments;
 pub mod check;
+mod error;
+mod export;
+mod fetch;
+mod files;
+mod get;
+mod github;
+mod id_token;
+mod login;
+mod manifest;
+mod mask;
+mod masked;
+mod output;
+mod private_file;
+mod project;
+mod render;
+mod run;
+mod source_file;
+mod trust;
+mod wanted;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+pub use arguments::{ExportArgs, GetArgs, LocalCommand, LoginCommand, RenderArgs, RunArgs, StatusOfLogins, TrustArgs};
+
+use error::LocalError;
+
+/// The command whose exit codes are another program's.
+pub const RUN: &str = "run";
+/// What hushpod itself ends with in its place.
+pub const RUN_FAILED: u8 = error::RUN_FAILED;
+
+/// Runs what was typed.
+pub async fn run(command: LocalCommand) -> ExitCode {
+    let format = match &command {
+        LocalCommand::Run(args) => args.stores.error_format,
+        LocalCommand::Get(args) => args.stores.error_format,
+        LocalCommand::Export(args) => args.stores.error_format,
+        LocalCommand::Render(args) => args.stores.error_format,
+        LocalCommand::Login { command: LoginCommand::Status(args) } => args.stores.error_format,
+        LocalCommand::Trust(args) => args.error_format,
+    };
+    let is_run = matches!(command, LocalCommand::Run(_));
+    let outcome = match command {
+        LocalCommand::Run(args) => run::run(*args).await,
+        LocalCommand::Get(args) => get::get(*args).await.map(|()| 0),
+        LocalCommand::Export(args) => export::export(*args).await.map(|()| 0),
+        LocalCommand::Render(args) => render::render(*args).await.map(|()| 0),
+        LocalCommand::Login { command: LoginCommand::Status(args) } => login::status(args).await.map(|()| 0),
+        LocalCommand::Trust(args) => remember(&args).map(|()| 0),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            error.tell(format);
+            ExitCode::from(error.exit_code(is_run))
+        }
+    }
+}
+
+fn remember(args: &TrustArgs) -> Result<(), LocalError> {
+    let found = wanted::destinations_of(&args.path)?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    trust::remember(&found)?;
+    for destination in &found {
+        let _ = writeln!(io::stdout(), "trusted: {destination}");
+    }
+    Ok(())
+}

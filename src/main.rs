@@ -4,8 +4,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use hushpod::cli::{self, Cli};
+use hushpod::cli;
 use hushpod::serve::WORKERS;
 
 // An admission is many small allocations: with this one it takes a quarter less time than with libc's.
@@ -22,7 +21,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime.block_on(async {
             match cli::run_as_plugin(&name.unwrap_or_default(), words.collect()).await {
                 Some(code) => code,
-                None => cli::run(Cli::parse()).await,
+                None => cli::run(cli::parse()).await,
             }
         }),
         Err(_) => ExitCode::FAILURE,

@@ -50,6 +50,29 @@ impl ProviderSettings {
     /// Every type's name.
     pub const TYPES: [&'static str; 7] = ["vault", "file", "aws", "ssm", "azure", "gcp", "infisical"];
 
+    /// How a person on a machine of theirs, or a job of CI, logs in to a type of store where nobody says: the `method`
+    /// of its `auth`. `has_id_token`: there is a token of CI's own issuer, and a role to show it for. `is_set` tells
+    /// whether an environment variable is.
+    #[must_use]
+    pub fn method_of_person(kind: &str, has_id_token: bool, is_set: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+        Some(match kind {
+            "vault" if is_set("VAULT_TOKEN") => "token",
+            "vault" if is_set("VAULT_ROLE_ID") && is_set("VAULT_SECRET_ID") => "approle",
+            "vault" if has_id_token => "jwt",
+            "infisical" if is_set("INFISICAL_TOKEN") => "token",
+            "infisical" if is_set("INFISICAL_UNIVERSAL_AUTH_CLIENT_ID") => "universal",
+            "infisical" if has_id_token => "oidc",
+            "vault" | "infisical" => "token",
+            "aws" | "ssm" if is_set("AWS_ACCESS_KEY_ID") => "environment",
+            "aws" | "ssm" if has_id_token => "web-identity",
+            "aws" | "ssm" => "profile",
+            "azure" if has_id_token && !is_set("AZURE_CLIENT_SECRET") => "workload-identity",
+            "azure" => "environment",
+            "gcp" => "application-default-credentials",
+            _ => return None,
+        })
+    }
+
     /// What one Kubernetes namespace is to know of the settings: no other namespace's.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Cow<'_, Self> {
@@ -89,6 +112,33 @@ impl ProviderSettings {
             Self::Infisical(settings) => settings,
             Self::Azure(settings) => settings,
             Self::Gcp(settings) => settings,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_logs_in_as_the_stores_own_tools_would() {
+        for (kind, has_id_token, set, expected) in [
+            ("vault", false, &[][..], Some("token")),
+            ("vault", true, &[], Some("jwt")),
+            ("vault", true, &["VAULT_TOKEN"], Some("token")),
+            ("vault", true, &["VAULT_ROLE_ID", "VAULT_SECRET_ID"], Some("approle")),
+            ("vault", false, &["VAULT_ROLE_ID"], Some("token")),
+            ("infisical", true, &["INFISICAL_UNIVERSAL_AUTH_CLIENT_ID"], Some("universal")),
+            ("infisical", true, &[], Some("oidc")),
+            ("ssm", true, &[], Some("web-identity")),
+            ("aws", false, &["AWS_ACCESS_KEY_ID"], Some("environment")),
+            ("aws", false, &[], Some("profile")),
+            ("azure", true, &["AZURE_CLIENT_SECRET"], Some("environment")),
+            ("gcp", true, &[], Some("application-default-credentials")),
+            ("file", true, &[], None),
+        ] {
+            let method = ProviderSettings::method_of_person(kind, has_id_token, &|name| set.contains(&name));
+            assert_eq!(method, expected, "{kind} {has_id_token} {set:?}");
         }
     }
 }

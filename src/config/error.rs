@@ -41,6 +41,18 @@ const MOST: usize = 100;
 // === impl ConfigError ===
 
 impl ConfigError {
+    /// The field, as `.providers.vault.address`; empty for the file itself.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// What is wrong with it, in one sentence.
+    #[must_use]
+    pub fn problem(&self) -> &str {
+        &self.problem
+    }
+
     pub(super) fn new(place: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { place: one_line(&place.into()), problem: one_line(&problem.into()), field: None }
     }

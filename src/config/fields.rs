@@ -90,7 +90,6 @@ impl Config {
     /// [`ConfigError`] names the field and what it accepts: the first of what [`Config::read`] finds.
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         let value = parse_yaml(text).map_err(|problem| ConfigError::new("", problem))?;
-        let first = |errors: Vec<_>| errors.into_iter().next().unwrap_or_else(|| ConfigError::new("", "is of no use"));
         Self::from_value(&value).map_err(first)
     }
 
@@ -136,6 +135,17 @@ impl Config {
                 .map(|error| ConfigError { problem: shape::without_scalars(&error.problem, value), ..error })
                 .collect()),
         }
+    }
+
+    /// The configuration of a person's machine: `providers` and `defaultProvider` alone. No pod is injected with it.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`].
+    pub fn of_stores(providers: Map<String, Value>, default_provider: Option<&str>) -> Result<Self, ConfigError> {
+        let mut fields = Map::from_iter([("image".to_owned(), Value::from("none"))]);
+        fields.insert("providers".to_owned(), Value::Object(providers));
+        fields.extend(default_provider.map(|name| ("defaultProvider".to_owned(), Value::from(name))));
+        Self::from_value(&Value::Object(fields)).map_err(first)
     }
 
     /// What can be made of the fields; it counts only if nothing is wrong.
@@ -195,6 +205,10 @@ impl Config {
         }
         Some(config)
     }
+}
+
+fn first(errors: Vec<ConfigError>) -> ConfigError {
+    errors.into_iter().next().unwrap_or_else(|| ConfigError::new("", "is of no use"))
 }
 
 fn checked_image(image: Option<String>, is_written: bool, faults: &mut Faults) -> Option<String> {

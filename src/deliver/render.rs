@@ -19,7 +19,7 @@ use crate::reference::Key;
 use crate::secret::{LookupError, SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
 
-mod buffer;
+pub(crate) mod buffer;
 mod format;
 mod template;
 

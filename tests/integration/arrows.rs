@@ -58,7 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("demo", &["cluster", "config", "deliver", "process", "serve", "webhook"]),
     ("explain", &["process"]),
     ("fleet", &["annotations", "audit", "cluster", "config", "deliver", "plan"]),
-    ("local", &["annotations", "config", "plan"]),
+    ("local", &["annotations", "config", "deliver", "plan", "provider", "source"]),
     // Puts together what runs.
     ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "local", "process", "serve", "webhook"]),
     ("lib", &[]),
@@ -101,6 +101,10 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
+    ("local", &[
+        "", "check", "export", "get", "login", "render", "run", "masked", "mask", "github", "export/quoted", "files", "wanted", "fetch",
+        "id_token", "manifest", "project", "trust", "arguments", "output", "private_file", "source_file", "error",
+    ]),
     ("plan", &["planner", "", "policy"]),
     ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "tell", "telemetry/lines", "telemetry/queue", "watch"]),
     ("explain", &["", "page"]),
@@ -121,7 +125,6 @@ const ORDERS: &[(&str, &[&str])] = &[
         "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/meter", "http/pool", "http/authorities",
         "http/connect", "interface", "http/address",
     ]),
-    ("local", &["", "check"]),
     ("metrics", &["", "board", "catalogue"]),
     ("report", &["", "line"]),
     ("secret", &["", "document", "sealed", "document/json", "document/yaml", "tree", "document/node", "value"]),

@@ -26,6 +26,7 @@ mod homonyms;
 mod hostile;
 mod house;
 mod literals;
+mod local;
 mod log;
 mod pages;
 mod plans;

@@ -9,12 +9,12 @@ use crate::secret::SecretValue;
 
 /// Bytes of a file in the making. A `Vec` that grows by itself frees its old memory without wiping it.
 #[derive(Default)]
-pub(super) struct Buffer(Zeroizing<Vec<u8>>);
+pub(crate) struct Buffer(Zeroizing<Vec<u8>>);
 
 impl Buffer {
     const FIRST_CAPACITY: usize = 256;
 
-    pub(super) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         let needed = self.0.len() + bytes.len();
         if needed > self.0.capacity() {
             let capacity = needed.max(self.0.capacity() * 2).max(Self::FIRST_CAPACITY);
@@ -25,19 +25,19 @@ impl Buffer {
         self.0.extend_from_slice(bytes);
     }
 
-    pub(super) fn push_str(&mut self, text: &str) {
+    pub(crate) fn push_str(&mut self, text: &str) {
         self.push(text.as_bytes());
     }
 
-    pub(super) fn push_char(&mut self, char: char) {
+    pub(crate) fn push_char(&mut self, char: char) {
         self.push_str(char.encode_utf8(&mut [0; 4]));
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn into_value(mut self) -> SecretValue {
+    pub(crate) fn into_value(mut self) -> SecretValue {
         SecretValue::new(mem::take(&mut *self.0))
     }
 }

@@ -19,6 +19,10 @@ use crate::secret::{SecretTree, SecretValue};
 const TOKEN_VARIABLE: &str = "VAULT_TOKEN";
 const TOKEN_HOME_FILE: &str = ".vault-token";
 
+/// Usual names of variables with an AppRole's ids; Vault's command line has none.
+const ROLE_ID_VARIABLE: &str = "VAULT_ROLE_ID";
+const SECRET_ID_VARIABLE: &str = "VAULT_SECRET_ID";
+
 #[derive(Serialize)]
 struct JwtLogin<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,12 +91,14 @@ impl Issuer {
                 self.log_in_with(api, &body).await?
             }
             Method::Approle => {
-                let read = |file: &Option<PathBuf>, what| match file {
+                let read = |file: &Option<PathBuf>, variable: &str, what: &str| match file {
                     Some(file) => auth::secret_file(file, what).map_err(Failure::from),
-                    None => Err(Failure::invalid(format!("{what}: no file is set"))),
+                    None => auth::environment(variable).ok_or_else(|| {
+                        Failure::invalid(format!("there is no {what}: set {variable}, or a file for it in auth"))
+                    }),
                 };
-                let role_id = read(&settings.role_id_file, "role id")?;
-                let secret_id = read(&settings.secret_id_file, "secret id")?;
+                let role_id = read(&settings.role_id_file, ROLE_ID_VARIABLE, "role id")?;
+                let secret_id = read(&settings.secret_id_file, SECRET_ID_VARIABLE, "secret id")?;
                 let (role_id, secret_id) = (auth::text(&role_id, "role id")?, auth::text(&secret_id, "secret id")?);
                 self.log_in_with(api, &AppRoleLogin { role_id, secret_id }).await?
             }

@@ -44,10 +44,10 @@ pub struct VaultAuth {
     /// `token`: a file with a Vault token. `kubernetes`, `jwt`: a JWT to show instead of the pod's projected token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// `approle`: a file with the role id.
+    /// `approle`: a file with the role id; `VAULT_ROLE_ID` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub role_id_file: Option<PathBuf>,
-    /// `approle`: a file with the secret id.
+    /// `approle`: a file with the secret id; `VAULT_SECRET_ID` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_id_file: Option<PathBuf>,
 }
@@ -63,7 +63,7 @@ pub enum Method {
     Jwt,
     /// A token made elsewhere: `tokenFile`, else `VAULT_TOKEN`, else `~/.vault-token`.
     Token,
-    /// A role id and a secret id.
+    /// A role id and a secret id: the files, else `VAULT_ROLE_ID` and `VAULT_SECRET_ID`.
     Approle,
 }
 
@@ -102,8 +102,8 @@ impl VaultAuth {
         }
         let is_approle = self.method == Method::Approle;
         let files = [("roleIdFile", self.role_id_file.is_some()), ("secretIdFile", self.secret_id_file.is_some())];
-        if let Some((field, _)) = files.iter().find(|(_, is_set)| is_approle && !is_set) {
-            return Err(rule(format!("auth.{field} is missing: method approle needs it")));
+        if is_approle && self.role_id_file.is_some() != self.secret_id_file.is_some() {
+            return Err(rule("auth.roleIdFile and auth.secretIdFile belong together: set both, or none"));
         }
         let [role_id, secret_id] = files.map(|(field, is_set)| (field, is_set, is_approle));
         auth::check_fields(method, &[role_id, secret_id, ("tokenFile", self.token_file.is_some(), !is_approle)])

@@ -144,7 +144,7 @@ fn p9_settings_that_cannot_work_name_the_field() {
         (with(r#""auth":{"mount":"auth/kubernetes"}"#), "auth.mount"),
         (with(r#""auth":{"mount":"a/../b"}"#), "auth.mount"),
         (with(r#""auth":{"method":"token","mount":"token"}"#), "auth.mount"),
-        (with(r#""auth":{"method":"approle"}"#), "auth.roleIdFile"),
+        (with(r#""auth":{"method":"approle","secretIdFile":"a"}"#), "auth.roleIdFile"),
         (with(r#""auth":{"method":"approle","roleIdFile":"a"}"#), "auth.secretIdFile"),
         (with(r#""auth":{"roleIdFile":"a"}"#), "auth.roleIdFile"),
         (with(r#""auth":{"method":"approle","roleIdFile":"a","secretIdFile":"b","tokenFile":"c"}"#), "auth.tokenFile"),

@@ -1,0 +1,129 @@
+//! One question to all stores of a plan, for as long as a person waits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::error::{FailureKind, LocalError};
+use super::output::note;
+use crate::annotations::variable_of;
+use crate::contract::CA_PATH;
+use crate::generation::Generation;
+use crate::plan::{Plan, PlannedItem};
+use crate::provider::TokenSource;
+use crate::reference::Request;
+use crate::secret::SecretValue;
+use crate::sentence::list;
+use crate::source::{Event, Source, SourceFailure, connect};
+
+/// After so long a person is told what is waited for.
+const TELL: Duration = Duration::from_secs(1);
+/// What other stores have to say is waited for so long, once one has said that something is not there.
+const OTHERS: Duration = Duration::from_secs(1);
+
+/// What failed last, by provider and request.
+type Failures = BTreeMap<(String, Option<Request>), SourceFailure>;
+
+/// A variable's name, or a file's path.
+pub(super) fn name_of(item: &PlannedItem) -> &str {
+    let path = item.target.path().as_str();
+    variable_of(path).unwrap_or(path)
+}
+
+/// Asks until everything is there, or something certainly is not, or `timeout` is over. `tokens` are shown to the
+/// providers of their names.
+///
+/// # Errors
+/// All that is missing, together, with the names of the variables and files that want it.
+pub(super) async fn fetch(
+    plan: &Plan,
+    tokens: &BTreeMap<String, SecretValue>,
+    timeout: Duration,
+) -> Result<Generation, LocalError> {
+    let token_of = |name: &str| TokenSource::Channel(watch::channel(tokens.get(name).cloned()).1);
+    let providers = connect(plan, token_of, Path::new(CA_PATH))
+        .map_err(|failed| LocalError::of_store(&failed.provider, &failed.error))?;
+    let mut source = Source::new(plan, providers);
+    let start = Instant::now();
+    let mut until = start + timeout;
+    let mut is_told = false;
+    let mut failures = Failures::new();
+    loop {
+        let event = tokio::select! {
+            event = source.next() => event,
+            () = sleep_until(start + TELL), if !is_told => {
+                is_told = true;
+                let names: Vec<_> = plan.providers.keys().map(String::as_str).collect();
+                note(&format!("waiting for {}", list(&names)));
+                continue;
+            }
+            () = sleep_until(until) => break,
+        };
+        match event {
+            Event::Changed(generation) => return Ok(generation),
+            Event::Unchanged | Event::Silent => {}
+            Event::Failed(failed) => {
+                failures.extend(failed.into_iter().map(|it| ((it.provider.clone(), it.request.clone()), it)));
+                let refused = failures.values().filter(|failure| failure.error.kind.is_permanent());
+                let refused: BTreeSet<_> = refused.map(|failure| &failure.provider).collect();
+                if refused.len() == plan.providers.len() {
+                    break;
+                }
+                if !refused.is_empty() {
+                    until = until.min(Instant::now() + OTHERS);
+                }
+            }
+        }
+    }
+    Err(told(plan, &failures, timeout))
+}
+
+/// All failures, each with the names that it is about; what no waiting would change comes first.
+fn told(plan: &Plan, failures: &Failures, timeout: Duration) -> LocalError {
+    let is_final = failures.values().any(|failure| failure.error.kind.is_permanent());
+    let counts = |failure: &&SourceFailure| failure.error.kind.is_permanent() || !is_final;
+    // A login that is refused is refused to every request: one line.
+    let mut lines: BTreeMap<(&str, &str), Vec<&SourceFailure>> = BTreeMap::new();
+    for failure in failures.values().filter(counts) {
+        lines.entry((&failure.provider, &failure.error.message)).or_default().push(failure);
+    }
+    let mut errors: Vec<_> = lines.into_values().filter_map(|alike| line(plan, &alike)).collect();
+    errors.sort_by(|a, b| a.names.cmp(&b.names));
+    if !errors.is_empty() {
+        if !is_final {
+            for error in &mut errors {
+                error.kind = FailureKind::Unreachable;
+            }
+        }
+        return LocalError::all(errors);
+    }
+    let names: Vec<_> = plan.providers.keys().map(String::as_str).collect();
+    let waited = format!("no answer within {} s from {}", timeout.as_secs_f64(), list(&names));
+    LocalError::new(FailureKind::Unreachable, waited).with_hint("raise --timeout, or look whether the store is up")
+}
+
+/// What failed alike, in one sentence.
+fn line(plan: &Plan, alike: &[&SourceFailure]) -> Option<LocalError> {
+    let first = alike.first()?;
+    let requests = alike.iter().filter_map(|failure| failure.request.as_ref());
+    let mut names: Vec<_> = requests.flat_map(|request| names_of(plan, request)).collect();
+    names.sort();
+    names.dedup();
+    let mut error = LocalError::of_store(&first.provider, &first.error);
+    if let ([SourceFailure { request: Some(request), error: answer, .. }], true) = (alike, !names.is_empty()) {
+        error.problem = format!("{request}: {}", &*answer.message);
+    }
+    if !names.is_empty() {
+        error.problem.insert_str(0, &format!("{}: ", names.join(", ")));
+    }
+    Some(error.about(names))
+}
+
+/// What wants a request's answer.
+fn names_of(plan: &Plan, request: &Request) -> Vec<String> {
+    let wants = |item: &&PlannedItem| item.from.references().any(|take| take.request == *request);
+    plan.items.iter().filter(wants).map(|item| name_of(item).to_owned()).collect()
+}

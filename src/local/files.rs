@@ -1,0 +1,225 @@
+//! Answers become files and variables, as in a pod: the same rendering, the same names, and nothing is expanded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::arguments::{LetterCase, VariableArgs};
+use super::error::{FailureKind, LocalError};
+use super::fetch::name_of;
+use super::wanted::{Fetched, WantedSecrets};
+use crate::annotations::variable_of;
+use crate::bundle::{Bundle, Target};
+use crate::contract::ENV_DIR;
+use crate::deliver::RenderedFile;
+use crate::deliver::render::render;
+use crate::dotenv;
+use crate::env_vars::{MAX_TOTAL_BYTES, check_name, check_value};
+use crate::plan::PlannedItem;
+use crate::reference::Key;
+use crate::secret::{LookupError, SecretValue};
+use crate::sentence::store_name;
+
+/// Variables by name.
+pub(super) type NamedValues = BTreeMap<String, SecretValue>;
+
+// === impl Fetched ===
+
+impl Fetched {
+    /// Every file, in the order of the items.
+    ///
+    /// # Errors
+    /// Every item that cannot be made, together.
+    pub(super) fn files(&self) -> Result<Vec<RenderedFile>, LocalError> {
+        let one = |item: &PlannedItem| render(std::slice::from_ref(item), &self.generation, self.size_limit).err();
+        let errors: Vec<_> = self
+            .items
+            .iter()
+            .filter_map(|item| {
+                let error = one(item)?;
+                let name = name_of(item);
+                let sentence = error.to_string();
+                let problem = sentence.strip_prefix(&format!("file {ENV_DIR}/")).unwrap_or(&sentence);
+                let kind = if self.lacks_key(item) { FailureKind::Missing } else { FailureKind::Failed };
+                Some(LocalError::new(kind, problem).about(vec![name.to_owned()]))
+            })
+            .collect();
+        if !errors.is_empty() {
+            return Err(LocalError::all(errors));
+        }
+        render(&self.items, &self.generation, self.size_limit).map_err(|error| LocalError::failed(error.to_string()))
+    }
+
+    /// Whether the store has no such key, or nothing at all.
+    fn lacks_key(&self, item: &PlannedItem) -> bool {
+        item.from.references().any(|take| match (self.generation.answers.get(&take.request), &take.key) {
+            (None, _) => true,
+            (Some(answer), Some(Key::Literal(key))) => matches!(answer.key(key), Err(LookupError::NoKey { .. })),
+            (Some(answer), Some(Key::Pointer(key))) => matches!(answer.pointer(key), Err(LookupError::NoKey { .. })),
+            (Some(_), None) => false,
+        })
+    }
+}
+
+// === impl WantedSecrets ===
+
+impl WantedSecrets {
+    /// Asks for what becomes variables, and for nothing else.
+    ///
+    /// # Errors
+    /// Everything that is missing, together; or that there is nothing to ask for.
+    pub(super) async fn variables(&mut self, args: &VariableArgs) -> Result<NamedValues, LocalError> {
+        let sources: Vec<_> = self.options.environment.iter().map(|source| source.path.as_str()).collect();
+        let mut wanted = Bundle::default();
+        for item in &self.bundle.items {
+            let path = item.target.path().as_str();
+            let is_wanted = match variable_of(path) {
+                Some(name) => args.only.is_empty() || args.only.iter().any(|only| only == name),
+                None => sources.contains(&path),
+            };
+            if is_wanted {
+                wanted.push(item.clone()).map_err(|error| LocalError::usage(error.to_string()))?;
+            }
+        }
+        if wanted.items.is_empty() {
+            let problem = if args.only.is_empty() {
+                "nothing here becomes a variable".to_owned()
+            } else {
+                format!("--only {}: no variable has such a name", args.only.join(","))
+            };
+            let hint = "write variables: {NAME: REFERENCE} in .hushpod.yaml, or --env NAME=REFERENCE";
+            return Err(self.nothing(&problem, hint));
+        }
+        self.bundle = wanted;
+        let files = self.fetch().await?.files()?;
+        let found = self.named(&files)?;
+        renamed(only(found, &args.only)?, args)
+    }
+
+    /// Of one name, the last source counts: what is said of one variable goes before what a file brings.
+    fn named(&self, files: &[RenderedFile]) -> Result<NamedValues, LocalError> {
+        let mut found = NamedValues::new();
+        for source in &self.options.environment {
+            let source = source.path.as_str();
+            let is_file = |target: &Target| matches!(target, Target::File(path) if path.as_str() == source);
+            if self.bundle.items.iter().any(|item| is_file(&item.target)) {
+                for file in files.iter().filter(|file| file.path.as_str() == source) {
+                    let read = dotenv::variables(file.bytes.expose());
+                    found.extend(read.map_err(|error| LocalError::failed(format!("{source}: {error}")))?);
+                }
+                continue;
+            }
+            let below = |file: &RenderedFile| {
+                let path = file.path.as_str();
+                let name = if source == "." { Some(path) } else { path.strip_prefix(source)?.strip_prefix('/') };
+                name.map(str::to_owned)
+            };
+            for file in files {
+                let Some(name) = below(file) else { continue };
+                let told = store_name(&name);
+                check_name(&name)
+                    .and_then(|()| check_value(&name, file.bytes.expose()))
+                    .map_err(|error| LocalError::failed(error.of(&told)).about(vec![name.clone()]))?;
+                found.insert(name, file.bytes.clone());
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn only(found: NamedValues, names: &[String]) -> Result<NamedValues, LocalError> {
+    if names.is_empty() {
+        return Ok(found);
+    }
+    let missing: Vec<_> = names.iter().filter(|name| !found.contains_key(*name)).cloned().collect();
+    if missing.is_empty() {
+        return Ok(found.into_iter().filter(|(name, _)| names.contains(name)).collect());
+    }
+    let problem = format!("--only {}: no variable has such a name", missing.join(","));
+    Err(LocalError::new(FailureKind::Missing, problem).about(missing))
+}
+
+/// With the letters and the prefix that are asked for; checked again, since those make other names.
+fn renamed(found: NamedValues, args: &VariableArgs) -> Result<NamedValues, LocalError> {
+    let mut renamed = NamedValues::new();
+    let mut twice = BTreeSet::new();
+    for (name, value) in found {
+        let name = match args.case {
+            Some(LetterCase::Lower) => name.to_ascii_lowercase(),
+            Some(LetterCase::Upper) => name.to_ascii_uppercase(),
+            None => name,
+        };
+        let name = format!("{}{name}", args.prefix);
+        let told = store_name(&name);
+        check_name(&name)
+            .and_then(|()| check_value(&name, value.expose()))
+            .map_err(|error| LocalError::usage(error.of(&told)).about(vec![name.clone()]))?;
+        if renamed.insert(name.clone(), value).is_some() {
+            twice.insert(name);
+        }
+    }
+    if !twice.is_empty() {
+        let names: Vec<_> = twice.into_iter().collect();
+        let problem = format!("{}: two variables would have this name: leave --case out", names.join(", "));
+        return Err(LocalError::usage(problem).about(names));
+    }
+    let total: usize = renamed.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    if total > MAX_TOTAL_BYTES {
+        return Err(LocalError::failed(format!(
+            "all variables together take {total} bytes, over the limit of {MAX_TOTAL_BYTES}: deliver large ones as files"
+        )));
+    }
+    Ok(renamed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(only: &[&str], prefix: &str, case: Option<LetterCase>) -> VariableArgs {
+        let only = only.iter().map(|name| (*name).to_owned()).collect();
+        VariableArgs { variables: Vec::new(), only, prefix: prefix.to_owned(), case }
+    }
+
+    fn values(names: &[&str]) -> NamedValues {
+        names.iter().map(|name| ((*name).to_owned(), SecretValue::from("canary"))).collect()
+    }
+
+    #[test]
+    fn p9_names_are_checked_again_once_they_are_others() {
+        for (names, prefix, case, expected) in [
+            (&["DB_PASSWORD"][..], "TF_VAR_", Some(LetterCase::Lower), Ok("TF_VAR_db_password")),
+            (&["a"], "", Some(LetterCase::Upper), Ok("A")),
+            (&["path"], "", Some(LetterCase::Upper), Err("reserved (PATH)")),
+            (&["PRELOAD"], "LD_", None, Err("reserved (LD_*)")),
+            (&["A"], "1", None, Err("not a variable's name")),
+            (&["a", "A"], "", Some(LetterCase::Lower), Err("two variables would have this name")),
+        ] {
+            let found = renamed(values(names), &args(&[], prefix, case));
+            match expected {
+                Ok(name) => assert!(found.unwrap().contains_key(name), "{names:?}"),
+                Err(part) => {
+                    let error = found.unwrap_err().problem;
+                    assert!(error.contains(part) && !error.contains("canary"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p9_all_variables_together_are_bounded() {
+        let large = |bytes: usize| {
+            let value = SecretValue::new(vec![b'x'; bytes]);
+            ('A'..='P').map(|letter| (format!("A{letter}"), value.clone())).collect::<NamedValues>()
+        };
+        let fits = MAX_TOTAL_BYTES / 16 - 4;
+        assert!(renamed(large(fits), &args(&[], "", None)).is_ok());
+        let error = renamed(large(fits + 1), &args(&[], "", None)).unwrap_err().problem;
+        assert!(error.contains("all variables together"), "{error}");
+    }
+
+    #[test]
+    fn names_that_are_asked_for_are_there_or_it_is_an_error() {
+        assert_eq!(only(values(&["A", "B"]), &["B".to_owned()]).unwrap().len(), 1);
+        let error = only(values(&["A"]), &["A".to_owned(), "X".to_owned(), "Y".to_owned()]).unwrap_err();
+        assert_eq!((error.kind, error.names), (FailureKind::Missing, vec!["X".to_owned(), "Y".to_owned()]));
+    }
+}

@@ -1,0 +1,107 @@
+//! What GitHub's runner reads: commands in the log, and files
+//! (<https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>).
+
+use super::error::LocalError;
+use super::files::NamedValues;
+use crate::deliver::render::buffer::Buffer;
+use crate::secret::SecretValue;
+
+/// Shorter lines are not masked: they would hide half of every log.
+const LEAST_MASKED: usize = 6;
+/// Names of this kind are the runner's own: it refuses or overwrites them.
+const RUNNERS_OWN: [&str; 2] = ["GITHUB_", "RUNNER_"];
+
+/// Set to `true` in every step.
+const ACTIONS: &str = "GITHUB_ACTIONS";
+
+/// Whether a runner of GitHub reads what this process and those that it starts print.
+pub(super) fn is_runner() -> bool {
+    std::env::var_os(ACTIONS).is_some_and(|value| value == "true")
+}
+
+/// One `::add-mask::` for each line of each value, and the names of those that have a shorter one.
+pub(super) fn masks(found: &NamedValues) -> (SecretValue, Vec<String>) {
+    let mut out = Buffer::default();
+    let mut unmasked = Vec::new();
+    for (name, value) in found {
+        let mut is_whole = true;
+        for line in value.expose().split(|byte| *byte == b'\n' || *byte == b'\r').filter(|line| !line.is_empty()) {
+            if line.len() < LEAST_MASKED {
+                is_whole = false;
+                continue;
+            }
+            out.push_str("::add-mask::");
+            // The runner decodes what it reads.
+            for byte in line {
+                if *byte == b'%' { out.push_str("%25") } else { out.push(&[*byte]) }
+            }
+            out.push_str("\n");
+        }
+        if !is_whole {
+            unmasked.push(name.clone());
+        }
+    }
+    (out.into_value(), unmasked)
+}
+
+/// `NAME<<DELIMITER` blocks; `delimiter` is nobody's to guess.
+///
+/// # Errors
+/// Every variable that cannot be written, together.
+pub(super) fn assignments(found: &NamedValues, delimiter: &str) -> Result<SecretValue, LocalError> {
+    let mut out = Buffer::default();
+    let mut errors = Vec::new();
+    for (name, value) in found {
+        let problem = match value.expose_str() {
+            None => Some("is not UTF-8, which this file has to be"),
+            Some(text) if text.contains('\r') => {
+                Some("has a carriage return, which GitHub takes for the end of a line")
+            }
+            Some(text) if text.contains(delimiter) => Some("has the delimiter in it: run it again for another"),
+            Some(_) if RUNNERS_OWN.iter().any(|own| name.starts_with(own)) => {
+                Some("is a name of the runner's own: take --prefix, or another name")
+            }
+            Some(_) => None,
+        };
+        if let Some(problem) = problem {
+            errors.push(LocalError::failed(format!("{name} {problem}")).about(vec![name.clone()]));
+            continue;
+        }
+        out.push_str(&format!("{name}<<{delimiter}\n"));
+        out.push(value.expose());
+        out.push_str(&format!("\n{delimiter}\n"));
+    }
+    if errors.is_empty() { Ok(out.into_value()) } else { Err(LocalError::all(errors)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(pairs: &[(&str, &[u8])]) -> NamedValues {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretValue::new(value.to_vec()))).collect()
+    }
+
+    #[test]
+    fn every_line_is_masked_that_is_long_enough_to_be_told_apart() {
+        let (masks, short) = masks(&values(&[("A", b"100% canary\nsecond line\r\nabc"), ("B", b""), ("C", b"12345")]));
+        assert_eq!(masks.expose_str(), Some("::add-mask::100%25 canary\n::add-mask::second line\n"));
+        assert_eq!(short, ["A", "C"]);
+    }
+
+    #[test]
+    fn p9_what_the_runner_would_read_otherwise_is_refused() {
+        let written = assignments(&values(&[("A", b"x\nDELIM2\n")]), "DELIM").unwrap_err();
+        assert!(written.problem.contains("the delimiter"), "{written}");
+        let written = assignments(&values(&[("A", b"a=b\n\n'c'\n"), ("B", b"")]), "D1").unwrap();
+        assert_eq!(written.expose_str(), Some("A<<D1\na=b\n\n'c'\n\nD1\nB<<D1\n\nD1\n"));
+        for (name, value, part) in [
+            ("A", &b"canary\r\n"[..], "carriage return"),
+            ("A", b"canary\xff", "not UTF-8"),
+            ("GITHUB_TOKEN", b"canary", "runner's own"),
+        ] {
+            let error = assignments(&values(&[(name, value)]), "D1").unwrap_err().problem;
+            assert!(error.contains(part) && !error.contains("canary"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `hushpod login status`: which login each store gets, and until when.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::arguments::StatusOfLogins;
+use super::error::{FailureKind, LocalError};
+use super::id_token;
+use super::wanted::WantedSecrets;
+use crate::config::ProviderConfig;
+use crate::plan::PlannedProvider;
+use crate::provider::http::{Proxy, Reach};
+use crate::provider::{Login, ProviderError, Session, TokenSource};
+
+/// A store, and what came of logging in.
+struct Checked<'a> {
+    name: &'a str,
+    provider: &'a ProviderConfig,
+    outcome: Result<Option<Session>, LocalError>,
+}
+
+/// Logs in to each store and prints a line for it.
+///
+/// # Errors
+/// Every store that does not take its login, together, after the lines of the others.
+pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
+    let wanted = WantedSecrets::read(&args.stores, &[])?;
+    let providers = &wanted.config().providers;
+    wanted.check_trust(providers.keys().map(String::as_str))?;
+    if providers.is_empty() {
+        return Err(LocalError::usage("no file names a store").with_hint("write providers: in .hushpod.yaml"));
+    }
+    let mut lines = String::new();
+    let mut errors = Vec::new();
+    for (name, provider) in providers {
+        let checked = Checked { name, provider, outcome: log_in(name, provider, args.stores.timeout).await };
+        // A `String` takes everything.
+        let _ = writeln!(lines, "{}", checked.line());
+        errors.extend(checked.outcome.err());
+    }
+    let _ = io::stdout().write_all(lines.as_bytes());
+    if errors.is_empty() { Ok(()) } else { Err(LocalError::all(errors)) }
+}
+
+async fn log_in(name: &str, provider: &ProviderConfig, most: Duration) -> Result<Option<Session>, LocalError> {
+    let of_store = |error: &ProviderError| LocalError::of_store(name, error);
+    let planned = PlannedProvider {
+        settings: provider.settings.clone(),
+        role: provider.role.clone(),
+        audience: provider.audience.clone(),
+        refresh_seconds: 60,
+        revoke_on_exit: false,
+        proxy: provider.proxy.clone(),
+        ca_bundle: false,
+        unlock: None,
+    };
+    let token = id_token::of(name, &planned).await?;
+    let login = Login {
+        provider: name.to_owned(),
+        role: planned.role.clone(),
+        token: TokenSource::Channel(watch::channel(token).1),
+    };
+    let reach = Reach::through(Proxy::matcher_of(planned.proxy.as_ref()));
+    let mut store = planned.settings.connect(login, reach).map_err(|error| of_store(&error))?;
+    let Ok(extended) = timeout(most, store.extend_session()).await else {
+        let problem = format!("provider {name}: no answer within {} s", most.as_secs_f64());
+        return Err(LocalError::new(FailureKind::Unreachable, problem));
+    };
+    extended.map_err(|error| of_store(&error))?;
+    Ok(store.session())
+}
+
+// === impl Checked ===
+
+impl Checked<'_> {
+    fn line(&self) -> String {
+        let settings = serde_json::to_value(&self.provider.settings).unwrap_or(Value::Null);
+        let text = |at: &str| settings.pointer(at).and_then(Value::as_str).unwrap_or("-").to_owned();
+        let outcome = match &self.outcome {
+            Err(_) => "refused or not to be had: see below".to_owned(),
+            Ok(None) => "needs no login".to_owned(),
+            Ok(Some(Session { ttl: None, .. })) => "good, and the store names no end".to_owned(),
+            Ok(Some(Session { ttl: Some(ttl), .. })) => format!("good for {}", spoken(*ttl)),
+        };
+        format!("{:<16} {:<10} {:<32} {outcome}", self.name, text("/type"), text("/auth/method"))
+    }
+}
+
+/// A time in the largest unit that has two of it.
+fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = BTreeMap::from([(86_400, "d"), (3600, "h"), (60, "m")]);
+    let unit = units.iter().rev().find(|(length, _)| seconds >= **length * 2);
+    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_the_largest_unit_that_fits() {
+        for (seconds, expected) in [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172_800, "2d")] {
+            assert_eq!(spoken(Duration::from_secs(seconds)), expected);
+        }
+    }
+}

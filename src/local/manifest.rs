@@ -1,0 +1,206 @@
+//! Kubernetes' manifests: the pods in them that ask for secrets, as the API server would make them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::error::LocalError;
+use super::source_file::SourceFile;
+use crate::annotations::{self, opts_in};
+use crate::bundle::{Bundle, parse_yaml_documents};
+use crate::config::Identity;
+use crate::contract::PREFIX;
+use crate::options::Options;
+use crate::parse_error::unknown;
+use crate::sentence::list;
+
+/// Where each kind has its pod.
+const KINDS: [(&str, &str); 8] = [
+    ("Pod", ""),
+    ("Deployment", "/spec/template"),
+    ("StatefulSet", "/spec/template"),
+    ("DaemonSet", "/spec/template"),
+    ("ReplicaSet", "/spec/template"),
+    ("ReplicationController", "/spec/template"),
+    ("Job", "/spec/template"),
+    ("CronJob", "/spec/jobTemplate/spec/template"),
+];
+/// Most objects of a file.
+const MAX_OBJECTS: usize = 10_000;
+
+/// A pod that a manifest makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ManifestPod {
+    /// Kind and name of the object.
+    name: String,
+    annotations: BTreeMap<String, String>,
+    pub(super) identity: Identity,
+    containers: Vec<String>,
+}
+
+/// Whether a file's text is Kubernetes', not a project's.
+pub(super) fn is_manifest(file: &SourceFile) -> bool {
+    file.has(".apiVersion") || file.has(".kind")
+}
+
+/// The one pod of a file that asks for secrets: with `container`, the one that has it.
+///
+/// # Errors
+/// One sentence that names the file, if it is not YAML, or if no pod or several ask.
+pub(super) fn pod_of(file: &SourceFile, container: Option<&str>) -> Result<ManifestPod, LocalError> {
+    let wrong = |problem: String| LocalError::usage(format!("{}: {problem}", file.shown));
+    let documents = parse_yaml_documents(&file.text).map_err(|error| file.malformed(&error))?;
+    let mut asking = pods(documents).map_err(wrong)?;
+    asking.retain(|pod| opts_in(&pod.annotations));
+    if asking.is_empty() {
+        return Err(wrong(format!("no pod in it has an annotation {PREFIX}…")));
+    }
+    let known: Vec<_> = asking.iter().flat_map(|pod| pod.containers.clone()).collect();
+    if let Some(name) = container {
+        asking.retain(|pod| pod.containers.iter().any(|known| known == name));
+    }
+    match (asking.pop(), asking.as_slice()) {
+        (Some(pod), []) => Ok(pod),
+        (Some(last), others) => {
+            let names: Vec<_> = others.iter().chain([&last]).map(|pod| pod.name.as_str()).collect();
+            let several = list(&names);
+            Err(wrong(format!(
+                "several pods ask for secrets, of {several}: name a container that only one has with --container"
+            )))
+        }
+        (None, _) => {
+            let known: Vec<_> = known.iter().map(String::as_str).collect();
+            Err(wrong(unknown("container", container.unwrap_or_default(), &known).to_string()))
+        }
+    }
+}
+
+fn pods(documents: Vec<Value>) -> Result<Vec<ManifestPod>, String> {
+    let mut pods = Vec::new();
+    let mut left: Vec<_> = documents.into_iter().rev().collect();
+    let mut count = 0;
+    while let Some(mut object) = left.pop() {
+        count += 1;
+        if count > MAX_OBJECTS {
+            return Err(format!("has more than {MAX_OBJECTS} objects"));
+        }
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if kind.ends_with("List")
+            && let Some(Value::Array(items)) = object.get_mut("items").map(Value::take)
+        {
+            left.extend(items.into_iter().rev());
+            continue;
+        }
+        let place = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, place)| *place);
+        pods.extend(place.and_then(|place| ManifestPod::of(&kind, &object, place)));
+    }
+    Ok(pods)
+}
+
+// === impl ManifestPod ===
+
+impl ManifestPod {
+    fn of(kind: &str, object: &Value, place: &str) -> Option<Self> {
+        let template = object.pointer(place)?;
+        let text = |at: &str, of: &Value| of.pointer(at).and_then(Value::as_str).map(str::to_owned);
+        let annotations = template.pointer("/metadata/annotations").and_then(Value::as_object);
+        let annotations = annotations.into_iter().flatten();
+        let or_default = |name: Option<String>| name.unwrap_or_else(|| "default".to_owned());
+        let names = |field: &str| {
+            let containers = template.pointer(field).and_then(Value::as_array).into_iter().flatten();
+            containers.filter_map(|container| text("/name", container)).collect::<Vec<_>>()
+        };
+        let name = text("/metadata/name", object).or_else(|| text("/metadata/generateName", object));
+        Some(Self {
+            name: format!("{kind} {}", name.unwrap_or_default()),
+            annotations: annotations
+                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+                .collect(),
+            identity: Identity {
+                namespace: or_default(text("/metadata/namespace", object)),
+                service_account: or_default(text("/spec/serviceAccountName", template)),
+            },
+            containers: [names("/spec/containers"), names("/spec/initContainers")].concat(),
+        })
+    }
+
+    /// What it asks for. Its roles are a pod's and are left out: the third are the annotations that say them.
+    ///
+    /// # Errors
+    /// One sentence that names the annotation, or says that `container` gets nothing.
+    pub(super) fn bundle(
+        &self,
+        file: &SourceFile,
+        container: Option<&str>,
+    ) -> Result<(Bundle, Options, Vec<String>), LocalError> {
+        let wrong = |problem: String| LocalError::usage(format!("{}: {}: {problem}", file.shown, self.name));
+        let (bundle, mut options) = annotations::parse(&self.annotations).map_err(|error| wrong(error.to_string()))?;
+        if let (Some(name), Some(selected)) = (container, &options.containers)
+            && !selected.contains(name)
+        {
+            return Err(wrong(format!("container {name:?} gets no secrets: {PREFIX}containers does not name it")));
+        }
+        let roles = std::mem::take(&mut options.roles);
+        let ignored = roles.into_keys().map(|provider| format!("{PREFIX}{}{provider}", annotations::ROLE)).collect();
+        Ok((bundle, options, ignored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn file(text: &str) -> SourceFile {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.yaml");
+        fs::write(&path, text).unwrap();
+        SourceFile::read(&path).unwrap()
+    }
+
+    const POD: &str = "metadata: {annotations: {hushpod.dev/env.A: 'vault:secret/data/a#a', hushpod.dev/role.vault: web}}, \
+                       spec: {serviceAccountName: web, containers: [{name: app}, {name: side}]}";
+
+    #[test]
+    fn every_kind_has_its_pod_where_the_api_server_looks_for_it() {
+        let pod = format!("{{{POD}}}");
+        for text in [
+            format!("{{kind: Pod, {POD}}}"),
+            format!("{{kind: Deployment, metadata: {{name: web}}, spec: {{template: {pod}}}}}"),
+            format!("{{kind: StatefulSet, spec: {{template: {pod}}}}}"),
+            format!("{{kind: DaemonSet, spec: {{template: {pod}}}}}"),
+            format!("{{kind: Job, spec: {{template: {pod}}}}}"),
+            format!("{{kind: CronJob, spec: {{jobTemplate: {{spec: {{template: {pod}}}}}}}}}"),
+            format!("kind: ConfigMap\n---\n{{kind: List, items: [{{kind: Service}}, {{kind: Pod, {POD}}}]}}"),
+        ] {
+            let file = file(&text);
+            assert!(is_manifest(&file), "{text}");
+            let pod = pod_of(&file, Some("app")).unwrap();
+            assert_eq!(pod.identity.service_account, "web", "{text}");
+            let (bundle, options, ignored) = pod.bundle(&file, Some("app")).unwrap();
+            assert_eq!((bundle.items.len(), options.environment.len(), options.roles.len()), (1, 1, 0));
+            assert_eq!(ignored, ["hushpod.dev/role.vault"]);
+        }
+        assert!(!is_manifest(&file("providers: {}")));
+    }
+
+    #[test]
+    fn p9_a_file_that_is_not_about_one_pod_says_so() {
+        let two = format!("{{kind: Pod, {POD}}}\n---\n{{kind: Job, spec: {{template: {{{POD}}}}}}}");
+        for (text, container, part) in [
+            ("kind: Service\n", None, "no pod in it has an annotation hushpod.dev/"),
+            (&two, None, "of Pod , Job "),
+            (&two, Some("app"), "several pods ask"),
+            (&format!("{{kind: Pod, {POD}}}"), Some("ap"), "did you mean \"app\"?"),
+            ("kind: [\n", None, "is not YAML"),
+        ] {
+            let error = pod_of(&file(text), container).unwrap_err().problem;
+            assert!(error.contains(part) && error.contains("web.yaml"), "{text}: {error}");
+        }
+        let text = "{kind: Pod, metadata: {annotations: {hushpod.dev/fiel.a: x}}}";
+        let file = file(text);
+        let error = pod_of(&file, None).unwrap().bundle(&file, None).unwrap_err().problem;
+        assert!(error.contains("hushpod.dev/fiel.a") && error.contains("did you mean"), "{error}");
+    }
+}

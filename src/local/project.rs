@@ -1,0 +1,413 @@
+//! `.hushpod.yaml` and what is laid over it: stores, files and variables in the words of annotations and of the
+//! operator's configuration.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::error::LocalError;
+use super::source_file::SourceFile;
+use crate::bundle::{Bundle, Format, Item, Target, VolumePath, parse_annotation, parse_reference};
+use crate::contract::ENV_DIR;
+use crate::env_vars::check_name;
+use crate::options::{EnvironmentSource, Options};
+use crate::parse_error::unknown;
+use crate::reference::is_provider_name;
+use crate::sentence::suggestion;
+
+/// The file that is committed, and looked for upward.
+pub(super) const PROJECT_FILE: &str = ".hushpod.yaml";
+/// What one person lays over it, beside it.
+const LOCAL_FILE: &str = ".hushpod.local.yaml";
+/// A person's own stores, below the configuration directory.
+const USER_FILE: &str = "hushpod/config.yaml";
+/// The profile that is taken where nobody says.
+const DEFAULT_PROFILE: &str = "default";
+
+const SECTION_FIELDS: [&str; 5] = ["defaultProvider", "providers", "secrets", "variables", "env"];
+const FILE_FIELDS: [&str; 6] = ["defaultProvider", "providers", "secrets", "variables", "env", "profiles"];
+const USER_FIELDS: [&str; 2] = ["defaultProvider", "providers"];
+/// Of a variable that is more than a reference.
+const VARIABLE_FIELDS: [&str; 3] = ["from", "decode", "optional"];
+
+/// What stands in a file, or in one of its profiles; what is laid over it wins.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ProjectSection {
+    pub(super) default_provider: Option<String>,
+    /// Not yet checked: another file may complete them.
+    pub(super) providers: Map<String, Value>,
+    /// Files and directories, in their order.
+    items: Vec<Item>,
+    /// By name.
+    variables: BTreeMap<String, Item>,
+    /// Which files and directories become variables, and where that stands.
+    environment: Option<(String, Vec<VolumePath>)>,
+}
+
+/// The files that say what a person's commands are about.
+#[derive(Debug, Default)]
+pub(super) struct ProjectFiles {
+    /// The project's and what is laid over it; the last one wins.
+    project: Vec<SourceFile>,
+    /// The person's own.
+    pub(super) user: Option<SourceFile>,
+}
+
+/// A file, read and taken apart.
+struct ParsedFile {
+    section: ProjectSection,
+    profiles: BTreeMap<String, ProjectSection>,
+}
+
+/// The working directory and those above it up to the root of its git repository; it alone, if there is none.
+pub(super) fn find_project(from: &Path) -> Option<PathBuf> {
+    let repository: Vec<_> = from.ancestors().collect();
+    let last = repository.iter().position(|directory| directory.join(".git").exists()).unwrap_or(0);
+    let mut inside = repository.into_iter().take(last + 1);
+    inside.find_map(|directory| Some(directory.join(PROJECT_FILE)).filter(|file| file.is_file()))
+}
+
+/// Where a person keeps configuration (XDG Base Directory Specification).
+fn user_file() -> Option<PathBuf> {
+    let set = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let directory = set.or_else(|| env::home_dir().map(|home| home.join(".config")))?;
+    Some(directory.join(USER_FILE)).filter(|file| file.is_file())
+}
+
+// === impl ProjectFiles ===
+
+impl ProjectFiles {
+    /// Those of a project, or none; and the person's own.
+    ///
+    /// # Errors
+    /// One sentence that names the file which cannot be read.
+    pub(super) fn open(project: Option<&Path>) -> Result<Self, LocalError> {
+        let mut files = Vec::new();
+        if let Some(path) = project {
+            files.push(SourceFile::read(path)?);
+            let local = path.with_file_name(LOCAL_FILE);
+            if path.ends_with(PROJECT_FILE) && local.is_file() {
+                files.push(SourceFile::read(&local)?);
+            }
+        }
+        let user = user_file().map(|path| SourceFile::read(&path)).transpose()?;
+        Ok(Self { project: files, user })
+    }
+
+    /// Whether there is a project.
+    pub(super) fn has_project(&self) -> bool {
+        !self.project.is_empty()
+    }
+
+    /// What the person's own file says, alone.
+    ///
+    /// # Errors
+    /// One sentence with file, line and column.
+    pub(super) fn of_user(&self) -> Result<ProjectSection, LocalError> {
+        let parse = |file| ParsedFile::parse(file, &USER_FIELDS).map(|parsed| parsed.section);
+        self.user.as_ref().map_or_else(|| Ok(ProjectSection::default()), parse)
+    }
+
+    /// All of it: the person's stores, the project, what is laid over it, and the profile.
+    ///
+    /// # Errors
+    /// One sentence with file, line and column; or that there is no such profile.
+    pub(super) fn section(&self, profile: Option<&str>) -> Result<ProjectSection, LocalError> {
+        let mut whole = self.of_user()?;
+        let mut profiles: BTreeMap<String, ProjectSection> = BTreeMap::new();
+        for file in &self.project {
+            let parsed = ParsedFile::parse(file, &FILE_FIELDS)?;
+            whole.lay_over(parsed.section);
+            for (name, section) in parsed.profiles {
+                profiles.entry(name).or_default().lay_over(section);
+            }
+        }
+        match profiles.remove(profile.unwrap_or(DEFAULT_PROFILE)) {
+            Some(section) => whole.lay_over(section),
+            None if profile.is_none_or(|name| name == DEFAULT_PROFILE) => {}
+            None => {
+                let known: Vec<_> = profiles.keys().map(String::as_str).collect();
+                return Err(LocalError::usage(unknown("profile", profile.unwrap_or_default(), &known).to_string()));
+            }
+        }
+        Ok(whole)
+    }
+
+    /// The sections of every profile, for those who want to know each store that there may be.
+    ///
+    /// # Errors
+    /// As [`ProjectFiles::section`].
+    pub(super) fn all_sections(&self) -> Result<Vec<ProjectSection>, LocalError> {
+        let mut names = vec![None];
+        for file in &self.project {
+            names.extend(ParsedFile::parse(file, &FILE_FIELDS)?.profiles.into_keys().map(Some));
+        }
+        names.iter().map(|name| self.section(name.as_deref())).collect()
+    }
+
+    /// Where a field of the providers stands, in the file that wins.
+    pub(super) fn at(&self, path: &str) -> Option<String> {
+        let files = self.project.iter().rev().chain(&self.user);
+        // A profile's field has another path: what is said there is still near.
+        let mut path = path;
+        loop {
+            if let Some(file) = files.clone().find(|file| file.has(path)) {
+                return Some(file.at(0, path));
+            }
+            path = path.get(..path.rfind(['.', '['])?)?;
+        }
+    }
+}
+
+// === impl ParsedFile ===
+
+impl ParsedFile {
+    fn parse(file: &SourceFile, known: &[&str]) -> Result<Self, LocalError> {
+        let value = parse_annotation(&file.text).map_err(|error| file.malformed(&error))?;
+        let mut fields = match value {
+            Value::Object(fields) => fields,
+            Value::Null => Map::new(),
+            _ => return Err(file.wrong("", "has no fields: write providers:, variables: and the like")),
+        };
+        let profiles = match fields.remove("profiles").filter(|_| known.contains(&"profiles")) {
+            None => Map::new(),
+            Some(Value::Object(profiles)) => profiles,
+            Some(_) => return Err(file.wrong(".profiles", "has no fields: write {name: {variables: …}}")),
+        };
+        let section = ProjectSection::parse(file, "", fields, known)?;
+        let profiles = profiles.into_iter().map(|(name, value)| {
+            let place = format!(".profiles.{name}");
+            let Value::Object(fields) = value else {
+                return Err(file.wrong(&place, "has no fields: write {variables: …}"));
+            };
+            let section = ProjectSection::parse(file, &place, fields, &SECTION_FIELDS)?;
+            Ok((name, section))
+        });
+        Ok(Self { section, profiles: profiles.collect::<Result<_, _>>()? })
+    }
+}
+
+// === impl ProjectSection ===
+
+impl ProjectSection {
+    fn parse(file: &SourceFile, place: &str, fields: Map<String, Value>, known: &[&str]) -> Result<Self, LocalError> {
+        let mut section = Self::default();
+        for (name, value) in fields {
+            let at = format!("{place}.{name}");
+            match (name.as_str(), value) {
+                (name, _) if !known.contains(&name) => {
+                    return Err(file.wrong(&at, unknown("field", name, known)));
+                }
+                ("defaultProvider", Value::String(name)) => section.default_provider = Some(name),
+                ("providers", Value::Object(providers)) => section.add_providers(file, &at, providers)?,
+                ("secrets", Value::Array(entries)) => section.add_items(file, &at, entries)?,
+                ("variables", Value::Object(variables)) => section.add_variables(file, &at, variables)?,
+                ("env", Value::Array(paths)) => section.add_environment(file, &at, &paths)?,
+                ("defaultProvider", _) => return Err(file.wrong(&at, "is not text: write a provider's name")),
+                ("providers", _) => return Err(file.wrong(&at, "has no fields: write {name: {type: …}}")),
+                ("variables", _) => return Err(file.wrong(&at, "has no fields: write {NAME: REFERENCE}")),
+                (_, _) => return Err(file.wrong(&at, "is not a list: expected [a, b]")),
+            }
+        }
+        Ok(section)
+    }
+
+    fn add_providers(&mut self, file: &SourceFile, at: &str, providers: Map<String, Value>) -> Result<(), LocalError> {
+        for (name, value) in providers {
+            let at = format!("{at}.{name}");
+            if !is_provider_name(&name) {
+                let problem = "a provider's name has at most 40 lower-case letters, digits and '-'";
+                return Err(file.wrong(&at, problem));
+            }
+            let Value::Object(mut fields) = value else {
+                return Err(file.wrong(&at, "has no fields: write {type: …, address: …}"));
+            };
+            absolute_paths(&mut fields, file.directory());
+            self.providers.insert(name, Value::Object(fields));
+        }
+        Ok(())
+    }
+
+    fn add_items(&mut self, file: &SourceFile, at: &str, entries: Vec<Value>) -> Result<(), LocalError> {
+        for (index, entry) in entries.into_iter().enumerate() {
+            let field = format!("{at}[{index}]");
+            let mut item = Item::parse(&field, entry).map_err(|error| file.wrong(&error.place, &error.problem))?;
+            if item.target.path().as_str().split('/').next() == Some(ENV_DIR) {
+                return Err(file.wrong(&field, format!("{ENV_DIR} is hushpod's own: write variables:")));
+            }
+            if self.items.iter().any(|known| known.target == item.target) {
+                return Err(file.wrong(&field, format!("{:?} is delivered twice", item.target.path().as_str())));
+            }
+            item.place = file.at(0, &field);
+            self.items.push(item);
+        }
+        Ok(())
+    }
+
+    fn add_variables(&mut self, file: &SourceFile, at: &str, variables: Map<String, Value>) -> Result<(), LocalError> {
+        for (name, value) in variables {
+            let field = format!("{at}.{name}");
+            check_name(&name).map_err(|error| file.wrong(&field, error.of(&format!("{name:?}"))))?;
+            let mut fields = match value {
+                Value::String(_) => Map::from_iter([("from".to_owned(), value)]),
+                Value::Object(fields) => fields,
+                _ => return Err(file.wrong(&field, "is not a reference: expected \"[provider:]path[#key]\"")),
+            };
+            if let Some(other) = fields.keys().find(|field| !VARIABLE_FIELDS.contains(&field.as_str())) {
+                let problem = format!("unknown field{}", suggestion(other, &VARIABLE_FIELDS));
+                return Err(file.wrong(&format!("{field}.{other}"), problem));
+            }
+            fields.insert("file".to_owned(), format!("{ENV_DIR}/{name}").into());
+            let mut item =
+                Item::parse(&field, Value::Object(fields)).map_err(|error| file.wrong(&error.place, &error.problem))?;
+            item.place = file.at(0, &field);
+            self.variables.insert(name, item);
+        }
+        Ok(())
+    }
+
+    fn add_environment(&mut self, file: &SourceFile, at: &str, paths: &[Value]) -> Result<(), LocalError> {
+        let path = |value: &Value| {
+            let text = value.as_str().ok_or_else(|| file.wrong(at, "is not a list of names: expected [app.env]"))?;
+            VolumePath::try_from(text.to_owned()).map_err(|error| file.wrong(at, error))
+        };
+        let paths = paths.iter().map(path).collect::<Result<_, _>>()?;
+        self.environment = Some((file.at(0, at), paths));
+        Ok(())
+    }
+
+    /// What `over` says counts; maps are merged.
+    pub(super) fn lay_over(&mut self, over: Self) {
+        let Self { default_provider, providers, items, variables, environment } = over;
+        self.default_provider = default_provider.or_else(|| self.default_provider.take());
+        self.lay_providers_over(providers);
+        for item in items {
+            match self.items.iter_mut().find(|known| known.target == item.target) {
+                Some(known) => *known = item,
+                None => self.items.push(item),
+            }
+        }
+        self.variables.extend(variables);
+        self.environment = environment.or_else(|| self.environment.take());
+    }
+
+    fn lay_providers_over(&mut self, over: Map<String, Value>) {
+        for (name, fields) in over {
+            match (self.providers.get_mut(&name), fields) {
+                // Of another type no field fits.
+                (Some(Value::Object(known)), Value::Object(fields))
+                    if fields.get("type").is_none_or(|kind| Some(kind) == known.get("type")) =>
+                {
+                    // Field by field, and `auth` as a whole: one method's fields are of no use to another.
+                    known.extend(fields);
+                }
+                (_, fields) => drop(self.providers.insert(name, fields)),
+            }
+        }
+    }
+
+    /// Stores, and nothing that is asked of them.
+    pub(super) fn stores(default_provider: Option<String>, providers: Map<String, Value>) -> Self {
+        Self { default_provider, providers, ..Self::default() }
+    }
+
+    /// The stores alone.
+    pub(super) fn of_stores(&self) -> Self {
+        Self::stores(self.default_provider.clone(), self.providers.clone())
+    }
+
+    /// With variables of the command line, which go before what the files say.
+    ///
+    /// # Errors
+    /// One sentence, if one has not a variable's name or not a reference.
+    pub(super) fn with_variables(mut self, variables: &[(String, String)]) -> Result<Self, LocalError> {
+        for (name, reference) in variables {
+            let place = format!("--env {name}");
+            check_name(name).map_err(|error| LocalError::usage(error.of(&format!("--env {name:?}"))))?;
+            let target = format!("{ENV_DIR}/{name}").parse().map(Target::File);
+            let parsed = parse_reference(reference).and_then(|reference| Ok((reference, target?)));
+            let (reference, target) = parsed.map_err(|error| LocalError::usage(format!("{place}: {error}")))?;
+            self.variables.insert(name.clone(), Item::short(place, target, reference));
+        }
+        Ok(self)
+    }
+
+    /// What it asks for, as a pod would.
+    ///
+    /// # Errors
+    /// One sentence that names the place, if two items clash or `env` names what is not there.
+    pub(super) fn bundle(&self) -> Result<(Bundle, Options), LocalError> {
+        let mut bundle = Bundle::default();
+        for item in self.items.iter().chain(self.variables.values()) {
+            let place = item.place.clone();
+            bundle.push(item.clone()).map_err(|error| LocalError::usage(format!("{place}: {error}")))?;
+        }
+        let mut options = Options { provider: self.default_provider.clone(), ..Options::default() };
+        if let Some((place, paths)) = &self.environment {
+            for path in paths {
+                options.environment.push(self.environment_source(place, path)?);
+            }
+        }
+        if !self.variables.is_empty() {
+            options.environment.push(variables_source()?);
+        }
+        Ok((bundle, options))
+    }
+
+    fn environment_source(&self, place: &str, path: &VolumePath) -> Result<EnvironmentSource, LocalError> {
+        let wrong = |problem: String| LocalError::usage(format!("{place}: {problem}"));
+        let item = self.items.iter().find(|item| item.target.path() == path).ok_or_else(|| {
+            let known: Vec<_> = self.items.iter().map(|item| item.target.path().as_str()).collect();
+            wrong(unknown("file", path.as_str(), &known).to_string())
+        })?;
+        if matches!(item.format, Format::Json | Format::Yaml | Format::Properties) {
+            return Err(wrong(format!("{:?} has another format: write format: dotenv for it", path.as_str())));
+        }
+        Ok(EnvironmentSource { path: path.clone(), optional: item.optional })
+    }
+}
+
+/// The directory of the variables that are named one by one.
+fn variables_source() -> Result<EnvironmentSource, LocalError> {
+    let path = ENV_DIR.parse().map_err(|error| LocalError::failed(format!("{error}")))?;
+    Ok(EnvironmentSource { path, optional: false })
+}
+
+/// Paths in a provider's fields begin at its file, or at `~/`.
+fn absolute_paths(fields: &mut Map<String, Value>, directory: &Path) {
+    let is_file = fields.get("type").and_then(Value::as_str) == Some("file");
+    for (name, value) in fields.iter_mut() {
+        match value {
+            Value::String(text) if name.ends_with("File") || (is_file && name == "path") => {
+                *text = absolute(text, directory);
+            }
+            Value::Object(auth) if name == "auth" => {
+                for (_, value) in auth.iter_mut().filter(|(name, _)| name.ends_with("File") || *name == "file") {
+                    if let Value::String(text) = value {
+                        *text = absolute(text, directory);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn absolute(text: &str, directory: &Path) -> String {
+    let home = text.strip_prefix("~/").and_then(|rest| Some(env::home_dir()?.join(rest)));
+    let joined = home.unwrap_or_else(|| directory.join(text));
+    let mut plain = PathBuf::new();
+    for component in joined.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(plain.pop()),
+            component => plain.push(component),
+        }
+    }
+    plain.display().to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,47 @@
+//! `hushpod render`: files in a directory, as a pod's volume has them.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::time::Duration;
+
+use super::arguments::RenderArgs;
+use super::error::LocalError;
+use super::wanted::WantedSecrets;
+use crate::annotations::variable;
+use crate::bundle::Bundle;
+use crate::deliver::volume::AtomicVolume;
+
+/// How long readers may be in the generation before, as in pods.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Writes the files once.
+///
+/// # Errors
+/// Everything that is missing, together; or why the directory cannot be written.
+pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
+    let RenderArgs { dir, stores } = args;
+    let mut wanted = WantedSecrets::read(&stores, &[])?;
+    wanted.bundle = files_of(&wanted)?;
+    let fetched = wanted.fetch().await?;
+    let files = fetched.files()?;
+    let failed = |problem: String| LocalError::failed(format!("{}: {problem}", dir.display()));
+    if !dir.is_dir() {
+        DirBuilder::new().mode(0o700).create(&dir).map_err(|error| failed(error.kind().to_string()))?;
+    }
+    let mut volume = AtomicVolume::open(&dir, GRACE).map_err(|error| failed(error.to_string()))?;
+    volume.write(&fetched.generation.id, &files).await.map_err(|error| failed(error.to_string()))?;
+    // What was there before would lie there until the next time.
+    volume.settle().await.map_err(|error| failed(error.to_string()))
+}
+
+/// Variables that are named one by one are not files.
+fn files_of(wanted: &WantedSecrets) -> Result<Bundle, LocalError> {
+    let mut files = Bundle::default();
+    for item in wanted.bundle.items.iter().filter(|item| variable(item).is_none()) {
+        files.push(item.clone()).map_err(|error| LocalError::usage(error.to_string()))?;
+    }
+    if files.items.is_empty() {
+        return Err(wanted.nothing("there are no files here", "write secrets: [{file: NAME, from: REFERENCE}]"));
+    }
+    Ok(files)
+}

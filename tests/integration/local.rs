@@ -1,0 +1,306 @@
+//! The commands of a person's machine, as that person runs them: the program itself, with files and a Vault.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+mod formats;
+mod masks;
+mod stores;
+
+/// A home directory, and a project in it.
+struct Machine {
+    directory: tempfile::TempDir,
+}
+
+/// Values that must be seen nowhere but where they were asked for.
+const CANARY: &str = "canary-5d1e";
+
+const PROJECT: &str = "\
+defaultProvider: files
+providers:
+  files: {type: file, path: store}
+secrets:
+  - {file: app.env, from: db.yaml, format: dotenv}
+  - {file: tls/key.pem, from: key.pem}
+env: [app.env]
+variables:
+  TOKEN: token
+  USER_NAME: {from: 'db.yaml#user', optional: true}
+profiles:
+  prod: {variables: {TOKEN: prod-token}}
+";
+
+impl Machine {
+    fn new(project: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let machine = Self { directory };
+        fs::create_dir_all(machine.project().join("store")).unwrap();
+        fs::create_dir(machine.project().join(".git")).unwrap();
+        machine.write(".hushpod.yaml", project);
+        machine.write("store/db.yaml", &format!("user: web\nPASSWORD: \"{CANARY} $HOME 'x'\"\n"));
+        machine.write("store/token", &format!("{CANARY}-token\n"));
+        machine.write("store/prod-token", &format!("{CANARY}-prod"));
+        machine.write("store/key.pem", &format!("{CANARY}\nline 2\n"));
+        machine
+    }
+
+    fn project(&self) -> PathBuf {
+        self.directory.path().join("project")
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.project().join(file), text).unwrap();
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hushpod"));
+        command.args(arguments).current_dir(self.project()).stdin(Stdio::null());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.directory.path());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What it printed, if it was quiet about it.
+fn quiet(output: &Output) -> String {
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    text(&output.stdout)
+}
+
+#[test]
+fn p5_get_prints_the_bytes_and_a_file_is_its_owners() {
+    let machine = Machine::new(PROJECT);
+    assert_eq!(machine.run(&["get", "token"]).stdout, format!("{CANARY}-token\n").as_bytes());
+    assert_eq!(quiet(&machine.run(&["get", "files:db.yaml#user"])), "web");
+    assert_eq!(quiet(&machine.run(&["get", "key.pem", "-o", "key"])), "");
+    let file = machine.project().join("key");
+    assert_eq!(fs::read(&file).unwrap(), fs::read(machine.project().join("store/key.pem")).unwrap());
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn p9_exit_codes_tell_what_to_do() {
+    let machine = Machine::new(PROJECT);
+    for (arguments, code, parts) in [
+        (&["get", "nothing"][..], 3, &["files:nothing"][..]),
+        (&["get", "db.yaml#nothing"], 3, &["no key", "user"]),
+        (&["get", "valut:x"], 2, &["unknown provider \"valut\""]),
+        (&["get", "a b"], 2, &["white space"]),
+        (&["get", "db.yaml"], 1, &["is a document"]),
+        (&["get"], 2, &["<REF>"]),
+        (&["get", "token", "-p", "prd"], 2, &["did you mean \"prod\"?"]),
+        (&["get", "token", "-f", "none.yaml"], 2, &["none.yaml: cannot be read"]),
+        (&["get", "token", "--container", "app"], 2, &["--file"]),
+        (&["run"], 125, &["COMMAND"]),
+        (&["run", "--nothing", "--", "true"], 125, &["--nothing"]),
+        (&["run", "--env", "1A=x", "--", "true"], 125, &["not a variable's name"]),
+        (&["run", "--env", "A=x", "--env", "B=y", "--", "touch", "begun"], 125, &["A: ", "B: "]),
+        (&["run", "--only", "NOTHING", "--", "true"], 125, &["NOTHING"]),
+        (&["run", "--", "./nothing"], 127, &["no such program"]),
+        (&["run", "--", "./store"], 126, &["cannot run"]),
+        (&["run", "--", "sh", "-c", "exit 42"], 42, &[]),
+        (&["export", "--format", "nothing"], 2, &["github"]),
+        (&["export", "--format", "github"], 2, &["GITHUB_ENV is not set"]),
+        (&["render", "--dir", "none/deep"], 1, &["none/deep"]),
+    ] {
+        let output = machine.run(arguments);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
+        assert!(parts.iter().all(|part| told.contains(part)), "{arguments:?}: {told}");
+        assert!(!told.contains(CANARY), "{arguments:?}: {told}");
+    }
+    assert!(!machine.project().join("begun").exists(), "what is missing is told before the command is begun");
+    let ended = machine.run(&["run", "--", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(ended.status.signal(), Some(15), "nothing is between the command and who started it");
+}
+
+#[test]
+fn errors_are_json_for_programs() {
+    let machine = Machine::new(PROJECT);
+    let output = machine.run(&["run", "--error-format", "json", "--env", "A=nothing", "--env", "B=none", "--", "true"]);
+    let told: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    assert_eq!((told["code"].as_str(), told["provider"].as_str()), (Some("missing"), Some("files")), "{told}");
+    assert_eq!(told["names"], serde_json::json!(["A", "B"]), "{told}");
+}
+
+#[test]
+fn the_command_takes_the_process_over_with_the_variables_of_the_store() {
+    let machine = Machine::new(PROJECT);
+    let show = ["run", "--", "sh", "-c", "printf '%s|%s|%s' \"$TOKEN\" \"$PASSWORD\" \"$USER_NAME\""];
+    let values = quiet(&machine.run(&show));
+    assert_eq!(values, format!("{CANARY}-token\n|{CANARY} $HOME 'x'|web"), "nothing is expanded or trimmed");
+    let child = machine.command(&["run", "--", "sh", "-c", "echo $$"]).stdout(Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    assert_eq!(text(&child.wait_with_output().unwrap().stdout).trim(), id.to_string(), "the same process");
+
+    let token = |arguments: &[&str], shells: Option<&str>| {
+        let mut command = machine.command(arguments);
+        if let Some(value) = shells {
+            command.env("TOKEN", value);
+        }
+        let output = command.output().unwrap();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let print = |flags: &[&str]| {
+        let mut all = vec!["run"];
+        all.extend(flags);
+        all.extend(["--", "/bin/sh", "-c", "printf %s \"$TOKEN\""]);
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let with = |flags: &[&str], shells| {
+        let all = print(flags);
+        token(&all.iter().map(String::as_str).collect::<Vec<_>>(), shells)
+    };
+    let stores = format!("{CANARY}-token\n");
+    let (out, told) = with(&[], Some("shell"));
+    assert!(out == stores && told.contains("TOKEN") && !told.contains(CANARY) && !told.contains("shell\n"), "{told}");
+    assert_eq!(with(&["--keep", "TOKEN"], Some("shell")), ("shell".to_owned(), String::new()));
+    assert_eq!(with(&["--keep", "TOKEN"], None).0, stores, "there is nothing to keep");
+    assert_eq!(with(&["-p", "prod"], None).0, format!("{CANARY}-prod"));
+}
+
+#[test]
+fn names_and_the_rest_of_the_environment_are_as_asked_for() {
+    let machine = Machine::new(PROJECT);
+    let names = |flags: &[&str]| {
+        let mut command = machine.command(&["run"]);
+        command.env("MINE", "1").env("HUSHPOD_ID_TOKEN_FILES", CANARY).args(flags).args(["--", "env", "-0"]);
+        let out = quiet(&command.output().unwrap());
+        let each = out.split('\0').filter_map(|line| line.split_once('='));
+        each.map(|(name, value)| (name.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    let all = names(&[]);
+    assert!(["TOKEN", "PASSWORD", "USER_NAME", "user", "MINE", "PATH"].iter().all(|name| all.contains_key(*name)));
+    assert!(!all.contains_key("HUSHPOD_ID_TOKEN_FILES"), "who the job is, is not the command's to know");
+    let clean = names(&["--clean", "--pass", "MINE", "--only", "TOKEN"]);
+    assert_eq!(clean.keys().collect::<Vec<_>>(), ["MINE", "TOKEN"]);
+    let renamed = names(&["--only", "TOKEN,PASSWORD", "--prefix", "TF_VAR_", "--case", "lower", "--clean"]);
+    assert_eq!(renamed.keys().collect::<Vec<_>>(), ["TF_VAR_password", "TF_VAR_token"]);
+}
+
+#[test]
+fn a_laptop_has_what_the_manifest_gives_the_pod() {
+    let machine = Machine::new(PROJECT);
+    machine.write(
+        "web.yaml",
+        "kind: Service\n---\nkind: Deployment\nmetadata: {name: web, namespace: team}\nspec:\n  template:\n    metadata:\n      \
+         annotations:\n        hushpod.dev/env.POD_TOKEN: token\n        hushpod.dev/dir.db: db.yaml\n        \
+         hushpod.dev/role.files: pods-only\n    spec: {containers: [{name: app}]}\n",
+    );
+    let output = machine.run(&[
+        "run",
+        "-f",
+        "web.yaml",
+        "--container",
+        "app",
+        "--",
+        "sh",
+        "-c",
+        "printf %s \"$POD_TOKEN$TOKEN\"",
+    ]);
+    assert!(output.status.success() && text(&output.stdout) == format!("{CANARY}-token\n"), "{output:?}");
+    let told = text(&output.stderr);
+    assert!(told.contains("hushpod.dev/role.files") && told.lines().count() == 1, "{told}");
+    let output = machine.run(&["render", "-f", "web.yaml", "--dir", "out"]);
+    assert!(output.status.success(), "{output:?}");
+    let out = machine.project().join("out");
+    assert_eq!(fs::read_to_string(out.join("db/user")).unwrap(), "web");
+    assert!(!out.join(".hushpod-env").exists(), "variables are not files");
+
+    machine.write(
+        "operator.yaml",
+        "image: i\nproviders:\n  files: {type: file, path: /nonexistent, allow: [{namespaces: [other]}]}\n",
+    );
+    let refused = machine.run(&["run", "-f", "web.yaml", "--config", "operator.yaml", "--", "true"]);
+    assert_eq!(refused.status.code(), Some(125), "{refused:?}");
+    assert!(text(&refused.stderr).contains("namespace"), "the operator's rules hold: {refused:?}");
+}
+
+#[test]
+fn p2_a_rendered_directory_changes_as_a_whole_and_leaves_nothing_behind() {
+    let machine = Machine::new(PROJECT);
+    let out = machine.project().join("out");
+    let names = || {
+        let mut names: Vec<_> =
+            fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(quiet(&machine.run(&["render", "--dir", "out"])), "");
+    assert_eq!(fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o700);
+    let before = names();
+    assert!(fs::read_to_string(out.join("app.env")).unwrap().contains(CANARY), "{before:?}");
+    assert_eq!(fs::read(out.join("tls/key.pem")).unwrap(), fs::read(machine.project().join("store/key.pem")).unwrap());
+    machine.write("store/key.pem", "another");
+    assert_eq!(quiet(&machine.run(&["render", "--dir", "out"])), "");
+    assert_eq!(fs::read(out.join("tls/key.pem")).unwrap(), b"another");
+    assert_eq!(names().len(), before.len(), "the generation before is gone: {:?}", names());
+}
+
+#[test]
+fn p9_a_fault_of_the_project_has_its_place() {
+    let machine = Machine::new(PROJECT);
+    for (text_of_file, part) in [
+        ("variabels: {}\n", ".hushpod.yaml:1:1: unknown field \"variabels\"; did you mean \"variables\"?"),
+        ("providers:\n  vault:\n    type: valut\n", ".hushpod.yaml:3:5: providers.vault.type: unknown provider type"),
+        ("providers:\n  vault: {type: vault, adress: x}\n", ".hushpod.yaml:2:"),
+        ("variables:\n  A: nowhere:x\n", "no file names a store"),
+        (
+            "providers:\n  a: {type: file, path: x}\nvariables:\n  A: nowhere:x\n",
+            ".hushpod.yaml:4:3: \"nowhere:x\": unknown provider",
+        ),
+    ] {
+        machine.write(".hushpod.yaml", text_of_file);
+        let output = machine.run(&["run", "--", "true"]);
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(125) && told.contains(part), "{text_of_file}: {told}");
+    }
+    fs::remove_file(machine.project().join(".hushpod.yaml")).unwrap();
+    let told = text(&machine.run(&["run", "--", "true"]).stderr);
+    assert!(told.contains("there is no .hushpod.yaml here"), "{told}");
+}
+
+#[test]
+fn every_help_fits_a_terminal_and_begins_with_examples() {
+    let machine = Machine::new(PROJECT);
+    for command in ["run", "get", "export", "render", "login", "trust"] {
+        let help = quiet(&machine.run(&[command, "--help"]));
+        assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn p5_no_value_is_shown_on_a_terminal_that_was_not_asked_for() {
+    let machine = Machine::new(PROJECT);
+    let program = env!("CARGO_BIN_EXE_hushpod");
+    for (arguments, is_shown) in [
+        ("get token", false),
+        ("get token --show", true),
+        ("export --format shell --only TOKEN", false),
+        ("export --format shell --only TOKEN --show", true),
+    ] {
+        // util-linux's, which gives the command a pseudo-terminal.
+        let mut script = Command::new("script");
+        script.args(["-qec", &format!("{program} {arguments}"), "/dev/null"]).current_dir(machine.project());
+        let Ok(output) = script.stdin(Stdio::null()).env("HOME", machine.directory.path()).output() else {
+            eprintln!("skipped: there is no script(1) here");
+            return;
+        };
+        let told = text(&output.stdout);
+        assert_eq!(told.contains(CANARY), is_shown, "{arguments}: {told}");
+        assert!(is_shown || told.contains("is a terminal"), "{arguments}: {told}");
+    }
+}

@@ -104,7 +104,7 @@ impl Agent {
     pub fn confine(&self) {
         match confine(&self.needs()) {
             Ok(confined) => {
-                info!(event = "confined", landlock = %confined, "the agent has its own files and no others")
+                info!(event = "confined", landlock = %confined, "the agent has its own files and no others");
             }
             // It is a second wall: the first ones are the container's.
             Err(error) => warn!(event = "not_confined", %error, "Landlock confines nothing"),
@@ -142,7 +142,7 @@ impl Agent {
         if let (Some(port), AgentMode::Sidecar) = (&port, mode) {
             tokio::spawn(port.clone().serve(shutdown.clone()));
         }
-        SyncLoop::new(mode, plan, source, volume, &paths, port, audit).run(shutdown).await
+        Box::pin(SyncLoop::new(mode, plan, source, volume, &paths, port, audit).run(shutdown)).await
     }
 }
 

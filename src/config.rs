@@ -35,6 +35,7 @@ pub use labels::NamespaceLabels;
 
 /// Everything the operator decides; validated when it is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the operator's")]
 pub struct Config {
     /// Image of the injected containers.
     pub image: String,

@@ -98,7 +98,9 @@ pub fn connect_counted(
         let ca_file = ca_bundle.then(|| Arc::new(CaFile::new(authorities.join(name))));
         let mut reach = Reach::through(Proxy::matcher_of(proxy.as_ref()));
         if let Some(metrics) = metrics {
-            ca_file.iter().for_each(|file| metrics.show_authorities(name, file));
+            if let Some(file) = &ca_file {
+                metrics.show_authorities(name, file);
+            }
             reach = reach.counted_by(metrics.meter(name));
         }
         let provider = settings

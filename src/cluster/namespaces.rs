@@ -232,7 +232,7 @@ mod tests {
     }
 
     impl Server {
-        fn set(&self, name: &str, labels: Value) {
+        fn set(&self, name: &str, labels: &Value) {
             let object = json!({
                 "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
                 "metadata": {"name": name, "labels": labels, "resourceVersion": "1"},
@@ -255,18 +255,14 @@ mod tests {
             if query.contains("watch=true") {
                 return None;
             }
-            Some(match path.strip_prefix("/api/v1/namespaces/") {
-                Some(name) => match state.has.get(name) {
-                    Some(object) => (200, object.clone()),
-                    None => (404, json!({"kind": "Status", "status": "Failure", "code": 404})),
-                },
-                None => {
-                    let items: Vec<_> = state.has.values().collect();
-                    let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                        "metadata": {"resourceVersion": "1"}, "items": items});
-                    (200, list)
-                }
-            })
+            if let Some(name) = path.strip_prefix("/api/v1/namespaces/") {
+                let missing = || (404, json!({"kind": "Status", "status": "Failure", "code": 404}));
+                return Some(state.has.get(name).map_or_else(missing, |object| (200, object.clone())));
+            }
+            let items: Vec<_> = state.has.values().collect();
+            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": "1"}, "items": items});
+            Some((200, list))
         }
 
         fn client(&self) -> Client {
@@ -294,7 +290,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn namespaces_are_watched_while_a_rule_asks_and_unknown_ones_are_asked_for() {
         let server = Server::default();
-        server.set("team-a", json!({"tier": "prod"}));
+        server.set("team-a", &json!({"tier": "prod"}));
         let wants = watch::Sender::new(Arc::new(false));
         let namespaces = Namespaces::default();
         let connecting = server.clone();
@@ -310,7 +306,7 @@ mod tests {
         assert_eq!(namespaces.now("team-a"), Some(known(&[("tier", "prod")])));
         assert_eq!(namespaces.now("team-b"), None);
         // It is new, and the watch has not told yet.
-        server.set("team-b", json!({"tier": "dev"}));
+        server.set("team-b", &json!({"tier": "dev"}));
         assert_eq!(namespaces.look("team-b").await, known(&[("tier", "dev")]));
         assert_eq!(namespaces.now("team-b"), Some(known(&[("tier", "dev")])), "kept in mind for a moment");
         assert_eq!((namespaces.look("team-b").await, server.gets()), (known(&[("tier", "dev")]), 1));
@@ -335,14 +331,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_a_failing_watch_told_counts_for_a_while() {
         let server = Server::default();
-        server.set("team-a", json!({"tier": "prod"}));
+        server.set("team-a", &json!({"tier": "prod"}));
         let namespaces = Namespaces::default();
-        let mut all = namespaces.known_mut();
-        all.client = Some(server.client());
-        all.watched.insert("team-a".to_owned(), Arc::new(BTreeMap::new()));
-        all.is_complete = true;
-        all.failing_since = Some(Instant::now());
-        drop(all);
+        *namespaces.known_mut() = KnownNamespaces {
+            client: Some(server.client()),
+            watched: [("team-a".to_owned(), Arc::default())].into(),
+            is_complete: true,
+            failing_since: Some(Instant::now()),
+            ..KnownNamespaces::default()
+        };
         assert_eq!(namespaces.look("team-a").await, known(&[]));
         sleep(STALE).await;
         assert_eq!(namespaces.now("team-a"), None);

@@ -115,7 +115,7 @@ impl DeniedReference {
         let known: Vec<_> = providers.iter().filter(|(known, _)| provider.is(known)).collect();
         // Of several providers' parameters every one is fine.
         let of_one = if let [(_, one)] = known[..] { Some(*one) } else { None };
-        let parameters = of_one.map_or(Parameters { narrowing: &[], widening: None }, |one| one.parameters());
+        let parameters = of_one.map_or(Parameters { narrowing: &[], widening: None }, Settings::parameters);
         let mut request = RequestParts::parse(rest, &parameters).map_err(|problem| {
             // Of a scalar no part may be told: what would be accepted is ours.
             let told = problem.to_string();

@@ -25,6 +25,7 @@ use crate::reference::is_provider_name;
 use crate::sentence::suggestion;
 
 /// The file's top level, before its parts are checked.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the file")]
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct RawConfig {

@@ -305,7 +305,7 @@ impl Driver {
             let (hand_over, logins) = (self.state.hand_over(&key.0), self.logins.share(record));
             let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
             let audit = self.audit.clone().only_if(record.plan.audit);
-            let feed = Feed::new(record, hand_over, logins, around, &self.sources, audit, self.shutdown.child_token());
+            let feed = Feed::new(record, hand_over, logins, around, &self.sources, &audit, self.shutdown.child_token());
             let feed = feed.map_err(|error| {
                 self.state.remove_feed(&key.0);
                 CallFailure::invalid(error.public())

@@ -191,7 +191,7 @@ impl Feed {
         logins: LoginShare,
         around: Arc<dyn Surroundings>,
         sources: &SourceMaker,
-        audit: AuditLog,
+        audit: &AuditLog,
         shutdown: CancellationToken,
     ) -> Result<Self, SetupError> {
         let plan = &record.plan;
@@ -390,30 +390,31 @@ impl Feed {
             span: span.clone(),
             _reservation: reservation,
         };
-        let Self { source, newest, denied, shutdown, .. } = self;
-        async {
-            let Wanted { hold, pin, refresh_now, advance: _ } = attached.controls.wanted().clone();
-            attached.delivery.resume_advanced(attached.record.advanced.clone());
-            if let Some(id) = refresh_now {
-                attached.delivery.refreshing(id);
-            }
-            let report = attached.delivery.report_mut();
-            report.held = hold;
-            if report.generation.is_some() {
-                report.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
-            }
-            if let Some(pin) = pin.filter(|_| denied.is_empty()) {
-                attached.delivery.pin(Some(pin), source, shutdown).await;
-            }
-            if let Some(newest) = newest {
-                attached.delivery.offer(newest.clone());
-            }
-        }
-        .instrument(span)
-        .await;
-        attached.deny(denied, &*self.around);
+        self.begin(&mut attached).instrument(span).await;
+        attached.deny(&self.denied, &*self.around);
         self.volumes.push(attached);
         self.hand_tokens_on();
+    }
+
+    /// A volume's first state: its controls, and what the feed has.
+    async fn begin(&mut self, attached: &mut Attached) {
+        let Self { source, newest, denied, shutdown, .. } = self;
+        let Wanted { hold, pin, refresh_now, advance: _ } = attached.controls.wanted().clone();
+        attached.delivery.resume_advanced(attached.record.advanced.clone());
+        if let Some(id) = refresh_now {
+            attached.delivery.refreshing(id);
+        }
+        let report = attached.delivery.report_mut();
+        report.held = hold;
+        if report.generation.is_some() {
+            report.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
+        }
+        if let Some(pin) = pin.filter(|_| denied.is_empty()) {
+            attached.delivery.pin(Some(pin), source, shutdown).await;
+        }
+        if let Some(newest) = newest {
+            attached.delivery.offer(newest.clone());
+        }
     }
 
     /// Another configuration is in force: what it refuses is neither read nor renewed from now on, and what it refuses no

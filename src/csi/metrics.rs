@@ -147,6 +147,7 @@ impl FeedState {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "samples are whole numbers")]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 

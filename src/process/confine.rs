@@ -126,6 +126,7 @@ mod tests {
             // Said aloud, by the run: a kernel without it proves nothing.
             confined => {
                 child.kill().unwrap();
+                child.wait().unwrap();
                 writeln!(std::io::stderr(), "SKIPPED: this kernel confines {confined}").unwrap();
                 return;
             }

@@ -158,6 +158,7 @@ impl RefreshKind {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "samples are whole numbers")]
 mod tests {
     use std::time::Duration;
 

@@ -130,13 +130,7 @@ impl Blueprint<'_> {
                 sidecar.restart_policy = Some("Always".to_owned());
             }
             if let Some(port) = self.plan.metrics_port {
-                let port = ContainerPort {
-                    name: Some(METRICS_PORT_NAME.to_owned()),
-                    container_port: port.into(),
-                    ..ContainerPort::default()
-                };
-                sidecar.liveness_probe = Some(generations_probe(port.container_port));
-                sidecar.ports = Some(vec![port]);
+                open_metrics(&mut sidecar, port.into());
             }
             if self.mode == Mode::Sidecar && native {
                 let command = [AGENT, "ready", "--wait", "2s"].map(str::to_owned).to_vec();
@@ -284,6 +278,12 @@ impl Injected {
     pub(super) fn value(&self) -> Value {
         serde_json::from_str(self.json.get()).unwrap_or_default()
     }
+}
+
+fn open_metrics(sidecar: &mut Container, port: i32) {
+    sidecar.liveness_probe = Some(generations_probe(port));
+    let name = Some(METRICS_PORT_NAME.to_owned());
+    sidecar.ports = Some(vec![ContainerPort { name, container_port: port, ..ContainerPort::default() }]);
 }
 
 /// Asks which generations run, for the events that kubelet makes of the answers. It never ends the agent: a port that

@@ -217,16 +217,8 @@ fn decide(
         *unknown_namespace = None;
     }
     if is_told && unknown_namespace.is_none() {
-        tell(
-            &decision,
-            Admission {
-                namespace: &namespace,
-                account: &account,
-                pod: &name,
-                user: &user_info.username,
-                ..Admission::default()
-            },
-        );
+        let (account, user) = (&account, &user_info.username);
+        tell(&decision, &Admission { namespace: &namespace, account, pod: &name, user, ..Admission::default() });
     }
     match decision {
         Ok(Mutation { patch, warnings, .. }) if patch.is_empty() => (
@@ -256,16 +248,16 @@ fn decide(
 }
 
 /// The audit line of a pod that asks for secrets; one that does not has none.
-fn tell(decision: &Result<Mutation, Refusal>, admission: Admission<'_>) {
+fn tell(decision: &Result<Mutation, Refusal>, admission: &Admission<'_>) {
     match decision {
         Ok(Mutation { requests: Some(requests), .. }) => {
-            write_admission(&Admission { requests: Some(requests), ..admission }, AuditOutcome::Allowed);
+            write_admission(&Admission { requests: Some(requests), ..*admission }, AuditOutcome::Allowed);
         }
         Ok(_) => {}
         Err(refusal) => {
             let outcome = if refusal.is_denied() { AuditOutcome::Denied } else { AuditOutcome::Invalid };
             let problem = refusal.to_string();
-            write_admission(&Admission { problem: Some(&problem), ..admission }, outcome);
+            write_admission(&Admission { problem: Some(&problem), ..*admission }, outcome);
         }
     }
 }

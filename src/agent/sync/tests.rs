@@ -101,7 +101,7 @@ impl Pod {
         let (shutdown, grace) = (stop.clone(), self.grace);
         let task = tokio::spawn(async move {
             let volume = GatedVolume::claim(&paths.volume, grace)?;
-            SyncLoop::new(mode, plan, source, volume, &paths, None, audit).run(&shutdown).await
+            Box::pin(SyncLoop::new(mode, plan, source, volume, &paths, None, audit).run(&shutdown)).await
         });
         Agent { task, stop }
     }

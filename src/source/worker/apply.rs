@@ -332,6 +332,7 @@ fn tell_read(told: ToldAccesses<'_>, state: &mut RequestState, request: &Request
 }
 
 /// What an answer changed.
+#[expect(clippy::struct_excessive_bools, reason = "each is told of by itself")]
 struct AnswerChange {
     /// Values came.
     is_read: bool,

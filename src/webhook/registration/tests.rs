@@ -200,6 +200,7 @@ impl Replica {
     }
 
     /// Whether its metrics say that it is trusted; writes that succeeded and that did not.
+    #[expect(clippy::float_cmp, reason = "samples are whole numbers")]
     fn shown(&self) -> (bool, u32, u32) {
         let shown = samples(&self.registry.to_string());
         let writes = |outcome| shown[&format!("hushpod_webhook_cabundle_writes_total{{outcome=\"{outcome}\"}}")];

@@ -104,12 +104,11 @@ fn what_shells_and_programs_read_back_is_what_the_store_has() {
         let name = format!("V{index}");
         let print = format!("printf %s \"${name}\"");
         assert_eq!((json[&name].as_str(), yaml[&name].as_str()), (Some(*value), Some(*value)));
-        match exported(&machine, "dotenv", index) {
-            Some(written) => machine.write("all.dotenv", &written),
-            None => {
-                refused.push(*value);
-                fs::remove_file(machine.project().join("all.dotenv")).unwrap_or_default();
-            }
+        if let Some(written) = exported(&machine, "dotenv", index) {
+            machine.write("all.dotenv", &written);
+        } else {
+            refused.push(*value);
+            fs::remove_file(machine.project().join("all.dotenv")).unwrap_or_default();
         }
         for file in ["all.shell", "all.direnv", "all.dotenv"] {
             if !machine.project().join(file).exists() {

@@ -147,8 +147,9 @@ impl FeedState {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "samples are whole numbers")]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "samples are whole numbers")]
+
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;

@@ -10,7 +10,7 @@ use crate::provider::{ErrorKind, ProviderError};
 
 /// What kind of failure it is (src/local.md, Exit codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureKind {
+pub(super) enum LocalFailure {
     /// It failed.
     Failed,
     /// The command line, or a file that it reads, is wrong.
@@ -43,7 +43,7 @@ pub(super) enum ErrorFormat {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{problem}")]
 pub(super) struct LocalError {
-    pub(super) kind: FailureKind,
+    pub(super) kind: LocalFailure,
     /// One sentence; for several secrets, one a line.
     pub(super) problem: String,
     /// The variables or files that it is about.
@@ -57,9 +57,9 @@ pub(super) struct LocalError {
 /// The exit code of `run` where hushpod itself fails, as env(1) has it.
 pub(super) const RUN_FAILED: u8 = 125;
 
-// === impl FailureKind ===
+// === impl LocalFailure ===
 
-impl FailureKind {
+impl LocalFailure {
     fn of(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::NotFound => Self::Missing,
@@ -98,21 +98,21 @@ impl FailureKind {
 // === impl LocalError ===
 
 impl LocalError {
-    pub(super) fn new(kind: FailureKind, problem: impl Into<String>) -> Self {
+    pub(super) fn new(kind: LocalFailure, problem: impl Into<String>) -> Self {
         Self { kind, problem: problem.into(), names: Vec::new(), provider: None, hint: None }
     }
 
     pub(super) fn failed(problem: impl Into<String>) -> Self {
-        Self::new(FailureKind::Failed, problem)
+        Self::new(LocalFailure::Failed, problem)
     }
 
     pub(super) fn usage(problem: impl Into<String>) -> Self {
-        Self::new(FailureKind::Usage, problem)
+        Self::new(LocalFailure::Usage, problem)
     }
 
     /// What a store answered.
     pub(super) fn of_store(provider: &str, error: &ProviderError) -> Self {
-        let told = Self::new(FailureKind::of(error.kind), format!("provider {provider}: {}", &*error.message));
+        let told = Self::new(LocalFailure::of(error.kind), format!("provider {provider}: {}", &*error.message));
         Self { provider: Some(provider.to_owned()), ..told }
     }
 
@@ -126,7 +126,7 @@ impl LocalError {
 
     /// One failure of several: all their sentences and names, and the kind of the one that is told first.
     pub(super) fn all(errors: Vec<Self>) -> Self {
-        let first = errors.first().map_or(FailureKind::Failed, |first| first.kind);
+        let first = errors.first().map_or(LocalFailure::Failed, |first| first.kind);
         let provider = errors.first().and_then(|first| first.provider.clone());
         let is_one = errors.iter().all(|error| error.provider == provider);
         let problems: Vec<_> = errors.iter().map(|error| error.problem.as_str()).collect();
@@ -142,7 +142,7 @@ impl LocalError {
     /// What a shell sees; `is_run`: the command's own codes begin at 0.
     pub(super) fn exit_code(&self, is_run: bool) -> u8 {
         match self.kind {
-            FailureKind::NotExecutable | FailureKind::NoCommand => self.kind.exit_code(),
+            LocalFailure::NotExecutable | LocalFailure::NoCommand => self.kind.exit_code(),
             _ if is_run => RUN_FAILED,
             kind => kind.exit_code(),
         }
@@ -186,14 +186,14 @@ mod tests {
     #[test]
     fn each_kind_of_failure_has_its_exit_code() {
         for (kind, code, of_run) in [
-            (FailureKind::Failed, 1, 125),
-            (FailureKind::Usage, 2, 125),
-            (FailureKind::Missing, 3, 125),
-            (FailureKind::Denied, 4, 125),
-            (FailureKind::Unreachable, 5, 125),
-            (FailureKind::Untrusted, 1, 125),
-            (FailureKind::NotExecutable, 126, 126),
-            (FailureKind::NoCommand, 127, 127),
+            (LocalFailure::Failed, 1, 125),
+            (LocalFailure::Usage, 2, 125),
+            (LocalFailure::Missing, 3, 125),
+            (LocalFailure::Denied, 4, 125),
+            (LocalFailure::Unreachable, 5, 125),
+            (LocalFailure::Untrusted, 1, 125),
+            (LocalFailure::NotExecutable, 126, 126),
+            (LocalFailure::NoCommand, 127, 127),
         ] {
             let error = LocalError::new(kind, "x");
             assert_eq!((error.exit_code(false), error.exit_code(true)), (code, of_run), "{kind:?}");

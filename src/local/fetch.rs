@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::error::{FailureKind, LocalError};
+use super::error::{LocalError, LocalFailure};
 use super::output::note;
 use crate::annotations::variable_of;
 use crate::contract::CA_PATH;
@@ -95,14 +95,14 @@ fn told(plan: &Plan, failures: &Failures, timeout: Duration) -> LocalError {
     if !errors.is_empty() {
         if !is_final {
             for error in &mut errors {
-                error.kind = FailureKind::Unreachable;
+                error.kind = LocalFailure::Unreachable;
             }
         }
         return LocalError::all(errors);
     }
     let names: Vec<_> = plan.providers.keys().map(String::as_str).collect();
     let waited = format!("no answer within {} s from {}", timeout.as_secs_f64(), list(&names));
-    LocalError::new(FailureKind::Unreachable, waited).with_hint("raise --timeout, or look whether the store is up")
+    LocalError::new(LocalFailure::Unreachable, waited).with_hint("raise --timeout, or look whether the store is up")
 }
 
 /// What failed alike, in one sentence.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::arguments::{LetterCase, VariableArgs};
-use super::error::{FailureKind, LocalError};
+use super::error::{LocalError, LocalFailure};
 use super::fetch::name_of;
 use super::wanted::{Fetched, WantedSecrets};
 use crate::annotations::variable_of;
@@ -38,7 +38,7 @@ impl Fetched {
                 let name = name_of(item);
                 let sentence = error.to_string();
                 let problem = sentence.strip_prefix(&format!("file {ENV_DIR}/")).unwrap_or(&sentence);
-                let kind = if self.lacks_key(item) { FailureKind::Missing } else { FailureKind::Failed };
+                let kind = if self.lacks_key(item) { LocalFailure::Missing } else { LocalFailure::Failed };
                 Some(LocalError::new(kind, problem).about(vec![name.to_owned()]))
             })
             .collect();
@@ -134,7 +134,7 @@ fn only(found: NamedValues, names: &[String]) -> Result<NamedValues, LocalError>
         return Ok(found.into_iter().filter(|(name, _)| names.contains(name)).collect());
     }
     let problem = format!("--only {}: no variable has such a name", missing.join(","));
-    Err(LocalError::new(FailureKind::Missing, problem).about(missing))
+    Err(LocalError::new(LocalFailure::Missing, problem).about(missing))
 }
 
 /// With the letters and the prefix that are asked for; checked again, since those make other names.
@@ -220,6 +220,6 @@ mod tests {
     fn names_that_are_asked_for_are_there_or_it_is_an_error() {
         assert_eq!(only(values(&["A", "B"]), &["B".to_owned()]).unwrap().len(), 1);
         let error = only(values(&["A"]), &["A".to_owned(), "X".to_owned(), "Y".to_owned()]).unwrap_err();
-        assert_eq!((error.kind, error.names), (FailureKind::Missing, vec!["X".to_owned(), "Y".to_owned()]));
+        assert_eq!((error.kind, error.names), (LocalFailure::Missing, vec!["X".to_owned(), "Y".to_owned()]));
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::arguments::StatusOfLogins;
-use super::error::{FailureKind, LocalError};
+use super::error::{LocalError, LocalFailure};
 use super::id_token;
 use super::wanted::WantedSecrets;
 use crate::config::ProviderConfig;
@@ -19,7 +19,7 @@ use crate::provider::http::{Proxy, Reach};
 use crate::provider::{Login, ProviderError, Session, TokenSource};
 
 /// A store, and what came of logging in.
-struct Checked<'a> {
+struct CheckedLogin<'a> {
     name: &'a str,
     provider: &'a ProviderConfig,
     outcome: Result<Option<Session>, LocalError>,
@@ -39,7 +39,7 @@ pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
     let mut lines = String::new();
     let mut errors = Vec::new();
     for (name, provider) in providers {
-        let checked = Checked { name, provider, outcome: log_in(name, provider, args.stores.timeout).await };
+        let checked = CheckedLogin { name, provider, outcome: log_in(name, provider, args.stores.timeout).await };
         // A `String` takes everything.
         let _ = writeln!(lines, "{}", checked.line());
         errors.extend(checked.outcome.err());
@@ -70,15 +70,15 @@ async fn log_in(name: &str, provider: &ProviderConfig, most: Duration) -> Result
     let mut store = planned.settings.connect(login, reach).map_err(|error| of_store(&error))?;
     let Ok(extended) = timeout(most, store.extend_session()).await else {
         let problem = format!("provider {name}: no answer within {} s", most.as_secs_f64());
-        return Err(LocalError::new(FailureKind::Unreachable, problem));
+        return Err(LocalError::new(LocalFailure::Unreachable, problem));
     };
     extended.map_err(|error| of_store(&error))?;
     Ok(store.session())
 }
 
-// === impl Checked ===
+// === impl CheckedLogin ===
 
-impl Checked<'_> {
+impl CheckedLogin<'_> {
     fn line(&self) -> String {
         let settings = serde_json::to_value(&self.provider.settings).unwrap_or(Value::Null);
         let text = |at: &str| settings.pointer(at).and_then(Value::as_str).unwrap_or("-").to_owned();

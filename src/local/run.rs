@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::arguments::{MaskWhen, RunArgs};
-use super::error::{FailureKind, LocalError};
+use super::error::{LocalError, LocalFailure};
 use super::files::NamedValues;
 use super::github;
 use super::id_token::TOKEN_PREFIX;
@@ -127,13 +127,13 @@ fn is_executable(file: &Path) -> bool {
 fn not_run(program: &OsStr, error: &io::Error) -> LocalError {
     let (kind, problem) = match error.kind() {
         io::ErrorKind::NotFound => {
-            (FailureKind::NoCommand, "there is no such program, or no interpreter that it names".to_owned())
+            (LocalFailure::NoCommand, "there is no such program, or no interpreter that it names".to_owned())
         }
         io::ErrorKind::ArgumentListTooLong => (
-            FailureKind::NotExecutable,
+            LocalFailure::NotExecutable,
             "arguments and variables together are more than the kernel takes: take --only, or files".to_owned(),
         ),
-        kind => (FailureKind::NotExecutable, kind.to_string()),
+        kind => (LocalFailure::NotExecutable, kind.to_string()),
     };
     LocalError::new(kind, format!("cannot run {}: {problem}", program.display()))
 }

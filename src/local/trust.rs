@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 
-use super::error::{FailureKind, LocalError};
+use super::error::{LocalError, LocalFailure};
 use super::private_file::write_private;
 use crate::config::{Config, ProviderConfig};
 
@@ -116,7 +116,7 @@ pub(super) fn check(wanted: &BTreeSet<String>, own: &BTreeSet<String>) -> Result
     let told = new.iter().map(|destination| format!("\"{destination}\"")).collect::<Vec<_>>().join(", ");
     let problem = format!("not trusted: {told} would get your login, and the address is not from a file of your own");
     let hint = format!("look at the address, then run `hushpod trust .`, or set {VARIABLE}=1");
-    Err(LocalError::new(FailureKind::Untrusted, problem).with_hint(hint))
+    Err(LocalError::new(LocalFailure::Untrusted, problem).with_hint(hint))
 }
 
 #[cfg(test)]

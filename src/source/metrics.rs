@@ -158,8 +158,9 @@ impl RefreshKind {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "samples are whole numbers")]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "samples are whole numbers")]
+
     use std::time::Duration;
 
     use super::*;

@@ -86,7 +86,7 @@ pub enum WebhookError {
     Task(#[from] tokio::task::JoinError),
 }
 
-struct Admission {
+struct AdmissionState {
     review: Reviewer,
     metrics: Metrics,
     namespaces: Namespaces,
@@ -107,16 +107,13 @@ pub const LARGE_REVIEWS: usize = 1;
 
 /// `POST /mutate`. Oversize bodies are refused by the server's limit ([`crate::serve::Limits::body`]).
 pub fn router(review: Reviewer, metrics: Metrics, namespaces: Namespaces) -> Router {
-    Router::new().route(MUTATE_PATH, post(mutate)).layer(DefaultBodyLimit::disable()).with_state(Arc::new(Admission {
-        review,
-        metrics,
-        namespaces,
-        large: Arc::new(Semaphore::new(LARGE_REVIEWS)),
-    }))
+    Router::new().route(MUTATE_PATH, post(mutate)).layer(DefaultBodyLimit::disable()).with_state(Arc::new(
+        AdmissionState { review, metrics, namespaces, large: Arc::new(Semaphore::new(LARGE_REVIEWS)) },
+    ))
 }
 
 async fn mutate(
-    State(admission): State<Arc<Admission>>,
+    State(admission): State<Arc<AdmissionState>>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Response<Body> {
@@ -142,7 +139,7 @@ async fn mutate(
 /// The answer to a request whose last byte came at `start`; or, unless it is the last, the namespace whose labels it
 /// wants.
 async fn decide(
-    admission: &Arc<Admission>,
+    admission: &Arc<AdmissionState>,
     body: &Bytes,
     start: Instant,
     is_last: bool,
@@ -278,9 +275,9 @@ impl WebhookSettings {
     pub const LEAST_DRAIN_DELAY: Duration = Duration::from_secs(5);
 }
 
-// === impl Admission ===
+// === impl AdmissionState ===
 
-impl Admission {
+impl AdmissionState {
     /// Decides on a request whose last byte came at `start`.
     fn answer(&self, request: &[u8], start: Instant, is_last: bool) -> Result<Response<Body>, String> {
         // A panic is a fault of ours: the API server denies the pod (fail closed), all other requests go on.

@@ -35,7 +35,7 @@ struct Cut<'a> {
 }
 
 /// Takes the event's sentence as it is, which is a line by itself: JSON, of texts that are cut already.
-struct Whole<'a>(&'a mut String);
+struct WholeLine<'a>(&'a mut String);
 
 struct LineFields<'a> {
     lines: Lines,
@@ -64,7 +64,7 @@ where
         let metadata = event.metadata();
         let mut line = String::with_capacity(256);
         if [audit::TARGET, line::TARGET].contains(&metadata.target()) {
-            event.record(&mut Whole(&mut line));
+            event.record(&mut WholeLine(&mut line));
             line.push('\n');
             return writer.write_str(&line);
         }
@@ -103,9 +103,9 @@ fn colour_of(level: Level) -> u8 {
     }
 }
 
-// === impl Whole ===
+// === impl WholeLine ===
 
-impl Visit for Whole<'_> {
+impl Visit for WholeLine<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == MESSAGE {
             // A String takes whatever is written.

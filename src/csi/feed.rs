@@ -608,7 +608,10 @@ impl Feed {
         for attached in &mut self.volumes {
             attached.reporting.tell(&attached.delivery, &self.source, || None);
         }
-        self.shown.tell(FeedState::of(self.volumes.iter().map(|attached| attached.delivery.report())));
+        // One plan for all of the feed.
+        let providers = self.volumes.first().into_iter().flat_map(|attached| attached.record.plan.providers.keys());
+        let reports = self.volumes.iter().map(|attached| attached.delivery.report());
+        self.shown.tell(FeedState::of(reports, providers));
     }
 
     fn save(&mut self) {

@@ -108,9 +108,13 @@ fn sum(feeds: &Board<FeedState>) -> FeedState {
 // === impl FeedState ===
 
 impl FeedState {
-    /// Of volumes of which these are the reports.
-    pub(super) fn of<'a>(reports: impl Iterator<Item = &'a Report>) -> Self {
-        reports.fold(Self::default(), |sum, report| {
+    /// Of volumes of which these are the reports, and that these providers fill.
+    pub(super) fn of<'a>(
+        reports: impl Iterator<Item = &'a Report>,
+        providers: impl Iterator<Item = &'a String>,
+    ) -> Self {
+        let none_fails = Self { failing: providers.map(|name| (name.clone(), 0)).collect(), ..Self::default() };
+        reports.fold(none_fails, |sum, report| {
             let is_held = report.held || report.pinned.is_some();
             sum.and(&Self {
                 volumes: 1,
@@ -201,8 +205,9 @@ mod tests {
         let pinned =
             Report { generation: id("g1"), since: at(1000), pinned: id("g1"), bytes: Some(5), ..Report::default() };
         let (one, two) = (metrics.place(), metrics.place());
-        one.tell(FeedState::of([&waiting, &held].into_iter()));
-        two.tell(FeedState::of([&pinned].into_iter()));
+        let providers = ["vault", "aws", "good"].map(str::to_owned);
+        one.tell(FeedState::of([&waiting, &held].into_iter(), providers.iter()));
+        two.tell(FeedState::of([&pinned].into_iter(), providers.iter()));
         let expected = |numbers: [(&str, f64); 9]| numbers.map(|(name, number)| (format!("hushpod_{name}"), number));
         let is_shown = |numbers: [(&str, f64); 9]| {
             let shown = samples(&registry.to_string());
@@ -225,6 +230,7 @@ mod tests {
         assert_eq!(shown["hushpod_csi_oldest_delivered_timestamp_seconds"], 1000.0);
         assert_eq!(shown["hushpod_csi_failing_volumes{provider=\"vault\"}"], 2.0);
         assert_eq!(shown["hushpod_csi_failing_volumes{provider=\"aws\"}"], 1.0);
+        assert_eq!(shown["hushpod_csi_failing_volumes{provider=\"good\"}"], 0.0, "shown from the start");
         drop((one, two));
         let shown = is_shown([
             ("csi_feeds", 0.0),

@@ -258,6 +258,18 @@ fn claims(path: &str) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
+fn every_file_of_cases_is_one_that_e2e_runs() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/cases");
+    let listed = std::fs::read_to_string(cases.join("__init__.py")).unwrap();
+    let files = std::fs::read_dir(&cases).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|file| file.extension().is_some_and(|end| end == "py")) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        let is_listed = listed.lines().any(|line| line.trim() == format!("{name},"));
+        assert!(name == "__init__" || is_listed, "tests/e2e/cases/__init__.py does not import {name}");
+    }
+}
+
+#[test]
 fn every_claim_of_the_threat_model_has_its_test() {
     let tests = tests();
     let is_one = |name: &str| tests.contains(name);

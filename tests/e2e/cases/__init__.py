@@ -15,6 +15,7 @@ from . import (  # noqa: F401, I001
     outage,
     webhook,
     fleet,
+    audit,
     first_secret,
     examples,
     metrics,

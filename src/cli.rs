@@ -29,7 +29,7 @@ use crate::metrics::Registry;
 use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
-use crate::process::terminal::width_of_stdout;
+use crate::process::terminal::{self, width_of_stdout};
 use crate::quantity::parse_duration;
 use crate::serve::readiness::Readiness;
 use crate::webhook::server;
@@ -405,11 +405,7 @@ pub async fn run_as_plugin(name: &str, words: Vec<String>) -> Option<ExitCode> {
 }
 
 fn print(text: &[u8]) -> ExitCode {
-    match io::stdout().write_all(text) {
-        // A reader that closed the pipe has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::FAILURE,
-        _ => ExitCode::SUCCESS,
-    }
+    if terminal::print(text).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_explain(asked: &str) -> ExitCode {

@@ -20,7 +20,7 @@ use crate::secret::{LookupError, SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
 
 pub(crate) mod buffer;
-mod format;
+pub(crate) mod format;
 mod template;
 
 use buffer::Buffer;

@@ -3,11 +3,10 @@
 
 use super::error::LocalError;
 use super::files::NamedValues;
+use super::mask::{LEAST_BYTES, lines};
 use crate::deliver::render::buffer::Buffer;
 use crate::secret::SecretValue;
 
-/// Shorter lines are not masked: they would hide half of every log.
-const LEAST_MASKED: usize = 6;
 /// Names of this kind are the runner's own: it refuses or overwrites them.
 const RUNNERS_OWN: [&str; 2] = ["GITHUB_", "RUNNER_"];
 
@@ -25,8 +24,8 @@ pub(super) fn masks(found: &NamedValues) -> (SecretValue, Vec<String>) {
     let mut unmasked = Vec::new();
     for (name, value) in found {
         let mut is_whole = true;
-        for line in value.expose().split(|byte| *byte == b'\n' || *byte == b'\r').filter(|line| !line.is_empty()) {
-            if line.len() < LEAST_MASKED {
+        for line in lines(value.expose()) {
+            if line.len() < LEAST_BYTES {
                 is_whole = false;
                 continue;
             }

@@ -13,9 +13,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::error::LocalError;
-use crate::plan::{Plan, PlannedProvider};
-use crate::provider::auth;
+use crate::plan::Plan;
 use crate::provider::http::{Call, Proxy, Reach, bearer};
+use crate::provider::{ProviderSettings, auth};
 use crate::secret::SecretValue;
 
 /// What GitHub's runner sets: where to ask, and what with.
@@ -47,7 +47,9 @@ pub(super) fn has_token(provider: &str) -> bool {
 pub(super) async fn gather(plan: &Plan) -> Result<BTreeMap<String, SecretValue>, LocalError> {
     let mut tokens = BTreeMap::new();
     for (name, provider) in &plan.providers {
-        tokens.extend(of(name, provider).await?.map(|token| (name.clone(), token)));
+        tokens.extend(
+            of(name, &provider.settings, provider.audience.as_deref()).await?.map(|token| (name.clone(), token)),
+        );
     }
     Ok(tokens)
 }
@@ -56,8 +58,12 @@ pub(super) async fn gather(plan: &Plan) -> Result<BTreeMap<String, SecretValue>,
 ///
 /// # Errors
 /// As [`gather`].
-pub(super) async fn of(name: &str, provider: &PlannedProvider) -> Result<Option<SecretValue>, LocalError> {
-    let Some(audience) = provider.audience.as_deref().filter(|_| !has_token_file(provider)) else { return Ok(None) };
+pub(super) async fn of(
+    name: &str,
+    settings: &ProviderSettings,
+    audience: Option<&str>,
+) -> Result<Option<SecretValue>, LocalError> {
+    let Some(audience) = audience.filter(|_| !has_token_file(settings)) else { return Ok(None) };
     Ok(Some(match auth::environment(&variable(name)) {
         Some(token) => token,
         None => ask_github(name, audience).await?,
@@ -65,8 +71,8 @@ pub(super) async fn of(name: &str, provider: &PlannedProvider) -> Result<Option<
 }
 
 /// Whether its settings name a file with a token, whatever type it is of.
-fn has_token_file(provider: &PlannedProvider) -> bool {
-    let settings = serde_json::to_value(&provider.settings).unwrap_or(Value::Null);
+fn has_token_file(settings: &ProviderSettings) -> bool {
+    let settings = serde_json::to_value(settings).unwrap_or(Value::Null);
     settings.pointer("/auth/tokenFile").is_some()
 }
 

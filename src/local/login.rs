@@ -14,7 +14,6 @@ use super::error::{LocalError, LocalFailure};
 use super::id_token;
 use super::wanted::WantedSecrets;
 use crate::config::ProviderConfig;
-use crate::plan::PlannedProvider;
 use crate::provider::http::{Proxy, Reach};
 use crate::provider::{Login, ProviderError, Session, TokenSource};
 
@@ -50,24 +49,14 @@ pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
 
 async fn log_in(name: &str, provider: &ProviderConfig, most: Duration) -> Result<Option<Session>, LocalError> {
     let of_store = |error: &ProviderError| LocalError::of_store(name, error);
-    let planned = PlannedProvider {
-        settings: provider.settings.clone(),
-        role: provider.role.clone(),
-        audience: provider.audience.clone(),
-        refresh_seconds: 60,
-        revoke_on_exit: false,
-        proxy: provider.proxy.clone(),
-        ca_bundle: false,
-        unlock: None,
-    };
-    let token = id_token::of(name, &planned).await?;
+    let token = id_token::of(name, &provider.settings, provider.audience.as_deref()).await?;
     let login = Login {
         provider: name.to_owned(),
-        role: planned.role.clone(),
+        role: provider.role.clone(),
         token: TokenSource::Channel(watch::channel(token).1),
     };
-    let reach = Reach::through(Proxy::matcher_of(planned.proxy.as_ref()));
-    let mut store = planned.settings.connect(login, reach).map_err(|error| of_store(&error))?;
+    let reach = Reach::through(Proxy::matcher_of(provider.proxy.as_ref()));
+    let mut store = provider.settings.connect(login, reach).map_err(|error| of_store(&error))?;
     let Ok(extended) = timeout(most, store.extend_session()).await else {
         let problem = format!("provider {name}: no answer within {} s", most.as_secs_f64());
         return Err(LocalError::new(LocalFailure::Unreachable, problem));

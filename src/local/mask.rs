@@ -36,6 +36,11 @@ pub(super) struct Masker {
     held: Zeroizing<Vec<u8>>,
 }
 
+/// The lines of a value: each may stand in a log by itself.
+pub(super) fn lines(value: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    value.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty())
+}
+
 /// The forms in which a text is found.
 fn forms(text: &[u8]) -> Vec<Vec<u8>> {
     let mut forms = vec![text.to_vec()];
@@ -69,7 +74,7 @@ impl Needles {
         let mut unmasked = Vec::new();
         for (name, value) in found {
             let whole = value.expose();
-            let lines = whole.split(|byte| matches!(byte, b'\n' | b'\r')).filter(|line| !line.is_empty());
+            let lines = lines(whole);
             if lines.clone().any(|line| line.len() < LEAST_BYTES) {
                 unmasked.push(name.clone());
             }

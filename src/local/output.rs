@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::error::LocalError;
 use super::private_file::write_private;
+use crate::process::terminal::print;
 
 /// A line that is no failure.
 pub(super) fn note(line: &str) {
@@ -35,13 +36,7 @@ pub(super) fn check_terminal(output: Option<&Path>, show: bool) -> Result<(), Lo
 /// One sentence, if it cannot be written. A reader that closed the pipe has seen enough.
 pub(super) fn emit(output: Option<&Path>, bytes: &[u8]) -> Result<(), LocalError> {
     let Some(path) = output else {
-        let mut out = io::stdout().lock();
-        return match out.write_all(bytes).and_then(|()| out.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(LocalError::failed(format!("standard output: {}", error.kind())))
-            }
-            _ => Ok(()),
-        };
+        return print(bytes).map_err(|error| LocalError::failed(format!("standard output: {}", error.kind())));
     };
     write_private(path, bytes).map_err(|error| LocalError::failed(format!("{}: {error}", path.display())))
 }

@@ -1,11 +1,19 @@
 //! Files that only their owner can read, replaced as a whole.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand;
+
+/// A directory of the person's own: the one that `variable` names, else `usual` in the home directory (XDG Base Directory
+/// Specification).
+pub(super) fn own_directory(variable: &str, usual: &str) -> Option<PathBuf> {
+    let set = env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    set.or_else(|| env::home_dir().map(|home| home.join(usual)))
+}
 
 /// So many bytes of chance, which nobody guesses, as hexadecimal digits.
 ///

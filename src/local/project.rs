@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::error::LocalError;
+use super::private_file::own_directory;
 use super::source_file::SourceFile;
 use crate::bundle::{Bundle, Format, Item, Target, VolumePath, parse_annotation, parse_reference};
 use crate::contract::ENV_DIR;
@@ -69,10 +70,8 @@ pub(super) fn find_project(from: &Path) -> Option<PathBuf> {
     inside.find_map(|directory| Some(directory.join(PROJECT_FILE)).filter(|file| file.is_file()))
 }
 
-/// Where a person keeps configuration (XDG Base Directory Specification).
 fn user_file() -> Option<PathBuf> {
-    let set = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let directory = set.or_else(|| env::home_dir().map(|home| home.join(".config")))?;
+    let directory = own_directory("XDG_CONFIG_HOME", ".config")?;
     Some(directory.join(USER_FILE)).filter(|file| file.is_file())
 }
 

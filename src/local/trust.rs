@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde_json::Value;
 
 use super::error::{LocalError, LocalFailure};
-use super::private_file::write_private;
+use super::private_file::{own_directory, write_private};
 use crate::config::{Config, ProviderConfig};
 
 /// Says yes for all stores, where nobody can be asked.
@@ -63,9 +63,7 @@ pub(super) fn destinations(config: &Config) -> BTreeSet<String> {
 }
 
 fn file() -> Option<PathBuf> {
-    let set = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let directory = set.or_else(|| env::home_dir().map(|home| home.join(".local/state")))?;
-    Some(directory.join(FILE))
+    Some(own_directory("XDG_STATE_HOME", ".local/state")?.join(FILE))
 }
 
 /// What a person said yes to before.

@@ -1,6 +1,18 @@
-//! Text for a terminal of a certain width.
+//! Text for standard output, and for a terminal of a certain width.
 
-use std::io;
+use std::io::{self, Write as _};
+
+/// Writes to standard output at once: what follows may take its time. A reader that closed the pipe has seen enough.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
 
 /// Columns of the terminal that standard output is; `None` if it is not one.
 #[must_use]

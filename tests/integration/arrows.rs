@@ -57,8 +57,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // The chain from end to end on one machine: the one front end that runs another.
     ("demo", &["cluster", "config", "deliver", "process", "serve", "webhook"]),
     ("explain", &["process"]),
-    ("fleet", &["annotations", "audit", "cluster", "config", "deliver", "plan"]),
-    ("local", &["annotations", "config", "deliver", "plan", "provider", "source"]),
+    ("fleet", &["annotations", "audit", "cluster", "config", "deliver", "plan", "process"]),
+    ("local", &["annotations", "config", "deliver", "plan", "process", "provider", "source"]),
     // Puts together what runs.
     ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "local", "process", "serve", "webhook"]),
     ("lib", &[]),
@@ -102,7 +102,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("local", &[
-        "", "check", "export", "get", "login", "render", "run", "masked", "mask", "github", "export/quoted", "files", "wanted", "fetch",
+        "", "check", "export", "get", "login", "render", "run", "masked", "github", "mask", "export/quoted", "files", "wanted", "fetch",
         "id_token", "manifest", "project", "trust", "arguments", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["planner", "", "policy"]),

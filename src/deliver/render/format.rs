@@ -109,7 +109,7 @@ pub(super) fn json(out: &mut Buffer, tree: &SecretTree) -> Result<(), FormatProb
 
 /// A JSON string that is a YAML 1.2 double-quoted scalar too: YAML wants more characters escaped (§5.1), and JSON
 /// allows that.
-pub(super) fn quote(out: &mut Buffer, text: &str) {
+pub(crate) fn quote(out: &mut Buffer, text: &str) {
     out.push(b"\"");
     for char in text.chars() {
         match char {
@@ -206,8 +206,7 @@ fn yaml_inline(out: &mut Buffer, tree: &SecretTree) -> Result<(), FormatProblem>
     Ok(())
 }
 
-/// `KEY='value'` lines that a POSIX shell can source (XCU 2.2.2: nothing is special between single quotes but the
-/// quote itself). `null` is empty, documents are compact JSON.
+/// `KEY='value'` lines that a POSIX shell can source. `null` is empty, documents are compact JSON.
 pub(super) fn dotenv(out: &mut Buffer, entries: &Entries) -> Result<(), FormatProblem> {
     entries.iter().try_for_each(|(key, tree)| dotenv_line(out, key, tree).map_err(|problem| problem.inside(key)))
 }
@@ -225,15 +224,22 @@ fn dotenv_line(out: &mut Buffer, key: &str, tree: &SecretTree) -> Result<(), For
         return Err(FormatProblem::new("has a NUL byte, which no environment variable can hold: use raw or json"));
     }
     out.push_str(key);
-    out.push(b"='");
-    for (index, piece) in value.expose().split(|&byte| byte == b'\'').enumerate() {
+    out.push(b"=");
+    single_quoted(out, value.expose());
+    out.push(b"\n");
+    Ok(())
+}
+
+/// One word of a POSIX shell (XCU 2.2.2): nothing is special between single quotes but the quote itself.
+pub(crate) fn single_quoted(out: &mut Buffer, bytes: &[u8]) {
+    out.push(b"'");
+    for (index, piece) in bytes.split(|&byte| byte == b'\'').enumerate() {
         if index > 0 {
             out.push(br"'\''");
         }
         out.push(piece);
     }
-    out.push(b"'\n");
-    Ok(())
+    out.push(b"'");
 }
 
 /// One `NAME='value'` as kubelet reads it from 1.35 on (`ParseEnv` in `pkg/kubelet/util/env`): what stands between the

@@ -1,6 +1,7 @@
 //! How each reader has a value written, and which values it cannot be told.
 
 use crate::deliver::render::buffer::Buffer;
+use crate::deliver::render::format::{quote, single_quoted};
 use crate::local::arguments::ExportFormat;
 use crate::local::error::LocalError;
 use crate::local::files::NamedValues;
@@ -63,15 +64,15 @@ fn one(format: ExportFormat, name: &str, value: &[u8], out: &mut Buffer) -> Resu
                 ExportFormat::Properties => properties(name, text, out),
                 ExportFormat::Gitlab => gitlab(name, text, out)?,
                 ExportFormat::Json => {
-                    double_quoted(name, false, out);
+                    double_quoted(name, out);
                     out.push_str(": ");
-                    double_quoted(text, false, out);
+                    double_quoted(text, out);
                 }
                 _ => {
                     // A key such as NO is a truth value to some.
-                    double_quoted(name, true, out);
+                    quote(out, name);
                     out.push_str(": ");
-                    double_quoted(text, true, out);
+                    quote(out, text);
                     out.push_str("\n");
                 }
             }
@@ -84,11 +85,9 @@ fn one(format: ExportFormat, name: &str, value: &[u8], out: &mut Buffer) -> Resu
 fn shell(name: &str, value: &[u8], out: &mut Buffer) {
     out.push_str("export ");
     out.push_str(name);
-    out.push_str("='");
-    for byte in value {
-        if *byte == b'\'' { out.push_str("'\\''") } else { out.push(&[*byte]) }
-    }
-    out.push_str("'\n");
+    out.push_str("=");
+    single_quoted(out, value);
+    out.push_str("\n");
 }
 
 /// <https://fishshell.com/docs/current/language.html#quotes>
@@ -226,11 +225,8 @@ fn gitlab(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
     Ok(())
 }
 
-/// RFC 8259, 7; with `for_yaml`, nothing stands in it that YAML 1.1 or 1.2 takes for a line end or does not print.
-fn double_quoted(text: &str, for_yaml: bool, out: &mut Buffer) {
-    let is_odd = |letter: char| {
-        matches!(letter, '\x7f'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
-    };
+/// RFC 8259, 7.
+fn double_quoted(text: &str, out: &mut Buffer) {
     out.push_str("\"");
     for letter in text.chars() {
         match letter {
@@ -239,7 +235,7 @@ fn double_quoted(text: &str, for_yaml: bool, out: &mut Buffer) {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            letter if letter < ' ' || (for_yaml && is_odd(letter)) => {
+            letter if letter < ' ' => {
                 out.push_str(&format!("\\u{:04x}", u32::from(letter)));
             }
             letter => out.push_char(letter),

@@ -22,9 +22,9 @@ const WARN_EVERY: Duration = Duration::from_mins(10);
 
 /// A store that is down is tried again within a minute.
 const UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
-/// Without a first generation a pod waits, and starts within 15 s of its store's return; kubelet's own retry of the gate
-/// comes on top.
-const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Without a first generation a pod waits, and starts within 20 s of its store's return: 10 to 15 s of these are kubelet's,
+/// between two tries of the gate (`workerBackOffPeriodJitterFactor`).
+const UNAVAILABLE_AT_START: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// What an administrator has to put right is not put right within a second.
 const PERMANENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
 /// More patience than a store may ask for would be an outage of its own: leases end, and nobody notices a rotation.
@@ -130,9 +130,9 @@ mod tests {
             (ErrorKind::Unavailable, 4, false, 4.0, 8.0),
             (ErrorKind::Unavailable, 99, false, 30.0, 60.0),
             (ErrorKind::Unavailable, 1, true, 0.5, 1.0),
-            (ErrorKind::Unavailable, 4, true, 4.0, 8.0),
-            (ErrorKind::Unavailable, 99, true, 5.0, 10.0),
-            (ErrorKind::Throttled { retry_after: None }, 99, true, 5.0, 10.0),
+            (ErrorKind::Unavailable, 3, true, 2.0, 4.0),
+            (ErrorKind::Unavailable, 99, true, 2.5, 5.0),
+            (ErrorKind::Throttled { retry_after: None }, 99, true, 2.5, 5.0),
             (ErrorKind::Throttled { retry_after: None }, 99, false, 30.0, 60.0),
             (wish(7), 1, true, 7.25, 7.95),
             (wish(700), 9, false, 700.25, 770.25),

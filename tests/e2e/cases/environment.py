@@ -5,7 +5,7 @@ import urllib.request
 
 from suite.base import Skipped, check, contains, equal, holds, wait
 from suite.cluster import kubectl
-from suite.runner import ALONE, test
+from suite.runner import ALONE, WAITING, test
 from suite.space import FOREVER, container, canary, deployment, is_ready, job, pod, statuses, termination
 
 FAST = {"refresh": "1s"}
@@ -292,7 +292,7 @@ def bare(name, keys, script, **more):
     return thing
 
 
-@test(when=ALONE)
+@test(when=WAITING)
 def environment_by_kubelet_needs_no_command(t):
     """`kubeletEnv: true`: a container without command has its variables, exactly, behind the gate, in every mode and in
     a Job; each start reads again; what kubelet could not read is refused with the variable's name."""
@@ -329,7 +329,7 @@ def environment_by_kubelet_needs_no_command(t):
         check(value not in message, "a value in the termination message")
 
 
-@test(when=ALONE)
+@test(when=WAITING)
 def environment_restart_all_in_place(t):
     """`on-change: restart-all`: all containers of the pod start anew in place, with the new value, whether kubelet or our
     program sets it, and however the agent is injected; once, with the login and the lease that were there."""
@@ -383,7 +383,7 @@ def environment_restart_all_in_place(t):
         equal(set(t.leases()), leases, "leases after the restart")
 
 
-@test(when=ALONE, long=True)
+@test(when=WAITING, long=True)
 def environment_restart_storm_is_bounded(t):
     """Twenty replicas restart for one rotation, and chance alone keeps all but a fifth of them up at any time."""
     t.open()

@@ -54,7 +54,7 @@ def without_gate(t, thing):
 @test(when=ALONE, node=True)
 def p7_the_gate_holds_while_vault_is_down_and_kubelet_restarts(t):
     """The application waits for its files, whatever restarts meanwhile; without the gate it would not. The pod is no
-    riddle meanwhile, and starts within 15 s of Vault's return."""
+    riddle meanwhile, and starts within 20 s of Vault's return."""
     t.open()
     value = canary()
     thing = pod("gated", {"file.password": t.secret(password=value) + "#password"}, LOOK_FIRST)
@@ -88,10 +88,11 @@ def p7_the_gate_holds_while_vault_is_down_and_kubelet_restarts(t):
         wait("kubelet to come to the gate", 30, is_held_back)
         t.node.script("kubelet", "stop")
         t.node.script("kubelet", "start")
-        # It tries again every 10 s.
-        holds("the gate is closed", 15, lambda: not has_run(t.pod("gated")))
+        # It tries again after 10 to 15 s.
+        holds("the gate is closed", 16, lambda: not has_run(t.pod("gated")))
         vault.back()
-        wait("the application to start", 15, lambda: has_run(t.pod("gated")))
+        # The agent's next try, kubelet's, and the start itself on a busy machine.
+        wait("the application to start", 20 + 10, lambda: has_run(t.pod("gated")))
     equal(t.log("gated").strip(), "complete", "what the application found")
     equal(t.file("gated", "/secrets/password"), value, "the file")
     t.never_restarted(t.pod("gated"))

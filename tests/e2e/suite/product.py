@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Product:
         self.program = None
         # Providers beside Vault, by name.
         self.more = {}
+        self.changing = threading.Lock()
 
     # --- images
 
@@ -135,13 +137,14 @@ class Product:
 
     @contextlib.contextmanager
     def configured(self, **fields):
-        """With these fields in the operator's configuration. Nothing else may go on meanwhile."""
-        config = self.values()["config"]
-        try:
-            self.configure({**config, **fields})
-            yield
-        finally:
-            self.configure(config)
+        """With these fields in the operator's configuration, one such change at a time. What else goes on must not mind."""
+        with self.changing:
+            config = self.values()["config"]
+            try:
+                self.configure({**config, **fields})
+                yield
+            finally:
+                self.configure(config)
 
     def configure(self, config):
         """An upgrade to another configuration; each replica has it when this returns."""

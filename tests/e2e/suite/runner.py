@@ -1,4 +1,5 @@
-"""Runs tests: first those that bear company, side by side; then those that disturb the others, alone; then the last."""
+"""Runs tests: first those that bear company, side by side; then those that mostly wait, side by side as well, since what
+they time wants a machine that is not busy; then those that disturb the others, alone; then the last."""
 
 import argparse
 import concurrent.futures
@@ -21,7 +22,7 @@ from .space import Space
 from .stores import Infisical, Moto
 from .vault import Vault
 
-TOGETHER, ALONE, LAST = range(3)
+TOGETHER, WAITING, ALONE, LAST = range(4)
 TESTS = []
 # Where Kubernetes versions differ: delivery, the gate, the policy, inline volumes and the chart. Files of cases, and parts of names.
 OLDER = ({"delivery", "chart"}, ("p7_the_gate", "the_policy", "by_hand"))
@@ -205,10 +206,11 @@ class Suite:
         self.say(f"      the pods, events and logs are in {path}; their end:\n{tail}")
 
     def all(self, tests):
-        together = sorted((each for each in tests if each.when == TOGETHER), key=lambda each: not each.long)
-        with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
-            for future in concurrent.futures.as_completed([pool.submit(self.one, each) for each in together]):
-                future.result()
+        for when in (TOGETHER, WAITING):
+            together = sorted((each for each in tests if each.when == when), key=lambda each: not each.long)
+            with concurrent.futures.ThreadPoolExecutor(self.options.jobs) as pool:
+                for future in concurrent.futures.as_completed([pool.submit(self.one, each) for each in together]):
+                    future.result()
         for when in (ALONE, LAST):
             for each in tests:
                 if each.when == when:

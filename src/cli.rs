@@ -132,6 +132,9 @@ struct WebhookArgs {
     /// This pod's namespace (downward API).
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "hushpod")]
     pod_namespace: String,
+    /// This pod's UID (downward API), by which `kubectl describe pod` finds its events.
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -305,6 +308,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
         drain,
         pod_name,
         pod_namespace,
+        pod_uid,
     } = args;
     let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let reloading = Reloading::open(&config, Injector::new).map_err(|error| error.to_string())?;
@@ -325,6 +329,7 @@ async fn run_webhook(args: WebhookArgs, registry: Registry) -> Result<(), String
         admin: admin_listen,
         tls_dir,
         names: Names { pod: pod_name, service, namespace: pod_namespace },
+        pod_uid,
         configuration: webhook_configuration,
         client_ca,
         namespaces: namespaces.clone(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use kube::Client;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
+pub mod events;
 pub mod namespaces;
 
 /// Why there is no way to the API server.

@@ -26,3 +26,4 @@ mod reload;
 mod replace;
 mod resources;
 mod selection;
+mod trust;

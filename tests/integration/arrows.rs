@@ -86,7 +86,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("annotations", &["", "values", "keys"]),
     ("audit", &["", "log", "line"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
-    ("cluster", &["", "namespaces"]),
+    ("cluster", &["", "events", "namespaces"]),
     ("config", &[
         "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity", "injected", "places", "proxy",
         "shape", "error",
@@ -135,7 +135,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("webhook", &[
         "server", "reload", "review", "trial", "mutate", "cache", "mounts", "placement", "containers", "csi_volume", "env_wrapper",
-        "kubelet_env", "registration", "metrics", "pod_view", "pod_volumes", "registration/merge", "replace",
+        "kubelet_env", "registration", "trust", "metrics", "pod_view", "pod_volumes", "registration/merge", "replace",
         "resources", "selection", "", "answer", "certificate", "cluster", "patch", "permissions", "pod", "refusal",
     ]),
 ];

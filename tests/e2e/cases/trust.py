@@ -132,6 +132,8 @@ def p7_trust_under_fire_admits_no_pod_without_its_secrets(t):
                 served_again(t, outcomes, "after server-side apply emptied the caBundle")
         equal(product.authorities().count("BEGIN"), 2, "authorities in it")
         check(before != "", "there was nothing in it before")
+        told = {each["reason"] for each in t.api.list("Event", NAMESPACE) if each["involvedObject"]["kind"] == "Pod"}
+        check({"CertificateNotTrusted", "CertificateTrusted"} <= told, f"events say {sorted(told)}")
     # For what comes next: a replica is ready five seconds after it is trusted again.
     wait("the replicas to be ready", 30, lambda: t.create(pod("ready", WANTED), dry_run=True) and ready(t))
     name = product.deployment()["metadata"]["name"]

@@ -16,23 +16,23 @@ use tokio::time::{Instant, sleep_until};
 
 use self::backoff::Jitter;
 use self::clock::{Clock, MachineClock, TimerClock};
+use self::earlier::EarlierGenerations;
 use self::history::{Fingerprints, Ledger};
 use self::key_dependency::{KeyDependency, part_of};
 use self::metrics::{ProviderState, SourceTally};
 use self::request_state::{Demand, RequestState};
 use self::resume::{Moment, Resumed};
-use self::told::ToldAccesses;
 use self::worker::{ApplyContext, Worker};
 use crate::audit::AuditLog;
-use crate::generation::{Access, Generation, GenerationId};
+use crate::generation::{Generation, GenerationId};
 use crate::plan::{Plan, PlannedProvider};
 use crate::provider::http::{CaFile, Proxy, Reach};
-use crate::provider::{ErrorKind, Login, Provider, ProviderError, Reading, TokenSource, Version};
-use crate::reference::{Key, Request, VERSION_PARAM};
-use crate::secret::SecretTree;
+use crate::provider::{ErrorKind, Login, Provider, ProviderError, TokenSource};
+use crate::reference::{Key, Request};
 
 mod backoff;
 mod clock;
+mod earlier;
 mod failure;
 mod handover;
 mod history;
@@ -60,7 +60,8 @@ pub enum Event {
     /// There is a new generation. The first complete set of a process is always one, also after [`Source::resume`]:
     /// whether its bytes are new is the volume's to say.
     Changed(Generation),
-    /// Something was read or renewed, and no generation came of it. Also while the first one is still incomplete.
+    /// Something was read or renewed, and no generation came of it. Also while the first one is still incomplete, and when
+    /// an earlier one was read ([`Source::read_again`]).
     Unchanged,
     /// Something failed; it is tried again by itself. Already logged.
     Failed(Vec<SourceFailure>),
@@ -116,6 +117,8 @@ pub struct Source {
     workers: BTreeMap<String, Worker>,
     events: VecDeque<Event>,
     ledger: Ledger,
+    /// What pins ask for.
+    earlier: EarlierGenerations,
     fingerprints: Fingerprints,
     jitter: Jitter,
     clock: Box<dyn Clock>,
@@ -203,6 +206,7 @@ impl Source {
             workers,
             events: if unknown.is_empty() { VecDeque::new() } else { [Event::Failed(unknown)].into() },
             ledger: Ledger::default(),
+            earlier: EarlierGenerations::default(),
             fingerprints: Fingerprints::random(),
             jitter,
             compared: (now, clock.since_boot()),
@@ -243,6 +247,7 @@ impl Source {
     ///
     /// Cancel safe: what is in flight goes on with the next call.
     pub async fn next(&mut self) -> Event {
+        self.earlier.forget_answered();
         loop {
             self.apply();
             if let Some(event) = self.events.pop_front() {
@@ -292,6 +297,7 @@ impl Source {
             self.changed |= outcome.changed;
             self.uncounted |= outcome.uncounted;
             failures.extend(outcome.failures);
+            outcome.earlier.into_iter().for_each(|read| self.earlier.take_in(read));
         }
         self.audit.look();
         let now = Instant::now();
@@ -412,48 +418,6 @@ impl Source {
         }
     }
 
-    /// The answers of an earlier generation, read by their versions. Does not change what [`Source::next`] holds.
-    ///
-    /// # Errors
-    /// [`PinError`] if the id is not known (any more), a store has no versions, a lease is involved, or a read fails.
-    pub async fn read_again(&mut self, id: &GenerationId) -> Result<Generation, PinError> {
-        let mut generation = Generation {
-            id: id.clone(),
-            answers: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            accesses: BTreeMap::new(),
-        };
-        let mut missing: BTreeMap<String, Vec<(Request, Version)>> = BTreeMap::new();
-        for (request, version) in self.ledger.versions(id)? {
-            let Some(version) = version else { continue };
-            let state = self.workers.get(&request.provider).and_then(|worker| worker.states.get(&request));
-            match state.and_then(|state| state.cached.as_ref()) {
-                Some(cached) if cached.version.as_ref() == Some(&version) => {
-                    generation.accesses.extend(cached.access.clone().map(|access| (request.clone(), access)));
-                    generation.answers.insert(request.clone(), Arc::clone(&cached.tree));
-                }
-                _ => missing.entry(request.provider.clone()).or_default().push((request.clone(), version.clone())),
-            }
-            generation.versions.insert(request, version);
-        }
-        let audit = &self.audit;
-        let reads = self.workers.values_mut().filter_map(|worker| {
-            let wanted = missing.remove(&worker.name)?;
-            Some(read_versions(worker, wanted, audit))
-        });
-        for answers in join_all(reads).await {
-            for VersionAnswer { request, tree, access } in answers? {
-                generation.accesses.extend(access.map(|access| (request.clone(), access)));
-                generation.answers.insert(request, tree);
-            }
-        }
-        // What the present plan's providers do not answer for would be missing in silence.
-        match missing.into_values().flatten().next() {
-            Some((request, _)) => Err(PinError::Unversioned(request)),
-            None => Ok(generation),
-        }
-    }
-
     /// What the next process needs to go on with the same logins and leases.
     #[must_use]
     pub fn hand_over(&self) -> HandOver {
@@ -502,48 +466,6 @@ impl Source {
         }))
         .await;
     }
-}
-
-/// An answer in the version that was asked for.
-struct VersionAnswer {
-    request: Request,
-    tree: Arc<SecretTree>,
-    access: Option<Access>,
-}
-
-async fn read_versions(
-    worker: &mut Worker,
-    wanted: Vec<(Request, Version)>,
-    audit: &AuditLog,
-) -> Result<Vec<VersionAnswer>, PinError> {
-    let pinned = wanted.iter().map(|(request, version)| {
-        let mut pinned = request.clone();
-        pinned.params.insert(VERSION_PARAM.to_owned(), version.0.clone());
-        pinned
-    });
-    let (results, failed_login) = worker.read_again(pinned.collect(), audit).await;
-    let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-    let told = ToldAccesses { audit, provider: &worker.name, role: None };
-    let mut failed = None;
-    let mut answers = Vec::with_capacity(wanted.len());
-    for ((request, version), result) in wanted.into_iter().zip(results) {
-        let error = match result {
-            // A store that cannot go back may answer with what it has now.
-            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == Some(&version) => {
-                let access = told.read(&request, Some(&version), true);
-                answers.push(VersionAnswer { request, tree: Arc::new(answer.tree), access });
-                continue;
-            }
-            Some(Ok(Reading::Fresh(_))) => {
-                ProviderError::new(ErrorKind::NotFound, format!("the store no longer has version {version} of it"))
-            }
-            Some(Err(error)) => error,
-            _ => ProviderError::new(ErrorKind::Unavailable, format!("version {version} was not answered")),
-        };
-        told.failed(&request, &error, failed_login.as_ref());
-        failed.get_or_insert(PinError::Read { request, error });
-    }
-    failed.map_or(Ok(answers), Err)
 }
 
 impl fmt::Debug for Source {

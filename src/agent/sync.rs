@@ -110,7 +110,7 @@ impl SyncLoop {
 
     /// Until the work is done (init), or `shutdown` is cancelled.
     pub(super) async fn run(mut self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
-        self.start(shutdown).await;
+        self.start().await;
         let result = self.work(shutdown).await;
         self.reporting.tell_last(&self.delivery, &self.source);
         // What is left for the next process is written down then, and nothing of it may be revoked.
@@ -121,7 +121,7 @@ impl SyncLoop {
         result
     }
 
-    async fn start(&mut self, shutdown: &CancellationToken) {
+    async fn start(&mut self) {
         let state = self.hand_over.load();
         let resumed = state.is_some();
         let PersistedState { hand_over, notified, started, restarts, advanced } = state.unwrap_or_default();
@@ -156,7 +156,7 @@ impl SyncLoop {
         }
         debug!(resumed, "logins and leases of an earlier process");
         if let Some(pin) = pin {
-            self.pin(Some(pin), shutdown).await;
+            self.pin(Some(pin)).await;
         }
     }
 
@@ -181,7 +181,7 @@ impl SyncLoop {
                 }
                 Woken::Delivery(Due::Settled) | Woken::Report => continue,
                 Woken::Delivery(Due::Retry) => {
-                    let changed = self.delivery.retry(&mut self.source, shutdown).await;
+                    let changed = self.delivery.retry(&mut self.source).await;
                     self.take_in(&changed);
                 }
                 Woken::Restart => {
@@ -196,11 +196,11 @@ impl SyncLoop {
                 }
                 Woken::Controls(changes) => {
                     for change in changes {
-                        self.control(change, shutdown).await;
+                        self.control(change).await;
                     }
                 }
             }
-            self.catch_up(shutdown).await?;
+            self.catch_up().await?;
             self.leave_word();
             self.save();
         }
@@ -219,7 +219,8 @@ impl SyncLoop {
     /// An init container that finds files (kubelet runs it again in a new sandbox of the same pod) asks once if there
     /// are newer ones; a store that is down does not hold the pod back then.
     fn is_done(&self) -> bool {
-        self.mode == AgentMode::Init && self.delivery.is_open() && (self.delivery.has_newest() || self.has_failed)
+        let is_asked = self.delivery.has_newest() || self.has_failed;
+        self.mode == AgentMode::Init && self.delivery.is_open() && is_asked && !self.delivery.is_reading()
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Woken {
@@ -303,10 +304,10 @@ impl SyncLoop {
         self.last_words.are(words);
     }
 
-    async fn control(&mut self, change: Control, shutdown: &CancellationToken) {
+    async fn control(&mut self, change: Control) {
         match change {
             Control::Hold(hold) => self.delivery.hold(hold),
-            Control::Pin(pin) => self.pin(pin, shutdown).await,
+            Control::Pin(pin) => self.pin(pin).await,
             Control::Advance(wave) => {
                 if self.delivery.advance(wave) {
                     self.source.refresh_now();
@@ -321,14 +322,14 @@ impl SyncLoop {
         }
     }
 
-    async fn pin(&mut self, pin: Option<GenerationId>, shutdown: &CancellationToken) {
-        let changed = self.delivery.pin(pin, &mut self.source, shutdown).await;
+    async fn pin(&mut self, pin: Option<GenerationId>) {
+        let changed = self.delivery.pin(pin, &mut self.source).await;
         self.take_in(&changed);
     }
 
-    async fn catch_up(&mut self, shutdown: &CancellationToken) -> Result<(), AgentError> {
+    async fn catch_up(&mut self) -> Result<(), AgentError> {
         let was_open = self.delivery.is_open();
-        let changed = self.delivery.catch_up(&mut self.source, shutdown).await?;
+        let changed = self.delivery.catch_up(&mut self.source).await?;
         if !was_open {
             // Nobody is told of the first.
             self.visible.clone_from(&self.delivery.report().generation);

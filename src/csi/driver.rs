@@ -31,7 +31,7 @@ use crate::metrics::board::BoardPlace;
 
 /// kubelet gives a call two minutes, and never cancels it.
 const LONGEST_WAIT: Duration = Duration::from_secs(110);
-/// How long a feed may take to let go of a volume: it is between two steps, of which none waits for a store longer.
+/// How long a feed may take to let go of a volume: it is between two steps, of which none waits for a store.
 const LETTING_GO: Duration = Duration::from_secs(20);
 /// Between two looks for volumes of pods that are gone.
 const COLLECT_EVERY: Duration = Duration::from_mins(5);

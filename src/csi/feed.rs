@@ -398,7 +398,7 @@ impl Feed {
 
     /// A volume's first state: its controls, and what the feed has.
     async fn begin(&mut self, attached: &mut Attached) {
-        let Self { source, newest, denied, shutdown, .. } = self;
+        let Self { source, newest, denied, .. } = self;
         let Wanted { hold, pin, refresh_now, advance: _ } = attached.controls.wanted().clone();
         attached.delivery.resume_advanced(attached.record.advanced.clone());
         if let Some(id) = refresh_now {
@@ -410,7 +410,7 @@ impl Feed {
             report.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
         }
         if let Some(pin) = pin.filter(|_| denied.is_empty()) {
-            attached.delivery.pin(Some(pin), source, shutdown).await;
+            attached.delivery.pin(Some(pin), source).await;
         }
         if let Some(newest) = newest {
             attached.delivery.offer(newest.clone());
@@ -527,7 +527,7 @@ impl Feed {
 
     /// What the pods' annotations ask for now.
     async fn obey(&mut self) {
-        let Self { source, volumes, around, shutdown, .. } = self;
+        let Self { source, volumes, around, .. } = self;
         let mut refresh = false;
         for attached in volumes {
             let due = attached.controls.due(Instant::now());
@@ -540,7 +540,7 @@ impl Feed {
                 async {
                     match control {
                         Control::Hold(hold) => delivery.hold(hold),
-                        Control::Pin(pin) => drop(delivery.pin(pin, source, shutdown).await),
+                        Control::Pin(pin) => drop(delivery.pin(pin, source).await),
                         Control::Advance(wave) => refresh |= delivery.advance(wave),
                         Control::RefreshNow(id) => {
                             refresh = true;
@@ -560,10 +560,10 @@ impl Feed {
     }
 
     async fn retry(&mut self, at: usize) {
-        let Self { source, volumes, shutdown, .. } = self;
+        let Self { source, volumes, .. } = self;
         if let Some(attached) = volumes.get_mut(at) {
             let span = attached.span.clone();
-            attached.delivery.retry(source, shutdown).instrument(span).await;
+            attached.delivery.retry(source).instrument(span).await;
         }
     }
 
@@ -571,9 +571,12 @@ impl Feed {
         let mut refused = Vec::new();
         for (at, attached) in self.volumes.iter_mut().enumerate() {
             let span = attached.span.clone();
-            match attached.delivery.catch_up(&mut self.source, &self.shutdown).instrument(span).await {
+            match attached.delivery.catch_up(&mut self.source).instrument(span).await {
                 Ok(_) if attached.delivery.is_open() => {
-                    attached.is_delivered();
+                    // A pin counts from the beginning.
+                    if !attached.delivery.is_reading() {
+                        attached.is_delivered();
+                    }
                     attached.keep_advanced(&*self.around);
                     let is_unwritable = attached.delivery.unwritable().is_some();
                     if is_unwritable && !attached.told_unwritable {

@@ -8,7 +8,6 @@ use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::RenderedFile;
@@ -143,6 +142,8 @@ enum Position {
     Newest,
     /// This one, which is not in place yet.
     Pinning(GenerationId),
+    /// This one, which a store is asked for.
+    Reading(GenerationId),
     /// The one that the report names, which is in place.
     Pinned,
 }
@@ -185,6 +186,8 @@ struct Retry {
 
 /// Why a pin is not obeyed.
 enum PinRefusal {
+    /// Not before the source has an answer.
+    Unread,
     /// Tried again by itself.
     Later(String),
     /// Not before the annotation changes.
@@ -259,6 +262,12 @@ impl<V: Volume> Delivery<V> {
     #[must_use]
     pub fn newest(&self) -> Option<&GenerationId> {
         self.newest.as_ref().map(|(newest, _)| &newest.id)
+    }
+
+    /// Whether a pin waits for a store.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        matches!(self.position, Position::Reading(_))
     }
 
     /// Why the newest is not in the files, beside hold and pin.
@@ -362,23 +371,30 @@ impl<V: Volume> Delivery<V> {
     }
 
     /// Tries again what failed.
-    pub async fn retry(&mut self, source: &mut Source, shutdown: &CancellationToken) -> Changed {
+    pub async fn retry(&mut self, source: &mut Source) -> Changed {
         self.retry.at = None;
-        self.pin_again(source, shutdown).await
+        self.pin_again(source).await
     }
 
-    /// Delivers the newest generation, unless something keeps the present one in place.
+    /// Delivers the newest generation, unless something keeps the present one in place; goes on with a pin that the source
+    /// has an answer for. To be called after each of its events.
     ///
     /// # Errors
     /// [`DeliverError`] if there are no files yet, and waiting is of no use.
-    pub async fn catch_up(
-        &mut self,
-        source: &mut Source,
-        shutdown: &CancellationToken,
-    ) -> Result<Changed, DeliverError<V::Error>> {
-        let Some((newest, progress)) = self.newest.take() else { return Ok(Changed::default()) };
-        self.know_shown(source);
+    pub async fn catch_up(&mut self, source: &mut Source) -> Result<Changed, DeliverError<V::Error>> {
+        let mut changed = self.deliver_newest(source).await?;
+        // Before the first generation nothing could be said about a pin.
+        if self.is_open() && self.retry.at.is_none() {
+            let pinned = self.pin_again(source).await;
+            changed.swapped = pinned.swapped.or(changed.swapped);
+        }
+        Ok(changed)
+    }
+
+    async fn deliver_newest(&mut self, source: &mut Source) -> Result<Changed, DeliverError<V::Error>> {
         let mut changed = Changed::default();
+        let Some((newest, progress)) = self.newest.take() else { return Ok(changed) };
+        self.know_shown(source);
         let may_advance = self.advance_at.is_some_and(|at| source.is_read_since(at));
         let result = self.deliver(&newest, progress, may_advance, &mut changed).await;
         let progress = *result.as_ref().unwrap_or(&progress);
@@ -386,11 +402,6 @@ impl<V: Volume> Delivery<V> {
         self.compare_newest();
         self.note_asked(source);
         result?;
-        // Before the first generation nothing could be said about a pin.
-        if self.is_open() && self.retry.at.is_none() {
-            let pinned = self.pin_again(source, shutdown).await;
-            changed.swapped = pinned.swapped.or(changed.swapped);
-        }
         Ok(changed)
     }
 
@@ -510,13 +521,8 @@ impl<V: Volume> Delivery<V> {
     // --- pinning ---
 
     /// Returns to the generation that is named, and stays there; `None` goes back to the newest with the next
-    /// [`Delivery::catch_up`].
-    pub async fn pin(
-        &mut self,
-        pin: Option<GenerationId>,
-        source: &mut Source,
-        shutdown: &CancellationToken,
-    ) -> Changed {
+    /// [`Delivery::catch_up`], which also goes on where a store has to be asked.
+    pub async fn pin(&mut self, pin: Option<GenerationId>, source: &mut Source) -> Changed {
         self.report.pin_refused = None;
         let Some(id) = pin else {
             self.position = Position::Newest;
@@ -527,13 +533,13 @@ impl<V: Volume> Delivery<V> {
         };
         // The report tells the earlier pin until this one is in place.
         self.position = Position::Pinning(id);
-        if self.is_open() { self.pin_again(source, shutdown).await } else { Changed::default() }
+        if self.is_open() { self.pin_again(source).await } else { Changed::default() }
     }
 
     /// Looks at a pin that could not be looked at yet.
-    async fn pin_again(&mut self, source: &mut Source, shutdown: &CancellationToken) -> Changed {
-        let Position::Pinning(id) = self.position.clone() else { return Changed::default() };
-        match self.return_to(&id, source, shutdown).await {
+    async fn pin_again(&mut self, source: &mut Source) -> Changed {
+        let (Position::Pinning(id) | Position::Reading(id)) = self.position.clone() else { return Changed::default() };
+        match self.return_to(&id, source).await {
             Ok(swapped) => {
                 self.position = Position::Pinned;
                 self.report.pinned = Some(id);
@@ -541,22 +547,22 @@ impl<V: Volume> Delivery<V> {
                 Changed { swapped, delivered: None }
             }
             Err(refusal) => {
-                if matches!(refusal, PinRefusal::Never(_)) {
-                    self.report.pin_refused = Some(id);
-                }
-                self.refuse_pin(&refusal);
+                self.refuse_pin(id, &refusal);
                 Changed::default()
             }
         }
     }
 
-    fn refuse_pin(&mut self, refusal: &PinRefusal) {
+    fn refuse_pin(&mut self, id: GenerationId, refusal: &PinRefusal) {
         match refusal {
+            PinRefusal::Unread => self.position = Position::Reading(id),
             PinRefusal::Never(problem) => {
+                self.report.pin_refused = Some(id);
                 self.position = if self.report.pinned.is_some() { Position::Pinned } else { Position::Newest };
                 self.report.warn("pin_refused", problem, "the files stay as they are");
             }
             PinRefusal::Later(problem) => {
+                self.position = Position::Pinning(id);
                 let pause = self.retry.later();
                 let sentence = format!("the files stay as they are; trying again in {pause:?}");
                 self.report.warn("pin_failed", problem, &sentence);
@@ -564,12 +570,7 @@ impl<V: Volume> Delivery<V> {
         }
     }
 
-    async fn return_to(
-        &mut self,
-        id: &GenerationId,
-        source: &mut Source,
-        shutdown: &CancellationToken,
-    ) -> Result<Option<GenerationId>, PinRefusal> {
+    async fn return_to(&mut self, id: &GenerationId, source: &mut Source) -> Result<Option<GenerationId>, PinRefusal> {
         if self.volume.current().as_ref() == Some(id) {
             return Ok(None);
         }
@@ -583,10 +584,7 @@ impl<V: Volume> Delivery<V> {
         }
         let generation = match &self.newest {
             Some((newest, _)) if newest.id == *id => newest.clone(),
-            _ => match shutdown.run_until_cancelled(source.read_again(id)).await {
-                Some(read) => read?,
-                None => return Err(PinRefusal::Later("the agent is being stopped".to_owned())),
-            },
+            _ => source.read_again(id)?.ok_or(PinRefusal::Unread)?,
         };
         self.newest_is_due();
         match self.put(&generation).await {

@@ -4,11 +4,12 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use self::fake::{
-    FakeClock, Secret, Store, events, failures, generation, generations, plan, request, source, text, with_clock,
+    FakeClock, Secret, Store, events, failures, generation, generations, plan, read_again, request, source, text,
+    with_clock,
 };
 use super::*;
-use crate::provider::Login;
 use crate::provider::file::{FileSettings, Files};
+use crate::provider::{Login, Version};
 
 pub(crate) mod fake;
 mod leases;
@@ -298,7 +299,7 @@ async fn a_pin_too_waits_for_what_the_store_asked_for_and_so_does_the_next_proce
     // The pin itself may meet the limit first.
     a.state().failing = Some(ErrorKind::Throttled { retry_after: Some(Duration::from_mins(2)) });
     a.state().take_calls();
-    let mut refused = async || match source.read_again(&first.id).await {
+    let mut refused = async || match read_again(&mut source, &first.id).await {
         Err(PinError::Read { error, .. }) => error,
         other => panic!("{other:?}"),
     };
@@ -436,17 +437,17 @@ async fn an_earlier_generation_is_read_again_by_its_versions() {
     a.state().take_calls();
     b.state().take_calls();
 
-    let again = source.read_again(&first.id).await.unwrap();
+    let again = read_again(&mut source, &first.id).await.unwrap();
     assert_eq!(again.id, first.id);
     assert_eq!(again.answers, first.answers);
     assert_eq!(again.versions, first.versions);
     assert_eq!(a.state().take_calls(), ["read x"]);
     assert!(b.state().take_calls().is_empty(), "what is still the same is not read");
 
-    assert_eq!(source.read_again(&second.id).await.unwrap().answers, second.answers);
-    assert!(matches!(source.read_again(&GenerationId("none".into())).await, Err(PinError::Unknown(_))));
+    assert_eq!(read_again(&mut source, &second.id).await.unwrap().answers, second.answers);
+    assert!(matches!(source.read_again(&GenerationId("none".into())), Err(PinError::Unknown(_))));
     a.state().past.clear();
-    let error = source.read_again(&first.id).await.unwrap_err().to_string();
+    let error = read_again(&mut source, &first.id).await.unwrap_err().to_string();
     assert_eq!(error, "a:x: no such version");
     assert!(generations(events(&mut source, 200).await).is_empty(), "the source goes on where it was");
 }
@@ -462,7 +463,7 @@ async fn what_has_no_versions_cannot_be_pinned() {
     ] {
         let mut source = source(&[path], &[("a", &a)]);
         let first = generation(&mut source, 1).await;
-        let error = source.read_again(&first.id).await.unwrap_err().to_string();
+        let error = source.read_again(&first.id).unwrap_err().to_string();
         assert!(error.starts_with(sentence), "{error}");
     }
 }

@@ -1,13 +1,14 @@
 //! A worker: one provider, its login, and the requests that it answers. One operation is in flight at a time; it owns the
 //! provider meanwhile, so dropping a future that waits for it loses nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::backoff::{self, Jitter, LogBudget};
+use super::backoff::{Jitter, LogBudget};
+use super::earlier::VersionsWanted;
 use super::history::Fingerprints;
 use super::key_dependency::KeyDependency;
 use super::login_state::LoginState;
@@ -36,6 +37,8 @@ pub(super) struct Worker {
     pub(super) states: BTreeMap<Request, RequestState>,
     pub(super) key_dependency: Option<KeyDependency>,
     pub(super) retired: Vec<RetiredLease>,
+    /// What pins ask for.
+    pub(super) earlier: VecDeque<VersionsWanted>,
     pub(super) login: Option<LoginState>,
     /// How many logins were made after the first; a lease hangs on one of them.
     pub(super) logins: u64,
@@ -59,7 +62,7 @@ enum Completed {
     Renewed(Vec<(Request, Result<Lease, ProviderError>)>),
     Extended(Result<Extended, ProviderError>),
     Revoked(Vec<(SecretValue, Result<(), ProviderError>)>),
-    ReadAgain(Vec<ReadResult>),
+    ReadAgain(VersionsWanted, Vec<ReadResult>),
 }
 
 /// What workers share when they apply what came.
@@ -93,6 +96,7 @@ impl Worker {
             states: BTreeMap::new(),
             key_dependency: None,
             retired: Vec::new(),
+            earlier: VecDeque::new(),
             login: None,
             logins: 0,
             interval,
@@ -137,7 +141,8 @@ impl Worker {
         let extend = self.login.as_ref().and_then(|login| login.extend_at);
         let states = self.states.values().map(|state| state.due);
         let retired = self.retired.iter().filter_map(|retired| retired.revoke_at);
-        let due = states.chain(retired).chain(extend).min()?;
+        let earlier = self.earlier.front().map(|wanted| wanted.since);
+        let due = states.chain(retired).chain(extend).chain(earlier).min()?;
         Some(self.not_before.map_or(due, |wish| due.max(wish)))
     }
 
@@ -190,7 +195,7 @@ impl Worker {
         of_a_request.map(ErrorKind::as_str).or(of_the_login)
     }
 
-    /// Sends what is most urgent among what is due: login, renewals, reads, revocations.
+    /// Sends what is most urgent among what is due: login, renewals, reads, what pins ask for, revocations.
     pub(super) fn start(&mut self, now: Instant) {
         if !self.completed.is_empty() || self.next_due().is_none_or(|due| due > now) {
             return;
@@ -216,6 +221,11 @@ impl Worker {
         } else if !reads.is_empty() {
             let known = reads.iter().filter_map(|request| self.known(request)).collect();
             self.read(now, reads, known);
+        } else if let Some(wanted) = self.earlier.pop_front() {
+            self.run(now, |mut provider| async move {
+                let results = provider.read(&wanted.requests(), &Known::new()).await;
+                (provider, Completed::ReadAgain(wanted, results))
+            });
         } else if !revocations.is_empty() {
             self.run(now, |provider| revoke(provider, revocations));
         }
@@ -258,35 +268,6 @@ impl Worker {
     fn tell_logins(&mut self, audit: &AuditLog) -> Option<ProviderError> {
         let tried = self.provider.as_mut().map(|provider| provider.take_logins()).unwrap_or_default();
         ToldAccesses { audit, provider: &self.name, role: self.role.as_deref() }.logins(tried)
-    }
-
-    /// Reads besides the schedule, but not before the store wishes it; the answers are the caller's, with the error of a
-    /// login that failed for them.
-    pub(super) async fn read_again(
-        &mut self,
-        requests: Vec<Request>,
-        audit: &AuditLog,
-    ) -> (Vec<ReadResult>, Option<ProviderError>) {
-        self.settle().await;
-        let now = Instant::now();
-        if let Some(wish) = self.not_before.filter(|wish| *wish > now) {
-            let kind = ErrorKind::Throttled { retry_after: Some(wish - now) };
-            let problem = format!("the store asked for patience, for another {} s", (wish - now).as_secs() + 1);
-            let error = ProviderError::new(kind, problem);
-            return (requests.iter().map(|_| Err(error.clone())).collect(), Some(error));
-        }
-        self.run(now, |mut provider| async move {
-            let results = provider.read(&requests, &Known::new()).await;
-            (provider, Completed::ReadAgain(results))
-        });
-        self.settle().await;
-        let failed_login = self.tell_logins(audit);
-        let Some(Completed::ReadAgain(results)) = self.completed.pop() else { return (Vec::new(), failed_login) };
-        let now = Instant::now();
-        for kind in results.iter().filter_map(|result| Some(result.as_ref().err()?.kind)) {
-            self.heed(kind, now, backoff::delay(kind, 1, false, 0.5));
-        }
-        (results, failed_login)
     }
 
     /// Revokes all that is held and ends the login, best effort.

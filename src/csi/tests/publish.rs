@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::controls::{generation, tell};
 use super::node::{Ask, FILE, KV, LEASED, Node, USER, moment, seconds};
 use crate::csi::failure::FailureKind;
@@ -130,26 +132,39 @@ async fn taking_away_what_is_not_there_is_fine() {
     node.assert_bare();
 }
 
-/// A feed that is busy for longer than kubelet waits still has the volume: the second call must not take it for gone.
+/// A pin reads an old version, and the store is silent: nobody of the feed waits for that.
 #[tokio::test(start_paused = true)]
-async fn a_volume_is_unmounted_only_when_its_feed_has_let_go() {
+async fn a_pin_holds_nobody_else_up() {
     let node = Node::new();
     let life = node.start();
-    let ask = Ask::new(1, &[FILE]);
-    life.publish(&ask).await.unwrap();
-    let first = generation(&node, &ask);
-    node.store.put(KV, "2", r#"{"password":"canary-v2"}"#);
-    seconds(60).await;
-    // A pin reads an old version, and the store is slow.
-    node.store.state().slow = Duration::from_secs(50);
-    tell(&life, &ask, &[("pin", &first)]);
-    moment().await;
-    for _ in 0..2 {
-        assert_eq!(life.unpublish(&ask).await.unwrap_err().kind, FailureKind::Waiting);
-        assert!(node.is_mounted(&ask), "it is being written");
+    let (pinned, other, late) = (Ask::new(1, &[FILE]), Ask::new(2, &[FILE]), Ask::new(3, &[FILE]));
+    life.publish(&pinned).await.unwrap();
+    life.publish(&other).await.unwrap();
+    let first = generation(&node, &pinned);
+    for version in ["2", "3"] {
+        node.store.put(KV, version, &format!(r#"{{"password":"canary-v{version}"}}"#));
+        seconds(60).await;
     }
-    seconds(200).await;
-    life.unpublish(&ask).await.unwrap();
+    node.store.state().slow = Duration::from_secs(50);
+    tell(&life, &pinned, &[("pin", &first)]);
+    moment().await;
+    let start = Instant::now();
+    life.publish(&late).await.unwrap();
+    assert_eq!(node.file(&late, "db"), "canary-v3");
+    let newer = Ask { token: "canary-newer".to_owned(), ..late.clone() };
+    life.publish(&newer).await.unwrap();
+    life.unpublish(&other).await.unwrap();
+    assert!(start.elapsed().as_secs() < 5 && !node.is_mounted(&other), "{:?}", start.elapsed());
+    seconds(120).await;
+    assert_eq!((node.file(&pinned, "db").as_str(), node.file(&late, "db").as_str()), ("canary-v1", "canary-v3"));
+    // Also the pinned one goes at once.
+    tell(&life, &late, &[("pin", &first)]);
+    moment().await;
+    let start = Instant::now();
+    for ask in [&pinned, &late] {
+        life.unpublish(ask).await.unwrap();
+    }
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     moment().await;
     node.assert_bare();
 }

@@ -10,7 +10,6 @@ struct World {
     store: Store,
     source: Source,
     deliveries: Vec<Delivery<AtomicVolume>>,
-    shutdown: CancellationToken,
 }
 
 impl World {
@@ -23,7 +22,7 @@ impl World {
             Delivery::new(plan.items.clone(), plan.size_limit, volume)
         };
         let deliveries = dirs.iter().map(open).collect();
-        Self { dirs, store, source, deliveries, shutdown: CancellationToken::new() }
+        Self { dirs, store, source, deliveries }
     }
 
     /// A new version reaches the source, and all deliveries are offered what it makes of it.
@@ -40,13 +39,19 @@ impl World {
     async fn catch_up(&mut self) -> Vec<Changed> {
         let mut changed = Vec::new();
         for delivery in &mut self.deliveries {
-            changed.push(delivery.catch_up(&mut self.source, &self.shutdown).await.unwrap());
+            changed.push(delivery.catch_up(&mut self.source).await.unwrap());
         }
         changed
     }
 
     async fn pin(&mut self, number: usize, id: Option<&GenerationId>) -> Changed {
-        self.deliveries[number].pin(id.cloned(), &mut self.source, &self.shutdown).await
+        let delivery = &mut self.deliveries[number];
+        let changed = delivery.pin(id.cloned(), &mut self.source).await;
+        if !delivery.is_reading() {
+            return changed;
+        }
+        self.source.next().await;
+        delivery.catch_up(&mut self.source).await.unwrap()
     }
 
     /// The version that each volume shows.
@@ -159,10 +164,33 @@ async fn a_volume_that_cannot_be_written_holds_no_other_back() {
 
     fs::remove_file(&link).unwrap();
     assert_eq!(world.deliveries[1].wait().await, Due::Retry);
-    world.deliveries[1].retry(&mut world.source, &world.shutdown).await;
+    world.deliveries[1].retry(&mut world.source).await;
     let changed = world.catch_up().await;
     assert_eq!(changed[1].swapped, Some(second));
     assert_eq!(world.shown(), ["x2", "x2", "x2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_pin_needs_is_read_once_for_all_who_ask_and_beside_everything_else() {
+    let mut world = World::new();
+    let (first, _) = world.rotate("1").await;
+    world.rotate("2").await;
+    world.rotate("3").await;
+    world.store.state().slow = Duration::from_mins(1);
+    let (calls, start) = (world.calls(), Instant::now());
+    for number in [0, 1] {
+        assert_eq!(world.deliveries[number].pin(Some(first.clone()), &mut world.source).await, Changed::default());
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO, "nobody waits for a store here");
+    // One changes its mind meanwhile.
+    world.deliveries[1].pin(None, &mut world.source).await;
+    world.deliveries[2].pin(Some(first.clone()), &mut world.source).await;
+    while world.deliveries[0].is_reading() {
+        world.source.next().await;
+        world.catch_up().await;
+    }
+    assert_eq!(world.shown(), ["x1", "x3", "x1"]);
+    assert_eq!((world.calls() - calls, start.elapsed().as_secs()), (1, 60));
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +227,7 @@ async fn first_variables_stay_until_kubelet_has_read_them() {
     assert_eq!(world.shown(), ["x2", "x1", "x2"]);
     assert_eq!(world.deliveries[1].wait().await, Due::Retry);
     assert!(start.elapsed() >= KUBELET_READS);
-    world.deliveries[1].retry(&mut world.source, &world.shutdown).await;
+    world.deliveries[1].retry(&mut world.source).await;
     assert_eq!(world.catch_up().await[1].swapped, Some(second));
     assert_eq!(fs::read_to_string(world.dirs[1].path().join("v/A")).unwrap(), "A='x2'\n");
     // Later ones are as quick as elsewhere, the way back too.

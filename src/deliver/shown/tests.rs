@@ -77,13 +77,13 @@ async fn live(mut source: Source, mut delivery: Delivery<AtomicVolume>, shutdown
             biased;
             () = shutdown.cancelled() => return,
             due = delivery.wait() => if due == Due::Retry {
-                delivery.retry(&mut source, &shutdown).await;
+                delivery.retry(&mut source).await;
             },
             event = source.next() => if let Event::Changed(generation) = event {
                 delivery.offer(generation);
             },
         }
-        delivery.catch_up(&mut source, &shutdown).await.unwrap();
+        delivery.catch_up(&mut source).await.unwrap();
     }
 }
 

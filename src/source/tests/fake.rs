@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::super::backoff::Jitter;
 use super::super::clock::Clock;
-use super::super::{Event, Source, SourceFailure};
+use super::super::{Event, PinError, Source, SourceFailure};
 use crate::bundle::{FileMode, Format, Target};
-use crate::generation::Generation;
+use crate::generation::{Generation, GenerationId};
 use crate::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, PlannedReference};
 use crate::provider::file::FileSettings;
 use crate::provider::{
@@ -431,4 +432,15 @@ pub(crate) async fn generation(source: &mut Source, seconds: u64) -> Generation 
 pub(crate) fn text(generation: &Generation, of: &str, key: &str) -> String {
     let value = generation.answers[&request(of)].key(key).unwrap();
     value.as_value().and_then(SecretValue::expose_str).unwrap().to_owned()
+}
+
+/// An earlier generation, with whatever it takes; after a look at what is due.
+pub(crate) async fn read_again(source: &mut Source, id: &GenerationId) -> Result<Generation, PinError> {
+    let _ = source.next().now_or_never();
+    loop {
+        if let Some(generation) = source.read_again(id)? {
+            return Ok(generation);
+        }
+        source.next().await;
+    }
 }

@@ -11,6 +11,7 @@ use crate::reference::Request;
 use crate::secret::SecretValue;
 use crate::secret::document::MAX_VALUES;
 use crate::source::backoff::{self, Jitter};
+use crate::source::earlier::VersionsRead;
 use crate::source::failure::SourceFailure;
 use crate::source::history::{Fingerprints, Origin};
 use crate::source::login_state::LoginState;
@@ -37,6 +38,8 @@ pub(in crate::source) struct Applied {
     /// … and no version says so.
     pub(in crate::source) uncounted: bool,
     pub(in crate::source) failures: Vec<SourceFailure>,
+    /// What was read for pins.
+    pub(in crate::source) earlier: Vec<VersionsRead>,
 }
 
 // === impl Worker ===
@@ -66,7 +69,12 @@ impl Worker {
                 }
                 Completed::Extended(result) => self.apply_extension(result, now, context, &mut applied),
                 Completed::Revoked(results) => self.apply_revocations(&results, now, context.jitter),
-                Completed::ReadAgain(_) => {}
+                Completed::ReadAgain(wanted, results) => {
+                    for kind in results.iter().filter_map(|result| Some(result.as_ref().err()?.kind)) {
+                        self.heed(kind, now, backoff::delay(kind, 1, false, 0.5));
+                    }
+                    applied.earlier.push(wanted.answered(results, &self.name, failed_login.as_ref(), context.audit));
+                }
             }
             if std::mem::take(&mut self.again) {
                 self.poll_now();

@@ -1,0 +1,195 @@
+//! An earlier generation, read by its versions for a pin: by workers that have nothing more urgent to ask, while
+//! everything else goes on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Source;
+use super::history::PinError;
+use super::told::ToldAccesses;
+use super::worker::Worker;
+use crate::audit::AuditLog;
+use crate::generation::{Access, Generation, GenerationId};
+use crate::provider::{ErrorKind, ProviderError, ReadResult, Reading, Version};
+use crate::reference::{Request, VERSION_PARAM};
+use crate::secret::SecretTree;
+
+/// Generations that are read again; what came of it stays until [`Source::next`] is called again.
+#[derive(Default)]
+pub(super) struct EarlierGenerations(BTreeMap<GenerationId, EarlierGeneration>);
+
+/// A generation, as far as it was read.
+struct EarlierGeneration {
+    generation: Generation,
+    /// How many providers have yet to answer.
+    missing: usize,
+    failed: Option<PinError>,
+}
+
+/// What one provider is asked for.
+pub(super) struct VersionsWanted {
+    id: GenerationId,
+    versions: Vec<(Request, Version)>,
+    pub(super) since: Instant,
+}
+
+/// What it has answered.
+pub(super) struct VersionsRead {
+    id: GenerationId,
+    answers: Result<Vec<VersionAnswer>, PinError>,
+}
+
+/// An answer in the version that was asked for.
+struct VersionAnswer {
+    request: Request,
+    tree: Arc<SecretTree>,
+    access: Option<Access>,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// The answers of an earlier generation, read by their versions; `None` while stores are asked for them, which
+    /// [`Source::next`] does: after one of its events, this has the answer for all who ask before its next call. Does not
+    /// change what [`Source::next`] holds.
+    ///
+    /// # Errors
+    /// [`PinError`] if the id is not known (any more), a store has no versions, a lease is involved, or a read fails.
+    pub fn read_again(&mut self, id: &GenerationId) -> Result<Option<Generation>, PinError> {
+        if let Some(earlier) = self.earlier.0.get(id) {
+            return earlier.outcome();
+        }
+        let mut generation = Generation {
+            id: id.clone(),
+            answers: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            accesses: BTreeMap::new(),
+        };
+        let mut missing: BTreeMap<String, Vec<(Request, Version)>> = BTreeMap::new();
+        for (request, version) in self.ledger.versions(id)? {
+            let Some(version) = version else { continue };
+            // What the present plan's providers do not answer for would be missing in silence.
+            let Some(worker) = self.workers.get(&request.provider) else { return Err(PinError::Unversioned(request)) };
+            match worker.states.get(&request).and_then(|state| state.cached.as_ref()) {
+                Some(cached) if cached.version.as_ref() == Some(&version) => {
+                    generation.accesses.extend(cached.access.clone().map(|access| (request.clone(), access)));
+                    generation.answers.insert(request.clone(), Arc::clone(&cached.tree));
+                }
+                _ => {
+                    worker
+                        .patience()
+                        .map_or(Ok(()), |error| Err(PinError::Read { request: request.clone(), error }))?;
+                    missing.entry(request.provider.clone()).or_default().push((request.clone(), version.clone()));
+                }
+            }
+            generation.versions.insert(request, version);
+        }
+        if missing.is_empty() {
+            return Ok(Some(generation));
+        }
+        let earlier = EarlierGeneration { generation, missing: missing.len(), failed: None };
+        self.earlier.0.insert(id.clone(), earlier);
+        for (provider, versions) in missing {
+            if let Some(worker) = self.workers.get_mut(&provider) {
+                worker.earlier.push_back(VersionsWanted { id: id.clone(), versions, since: Instant::now() });
+            }
+        }
+        Ok(None)
+    }
+}
+
+// === impl EarlierGenerations ===
+
+impl EarlierGenerations {
+    /// Those who asked had their answer.
+    pub(super) fn forget_answered(&mut self) {
+        self.0.retain(|_, earlier| earlier.missing > 0);
+    }
+
+    pub(super) fn take_in(&mut self, VersionsRead { id, answers }: VersionsRead) {
+        let Some(EarlierGeneration { generation, missing, failed }) = self.0.get_mut(&id) else { return };
+        *missing = missing.saturating_sub(1);
+        match answers {
+            Ok(answers) => {
+                for VersionAnswer { request, tree, access } in answers {
+                    generation.accesses.extend(access.map(|access| (request.clone(), access)));
+                    generation.answers.insert(request, tree);
+                }
+            }
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    }
+}
+
+// === impl EarlierGeneration ===
+
+impl EarlierGeneration {
+    fn outcome(&self) -> Result<Option<Generation>, PinError> {
+        match &self.failed {
+            _ if self.missing > 0 => Ok(None),
+            Some(error) => Err(error.clone()),
+            None => Ok(Some(self.generation.clone())),
+        }
+    }
+}
+
+// === impl VersionsWanted ===
+
+impl VersionsWanted {
+    /// What to ask the provider for.
+    pub(super) fn requests(&self) -> Vec<Request> {
+        let pinned = self.versions.iter().map(|(request, version)| {
+            let mut pinned = request.clone();
+            pinned.params.insert(VERSION_PARAM.to_owned(), version.0.clone());
+            pinned
+        });
+        pinned.collect()
+    }
+
+    /// Takes its answers in, and tells of them.
+    pub(super) fn answered(
+        self,
+        results: Vec<ReadResult>,
+        provider: &str,
+        failed_login: Option<&ProviderError>,
+        audit: &AuditLog,
+    ) -> VersionsRead {
+        let Self { id, versions, .. } = self;
+        let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+        let told = ToldAccesses { audit, provider, role: None };
+        let mut failed = None;
+        let mut answers = Vec::with_capacity(versions.len());
+        for ((request, version), result) in versions.into_iter().zip(results) {
+            let error = match result {
+                // A store that cannot go back may answer with what it has now.
+                Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == Some(&version) => {
+                    let access = told.read(&request, Some(&version), true);
+                    answers.push(VersionAnswer { request, tree: Arc::new(answer.tree), access });
+                    continue;
+                }
+                Some(Ok(Reading::Fresh(_))) => {
+                    ProviderError::new(ErrorKind::NotFound, format!("the store no longer has version {version} of it"))
+                }
+                Some(Err(error)) => error,
+                _ => ProviderError::new(ErrorKind::Unavailable, format!("version {version} was not answered")),
+            };
+            told.failed(&request, &error, failed_login);
+            failed.get_or_insert(PinError::Read { request, error });
+        }
+        VersionsRead { id, answers: failed.map_or(Ok(answers), Err) }
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    /// What stands for answers while the store asks for patience.
+    fn patience(&self) -> Option<ProviderError> {
+        let now = Instant::now();
+        let wish = self.not_before.filter(|wish| *wish > now)? - now;
+        let problem = format!("the store asked for patience, for another {} s", wish.as_secs() + 1);
+        Some(ProviderError::new(ErrorKind::Throttled { retry_after: Some(wish) }, problem))
+    }
+}

@@ -49,6 +49,7 @@ mod feed;
 mod logins;
 mod metrics;
 mod mounts;
+mod names;
 mod node;
 mod object;
 mod pods;

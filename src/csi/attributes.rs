@@ -15,6 +15,7 @@ use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use super::failure::{CallFailure, FailureKind};
+use super::feed::FeedKey;
 use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
 use crate::annotations::{in_attributes, parse_attributes};
@@ -72,6 +73,8 @@ pub(super) struct Record {
     pub(super) owner: Owner,
     /// Whether its answers are nobody else's: it has leases, and does not share them.
     pub(super) is_own: bool,
+    /// Who looks after it.
+    pub(super) feed: FeedKey,
     /// What the pod's annotations asked for when they were last looked at: a hold outlives the driver's process.
     pub(super) wanted: Wanted,
     /// The last wave that the volume has gone along with.
@@ -155,13 +158,21 @@ pub fn plan_of_context(context: BTreeMap<String, String>, fs_group: &str, config
 // === impl Record ===
 
 impl Record {
-    /// Digest of the pod's identity and these, in hex. Without a token nobody knows the account's UID: then the pod shares
-    /// with nobody.
+    /// Digest of the pod's identity and these, in hex.
     pub(super) fn digest_with(&self, parts: &[&[u8]]) -> String {
-        let Self { pod, account, .. } = self;
-        let who = account.as_ref().map_or_else(|| format!("pod {}", pod.uid), |uid| format!("account {uid}"));
+        self.pod.digest_with(self.account.as_deref(), parts)
+    }
+}
+
+// === impl PodRef ===
+
+impl PodRef {
+    /// Digest of the identity of a pod of this account and these, in hex. Without a token nobody knows the account's UID:
+    /// then the pod shares with nobody.
+    pub(super) fn digest_with(&self, account: Option<&str>, parts: &[&[u8]]) -> String {
+        let who = account.map_or_else(|| format!("pod {}", self.uid), |uid| format!("account {uid}"));
         let mut context = digest::Context::new(&digest::SHA256);
-        for part in [pod.namespace.as_bytes(), who.as_bytes()].iter().chain(parts) {
+        for part in [self.namespace.as_bytes(), who.as_bytes()].iter().chain(parts) {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
         }
@@ -247,21 +258,21 @@ impl PublishCall {
             provider.is_some_and(|provider| provider.settings.as_settings().is_generated(request))
         };
         let is_own = !shares && plan.requests().into_iter().any(is_generated);
-        Ok(Publication {
-            record: Record {
-                volume,
-                target,
-                pod,
-                account,
-                owner,
-                is_own,
-                wanted: Wanted::default(),
-                advanced: None,
-                plan,
-            },
-            tokens,
-            limits,
-        })
+        let unnamed = FeedKey(String::new());
+        let mut record = Record {
+            volume,
+            target,
+            pod,
+            account,
+            owner,
+            is_own,
+            feed: unnamed,
+            wanted: Wanted::default(),
+            advanced: None,
+            plan,
+        };
+        record.feed = FeedKey::of(&record);
+        Ok(Publication { record, tokens, limits })
     }
 }
 

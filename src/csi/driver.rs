@@ -19,15 +19,19 @@ use super::feed::{Feed, FeedCommand, FeedKey, First, NewVolume, SourceMaker, Sur
 use super::logins::Logins;
 use super::metrics::{DriverMetrics, FeedState};
 use super::mounts::Mounts;
+use super::names::FeedNames;
 use super::pods::{Pods, SeenPod};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
-use super::state::StateDir;
+use super::state::{KeptVolumes, StateDir};
 use super::volume::MountedVolume;
 use crate::audit::{AuditLog, AuditOutcome};
 use crate::cluster::namespaces::Namespaces;
 use crate::config::{Config, CsiLimits, NamespaceLabels};
 use crate::deliver::controls::Wanted;
 use crate::metrics::board::BoardPlace;
+use crate::source::SetupError;
+
+mod unclaimed;
 
 /// kubelet gives a call two minutes, and never cancels it.
 const LONGEST_WAIT: Duration = Duration::from_secs(110);
@@ -37,8 +41,8 @@ const LETTING_GO: Duration = Duration::from_secs(20);
 const COLLECT_EVERY: Duration = Duration::from_mins(5);
 /// What waits to be heard by a feed: calls of kubelet, one for each volume at a time.
 const QUEUED: usize = 1024;
-/// How long logins and leases of an earlier process wait for the call of kubelet that asks for their volume again: its
-/// pauses grow to two minutes.
+/// How long logins and leases of an earlier process wait for the call of kubelet that asks for their volume again, before
+/// they are ended: its pauses grow to two minutes.
 const UNCLAIMED: Duration = Duration::from_mins(10);
 
 /// The volumes of this node.
@@ -82,6 +86,7 @@ pub(super) struct DriverParts {
 struct KnownVolumes {
     volumes: BTreeMap<String, KnownVolume>,
     feeds: BTreeMap<FeedKey, mpsc::Sender<FeedCommand>>,
+    names: FeedNames,
 }
 
 struct KnownVolume {
@@ -245,20 +250,21 @@ impl Driver {
 
     /// Gives a volume to its feed; one that has it already goes on with it.
     async fn attach(self: &Arc<Self>, publication: Publication) -> Result<watch::Receiver<First>, CallFailure> {
-        let Publication { record, tokens, limits } = publication;
-        let key = FeedKey::of(&record);
+        let Publication { mut record, tokens, limits } = publication;
         let other = {
-            let known = self.known();
+            let mut known = self.known();
+            known.names.name(&mut record);
+            let key = &record.feed;
             match known.volumes.get(&record.volume) {
                 Some(same)
-                    if same.feed == key
+                    if same.feed == *key
                         && same.target == record.target
-                        && works(&known, &key)
+                        && works(&known, key)
                         // What was delivered and is not there was taken away by somebody else.
                         && (!matches!(*same.first.borrow(), First::Delivered) || self.is_delivered(&same.target)) =>
                 {
                     let first = same.first.clone();
-                    tell(&known, &key, FeedCommand::Tokens(record.volume, tokens));
+                    tell(&known, key, FeedCommand::Tokens(record.volume, tokens));
                     return Ok(first);
                 }
                 other => other.map(|other| (record.volume.clone(), other.target.clone())),
@@ -281,7 +287,7 @@ impl Driver {
         })?;
         let id = record.volume.clone();
         let new = NewVolume { record, tokens, volume, reservation: Some(reservation), first };
-        match self.hand_to_feed(&key, new) {
+        match self.hand_to_feed(new) {
             Ok(()) => Ok(told),
             Err(failure) => {
                 self.state.remove(&id);
@@ -291,8 +297,9 @@ impl Driver {
     }
 
     /// Tells the feed of a volume, and makes one if there is none.
-    fn hand_to_feed(self: &Arc<Self>, key: &FeedKey, volume: NewVolume) -> Result<(), CallFailure> {
+    fn hand_to_feed(self: &Arc<Self>, volume: NewVolume) -> Result<(), CallFailure> {
         let NewVolume { record, first, .. } = &volume;
+        let key = &record.feed.clone();
         let entry = KnownVolume {
             feed: key.clone(),
             pod: record.pod.uid.clone(),
@@ -302,12 +309,9 @@ impl Driver {
         let (id, pod) = (record.volume.clone(), record.pod.uid.clone());
         let mut known = self.known();
         if !works(&known, key) {
-            let (hand_over, logins) = (self.state.hand_over(&key.0), self.logins.share(record));
-            let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
-            let audit = self.audit.clone().only_if(record.plan.audit);
-            let feed = Feed::new(record, hand_over, logins, around, &self.sources, &audit, self.shutdown.child_token());
-            let feed = feed.map_err(|error| {
-                self.state.remove_feed(&key.0);
+            let feed = self.new_feed(record).map_err(|error| {
+                // What an earlier process left is another version's to go on with.
+                self.state.remove_empty_feed(&key.0);
                 CallFailure::invalid(error.public())
             })?;
             let (sender, commands) = mpsc::channel(QUEUED);
@@ -329,6 +333,13 @@ impl Driver {
         Ok(())
     }
 
+    fn new_feed(self: &Arc<Self>, record: &Record) -> Result<Feed, SetupError> {
+        let (hand_over, logins) = (self.state.hand_over(&record.feed.0), self.logins.share(record));
+        let around: Arc<dyn Surroundings> = Arc::clone(self) as _;
+        let audit = self.audit.clone().only_if(record.plan.audit);
+        Feed::new(record, hand_over, logins, around, &self.sources, &audit, self.shutdown.child_token())
+    }
+
     /// A volume whose files are there: kubelet's new tokens go to its feed. One that nobody knows any more gets a feed.
     async fn feed(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
         {
@@ -340,6 +351,7 @@ impl Driver {
             }
         }
         let Publication { mut record, tokens, .. } = self.planned(asked).await?;
+        self.known().names.name(&mut record);
         // Nobody knows yet whether they are held: while that is so, they are.
         let seen = self.pods.look(&record.pod.uid).await;
         let unknown = Wanted { hold: self.pods.is_followed(), ..Wanted::default() };
@@ -363,7 +375,7 @@ impl Driver {
             warn!(%error, volume = record.volume, "the driver cannot keep a volume in mind: after a restart kubelet tells of it");
         }
         let (first, _) = watch::channel(First::Delivered);
-        self.hand_to_feed(&FeedKey::of(&record), NewVolume { record, tokens, volume, reservation, first })
+        self.hand_to_feed(NewVolume { record, tokens, volume, reservation, first })
     }
 
     /// Goes on with the volumes of an earlier process, and forgets those that are not mounted any more: kubelet asks for
@@ -373,12 +385,15 @@ impl Driver {
             warn!(%error, "the mount table cannot be read: kubelet's next calls bring the volumes of an earlier process back");
             return;
         }
-        let (mut resumed, mut forgotten) = (0, 0);
-        let mut feeds = BTreeSet::new();
-        for record in self.state.load() {
+        let KeptVolumes { records, unread } = self.state.load();
+        let (mut resumed, mut unclaimed) = (0, Vec::new());
+        {
+            let names = &mut self.known().names;
+            records.iter().for_each(|record| names.keep(record));
+            unread.into_iter().for_each(|unread| names.keep_unread(unread));
+        }
+        for record in records {
             let (volume, target) = (record.volume.clone(), record.target.clone());
-            // Also of a volume that has yet to be made: its lease may have been granted already.
-            feeds.insert(FeedKey::of(&record).0);
             if self.is_delivered(&target) {
                 match self.adopt(record, Tokens::new()) {
                     Ok(()) => resumed += 1,
@@ -392,22 +407,20 @@ impl Driver {
             if let Err(error) = self.mounts.unmount(&target) {
                 warn!(%error, volume, "what is left of a volume cannot be taken away yet");
             }
-            self.state.remove(&volume);
-            forgotten += 1;
+            // Its lease may have been granted already.
+            unclaimed.push(record);
         }
-        self.state.keep_feeds(|feed| feeds.contains(feed));
-        if forgotten > 0 {
+        if resumed + unclaimed.len() > 0 {
+            info!(resumed, forgotten = unclaimed.len(), "the volumes of an earlier process");
+        }
+        if self.has_unclaimed(&unclaimed) {
             let driver = Arc::clone(self);
             tokio::spawn(async move {
                 let waited = driver.shutdown.run_until_cancelled(tokio::time::sleep(UNCLAIMED)).await;
                 if waited.is_some() {
-                    let known = driver.known();
-                    driver.state.keep_feeds(|feed| known.feeds.contains_key(&FeedKey(feed.to_owned())));
+                    driver.end_unclaimed(unclaimed).await;
                 }
             });
-        }
-        if resumed + forgotten > 0 {
-            info!(resumed, forgotten, "the volumes of an earlier process");
         }
     }
 
@@ -514,6 +527,7 @@ impl Surroundings for Driver {
         let command = commands.try_recv().ok();
         if command.is_none() {
             known.feeds.remove(key);
+            known.names.forget(key);
             self.state.remove_feed(&key.0);
         }
         command

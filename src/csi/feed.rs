@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -49,7 +50,8 @@ const PROBE: Duration = Duration::from_millis(900);
 const TURN: Duration = Duration::from_secs(5);
 
 /// Whose, and what: pods of another account, or with another plan, never share.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(super) struct FeedKey(pub(super) String);
 
 /// What a feed is told.
@@ -173,11 +175,17 @@ enum FeedWoken {
 // === impl FeedKey ===
 
 impl FeedKey {
+    /// What this program calls the feed of such a volume, unless it [has a name](Record::feed) already.
     pub(super) fn of(record: &Record) -> Self {
-        let Record { volume, is_own, plan, .. } = record;
+        let Record { volume, pod, account, is_own, plan, .. } = record;
         let plan = plan.to_json().unwrap_or_default();
-        let volume = if *is_own { volume.as_str() } else { "" };
-        Self(record.digest_with(&[volume.as_bytes(), plan.as_bytes()]))
+        Self::named(pod, account.as_deref(), is_own.then_some(volume), &plan)
+    }
+
+    /// The name, by the plan as it is written; of a feed of this volume alone, if one is given.
+    pub(super) fn named(pod: &PodRef, account: Option<&str>, own: Option<&String>, plan: &str) -> Self {
+        let volume = own.map(String::as_str).unwrap_or_default();
+        Self(pod.digest_with(account, &[volume.as_bytes(), plan.as_bytes()]))
     }
 }
 
@@ -215,7 +223,7 @@ impl Feed {
             None
         };
         Ok(Self {
-            key: FeedKey::of(record),
+            key: record.feed.clone(),
             source,
             newest: None,
             failed_at: None,
@@ -629,6 +637,14 @@ impl Feed {
         }
         #[cfg(test)]
         step("hand-over written");
+    }
+
+    /// Ends what an earlier process left and nobody has asked for since.
+    pub(super) async fn end(mut self) {
+        if let Some((_, kept)) = self.turn.take() {
+            self.source.resume(kept);
+        }
+        self.close().await;
     }
 
     /// Nobody needs its leases any more, and what was kept of them is gone with its place on the list.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::attributes::{PodRef, Record};
+use super::feed::FeedKey;
 #[cfg(test)]
 use super::tests::steps::step;
 use crate::deliver::Owner;
@@ -18,8 +19,11 @@ use crate::generation::GenerationId;
 use crate::plan::{MAX_PLAN_BYTES, Plan};
 use crate::source::persisted::HandOverFile;
 
-/// The format that this program writes; those of the version before are understood too.
+/// The format that this program writes. Fields that it does not know are no other format: a field that a later version adds
+/// is passed over, and one that it needs has a default.
 const SCHEMA: u32 = 1;
+/// Hexadecimal digits of a feed's name.
+const NAME_DIGITS: usize = 64;
 /// Bytes of a record: a plan, escaped, and some names.
 const MOST_RECORD: u64 = 4 * MAX_PLAN_BYTES as u64;
 /// Records that are read: more pods than any kubelet runs.
@@ -69,8 +73,39 @@ struct RecordDocument {
     /// The last wave that the volume has gone along with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     advanced: Option<String>,
+    /// Under which logins and leases lie. Absent in what earlier versions wrote: then it is the plan's, as it stands here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    feed: Option<FeedKey>,
     /// A plan in its own format, which has a version of its own.
     plan: String,
+}
+
+/// What records of all versions say.
+#[derive(Deserialize)]
+struct RecordHead {
+    target: PathBuf,
+    pod: PodRef,
+    account: Option<String>,
+    own: bool,
+    #[serde(default)]
+    feed: Option<FeedKey>,
+    plan: String,
+}
+
+/// What an earlier process knew of volumes.
+#[derive(Debug, Default)]
+pub(super) struct KeptVolumes {
+    pub(super) records: Vec<Record>,
+    pub(super) unread: Vec<UnreadRecord>,
+}
+
+/// A record of another version's format, or with a plan of one, as far as it is understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnreadRecord {
+    pub(super) volume: String,
+    pub(super) target: PathBuf,
+    pub(super) pod: PodRef,
+    pub(super) feed: FeedKey,
 }
 
 // === impl StateDir ===
@@ -98,7 +133,7 @@ impl StateDir {
     /// # Errors
     /// The system's. What was known of it before still is.
     pub(super) fn save(&self, record: &Record) -> io::Result<()> {
-        let Record { volume, target, pod, account, owner, is_own, wanted, advanced, plan } = record;
+        let Record { volume, target, pod, account, owner, is_own, feed, wanted, advanced, plan } = record;
         let document = RecordDocument {
             schema: SCHEMA,
             target: target.clone(),
@@ -110,6 +145,7 @@ impl StateDir {
             hold: wanted.hold,
             pin: wanted.pin.clone(),
             advanced: advanced.clone(),
+            feed: Some(feed.clone()),
             plan: plan.to_json().map_err(io::Error::other)?,
         };
         let new = self.dir.join(VOLUMES).join(format!("{NEW}-{volume}"));
@@ -141,17 +177,16 @@ impl StateDir {
         }
     }
 
-    /// Every volume that an earlier process knew. What cannot be read is logged, and taken for unknown: the next call of
-    /// kubelet brings it back.
-    pub(super) fn load(&self) -> Vec<Record> {
+    /// Every volume that an earlier process knew. What cannot be read is logged: the next call of kubelet brings it back.
+    pub(super) fn load(&self) -> KeptVolumes {
         let entries = match fs::read_dir(self.dir.join(VOLUMES)) {
             Ok(entries) => entries,
             Err(error) => {
                 warn!(%error, "the volumes of an earlier process cannot be listed: kubelet's next calls bring them back");
-                return Vec::new();
+                return KeptVolumes::default();
             }
         };
-        let mut records = Vec::new();
+        let mut kept = KeptVolumes::default();
         for entry in entries.flatten().take(MOST_RECORDS) {
             let name = entry.file_name();
             let Some(volume) = name.to_str() else { continue };
@@ -161,15 +196,18 @@ impl StateDir {
                 continue;
             }
             match read(&entry.path(), volume) {
-                Ok(record) => records.push(record),
-                Err(problem) => {
+                Ok(record) => kept.records.push(record),
+                Err((problem, unread)) => {
                     warn!(volume, problem, "the record of a volume is of no use: kubelet's next call brings it back");
-                    self.remove(volume);
+                    if unread.is_none() {
+                        self.remove(volume);
+                    }
+                    kept.unread.extend(unread);
                 }
             }
         }
-        records.sort_by(|a, b| a.volume.cmp(&b.volume));
-        records
+        kept.records.sort_by(|a, b| a.volume.cmp(&b.volume));
+        kept
     }
 
     /// Where a feed's logins and leases lie.
@@ -195,11 +233,20 @@ impl StateDir {
         }
     }
 
-    /// Forgets all feeds but these: a process that was killed had no time to.
-    pub(super) fn keep_feeds(&self, keep: impl Fn(&str) -> bool) {
-        let entries = fs::read_dir(self.dir.join(FEEDS)).into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| !keep(name)).for_each(|name| self.remove_feed(&name));
+    /// Forgets a feed that has left nothing.
+    pub(super) fn remove_empty_feed(&self, feed: &str) {
+        // The system refuses if something is in there.
+        let _ = fs::remove_dir(self.dir.join(FEEDS).join(feed));
+    }
+
+    /// The feeds that have left something; the others are forgotten.
+    pub(super) fn feeds(&self) -> Vec<String> {
+        let names = || {
+            let entries = fs::read_dir(self.dir.join(FEEDS)).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.file_name().into_string().ok())
+        };
+        names().for_each(|name| self.remove_empty_feed(&name));
+        names().collect()
     }
 
     fn record(&self, volume: &str) -> PathBuf {
@@ -208,14 +255,25 @@ impl StateDir {
 }
 
 /// Problems are in our own words: a record has no secrets, but whatever lies there may be something else.
-fn read(path: &Path, volume: &str) -> Result<Record, String> {
-    let bytes = match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MOST_RECORD => return Err("it is too large".to_owned()),
-        _ => fs::read(path).map_err(|error| error.kind().to_string())?,
+fn read(path: &Path, volume: &str) -> Result<Record, (String, Option<UnreadRecord>)> {
+    let text = match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MOST_RECORD => return Err(("it is too large".to_owned(), None)),
+        _ => fs::read(path).map_err(|error| (error.kind().to_string(), None))?,
     };
+    let damaged = |error: serde_json::Error| (format!("it is damaged at byte {}", error.column()), None);
+    let RecordHead { target, pod, account, own, feed, plan } = serde_json::from_slice(&text).map_err(damaged)?;
+    let own = own.then(|| volume.to_owned());
+    let feed =
+        feed.filter(FeedKey::is_whole).unwrap_or_else(|| FeedKey::named(&pod, account.as_deref(), own.as_ref(), &plan));
+    parsed(&text, volume, feed.clone())
+        .map_err(|problem| (problem, Some(UnreadRecord { volume: volume.to_owned(), target, pod, feed })))
+}
+
+fn parsed(text: &[u8], volume: &str, feed: FeedKey) -> Result<Record, String> {
     let document: RecordDocument =
-        serde_json::from_slice(&bytes).map_err(|error| format!("it is damaged at byte {}", error.column()))?;
-    let RecordDocument { schema, target, pod, account, user, group, own, hold, pin, advanced, plan } = document;
+        serde_json::from_slice(text).map_err(|error| format!("it is damaged at byte {}", error.column()))?;
+    let RecordDocument { schema, target, pod, account, user, group, own, hold, pin, advanced, feed: _, plan } =
+        document;
     if schema != SCHEMA {
         return Err(format!("it has format {schema}, and this driver understands {SCHEMA}"));
     }
@@ -223,5 +281,14 @@ fn read(path: &Path, volume: &str) -> Result<Record, String> {
     let (volume, owner) = (volume.to_owned(), Owner { user, group });
     // The wave that it has gone along with, and no other, until its pod is seen.
     let wanted = Wanted { hold, pin, advance: advanced.clone(), refresh_now: None };
-    Ok(Record { volume, target, pod, account, owner, is_own: own, wanted, advanced, plan })
+    Ok(Record { volume, target, pod, account, owner, is_own: own, feed, wanted, advanced, plan })
+}
+
+// === impl FeedKey ===
+
+impl FeedKey {
+    /// Whether it can be a directory's name, and nothing else.
+    fn is_whole(&self) -> bool {
+        self.0.len() == NAME_DIGITS && self.0.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
 }

@@ -12,7 +12,7 @@ use crate::steps;
 /// Most characters of one name that only a store knows.
 const SHOWN_CHARACTERS: usize = 64;
 /// Most names before the rest is an ellipsis.
-const SHOWN_NAMES: usize = 8;
+pub(crate) const SHOWN_NAMES: usize = 8;
 
 /// Most pairs of letters that are compared for one suggestion.
 const MAX_COMPARED: usize = 1 << 17;

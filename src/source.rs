@@ -20,7 +20,7 @@ use self::earlier::EarlierGenerations;
 use self::history::{Fingerprints, Ledger};
 use self::key_dependency::{KeyDependency, part_of};
 use self::metrics::{ProviderState, SourceTally};
-use self::request_state::{Demand, RequestState};
+use self::request_state::{AnswerMemory, Demand, RequestState};
 use self::resume::{Moment, Resumed};
 use self::worker::{ApplyContext, Worker};
 use crate::audit::AuditLog;
@@ -133,6 +133,8 @@ pub struct Source {
     tally: SourceTally,
     /// Where accesses are told.
     audit: AuditLog,
+    /// Bytes of memory that answers may take.
+    most_memory: u64,
 }
 
 /// Clocks that part by this much were parted by a suspended machine.
@@ -176,6 +178,10 @@ impl Source {
             .collect();
         let mut unknown = Vec::new();
         let wanted = plan.requests();
+        let mut parts: BTreeMap<&Request, Vec<Option<Key>>> = BTreeMap::new();
+        for take in plan.items.iter().flat_map(|item| item.from.references()) {
+            parts.entry(&take.request).or_default().push(take.key.clone());
+        }
         let mut keys: BTreeMap<&Request, Vec<Option<Key>>> = BTreeMap::new();
         for (name, planned) in &plan.providers {
             if let (Some(take), Some(worker)) = (&planned.unlock, workers.get_mut(name)) {
@@ -192,7 +198,8 @@ impl Source {
                     true if keys.is_empty() && plan.is_optional(request) => Demand::Optional,
                     true => Demand::Required,
                 };
-                worker.states.insert(request.clone(), RequestState { keys, ..RequestState::new(demand, now) });
+                let parts = parts.remove(request).into_iter().flatten().chain(keys.iter().cloned()).collect();
+                worker.states.insert(request.clone(), RequestState { keys, parts, ..RequestState::new(demand, now) });
             } else {
                 let error = ProviderError::new(
                     ErrorKind::Invalid,
@@ -216,6 +223,7 @@ impl Source {
             uncounted: false,
             tally: SourceTally::default(),
             audit: AuditLog::off(),
+            most_memory: u64::MAX,
         }
     }
 
@@ -223,6 +231,24 @@ impl Source {
     #[must_use]
     pub fn audited(self, audit: AuditLog) -> Self {
         Self { audit, ..self }
+    }
+
+    /// The same, whose answers take at most so many bytes of memory: what does not fit is a failure that says so. Answers on
+    /// their way are bounded each for itself.
+    #[must_use]
+    pub fn bounded(self, bytes: u64) -> Self {
+        Self { most_memory: bytes, ..self }
+    }
+
+    /// Bytes of memory that answers take now, if they are bounded.
+    fn memory(&self) -> AnswerMemory {
+        let most = self.most_memory;
+        let states = || self.workers.values().flat_map(|worker| worker.states.values());
+        let taken = match most {
+            u64::MAX => 0,
+            _ => states().filter_map(|state| state.cached.as_ref()).map(|cached| cached.tree.memory()).sum(),
+        };
+        AnswerMemory { most, taken }
     }
 
     /// The same, counted and shown.
@@ -288,9 +314,10 @@ impl Source {
     fn apply(&mut self) {
         let mut any = false;
         let mut failures = Vec::new();
+        let memory = self.memory();
         let Self { jitter, fingerprints, audit, tally, starting, .. } = self;
         let refreshes = &tally.refreshes;
-        let mut context = ApplyContext { jitter, fingerprints, refreshes, audit, starting: *starting };
+        let mut context = ApplyContext { jitter, fingerprints, refreshes, audit, starting: *starting, memory };
         for worker in self.workers.values_mut() {
             let outcome = worker.apply(&mut context);
             any |= outcome.any;
@@ -455,13 +482,14 @@ impl Source {
     /// Revokes every lease and ends the login of the providers whose plan says `revokeOnExit`. Best effort, and unbounded in time: the
     /// caller bounds it.
     pub async fn revoke_all(&mut self) {
+        let memory = self.memory();
         let Self { fingerprints, audit, tally, starting, workers, .. } = self;
         let (fingerprints, refreshes, audit, starting) = (&*fingerprints, &tally.refreshes, &*audit, *starting);
         let workers = workers.values_mut().filter(|worker| worker.revoke_on_exit);
         join_all(workers.map(|worker| async move {
             let mut jitter = Jitter::random();
             worker
-                .revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, refreshes, audit, starting })
+                .revoke_all(&mut ApplyContext { jitter: &mut jitter, fingerprints, refreshes, audit, starting, memory })
                 .await;
         }))
         .await;

@@ -1,8 +1,10 @@
-//! Bytes that volumes may take, all of a namespace and of the node together: tmpfs pages are charged to the driver, and
-//! one tenant must not end it for all.
+//! Bytes that volumes, and the answers that their feeds keep, may take, all of a namespace and of the node together: tmpfs
+//! pages are charged to the driver, and one tenant must not end it for all.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::CsiLimits;
 
 /// What is set aside, by namespace.
 #[derive(Debug, Default)]
@@ -41,15 +43,15 @@ impl VolumeBudget {
         self: &Arc<Self>,
         namespace: &str,
         bytes: u64,
-        most_of_namespace: u64,
-        most_of_node: u64,
+        limits: &CsiLimits,
     ) -> Result<Reservation, OverLimit> {
+        let CsiLimits { bytes_per_namespace, bytes_per_node } = *limits;
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let of_namespace = taken.get(namespace).copied().unwrap_or_default();
         let of_node = taken.values().sum();
         for (whose, field, taken, most) in [
-            ("its namespace on this node", "bytesPerNamespace", of_namespace, most_of_namespace),
-            ("the node", "bytesPerNode", of_node, most_of_node),
+            ("its namespace on this node", "bytesPerNamespace", of_namespace, bytes_per_namespace),
+            ("the node", "bytesPerNode", of_node, bytes_per_node),
         ] {
             let left = most.saturating_sub(taken);
             if bytes > left {
@@ -85,7 +87,8 @@ mod tests {
     #[test]
     fn no_namespace_and_no_node_has_more_than_its_share() {
         let limits = Arc::new(VolumeBudget::default());
-        let reserve = |namespace: &str, bytes| limits.reserve(namespace, bytes, 10, 15);
+        let most = CsiLimits { bytes_per_namespace: 10, bytes_per_node: 15 };
+        let reserve = |namespace: &str, bytes| limits.reserve(namespace, bytes, &most);
         let first = reserve("a", 10).unwrap();
         let over = reserve("a", 1).unwrap_err().to_string();
         assert!(

@@ -275,8 +275,7 @@ impl Driver {
             self.take_away(&volume, &target).await?;
         }
         let room = record.plan.volume_bytes();
-        let CsiLimits { bytes_per_namespace, bytes_per_node } = limits;
-        let reservation = self.limits.reserve(&record.pod.namespace, room, bytes_per_namespace, bytes_per_node)?;
+        let reservation = self.limits.reserve(&record.pod.namespace, room, &limits)?;
         let volume = MountedVolume::new(record.target.clone(), room, record.owner, Arc::clone(&self.mounts));
         let (first, told) = watch::channel(First::Waiting(String::new()));
         self.state.save(&record).map_err(|error| {
@@ -287,7 +286,7 @@ impl Driver {
         })?;
         let id = record.volume.clone();
         let new = NewVolume { record, tokens, volume, reservation: Some(reservation), first };
-        match self.hand_to_feed(new) {
+        match self.hand_to_feed(new, &limits) {
             Ok(()) => Ok(told),
             Err(failure) => {
                 self.state.remove(&id);
@@ -297,7 +296,7 @@ impl Driver {
     }
 
     /// Tells the feed of a volume, and makes one if there is none.
-    fn hand_to_feed(self: &Arc<Self>, volume: NewVolume) -> Result<(), CallFailure> {
+    fn hand_to_feed(self: &Arc<Self>, volume: NewVolume, limits: &CsiLimits) -> Result<(), CallFailure> {
         let NewVolume { record, first, .. } = &volume;
         let key = &record.feed.clone();
         let entry = KnownVolume {
@@ -309,6 +308,7 @@ impl Driver {
         let (id, pod) = (record.volume.clone(), record.pod.uid.clone());
         let mut known = self.known();
         if !works(&known, key) {
+            let answers = self.limits.reserve(&record.pod.namespace, record.plan.room(), limits)?;
             let feed = self.new_feed(record).map_err(|error| {
                 // What an earlier process left is another version's to go on with.
                 self.state.remove_empty_feed(&key.0);
@@ -318,7 +318,7 @@ impl Driver {
             let PodRef { namespace, .. } = &record.pod;
             let account = &record.plan.identity.service_account;
             let span = info_span!("feed", namespace, account);
-            tokio::spawn(feed.run(commands).instrument(span));
+            tokio::spawn(feed.with_room(answers).run(commands).instrument(span));
             known.feeds.insert(key.clone(), sender);
         }
         if !tell(&known, key, FeedCommand::Attach(Box::new(volume))) {
@@ -370,12 +370,13 @@ impl Driver {
             ));
         };
         // They are there, whatever the limits say by now.
-        let reservation = self.limits.reserve(&record.pod.namespace, room, u64::MAX, u64::MAX).ok();
+        let limits = CsiLimits { bytes_per_namespace: u64::MAX, bytes_per_node: u64::MAX };
+        let reservation = self.limits.reserve(&record.pod.namespace, room, &limits).ok();
         if let Err(error) = self.state.save(&record) {
             warn!(%error, volume = record.volume, "the driver cannot keep a volume in mind: after a restart kubelet tells of it");
         }
         let (first, _) = watch::channel(First::Delivered);
-        self.hand_to_feed(NewVolume { record, tokens, volume, reservation, first })
+        self.hand_to_feed(NewVolume { record, tokens, volume, reservation, first }, &limits)
     }
 
     /// Goes on with the volumes of an earlier process, and forgets those that are not mounted any more: kubelet asks for

@@ -144,6 +144,8 @@ pub(super) struct Feed {
     /// About the account.
     audit: AuditLog,
     shutdown: CancellationToken,
+    /// What its source may take.
+    _reservation: Option<Reservation>,
 }
 
 /// A volume that is looked after.
@@ -213,7 +215,8 @@ impl Feed {
         };
         // A provider without an audience asks for no token.
         let nowhere = || TokenSource::Channel(watch::Sender::new(None).subscribe());
-        let mut source = sources(plan, &|name| source_of(name).unwrap_or_else(nowhere))?.audited(audit.clone());
+        let source = sources(plan, &|name| source_of(name).unwrap_or_else(nowhere))?;
+        let mut source = source.audited(audit.clone()).bounded(plan.room());
         let kept = hand_over.load().map(|kept| kept.hand_over).unwrap_or_default();
         let turn = if kept.sessions.is_empty() {
             Some((Instant::now() + TURN, kept))
@@ -241,7 +244,13 @@ impl Feed {
             around,
             audit,
             shutdown,
+            _reservation: None,
         })
+    }
+
+    /// The same, with what is set aside for the answers that it keeps.
+    pub(super) fn with_room(self, answers: Reservation) -> Self {
+        Self { _reservation: Some(answers), ..self }
     }
 
     /// Works until the last volume is gone, or the driver ends.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{DocumentError, SecretValue};
-use crate::sentence::{Sentence, store_names};
+use crate::sentence::{SHOWN_NAMES, Sentence, store_names};
 
 /// What a store answered for one request: a value, or a document of values.
 ///
@@ -138,6 +138,57 @@ impl SecretTree {
         }
     }
 
+    /// About how many bytes of memory it takes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        /// A node of its own, a map's share of its nodes, and what an allocator rounds up.
+        const NODE: u64 = 128;
+        let below = match self {
+            Self::Literal(value) | Self::Text(value) | Self::Binary(value) => value.expose().len() as u64,
+            Self::List(items) => items.iter().map(Self::memory).sum(),
+            Self::Map(entries) => entries.iter().map(|(key, child)| key.len() as u64 + child.memory()).sum(),
+            Self::Withheld(_) => 0,
+        };
+        NODE + below
+    }
+
+    /// The parts below these paths, each a list of tokens as [`SecretTree::pointer`] takes it, in their places; of the rest
+    /// as many names as are told when one of the keys is not there. Text that is itself a document stays whole.
+    #[must_use]
+    pub fn only(self, paths: &[&[String]]) -> Self {
+        if paths.iter().any(|path| path.is_empty()) {
+            return self;
+        }
+        let below = |name: &str| -> Vec<&[String]> {
+            let split = paths.iter().filter_map(|path| path.split_first());
+            split.filter(|(first, _)| *first == name).map(|(_, rest)| rest).collect()
+        };
+        let unasked = || Self::Withheld(Arc::from(""));
+        match self {
+            Self::Map(entries) => {
+                let is_missing = paths.iter().filter_map(|path| path.first()).any(|key| !entries.contains_key(key));
+                let mut told = if is_missing { SHOWN_NAMES + 1 } else { 0 };
+                let kept = entries.into_iter().filter_map(|(key, child)| match below(&key) {
+                    paths if !paths.is_empty() => Some((key, child.only(&paths))),
+                    _ if told == 0 => None,
+                    _ => {
+                        told -= 1;
+                        Some((key, unasked()))
+                    }
+                });
+                Self::Map(kept.collect())
+            }
+            Self::List(items) => {
+                let kept = items.into_iter().enumerate().map(|(index, child)| match below(&index.to_string()) {
+                    paths if paths.is_empty() => unasked(),
+                    paths => child.only(&paths),
+                });
+                Self::List(kept.collect())
+            }
+            value => value,
+        }
+    }
+
     /// The value under one literal key.
     ///
     /// # Errors
@@ -218,6 +269,37 @@ mod tests {
         let found = doc.pointer(&tokens(&["db", "users", "0", "password"])).unwrap();
         assert_eq!(found, SecretTree::Text("p".into()));
         assert_eq!(doc.key("a.b").unwrap(), SecretTree::Text("dotted".into()));
+    }
+
+    #[test]
+    fn only_what_is_asked_for_is_kept_and_every_look_up_says_the_same() {
+        let names: Vec<_> = (0..100).map(|n| format!(r#""k{n:03}":"{n}""#)).collect();
+        let many = format!("{{{},\"db\":{{\"user\":\"u\",\"more\":[1,{{\"a\":\"x\",\"b\":2}},3]}}}}", names.join(","));
+        for (paths, most) in [
+            (vec![vec!["k007"]], 2),
+            (vec![vec!["k007"], vec!["k099"]], 3),
+            (vec![vec!["db", "user"]], 3),
+            (vec![vec!["db", "more", "1", "a"]], 7),
+            (vec![vec!["db", "more", "7"]], 7),
+            (vec![vec!["zz"]], 10),
+            (vec![vec!["k050"], vec!["aa"]], 11),
+            (vec![vec!["db", "user", "below"]], 3),
+            (vec![vec!["db"]], 9),
+            (vec![vec!["db"], vec!["db", "user"]], 9),
+            (vec![vec![], vec!["k007"]], 200),
+        ] {
+            let paths: Vec<_> = paths.iter().map(|path| tokens(path)).collect();
+            let kept = tree(&many).only(&paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            assert!(kept.count() <= most, "{paths:?}: {}", kept.count());
+            for path in &paths {
+                let told =
+                    |found: Result<SecretTree, LookupError>| found.map_err(|error| (*error.sentence()).to_owned());
+                assert_eq!(told(kept.pointer(path)), told(tree(&many).pointer(path)), "{path:?}");
+            }
+        }
+        let text = SecretTree::Text(r#"{"a":"b"}"#.into());
+        assert_eq!(text.clone().only(&[&tokens(&["a"])]), text);
+        assert!(tree("{}").only(&[&tokens(&["a"])]).is_empty());
     }
 
     #[test]

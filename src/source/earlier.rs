@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::Source;
 use super::history::PinError;
+use super::request_state::AnswerMemory;
 use super::told::ToldAccesses;
-use super::worker::Worker;
-use crate::audit::AuditLog;
+use super::worker::{ApplyContext, Worker};
 use crate::generation::{Access, Generation, GenerationId};
 use crate::provider::{ErrorKind, ProviderError, ReadResult, Reading, Version};
 use crate::reference::{Request, VERSION_PARAM};
@@ -152,22 +152,33 @@ impl VersionsWanted {
     pub(super) fn answered(
         self,
         results: Vec<ReadResult>,
-        provider: &str,
+        worker: &Worker,
         failed_login: Option<&ProviderError>,
-        audit: &AuditLog,
+        context: &ApplyContext<'_>,
     ) -> VersionsRead {
         let Self { id, versions, .. } = self;
         let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-        let told = ToldAccesses { audit, provider, role: None };
+        let told = ToldAccesses { audit: context.audit, provider: &worker.name, role: None };
+        // For a moment they stand beside the present ones.
+        let mut memory = AnswerMemory { taken: 0, ..context.memory };
         let mut failed = None;
         let mut answers = Vec::with_capacity(versions.len());
         for ((request, version), result) in versions.into_iter().zip(results) {
             let error = match result {
                 // A store that cannot go back may answer with what it has now.
                 Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == Some(&version) => {
-                    let access = told.read(&request, Some(&version), true);
-                    answers.push(VersionAnswer { request, tree: Arc::new(answer.tree), access });
-                    continue;
+                    let tree = match worker.states.get(&request) {
+                        Some(state) => state.only(answer.tree),
+                        None => answer.tree,
+                    };
+                    match memory.replace(None, &tree) {
+                        Ok(()) => {
+                            let access = told.read(&request, Some(&version), true);
+                            answers.push(VersionAnswer { request, tree: Arc::new(tree), access });
+                            continue;
+                        }
+                        Err(error) => error,
+                    }
                 }
                 Some(Ok(Reading::Fresh(_))) => {
                     ProviderError::new(ErrorKind::NotFound, format!("the store no longer has version {version} of it"))

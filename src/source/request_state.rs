@@ -10,7 +10,7 @@ use super::handover::{AnswerDigest, HandedLease};
 use super::history::Origin;
 use super::key_dependency::part_of;
 use crate::generation::Access;
-use crate::provider::{Answer, ErrorKind, Lease, ReadResult, Reading, Version};
+use crate::provider::{Answer, ErrorKind, Lease, ProviderError, ReadResult, Reading, Version};
 use crate::reference::Key;
 use crate::secret::SecretTree;
 
@@ -19,6 +19,8 @@ pub(super) struct RequestState {
     pub(super) demand: Demand,
     /// Parts of it that are other providers' keys.
     pub(super) keys: Vec<Option<Key>>,
+    /// Parts of it that anybody wants; the rest is not kept.
+    pub(super) parts: Vec<Option<Key>>,
     /// The last good answer.
     pub(super) cached: Option<CachedAnswer>,
     /// The store has no such secret, and none is needed.
@@ -55,6 +57,13 @@ pub(super) struct CachedAnswer {
     pub(super) validity: Option<Validity>,
     /// The access that brought these values; `None` if an earlier process read them, or nobody is told.
     pub(super) access: Option<Access>,
+}
+
+/// What the answers of a source may take of its process's memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerMemory {
+    pub(super) most: u64,
+    pub(super) taken: u64,
 }
 
 /// How long an answer is valid.
@@ -100,6 +109,7 @@ impl RequestState {
         Self {
             demand,
             keys: Vec::new(),
+            parts: vec![None],
             cached: None,
             absent: false,
             digest: None,
@@ -208,6 +218,16 @@ impl RequestState {
         result
     }
 
+    /// What is wanted of an answer.
+    pub(super) fn only(&self, tree: SecretTree) -> SecretTree {
+        let paths = self.parts.iter().map(|part| match part {
+            None => [].as_slice(),
+            Some(Key::Literal(key)) => std::slice::from_ref(key),
+            Some(Key::Pointer(tokens)) => tokens.as_slice(),
+        });
+        tree.only(&paths.collect::<Vec<_>>())
+    }
+
     /// Counts a failure; when to try again.
     pub(super) fn failed(&mut self, kind: ErrorKind, now: Instant, starting: bool, chance: f64) -> Duration {
         self.failures = self.failures.saturating_add(1);
@@ -229,6 +249,31 @@ impl RequestState {
 pub(super) fn in_time(wait: Duration, ends: Instant, now: Instant) -> Duration {
     let left = ends.saturating_duration_since(now);
     if left.is_zero() { wait } else { wait.min((left / 4).max(Duration::from_secs(1))) }
+}
+
+// === impl AnswerMemory ===
+
+impl AnswerMemory {
+    /// Counts an answer in the place of another.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if there is no room for it.
+    pub(super) fn replace(&mut self, old: Option<&SecretTree>, new: &SecretTree) -> Result<(), ProviderError> {
+        if self.most == u64::MAX {
+            return Ok(());
+        }
+        let taken = self.taken.saturating_sub(old.map_or(0, SecretTree::memory)).saturating_add(new.memory());
+        if taken > self.most {
+            let most = self.most;
+            let problem = format!(
+                "with it, what stores answered takes {taken} bytes of memory, and {most} is the most: ask for less of it, or \
+                 raise size-limit"
+            );
+            return Err(ProviderError::new(ErrorKind::Invalid, problem));
+        }
+        self.taken = taken;
+        Ok(())
+    }
 }
 
 // === impl Validity ===

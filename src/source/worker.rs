@@ -13,7 +13,7 @@ use super::history::Fingerprints;
 use super::key_dependency::KeyDependency;
 use super::login_state::LoginState;
 use super::metrics::Refreshes;
-use super::request_state::{Action, RequestState};
+use super::request_state::{Action, AnswerMemory, RequestState};
 use super::retired_lease::{RetiredLease, expiring};
 use super::told::ToldAccesses;
 use crate::audit::AuditLog;
@@ -73,6 +73,7 @@ pub(super) struct ApplyContext<'a> {
     pub(super) audit: &'a AuditLog,
     /// There is no generation yet.
     pub(super) starting: bool,
+    pub(super) memory: AnswerMemory,
 }
 
 /// How long an operation may be in flight before people are told: providers bound it, some after several calls.

@@ -238,6 +238,40 @@ async fn nobody_takes_more_than_the_limits() {
     node.assert_bare();
 }
 
+/// What stores answer is memory of the driver, too: of a document with many values one pod wants one, and another all.
+#[tokio::test(start_paused = true)]
+async fn what_a_store_answers_takes_no_more_than_the_limits() {
+    let node = Node::new();
+    node.configure("csi: {}", "csi: {bytesPerNamespace: 16Mi}");
+    let many = |n: usize| {
+        let entries: Vec<_> = (0..n).map(|n| format!(r#""k{n}":"canary-{n}""#)).collect();
+        format!(r#"{{"password":"canary-v1",{}}}"#, entries.join(","))
+    };
+    node.store.put(KV, "1", &many(50_000));
+    let life = node.start();
+    let (one, all) = (Ask::new(1, &[FILE]), Ask::new(2, &[("dir.all", KV), ("size-limit", "1Mi")]));
+    life.publish(&one).await.unwrap();
+    assert_eq!(node.file(&one, "db"), "canary-v1");
+    let failure = life.publish(&all).await.unwrap_err();
+    assert!(failure.kind == FailureKind::Invalid && failure.to_string().contains("raise size-limit"), "{failure}");
+    // With fewer it fits, and what comes later leaves the last good files.
+    node.store.put(KV, "2", &many(500));
+    seconds(60).await;
+    life.publish(&all).await.unwrap();
+    node.store.put(KV, "3", &many(50_000));
+    seconds(60).await;
+    assert_eq!(node.files(&all).len(), 501);
+    // Each feed counts, also that of one small file.
+    let apart = |n: usize| Ask::new(n, &[FILE]).of_account(Some(["u-3", "u-4", "u-5"][n - 3]));
+    life.publish(&apart(3)).await.unwrap();
+    life.publish(&apart(4)).await.unwrap_err();
+    for ask in [&one, &all, &apart(3)] {
+        life.unpublish(ask).await.unwrap();
+    }
+    moment().await;
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
 /// The operator's configuration changes while a volume waits: its next call has another plan.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_volume_follows_the_configuration() {

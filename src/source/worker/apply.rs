@@ -6,14 +6,14 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::{ApplyContext, Completed, Worker};
-use crate::provider::{ErrorKind, Extended, Lease, ProviderError, ReadResult, Reading, Version};
+use crate::provider::{Answer, ErrorKind, Extended, Lease, ProviderError, ReadResult, Reading, Version};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 use crate::secret::document::MAX_VALUES;
 use crate::source::backoff::{self, Jitter};
 use crate::source::earlier::VersionsRead;
 use crate::source::failure::SourceFailure;
-use crate::source::history::{Fingerprints, Origin};
+use crate::source::history::Origin;
 use crate::source::login_state::LoginState;
 use crate::source::metrics::RefreshKind;
 use crate::source::request_state::{CachedAnswer, Demand, RequestState, after, in_time};
@@ -73,7 +73,7 @@ impl Worker {
                     for kind in results.iter().filter_map(|result| Some(result.as_ref().err()?.kind)) {
                         self.heed(kind, now, backoff::delay(kind, 1, false, 0.5));
                     }
-                    applied.earlier.push(wanted.answered(results, &self.name, failed_login.as_ref(), context.audit));
+                    applied.earlier.push(wanted.answered(results, self, failed_login.as_ref(), context));
                 }
             }
             if std::mem::take(&mut self.again) {
@@ -111,7 +111,7 @@ impl Worker {
         for (request, result) in read {
             let Some(state) = self.states.get_mut(&request) else { continue };
             let result = state.checked(result);
-            match take(state, &request, result, self.started, self.logins, context.fingerprints) {
+            match take(state, &request, result, (self.started, self.logins), context) {
                 Ok(taken) => {
                     tell_read(told, state, &request, &taken);
                     state.settle(now, interval, context.jitter, chance);
@@ -356,9 +356,8 @@ fn take(
     state: &mut RequestState,
     request: &Request,
     result: ReadResult,
-    started: Instant,
-    login: u64,
-    fingerprints: &Fingerprints,
+    (started, login): (Instant, u64),
+    context: &mut ApplyContext<'_>,
 ) -> Result<AnswerChange, ProviderError> {
     let nothing = AnswerChange { is_read: false, is_absent: false, changed: false, uncounted: false, replaced: None };
     let answer = match result {
@@ -370,7 +369,7 @@ fn take(
             let message = format!("{request} has more than {MAX_VALUES} values: ask for less of it");
             return Err(ProviderError::new(ErrorKind::Invalid, message));
         }
-        Ok(Reading::Fresh(answer)) => answer,
+        Ok(Reading::Fresh(answer)) => Answer { tree: state.only(answer.tree), ..answer },
         Ok(Reading::NotModified) if state.cached.is_some() => return Ok(nothing),
         Ok(Reading::NotModified) => {
             return Err(ProviderError::new(
@@ -395,9 +394,10 @@ fn take(
         let problem = "the secret is suddenly empty; what it was stays, until it has entries again";
         return Err(ProviderError::new(ErrorKind::Unavailable, problem));
     }
+    context.memory.replace(state.cached.as_ref().map(|cached| &*cached.tree), &answer.tree)?;
     let same = match (&state.cached, &state.digest) {
         (Some(cached), _) => *cached.tree == answer.tree,
-        (None, Some(digest)) => fingerprints.of(request, &answer.tree) == digest.fingerprint,
+        (None, Some(digest)) => context.fingerprints.of(request, &answer.tree) == digest.fingerprint,
         (None, None) => false,
     };
     let mut cached = CachedAnswer::new(answer, started, login);

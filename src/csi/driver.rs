@@ -142,12 +142,24 @@ impl Driver {
     /// [`CallFailure`]; if it is final, nothing of the volume is left.
     pub(super) async fn publish(self: &Arc<Self>, request: NodePublishVolumeRequest) -> Result<(), CallFailure> {
         let is_delivered = self.is_delivered(Path::new(&request.target_path));
+        let named = NodeUnpublishVolumeRequest {
+            volume_id: request.volume_id.clone(),
+            target_path: request.target_path.clone(),
+        };
         let asked = match PublishCall::of(request, &self.kubelet_root) {
+            Ok(asked) => asked,
             Err(failure) if is_delivered => {
                 warn!(%failure, "kubelet's call for a volume that is there is not understood: its files stay");
                 return Ok(());
             }
-            asked => asked?,
+            Err(failure) => {
+                // It may have been understood before, and wait for its files.
+                if let Ok((volume, target)) = super::attributes::unpublication(named, &self.kubelet_root) {
+                    self.take_away(&volume, &target).await?;
+                }
+                self.metrics.count_publish(Some(failure.kind));
+                return Err(failure);
+            }
         };
         let (volume, target, pod) = (asked.volume.clone(), asked.target.clone(), asked.pod.clone());
         if is_delivered {

@@ -71,6 +71,23 @@ async fn a_pod_that_goes_waits_no_longer() {
     assert_eq!(life.driver.counts(), (0, 0, 0));
 }
 
+/// kubelet forgets a volume after a final code, whatever was there to be understood.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_makes_no_sense_leaves_nothing_of_a_volume_that_waits() {
+    let node = Node::new();
+    let life = node.start();
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    let ask = Ask::new(1, &[FILE]);
+    assert_eq!(life.publish(&ask).await.unwrap_err().kind, FailureKind::Waiting);
+    let mut bad = ask.request(node.root());
+    bad.volume_capability = None;
+    assert!(life.driver.publish(bad).await.unwrap_err().kind.is_final());
+    node.store.state().failing = None;
+    seconds(120).await;
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+    node.assert_bare();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_volume_can_be_taken_away_while_it_waits() {
     let node = Node::new();

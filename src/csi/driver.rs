@@ -557,6 +557,10 @@ impl Surroundings for Driver {
         self.state.remove(volume);
     }
 
+    fn is_going(&self, pod: &str) -> bool {
+        self.pods.is_gone(pod) || self.pods.now(pod).is_some_and(|seen| seen.is_deleted)
+    }
+
     fn trouble(&self, pod: &PodRef, sentence: &str) {
         self.metrics.troubles.increment();
         self.troubles.tell(pod, sentence);

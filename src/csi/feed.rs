@@ -97,6 +97,8 @@ pub(super) trait Surroundings: Send + Sync {
     fn remember(&self, record: &Record);
     /// Forgets a volume that was refused.
     fn forget(&self, volume: &str);
+    /// Whether a pod was deleted, or is nowhere to be seen.
+    fn is_going(&self, pod: &str) -> bool;
     /// Tells of a running pod's trouble.
     fn trouble(&self, pod: &PodRef, sentence: &str);
     /// Where the feed's state is shown.
@@ -464,16 +466,23 @@ impl Feed {
         self.note_failing();
     }
 
-    /// To the stores goes the token of a pod that lives, and the one that lives longest.
-    fn hand_tokens_on(&mut self) {
-        let Self { volumes, tokens, .. } = self;
+    /// To the stores goes the token of a pod that lives, and the one that lives longest: the tokens of one that was deleted
+    /// by force are refused, though it is still mounted. Whether another one goes there than before.
+    fn hand_tokens_on(&mut self) -> bool {
+        let Self { volumes, tokens, around, .. } = self;
+        let mut is_another = false;
         for (audience, sender) in tokens.values() {
-            let all = volumes.iter().filter_map(|attached| attached.tokens.get(audience));
-            let best = all.max_by_key(|PodToken { ends, .. }| *ends).map(|token| token.value.clone());
+            let all = volumes.iter().filter_map(|attached| Some((attached, attached.tokens.get(audience)?)));
+            // One that nobody knows yet, or not any more, is better than none.
+            let lives = |attached: &Attached| !around.is_going(&attached.record.pod.uid);
+            let best = all.max_by_key(|(attached, PodToken { ends, .. })| (lives(attached), *ends));
+            let best = best.map(|(_, token)| token.value.clone());
             if *sender.borrow() != best {
                 sender.send_replace(best);
+                is_another = true;
             }
         }
+        is_another
     }
 
     fn heard(&mut self, event: Event) {
@@ -488,7 +497,12 @@ impl Feed {
             }
             Event::Failed(failures) => {
                 self.failed_at = Some(Instant::now());
-                self.failed(&failures);
+                if self.hand_tokens_on() {
+                    // It may be the pod that has gone meanwhile that was refused.
+                    self.source.refresh_now();
+                } else {
+                    self.failed(&failures);
+                }
             }
             Event::Unchanged | Event::Silent => {}
         }

@@ -2,6 +2,8 @@ use futures_util::future::join_all;
 
 use super::controls::{seen, tell};
 use super::node::{Ask, FILE, KV, LEASED, Node, USER, moment, seconds};
+use crate::csi::pods::SeenPod;
+use crate::provider::ErrorKind;
 
 #[tokio::test(start_paused = true)]
 async fn pods_of_one_account_that_want_the_same_have_one_login_and_one_read() {
@@ -99,6 +101,37 @@ async fn the_token_of_a_pod_that_is_gone_is_used_no_more() {
     life.unpublish(gone).await.unwrap();
     assert_eq!(life.token(0), Some(stays.whole_token()));
     assert_eq!(node.file(stays, "db"), "canary-v1");
+}
+
+/// A pod that was deleted by force is still mounted here, and every store refuses its token.
+#[tokio::test(start_paused = true)]
+async fn the_token_of_a_pod_that_was_deleted_by_force_is_used_no_more() {
+    for (name, last_seen) in [("gone", None), ("going", Some(SeenPod { is_deleted: true, ..SeenPod::default() }))] {
+        let node = Node::new();
+        let life = node.start();
+        let (one, two) = (Ask::new(1, &[FILE]), Ask::new(2, &[FILE]));
+        for ask in [&one, &two] {
+            life.pods.set(&ask.pod, Some(SeenPod::default()));
+            life.publish(ask).await.unwrap();
+        }
+        moment().await;
+        let used = life.token(0).unwrap();
+        let (gone, stays) = if used == one.whole_token() { (&one, &two) } else { (&two, &one) };
+        life.pods.set(&gone.pod, last_seen);
+        node.store.state().failing = Some(ErrorKind::Denied);
+        seconds(35).await;
+        assert_eq!(life.token(0), Some(stays.whole_token()), "{name}");
+        // A third comes: who is there decides, not who lives longest.
+        node.store.state().failing = None;
+        let third = Ask::new(3, &[FILE]);
+        life.pods.set(&third.pod, Some(SeenPod::default()));
+        life.publish(&third).await.unwrap();
+        assert_ne!(life.token(0), Some(gone.whole_token()), "{name}");
+        // With nobody else there it is better than none.
+        life.unpublish(stays).await.unwrap();
+        life.unpublish(&third).await.unwrap();
+        assert_eq!(life.token(0), Some(gone.whole_token()), "{name}");
+    }
 }
 
 /// A credential that a held pod still shows is not revoked, though the others have its successor.

@@ -29,6 +29,7 @@ use self::proto::csi::identity_server::IdentityServer;
 use self::proto::csi::node_server::NodeServer;
 use self::proto::registration::registration_server::RegistrationServer;
 use self::registration::{REGISTRATION_SOCKET, RegistrationService};
+use self::sole::{OwnSocket, SoleDriver};
 use self::state::StateDir;
 use crate::audit::{AuditLog, Program, Who};
 use crate::cluster::events::EventQueue;
@@ -56,6 +57,7 @@ mod pods;
 mod program;
 mod proto;
 mod registration;
+mod sole;
 mod state;
 mod taint;
 #[cfg(test)]
@@ -141,6 +143,13 @@ pub async fn run(
     let registering = readiness.block("registration with kubelet");
 
     let own = kubelet_root.join("plugins").join(CSI_DRIVER);
+    let failed = |source| CsiError::Io { path: own.clone(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&own).map_err(failed)?;
+    let Some(_sole) = SoleDriver::of(&own, &shutdown).await.map_err(failed)? else {
+        all_served.cancel();
+        let _ = admin_over.await;
+        return Ok(());
+    };
     let mut tasks = JoinSet::new();
     let driver = start(&settings, &own, config, registry, &shutdown, &mut tasks)?;
 
@@ -149,7 +158,7 @@ pub async fn run(
         .add_service(IdentityServer::new(IdentityService))
         .add_service(NodeServer::new(NodeService { driver, node: node.clone() }));
     let socket = own.join("csi.sock");
-    let calls = serve(calls, &socket, shutdown.clone())?;
+    let (calls, _) = serve(calls, &socket, shutdown.clone())?;
     let (told, registered) = oneshot::channel();
     let endpoint = socket.to_string_lossy().into_owned();
     let registrations = watch::Sender::new(0);
@@ -159,7 +168,7 @@ pub async fn run(
     let service = RegistrationService { endpoint, registered: Mutex::new(Some(told)), registrations };
     let registration = server().add_service(RegistrationServer::new(service));
     let registry_socket = kubelet_root.join("plugins_registry").join(REGISTRATION_SOCKET);
-    let registration = serve(registration, &registry_socket, shutdown.clone())?;
+    let (registration, registry_socket) = serve(registration, &registry_socket, shutdown.clone())?;
     info!(socket = %socket.display(), "the CSI driver listens");
 
     let until_registered = async {
@@ -176,7 +185,7 @@ pub async fn run(
         outcome = until_registered => outcome,
     };
     // Without its socket kubelet takes the driver for gone, which it is.
-    let _ = fs::remove_file(&registry_socket);
+    registry_socket.remove();
     tasks.shutdown().await;
     all_served.cancel();
     let _ = admin_over.await;
@@ -250,7 +259,6 @@ fn open_state(own: &Path, mounts: &KernelMounts) -> Result<StateDir, CsiError> {
         let path = path.to_owned();
         move |source| CsiError::Io { path, source }
     };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(own).map_err(failed(own))?;
     let dir = own.join("state");
     if !mounts.ours().map_err(failed(&dir))?.contains(&dir) {
         mounts.mount(&dir, STATE_BYTES).map_err(failed(&dir))?;
@@ -270,7 +278,7 @@ fn serve(
     router: Router,
     socket: &Path,
     shutdown: CancellationToken,
-) -> Result<impl Future<Output = Result<(), tonic::transport::Error>> + use<>, CsiError> {
+) -> Result<(impl Future<Output = Result<(), tonic::transport::Error>> + use<>, OwnSocket), CsiError> {
     let failed = |source| CsiError::Io { path: socket.to_owned(), source };
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -280,10 +288,11 @@ fn serve(
         fs::create_dir_all(directory).map_err(failed)?;
     }
     let listener = UnixListener::bind(socket).map_err(failed)?;
+    let made = OwnSocket::at(socket).map_err(failed)?;
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
     let incoming = stream::unfold(listener, |listener| async {
         let accepted = listener.accept().await.map(|(stream, _)| stream);
         Some((accepted, listener))
     });
-    Ok(router.serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await }))
+    Ok((router.serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await }), made))
 }

@@ -130,6 +130,10 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
         (json!({"extraArgs": ["listen"]}), &["at '/extraArgs/0'"]),
         (json!({"etcdSecrets": null}), &["use --reset-then-reuse-values"]),
         (json!({"replicaCount": 0}), &["at '/replicaCount'"]),
+        (
+            json!({"csi": {"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}}),
+            &["at '/csi/updateStrategy/rollingUpdate'", "'maxSurge' not allowed"],
+        ),
         (json!({"commonAnnotations": {"hushpod.dev/file.a": "b"}}), &["invalid propertyName 'hushpod.dev/file.a'"]),
         (json!({"etcdSecrets": {"action": "Warnn"}}), &["at '/etcdSecrets/action'", "'Warn', 'Deny'"]),
         (json!({"test": {"annotations": {"file.x": "y"}}}), &["invalid propertyName 'file.x'"]),

@@ -71,11 +71,10 @@ const SELINUX_CONTEXT: &str = "system_u:object_r:container_file_t:s0";
 impl Mounts for KernelMounts {
     fn mount(&self, target: &Path, bytes: u64) -> io::Result<()> {
         make_dir(target)?;
-        let context = if has_selinux() { format!(",context=\"{SELINUX_CONTEXT}\"") } else { String::new() };
-        let options = |more: &str| CString::new(format!("mode=0755,size={bytes}{more}{context}"));
+        let options = |noswap| options(bytes, noswap, has_selinux());
         let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
         if *self.noswap.get().unwrap_or(&true) {
-            match mount(CSI_MOUNT_SOURCE, target, "tmpfs", flags, &*options(",noswap")?) {
+            match mount(CSI_MOUNT_SOURCE, target, "tmpfs", flags, &*options(true)?) {
                 Ok(()) => {
                     self.noswap.get_or_init(|| true);
                     return Ok(());
@@ -84,7 +83,7 @@ impl Mounts for KernelMounts {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        mount(CSI_MOUNT_SOURCE, target, "tmpfs", flags, &*options("")?)?;
+        mount(CSI_MOUNT_SOURCE, target, "tmpfs", flags, &*options(false)?)?;
         if *self.noswap.get_or_init(|| false) || !has_swap() {
             return Ok(());
         }
@@ -95,8 +94,8 @@ impl Mounts for KernelMounts {
     fn mount_programs(&self, target: &Path) -> io::Result<()> {
         make_dir(target)?;
         let flags = MountFlags::NODEV | MountFlags::NOSUID;
-        let options = CString::new(format!("mode=0755,size={PROGRAMS_BYTES}"))?;
-        Ok(mount(CSI_PROGRAMS_SOURCE, target, "tmpfs", flags, &*options)?)
+        // Programs may be swapped out: there is nothing secret in them.
+        Ok(mount(CSI_PROGRAMS_SOURCE, target, "tmpfs", flags, &*options(PROGRAMS_BYTES, false, has_selinux())?)?)
     }
 
     fn bind(&self, source: &Path, target: &Path) -> io::Result<()> {
@@ -129,6 +128,14 @@ impl Mounts for KernelMounts {
     fn shown(&self) -> io::Result<BTreeSet<PathBuf>> {
         Ok(shown_in(&table()?))
     }
+}
+
+/// Options of tmpfs (`tmpfs(5)`), and the label of all that is in it where there are labels: containers may neither read nor
+/// execute what has the one that tmpfs has by itself.
+fn options(bytes: u64, noswap: bool, has_labels: bool) -> io::Result<CString> {
+    let noswap = if noswap { ",noswap" } else { "" };
+    let context = if has_labels { format!(",context=\"{SELINUX_CONTEXT}\"") } else { String::new() };
+    Ok(CString::new(format!("mode=0755,size={bytes}{noswap}{context}"))?)
 }
 
 fn table() -> io::Result<Vec<u8>> {
@@ -194,9 +201,13 @@ fn make_dir(target: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether processes have SELinux labels: AppArmor's have no four parts.
 fn has_selinux() -> bool {
-    fs::read("/proc/self/attr/current").is_ok_and(|label| label.split(|byte| *byte == b':').nth(3).is_some())
+    fs::read("/proc/self/attr/current").is_ok_and(|label| is_selinux(&label))
+}
+
+/// Whether this is SELinux's label of a process: AppArmor's have no four parts.
+fn is_selinux(label: &[u8]) -> bool {
+    label.split(|byte| *byte == b':').nth(3).is_some()
 }
 
 fn has_swap() -> bool {
@@ -207,6 +218,25 @@ fn has_swap() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn volumes_and_programs_are_labelled_where_there_are_labels() {
+        let volume = |noswap, has_labels| options(4096, noswap, has_labels).unwrap().into_string().unwrap();
+        let label = r#",context="system_u:object_r:container_file_t:s0""#;
+        assert_eq!(volume(true, false), "mode=0755,size=4096,noswap");
+        assert_eq!(volume(false, false), "mode=0755,size=4096");
+        assert_eq!(volume(true, true), format!("mode=0755,size=4096,noswap{label}"));
+        assert_eq!(volume(false, true), format!("mode=0755,size=4096{label}"), "programs, and older kernels");
+        for (text, has_labels) in [
+            ("system_u:system_r:spc_t:s0", true),
+            ("system_u:system_r:container_t:s0:c1,c2\0", true),
+            ("cri-containerd.apparmor.d (enforce)\n", false),
+            ("unconfined\n", false),
+            ("", false),
+        ] {
+            assert_eq!(is_selinux(text.as_bytes()), has_labels, "{text:?}");
+        }
+    }
 
     #[test]
     fn the_mount_table_tells_what_is_ours() {

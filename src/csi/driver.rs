@@ -437,26 +437,41 @@ impl Driver {
         }
     }
 
-    /// Takes away, for ever, the volumes of pods that are not on this node any more, should kubelet have forgotten them:
-    /// after two looks, since it unpublishes those of a deleted pod only when its containers have ended.
+    /// Takes away, for ever, the volumes of pods that are not on this node any more, should kubelet have forgotten them, or
+    /// the driver: after two looks, since kubelet unpublishes those of a deleted pod only when its containers have ended.
     pub(super) async fn collect(&self) {
         let mut missed = BTreeSet::new();
         loop {
             self.pods.listed().await;
-            let gone: BTreeMap<_, _> = {
-                let known = self.known();
-                let gone = known.volumes.iter().filter(|(_, volume)| self.pods.is_gone(&volume.pod));
-                gone.map(|(id, volume)| (id.clone(), volume.target.clone())).collect()
-            };
-            for (volume, target) in gone.iter().filter(|(volume, _)| missed.contains(*volume)) {
-                match self.take_away(volume, target).await {
+            let gone = self.gone();
+            for (target, volume) in gone.iter().filter(|(target, _)| missed.contains(*target)) {
+                let taken = match volume {
+                    Some(volume) => self.take_away(volume, target).await.map_err(|error| error.to_string()),
+                    None => self.mounts.unmount(target).map_err(|error| error.kind().to_string()),
+                };
+                match taken {
                     Ok(()) => info!(volume, "the volume of a pod that is gone was taken away"),
-                    Err(error) => warn!(%error, volume, "the volume of a pod that is gone stays"),
+                    Err(error) => warn!(error, volume, "the volume of a pod that is gone stays"),
                 }
             }
             missed = gone.into_keys().collect();
             tokio::time::sleep(COLLECT_EVERY).await;
         }
+    }
+
+    /// What is there of pods that are gone, and the volumes' names where they are known.
+    fn gone(&self) -> BTreeMap<PathBuf, Option<String>> {
+        let mounted = self.mounts.ours().unwrap_or_default();
+        let pods = self.kubelet_root.join("pods");
+        let is_gone = |target: &PathBuf| {
+            let pod = target.strip_prefix(&pods).ok().and_then(|rest| rest.iter().next()?.to_str());
+            pod.is_some_and(|pod| self.pods.is_gone(pod))
+        };
+        let known = self.known();
+        let volumes = known.volumes.iter().filter(|(_, volume)| self.pods.is_gone(&volume.pod));
+        let mut gone: BTreeMap<_, _> = mounted.into_iter().filter(is_gone).map(|target| (target, None)).collect();
+        gone.extend(volumes.map(|(id, volume)| (volume.target.clone(), Some(id.clone()))));
+        gone
     }
 
     async fn take_away(&self, volume: &str, target: &Path) -> Result<(), CallFailure> {

@@ -112,6 +112,20 @@ async fn volumes_of_pods_that_are_gone_are_collected() {
     }
     assert_eq!(node.written().0, ["csi-2"]);
     assert!(!node.is_mounted(&gone) && node.is_mounted(&here));
+    // Of what nobody knows any more the mount table tells.
+    let (lost, kept) = (Ask::new(3, &[("program", "exec")]), Ask::new(4, &[("program", "exec")]));
+    for ask in [&lost, &kept] {
+        life.publish(ask).await.unwrap();
+    }
+    life.pods.set(&kept.pod, Some(seen(&[])));
+    let elsewhere = node.root().join("plugins");
+    node.mounts.table().ours.insert(elsewhere.clone());
+    tokio::select! {
+        () = life.driver.collect() => unreachable!("it looks again and again"),
+        () = seconds(400) => {}
+    }
+    assert!(!node.is_mounted(&lost) && node.is_mounted(&kept) && node.is_mounted(&here));
+    assert!(node.mounts.table().ours.contains(&elsewhere), "no pod's");
 }
 
 #[tokio::test(start_paused = true)]

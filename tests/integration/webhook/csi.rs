@@ -51,6 +51,17 @@ fn the_shape_of_a_pod_of_mode_csi() {
 }
 
 #[test]
+fn p9_two_volumes_on_one_path_are_denied() {
+    for path in ["/secrets", "/secrets/", "/srv/../secrets"] {
+        let pod = with(csi_pod(&[]), "/spec/containers/0/volumeMounts", json!([{"name": "cache", "mountPath": path}]));
+        let decided = decide_csi(&pod);
+        assert_eq!(decided.outcome, Outcome::Denied, "{path}");
+        let sentence = decided.response.to_string();
+        assert!(["cache", "/secrets", "mount-path"].iter().all(|part| sentence.contains(part)), "{path}: {sentence}");
+    }
+}
+
+#[test]
 fn what_a_later_webhook_adds_gets_no_files() {
     let first = injected_csi(&csi_pod(&[]));
     let later = with(first, "/spec/containers/0", json!({"name": "proxy", "image": "proxy"}));

@@ -1,11 +1,10 @@
-//! Requests become generations: polls, renews, replaces, backs off. A relay would be another way to the same.
+//! Requests become generations: polls, renews, replaces, backs off.
 //!
 //! A [`Source`] owns the providers and what they answered. Each provider works in a worker of its own, so a slow or
 //! failing store never holds back what another one has to say. The last good answers stay whatever fails.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,18 +20,16 @@ use self::key_dependency::{KeyDependency, part_of};
 use self::metrics::{ProviderState, SourceTally};
 use self::request_state::{Demand, RequestState};
 use self::resume::{Moment, Resumed};
-use self::told::ToldAccesses;
 use self::worker::{ApplyContext, Worker};
 use crate::audit::AuditLog;
-use crate::generation::{Access, Generation, GenerationId};
-use crate::plan::{Plan, PlannedProvider};
-use crate::provider::http::{CaFile, Proxy, Reach};
-use crate::provider::{ErrorKind, Login, Provider, ProviderError, Reading, TokenSource, Version};
-use crate::reference::{Key, Request, VERSION_PARAM};
-use crate::secret::SecretTree;
+use crate::generation::{Generation, GenerationId};
+use crate::plan::Plan;
+use crate::provider::{ErrorKind, Provider, ProviderError};
+use crate::reference::{Key, Request};
 
 mod backoff;
 mod clock;
+mod connect;
 mod failure;
 mod handover;
 mod history;
@@ -40,6 +37,7 @@ mod key_dependency;
 mod login_state;
 mod metrics;
 pub mod persisted;
+mod read_again;
 mod request_state;
 mod resume;
 mod retired_lease;
@@ -48,6 +46,7 @@ pub(crate) mod tests;
 mod told;
 mod worker;
 
+pub use connect::{connect, connect_counted};
 pub use failure::{Obstacles, SetupError, SourceFailure, refusals};
 pub use handover::{AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession};
 pub use history::{Origin, PastGeneration, PinError};
@@ -67,48 +66,6 @@ pub enum Event {
     /// A store has not answered for a while ([`Source::silent`]): it is waited for, as long as its provider thinks fit.
     /// Already logged.
     Silent,
-}
-
-/// The plan's providers, each with the token that `token_of` names for it, and with the authorities that Kubernetes keeps
-/// in `authorities` if it has any there.
-///
-/// # Errors
-/// [`SetupError`] names the provider whose settings are of no use.
-pub fn connect(
-    plan: &Plan,
-    token_of: impl Fn(&str) -> TokenSource,
-    authorities: &Path,
-) -> Result<BTreeMap<String, Box<dyn Provider>>, SetupError> {
-    connect_counted(plan, token_of, authorities, None)
-}
-
-/// As [`connect`], with requests to stores counted.
-///
-/// # Errors
-/// As [`connect`].
-pub fn connect_counted(
-    plan: &Plan,
-    token_of: impl Fn(&str) -> TokenSource,
-    authorities: &Path,
-    metrics: Option<&SourceMetrics>,
-) -> Result<BTreeMap<String, Box<dyn Provider>>, SetupError> {
-    let mut providers = BTreeMap::new();
-    for (name, PlannedProvider { settings, role, proxy, ca_bundle, .. }) in &plan.providers {
-        let login = Login { provider: name.clone(), role: role.clone(), token: token_of(name) };
-        let ca_file = ca_bundle.then(|| Arc::new(CaFile::new(authorities.join(name))));
-        let mut reach = Reach::through(Proxy::matcher_of(proxy.as_ref()));
-        if let Some(metrics) = metrics {
-            if let Some(file) = &ca_file {
-                metrics.show_authorities(name, file);
-            }
-            reach = reach.counted_by(metrics.meter(name));
-        }
-        let provider = settings
-            .connect(login, reach.with_ca_file(ca_file))
-            .map_err(|error| SetupError { provider: name.clone(), error })?;
-        providers.insert(name.clone(), provider);
-    }
-    Ok(providers)
 }
 
 /// Providers, what they answered, and when to ask again.
@@ -132,7 +89,7 @@ pub struct Source {
     audit: AuditLog,
 }
 
-/// Clocks that part by this much were parted by a suspended machine.
+/// A larger gap between the two clocks means that the machine was suspended.
 const SUSPENDED: Duration = Duration::from_secs(5);
 /// How long a suspended machine may go unnoticed after it woke up, where something can end.
 const COMPARE_CLOCKS: Duration = Duration::from_mins(1);
@@ -272,7 +229,7 @@ impl Source {
         };
         tokio::select! {
             Some(()) = signals.next() => {
-                // What came at the same moment belongs into the same generation.
+                // Everything that is ready now goes into one generation.
                 while let Some(Some(())) = signals.next().now_or_never() {}
             }
             () = alarm => {}
@@ -412,48 +369,6 @@ impl Source {
         }
     }
 
-    /// The answers of an earlier generation, read by their versions. Does not change what [`Source::next`] holds.
-    ///
-    /// # Errors
-    /// [`PinError`] if the id is not known (any more), a store has no versions, a lease is involved, or a read fails.
-    pub async fn read_again(&mut self, id: &GenerationId) -> Result<Generation, PinError> {
-        let mut generation = Generation {
-            id: id.clone(),
-            answers: BTreeMap::new(),
-            versions: BTreeMap::new(),
-            accesses: BTreeMap::new(),
-        };
-        let mut missing: BTreeMap<String, Vec<(Request, Version)>> = BTreeMap::new();
-        for (request, version) in self.ledger.versions(id)? {
-            let Some(version) = version else { continue };
-            let state = self.workers.get(&request.provider).and_then(|worker| worker.states.get(&request));
-            match state.and_then(|state| state.cached.as_ref()) {
-                Some(cached) if cached.version.as_ref() == Some(&version) => {
-                    generation.accesses.extend(cached.access.clone().map(|access| (request.clone(), access)));
-                    generation.answers.insert(request.clone(), Arc::clone(&cached.tree));
-                }
-                _ => missing.entry(request.provider.clone()).or_default().push((request.clone(), version.clone())),
-            }
-            generation.versions.insert(request, version);
-        }
-        let audit = &self.audit;
-        let reads = self.workers.values_mut().filter_map(|worker| {
-            let wanted = missing.remove(&worker.name)?;
-            Some(read_versions(worker, wanted, audit))
-        });
-        for answers in join_all(reads).await {
-            for VersionAnswer { request, tree, access } in answers? {
-                generation.accesses.extend(access.map(|access| (request.clone(), access)));
-                generation.answers.insert(request, tree);
-            }
-        }
-        // What the present plan's providers do not answer for would be missing in silence.
-        match missing.into_values().flatten().next() {
-            Some((request, _)) => Err(PinError::Unversioned(request)),
-            None => Ok(generation),
-        }
-    }
-
     /// What the next process needs to go on with the same logins and leases.
     #[must_use]
     pub fn hand_over(&self) -> HandOver {
@@ -502,48 +417,6 @@ impl Source {
         }))
         .await;
     }
-}
-
-/// An answer in the version that was asked for.
-struct VersionAnswer {
-    request: Request,
-    tree: Arc<SecretTree>,
-    access: Option<Access>,
-}
-
-async fn read_versions(
-    worker: &mut Worker,
-    wanted: Vec<(Request, Version)>,
-    audit: &AuditLog,
-) -> Result<Vec<VersionAnswer>, PinError> {
-    let pinned = wanted.iter().map(|(request, version)| {
-        let mut pinned = request.clone();
-        pinned.params.insert(VERSION_PARAM.to_owned(), version.0.clone());
-        pinned
-    });
-    let (results, failed_login) = worker.read_again(pinned.collect(), audit).await;
-    let results = results.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
-    let told = ToldAccesses { audit, provider: &worker.name, role: None };
-    let mut failed = None;
-    let mut answers = Vec::with_capacity(wanted.len());
-    for ((request, version), result) in wanted.into_iter().zip(results) {
-        let error = match result {
-            // A store that cannot go back may answer with what it has now.
-            Some(Ok(Reading::Fresh(answer))) if answer.version.as_ref() == Some(&version) => {
-                let access = told.read(&request, Some(&version), true);
-                answers.push(VersionAnswer { request, tree: Arc::new(answer.tree), access });
-                continue;
-            }
-            Some(Ok(Reading::Fresh(_))) => {
-                ProviderError::new(ErrorKind::NotFound, format!("the store no longer has version {version} of it"))
-            }
-            Some(Err(error)) => error,
-            _ => ProviderError::new(ErrorKind::Unavailable, format!("version {version} was not answered")),
-        };
-        told.failed(&request, &error, failed_login.as_ref());
-        failed.get_or_insert(PinError::Read { request, error });
-    }
-    failed.map_or(Ok(answers), Err)
 }
 
 impl fmt::Debug for Source {

@@ -81,7 +81,7 @@ impl Namespaces {
         let mut known = self.known_mut();
         known.looked_up.retain(|_, (at, _)| at.elapsed() < FRESH);
         if known.looked_up.len() >= MOST_LOOKED_UP {
-            // Whoever asked for it has its answer, or asks again.
+            // The caller has its answer, or asks again.
             let any = known.looked_up.keys().next().cloned();
             known.looked_up.remove(&any.unwrap_or_default());
         }

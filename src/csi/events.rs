@@ -7,7 +7,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::attributes::PodRef;
+use super::record::PodRef;
 use crate::contract::CSI_DRIVER;
 
 /// Events that wait to be sent. More say nothing new.

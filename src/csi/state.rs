@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::attributes::{PodRef, Record};
+use super::record::{PodRef, Record};
 #[cfg(test)]
 use super::tests::steps::step;
 use crate::deliver::Owner;

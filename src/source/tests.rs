@@ -8,6 +8,7 @@ use self::fake::{
 };
 use super::*;
 use crate::provider::Login;
+use crate::provider::Version;
 use crate::provider::file::{FileSettings, Files};
 
 pub(crate) mod fake;

@@ -20,6 +20,7 @@ use crate::provider::{ErrorKind, Extended, Known, Lease, Pending, Provider, Prov
 use crate::reference::Request;
 use crate::secret::SecretValue;
 
+mod answer;
 mod apply;
 
 /// One provider and its requests.

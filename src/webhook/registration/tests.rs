@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::rotation::SETTLE;
 use super::*;
 use crate::metrics::Registry;
 use crate::metrics::tests::samples;

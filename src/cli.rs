@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,6 +31,7 @@ use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::terminal::{self, width_of_stdout};
 use crate::quantity::parse_duration;
+use crate::serve::admin;
 use crate::serve::readiness::Readiness;
 use crate::webhook::server;
 use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
@@ -108,11 +109,11 @@ struct WebhookArgs {
     /// Followed when it changes; without this option everyone who can connect is heard.
     #[arg(long, env = "HUSHPOD_CLIENT_CA", value_name = "FILE")]
     client_ca: Option<PathBuf>,
-    /// Where the API server calls.
-    #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, WEBHOOK_PORT)))]
+    /// Where the API server calls; [::] is IPv6 and IPv4.
+    #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, WEBHOOK_PORT)))]
     listen: SocketAddr,
     /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
-    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = admin::ADDRESS)]
     admin_listen: SocketAddr,
     /// The Service in front of the webhook: its own certificate is for this name.
     #[arg(long, env = "HUSHPOD_SERVICE", value_name = "NAME", default_value = "hushpod")]
@@ -155,7 +156,7 @@ struct CsiArgs {
     #[arg(long, env = "HUSHPOD_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
     kubelet_root: PathBuf,
     /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
-    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = admin::ADDRESS)]
     admin_listen: SocketAddr,
     /// The program that applications with variables are started through, hushpod-exec; without it no pod of mode csi may
     /// have variables.

@@ -86,7 +86,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("annotations", &["", "values", "keys"]),
     ("audit", &["", "log", "line"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
-    ("cluster", &["", "events", "namespaces"]),
+    ("cluster", &["", "events", "namespaces", "watch"]),
     ("config", &[
         "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity", "injected", "places", "proxy",
         "shape", "error",

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use kube::Client;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
+pub mod events;
 pub mod namespaces;
+pub mod watch;
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]

@@ -32,6 +32,7 @@ use self::registration::{REGISTRATION_SOCKET, RegistrationService};
 use self::state::StateDir;
 use self::surroundings::connected;
 use crate::audit::{AuditLog, Program, Who};
+use crate::cluster::events::EventQueue;
 use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::contract::CSI_DRIVER;
@@ -211,11 +212,11 @@ fn start(
     let namespaces = Namespaces::default();
     let troubles = match client {
         Some(client) => {
-            let (troubles, send) = Troubles::told_to(client.clone(), node);
+            let (events, send) = EventQueue::told_to(client.clone(), CSI_DRIVER, node);
             tasks.spawn(send);
-            troubles
+            Troubles(events)
         }
-        None => Troubles::untold(),
+        None => Troubles(EventQueue::untold()),
     };
     let sources = SourceMetrics::new(&registry);
     let configs = config.clone();

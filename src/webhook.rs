@@ -27,3 +27,4 @@ mod reload;
 mod replace;
 mod resources;
 mod selection;
+mod trust;

@@ -14,6 +14,7 @@ use crate::config::reload::Reloading;
 use crate::csi::{self, CsiSettings, driver_object};
 use crate::metrics::Registry;
 use crate::process::shutdown::Shutdown;
+use crate::serve::admin;
 use crate::serve::readiness::Readiness;
 
 #[derive(Debug, Args)]
@@ -34,7 +35,7 @@ pub(super) struct CsiArgs {
     #[arg(long, env = "HUSHPOD_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
     kubelet_root: PathBuf,
     /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
-    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = admin::ADDRESS)]
     admin_listen: SocketAddr,
     /// The program that applications with variables are started through, hushpod-exec; without it no pod of mode csi may
     /// have variables.

@@ -1,6 +1,6 @@
 //! `hushpod webhook`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::contract::WEBHOOK_PORT;
 use crate::metrics::Registry;
 use crate::process::shutdown::Shutdown;
 use crate::quantity::parse_duration;
+use crate::serve::admin;
 use crate::serve::readiness::Readiness;
 use crate::webhook::server;
 use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
@@ -37,11 +38,11 @@ pub(super) struct WebhookArgs {
     /// Followed when it changes; without this option everyone who can connect is heard.
     #[arg(long, env = "HUSHPOD_CLIENT_CA", value_name = "FILE")]
     client_ca: Option<PathBuf>,
-    /// Where the API server calls.
-    #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, WEBHOOK_PORT)))]
+    /// Where the API server calls; [::] is IPv6 and IPv4.
+    #[arg(long, env = "HUSHPOD_LISTEN", value_name = "ADDRESS", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, WEBHOOK_PORT)))]
     listen: SocketAddr,
     /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
-    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:8081")]
+    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = admin::ADDRESS)]
     admin_listen: SocketAddr,
     /// The Service in front of the webhook: its own certificate is for this name.
     #[arg(long, env = "HUSHPOD_SERVICE", value_name = "NAME", default_value = "hushpod")]
@@ -61,6 +62,9 @@ pub(super) struct WebhookArgs {
     /// This pod's namespace (downward API).
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "hushpod")]
     pod_namespace: String,
+    /// This pod's UID (downward API), by which `kubectl describe pod` finds its events.
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
 }
 
 pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), String> {
@@ -76,6 +80,7 @@ pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), Str
         drain,
         pod_name,
         pod_namespace,
+        pod_uid,
     } = args;
     let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let reloading = Reloading::open(&config, Injector::new).map_err(|error| error.to_string())?;
@@ -96,6 +101,7 @@ pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), Str
         admin: admin_listen,
         tls_dir,
         names: Names { pod: pod_name, service, namespace: pod_namespace },
+        pod_uid,
         configuration: webhook_configuration,
         client_ca,
         namespaces: namespaces.clone(),

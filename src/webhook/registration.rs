@@ -28,7 +28,7 @@ use tracing::{debug, info, warn};
 use self::merge::{Own, merge};
 use self::rotation::{Rotation, Stand};
 use super::certificate::{CertificateError, Names, issue};
-use super::metrics::TrustMetrics;
+use super::trust::TrustReport;
 use crate::serve::readiness::{Guard, Readiness};
 use crate::serve::tls::Served;
 
@@ -60,7 +60,7 @@ pub(super) struct SelfManaged {
     /// Held while the API servers cannot trust what is served.
     waiting: Option<Guard>,
     clock: RenewalClock,
-    metrics: Option<TrustMetrics>,
+    report: Option<TrustReport>,
 }
 
 /// Why the `caBundle` could not be written.
@@ -175,13 +175,13 @@ impl SelfManaged {
         clock: RenewalClock,
     ) -> Self {
         let waiting = Some(readiness.block(WAITS_FOR));
-        Self { names, configuration, served, readiness, waiting, clock, metrics: None }
+        Self { names, configuration, served, readiness, waiting, clock, report: None }
     }
 
-    /// The same, counted and shown.
+    /// The same, told to people.
     #[must_use]
-    pub(super) fn counted(self, metrics: TrustMetrics) -> Self {
-        Self { metrics: Some(metrics), ..self }
+    pub(super) fn told(self, report: TrustReport) -> Self {
+        Self { report: Some(report), ..self }
     }
 
     /// Serves a certificate at once, gets it trusted, and renews both for as long as it is polled.
@@ -199,14 +199,14 @@ impl SelfManaged {
             rotation.look(&watched, Instant::now());
             self.renew(&mut rotation);
             self.tell(&rotation);
-            if let Some(metrics) = &self.metrics {
-                metrics.show_trust(rotation.is_known_to(&watched));
+            if let Some(report) = &mut self.report {
+                report.show(rotation.is_known_to(&watched), &self.configuration);
             }
             let wants_write = rotation.wants_write(&watched, &self.names, self.clock.now());
             if wants_write && attempts.are_due() {
                 let written = self.write(&api, &rotation).await;
-                if let Some(metrics) = &self.metrics {
-                    metrics.count_write(written.is_ok());
+                if let Some(report) = &self.report {
+                    report.wrote(&written);
                 }
                 attempts.count(&written);
             }

@@ -1,6 +1,7 @@
 //! The webhook's server: HTTP in front of a pure decision, TLS that it manages itself or reads from a directory.
 
 use std::convert::Infallible;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -21,8 +22,8 @@ use tracing::{error, info, warn};
 
 use super::answer::{Answer, Outcome, Reviewer};
 use super::certificate::CertificateError;
-use super::metrics::TrustMetrics;
 use super::registration::{RenewalClock, SelfManaged};
+use super::trust::TrustReport;
 use crate::cluster::namespaces::Namespaces;
 use crate::cluster::{self, ClusterError};
 use crate::contract::MUTATE_PATH;
@@ -51,6 +52,8 @@ pub struct WebhookSettings {
     pub tls_dir: Option<PathBuf>,
     /// Whom own certificates are for.
     pub names: Names,
+    /// This pod's UID, of which its events are.
+    pub pod_uid: Option<String>,
     /// The `MutatingWebhookConfiguration` that has to trust them.
     pub configuration: String,
     /// A PEM file of authorities: a client without a certificate of theirs is not heard. `None` hears every client.
@@ -180,6 +183,7 @@ pub async fn run(
         admin,
         tls_dir,
         names,
+        pod_uid,
         configuration,
         client_ca,
         namespaces,
@@ -210,9 +214,12 @@ pub async fn run(
         tasks.spawn(async move { Ok(follow(&directory, watch, certificate, waiting).await) });
     } else {
         let client = cluster::client(kubeconfig.as_deref()).await?;
+        let (report, send) = TrustReport::of_pod(client.clone(), &names, pod_uid, metrics.registry());
         let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), RenewalClock::default());
-        let own = own.counted(TrustMetrics::new(metrics.registry()));
-        tasks.spawn(async move { Ok(own.run(client).await?) });
+        let own = own.told(report);
+        tasks.spawn(async move {
+            tokio::select! { never = own.run(client) => Ok(never?), () = send => pending().await }
+        });
     }
 
     // kubelet must be able to ask until the end, and whatever is being decided.

@@ -90,7 +90,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "template/problem", "template/names", "file_mode", "volume_path", "yaml",
     ]),
     ("cli", &["", "csi", "demo", "test", "webhook"]),
-    ("cluster", &["", "namespaces"]),
+    ("cluster", &["", "events", "namespaces", "watch"]),
     ("config", &[
         "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity", "injected", "places", "proxy",
         "shape", "error",
@@ -141,7 +141,8 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("webhook", &[
         "server", "reload", "review", "trial", "mutate", "cache", "mounts", "placement", "containers", "csi_volume", "env_wrapper",
-        "kubelet_env", "registration", "metrics", "pod_view", "pod_volumes", "registration/rotation", "registration/merge", "replace",
+        "kubelet_env", "registration", "trust", "metrics", "pod_view", "pod_volumes", "registration/rotation", "registration/merge",
+        "replace",
         "resources", "selection", "", "answer", "certificate", "patch", "permissions", "pod", "refusal",
     ]),
 ];

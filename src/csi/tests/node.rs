@@ -9,12 +9,15 @@ use std::{fs, io};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::Event;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::steps::{step, step_in};
 use crate::audit::{AuditLog, Program, Who};
+use crate::cluster::events::EventQueue;
 use crate::cluster::namespaces::Namespaces;
 use crate::config::Config;
 use crate::contract::CSI_KUBELET_PREFIX;
@@ -65,7 +68,7 @@ pub(super) struct Node {
 pub(super) struct Life {
     pub(super) driver: Arc<Driver>,
     pub(super) pods: Pods,
-    pub(super) troubles: mpsc::Receiver<(PodRef, String)>,
+    pub(super) troubles: mpsc::Receiver<(ObjectReference, Event)>,
     pub(super) shutdown: CancellationToken,
     sources: Arc<Mutex<Vec<watch::Receiver<Option<SecretValue>>>>>,
     root: PathBuf,
@@ -285,7 +288,7 @@ impl Node {
             });
             Ok(Source::simulated(plan, providers.collect(), 7))
         });
-        let (troubles, heard) = Troubles::heard();
+        let (events, heard) = EventQueue::heard();
         let (pods, shutdown) = (Pods::unknown(true), CancellationToken::new());
         let driver = Driver::new(DriverParts {
             kubelet_root: self.root().to_owned(),
@@ -295,7 +298,7 @@ impl Node {
             state: StateDir::open(&self.state()).unwrap(),
             pods: pods.clone(),
             namespaces: Namespaces::default(),
-            troubles,
+            troubles: Troubles(events),
             metrics: DriverMetrics::new(Registry::default()),
             audit: AuditLog::new(Program::Csi, Who { node: Some("node-1".to_owned()), ..Who::default() }),
             sources: maker,
@@ -375,7 +378,7 @@ impl Life {
     }
 
     pub(super) fn trouble(&mut self) -> Option<String> {
-        self.troubles.try_recv().ok().map(|(_, sentence)| sentence)
+        self.troubles.try_recv().ok().and_then(|(_, event)| event.note)
     }
 }
 

@@ -11,15 +11,19 @@ use axum::routing::get;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::Event;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::rotation::SETTLE;
 use super::*;
+use crate::cluster::events::{EventQueue, pod_reference};
 use crate::metrics::Registry;
 use crate::metrics::tests::samples;
 use crate::webhook::certificate::LIFE;
+use crate::webhook::metrics::TrustMetrics;
 
 mod real;
 
@@ -175,6 +179,7 @@ struct Replica {
     served: Served,
     readiness: Readiness,
     registry: Registry,
+    told: mpsc::Receiver<(ObjectReference, Event)>,
     born: SystemTime,
     task: JoinHandle<Result<Infallible, CertificateError>>,
 }
@@ -191,9 +196,11 @@ impl Replica {
         let (served, readiness) = (Served::default(), Readiness::default());
         let own = SelfManaged::new(names, configuration.to_owned(), served.clone(), readiness.clone(), clock);
         let registry = Registry::default();
-        let own = own.counted(TrustMetrics::new(&registry));
+        let (events, told) = EventQueue::heard();
+        let itself = pod_reference("secrets".to_owned(), pod.to_owned(), None);
+        let own = own.told(TrustReport::new(TrustMetrics::new(&registry), events, itself));
         assert_eq!(readiness.pending(), [WAITS_FOR], "before anything has run");
-        Self { served, readiness, registry, born, task: tokio::spawn(own.run(client)) }
+        Self { served, readiness, registry, told, born, task: tokio::spawn(own.run(client)) }
     }
 
     fn is_ready(&self) -> bool {
@@ -207,6 +214,12 @@ impl Replica {
         let writes = |outcome| shown[&format!("hushpod_webhook_cabundle_writes_total{{outcome=\"{outcome}\"}}")];
         let whole = |number: f64| number.to_string().parse().unwrap();
         (shown["hushpod_webhook_trusted"] == 1.0, whole(writes("ok")), whole(writes("error")))
+    }
+
+    /// Reasons of the events that it has told since the last look, with their pod.
+    fn told(&mut self) -> Vec<(String, String)> {
+        let told = std::iter::from_fn(|| self.told.try_recv().ok());
+        told.map(|(pod, event)| (pod.name.unwrap(), event.reason)).collect()
     }
 
     /// How much later than the first certificate of all the served one was made.
@@ -281,16 +294,19 @@ async fn what_strips_every_replicas_certificate_leaves_them_ready_to_answer_as_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn metrics_say_whether_it_is_trusted_and_what_became_of_its_writes() {
+async fn metrics_and_events_say_whether_it_is_trusted_and_what_became_of_its_writes() {
     let api = ApiServer::new(Some(configuration(&[PLACEHOLDER])));
-    let replica = Replica::start(&api, "pod-a");
+    let mut replica = Replica::start(&api, "pod-a");
+    let told = |reason: &str| ("pod-a".to_owned(), reason.to_owned());
     assert_eq!(replica.shown(), (false, 0, 0));
     until(|| replica.is_ready()).await;
     assert_eq!(replica.shown(), (true, 1, 0));
+    assert_eq!(replica.told(), [], "it was trusted by nobody before, and lost nothing");
     // It stays ready where nobody is trusted, and says that it is not.
     api.set(Some(configuration(&[PLACEHOLDER])));
     until(|| !replica.shown().0).await;
     assert!(replica.is_ready());
+    assert_eq!(replica.told(), [told("CertificateNotTrusted")]);
     // Its patch is on its way.
     api.go(true);
     until(|| replica.shown().2 > 0).await;
@@ -298,6 +314,10 @@ async fn metrics_say_whether_it_is_trusted_and_what_became_of_its_writes() {
     api.go(false);
     until(|| replica.shown().0).await;
     assert_eq!(replica.shown().1, 2);
+    let heard = replica.told();
+    let (last, failed) = heard.split_last().unwrap();
+    assert_eq!(last, &told("CertificateTrusted"));
+    assert!(!failed.is_empty() && failed.iter().all(|each| *each == told("CertificateNotWritten")), "{failed:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -140,6 +140,7 @@ async fn start(mounted: &MountedSecret) -> Running {
 async fn start_with(mounted: &MountedSecret, review: Reviewer) -> Running {
     let (listen, admin, shutdown) = (free_address().await, free_address().await, CancellationToken::new());
     let settings = WebhookSettings {
+        pod_uid: None,
         listen,
         admin,
         tls_dir: Some(mounted.directory.path().to_owned()),
@@ -246,6 +247,7 @@ async fn what_cannot_start_says_why() {
     let mounted = MountedSecret::new();
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = WebhookSettings {
+        pod_uid: None,
         listen: taken.local_addr().unwrap(),
         admin: "127.0.0.1:0".parse().unwrap(),
         tls_dir: Some(mounted.directory.path().join("missing")),

@@ -40,6 +40,7 @@ pub(crate) fn run(args: Args) -> super::Outcome {
         unknown_namespace: None,
     });
     let settings = WebhookSettings {
+        pod_uid: None,
         listen,
         admin: admin_listen,
         tls_dir: Some(tls_dir),

@@ -30,7 +30,7 @@ OBJECTS = {
     ("Service", NAME),
     ("ServiceAccount", NAME),
 }
-RBAC = {("ClusterRole", NAME), ("ClusterRoleBinding", NAME)}
+RBAC = {(kind, NAME) for kind in ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")}
 # For people, bound by the operator.
 ROLES = {("ClusterRole", "hushpod-viewer"), ("ClusterRole", "hushpod-controls")}
 POLICY = {
@@ -259,8 +259,8 @@ def the_chart_with_certificates_of_others(t):
 
 @test()
 def p6_the_webhook_may_write_its_own_configuration_and_nothing_else(t):
-    """No Secrets at all: one rule in the chart, and no more than that on the cluster. The roles for people are bound by
-    nobody here."""
+    """No Secrets at all: one rule in the chart, and one for events of its own namespace; no more than that on the cluster.
+    The roles for people are bound by nobody here."""
     found = rendered()
     roles = {each: found[each]["rules"] for each in set(found) - ROLES if each[0] in ("Role", "ClusterRole")}
     bound = {("ClusterRole", found[each]["roleRef"]["name"]) for each in found if each[0].endswith("RoleBinding")}
@@ -271,10 +271,12 @@ def p6_the_webhook_may_write_its_own_configuration_and_nothing_else(t):
         "resourceNames": ["hushpod"],
         "verbs": ["get", "list", "watch", "patch"],
     }
-    equal(roles, {("ClusterRole", NAME): [rule]}, "the chart's rules")
-    binding = found["ClusterRoleBinding", NAME]
-    equal(binding["roleRef"]["name"], NAME, "the role that is bound")
-    equal(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}], "to whom")
+    events = {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}
+    equal(roles, {("ClusterRole", NAME): [rule], ("Role", NAME): [events]}, "the chart's rules")
+    for kind in ("ClusterRole", "Role"):
+        binding = found[f"{kind}Binding", NAME]
+        equal(binding["roleRef"], {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": NAME}, "the role that is bound")
+        equal(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}], "to whom")
 
     def may(*question):
         result = run("kubectl", "auth", "can-i", *question, "--as", ACCOUNT, ok=False)
@@ -308,10 +310,11 @@ def p6_the_webhook_may_write_its_own_configuration_and_nothing_else(t):
         listed = kubectl("auth", "can-i", "--list", "--no-headers", "--namespace", namespace, "--as", account)
         return {" ".join(line.split()) for line in listed.splitlines()}
 
-    own = f"{WEBHOOKS} [] [hushpod] [get list watch patch]"
-    for namespace in (NAMESPACE, "kube-system", "default"):
+    own = {f"{WEBHOOKS} [] [hushpod] [get list watch patch]"}
+    at_home = {"events.events.k8s.io [] [] [create patch]"}
+    for namespace, more in ((NAMESPACE, at_home), ("kube-system", set()), ("default", set())):
         others = rights(f"system:serviceaccount:{NAMESPACE}:default", namespace)
-        equal(rights(ACCOUNT, namespace) - others, {own}, f"rights in {namespace}")
+        equal(rights(ACCOUNT, namespace) - others, own | more, f"rights in {namespace}")
 
 
 CSI = "hushpod-csi"

@@ -29,7 +29,6 @@ use crate::csi::mounts::Mounts;
 use crate::csi::pods::Pods;
 use crate::csi::proto::csi::volume_capability::{AccessType, MountVolume};
 use crate::csi::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
-use crate::csi::record::PodRef;
 use crate::csi::state::StateDir;
 use crate::csi::surroundings::SourceMaker;
 use crate::deliver::volume::read_set;

@@ -10,6 +10,7 @@ use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, Kubeco
 
 pub mod events;
 pub mod namespaces;
+pub mod watch;
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]

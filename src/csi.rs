@@ -31,6 +31,7 @@ use self::proto::registration::registration_server::RegistrationServer;
 use self::registration::{REGISTRATION_SOCKET, RegistrationService};
 use self::sole::{OwnSocket, SoleDriver};
 use self::state::StateDir;
+use self::surroundings::connected;
 use crate::audit::{AuditLog, Program, Who};
 use crate::cluster::events::EventQueue;
 use crate::cluster::namespaces::Namespaces;
@@ -41,12 +42,14 @@ use crate::serve::readiness::Readiness;
 use crate::serve::{Limits as ServeLimits, ServeError, Server as AdminServer, admin};
 use crate::source::SourceMetrics;
 
+mod attached;
 mod attributes;
 mod budget;
 mod driver;
 mod events;
 mod failure;
 mod feed;
+mod known;
 mod logins;
 mod metrics;
 mod mounts;
@@ -56,12 +59,15 @@ mod object;
 mod pods;
 mod program;
 mod proto;
+mod record;
 mod registration;
 mod sole;
 mod state;
+mod surroundings;
 mod taint;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod volume;
 
 #[doc(hidden)]
@@ -235,7 +241,7 @@ fn start(
         troubles,
         metrics: DriverMetrics::new(registry),
         audit: AuditLog::new(Program::Csi, Who { node: Some(node.clone()), ..Who::default() }),
-        sources: Arc::new(move |plan, token_of| feed::connected(plan, token_of, &sources)),
+        sources: Arc::new(move |plan, token_of| connected(plan, token_of, &sources)),
         shutdown: shutdown.clone(),
     });
     driver.resume();

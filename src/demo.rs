@@ -15,14 +15,16 @@ mod exchange;
 mod pod;
 mod report;
 mod stage;
+mod watcher;
 
 use crate::options::Mode;
 use crate::process::terminal;
 pub use claim::Claim;
 pub use error::DemoError;
-use pod::{Pod, Watcher};
+use pod::Pod;
 use report::{DemoReport, Style};
 use stage::{DemoStore, Stage, Webhook};
+use watcher::Watcher;
 
 /// Longer than the agent keeps the previous generation for readers.
 const GRACE: Duration = Duration::from_millis(1100);

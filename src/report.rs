@@ -1,5 +1,5 @@
-//! Reports: who holds which generation since when, and what is in the way. One shape, logged at each change of state;
-//! a later version may send them elsewhere. Never a value.
+//! Reports: who holds which generation since when, and what is in the way. One shape, logged at each change of state.
+//! Never a value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};

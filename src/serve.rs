@@ -22,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::BufReader;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -32,8 +32,9 @@ use tower_service::Service;
 use tracing::{debug, error, warn};
 
 use self::body::InFlight;
-use self::limits::{HEAD, HEADER_LIST, OPENING_SOCKET, RECORD, SOCKET, STREAMS, TLS_SEND, WINDOW};
+use self::limits::{HEAD, HEADER_LIST, RECORD, STREAMS, TLS_SEND, WINDOW};
 pub use self::limits::{Limits, WORKERS};
+use self::listener::{accept, is_no_ipv6, listen};
 use self::peers::{Peer, Peers, Seat};
 
 pub mod admin;
@@ -41,16 +42,11 @@ mod body;
 pub mod clients;
 mod exchange;
 mod limits;
+mod listener;
 mod opening;
 mod peers;
 pub mod readiness;
 pub mod tls;
-
-/// How long to leave `accept` alone after the kernel refused: long enough not to spin, too short for a client to mind.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Clients in the kernel's queue, who are not accepted yet.
-const BACKLOG: u32 = 1024;
 
 /// A listening socket and how to treat who connects.
 #[derive(Debug)]
@@ -97,7 +93,7 @@ struct Shared {
 // === impl Drain ===
 
 impl Drain {
-    /// Stops at once: for servers that nobody balances load to.
+    /// Stops at once: for servers without a load balancer in front.
     pub const AT_ONCE: Self = Self { delay: Duration::ZERO, deadline: Duration::from_secs(1) };
 }
 
@@ -212,21 +208,6 @@ impl Server {
     }
 }
 
-/// Accepted connections have the listener's buffers, until their first words are whole.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
-    socket.set_reuseaddr(true)?;
-    socket.set_recv_buffer_size(OPENING_SOCKET)?;
-    socket.set_send_buffer_size(SOCKET)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
-fn is_no_ipv6(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
-}
-
 fn report(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         error!(%error, "a connection's task failed");
@@ -237,38 +218,6 @@ fn report(ended: Result<(), JoinError>) {
 async fn next_connection(listener: &TcpListener, peers: &Arc<Peers>) -> (Seat, TcpStream) {
     let stream = accept(|| listener.accept()).await;
     (peers.enter(), stream)
-}
-
-/// Waits for a client. Errors of `accept` end here: whatever they are, later clients want in.
-async fn accept<F, Accepted>(mut accept: F) -> TcpStream
-where
-    F: FnMut() -> Accepted,
-    Accepted: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
-{
-    let mut failed = false;
-    loop {
-        match accept().await {
-            Ok((stream, _)) => return stream,
-            // accept(2): the client left before its turn, or the network told of an earlier failure.
-            Err(cause) if is_of_client(&cause) => debug!(%cause, "a client left before it was accepted"),
-            // Out of descriptors or memory: the waiting client stays readable, so accepting at once would spin.
-            Err(cause) => {
-                if !failed {
-                    error!(%cause, "cannot accept connections, trying again");
-                }
-                failed = true;
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn is_of_client(cause: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
-    matches!(
-        cause.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable
-    )
 }
 
 async fn serve_connection(shared: Arc<Shared>, stream: TcpStream, seat: Seat) {

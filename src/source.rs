@@ -1,11 +1,10 @@
-//! Requests become generations: polls, renews, replaces, backs off. A relay would be another way to the same.
+//! Requests become generations: polls, renews, replaces, backs off.
 //!
 //! A [`Source`] owns the providers and what they answered. Each provider works in a worker of its own, so a slow or
 //! failing store never holds back what another one has to say. The last good answers stay whatever fails.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,23 +15,22 @@ use tokio::time::{Instant, sleep_until};
 
 use self::backoff::Jitter;
 use self::clock::{Clock, MachineClock, TimerClock};
-use self::earlier::EarlierGenerations;
 use self::history::{Fingerprints, Ledger};
 use self::key_dependency::{KeyDependency, part_of};
 use self::metrics::{ProviderState, SourceTally};
+use self::read_again::EarlierGenerations;
 use self::request_state::{AnswerMemory, Demand, RequestState};
 use self::resume::{Moment, Resumed};
 use self::worker::{ApplyContext, Worker};
 use crate::audit::AuditLog;
 use crate::generation::{Generation, GenerationId};
-use crate::plan::{Plan, PlannedProvider};
-use crate::provider::http::{CaFile, Proxy, Reach};
-use crate::provider::{ErrorKind, Login, Provider, ProviderError, TokenSource};
+use crate::plan::Plan;
+use crate::provider::{ErrorKind, Provider, ProviderError};
 use crate::reference::{Key, Request};
 
 mod backoff;
 mod clock;
-mod earlier;
+mod connect;
 mod failure;
 mod handover;
 mod history;
@@ -40,6 +38,7 @@ mod key_dependency;
 mod login_state;
 mod metrics;
 pub mod persisted;
+mod read_again;
 mod request_state;
 mod resume;
 mod retired_lease;
@@ -48,6 +47,7 @@ pub(crate) mod tests;
 mod told;
 mod worker;
 
+pub use connect::{connect, connect_counted};
 pub use failure::{Obstacles, SetupError, SourceFailure, refusals};
 pub use handover::{AnswerDigest, HandOver, HandedAnswer, HandedLease, HandedRetiredLease, HandedSession};
 pub use history::{Origin, PastGeneration, PinError};
@@ -68,48 +68,6 @@ pub enum Event {
     /// A store has not answered for a while ([`Source::silent`]): it is waited for, as long as its provider thinks fit.
     /// Already logged.
     Silent,
-}
-
-/// The plan's providers, each with the token that `token_of` names for it, and with the authorities that Kubernetes keeps
-/// in `authorities` if it has any there.
-///
-/// # Errors
-/// [`SetupError`] names the provider whose settings are of no use.
-pub fn connect(
-    plan: &Plan,
-    token_of: impl Fn(&str) -> TokenSource,
-    authorities: &Path,
-) -> Result<BTreeMap<String, Box<dyn Provider>>, SetupError> {
-    connect_counted(plan, token_of, authorities, None)
-}
-
-/// As [`connect`], with requests to stores counted.
-///
-/// # Errors
-/// As [`connect`].
-pub fn connect_counted(
-    plan: &Plan,
-    token_of: impl Fn(&str) -> TokenSource,
-    authorities: &Path,
-    metrics: Option<&SourceMetrics>,
-) -> Result<BTreeMap<String, Box<dyn Provider>>, SetupError> {
-    let mut providers = BTreeMap::new();
-    for (name, PlannedProvider { settings, role, proxy, ca_bundle, .. }) in &plan.providers {
-        let login = Login { provider: name.clone(), role: role.clone(), token: token_of(name) };
-        let ca_file = ca_bundle.then(|| Arc::new(CaFile::new(authorities.join(name))));
-        let mut reach = Reach::through(Proxy::matcher_of(proxy.as_ref()));
-        if let Some(metrics) = metrics {
-            if let Some(file) = &ca_file {
-                metrics.show_authorities(name, file);
-            }
-            reach = reach.counted_by(metrics.meter(name));
-        }
-        let provider = settings
-            .connect(login, reach.with_ca_file(ca_file))
-            .map_err(|error| SetupError { provider: name.clone(), error })?;
-        providers.insert(name.clone(), provider);
-    }
-    Ok(providers)
 }
 
 /// Providers, what they answered, and when to ask again.
@@ -137,7 +95,7 @@ pub struct Source {
     most_memory: u64,
 }
 
-/// Clocks that part by this much were parted by a suspended machine.
+/// A larger gap between the two clocks means that the machine was suspended.
 const SUSPENDED: Duration = Duration::from_secs(5);
 /// How long a suspended machine may go unnoticed after it woke up, where something can end.
 const COMPARE_CLOCKS: Duration = Duration::from_mins(1);
@@ -303,7 +261,7 @@ impl Source {
         };
         tokio::select! {
             Some(()) = signals.next() => {
-                // What came at the same moment belongs into the same generation.
+                // Everything that is ready now goes into one generation.
                 while let Some(Some(())) = signals.next().now_or_never() {}
             }
             () = alarm => {}

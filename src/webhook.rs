@@ -1,4 +1,5 @@
-//! The admission webhook. Two doors: [`review`] decides on pods, [`server`] answers the API server.
+//! The admission webhook. Three doors: [`review`] decides on pods, [`server`] answers the API server, and [`trial`] asks it
+//! for `helm test`.
 
 pub mod review;
 pub mod server;

@@ -1,7 +1,7 @@
 //! The loop: wait for the source, a control, a retry or the end; deliver; notify; hand over; report.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -11,20 +11,21 @@ use super::error::AgentError;
 use super::gated_volume::GatedVolume;
 use super::metrics::MetricsPort;
 use super::notify::Notifier;
-use super::restart_all::{Outlook, Restarts};
+use super::restart_all::Restarts;
 use super::settings::{AgentMode, AgentPaths};
 use super::termination::{Ended, LastWords};
 use crate::audit::{AuditLog, Who};
-use crate::contract::RESTART_ALL_CODE;
 use crate::deliver::controls::{Control, Wanted};
 use crate::deliver::delivery::{Changed, Delivery, Due};
 use crate::deliver::reporting::Reporting;
 use crate::generation::GenerationId;
 use crate::plan::{Identity, Plan};
 use crate::report::line::{ReportedPod, Writer};
-use crate::sentence::Sentence;
-use crate::source::persisted::{HandOverFile, PersistedState, Saved};
+use crate::source::persisted::{HandOverFile, PersistedState};
 use crate::source::{Event, Obstacles, Source, SourceFailure};
+
+mod restart;
+mod waiting;
 
 /// What may be left of two seconds that kubelet gives a native sidecar after the application ended.
 const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -271,39 +272,6 @@ impl SyncLoop {
         Ok(())
     }
 
-    /// What the first files wait for; empty if nothing has failed, and nobody is waited for.
-    fn in_the_way(&self) -> Sentence {
-        let silent = self.source.silent();
-        let silent = silent.map(|(provider, since)| format!("{provider}: no answer for {} s", since.as_secs()));
-        let silent: Vec<_> = silent.collect();
-        let all = |failing: String, unwritable: Option<&str>| {
-            let known = [failing].into_iter().filter(|text| !text.is_empty()).chain(unwritable.map(str::to_owned));
-            known.chain(silent.iter().cloned()).collect::<Vec<_>>().join("; ")
-        };
-        Sentence::hiding(
-            all(self.obstacles.told(|error| &error.message), self.delivery.unwritable()),
-            all(
-                self.obstacles.told(|error| error.message.public()),
-                self.delivery.unwritable().map(|_| "the files cannot be written"),
-            ),
-        )
-    }
-
-    fn interrupted(&self) -> AgentError {
-        let said = "stopped before the files were in place";
-        let reason = self.in_the_way();
-        AgentError::Interrupted(if reason.is_empty() { said.into() } else { reason.behind(&format!("{said}: ")) })
-    }
-
-    /// Leaves the reason for the end of this process, also if it is ended by force.
-    fn leave_word(&mut self) {
-        let reason = self.in_the_way();
-        let is_waiting = !self.delivery.is_open() && !reason.is_empty();
-        let words =
-            if is_waiting { format!("waiting for the first files: {}", reason.public()) } else { String::new() };
-        self.last_words.are(words);
-    }
-
     async fn control(&mut self, change: Control) {
         match change {
             Control::Hold(hold) => self.delivery.hold(hold),
@@ -351,72 +319,6 @@ impl SyncLoop {
             self.notifier.announce(swapped);
             self.look_at_variables(|restarts| restarts.look(swapped));
         }
-    }
-
-    // --- restarts of all containers ---
-
-    fn look_at_variables(&mut self, look: impl FnOnce(&mut Restarts) -> Outlook) {
-        let Some(restarts) = &mut self.restarts else { return };
-        let outlook = look(restarts);
-        let report = self.delivery.report_mut();
-        report.restarts = Some(restarts.count());
-        match outlook {
-            Outlook::Same => {}
-            Outlook::In(pause) => {
-                report.restart_due = Some(SystemTime::now() + pause);
-                let sentence = format!("variables changed: all containers restart in {} s", pause.as_secs());
-                report.info("restart_planned", &sentence);
-            }
-            Outlook::CalledOff => {
-                report.restart_due = None;
-                report.info("restart_called_off", "the variables are those that containers run with: they run on");
-            }
-            Outlook::Unreadable(problem) => {
-                report.restart_due = None;
-                report.warn("no_variables", &problem, "the files make no variables: containers run on");
-            }
-        }
-    }
-
-    /// Whether this process is to end for it. Only with all that it has written down: a next one that had to take new
-    /// leases would find other variables, and restart again.
-    fn restart_all(&mut self) -> bool {
-        let Some(restarts) = &mut self.restarts else { return false };
-        let before = restarts.begin();
-        self.delivery.report_mut().restart_due = None;
-        let told = self.notified.clone();
-        // Whoever starts anew need not be told.
-        self.notified.clone_from(&self.visible);
-        let problem = match self.hand_over.save(self.state()) {
-            Ok(Saved::Whole) => return self.announce_restart(before.as_ref().map(|started| &started.generation)),
-            Ok(Saved::WithoutValues) => "the leased values do not fit into the hand-over".to_owned(),
-            Ok(Saved::Nothing) => "there is no state volume".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        self.notified = told;
-        if let Some(restarts) = &mut self.restarts {
-            let pause = restarts.put_off(before);
-            let report = self.delivery.report_mut();
-            report.restart_due = Some(SystemTime::now() + pause);
-            let sentence = format!("containers run on with their old variables; trying again in {pause:?}");
-            report.warn("restart_put_off", &problem, &sentence);
-        }
-        self.save();
-        false
-    }
-
-    fn announce_restart(&mut self, before: Option<&GenerationId>) -> bool {
-        let Some(restarts) = &self.restarts else { return false };
-        let id = |id: Option<&GenerationId>| id.map_or_else(|| "none".to_owned(), |id| id.0.clone());
-        let (now, before) = (id(restarts.generation()), id(before));
-        self.last_words.are(format!("all containers restart for generation {now} (ran with {before})"));
-        let report = self.delivery.report_mut();
-        report.restarts = Some(restarts.count());
-        let sentence = format!(
-            "the agent ends with code {RESTART_ALL_CODE}, and kubelet restarts all containers: their variables changed"
-        );
-        report.info("restart_all", &sentence);
-        true
     }
 
     // --- leaving ---

@@ -52,7 +52,7 @@ impl Usage {
         known.present = Some(directory);
     }
 
-    /// The generations that processes run with. What nobody runs with, or will, is forgotten.
+    /// The generations that processes run with. Entries that no process uses, or can still pick up, are removed.
     pub(super) fn generations(&self) -> BTreeSet<GenerationId> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut running = BTreeSet::new();

@@ -98,9 +98,9 @@ pub enum Program {
 pub enum AuditEvent {
     /// A pod asked for secrets, and was let or denied.
     Admission,
-    /// A login at a store. Renewing one is none.
+    /// A login at a store. Renewals do not count.
     Login,
-    /// Values came from a store, or were asked for in vain. A look whether a version is still the present one is none.
+    /// Values came from a store, or were asked for in vain. A check whether a version is still the present one does not count.
     Read,
     /// Values became a pod's files.
     Delivery,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sentence::suggestion;
 
 fn error(yaml: &str) -> String {
     Bundle::from_yaml(yaml).unwrap_err().to_string()

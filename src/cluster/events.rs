@@ -9,6 +9,10 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tracing::debug;
 
+/// Bytes of an event's note that API servers take ([`ValidateEvent`]'s `NoteLengthLimit`).
+///
+/// [`ValidateEvent`]: https://github.com/kubernetes/kubernetes/blob/v1.37.0/pkg/apis/core/validation/events.go
+const LONGEST_NOTE: usize = 1024;
 /// Events that wait to be sent. More say nothing new.
 const QUEUED: usize = 64;
 
@@ -17,9 +21,14 @@ const QUEUED: usize = 64;
 pub struct EventQueue(Option<mpsc::Sender<(ObjectReference, Event)>>);
 
 /// An event of `type_` under this reason, in CamelCase; `action` is what was done, in CamelCase too, and `note` the
-/// sentence that people read.
+/// sentence that people read, as much of it as API servers take.
 #[must_use]
-pub fn event(type_: EventType, reason: &str, action: &str, note: String) -> Event {
+pub fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
+    if note.len() > LONGEST_NOTE {
+        const CUT: &str = " …";
+        note.truncate(note.floor_char_boundary(LONGEST_NOTE - CUT.len()));
+        note.push_str(CUT);
+    }
     Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
 }
 
@@ -89,6 +98,16 @@ mod tests {
         let ObjectReference { api_version, kind, namespace, name, uid, .. } = pod;
         let found = [api_version, kind, namespace, name, uid].map(Option::unwrap_or_default);
         assert_eq!(found, ["v1", "Pod", "shop", "web", "u"]);
+    }
+
+    #[test]
+    fn notes_are_cut_where_api_servers_take_no_more() {
+        for (length, expected) in [(0, 0), (1024, 1024), (1025, 1024), (100_000, 1024)] {
+            let note = event(EventType::Warning, "Long", "Tell", "x".repeat(length)).note.unwrap();
+            assert_eq!((note.len(), note.ends_with('…')), (expected, length > 1024), "{length}");
+        }
+        // No character is cut in two.
+        assert!(event(EventType::Warning, "Long", "Tell", "é".repeat(1000)).note.unwrap().len() <= 1024);
     }
 
     #[test]

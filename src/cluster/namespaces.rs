@@ -10,17 +10,22 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
+use super::watch::followed;
 use crate::config::NamespaceLabels;
 
 /// How long a watch may fail until what it told counts no more: a label that was taken away must not count for ever.
 const STALE: Duration = Duration::from_secs(30);
+/// How long a watch may say nothing until the API server is asked whether it is there: a connection whose packets are
+/// dropped says nothing either. After this long the API server ends a watch, and it is begun anew.
+const SILENCE: Duration = Duration::from_secs(30);
+/// What is asked then. Every cluster has it.
+const ALWAYS_THERE: &str = "kube-system";
 /// How long the API server may take to tell of one namespace: the webhook's own caller waits five seconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long what it told counts, if the watch does not know better.
@@ -53,7 +58,10 @@ struct KnownNamespaces {
     listed: HashMap<String, Labels>,
     /// Whether a whole list was read.
     is_complete: bool,
+    /// Of watch or list.
     failing_since: Option<Instant>,
+    /// Without an answer to whether the API server is there.
+    silent_since: Option<Instant>,
     looked_up: HashMap<String, (Instant, NamespaceLabels)>,
 }
 
@@ -64,8 +72,7 @@ impl Namespaces {
     #[must_use]
     pub fn now(&self, name: &str) -> Option<NamespaceLabels> {
         let known = self.known();
-        let is_current = known.is_complete && known.failing_since.is_none_or(|since| since.elapsed() < STALE);
-        if let Some(labels) = known.watched.get(name).filter(|_| is_current) {
+        if let Some(labels) = known.watched.get(name).filter(|_| known.is_current()) {
             return Some(NamespaceLabels::Known(Arc::clone(labels)));
         }
         let (at, labels) = known.looked_up.get(name)?;
@@ -81,7 +88,7 @@ impl Namespaces {
         let mut known = self.known_mut();
         known.looked_up.retain(|_, (at, _)| at.elapsed() < FRESH);
         if known.looked_up.len() >= MOST_LOOKED_UP {
-            // Whoever asked for it has its answer, or asks again.
+            // The caller has its answer, or asks again.
             let any = known.looked_up.keys().next().cloned();
             known.looked_up.remove(&any.unwrap_or_default());
         }
@@ -141,24 +148,41 @@ impl Namespaces {
     }
 
     async fn watch(&self, client: Client) {
-        let api = Api::<PartialObjectMeta<Namespace>>::all(client);
-        let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff());
-        while let Some(event) = events.next().await {
+        let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+        let seconds = u32::try_from(SILENCE.as_secs()).unwrap_or(u32::MAX);
+        let mut events = pin!(followed(api.clone(), watcher::Config::default().timeout(seconds)));
+        loop {
+            let Ok(event) = timeout(SILENCE, events.next()).await else {
+                self.ask_whether_it_is_there(&client).await;
+                continue;
+            };
+            let Some(event) = event else { break };
             let mut known = self.known_mut();
             match event {
                 Ok(event) => {
+                    known.silent_since = None;
                     if known.failing_since.take().is_some() {
                         info!("the namespaces are watched again");
                     }
                     known.take_in(event);
                 }
                 Err(error) => {
+                    known.listed.clear();
                     if known.failing_since.is_none() {
                         known.failing_since = Some(Instant::now());
                         warn!(%error, "the namespaces cannot be watched: each is asked for");
                     }
                 }
             }
+        }
+    }
+
+    async fn ask_whether_it_is_there(&self, client: &Client) {
+        let asked = timeout(PATIENCE, Api::<Namespace>::all(client.clone()).get_metadata(ALWAYS_THERE)).await;
+        let mut known = self.known_mut();
+        match asked {
+            Ok(Ok(_)) => known.silent_since = None,
+            Ok(Err(_)) | Err(_) => drop(known.silent_since.get_or_insert_with(Instant::now)),
         }
     }
 
@@ -186,9 +210,15 @@ impl fmt::Debug for Namespaces {
 // === impl KnownNamespaces ===
 
 impl KnownNamespaces {
+    /// Whether what was watched counts.
+    fn is_current(&self) -> bool {
+        let since = [self.failing_since, self.silent_since];
+        self.is_complete && since.into_iter().flatten().all(|since| since.elapsed() < STALE)
+    }
+
     fn take_in(&mut self, event: Event<PartialObjectMeta<Namespace>>) {
         match event {
-            Event::Init => self.listed.clear(),
+            Event::Init => {}
             Event::InitApply(namespace) => drop(self.listed.insert(namespace.name_any(), labels_of(&namespace))),
             Event::InitDone => {
                 self.watched = std::mem::take(&mut self.listed);
@@ -214,6 +244,7 @@ mod tests {
     use std::sync::Mutex;
 
     use axum::http::{Request, Response};
+    use futures_util::stream;
     use kube::client::Body;
     use serde_json::{Value, json};
 
@@ -229,6 +260,10 @@ mod tests {
         asked: Vec<String>,
         /// What everything is answered with.
         fails: Option<u16>,
+        /// What lists and watches are answered with.
+        lists_fail: Option<u16>,
+        /// Whether nothing is answered any more.
+        is_silent: bool,
     }
 
     impl Server {
@@ -249,7 +284,8 @@ mod tests {
             let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
             assert!(request.headers()["accept"].to_str().unwrap().contains("PartialObjectMetadata"), "{path}");
             state.asked.push(path.to_owned());
-            if let Some(code) = state.fails {
+            let is_one = path.starts_with("/api/v1/namespaces/");
+            if let Some(code) = state.fails.or(state.lists_fail.filter(|_| !is_one)) {
                 return Some((code, json!({"kind": "Status", "status": "Failure", "code": code})));
             }
             if query.contains("watch=true") {
@@ -269,9 +305,17 @@ mod tests {
             let server = self.clone();
             let service = tower::service_fn(move |request: Request<Body>| {
                 let answer = server.answer(&request);
+                let is_silent = server.0.lock().unwrap().is_silent;
                 async move {
-                    let Some((code, body)) = answer else { return std::future::pending().await };
-                    let body = axum::body::Body::from(body.to_string());
+                    if is_silent {
+                        std::future::pending::<()>().await;
+                    }
+                    // A watch: its end does not come.
+                    let nothing = stream::pending::<Result<Vec<u8>, Infallible>>();
+                    let (code, body) = answer.map_or_else(
+                        || (200, axum::body::Body::from_stream(nothing)),
+                        |(code, body)| (code, axum::body::Body::from(body.to_string())),
+                    );
                     Ok::<_, Infallible>(Response::builder().status(code).body(body).unwrap())
                 }
             });
@@ -326,6 +370,48 @@ mod tests {
         wants.send_replace(Arc::new(false));
         moment().await;
         assert_eq!(namespaces.now("team-a"), None, "nobody follows it any more");
+    }
+
+    /// Follows a server to which this happens after it has told; what is known of the labels then, and how often it was
+    /// asked meanwhile.
+    async fn counts_after(seconds: u64, happens: fn(&mut ServerState)) -> (bool, usize) {
+        let server = Server::default();
+        server.set("team-a", &json!({"tier": "prod"}));
+        server.set(ALWAYS_THERE, &json!({}));
+        let namespaces = Namespaces::default();
+        let connecting = server.clone();
+        let connect = move || std::future::ready(Ok(connecting.client()));
+        let wants = watch::Sender::new(Arc::new(true));
+        let following = tokio::spawn(namespaces.clone().follow(connect, wants.subscribe(), |wants| *wants));
+        moment().await;
+        assert_eq!(namespaces.now("team-a"), Some(known(&[("tier", "prod")])));
+        let asked = {
+            let mut state = server.0.lock().unwrap();
+            happens(&mut state);
+            state.asked.len()
+        };
+        sleep(Duration::from_secs(seconds)).await;
+        following.abort();
+        let asked = server.0.lock().unwrap().asked.len() - asked;
+        (namespaces.now("team-a").is_some(), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn labels_end_when_the_api_server_is_not_there_and_pauses_grow_meanwhile() {
+        // With 410 all is listed anew. What is dead is noticed after half a minute, and counts for as long again.
+        for (what, happens) in [
+            ("lists: 410", (|state| state.lists_fail = Some(410)) as fn(&mut ServerState)),
+            ("lists: 403", |state| state.lists_fail = Some(403)),
+            ("lists: 503", |state| state.lists_fail = Some(503)),
+            ("all: 503", |state| state.fails = Some(503)),
+            ("packets are dropped", |state| state.is_silent = true),
+        ] {
+            assert!(counts_after(55, happens).await.0, "{what}");
+            let (counts, asked) = counts_after(120, happens).await;
+            assert!(!counts, "{what}");
+            assert!((2..40).contains(&asked), "{what}: {asked} questions in two minutes");
+        }
+        assert!(counts_after(600, |_| {}).await.0, "a quiet cluster is no failure");
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,7 +35,7 @@ pub struct ConfigFaults(pub Vec<ConfigFault>);
 #[derive(Debug, Default)]
 pub(super) struct Faults(Vec<ConfigError>);
 
-/// Faults of one file that are told: whoever gave another file than was meant reads no more of it.
+/// Faults of one file that are told: of a file that was given by mistake, no more is read.
 const MOST: usize = 100;
 
 // === impl ConfigError ===

@@ -4,20 +4,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
-use std::time::SystemTime;
 
-use aws_lc_rs::digest;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use zeroize::Zeroizing;
 
 use super::failure::{CallFailure, FailureKind};
-use super::feed::FeedKey;
 use super::proto::csi::volume_capability::{AccessType, MountVolume};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest, VolumeCapability};
+use super::record::{PodRef, Record};
+use super::surroundings::FeedKey;
+use super::tokens::{Tokens, account_of, tokens_in};
 use crate::annotations::{in_attributes, parse_attributes};
 use crate::audit::Who;
 use crate::bundle::FileMode;
@@ -28,7 +23,6 @@ use crate::deliver::controls::Wanted;
 use crate::options::{Mode, Options};
 use crate::plan::{BuiltPlan, Plan};
 use crate::reference::Request;
-use crate::secret::SecretValue;
 use crate::steps;
 
 /// What kubelet asks for, before anything of the pod's own is looked at.
@@ -58,56 +52,10 @@ pub(super) struct Publication {
     pub(super) limits: CsiLimits,
 }
 
-/// A volume: who, what, where. Without secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Record {
-    /// kubelet's name of it.
-    pub(super) volume: String,
-    /// Where it is mounted.
-    pub(super) target: PathBuf,
-    /// Whose it is.
-    pub(super) pod: PodRef,
-    /// The service account's UID, as the token has it: an account that is made anew under the same name is another one.
-    pub(super) account: Option<String>,
-    /// Whose the files are.
-    pub(super) owner: Owner,
-    /// Whether its answers are nobody else's: it has leases, and does not share them.
-    pub(super) is_own: bool,
-    /// Who looks after it.
-    pub(super) feed: FeedKey,
-    /// What the pod's annotations asked for when they were last looked at: a hold outlives the driver's process.
-    pub(super) wanted: Wanted,
-    /// The last wave that the volume has gone along with.
-    pub(super) advanced: Option<String>,
-    /// What to deliver.
-    pub(super) plan: Plan,
-}
-
-/// A pod, as kubelet knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct PodRef {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
-}
-
-/// Tokens by audience.
-pub(super) type Tokens = BTreeMap<String, PodToken>;
-
-/// A token that shows who the pod is.
-#[derive(Debug, Clone)]
-pub(super) struct PodToken {
-    pub(super) value: SecretValue,
-    /// `None` if kubelet's word for it is not understood.
-    pub(super) ends: Option<SystemTime>,
-}
-
 /// Bytes of a volume's name: kubelet's have 68. It becomes a file's name.
 const MAX_ID: usize = 128;
 /// Bytes of a path: what Linux takes.
 const MAX_PATH: usize = 4096;
-/// Bytes of the document with all tokens: some for each provider of the configuration.
-const MAX_TOKENS: usize = 256 * 1024;
 
 const POD_NAME: &str = "pod.name";
 const POD_NAMESPACE: &str = "pod.namespace";
@@ -153,31 +101,6 @@ pub fn plan_of_context(context: BTreeMap<String, String>, fs_group: &str, config
             .map_err(|error| CallFailure::invalid(error.to_string()))
     });
     planned.map_err(|failure| failure.to_string())
-}
-
-// === impl Record ===
-
-impl Record {
-    /// Digest of the pod's identity and these, in hex.
-    pub(super) fn digest_with(&self, parts: &[&[u8]]) -> String {
-        self.pod.digest_with(self.account.as_deref(), parts)
-    }
-}
-
-// === impl PodRef ===
-
-impl PodRef {
-    /// Digest of the identity of a pod of this account and these, in hex. Without a token nobody knows the account's UID:
-    /// then the pod shares with nobody.
-    pub(super) fn digest_with(&self, account: Option<&str>, parts: &[&[u8]]) -> String {
-        let who = account.map_or_else(|| format!("pod {}", self.uid), |uid| format!("account {uid}"));
-        let mut context = digest::Context::new(&digest::SHA256);
-        for part in [self.namespace.as_bytes(), who.as_bytes()].iter().chain(parts) {
-            context.update(&(part.len() as u64).to_le_bytes());
-            context.update(part);
-        }
-        hex::encode(context.finish())
-    }
 }
 
 // === impl PublishCall ===
@@ -398,47 +321,8 @@ impl Kubelets {
         self.secrets.into_values().for_each(|secret| drop(Zeroizing::new(secret)));
         let Some(text) = found.map(Zeroizing::new) else { return Ok(Tokens::new()) };
         let bad = || CallFailure::invalid(format!("kubelet's {key} is not the document of tokens that it should be"));
-        if text.len() > MAX_TOKENS {
-            return Err(bad());
-        }
-        let raw: BTreeMap<String, RawToken> = serde_json::from_str(&text).map_err(|_| bad())?;
-        Ok(raw.into_iter().map(|(audience, token)| (audience, token.into())).collect())
+        tokens_in(&text).ok_or_else(bad)
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct RawToken {
-    token: String,
-    #[serde(default)]
-    expiration_timestamp: String,
-}
-
-impl From<RawToken> for PodToken {
-    fn from(RawToken { token, expiration_timestamp }: RawToken) -> Self {
-        let ends = OffsetDateTime::parse(&expiration_timestamp, &Rfc3339).ok().map(SystemTime::from);
-        Self { value: token.into(), ends }
-    }
-}
-
-/// The service account's UID in a token's claims. kubelet says it nowhere else; the signature is the stores' business.
-fn account_of(token: &SecretValue) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Claims {
-        #[serde(rename = "kubernetes.io")]
-        kubernetes: Bound,
-    }
-    #[derive(Deserialize)]
-    struct Bound {
-        serviceaccount: Account,
-    }
-    #[derive(Deserialize)]
-    struct Account {
-        uid: String,
-    }
-    let claims = Zeroizing::new(URL_SAFE_NO_PAD.decode(token.expose_str()?.split('.').nth(1)?).ok()?);
-    let Claims { kubernetes: Bound { serviceaccount: Account { uid } } } = serde_json::from_slice(&claims).ok()?;
-    Some(uid).filter(|uid| !uid.is_empty())
 }
 
 #[cfg(test)]

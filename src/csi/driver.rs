@@ -1,6 +1,6 @@
 //! Which volumes there are, and which feed looks after each: published, unpublished, and found again after a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,39 +11,37 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
-use super::attributes::{PodRef, Publication, PublishCall, Record, Tokens};
+use super::attributes::{Publication, PublishCall};
 use super::budget::VolumeBudget;
 use super::events::Troubles;
 use super::failure::{CallFailure, FailureKind};
-use super::feed::{Feed, FeedCommand, FeedKey, First, NewVolume, SourceMaker, Surroundings};
+use super::feed::Feed;
+use super::known::{KnownVolume, KnownVolumes};
 use super::logins::Logins;
-use super::metrics::{DriverMetrics, FeedState};
+use super::metrics::DriverMetrics;
 use super::mounts::Mounts;
-use super::names::FeedNames;
 use super::pods::{Pods, SeenPod};
 use super::proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
-use super::state::{KeptVolumes, StateDir};
+use super::record::{PodRef, Record};
+use super::state::StateDir;
+use super::surroundings::{FeedCommand, First, NewVolume, SourceMaker, Surroundings};
 use super::volume::MountedVolume;
 use crate::audit::{AuditLog, AuditOutcome};
 use crate::cluster::namespaces::Namespaces;
 use crate::config::{Config, CsiLimits, NamespaceLabels};
 use crate::deliver::controls::Wanted;
-use crate::metrics::board::BoardPlace;
 use crate::source::SetupError;
 
+mod left;
+mod surroundings;
 mod unclaimed;
 
 /// kubelet gives a call two minutes, and never cancels it.
 const LONGEST_WAIT: Duration = Duration::from_secs(110);
 /// How long a feed may take to let go of a volume: it is between two steps, of which none waits for a store.
 const LETTING_GO: Duration = Duration::from_secs(20);
-/// Between two looks for volumes of pods that are gone.
-const COLLECT_EVERY: Duration = Duration::from_mins(5);
 /// What waits to be heard by a feed: calls of kubelet, one for each volume at a time.
 const QUEUED: usize = 1024;
-/// How long logins and leases of an earlier process wait for the call of kubelet that asks for their volume again, before
-/// they are ended: its pauses grow to two minutes.
-const UNCLAIMED: Duration = Duration::from_mins(10);
 
 /// The volumes of this node.
 pub(super) struct Driver {
@@ -80,20 +78,6 @@ pub(super) struct DriverParts {
     pub(super) audit: AuditLog,
     pub(super) sources: SourceMaker,
     pub(super) shutdown: CancellationToken,
-}
-
-#[derive(Default)]
-struct KnownVolumes {
-    volumes: BTreeMap<String, KnownVolume>,
-    feeds: BTreeMap<FeedKey, mpsc::Sender<FeedCommand>>,
-    names: FeedNames,
-}
-
-struct KnownVolume {
-    feed: FeedKey,
-    pod: String,
-    target: PathBuf,
-    first: watch::Receiver<First>,
 }
 
 // === impl Driver ===
@@ -271,12 +255,12 @@ impl Driver {
                 Some(same)
                     if same.feed == *key
                         && same.target == record.target
-                        && works(&known, key)
+                        && known.works(key)
                         // What was delivered and is not there was taken away by somebody else.
                         && (!matches!(*same.first.borrow(), First::Delivered) || self.is_delivered(&same.target)) =>
                 {
                     let first = same.first.clone();
-                    tell(&known, key, FeedCommand::Tokens(record.volume, tokens));
+                    known.tell(key, FeedCommand::Tokens(record.volume, tokens));
                     return Ok(first);
                 }
                 other => other.map(|other| (record.volume.clone(), other.target.clone())),
@@ -319,7 +303,7 @@ impl Driver {
         };
         let (id, pod) = (record.volume.clone(), record.pod.uid.clone());
         let mut known = self.known();
-        if !works(&known, key) {
+        if !known.works(key) {
             let answers = self.limits.reserve(&record.pod.namespace, record.plan.room(), limits)?;
             let feed = self.new_feed(record).map_err(|error| {
                 // What an earlier process left is another version's to go on with.
@@ -333,7 +317,7 @@ impl Driver {
             tokio::spawn(feed.with_room(answers).run(commands).instrument(span));
             known.feeds.insert(key.clone(), sender);
         }
-        if !tell(&known, key, FeedCommand::Attach(Box::new(volume))) {
+        if !known.tell(key, FeedCommand::Attach(Box::new(volume))) {
             return Err(CallFailure::new(FailureKind::Exhausted, "the driver has too much to do: kubelet tries again"));
         }
         known.volumes.insert(id, entry);
@@ -357,7 +341,7 @@ impl Driver {
         {
             let known = self.known();
             if let Some(volume) = known.volumes.get(&asked.volume)
-                && tell(&known, &volume.feed, FeedCommand::Tokens(asked.volume.clone(), asked.tokens.clone()))
+                && known.tell(&volume.feed, FeedCommand::Tokens(asked.volume.clone(), asked.tokens.clone()))
             {
                 return Ok(());
             }
@@ -369,109 +353,6 @@ impl Driver {
         let unknown = Wanted { hold: self.pods.is_followed(), ..Wanted::default() };
         record.wanted = seen.map_or(unknown, |seen| Wanted::default().updated(seen.annotations.ours()));
         self.adopt(record, tokens)
-    }
-
-    /// Looks after files that are there.
-    fn adopt(self: &Arc<Self>, record: Record, tokens: Tokens) -> Result<(), CallFailure> {
-        let room = record.plan.volume_bytes();
-        let mounts = Arc::clone(&self.mounts);
-        let Some(volume) = MountedVolume::adopt(record.target.clone(), room, record.owner, mounts) else {
-            return Err(CallFailure::new(
-                FailureKind::Waiting,
-                "the volume's files are gone: kubelet's next call makes it anew",
-            ));
-        };
-        // They are there, whatever the limits say by now.
-        let limits = CsiLimits { bytes_per_namespace: u64::MAX, bytes_per_node: u64::MAX };
-        let reservation = self.limits.reserve(&record.pod.namespace, room, &limits).ok();
-        if let Err(error) = self.state.save(&record) {
-            warn!(%error, volume = record.volume, "the driver cannot keep a volume in mind: after a restart kubelet tells of it");
-        }
-        let (first, _) = watch::channel(First::Delivered);
-        self.hand_to_feed(NewVolume { record, tokens, volume, reservation, first }, &limits)
-    }
-
-    /// Goes on with the volumes of an earlier process, and forgets those that are not mounted any more: kubelet asks for
-    /// them anew.
-    pub(super) fn resume(self: &Arc<Self>) {
-        if let Err(error) = self.mounts.ours() {
-            warn!(%error, "the mount table cannot be read: kubelet's next calls bring the volumes of an earlier process back");
-            return;
-        }
-        let KeptVolumes { records, unread } = self.state.load();
-        let (mut resumed, mut unclaimed) = (0, Vec::new());
-        {
-            let names = &mut self.known().names;
-            records.iter().for_each(|record| names.keep(record));
-            unread.into_iter().for_each(|unread| names.keep_unread(unread));
-        }
-        for record in records {
-            let (volume, target) = (record.volume.clone(), record.target.clone());
-            if self.is_delivered(&target) {
-                match self.adopt(record, Tokens::new()) {
-                    Ok(()) => resumed += 1,
-                    // Its pod runs: the files are worth more than nothing.
-                    Err(failure) => {
-                        warn!(%failure, volume, "a volume's files stay as they are: nobody keeps them fresh");
-                    }
-                }
-                continue;
-            }
-            if let Err(error) = self.mounts.unmount(&target) {
-                warn!(%error, volume, "what is left of a volume cannot be taken away yet");
-            }
-            // Its lease may have been granted already.
-            unclaimed.push(record);
-        }
-        if resumed + unclaimed.len() > 0 {
-            info!(resumed, forgotten = unclaimed.len(), "the volumes of an earlier process");
-        }
-        if self.has_unclaimed(&unclaimed) {
-            let driver = Arc::clone(self);
-            tokio::spawn(async move {
-                let waited = driver.shutdown.run_until_cancelled(tokio::time::sleep(UNCLAIMED)).await;
-                if waited.is_some() {
-                    driver.end_unclaimed(unclaimed).await;
-                }
-            });
-        }
-    }
-
-    /// Takes away, for ever, the volumes of pods that are not on this node any more, should kubelet have forgotten them, or
-    /// the driver: after two looks, since kubelet unpublishes those of a deleted pod only when its containers have ended.
-    pub(super) async fn collect(&self) {
-        let mut missed = BTreeSet::new();
-        loop {
-            self.pods.listed().await;
-            let gone = self.gone();
-            for (target, volume) in gone.iter().filter(|(target, _)| missed.contains(*target)) {
-                let taken = match volume {
-                    Some(volume) => self.take_away(volume, target).await.map_err(|error| error.to_string()),
-                    None => self.mounts.unmount(target).map_err(|error| error.kind().to_string()),
-                };
-                match taken {
-                    Ok(()) => info!(volume, "the volume of a pod that is gone was taken away"),
-                    Err(error) => warn!(error, volume, "the volume of a pod that is gone stays"),
-                }
-            }
-            missed = gone.into_keys().collect();
-            tokio::time::sleep(COLLECT_EVERY).await;
-        }
-    }
-
-    /// What is there of pods that are gone, and the volumes' names where they are known.
-    fn gone(&self) -> BTreeMap<PathBuf, Option<String>> {
-        let mounted = self.mounts.ours().unwrap_or_default();
-        let pods = self.kubelet_root.join("pods");
-        let is_gone = |target: &PathBuf| {
-            let pod = target.strip_prefix(&pods).ok().and_then(|rest| rest.iter().next()?.to_str());
-            pod.is_some_and(|pod| self.pods.is_gone(pod))
-        };
-        let known = self.known();
-        let volumes = known.volumes.iter().filter(|(_, volume)| self.pods.is_gone(&volume.pod));
-        let mut gone: BTreeMap<_, _> = mounted.into_iter().filter(is_gone).map(|target| (target, None)).collect();
-        gone.extend(volumes.map(|(id, volume)| (volume.target.clone(), Some(id.clone()))));
-        gone
     }
 
     async fn take_away(&self, volume: &str, target: &Path) -> Result<(), CallFailure> {
@@ -505,7 +386,7 @@ impl Driver {
         let feeds: BTreeSet<_> =
             known.volumes.values().filter(|volume| volume.pod == uid).map(|volume| &volume.feed).collect();
         for feed in feeds {
-            tell(&known, feed, FeedCommand::Annotations(uid.to_owned(), seen.annotations.clone()));
+            known.tell(feed, FeedCommand::Annotations(uid.to_owned(), seen.annotations.clone()));
         }
     }
 
@@ -530,58 +411,6 @@ impl Driver {
     }
 }
 
-/// Whether there is such a feed.
-fn works(known: &KnownVolumes, feed: &FeedKey) -> bool {
-    known.feeds.get(feed).is_some_and(|feed| !feed.is_closed())
-}
-
-/// Says whether the feed will hear it.
-fn tell(known: &KnownVolumes, feed: &FeedKey, command: FeedCommand) -> bool {
-    known.feeds.get(feed).is_some_and(|feed| feed.try_send(command).is_ok())
-}
-
 fn gone() -> CallFailure {
     CallFailure::new(FailureKind::PodGone, "the pod is being deleted")
-}
-
-impl Surroundings for Driver {
-    fn config(&self) -> watch::Receiver<Arc<Config>> {
-        self.config.clone()
-    }
-
-    fn retire(&self, key: &FeedKey, commands: &mut mpsc::Receiver<FeedCommand>) -> Option<FeedCommand> {
-        let mut known = self.known();
-        // Who sends holds the lock: what is not there now will not come.
-        let command = commands.try_recv().ok();
-        if command.is_none() {
-            known.feeds.remove(key);
-            known.names.forget(key);
-            self.state.remove_feed(&key.0);
-        }
-        command
-    }
-
-    fn remember(&self, record: &Record) {
-        if let Err(error) = self.state.save(record) {
-            warn!(%error, volume = record.volume, "a hold or pin is not kept in mind: after a restart it counts from later on");
-        }
-    }
-
-    fn forget(&self, volume: &str) {
-        self.known().volumes.remove(volume);
-        self.state.remove(volume);
-    }
-
-    fn is_going(&self, pod: &str) -> bool {
-        self.pods.is_gone(pod) || self.pods.now(pod).is_some_and(|seen| seen.is_deleted)
-    }
-
-    fn trouble(&self, pod: &PodRef, sentence: &str) {
-        self.metrics.troubles.increment();
-        self.troubles.tell(pod, sentence);
-    }
-
-    fn place(&self) -> BoardPlace<FeedState> {
-        self.metrics.place()
-    }
 }

@@ -2,7 +2,7 @@
 
 use kube::runtime::events::EventType;
 
-use super::attributes::PodRef;
+use super::record::PodRef;
 use crate::cluster::events::{EventQueue, event, pod_reference};
 
 /// What they are filed under.

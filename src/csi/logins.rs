@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::attributes::Record;
+use super::record::Record;
 use crate::plan::PlannedProvider;
 use crate::source::HandedSession;
 

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::attributes::{PodRef, Record};
-use super::feed::FeedKey;
+use super::record::{PodRef, Record};
 use super::state::UnreadRecord;
+use super::surroundings::FeedKey;
 
 /// Names that an earlier process gave and this one would not.
 #[derive(Debug, Default)]

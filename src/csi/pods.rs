@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::Pod as KubePod;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::cluster::watch::followed;
 use crate::contract::PREFIX;
 
 /// The annotations of a pod that are ours, without the prefix.
@@ -73,8 +73,7 @@ impl Pods {
     /// Follows the API server for ever. `changed` hears of each pod that is another than before.
     pub(super) async fn follow(self, client: Client, node: &str, changed: impl Fn(&str, &SeenPod)) {
         let settings = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-        let events = watcher(Api::<PartialObjectMeta<KubePod>>::all(client), settings).default_backoff();
-        let mut events = std::pin::pin!(events);
+        let mut events = std::pin::pin!(followed(Api::<PartialObjectMeta<KubePod>>::all(client), settings));
         let mut is_failing = false;
         while let Some(event) = events.next().await {
             match event {
@@ -85,6 +84,7 @@ impl Pods {
                     self.take_in(event, &changed);
                 }
                 Err(error) => {
+                    self.snapshots.send_modify(|snapshot| snapshot.listed.clear());
                     if !std::mem::replace(&mut is_failing, true) {
                         warn!(%error, "the pods of this node cannot be watched: live controls wait, files are delivered");
                     }
@@ -96,7 +96,7 @@ impl Pods {
     fn take_in(&self, event: Event<PartialObjectMeta<KubePod>>, changed: &impl Fn(&str, &SeenPod)) {
         let mut news = Vec::new();
         self.snapshots.send_modify(|snapshot| match event {
-            Event::Init => snapshot.listed.clear(),
+            Event::Init => {}
             Event::InitApply(pod) => {
                 let (uid, seen) = seen(&pod);
                 news.extend(snapshot.is_other(&uid, &seen).then(|| (uid.clone(), seen.clone())));

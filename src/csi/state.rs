@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::attributes::{PodRef, Record};
-use super::feed::FeedKey;
+use super::record::{PodRef, Record};
+use super::surroundings::FeedKey;
 #[cfg(test)]
 use super::tests::steps::step;
 use crate::deliver::Owner;

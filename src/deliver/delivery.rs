@@ -4,102 +4,31 @@
 //! a pin needs: one source feeds as many deliveries as there are volumes.
 
 use std::error::Error;
-use std::future::Future;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::RenderedFile;
+use self::retry::Retry;
 use super::render::{RenderError, Rendered, render_beside};
 use super::shown::ShownAnswers;
-use super::volume::{AtomicVolume, VolumeError, Written};
 use crate::audit::AuditLog;
 use crate::bundle::{Format, VolumePath};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::PlannedItem;
 use crate::report::Report;
 use crate::report::line::{Asked, Problem};
-use crate::source::{Origin, PinError, Source};
+use crate::source::Source;
 
-/// Pauses between attempts to write or to pin.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+mod pin;
+mod retry;
+mod volume;
+
+pub use volume::{Volume, WriteOutcome};
 
 /// How long kubelet may take to read the first variables: it opens a file for each, and tries again every 10 s where the
 /// gate held the container back. What it reads meanwhile must be of one generation.
 const KUBELET_READS: Duration = Duration::from_secs(30);
-
-/// Where the files of a delivery go.
-pub trait Volume: Send {
-    /// Why writing failed. What was there still is.
-    type Error: Error + Send;
-
-    /// Whether the first files would not fare better later.
-    fn is_permanent(error: &Self::Error) -> bool;
-
-    /// What readers see; `None` before the first generation.
-    fn present(&self) -> Option<&AtomicVolume>;
-
-    /// The same, to be changed.
-    fn present_mut(&mut self) -> Option<&mut AtomicVolume>;
-
-    /// The generation that readers see; `None` before the first.
-    fn current(&self) -> Option<GenerationId> {
-        self.present()?.current()
-    }
-
-    /// When it was put there.
-    fn since(&self) -> Option<SystemTime> {
-        self.present()?.since()
-    }
-
-    /// Whether it has this file.
-    fn has(&self, path: &VolumePath) -> bool {
-        self.present().is_some_and(|volume| volume.has(path))
-    }
-
-    /// Whether [`roll_back`](Self::roll_back) can go to this generation.
-    fn holds(&self, id: &GenerationId) -> bool {
-        self.present().is_some_and(|volume| volume.holds(id))
-    }
-
-    /// Puts a generation in place. Finishes what it began also while the process is being stopped.
-    fn write(
-        &mut self,
-        id: &GenerationId,
-        files: &[RenderedFile],
-    ) -> impl Future<Output = Result<WriteOutcome, Self::Error>> + Send;
-
-    /// Returns to a generation that is still there; `false` if it is not.
-    fn roll_back(&mut self, id: &GenerationId) -> impl Future<Output = Result<bool, Self::Error>> + Send;
-
-    /// Removes a replaced generation once no reader is left in it; pends for ever if there is none. Cancel safe.
-    fn settle(&mut self) -> impl Future<Output = ()> + Send {
-        async {
-            if let Some(volume) = self.present_mut().filter(|volume| volume.is_settling()) {
-                match volume.settle().await {
-                    Ok(()) => return,
-                    Err(error) => {
-                        warn!(%error, "a replaced generation could not be removed: the next write tries again");
-                    }
-                }
-            }
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// What writing came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WriteOutcome {
-    /// The first generation is there: nobody reads yet.
-    Opened,
-    /// Readers see other bytes from now on.
-    Swapped,
-    /// The same bytes were there.
-    Unchanged,
-}
 
 /// A volume and what decides on its files.
 #[derive(Debug)]
@@ -177,23 +106,6 @@ pub enum DeliverError<E: Error> {
     Volume(E),
 }
 
-/// When to try again what the source knows nothing of.
-#[derive(Debug)]
-struct Retry {
-    at: Option<Instant>,
-    pause: Duration,
-}
-
-/// Why a pin is not obeyed.
-enum PinRefusal {
-    /// Not before the source has an answer.
-    Unread,
-    /// Tried again by itself.
-    Later(String),
-    /// Not before the annotation changes.
-    Never(String),
-}
-
 // === impl Delivery ===
 
 impl<V: Volume> Delivery<V> {
@@ -210,7 +122,7 @@ impl<V: Volume> Delivery<V> {
             newest: None,
             shown: ShownAnswers::default(),
             position: Position::Newest,
-            retry: Retry { at: None, pause: FIRST_PAUSE },
+            retry: Retry::new(),
             settled_at: None,
             unwritable: None,
             advance_at: None,
@@ -516,172 +428,6 @@ impl<V: Volume> Delivery<V> {
     fn compare_newest(&mut self) {
         let newest = self.newest.as_ref().map(|(newest, _)| &newest.id);
         self.report.newest = newest.filter(|id| self.report.generation.as_ref() != Some(*id)).cloned();
-    }
-
-    // --- pinning ---
-
-    /// Returns to the generation that is named, and stays there; `None` goes back to the newest with the next
-    /// [`Delivery::catch_up`], which also goes on where a store has to be asked.
-    pub async fn pin(&mut self, pin: Option<GenerationId>, source: &mut Source) -> Changed {
-        self.report.pin_refused = None;
-        let Some(id) = pin else {
-            self.position = Position::Newest;
-            if self.report.pinned.take().is_some() {
-                self.report.info("unpinned", "the pin is over");
-            }
-            return Changed::default();
-        };
-        // The report tells the earlier pin until this one is in place.
-        self.position = Position::Pinning(id);
-        if self.is_open() { self.pin_again(source).await } else { Changed::default() }
-    }
-
-    /// Looks at a pin that could not be looked at yet.
-    async fn pin_again(&mut self, source: &mut Source) -> Changed {
-        let (Position::Pinning(id) | Position::Reading(id)) = self.position.clone() else { return Changed::default() };
-        match self.return_to(&id, source).await {
-            Ok(swapped) => {
-                self.position = Position::Pinned;
-                self.report.pinned = Some(id);
-                self.report.info("pinned", "the generation that the annotation names is in place, and stays");
-                Changed { swapped, delivered: None }
-            }
-            Err(refusal) => {
-                self.refuse_pin(id, &refusal);
-                Changed::default()
-            }
-        }
-    }
-
-    fn refuse_pin(&mut self, id: GenerationId, refusal: &PinRefusal) {
-        match refusal {
-            PinRefusal::Unread => self.position = Position::Reading(id),
-            PinRefusal::Never(problem) => {
-                self.report.pin_refused = Some(id);
-                self.position = if self.report.pinned.is_some() { Position::Pinned } else { Position::Newest };
-                self.report.warn("pin_refused", problem, "the files stay as they are");
-            }
-            PinRefusal::Later(problem) => {
-                self.position = Position::Pinning(id);
-                let pause = self.retry.later();
-                let sentence = format!("the files stay as they are; trying again in {pause:?}");
-                self.report.warn("pin_failed", problem, &sentence);
-            }
-        }
-    }
-
-    async fn return_to(&mut self, id: &GenerationId, source: &mut Source) -> Result<Option<GenerationId>, PinRefusal> {
-        if self.volume.current().as_ref() == Some(id) {
-            return Ok(None);
-        }
-        self.know_shown(source);
-        if self.is_being_read() {
-            return Err(PinRefusal::Later("kubelet reads the first variables".to_owned()));
-        }
-        if self.volume.holds(id) && can_return_to(id, source) && self.roll_back(id).await? {
-            self.shown.rolled_back(id, source);
-            return Ok(Some(id.clone()));
-        }
-        let generation = match &self.newest {
-            Some((newest, _)) if newest.id == *id => newest.clone(),
-            _ => source.read_again(id)?.ok_or(PinRefusal::Unread)?,
-        };
-        self.newest_is_due();
-        match self.put(&generation).await {
-            Ok(swapped) => Ok(swapped),
-            Err(DeliverError::Render(error)) => Err(PinRefusal::Never(error.to_string())),
-            Err(DeliverError::Volume(error)) => Err(PinRefusal::Later(error.to_string())),
-        }
-    }
-
-    async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, PinRefusal> {
-        let is_back = self.volume.roll_back(id).await.map_err(|error| PinRefusal::Later(error.to_string()))?;
-        if is_back {
-            self.in_place(id);
-            (self.report.files, self.report.bytes, self.report.behind) = (None, None, 0);
-            self.newest_is_due();
-            self.report.info("rolled_back", "the files of an earlier generation, still in the volume, are back");
-        }
-        Ok(is_back)
-    }
-
-    /// Whatever became of it, another one takes its place.
-    fn newest_is_due(&mut self) {
-        if let Some((_, progress @ Progress::Delivered)) = &mut self.newest {
-            *progress = Progress::Due;
-        }
-    }
-}
-
-/// A credential of an earlier generation may be revoked by now: then only the source can say what is to be done.
-fn can_return_to(id: &GenerationId, source: &Source) -> bool {
-    let history = source.hand_over().history;
-    let past = history.iter().find(|past| past.id == *id);
-    past.is_some_and(|past| past.origins.iter().all(|(_, origin)| *origin != Origin::Lease))
-}
-
-// === impl AtomicVolume ===
-
-impl Volume for AtomicVolume {
-    type Error = VolumeError;
-
-    /// Nobody else makes room.
-    fn is_permanent(error: &VolumeError) -> bool {
-        matches!(error, VolumeError::NoSpace { .. })
-    }
-
-    fn present(&self) -> Option<&AtomicVolume> {
-        Some(self)
-    }
-
-    fn present_mut(&mut self) -> Option<&mut AtomicVolume> {
-        Some(self)
-    }
-
-    async fn write(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<WriteOutcome, VolumeError> {
-        let is_first = self.current().is_none();
-        Ok(match self.write(id, files).await? {
-            Written::Swapped if is_first => WriteOutcome::Opened,
-            Written::Swapped => WriteOutcome::Swapped,
-            Written::Unchanged => WriteOutcome::Unchanged,
-        })
-    }
-
-    async fn roll_back(&mut self, id: &GenerationId) -> Result<bool, VolumeError> {
-        self.roll_back(id).await
-    }
-}
-
-// === impl Retry ===
-
-impl Retry {
-    async fn due(&self) {
-        match self.at {
-            Some(at) => tokio::time::sleep_until(at).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn later(&mut self) -> Duration {
-        let pause = self.pause;
-        self.at = Some(Instant::now() + pause);
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        pause
-    }
-
-    fn reset(&mut self) {
-        *self = Self { at: None, pause: FIRST_PAUSE };
-    }
-}
-
-// === impl PinRefusal ===
-
-impl From<PinError> for PinRefusal {
-    fn from(error: PinError) -> Self {
-        match &error {
-            PinError::Read { error: read, .. } if !read.kind.is_permanent() => Self::Later(error.to_string()),
-            _ => Self::Never(error.to_string()),
-        }
     }
 }
 

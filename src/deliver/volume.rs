@@ -17,22 +17,23 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::time::{Instant, sleep_until};
 
-use crate::annotations::SIZE_LIMIT;
 use crate::bundle::VolumePath;
-use crate::contract::{COUNTER, DATA, OWN_PREFIX, PREFIX, RUNNING};
+use crate::contract::{COUNTER, DATA, OWN_PREFIX, RUNNING};
 use crate::deliver::{Owner, RenderedFile};
 use crate::generation::GenerationId;
 use crate::secret::SecretValue;
 
+mod error;
 mod tree;
 
+pub use error::VolumeError;
 use tree::TreeError;
 
 /// A link about to be renamed over another one.
@@ -70,49 +71,6 @@ pub enum Written {
     Swapped,
     /// The files were already there, with these bytes and modes: nothing happened.
     Unchanged,
-}
-
-/// Why files could not be written. Those that are there stay as they are. Names paths, never a value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VolumeError {
-    /// The directory cannot be used at all.
-    #[error("cannot open the volume {dir:?}: {errno}; it must be a directory that the agent's user may write")]
-    Open {
-        /// The directory.
-        dir: PathBuf,
-        /// The system's reason.
-        errno: Errno,
-    },
-    /// A system call failed.
-    #[error("cannot {action} {path:?} in the volume: {errno}; the present files stay")]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The path, relative to the volume.
-        path: String,
-        /// The system's reason.
-        errno: Errno,
-    },
-    /// The files do not fit.
-    #[error(
-        "no space in the volume for {needed} bytes of files{}: raise {PREFIX}{SIZE_LIMIT}; the present files stay",
-        free.map_or_else(String::new, |free| format!(", {free} are free"))
-    )]
-    NoSpace {
-        /// Bytes on disk of the files to write, whole blocks.
-        needed: u64,
-        /// Free bytes, if they were found out before writing.
-        free: Option<u64>,
-    },
-    /// Something that is not ours has a file's name.
-    #[error("{name:?} in the volume is in the way of a file: remove it; only the agent may write into the volume")]
-    InTheWay {
-        /// Its name.
-        name: String,
-    },
-    /// The id cannot name a directory.
-    #[error("{0:?} cannot name a generation: letters, digits, '-' and '.' can, and \"data\" is taken")]
-    BadId(String),
 }
 
 /// Reads every file of the present generation, as an application should: `..data` is resolved once, so all files
@@ -437,14 +395,6 @@ impl Stored {
 
     fn has_id(&self, id: &GenerationId) -> bool {
         self.id == *id || self.same_as.as_ref() == Some(id)
-    }
-}
-
-// === impl VolumeError ===
-
-impl From<TreeError> for VolumeError {
-    fn from(TreeError { action, path, errno }: TreeError) -> Self {
-        Self::Io { action, path, errno }
     }
 }
 

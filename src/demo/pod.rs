@@ -8,24 +8,20 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::application::ServedSecret;
 use super::claim::pointer;
 use super::error::DemoError;
 use super::exchange::exchange;
 use super::stage::{DemoStore, Stage};
+use super::watcher::is_whole;
 use crate::contract::{ANNOTATIONS_FILE, DATA, LIVE, PREFIX};
-use crate::deliver::volume::read_set;
 use crate::options::Mode;
 
 /// Nothing in the demo takes this long, unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long what a process did may take to be seen after its end.
 const SETTLED: Duration = Duration::from_millis(500);
-
-/// What the annotations ask for, as far as it carries the value.
-const FILES: usize = 5;
 
 /// How often the gate is looked at while there is nothing to deliver, a millisecond apart.
 const LOOKS: u32 = 300;
@@ -51,13 +47,6 @@ pub(super) struct Start {
     pub(super) is_whole: bool,
     /// From the store's having the secret to the files.
     pub(super) first: Duration,
-}
-
-/// Reads the whole set over and over, as many replicas of an application would.
-#[derive(Debug)]
-pub(super) struct Watcher {
-    stop: CancellationToken,
-    task: tokio::task::JoinHandle<(u64, u64)>,
 }
 
 // === impl Start ===
@@ -366,47 +355,4 @@ impl Drop for Pod {
             let _ = child.wait();
         }
     }
-}
-
-// === impl Watcher ===
-
-impl Watcher {
-    pub(super) fn start(live: PathBuf) -> Self {
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let (mut reads, mut torn) = (0, 0);
-            while !stopped.is_cancelled() {
-                reads += 1;
-                torn += u64::from(!is_whole(&live));
-            }
-            (reads, torn)
-        });
-        Self { stop, task }
-    }
-
-    /// Reads, and how many of them saw a mixture.
-    pub(super) async fn stop(mut self) -> (u64, u64) {
-        self.stop.cancel();
-        (&mut self.task).await.unwrap_or_default()
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        // A demo that breaks off must not wait for a thread that reads for ever.
-        self.stop.cancel();
-    }
-}
-
-/// Whether one look at the volume finds all files, and one value in them.
-fn is_whole(live: &Path) -> bool {
-    let Ok(files) = read_set(live) else { return false };
-    let values = files.iter().filter_map(|(_, value)| {
-        let text = value.expose_str()?;
-        let begin = text.find("demo-")?;
-        Some(text.get(begin..)?.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect::<String>())
-    });
-    let values: Vec<_> = values.collect();
-    values.len() == FILES && values.iter().all(|value| Some(value) == values.first())
 }

@@ -20,9 +20,9 @@ use crate::env_vars::{MAX_TOTAL_BYTES, check_name, check_value};
 use crate::secret::SecretValue;
 use crate::sentence::{Sentence, store_name};
 
-/// How often a generation may be taken away while it is read, which stays for a second; and how often a lock may be taken.
+/// How often to try again after a generation was replaced while it was read, or while its lock is busy.
 const ATTEMPTS: usize = 20;
-/// Between two attempts to take a lock.
+/// Between two attempts at a lock.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// What was read.
@@ -74,16 +74,16 @@ fn read_once(sources: &[SourcePath], keep: &[String]) -> Result<ReadVariables, R
         if let Some(files) = files
             && !volumes.contains_key(files)
         {
-            let volume = OpenVolume::open(files).map_err(|errno| ReadError::new(&source.path, &told(errno)))?;
+            let volume = OpenVolume::open(files).map_err(|errno| ReadError::new(&source.path, &describe(errno)))?;
             first.get_or_insert_with(|| volume.origin.clone());
             volumes.insert(files, volume);
         }
         let volume = files.and_then(|files| volumes.get(files));
-        read_source(source, volume, &mut variables).map_err(|(problem, is_gone)| ReadError {
+        read_source(source, volume, &mut variables).map_err(|ReadProblem { sentence, is_missing }| ReadError {
             path: source.path.clone(),
-            problem,
+            problem: sentence,
             // Looked for again only if there is something else to be found.
-            is_gone: is_gone && volume.is_some_and(OpenVolume::is_replaced),
+            is_gone: is_missing && volume.is_some_and(OpenVolume::is_replaced),
         })?;
     }
     for name in keep {
@@ -117,8 +117,26 @@ fn volume_of(path: &Path) -> Option<&Path> {
 
 type Variables = BTreeMap<String, SecretValue>;
 
-/// The problem, and whether it is that nothing has this name.
-type ReadProblem = (Sentence, bool);
+/// Why a file or directory cannot be read.
+struct ReadProblem {
+    sentence: Sentence,
+    /// Whether nothing has this name.
+    is_missing: bool,
+}
+
+// === impl ReadProblem ===
+
+impl From<Errno> for ReadProblem {
+    fn from(errno: Errno) -> Self {
+        Self { sentence: describe(errno).into(), is_missing: errno == Errno::NOENT }
+    }
+}
+
+impl From<Sentence> for ReadProblem {
+    fn from(sentence: Sentence) -> Self {
+        Self { sentence, is_missing: false }
+    }
+}
 
 fn read_source(source: &SourcePath, volume: Option<&OpenVolume>, into: &mut Variables) -> Result<(), ReadProblem> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -133,40 +151,38 @@ fn read_source(source: &SourcePath, volume: Option<&OpenVolume>, into: &mut Vari
     let file = match opened {
         Ok(file) => file,
         Err(Errno::NOENT) if source.optional && !is_replaced => return Ok(()),
-        Err(errno) => return Err((told(errno).into(), errno == Errno::NOENT)),
+        Err(errno) => return Err(errno.into()),
     };
-    let os = |errno: Errno| (told(errno).into(), errno == Errno::NOENT);
-    let is_directory = FileType::from_raw_mode(fstat(&file).map_err(os)?.st_mode) == FileType::Directory;
+    let is_directory = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::Directory;
     let is_tenants = source.path.ends_with(ENV_DIR);
     if is_directory { read_directory(&file, is_tenants, into) } else { read_dotenv(file, into) }
 }
 
 fn read_dotenv(file: OwnedFd, into: &mut Variables) -> Result<(), ReadProblem> {
-    let bytes = read_all(file).map_err(|error| (error.to_string().into(), false))?;
-    into.extend(dotenv::variables(&bytes).map_err(|error| (error.to_string().into(), false))?);
+    let bytes = read_all(file).map_err(|error| Sentence::from(error.to_string()))?;
+    into.extend(dotenv::variables(&bytes).map_err(|error| Sentence::from(error.to_string()))?);
     Ok(())
 }
 
 /// One file is one variable, byte by byte.
 fn read_directory(directory: &OwnedFd, is_tenants: bool, into: &mut Variables) -> Result<(), ReadProblem> {
-    let os = |errno: Errno| (told(errno).into(), errno == Errno::NOENT);
-    for entry in Dir::read_from(directory).map_err(os)? {
-        let entry = entry.map_err(os)?;
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
         if name == "." || name == ".." {
             continue;
         }
         let name = name.to_string_lossy().into_owned();
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = openat(directory, entry.file_name(), flags, Mode::empty()).map_err(os)?;
+        let file = openat(directory, entry.file_name(), flags, Mode::empty())?;
         // Names of files are a store's keys, unless the tenant wrote them as variables.
         let shown = store_name(&name);
         let public = if is_tenants { shown.clone() } else { "one of its files".to_owned() };
         let bytes = read_all(file)
-            .map_err(|error| (Sentence::hiding(format!("{shown}: {error}"), format!("{public}: {error}")), false))?;
+            .map_err(|error| Sentence::hiding(format!("{shown}: {error}"), format!("{public}: {error}")))?;
         check_name(&name)
             .and_then(|()| check_value(&name, &bytes))
-            .map_err(|error| (Sentence::hiding(error.of(&shown), error.of_unnamed(&public)), false))?;
+            .map_err(|error| Sentence::hiding(error.of(&shown), error.of_unnamed(&public)))?;
         into.insert(name, SecretValue::new(bytes.to_vec()));
     }
     Ok(())
@@ -183,7 +199,7 @@ fn read_all(file: impl Into<OwnedFd> + AsFd) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-fn told(errno: Errno) -> String {
+fn describe(errno: Errno) -> String {
     match errno {
         Errno::NOENT => "there is no such file or directory".to_owned(),
         Errno::ACCESS => {

@@ -108,7 +108,7 @@ impl<'a> Planner<'a> {
 
     fn item(&mut self, item: &Item) -> Result<PlannedItem, PlanError> {
         let mut take = |reference: &Reference| {
-            self.take(reference).map_err(|problem| PlanError {
+            self.plan_reference(reference).map_err(|problem| PlanError {
                 is_denied: self.is_denied,
                 ..PlanError::new(&item.place, format!("\"{reference}\": {problem}"))
             })
@@ -131,7 +131,7 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn take(&mut self, reference: &Reference) -> Result<PlannedReference, String> {
+    fn plan_reference(&mut self, reference: &Reference) -> Result<PlannedReference, String> {
         let providers = &self.config.providers;
         let chosen =
             reference.provider.as_ref().or(self.options.provider.as_ref()).or(self.config.default_provider.as_ref());
@@ -184,7 +184,7 @@ impl<'a> Planner<'a> {
         let mut planned = self.provider(name, provider)?;
         if let Some((request, key)) = self.config.unlocking(name, self.identity)? {
             let locked = |problem: String| format!("provider {name:?} is unlocked by {request}: {problem}");
-            // Of a configuration that was read there is always one.
+            // Reading the configuration has checked that it is there.
             if let Some((name, other)) = self.config.providers.get_key_value(&request.provider) {
                 self.check(name, other, &request).map_err(locked)?;
                 self.plan_provider(name, other).map_err(locked)?;

@@ -1,5 +1,5 @@
-//! Keeps a process to its own files, by Landlock (<https://docs.kernel.org/userspace-api/landlock.html>): whoever gets
-//! code to run in it reads and writes no others, runs no program, opens no other port, and signals nobody.
+//! Keeps a process to its own files, by Landlock (<https://docs.kernel.org/userspace-api/landlock.html>): an attacker
+//! who runs code in it reads and writes no others, runs no program, opens no other port, and signals nobody.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@
 
 mod address;
 mod authorities;
+mod call;
 mod client;
 mod connect;
 pub mod date;
@@ -14,14 +15,15 @@ mod meter;
 mod pool;
 mod proxy;
 mod reach;
+mod response;
 
 pub use address::{Address, check_address, check_endpoint};
 pub use authorities::{Authorities, CaFile, check_ca};
-pub(crate) use client::to_json;
-pub use client::{
-    Call, Client, Limits, Opened, Response, SendError, Stream, bearer, contains_ignore_case, frame, secret_header,
-};
+pub(crate) use call::to_json;
+pub use call::{Call, bearer, secret_header};
+pub use client::{Client, Limits, Opened, SendError, Stream};
 pub use failure::{Failure, Scope};
 pub use meter::{StoreCall, StoreMeter, calling};
 pub use proxy::Proxy;
 pub use reach::Reach;
+pub use response::{Response, contains_ignore_case, frame};

@@ -58,7 +58,7 @@ pub trait Provider: Send {
         Box::pin(std::future::ready(Ok(Extended::Renewed)))
     }
 
-    /// What came of the logins that were tried since this was asked last, in their order. Renewing one is none.
+    /// What came of the logins that were tried since this was asked last, in their order. Renewals do not count.
     fn take_logins(&mut self) -> Vec<Result<(), ProviderError>> {
         Vec::new()
     }

@@ -201,7 +201,7 @@ impl ReportLine {
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end();
-        // Whoever writes longer ones is not a container of ours.
+        // No container of ours writes longer ones.
         if !line.starts_with(START) || line.len() > 2 * MAX_BYTES {
             return None;
         }

@@ -109,8 +109,9 @@ impl Limits {
         request: Duration::from_secs(2),
         answer: Duration::from_secs(2),
         body: 0,
-        own: 32 * KIB,
-        shared: 0,
+        own: 4 * KIB,
+        // Metrics of 64 stores, each of whose requests came to all that they can come to, are 200 KiB.
+        shared: 640 * KIB,
         connections: 16,
         waiting: 12,
         http2: 0,

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::listener::ACCEPT_PAUSE;
 use super::tls::{Served, TlsCredentials, provider, server_config};
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The clocks that a suspended machine does not stop, behind a trait so that tests can move them.
+//! The clocks that a suspended machine does not stop, behind a trait, so tests can move them.
 
 use std::time::{Duration, SystemTime};
 

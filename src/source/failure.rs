@@ -50,7 +50,7 @@ impl Obstacles {
     }
 
     /// All of them in one line, as `told` tells each; empty if there are none.
-    pub fn told(&self, told: impl Fn(&ProviderError) -> &str) -> String {
+    pub fn describe(&self, told: impl Fn(&ProviderError) -> &str) -> String {
         refusals(self.0.values().flatten(), told)
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Patched {
     patch: Patch,
 }
 
-/// A JSON patch (RFC 6902) as text: what it holds stands in the object, so it need not be kept twice.
+/// A JSON patch (RFC 6902) as text, written as it is made: the values themselves are in the object.
 #[derive(Debug, Default)]
 pub struct Patch {
     /// The list, still open.

@@ -2,7 +2,7 @@
 //! `caBundle`, and a leaf of a trusted authority in the TLS server.
 //!
 //! API servers read the configuration through informers, so a certificate is trusted a moment after it was written.
-//! Nothing here relies on the write: a certificate counts from the moment the watch shows it, plus [`SETTLE`].
+//! Nothing here relies on the write: a certificate counts from the moment the watch shows it, plus [`rotation::SETTLE`].
 //!
 //! Needs `get`, `list`, `watch` and `patch` on the one named `mutatingwebhookconfigurations`; list and watch carry the
 //! field selector `metadata.name=…`, which RBAC's `resourceNames` lets through
@@ -22,27 +22,21 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watch_object;
-use rustls::pki_types::CertificateDer;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
 use self::merge::{Own, merge};
-use super::certificate::{CertificateError, Issued, Names, issue};
+use self::rotation::{Rotation, Stand};
+use super::certificate::{CertificateError, Names, issue};
 use super::trust::TrustReport;
 use crate::serve::readiness::{Guard, Readiness};
 use crate::serve::tls::Served;
 
 pub(super) mod merge;
-
-/// How long after the watch has shown a certificate every API server has it too: their informers watch the same
-/// object, and a second is already long for them.
-pub(super) const SETTLE: Duration = Duration::from_secs(5);
+mod rotation;
 
 /// What `/readyz` shows meanwhile.
 const WAITS_FOR: &str = "certificate in the webhook configuration";
-
-/// Between looks at the clock, which may jump, and at what has expired.
-const TICK: Duration = Duration::from_mins(1);
 
 /// For one attempt to write, its retries included.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -87,22 +81,6 @@ pub(super) enum RegistrationError {
         /// The configuration.
         name: String,
     },
-}
-
-/// The three generations of authorities of one process.
-#[derive(Debug)]
-struct Rotation {
-    serving: Stand,
-    next: Option<Stand>,
-    /// Stays in the bundle until it expires, for API servers that lag.
-    previous: Option<CertificateDer<'static>>,
-}
-
-/// An authority, and since when every webhook of the watched configuration trusts it.
-#[derive(Debug)]
-struct Stand {
-    issued: Issued,
-    seen: Option<Instant>,
 }
 
 /// When to write again, and how long to wait if that fails.
@@ -338,86 +316,6 @@ impl Attempts {
             self.not_before = Instant::now() + FIRST_PAUSE;
             self.pause = FIRST_PAUSE;
         }
-    }
-}
-
-// === impl Rotation ===
-
-impl Rotation {
-    fn new(issued: Issued) -> Self {
-        Self { serving: Stand { issued, seen: None }, next: None, previous: None }
-    }
-
-    /// Takes note of what the watched webhooks trust.
-    ///
-    /// Where no webhook trusts any replica, what counted goes on counting: no other replica could answer in this one's
-    /// place, and readiness would only keep it away from API servers that trust it again at once.
-    fn look(&mut self, bundles: &[Vec<u8>], now: Instant) {
-        if !bundles.is_empty() && !bundles.iter().any(|bundle| merge::holds_ours(bundle)) {
-            return;
-        }
-        for stand in [Some(&mut self.serving), self.next.as_mut()].into_iter().flatten() {
-            let authority = &stand.issued.authority;
-            let is_there = !bundles.is_empty() && bundles.iter().all(|bundle| merge::holds(bundle, authority));
-            stand.seen = is_there.then(|| stand.seen.unwrap_or(now));
-        }
-    }
-
-    fn is_due(&self, now: SystemTime) -> bool {
-        now >= self.next.as_ref().unwrap_or(&self.serving).issued.renew_at
-    }
-
-    /// Puts the next authority in the place of the serving one, if it is trusted, or the serving one is over.
-    fn advance(&mut self, now: Instant, wall: SystemTime) -> bool {
-        let is_over = wall >= self.serving.issued.expires;
-        match self.next.take() {
-            Some(next) if is_over || next.has_settled(now) => {
-                let former = std::mem::replace(&mut self.serving, next);
-                self.previous = Some(former.issued.authority);
-                true
-            }
-            next => {
-                self.next = next;
-                false
-            }
-        }
-    }
-
-    fn is_trusted(&self, now: Instant, wall: SystemTime) -> bool {
-        self.serving.has_settled(now) && wall < self.serving.issued.expires
-    }
-
-    /// Whether all of these have what is served, whatever counts otherwise.
-    fn is_known_to(&self, bundles: &[Vec<u8>]) -> bool {
-        let authority = &self.serving.issued.authority;
-        !bundles.is_empty() && bundles.iter().all(|bundle| merge::holds(bundle, authority))
-    }
-
-    fn wanted(&self) -> Vec<CertificateDer<'static>> {
-        [Some(&self.serving), self.next.as_ref()].into_iter().flatten().map(|s| s.issued.authority.clone()).collect()
-    }
-
-    fn wants_write(&self, bundles: &[Vec<u8>], names: &Names, now: SystemTime) -> bool {
-        let wanted = self.wanted();
-        let own = Own { common_name: names.common_name(), wanted: &wanted, kept: self.previous.as_slice() };
-        bundles.iter().any(|bundle| merge(bundle, own, now).is_some())
-    }
-
-    /// When there is something to do even if nothing happens.
-    fn wake(&self, write_at: Option<Instant>) -> Instant {
-        let now = Instant::now();
-        let stands = [Some(&self.serving), self.next.as_ref()];
-        let settled =
-            stands.into_iter().flatten().filter_map(|stand| Some(stand.seen? + SETTLE)).filter(|at| *at > now);
-        settled.chain(write_at).chain([now + TICK]).min().unwrap_or(now)
-    }
-}
-
-// === impl Stand ===
-
-impl Stand {
-    fn has_settled(&self, now: Instant) -> bool {
-        self.seen.is_some_and(|seen| now.duration_since(seen) >= SETTLE)
     }
 }
 

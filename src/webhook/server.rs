@@ -56,7 +56,7 @@ pub struct WebhookSettings {
     pub pod_uid: Option<String>,
     /// The `MutatingWebhookConfiguration` that has to trust them.
     pub configuration: String,
-    /// A PEM file of authorities: whoever calls without a certificate of theirs is not heard. `None` hears everyone.
+    /// A PEM file of authorities: a client without a certificate of theirs is not heard. `None` hears every client.
     pub client_ca: Option<PathBuf>,
     /// What rules may ask of namespaces.
     pub namespaces: Namespaces,

@@ -12,11 +12,6 @@ use super::metrics::TrustMetrics;
 use crate::cluster::events::{EventQueue, event, pod_reference};
 use crate::metrics::Registry;
 
-/// Bytes of an event's note that API servers take ([`ValidateEvent`]'s `NoteLengthLimit`).
-///
-/// [`ValidateEvent`]: https://github.com/kubernetes/kubernetes/blob/v1.37.0/pkg/apis/core/validation/events.go
-const LONGEST_NOTE: usize = 1024;
-
 /// Whose events they are.
 const CONTROLLER: &str = "hushpod-webhook";
 
@@ -82,8 +77,7 @@ impl TrustReport {
     pub(super) fn wrote<E: fmt::Display>(&self, outcome: &Result<(), E>) {
         self.metrics.count_write(outcome.is_ok());
         if let Err(error) = outcome {
-            let mut note = format!("cannot write this replica's certificate: {error}");
-            note.truncate(note.floor_char_boundary(LONGEST_NOTE));
+            let note = format!("cannot write this replica's certificate: {error}");
             self.tell(EventType::Warning, "CertificateNotWritten", "Write", note);
         }
     }

@@ -211,15 +211,13 @@ fn on_the_nodes_network_port_dns_strategy_and_probes_follow() {
     };
     let (deployment, ports) = pod(json!({}));
     assert_eq!(ports, [json!(10250), json!(8081)]);
-    assert!(
-        has_argument(&deployment, "--listen=0.0.0.0:10250") && has_argument(&deployment, "--admin-listen=0.0.0.0:8081")
-    );
+    assert!(has_argument(&deployment, "--listen=[::]:10250") && has_argument(&deployment, "--admin-listen=[::]:8081"));
     assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"], json!({"maxSurge": 1, "maxUnavailable": 0}));
     assert!(deployment["spec"]["template"]["spec"]["hostNetwork"].is_null());
 
     let (deployment, ports) = pod(json!({"hostNetwork": true}));
     assert_eq!(ports, [json!(10275), json!(8081)], "10250 is kubelet's there");
-    assert!(has_argument(&deployment, "--listen=0.0.0.0:10275"));
+    assert!(has_argument(&deployment, "--listen=[::]:10275"));
     assert!(has_argument(&deployment, "--admin-listen=127.0.0.1:8081"), "no policy holds there");
     assert_eq!(container(&deployment)["readinessProbe"]["httpGet"]["host"], "127.0.0.1");
     assert_eq!(container(&deployment)["livenessProbe"]["httpGet"]["host"], "127.0.0.1");
@@ -232,7 +230,7 @@ fn on_the_nodes_network_port_dns_strategy_and_probes_follow() {
         json!({"hostNetwork": true, "webhook": {"port": 9443}, "dnsPolicy": "Default", "networkPolicy": {"metricsFrom": from}}),
     );
     assert_eq!(ports, [json!(9443), json!(8081)]);
-    assert!(has_argument(&deployment, "--admin-listen=0.0.0.0:8081"));
+    assert!(has_argument(&deployment, "--admin-listen=[::]:8081"));
     assert_eq!(deployment["spec"]["template"]["spec"]["dnsPolicy"], "Default");
 }
 

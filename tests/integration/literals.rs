@@ -12,7 +12,11 @@ use crate::sources::{Source, Token, sources};
 /// Words of the contract that stand for something else, too: below which paths, and what they are there.
 const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
     ("..", &["provider", "webhook/mounts.rs", "exec/read.rs", "deliver/volume/tree.rs"], "a directory's parent"),
-    ("..", &["bundle.rs", "annotations", "deliver/controls.rs"], "what a name that is written may not begin with"),
+    (
+        "..",
+        &["bundle/volume_path.rs", "annotations", "deliver/controls.rs"],
+        "what a name that is written may not begin with",
+    ),
     ("/secrets", &["provider/azure"], "a part of a vault's URL"),
     ("annotations", &["fleet", "webhook", "demo/pod.rs"], "a field of Kubernetes' metadata"),
     ("annotations", &["explain.rs"], "a page"),

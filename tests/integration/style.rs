@@ -1,6 +1,11 @@
-//! The words of messages, as far as a test can tell good ones from bad ones.
+//! The words of messages, as far as a test can tell good ones from bad ones; and how long a file may be.
 
+use crate::pages::files;
+use crate::readme::page;
 use crate::sources::{Source, Token, sources};
+
+/// Most lines of a file, its tests not counted. One that has more is about several things: split it by them.
+const MOST_LINES: usize = 440;
 
 /// Words that make a reader read twice, the word before them that makes them plain, and what to write instead.
 const READ_TWICE: [(&str, Option<&str>, &str); 4] = [
@@ -71,4 +76,18 @@ fn words_that_are_read_twice_are_found() {
     {
         assert_eq!(complaint(text), None, "{text}");
     }
+}
+
+/// Lines of a source without the tests at its end.
+fn lines(text: &str) -> usize {
+    text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default().lines().count()
+}
+
+#[test]
+fn a_file_has_one_subject_and_seldom_many_lines() {
+    let sources = files("src", ".rs").into_iter().filter(|file| !file.contains("/tests") && !file.contains("/proto/"));
+    let long: Vec<_> =
+        sources.map(|file| (lines(&page(&file)), file)).filter(|(lines, _)| *lines > MOST_LINES).collect();
+    assert_eq!(long, [], "split them by their subjects");
+    assert_eq!(lines("a\nb\n#[cfg(test)]\nmod tests {\n    c\n}\n"), 2);
 }

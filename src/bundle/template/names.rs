@@ -1,6 +1,6 @@
 //! The names that templates may use, and what each filter makes of what.
 
-/// What a filter takes and makes. See [`super::Kind`].
+/// What a filter takes and makes. See [`super::checker::Kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Text or number from text or number.

@@ -1,3 +1,4 @@
+use super::tokens::MAX_NESTING;
 use super::*;
 
 #[test]

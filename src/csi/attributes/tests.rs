@@ -1,4 +1,8 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::*;
+use crate::csi::tokens::MAX_TOKENS;
 
 const ROOT: &str = "/var/lib/kubelet";
 const TARGET: &str = "/var/lib/kubelet/pods/1/volumes/kubernetes.io~csi/s/mount";

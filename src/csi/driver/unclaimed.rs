@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::{Driver, works};
-use crate::csi::attributes::Record;
-use crate::csi::feed::FeedKey;
+use super::Driver;
+use crate::csi::record::Record;
+use crate::csi::surroundings::FeedKey;
 
 // === impl Driver ===
 
@@ -31,7 +31,7 @@ impl Driver {
                     continue;
                 }
                 self.state.remove(&record.volume);
-                if works(&known, &record.feed) || !ended.insert(record.feed.clone()) {
+                if known.works(&record.feed) || !ended.insert(record.feed.clone()) {
                     continue;
                 }
                 known.names.forget(&record.feed);

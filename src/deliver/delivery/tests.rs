@@ -2,6 +2,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use super::*;
+use crate::deliver::volume::AtomicVolume;
 use crate::source::tests::fake::{Store, generation, plan, source};
 
 /// Three volumes of one plan, and what feeds them all.

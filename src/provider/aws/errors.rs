@@ -1,7 +1,6 @@
 //! AWS's refusals, in our own words.
 //!
-//! AWS's text may hold a name that someone made of a value, so it is only searched for words that tell cases apart,
-//! and never passed on.
+//! AWS's text may hold a secret value. We search it for known words, and never pass it on.
 
 use std::fmt;
 

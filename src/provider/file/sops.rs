@@ -164,7 +164,7 @@ fn walk(document: Fields, metadata: &SopsMetadata, key: &DataKey) -> Result<Secr
         walk.mac.update(&ONLY_ENCRYPTED);
     }
     let tree = walk.map(document, false)?;
-    let found = walk.mac.finish().as_ref().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02X}"));
+    let found = hex::encode_upper(walk.mac.finish().as_ref());
     let (kind, written) = value::decrypt(&metadata.mac, key, &metadata.last_modified)
         .map_err(|_| Problem::new("has a MAC that cannot be decrypted: the file was changed without sops"))?;
     if kind == value::Kind::Text && written == SecretValue::from(found) {

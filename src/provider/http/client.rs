@@ -1,26 +1,25 @@
-//! The client: calls, answers, and their bounds.
+//! The client: one exchange with a store, and its bounds.
 
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode, Uri};
+use hyper::header;
+use hyper::{StatusCode, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
-use super::address::{self, Address};
+use super::address::Address;
 use super::authorities::Authorities;
+use super::call::{Call, request};
 use super::connect;
 use super::meter::StoreMeter;
 use super::pool::Pool;
+use super::response::Response;
 use crate::provider::{ErrorKind, ProviderError};
-use crate::secret::SecretValue;
 
 /// How many redirects within one address are followed.
 const MAX_REDIRECTS: u8 = 2;
@@ -46,31 +45,6 @@ pub struct Client {
     limits: Limits,
     pool: Pool,
     meter: StoreMeter,
-}
-
-/// One request.
-#[derive(Clone)]
-pub struct Call {
-    method: Method,
-    path: String,
-    /// What is told of the path, if it is private.
-    told: Option<&'static str>,
-    query: Vec<(String, String)>,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    body: Bytes,
-    is_throttling: Option<fn(&Response) -> bool>,
-}
-
-/// What the store answered, whatever its status. The body is wiped when dropped.
-pub struct Response {
-    /// The status.
-    pub status: StatusCode,
-    /// `Retry-After` in seconds (RFC 9110, 10.2.3); its form with a date is passed over.
-    pub retry_after: Option<Duration>,
-    /// All headers.
-    pub headers: HeaderMap,
-    /// The body.
-    pub body: Zeroizing<Vec<u8>>,
 }
 
 /// What [`Client::open`] came to.
@@ -109,143 +83,11 @@ fn values_in(body: &[u8]) -> usize {
     values
 }
 
-/// A header value that is wiped after use and marked sensitive.
-///
-/// # Errors
-/// `Invalid` if the secret has bytes that no header can carry, such as a line's end; `what` names it.
-pub fn secret_header(secret: &SecretValue, what: &str) -> Result<HeaderValue, ProviderError> {
-    let bytes = Bytes::from_owner(Zeroizing::new(secret.expose().to_vec()));
-    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| {
-        ProviderError::new(ErrorKind::Invalid, format!("{what} has characters that no HTTP header can carry"))
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-/// A bearer token's `Authorization` header (RFC 6750); `what` names it.
-///
-/// # Errors
-/// As [`secret_header`].
-pub fn bearer(token: &SecretValue, what: &str) -> Result<HeaderValue, ProviderError> {
-    let mut value = Zeroizing::new(Vec::with_capacity(7 + token.len()));
-    value.extend_from_slice(b"Bearer ");
-    value.extend_from_slice(token.expose());
-    secret_header(&SecretValue::new(std::mem::take(&mut *value)), what)
-}
-
-/// The frame of a refusal. JSON objects alone are frames: what is read into fields by their names, a list would fill by
-/// their order.
-#[must_use]
-pub fn frame<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
-    body.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(body).ok()).flatten()
-}
-
-/// Whether a store's text has these words: it may hold a value, so it is only searched, and never passed on.
-#[must_use]
-pub fn contains_ignore_case(text: &[u8], words: &str) -> bool {
-    text.windows(words.len()).any(|part| part.eq_ignore_ascii_case(words.as_bytes()))
-}
-
 // === impl Limits ===
 
 impl Default for Limits {
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), exchange: Duration::from_secs(15), body_bytes: 1024 * 1024 }
-    }
-}
-
-// === impl Call ===
-
-impl Call {
-    /// A request for `path` below the store's address; it is percent-encoded on its way.
-    #[must_use]
-    pub fn new(method: Method, path: impl Into<String>) -> Self {
-        Self {
-            method,
-            path: path.into(),
-            told: None,
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: Bytes::new(),
-            is_throttling: None,
-        }
-    }
-
-    /// Tells this instead of the path, which has something in it that is nobody else's.
-    #[must_use]
-    pub fn told_as(self, told: &'static str) -> Self {
-        Self { told: Some(told), ..self }
-    }
-
-    fn told(&self) -> &str {
-        self.told.unwrap_or(&self.path)
-    }
-
-    /// Adds a query parameter.
-    #[must_use]
-    pub fn query(mut self, name: &str, value: &str) -> Self {
-        self.query.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Adds a header.
-    #[must_use]
-    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
-        self
-    }
-
-    /// Counts answers as throttling of which the store says so otherwise than by 429.
-    #[must_use]
-    pub fn throttled_if(self, is_throttling: fn(&Response) -> bool) -> Self {
-        Self { is_throttling: Some(is_throttling), ..self }
-    }
-
-    /// Sets a JSON body, wiped after use.
-    #[must_use]
-    pub fn json(self, value: &impl Serialize) -> Self {
-        self.body(to_json(value), "application/json")
-    }
-
-    /// Sets a body of form fields, wiped after use.
-    #[must_use]
-    pub fn form(self, fields: &[(&str, &str)]) -> Self {
-        self.body(to_form(fields), "application/x-www-form-urlencoded")
-    }
-
-    /// Sets a body of that type, wiped after use.
-    #[must_use]
-    pub fn body(mut self, body: Zeroizing<Vec<u8>>, content_type: &'static str) -> Self {
-        self.body = Bytes::from_owner(body);
-        self.header(header::CONTENT_TYPE, HeaderValue::from_static(content_type))
-    }
-}
-
-impl fmt::Debug for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Call").field("method", &self.method).field("path", &self.told()).finish_non_exhaustive()
-    }
-}
-
-// === impl Response ===
-
-impl Response {
-    /// The whole body, if it is JSON of that kind.
-    #[must_use]
-    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Option<T> {
-        serde_json::from_slice(&self.body).ok()
-    }
-
-    /// Whether the body has these words; see [`contains_ignore_case`].
-    #[must_use]
-    pub fn contains(&self, words: &str) -> bool {
-        contains_ignore_case(&self.body, words)
-    }
-}
-
-impl fmt::Debug for Response {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Response").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
@@ -377,7 +219,7 @@ impl Client {
         let ms = started.elapsed().as_millis();
         // Parameters may be private, so only their being there is told.
         let more = if call.query.is_empty() { "" } else { "?…" };
-        tracing::debug!(method = %call.method, host = %self.address.host(), path = %format_args!("{}{more}", call.told()),
+        tracing::debug!(method = %call.method, host = %self.address.host(), path = %format_args!("{}{more}", call.described()),
             status = outcome, ms, "request to store");
     }
 
@@ -443,39 +285,6 @@ impl Client {
     }
 }
 
-fn request(call: &Call, uri: Uri) -> hyper::Request<Full<Bytes>> {
-    let mut request = hyper::Request::new(Full::new(call.body.clone()));
-    *request.method_mut() = call.method.clone();
-    *request.uri_mut() = uri;
-    let headers = request.headers_mut();
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("hushpod/", env!("CARGO_PKG_VERSION"))));
-    headers.extend(call.headers.iter().cloned());
-    request
-}
-
-/// JSON that is wiped after use.
-pub(crate) fn to_json(value: &impl Serialize) -> Zeroizing<Vec<u8>> {
-    // Room for a long token, so growing leaves no copy behind.
-    let mut json = Zeroizing::new(Vec::with_capacity(8 * 1024));
-    // Structs of text cannot fail to become JSON; if one did, the store would refuse the empty body.
-    let _ = serde_json::to_writer(&mut *json, value);
-    json
-}
-
-/// A form that is wiped after use.
-fn to_form(fields: &[(&str, &str)]) -> Zeroizing<Vec<u8>> {
-    // Room for the worst, so growing leaves no copy behind.
-    let room = fields.iter().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-    let mut form = Zeroizing::new(Vec::with_capacity(room));
-    for (name, value) in fields {
-        let separator = if form.is_empty() { "" } else { "&" };
-        for part in [separator].into_iter().chain(address::encode(name)).chain(["="]).chain(address::encode(value)) {
-            form.extend_from_slice(part.as_bytes());
-        }
-    }
-    form
-}
-
 /// Appends without leaving an unwiped copy behind, as a growing `Vec` would.
 fn append(body: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
     if body.capacity() - body.len() < bytes.len() {
@@ -499,25 +308,4 @@ fn redirect_target(response: &hyper::Response<Incoming>, from: &Uri) -> Option<U
     let mut parts = from.clone().into_parts();
     parts.path_and_query = next.into_parts().path_and_query;
     Uri::from_parts(parts).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forms_are_encoded() {
-        for (fields, text) in [
-            (
-                [("scope", "https://vault.azure.net/.default"), ("x", "a b+c&d=ü")],
-                "scope=https%3A%2F%2Fvault.azure.net%2F.default&x=a%20b%2Bc%26d%3D%C3%BC",
-            ),
-            (
-                [("RoleArn", "arn:aws:iam::1:role/a+b c"), ("WebIdentityToken", "a.b-c_d")],
-                "RoleArn=arn%3Aaws%3Aiam%3A%3A1%3Arole%2Fa%2Bb%20c&WebIdentityToken=a.b-c_d",
-            ),
-        ] {
-            assert_eq!(std::str::from_utf8(&to_form(&fields)).unwrap(), text);
-        }
-    }
 }

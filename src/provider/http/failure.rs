@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::client::{Response, SendError};
+use super::client::SendError;
+use super::response::Response;
 use crate::provider::{ErrorKind, ProviderError};
 use crate::sentence::Sentence;
 

@@ -27,7 +27,7 @@ pub(super) type Sender = legacy::Client<Connector, Full<Bytes>>;
 /// The connections to one store.
 pub(super) struct Pool {
     way: Way,
-    held: Mutex<Option<Held>>,
+    held: Mutex<Option<InUse>>,
 }
 
 enum Way {
@@ -37,7 +37,7 @@ enum Way {
     Tls(Connector, Trust),
 }
 
-struct Held {
+struct InUse {
     config: Option<Arc<ClientConfig>>,
     sender: Sender,
 }
@@ -84,7 +84,7 @@ impl Pool {
             .pool_max_idle_per_host(1)
             .http1_max_buf_size(READ_BUFFER_BYTES)
             .build(connector);
-        *held = Some(Held { config, sender: sender.clone() });
+        *held = Some(InUse { config, sender: sender.clone() });
         Ok(sender)
     }
 }

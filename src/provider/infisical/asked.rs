@@ -249,7 +249,7 @@ impl Asked {
     }
 
     /// For messages: what, and where.
-    pub(super) fn told(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let Self { environment, path, .. } = self;
         match &self.what {
             What::Folder { .. } => format!("{path} in environment {environment}"),

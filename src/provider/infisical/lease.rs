@@ -108,7 +108,7 @@ impl<'a> Handle<'a> {
     }
 
     /// For messages.
-    fn told(&self) -> String {
+    fn describe(&self) -> String {
         format!("the lease from {} in environment {}", self.path, self.environment)
     }
 }
@@ -121,18 +121,18 @@ pub(super) async fn make_lease(
     name: &str,
     ttl: Option<&str>,
 ) -> Result<Answer, Failure> {
-    let told = asked.told();
+    let what = asked.describe();
     let handle = Handle { id: "", project, environment: &asked.environment, path: &asked.path, ttl };
     let body = LeaseCall { dynamic_secret_name: Some(name), ttl, ..handle.call() };
     let response = api.send(Kind::Write, api.call(Method::POST, LEASES)?.json(&body)).await?;
-    let Made { lease: granted, data } = api.parse(&response, &told)?;
-    let ttl = granted.ttl(&granted.created_at).ok_or_else(|| api.garbage(&told))?;
+    let Made { lease: granted, data } = api.parse(&response, &what)?;
+    let ttl = granted.ttl(&granted.created_at).ok_or_else(|| api.garbage(&what))?;
     let data = SecretTree::from_json(data.get().as_bytes()).map_err(|error| {
-        let message = format!("{} answers {told} with a document that {error}", api.client.address());
+        let message = format!("{} answers {what} with a document that {error}", api.client.address());
         Failure::invalid(message)
     })?;
     if !matches!(data, SecretTree::Map(_)) {
-        return Err(api.garbage(&told));
+        return Err(api.garbage(&what));
     }
     let id = Handle { id: &granted.id, ..handle }.to_id();
     let lease = Some(Lease { id, ttl, renewable: true });
@@ -143,18 +143,18 @@ pub(super) async fn renew_lease(api: &mut Api, lease: &Lease) -> Result<Lease, F
     let handle = Handle::of(lease)?;
     // What is asked for is added to the present end; without it, the dynamic secret's own TTL is.
     let body = LeaseCall { ttl: handle.ttl, ..handle.call() };
-    let call = api.call(Method::POST, format!("{LEASES}/{}/renew", handle.id))?.told_as("a lease's renewal");
+    let call = api.call(Method::POST, format!("{LEASES}/{}/renew", handle.id))?.described_as("a lease's renewal");
     let call = call.json(&body);
     let response = api.send(Kind::Write, call).await?;
-    let told = handle.told();
-    match api.parse::<Renewed>(&response, &told) {
+    let what = handle.describe();
+    match api.parse::<Renewed>(&response, &what) {
         Ok(Renewed { lease: granted }) => {
-            let ttl = granted.ttl(&granted.updated_at).ok_or_else(|| api.garbage(&told))?;
+            let ttl = granted.ttl(&granted.updated_at).ok_or_else(|| api.garbage(&what))?;
             Ok(Lease { id: Handle { id: &granted.id, ..handle }.to_id(), ttl, renewable: true })
         }
         Err(failure) => Err(match failure.error.kind {
-            ErrorKind::Invalid => Failure::invalid(format!("{told} cannot be renewed: its longest life is reached")),
-            ErrorKind::NotFound => Failure::not_found(format!("{told} has ended or was revoked")),
+            ErrorKind::Invalid => Failure::invalid(format!("{what} cannot be renewed: its longest life is reached")),
+            ErrorKind::NotFound => Failure::not_found(format!("{what} has ended or was revoked")),
             _ => failure,
         }),
     }
@@ -163,13 +163,13 @@ pub(super) async fn renew_lease(api: &mut Api, lease: &Lease) -> Result<Lease, F
 pub(super) async fn revoke_lease(api: &mut Api, lease: &Lease) -> Result<(), Failure> {
     let handle = Handle::of(lease)?;
     let body = LeaseCall { is_forced: Some(false), ..handle.call() };
-    let call = api.call(Method::DELETE, format!("{LEASES}/{}", handle.id))?.told_as("a lease's end");
+    let call = api.call(Method::DELETE, format!("{LEASES}/{}", handle.id))?.described_as("a lease's end");
     let call = call.json(&body);
     let response = api.send(Kind::Write, call).await?;
     if response.status.is_success() {
         return Ok(());
     }
-    match api.refused(&response, &handle.told()) {
+    match api.refused(&response, &handle.describe()) {
         // One that the server does not know has ended already.
         failure if failure.error.kind == ErrorKind::NotFound && failure.scope == Scope::Call => Ok(()),
         failure => Err(failure),

@@ -182,8 +182,8 @@ impl Secrets {
         Ok(Reading::Fresh(Answer { tree: document.tree, version: Some(version), expires_in: None, lease: None }))
     }
 
-    /// Asks by the newest API that is known to be there, and where it is not, by the other one from now on. That there
-    /// is no such secret counts only if an API says so that has answered before, or if both do.
+    /// Asks by the newest API that is known to be there, and where it is not, by the other one from now on. A
+    /// missing secret counts only if an API reports it that has answered before, or if both do.
     async fn ask(
         &mut self,
         api: &mut Api,
@@ -219,7 +219,7 @@ impl Secrets {
                 let message = format!(
                     "{}: more than {MAX_REFERRING} secrets refer to others, and one of them to what this identity may \
                      not read: allow it that, or take secrets one by one (?secret=<KEY>)",
-                    asked.told()
+                    asked.describe()
                 );
                 return Err(Failure::denied(message));
             }
@@ -229,7 +229,7 @@ impl Secrets {
             let what = What::Secret { name: name.clone(), version: None };
             let one = Asked { path, what, ..asked.clone() };
             let response = self.ask(api, project, &one, None).await?;
-            match api.parse::<Single>(&response, &one.told()) {
+            match api.parse::<Single>(&response, &one.describe()) {
                 Ok(Single { secret: found }) => secret.take_value(found),
                 Err(failure) if failure.scope == Scope::Call && failure.error.kind == ErrorKind::Denied => {
                     secret.is_out_of_reach = true;
@@ -247,18 +247,18 @@ impl Secrets {
     }
 
     fn take_document(&self, api: &Api, response: &Response, asked: &Asked) -> Result<Document, Failure> {
-        let told = asked.told();
+        let what = asked.describe();
         let What::Secret { name, version } = &asked.what else {
             return Ok(Document::new(take_secrets(api, response, asked)?, asked.keeps_unresolved, &self.key));
         };
-        let secret = api.parse::<Single>(response, &told)?.secret;
+        let secret = api.parse::<Single>(response, &what)?.secret;
         let number = secret.version.to_string();
         if version.as_ref().is_some_and(|version| *version != number) {
-            return Err(Failure::not_found(format!("{told} does not exist")));
+            return Err(Failure::not_found(format!("{what} does not exist")));
         }
         // Who asks for one wants that one.
         if let Some(fault) = secret.fault(asked.keeps_unresolved) {
-            return Err(Failure::new(fault.kind, format!("{told} {}", fault.why)));
+            return Err(Failure::new(fault.kind, format!("{what} {}", fault.why)));
         }
         let document = Document::new(BTreeMap::from([(name.clone(), secret)]), asked.keeps_unresolved, &self.key);
         // Its own number is what a pin wants.
@@ -267,11 +267,11 @@ impl Secrets {
 }
 
 fn take_secrets(api: &Api, response: &Response, asked: &Asked) -> Result<BTreeMap<String, Secret>, Failure> {
-    let told = asked.told();
-    let secrets = api.parse::<Listing>(response, &told)?.into_secrets();
+    let what = asked.describe();
+    let secrets = api.parse::<Listing>(response, &what)?.into_secrets();
     if secrets.is_empty() {
         // Servers say this of folders that they do not have, too: never a reason to empty files.
-        let message = format!("{told} is empty, or does not exist: check project, environment and path");
+        let message = format!("{what} is empty, or does not exist: check project, environment and path");
         return Err(Failure::not_found(message));
     }
     Ok(secrets)

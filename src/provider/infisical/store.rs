@@ -64,7 +64,7 @@ impl InfisicalStore {
             }
             (What::Folder { .. }, Some(_)) => Err(Failure::not_found(format!(
                 "{}: a folder has no versions, so what it was cannot be read again",
-                asked.told()
+                asked.describe()
             ))),
             (What::Secret { version: Some(pinned), .. }, _) if known.is_some_and(|known| known.0 == *pinned) => {
                 // A version never changes.

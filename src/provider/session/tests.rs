@@ -1,8 +1,9 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::provider::{Answer, ErrorKind};
-use crate::secret::SecretTree;
+use crate::provider::{Answer, ErrorKind, Reading};
+use crate::reference::Version;
+use crate::secret::{SecretTree, SecretValue};
 
 /// A store whose calls and logins come to what a test says.
 #[derive(Default)]

@@ -5,7 +5,11 @@ use std::sync::atomic::AtomicUsize;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::metrics::Registry;
+use crate::metrics::catalogue::STORE_REQUESTS;
+use crate::serve::admin;
 use crate::serve::limits::{GRACE, LEAST_RATE, OPENING, PATIENCE};
+use crate::serve::readiness::Readiness;
 
 /// Bytes that are left free of what one connection may hold, so numbers are small.
 fn limits() -> Limits {
@@ -334,6 +338,35 @@ async fn the_admin_port_keeps_nobody_waiting() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close"), "{answer:?}");
+    }
+    shutdown.cancel();
+    over.await.unwrap();
+}
+
+#[tokio::test]
+async fn metrics_of_many_stores_are_told_whole() {
+    let registry = Registry::default();
+    for number in 0..64 {
+        let requests = registry.counters(&STORE_REQUESTS, &[&format!("store-of-a-long-name-{number:02}")]);
+        let [_, calls, outcomes] = STORE_REQUESTS.labels else { panic!("other labels") };
+        for call in calls.words {
+            outcomes.words.iter().for_each(|outcome| requests.increment(&[call, outcome]));
+        }
+    }
+    let expected = registry.to_string();
+    assert!(expected.len() > 128 * 1024, "{}", expected.len());
+    let server = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap().with_limits(Limits::ADMIN);
+    let address = server.address();
+    let shutdown = CancellationToken::new();
+    let router = admin::router(Readiness::default(), registry);
+    let over = server.run_apart("test", router, shutdown.clone()).unwrap();
+    // And again: what one answer took is there for the next.
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&expected), "{}", &answer[..200]);
     }
     shutdown.cancel();
     over.await.unwrap();

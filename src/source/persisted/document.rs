@@ -31,7 +31,7 @@ pub struct PersistedState {
     pub advanced: Option<String>,
 }
 
-/// The variables that containers were started with. Whoever has the key can tell whether others are the same.
+/// The variables that containers were started with. With the key, other variables can be compared with them.
 #[derive(Debug, Clone)]
 pub struct StartedWith {
     /// The generation that they came from.

@@ -5,26 +5,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::answer::{answers, take_in, tell_read};
 use super::{ApplyContext, Completed, Worker};
-use crate::provider::{Answer, ErrorKind, Extended, Lease, ProviderError, ReadResult, Reading, Version};
+use crate::provider::{ErrorKind, Extended, Lease, ProviderError, ReadResult};
 use crate::reference::Request;
 use crate::secret::SecretValue;
-use crate::secret::document::MAX_VALUES;
 use crate::source::backoff::{self, Jitter};
-use crate::source::earlier::VersionsRead;
 use crate::source::failure::SourceFailure;
-use crate::source::history::Origin;
 use crate::source::login_state::LoginState;
 use crate::source::metrics::RefreshKind;
-use crate::source::request_state::{CachedAnswer, Demand, RequestState, after, in_time};
-use crate::source::retired_lease::RetiredLease;
+use crate::source::read_again::VersionsRead;
+use crate::source::request_state::{Demand, RequestState, after, in_time};
 use crate::source::told::ToldAccesses;
 
 /// Spreads what thousands of replicas ask of a store that came back just now.
 const STALLED_WAKE: Duration = Duration::from_secs(2);
-
-/// Most bytes of a version's name. Stores' own have up to a hundred.
-const MAX_VERSION: usize = 1024;
 
 /// What came of what was applied.
 #[derive(Default)]
@@ -111,7 +106,7 @@ impl Worker {
         for (request, result) in read {
             let Some(state) = self.states.get_mut(&request) else { continue };
             let result = state.checked(result);
-            match take(state, &request, result, (self.started, self.logins), context) {
+            match take_in(state, &request, result, (self.started, self.logins), context) {
                 Ok(taken) => {
                     tell_read(told, state, &request, &taken);
                     state.settle(now, interval, context.jitter, chance);
@@ -313,125 +308,5 @@ impl Worker {
         } else {
             debug!(provider = self.name, what, kind, %error, others, retry_in_seconds = retry, "still cannot refresh");
         }
-    }
-}
-
-/// The results of a batch, and what stands for those that are missing.
-fn answers(results: Vec<ReadResult>) -> impl Iterator<Item = ReadResult> {
-    let short = || Err(ProviderError::new(ErrorKind::Unavailable, "the provider left this request unanswered"));
-    results.into_iter().chain(std::iter::repeat_with(short))
-}
-
-/// Tells of values that were taken in, or that nobody needs. A look that brought none is no access.
-fn tell_read(told: ToldAccesses<'_>, state: &mut RequestState, request: &Request, taken: &AnswerChange) {
-    if taken.is_absent {
-        return told.failed(request, &ProviderError::new(ErrorKind::NotFound, ""), None);
-    }
-    if !taken.is_read {
-        return;
-    }
-    let origin = state.origin();
-    let version = if let Origin::Version(version) = &origin { Some(version) } else { None };
-    let access = told.read(request, version, taken.changed);
-    // The same values are still those of the access that brought them first.
-    if let Some(cached) = state.cached.as_mut().filter(|cached| cached.access.is_none()) {
-        cached.access = access;
-    }
-}
-
-/// What an answer changed.
-#[expect(clippy::struct_excessive_bools, reason = "each is told of by itself")]
-struct AnswerChange {
-    /// Values came.
-    is_read: bool,
-    /// The store has no such secret, and none is needed.
-    is_absent: bool,
-    changed: bool,
-    uncounted: bool,
-    replaced: Option<CachedAnswer>,
-}
-
-/// Puts a good answer into the state.
-fn take(
-    state: &mut RequestState,
-    request: &Request,
-    result: ReadResult,
-    (started, login): (Instant, u64),
-    context: &mut ApplyContext<'_>,
-) -> Result<AnswerChange, ProviderError> {
-    let nothing = AnswerChange { is_read: false, is_absent: false, changed: false, uncounted: false, replaced: None };
-    let answer = match result {
-        // It is kept for every generation that is remembered.
-        Ok(Reading::Fresh(answer)) if answer.version.as_ref().is_some_and(|Version(name)| name.len() > MAX_VERSION) => {
-            return Err(ProviderError::new(ErrorKind::Unavailable, "the store names a version with more than 1 KiB"));
-        }
-        Ok(Reading::Fresh(answer)) if answer.tree.count() > MAX_VALUES => {
-            let message = format!("{request} has more than {MAX_VALUES} values: ask for less of it");
-            return Err(ProviderError::new(ErrorKind::Invalid, message));
-        }
-        Ok(Reading::Fresh(answer)) => Answer { tree: state.only(answer.tree), ..answer },
-        Ok(Reading::NotModified) if state.cached.is_some() => return Ok(nothing),
-        Ok(Reading::NotModified) => {
-            return Err(ProviderError::new(
-                ErrorKind::Unavailable,
-                "the store says \"not modified\" of what was never read",
-            ));
-        }
-        // Once it was there, "not found" is not a reason to take it away: the last good answer stays.
-        Err(error)
-            if error.kind == ErrorKind::NotFound && state.demand == Demand::Optional && state.cached.is_none() =>
-        {
-            let changed = !std::mem::replace(&mut state.absent, true);
-            return Ok(AnswerChange { is_absent: true, changed, ..nothing });
-        }
-        Err(error) => return Err(error),
-    };
-    let had_entries = match (&state.cached, &state.digest) {
-        (Some(cached), _) => cached.tree.has_entries(),
-        (None, digest) => digest.as_ref().is_some_and(|digest| digest.had_entries),
-    };
-    if had_entries && answer.tree.is_empty() {
-        let problem = "the secret is suddenly empty; what it was stays, until it has entries again";
-        return Err(ProviderError::new(ErrorKind::Unavailable, problem));
-    }
-    context.memory.replace(state.cached.as_ref().map(|cached| &*cached.tree), &answer.tree)?;
-    let same = match (&state.cached, &state.digest) {
-        (Some(cached), _) => *cached.tree == answer.tree,
-        (None, Some(digest)) => context.fingerprints.of(request, &answer.tree) == digest.fingerprint,
-        (None, None) => false,
-    };
-    let mut cached = CachedAnswer::new(answer, started, login);
-    let (same_version, was_held) = match &state.cached {
-        Some(old) => (old.version == cached.version, true),
-        None => (true, false),
-    };
-    if was_held && same_version && cached.version.is_some() && !same {
-        state.untrusted = true;
-    }
-    state.absent = false;
-    state.digest = None;
-    if same && same_version {
-        cached.access = state.cached.as_ref().and_then(|old| old.access.clone());
-    }
-    // The same values under another lease: revoking the first might end them.
-    let replaced = state.cached.replace(cached).filter(|_| !same);
-    let counted = matches!(state.origin(), Origin::Version(_));
-    let changed = !was_held || !same || !same_version;
-    Ok(AnswerChange { is_read: true, changed, uncounted: !same && !counted, replaced, ..nothing })
-}
-
-// === impl CachedAnswer ===
-
-impl CachedAnswer {
-    /// What is left to do about a replaced answer. One that no application can have seen need not wait.
-    fn into_retired(self, now: Instant) -> Option<RetiredLease> {
-        let validity = self.validity?;
-        let lease = validity.lease?;
-        Some(RetiredLease {
-            lease: lease.id,
-            ends: validity.ends,
-            revoke_at: (!validity.delivered).then_some(now),
-            failures: 0,
-        })
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::rotation::SETTLE;
 use super::*;
 use crate::cluster::events::{EventQueue, pod_reference};
 use crate::metrics::Registry;

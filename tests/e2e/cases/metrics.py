@@ -11,9 +11,10 @@ import subprocess
 import tempfile
 import types
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
-from suite.base import Failed, Skipped, check, equal, wait
+from suite.base import Failed, Skipped, check, equal, run, wait
 from suite.product import CHART, CSI_NAMESPACE, NAMESPACE
 from suite.runner import ALONE, test
 from suite.space import canary, pod
@@ -111,6 +112,16 @@ class Prometheus:
         return self.get("query", query=query)["result"]
 
 
+def linted(targets):
+    """What each of them tells, by Prometheus' own rules for names and texts."""
+    for each in targets:
+        (static,) = each["static_configs"]
+        with urllib.request.urlopen(f"http://{static['targets'][0]}/metrics", timeout=10) as page:
+            text = page.read().decode()
+        result = run("promtool", "check", "metrics", stdin=text, ok=False)
+        equal((result.returncode, result.stderr), (0, ""), f"promtool, of {each['job_name']}")
+
+
 def rules(prometheus):
     """The alerts, as Prometheus has loaded them."""
     return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
@@ -187,6 +198,7 @@ def metrics_answer_every_query_of_alerts_and_dashboard(t):
                 return True
 
             wait("every rule to be evaluated", 30, evaluated, every=1)
+            linted(targets)
             # All is well with what was scraped, so nothing of it may be on its way to wake somebody.
             active = {rule["name"]: rule["state"] for rule in rules(prometheus) if rule["state"] != "inactive"}
             woken = [name for name in active if re.search("Down|Missing|Trusted|Certificate|Refused|Exhausted", name)]

@@ -227,6 +227,9 @@ def main():
     parser.add_argument(
         "--older", action="store_true", help="only the subset that Kubernetes versions before the newest are tried with"
     )
+    parser.add_argument(
+        "--leave-keys", action="store_true", help="also the test that leaves a key in etcd: for a cluster that goes down afterwards"
+    )
     parser.add_argument("--list", action="store_true", help="list the tests and exit")
     parser.add_argument("--keep", action="store_true", help="leave the chart and the tests' namespaces in place")
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="so many tests side by side (default: 4)")

@@ -1,0 +1,91 @@
+//! `hushpod csi`.
+
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster;
+use crate::config::Config;
+use crate::config::metrics::ConfigMetrics;
+use crate::config::reload::Reloading;
+use crate::csi::{self, CsiSettings, driver_object};
+use crate::metrics::Registry;
+use crate::process::shutdown::Shutdown;
+use crate::serve::admin;
+use crate::serve::readiness::Readiness;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Runs as root on a node, as the chart's DaemonSet does. Volumes outlive it: the next process goes on \
+                        with them.\n\n\
+                        --print-driver writes the CSIDriver object that this configuration needs, for those who do not \
+                        use the chart: kubectl apply -f - takes it."
+)]
+pub(super) struct CsiArgs {
+    /// The operator's configuration (YAML), the webhook's own.
+    #[arg(long, env = "HUSHPOD_CONFIG", value_name = "FILE")]
+    config: PathBuf,
+    /// This node's name (downward API).
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", required_unless_present = "print_driver", default_value = "")]
+    node_name: String,
+    /// kubelet's directory, at the same path here as on the node.
+    #[arg(long, env = "HUSHPOD_KUBELET_ROOT", value_name = "DIR", default_value = "/var/lib/kubelet")]
+    kubelet_root: PathBuf,
+    /// Where probes and Prometheus call: /healthz, /readyz, /metrics (plain HTTP).
+    #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = admin::ADDRESS)]
+    admin_listen: SocketAddr,
+    /// The program that applications with variables are started through, hushpod-exec; without it no pod of mode csi may
+    /// have variables.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// The cluster to talk to, if the driver does not run in it.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Do without the API server: no live controls, no events.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    no_api_server: bool,
+    /// Take the taint csi.hushpod.dev/not-ready off this node once kubelet has registered the driver.
+    #[arg(long, conflicts_with = "no_api_server")]
+    startup_taint: bool,
+    /// Print the CSIDriver object (JSON) and end.
+    #[arg(long)]
+    print_driver: bool,
+}
+
+pub(super) async fn run(args: CsiArgs, registry: Registry) -> Result<(), String> {
+    let CsiArgs {
+        config,
+        node_name,
+        kubelet_root,
+        admin_listen,
+        program,
+        kubeconfig,
+        no_api_server,
+        startup_taint,
+        print_driver,
+    } = args;
+    let reloading = Reloading::open(&config, |config: Config| config).map_err(|error| error.to_string())?;
+    if print_driver {
+        let object = driver_object(&reloading.subscribe().borrow());
+        return io::stdout().write_all(object.as_bytes()).map_err(|error| error.to_string());
+    }
+    let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let client = if no_api_server {
+        None
+    } else {
+        Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?)
+    };
+    let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client, startup_taint };
+    let reloads = ConfigMetrics::new(&registry);
+    let token: CancellationToken = shutdown.token();
+    let current = reloading.subscribe();
+    tokio::select! {
+        outcome = csi::run(settings, current, registry, Readiness::default(), token) => {
+            outcome.map_err(|error| error.to_string())
+        }
+        () = reloading.follow(reloads) => Ok(()),
+    }
+}

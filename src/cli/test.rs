@@ -1,0 +1,50 @@
+//! `hushpod test`, which `helm test` runs.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cluster;
+use crate::webhook::trial::Trial;
+
+#[derive(Debug, Args)]
+#[command(after_help = "The pod is a server-side dry run: none is made, and no store is asked.\n\n\
+                  Exit codes: 0 injected · 1 not injected, or there was no asking: why, and what to do · 2 the command \
+                  line is wrong")]
+pub(super) struct TestArgs {
+    /// Where the pod would be.
+    #[arg(long, value_name = "NAME")]
+    namespace: String,
+    /// An annotation of it, such as hushpod.dev/file.password=secret/data/web/db#password.
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = name_and_value, required = true)]
+    annotations: Vec<(String, String)>,
+    /// A label of it.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    labels: Vec<(String, String)>,
+    /// The cluster to ask, if this does not run in it.
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(super) async fn run(args: TestArgs) -> ExitCode {
+    let TestArgs { namespace, annotations, labels, kubeconfig } = args;
+    let map = |pairs: Vec<(String, String)>| pairs.into_iter().collect::<BTreeMap<_, _>>();
+    let trial = Trial { namespace, annotations: map(annotations), labels: map(labels) };
+    let outcome = match cluster::client(kubeconfig.as_deref()).await {
+        Ok(client) => trial.ask(client).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let is_injected = outcome.is_ok();
+    let (Ok(sentence) | Err(sentence)) = outcome;
+    // If nobody takes the sentence, the exit code has to do.
+    let _ = writeln!(io::stdout(), "{sentence}");
+    if is_injected { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

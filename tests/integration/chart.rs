@@ -206,7 +206,7 @@ pub(crate) fn of_kind(objects: Vec<Value>, kind: &str) -> Value {
     one
 }
 
-/// Providers of all types with all methods that the schema lets them have, so that a new one cannot be forgotten here.
+/// Providers of all types with all methods that the schema lets them have, so a new one cannot be forgotten here.
 fn providers_of_all_methods() -> BTreeMap<String, Value> {
     let schema: Value = serde_json::from_str(&chart("values.schema.json")).unwrap();
     let branches = &schema["properties"]["config"]["properties"]["providers"]["additionalProperties"]["allOf"];

@@ -1,5 +1,5 @@
 //! The contract suite: what every provider promises to the source. The same cases run against each provider's in-process
-//! fake, and against the real server where CI has one, so that a fake cannot drift from the truth.
+//! fake, and against the real server where CI has one, so a fake cannot drift from the truth.
 
 use std::time::Duration;
 

@@ -23,7 +23,11 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
     ("exec", &["explain.rs"], "a page"),
     ("exec", &["options.rs"], "a kind of notification that does not exist"),
     ("live", &["fleet/table.rs"], "a field of the JSON that --live adds"),
-    ("hushpod", &["cli.rs", "demo", "explain.rs", "process", "provider", "webhook"], "the name of this project"),
+    (
+        "hushpod",
+        &["cli/webhook.rs", "demo", "explain.rs", "process", "provider", "webhook"],
+        "the name of this project",
+    ),
 ];
 
 /// Words of the chart's own: objects that it names, and volumes of the webhook's pod.

@@ -49,7 +49,7 @@ impl Driver {
 
     /// Goes on with the volumes of an earlier process, and forgets those that are not mounted any more: kubelet asks for
     /// them anew.
-    pub(in crate::csi) fn resume(self: &Arc<Self>) {
+    pub(crate) fn resume(self: &Arc<Self>) {
         if let Err(error) = self.mounts.ours() {
             warn!(%error, "the mount table cannot be read: kubelet's next calls bring the volumes of an earlier process back");
             return;
@@ -95,7 +95,7 @@ impl Driver {
 
     /// Takes away, for ever, the volumes of pods that are not on this node any more, should kubelet have forgotten them, or
     /// the driver: after two looks, since kubelet unpublishes those of a deleted pod only when its containers have ended.
-    pub(in crate::csi) async fn collect(&self) {
+    pub(crate) async fn collect(&self) {
         let mut missed = BTreeSet::new();
         loop {
             self.pods.listed().await;

@@ -133,7 +133,7 @@ fn shown(request: &Request) -> String {
     }
 }
 
-/// Splits requests so that a call names each parameter once, and those that must be alone, alone.
+/// Splits requests: a call names each parameter once, and those that must be alone, alone.
 fn batches<'a>(requests: &[&'a Request], spoilers: &BTreeSet<Request>) -> Vec<Vec<&'a Request>> {
     let (alone, mut left): (Vec<_>, Vec<_>) = requests.iter().copied().partition(|request| spoilers.contains(*request));
     let mut batches: Vec<_> = alone.into_iter().map(|request| vec![request]).collect();

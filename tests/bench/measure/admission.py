@@ -117,7 +117,7 @@ class Contender:
 
 
 def measure(bench):
-    # One CPU for the server and one for the load, so that neither slows the other down.
+    # One CPU for the server and one for the load, so neither slows the other down.
     cpus = sorted(os.sched_getaffinity(0))
     load_cpu, server_cpu = (cpus[0], cpus[-1]) if len(cpus) > 1 else (None, None)
     ours = hushpod(bench, server_cpu, "hushpod", fixtures.OURS)

@@ -139,7 +139,7 @@ class Bench:
         self.binaries = architectures[0]
         cargo = os.environ.get("CARGO_HOME", Path.home() / ".cargo")
         flags = f"{os.environ.get('RUSTFLAGS', '')} -C target-feature=+crt-static -C relocation-model=static"
-        # As in deploy/build, so that both take the same dependencies from one target directory.
+        # As in deploy/build, so both take the same dependencies from one target directory.
         flags += f" --remap-path-prefix={cargo}=/cargo"
         command = ["cargo", "build", "--manifest-path", ROOT / "Cargo.toml", "--release", "--locked", "--target", TARGET]
         command += ["--features", "bench", "--bin", "hushpod-bench", "--message-format=json"]

@@ -33,7 +33,7 @@ COPY busybox /bin/umount
 ENV PATH=/bin
 """
 WEBHOOK = "hushpod-bench-vault-k8s"
-# With a tag that is not `latest`, so that no pod asks a registry for it.
+# With a tag that is not `latest`, so no pod asks a registry for it.
 VAULT_IMAGE = "localhost/hushpod-test/vault:1.19.5"
 VAULT = "https://vault.vault.svc:8200"
 # What ours is measured with, too.
@@ -100,7 +100,7 @@ class SecretsStore:
         return json.loads(kubectl("create", "--dry-run=client", "-o", "json", "-f", self.manifests / manifest))
 
     def driver_object(self):
-        """kubelet then asks for the tokens, so that the driver need not."""
+        """kubelet then asks for the tokens, so the driver need not."""
         thing = self.read("csidriver.yaml")
         thing["spec"]["tokenRequests"] = [{"audience": "vault"}]
         return thing

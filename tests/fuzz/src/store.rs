@@ -185,7 +185,7 @@ impl World {
             .collect();
         use_all(&mut *provider, &requests, kind.can_push).await;
         drop(provider);
-        // The connections end with the task that has them; by a reset, so that no port stays behind.
+        // The connections end with the task that has them; by a reset, so no port stays behind.
         server.abort();
         let _ = server.await;
     }

@@ -33,7 +33,7 @@ mod subject;
 pub(crate) use subject::{Parameters, Secrets};
 
 /// Runs each case against the fake, and against moto if there is one; those of rights where rights are looked at.
-macro_rules! contract {
+macro_rules! on_aws {
     ($($case:ident),* $(,)?) => {
         mod fake {
             $(#[tokio::test] async fn $case() { super::$case(&super::Store::fake().await).await })*
@@ -55,7 +55,7 @@ macro_rules! contract {
         }
     };
 }
-use contract;
+use on_aws;
 
 /// The account's services, and an administrator.
 struct Store {

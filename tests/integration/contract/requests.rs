@@ -19,7 +19,7 @@ const FILES: usize = 20;
 const POLLS: usize = 8;
 
 /// A provider that never lets the runtime idle while it reads: the paused clock would else jump while bytes are on
-/// their way. It tells of no login, so that none is extended: logins come on top of what the table says.
+/// their way. It tells of no login, so none is extended: logins come on top of what the table says.
 struct Wakeful(Box<dyn Provider>);
 
 impl Provider for Wakeful {

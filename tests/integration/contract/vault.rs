@@ -33,7 +33,7 @@ mod values;
 pub(crate) use subject::Shared;
 
 /// Runs each case against the fake, and against the real server if there is one.
-macro_rules! contract {
+macro_rules! on_vault {
     ($($case:ident),* $(,)?) => {
         mod fake {
             $(#[tokio::test] async fn $case() { super::super::Store::fake().await.run(super::$case).await })*
@@ -45,7 +45,7 @@ macro_rules! contract {
         }
     };
 }
-use contract;
+use on_vault;
 
 /// A Vault, and its root.
 struct Store {

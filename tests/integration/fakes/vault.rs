@@ -1,5 +1,5 @@
 //! Vault 1.19.5 as far as the contract suite needs it: its statuses and its JSON, taken down from a real server; the
-//! same cases run against a real one (see `contract.rs`), so that this one cannot drift.
+//! same cases run against a real one (see `contract.rs`), so this one cannot drift.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;

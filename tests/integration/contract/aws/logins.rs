@@ -9,7 +9,7 @@ use super::*;
 use crate::fakes::server::Fault;
 use crate::log::Log;
 
-contract!(a_role_is_taken_once_and_handed_over, credentials_are_replaced_before_they_end, a_profile_of_keys_is_used);
+on_aws!(a_role_is_taken_once_and_handed_over, credentials_are_replaced_before_they_end, a_profile_of_keys_is_used);
 
 /// A secret, and its name.
 async fn secret(store: &Store) -> String {

@@ -3,7 +3,7 @@
 use super::*;
 use hushpod::secret::SecretTree;
 
-contract!(
+on_aws!(
     parameters_of_every_type_are_read,
     versions_and_labels_are_read_beside_the_present_one,
     shared_parameters_are_read_by_their_arn,

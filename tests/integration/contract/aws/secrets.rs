@@ -2,7 +2,7 @@
 
 use super::*;
 
-contract!(
+on_aws!(
     names_and_arns_are_read,
     stages_follow_their_versions,
     a_version_that_has_an_id_is_never_asked_for_again,
@@ -10,7 +10,7 @@ contract!(
     only_what_changed_is_read,
 );
 
-contract!(
+on_aws!(
     of_rights: without_the_right_to_a_batch_secrets_are_read_one_by_one,
     without_the_right_to_versions_all_is_read,
     one_denied_secret_of_a_batch_says_so,

@@ -12,7 +12,7 @@ use super::*;
 use crate::fakes::server::Fault;
 use crate::log::Log;
 
-contract!(
+on_vault!(
     what_is_asked_with_parameters_can_carry_a_lease,
     a_certificate_says_when_it_expires,
     a_path_that_takes_only_writes_says_so,

@@ -4,7 +4,7 @@ use hushpod::provider::Extended;
 
 use super::*;
 
-contract!(
+on_vault!(
     one_login_serves_all_reads_and_is_renewed,
     a_revoked_login_is_replaced_once,
     rights_given_after_the_login_are_found,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::fakes::server::Fault;
 
-contract!(
+on_vault!(
     values_of_every_kind_are_read,
     a_batch_is_answered_in_order_and_one_failure_spoils_no_other,
     what_is_missing_is_not_found,

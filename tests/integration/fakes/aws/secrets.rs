@@ -20,7 +20,7 @@ struct Version {
     stages: Vec<String>,
 }
 
-/// Pages are of the server's choosing: small ones, so that there are several.
+/// Pages are of the server's choosing: small ones, so there are several.
 const PAGE: usize = 8;
 
 fn missing(what: &str) -> Refusal {

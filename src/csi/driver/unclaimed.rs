@@ -17,7 +17,8 @@ impl Driver {
     pub(super) fn has_unclaimed(&self, volumes: &[Record]) -> bool {
         let known = self.known();
         let is_unknown = |feed: String| !known.feeds.contains_key(&FeedKey(feed));
-        !volumes.is_empty() || !known.names.unread().is_empty() || self.state.feeds().into_iter().any(is_unknown)
+        let has_unknown = self.state.feeds().into_iter().any(is_unknown);
+        has_unknown || !volumes.is_empty() || !known.names.unread().is_empty()
     }
 
     /// Forgets what nobody has asked for meanwhile. Where the operator wants it (`revokeOnExit`), the store is told; what

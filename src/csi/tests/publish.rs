@@ -212,19 +212,20 @@ async fn nobody_takes_more_than_the_limits() {
     for ask in [big(1), big(2)] {
         life.publish(&ask).await.unwrap();
     }
-    let taken = life.driver.counts().2;
     for (ask, whose) in [(big(3), "bytesPerNamespace"), (big(3), "bytesPerNamespace")] {
         let failure = life.publish(&ask).await.unwrap_err();
         assert!(failure.kind == FailureKind::Exhausted && failure.to_string().contains(whose), "{failure}");
     }
     life.publish(&other(4)).await.unwrap();
+    let taken = life.driver.counts().2;
     let failure = life.publish(&other(5)).await.unwrap_err();
     assert!(failure.kind == FailureKind::Exhausted && failure.to_string().contains("bytesPerNode"), "{failure}");
     assert_eq!(node.written().0, ["csi-1", "csi-2", "csi-4"], "of what has no room nothing is left");
     life.unpublish(&big(1)).await.unwrap();
     moment().await;
-    assert_eq!(life.driver.counts().2, taken, "given back");
+    assert!(life.driver.counts().2 < taken, "given back");
     life.publish(&big(3)).await.unwrap();
+    assert_eq!(life.driver.counts().2, taken);
     // A restart counts what is there.
     let taken = life.driver.counts().2;
     life.end().await;
@@ -247,7 +248,7 @@ async fn what_a_store_answers_takes_no_more_than_the_limits() {
         let entries: Vec<_> = (0..n).map(|n| format!(r#""k{n}":"canary-{n}""#)).collect();
         format!(r#"{{"password":"canary-v1",{}}}"#, entries.join(","))
     };
-    node.store.put(KV, "1", &many(50_000));
+    node.store.put(KV, "1", &many(20_000));
     let life = node.start();
     let (one, all) = (Ask::new(1, &[FILE]), Ask::new(2, &[("dir.all", KV), ("size-limit", "1Mi")]));
     life.publish(&one).await.unwrap();
@@ -258,7 +259,7 @@ async fn what_a_store_answers_takes_no_more_than_the_limits() {
     node.store.put(KV, "2", &many(500));
     seconds(60).await;
     life.publish(&all).await.unwrap();
-    node.store.put(KV, "3", &many(50_000));
+    node.store.put(KV, "3", &many(20_000));
     seconds(60).await;
     assert_eq!(node.files(&all).len(), 501);
     // Each feed counts, also that of one small file.

@@ -125,7 +125,8 @@ async fn of_a_volume_that_is_refused_nothing_is_left() {
         assert_eq!(node.asked(), (1, 1), "sixty ask at once");
         assert_eq!(node.written().0, [""; 0]);
         assert_eq!(node.mounts.table().calls.iter().filter(|call| **call == "mount").count(), 0);
-        assert_eq!((life.driver.counts().0, life.driver.counts().2), (0, 0));
+        let (volumes, _, bytes) = life.driver.counts();
+        assert!(volumes == 0 && bytes < 2 << 20, "what the feed's answers may take, until it is closed: {bytes}");
         assert_eq!(life.publish(&asks[0]).await.unwrap_err().kind, expected, "kubelet's next try");
         seconds(20).await;
         node.assert_bare();

@@ -1,7 +1,7 @@
 //! Environment variables: which names a secret may have, and how large one may be.
 
 /// The kernel's limit for one `NAME=value` with the byte that ends it (`MAX_ARG_STRLEN`, execve(2)).
-pub const MAX_VARIABLE_BYTES: usize = 128 * 1024;
+const MAX_VARIABLE_BYTES: usize = 128 * 1024;
 
 /// Most bytes of a variable's name.
 const MAX_NAME_BYTES: usize = 255;

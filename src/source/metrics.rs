@@ -88,7 +88,7 @@ impl SourceMetrics {
     }
 
     /// Shows whether this file can be used, for as long as somebody does.
-    pub fn show_authorities(&self, provider: &str, file: &Arc<CaFile>) {
+    pub(super) fn show_authorities(&self, provider: &str, file: &Arc<CaFile>) {
         let mut files = files(&self.authorities);
         files.retain(|(_, file)| file.strong_count() > 0);
         files.push((provider.to_owned(), Arc::downgrade(file)));

@@ -106,7 +106,7 @@ pub fn answer(body: &[u8], injector: &Injector) -> Answer {
 /// The same by rules that ask for the labels of namespaces, too. What is denied since they are not known yet names the
 /// namespace.
 #[must_use]
-pub fn answer_by(body: &[u8], injector: &Injector, labels_of: &LabelsOf<'_>) -> Answer {
+pub(super) fn answer_by(body: &[u8], injector: &Injector, labels_of: &LabelsOf<'_>) -> Answer {
     steps::within(steps::REVIEW, || answer_within(body, injector, labels_of)).0
 }
 

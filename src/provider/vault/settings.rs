@@ -115,7 +115,7 @@ impl VaultAuth {
 impl VaultSettings {
     /// Whether the operator says that parameters may be written to this canonical path.
     #[must_use]
-    pub fn is_writable(&self, path: &str) -> bool {
+    pub(super) fn is_writable(&self, path: &str) -> bool {
         let below = |mount: &String| path.strip_prefix(mount.as_str()).is_some_and(|rest| rest.starts_with('/'));
         self.writable_mounts.iter().any(below)
     }

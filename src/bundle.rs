@@ -18,6 +18,7 @@ pub mod template;
 mod yaml;
 
 pub use self::template::MAX_TEMPLATE_BYTES;
+pub use self::yaml::{Places, TextPosition};
 
 /// Most files and directories of a bundle: a plan of as many is near its limit.
 const MAX_ITEMS: usize = 1000;
@@ -25,6 +26,8 @@ const MAX_ITEMS: usize = 1000;
 pub const MAX_REFERENCE_BYTES: usize = 4096;
 /// Most values and keys of the YAML in an annotation.
 pub const MAX_YAML_NODES: usize = 10_000;
+/// Most documents of a file of Kubernetes objects.
+pub const MAX_DOCUMENTS: usize = 10_000;
 
 /// Everything a pod asks for, in the order it was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -304,17 +307,25 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] names the field and what would be accepted.
     pub fn from_yaml(text: &str) -> Result<Self, BundleError> {
+        let mut bundle = Self::default();
+        for item in Self::entries(text)? {
+            let item = item?;
+            let place = item.place.clone();
+            bundle.push(item).map_err(|problem| BundleError::new(place, problem))?;
+        }
+        Ok(bundle)
+    }
+
+    /// Each entry of the YAML list of the `secrets` annotation, good or not.
+    ///
+    /// # Errors
+    /// [`BundleError`], if it is not a list.
+    pub fn entries(text: &str) -> Result<impl Iterator<Item = Result<Item, BundleError>>, BundleError> {
         let value = parse_annotation(text).map_err(|problem| BundleError::new("", problem))?;
         let Value::Array(entries) = value else {
             return Err(BundleError::new("", "is not a list: expected \"- {file: NAME, from: REFERENCE}\" lines"));
         };
-        let mut bundle = Self::default();
-        for (index, entry) in entries.into_iter().enumerate() {
-            bundle
-                .push(Item::parse(&format!("[{index}]"), entry)?)
-                .map_err(|p| BundleError::new(format!("[{index}]"), p))?;
-        }
-        Ok(bundle)
+        Ok(entries.into_iter().enumerate().map(|(index, entry)| Item::parse(&format!("[{index}]"), entry)))
     }
 
     /// Adds an item.
@@ -354,7 +365,8 @@ pub fn parse_yaml(text: &str) -> Result<Value, ParseError> {
 /// # Errors
 /// As [`parse_yaml`].
 pub fn parse_yaml_documents(text: &str) -> Result<Vec<Value>, ParseError> {
-    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+    let budget = serde_saphyr::budget! { max_documents: MAX_DOCUMENTS };
+    let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false, budget: budget };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|error| rule(yaml::sentence(&error)))
 }
 

@@ -1,5 +1,6 @@
 //! The admission webhook. Two doors: [`review`] decides on pods, [`server`] answers the API server.
 
+pub mod lint;
 pub mod review;
 pub mod server;
 pub mod trial;

@@ -28,7 +28,7 @@ const USER_FILE: &str = "hushpod/config.yaml";
 const DEFAULT_PROFILE: &str = "default";
 
 const SECTION_FIELDS: [&str; 5] = ["defaultProvider", "providers", "secrets", "variables", "env"];
-pub(super) const FILE_FIELDS: [&str; 6] = ["defaultProvider", "providers", "secrets", "variables", "env", "profiles"];
+const FILE_FIELDS: [&str; 6] = ["defaultProvider", "providers", "secrets", "variables", "env", "profiles"];
 const USER_FIELDS: [&str; 2] = ["defaultProvider", "providers"];
 /// Of a variable that is more than a reference.
 const VARIABLE_FIELDS: [&str; 3] = ["from", "decode", "optional"];

@@ -9,7 +9,7 @@ use super::findings::{Checked, FindingKind};
 use crate::bundle::parse_yaml_documents;
 use crate::contract::PREFIX;
 use crate::local::error::LocalError;
-use crate::local::project::{FILE_FIELDS, LOCAL_FILE, PROJECT_FILE};
+use crate::local::project::{LOCAL_FILE, PROJECT_FILE};
 use crate::local::source_file::{FileFault, SourceFile};
 
 /// Standard input, where a path is expected.

@@ -53,7 +53,7 @@ pub(super) struct LocalError {
     /// What to do, if the sentence does not say so.
     pub(super) hint: Option<String>,
     /// Of several failures, each.
-    parts: Box<[Self]>,
+    pub(super) parts: Box<[Self]>,
 }
 
 /// The exit code of `run` where hushpod itself fails, as env(1) has it.

@@ -137,11 +137,6 @@ impl SourceFile {
         place.unwrap_or_else(|| FileFault { at: None, problem: whole() })
     }
 
-    /// What is wrong with a field of its first document.
-    pub(super) fn wrong(&self, path: &str, problem: impl std::fmt::Display) -> LocalError {
-        self.told(&self.fault(path, problem))
-    }
-
     /// What is wrong with it as YAML: the place goes to the front.
     pub(super) fn malformed(&self, error: &ParseError) -> LocalError {
         self.told(&self.malformed_at(error))

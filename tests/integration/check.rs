@@ -39,8 +39,7 @@ fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
 fn run_in(directory: &Path, words: &[&str], stdin: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hushpod"));
     command.arg("check").args(words).current_dir(directory).env_clear().env("HOME", directory);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
@@ -159,7 +158,10 @@ spec:
 fn p9_every_fault_of_a_manifest_is_told_where_it_stands() {
     let lines = lines_of(DEPLOYMENT);
     let expected = [
-        ("12:5: warning: annotation hushpod.dev/file.db: stands on the Deployment", "spec.template.metadata.annotations"),
+        (
+            "12:5: warning: annotation hushpod.dev/file.db: stands on the Deployment",
+            "spec.template.metadata.annotations",
+        ),
         ("17:9: annotation hushpod.dev/fiel.db: unknown key", "did you mean \"file.db\"?"),
         ("19:9: annotation hushpod.dev/env.1TOKEN", "1TOKEN"),
         ("20:9: annotation hushpod.dev/mode: invalid mode", "init+sidecar"),
@@ -248,12 +250,16 @@ fn every_kind_with_pods_is_looked_at_and_lists_too() {
 
 #[test]
 fn p6_the_operators_stores_and_rules_count_where_they_are_given() {
-    let prod = pod("    hushpod.dev/file.db: secret/data/prod/db#password\n", "").replace("name: x", "name: x\n  namespace: shop");
+    let prod = pod("    hushpod.dev/file.db: secret/data/prod/db#password\n", "")
+        .replace("name: x", "name: x\n  namespace: shop");
     let files = [
         ("config.yaml", CONFIG),
         ("k8s/prod.yaml", &prod),
         ("k8s/typo.yaml", &pod("    hushpod.dev/file.db: valut:secret/data/x\n    hushpod.dev/file.b: secret\n", "")),
-        ("k8s/old.yaml", &pod("    hushpod.dev/file.db: secret/data/old/x\n", "").replace("name: x", "name: x\n  namespace: ops")),
+        (
+            "k8s/old.yaml",
+            &pod("    hushpod.dev/file.db: secret/data/old/x\n", "").replace("name: x", "name: x\n  namespace: ops"),
+        ),
     ];
     let directory = directory(&files);
     let of = |words: &[&str]| {
@@ -271,7 +277,8 @@ fn p6_the_operators_stores_and_rules_count_where_they_are_given() {
     assert!(!lines.iter().any(|line| line.contains("prod.yaml")), "{lines:#?}");
     let (_, lines) = of(&["--namespace-labels", "tier=dev"]);
     assert!(lines[1].starts_with("k8s/prod.yaml:7:5: hushpod.dev/file.db"), "{lines:#?}");
-    fs::write(directory.path().join("k8s/ns.yaml"), "kind: Namespace\nmetadata: {name: shop, labels: {tier: prod}}\n").unwrap();
+    fs::write(directory.path().join("k8s/ns.yaml"), "kind: Namespace\nmetadata: {name: shop, labels: {tier: prod}}\n")
+        .unwrap();
     let (_, lines) = of(&[]);
     assert!(!lines.iter().any(|line| line.contains("prod.yaml")), "a manifest says the labels: {lines:#?}");
     let (_, told) = check_in(directory.path(), &["k8s"]);

@@ -65,9 +65,9 @@ impl SourceFile {
     /// # Errors
     /// One sentence that names the file.
     pub(super) fn read(path: &Path) -> Result<Self, LocalError> {
-        let shown = shown(path);
-        let text = read_bounded(File::open(path), &shown)?;
-        Ok(Self { shown, path: path.to_owned(), text, places: OnceLock::new() })
+        let Self { shown, path, .. } = Self::unread(path);
+        let text = read_bounded(File::open(&path), &shown)?;
+        Ok(Self { shown, path, text, places: OnceLock::new() })
     }
 
     /// Reads standard input.
@@ -81,7 +81,8 @@ impl SourceFile {
 
     /// One that cannot be read.
     pub(super) fn unread(path: &Path) -> Self {
-        Self { shown: shown(path), path: path.to_owned(), text: String::new(), places: OnceLock::new() }
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self { shown: shown(&path), path, text: String::new(), places: OnceLock::new() }
     }
 
     /// Where the fields of each document stand that is not empty.

@@ -171,9 +171,9 @@ impl Linter {
             let fault = PodFault::of_annotation(key, inside, reason, error.to_string());
             // That may be so, and it may not.
             if is_unknown {
-                linted.warnings.push(fault)
+                linted.warnings.push(fault);
             } else {
-                linted.faults.push(fault)
+                linted.faults.push(fault);
             }
             if inside.is_empty() {
                 draft.annotations.remove(key);

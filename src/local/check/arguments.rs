@@ -44,7 +44,7 @@ pub struct CheckArgs {
     pub(super) output: CheckFormat,
     /// How errors are told
     #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(in crate::local) error_format: ErrorFormat,
+    pub(crate) error_format: ErrorFormat,
 }
 
 /// Who reads it.

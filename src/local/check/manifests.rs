@@ -111,23 +111,21 @@ fn position(
         let key = path.strip_prefix(ANNOTATIONS)?.strip_prefix('.')?;
         template.pointer("/metadata/annotations")?.get(key)?.as_str()
     };
-    let deeper = || inside_lines(&file.text, places, text()?, inside);
+    let deeper = || inside_lines(&file.text, at, places, text()?, inside);
     Some(deeper().filter(|_| !inside.is_empty()).unwrap_or(at))
 }
 
-/// The place of what is inside a block of lines (`|`), by its place in the block's text.
-fn inside_lines(file: &str, places: &Places, text: &str, inside: &str) -> Option<TextPosition> {
+/// The place of what is inside a block of lines (`|`) below its key, by its place in the block's text.
+fn inside_lines(file: &str, (key, _): TextPosition, places: &Places, text: &str, inside: &str) -> Option<TextPosition> {
     if !places.is_lines() {
         return None;
     }
     let (line, column) = Places::of_documents(text).first()?.follow(inside).0;
     let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
     let is_filled = |line: &&str| !line.trim().is_empty();
-    let (header, _) = places.at();
-    // The block's lines follow its header.
-    let below = file.lines().skip(usize::try_from(header).ok()?);
-    let removed = indentation(below.clone().find(is_filled)?) - indentation(text.lines().find(is_filled)?);
-    Some((header + line, column + removed as u64))
+    let written = indentation(file.lines().skip(usize::try_from(key).ok()?).find(is_filled)?);
+    let removed = written.checked_sub(indentation(text.lines().find(is_filled)?))?;
+    Some((key + line, column + removed as u64))
 }
 
 /// Labels of the namespaces that a file makes.

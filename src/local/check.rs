@@ -63,7 +63,9 @@ async fn checked(args: CheckArgs) -> Result<(Checked, Option<LocalError>), Local
     let listed = files::list(&targets)?;
     let mut live = live.then(|| LiveCheck::new(operator.as_deref(), profile.as_deref(), timeout));
     let mut by = CheckedBy::new(config, namespace, labels)?;
-    listed.iter().for_each(|one| by.learn(one));
+    for one in &listed {
+        by.learn(one);
+    }
     for one in &listed {
         one_file(one, &by, &mut live, &mut checked)?;
     }

@@ -31,7 +31,7 @@ pub(super) enum LocalFailure {
 
 /// How errors are told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ErrorFormat {
+pub(crate) enum ErrorFormat {
     /// Sentences.
     #[default]
     Text,

@@ -193,7 +193,7 @@ impl ParsedFile {
                 return parsed;
             }
             Err(error) => {
-                faults.push(file.malformed_at(&error));
+                faults.push(FileFault::malformed(&error));
                 return parsed;
             }
         };

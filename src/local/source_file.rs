@@ -140,11 +140,15 @@ impl SourceFile {
 
     /// What is wrong with it as YAML: the place goes to the front.
     pub(super) fn malformed(&self, error: &ParseError) -> LocalError {
-        self.told(&self.malformed_at(error))
+        self.told(&FileFault::malformed(error))
     }
+}
 
-    /// The same, for those who gather faults.
-    pub(super) fn malformed_at(&self, error: &ParseError) -> FileFault {
+// === impl FileFault ===
+
+impl FileFault {
+    /// What is wrong with a file as YAML.
+    pub(super) fn malformed(error: &ParseError) -> Self {
         const LINE: &str = " at line ";
         let sentence = error.to_string();
         let placed = sentence.split_once(LINE).and_then(|(before, rest)| {
@@ -152,9 +156,9 @@ impl SourceFile {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
             let (column, after) = rest.split_at(digits);
             let at = (line.parse().ok()?, column.parse().ok()?);
-            Some(FileFault { at: Some(at), problem: format!("{before}{after}") })
+            Some(Self { at: Some(at), problem: format!("{before}{after}") })
         });
-        placed.unwrap_or(FileFault { at: None, problem: sentence })
+        placed.unwrap_or(Self { at: None, problem: sentence })
     }
 }
 

@@ -28,9 +28,11 @@ const ANY_CONFIG: &str = "{image: any, defaultProvider: any, providers: {any: {t
 const ANY: &str = "any";
 /// Most refusals of one pod: who fixed so many asks again.
 const MOST: usize = 50;
+/// A field that the operator has to list the values of.
+const RUNTIME_CLASS: &str = "runtimeClassName";
 /// Fields of a pod's `spec` that may stand in the way.
 const FIELDS: [&str; 8] = [
-    "runtimeClassName",
+    RUNTIME_CLASS,
     "hostUsers",
     "shareProcessNamespace",
     "hostPID",
@@ -134,6 +136,10 @@ impl Linter {
             annotations,
             left_out: BTreeSet::new(),
         };
+        // Which of them a cluster's operator lists is not known.
+        if let (false, Some(Value::Object(spec))) = (self.is_operators, draft.pod.get_mut("spec")) {
+            spec.remove(RUNTIME_CLASS);
+        }
         let (bundle, options, wrong) = steps::within(steps::REVIEW, || annotations::parse_all(&draft.annotations)).0;
         for error in &wrong {
             let key = format!("{PREFIX}{}", error.name());
@@ -348,7 +354,7 @@ impl Draft {
                 }
             }
             Repair::Entry(list, index, field, entry) => {
-                set(&format!("{}/{field}/{entry}", at(list, *index)), json!({}))
+                set(&format!("{}/{field}/{entry}", at(list, *index)), json!({}));
             }
             Repair::Container(list, index, has_name) => {
                 let container = self.pod.pointer(&at(list, *index)).unwrap_or(&Value::Null);

@@ -152,7 +152,7 @@ impl FileKind {
                 "not looked into: it is a template, and no YAML yet: pipe what is rendered, as in \
                  `helm template . | hushpod check -`",
             )),
-            Err(error) if is_named || file.text.contains(PREFIX) => Self::Malformed(file.malformed_at(&error)),
+            Err(error) if is_named || file.text.contains(PREFIX) => Self::Malformed(FileFault::malformed(&error)),
             Err(_) => Self::Other(None),
         }
     }
@@ -169,11 +169,12 @@ impl FileKind {
         let has_stores = any(&[PROVIDERS]);
         // Others' files have an `image`, or an `env`: a directory's are looked at more closely.
         let has_image = documents.first().and_then(|first| first.get("image")).is_some_and(Value::is_string);
+        let says_what = any(&["secrets", "variables", "profiles"]);
+        let is_project = (has_stores && (is_named || says_what))
+            || (is_named && any(&["defaultProvider", "profiles"]) && !any(&OF_OPERATORS));
         if has_stores && any(&OF_OPERATORS) && (is_named || has_image) {
             Self::Operator
-        } else if has_stores && (is_named || any(&["secrets", "variables", "profiles"])) {
-            Self::Project
-        } else if is_named && any(&["defaultProvider", "profiles"]) && !any(&OF_OPERATORS) {
+        } else if is_project {
             Self::Project
         } else if is_named && !documents.is_empty() {
             Self::Other(Some(

@@ -154,8 +154,8 @@ impl Checked {
 
 fn push(findings: &mut Vec<FileFinding>, file: &SourceFile, rule: FindingKind, fault: FileFault) {
     if findings.len() < MOST {
-        let (line, column) = position(fault.at);
-        let problem = one_line(&fault.problem);
+        let FileFault { at, problem } = fault;
+        let ((line, column), problem) = (position(at), one_line(&problem));
         findings.push(FileFinding { file: file.shown.clone(), line, column, rule, problem });
     }
 }

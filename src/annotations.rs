@@ -1,6 +1,6 @@
 //! Pod annotations become a [`Bundle`] and [`Options`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::bundle::{self, Bundle, Format, Item, Target, VolumePath};
@@ -45,19 +45,43 @@ const OF_THE_POD: [&str; 17] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}{problem}")]
 pub struct AnnotationError {
+    /// Whole, without [`PREFIX`], and as it is written: for those who look for it.
+    name: String,
+    /// What of its value it is about, as `[2].format`; maybe nothing.
+    place: String,
     key: String,
     problem: String,
 }
 
 impl AnnotationError {
     fn new(name: &str, problem: impl fmt::Display) -> Self {
-        Self { key: one_line(&format!("annotation {PREFIX}{name}")), problem: one_line(&format!(": {problem}")) }
+        Self::inside(name, "", problem)
+    }
+
+    fn inside(name: &str, place: &str, problem: impl fmt::Display) -> Self {
+        Self {
+            name: name.to_owned(),
+            place: place.to_owned(),
+            key: one_line(&format!("annotation {PREFIX}{name}")),
+            problem: one_line(&format!("{place}: {problem}")),
+        }
+    }
+
+    /// The annotation's name, without [`PREFIX`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What of its value it is about, as `[2].format`; empty if it is all of it.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// The same, as one who wrote `volumeAttributes` understands it.
     fn of_attributes(self) -> Self {
-        let Self { key, problem } = self;
-        Self { key: in_attributes(&key), problem: in_attributes(&problem) }
+        Self { key: in_attributes(&self.key), problem: in_attributes(&self.problem), ..self }
     }
 }
 
@@ -104,6 +128,8 @@ pub fn parse_attributes<'a>(
 ) -> Result<(Bundle, Options), AnnotationError> {
     match attributes.clone().find(|(name, _)| OF_THE_POD.contains(name)) {
         Some((name, _)) => Err(AnnotationError {
+            name: name.to_owned(),
+            place: String::new(),
             key: format!("volumeAttributes: {name}"),
             problem: format!(": it says something of the pod, not of a volume: expected the annotation {PREFIX}{name}"),
         }),
@@ -111,29 +137,107 @@ pub fn parse_attributes<'a>(
     }
 }
 
+/// What can be made of the annotations of a pod that opted in, and all that cannot be understood of them.
+#[must_use]
+pub fn parse_all(annotations: &BTreeMap<String, String>) -> (Bundle, Options, Vec<AnnotationError>) {
+    let ours = annotations.iter().filter_map(|(key, value)| Some((key.strip_prefix(PREFIX)?, value.as_str())));
+    let mut faults = Vec::new();
+    let mut gather = |error| {
+        faults.push(error);
+        Ok(())
+    };
+    match read_keys(ours, &mut gather) {
+        Ok((bundle, options)) => (bundle, options, faults),
+        Err(error) => {
+            faults.push(error);
+            (Bundle::default(), Options::default(), faults)
+        }
+    }
+}
+
 fn parse_keys<'a>(
     ours: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+) -> Result<(Bundle, Options), AnnotationError> {
+    read_keys(ours, &mut Err)
+}
+
+/// Reads them; what `tell` says of a fault decides whether it goes on.
+fn read_keys<'a>(
+    ours: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    tell: &mut impl FnMut(AnnotationError) -> Result<(), AnnotationError>,
 ) -> Result<(Bundle, Options), AnnotationError> {
     let mut bundle = Bundle::default();
     let mut options = Options::default();
     check_size(ours.clone())?;
+    // Whether it is known what is delivered: what is said of the rest would be another fault of the same.
+    let mut is_whole = true;
     for (name, value) in ours {
         steps::look(value)?;
-        if !bundle_key(&mut bundle, name, value)? && !control_key(name, value)? {
-            set(&mut options, name, value).map_err(|problem| AnnotationError::new(name, problem))?;
+        let mut tell = |error| {
+            is_whole &= KEYS.iter().any(|key| key.name == name) && !matches!(name, SECRETS | ENV);
+            tell(error)
+        };
+        if let Err(error) = read_key(&mut bundle, &mut options, name, value, &mut tell) {
+            tell(error)?;
         }
     }
-    if bundle.items.is_empty() {
-        return Err(AnnotationError::new(
+    if bundle.items.is_empty() && is_whole {
+        tell(AnnotationError::new(
             SECRETS,
             format!(
                 "nothing to deliver: add {PREFIX}{FILE}<name>, {PREFIX}{DIR}<name>, {PREFIX}{ENV_VARIABLE}<NAME> or \
                  {PREFIX}{SECRETS}"
             ),
-        ));
+        ))?;
     }
-    complete_environment(&bundle, &mut options)?;
+    if !is_whole {
+        let known: BTreeSet<_> = bundle.items.iter().map(|item| item.target.path().as_str()).collect();
+        options.environment.retain(|source| known.contains(source.path.as_str()));
+    }
+    match complete_environment(&bundle, &mut options) {
+        Err(error) if is_whole => tell(error)?,
+        _ => {}
+    }
     Ok((bundle, options))
+}
+
+fn read_key(
+    bundle: &mut Bundle,
+    options: &mut Options,
+    name: &str,
+    value: &str,
+    tell: &mut impl FnMut(AnnotationError) -> Result<(), AnnotationError>,
+) -> Result<(), AnnotationError> {
+    if name == SECRETS {
+        return read_list(bundle, value, tell);
+    }
+    if !bundle_key(bundle, name, value)? && !control_key(name, value)? {
+        set(options, name, value).map_err(|problem| AnnotationError::new(name, problem))?;
+    }
+    Ok(())
+}
+
+/// The full form.
+fn read_list(
+    bundle: &mut Bundle,
+    value: &str,
+    tell: &mut impl FnMut(AnnotationError) -> Result<(), AnnotationError>,
+) -> Result<(), AnnotationError> {
+    let listed =
+        Bundle::entries(value).map_err(|error| AnnotationError::inside(SECRETS, &error.place, error.problem))?;
+    for (index, entry) in listed.enumerate() {
+        let added = entry.map_err(|error| AnnotationError::inside(SECRETS, &error.place, error.problem)).and_then(
+            |mut item| {
+                item.place.insert_str(0, &format!("{PREFIX}{SECRETS}"));
+                let checked = check_own(&item.target).and_then(|()| bundle.push(item));
+                checked.map_err(|problem| AnnotationError::inside(SECRETS, &format!("[{index}]"), problem))
+            },
+        );
+        if let Err(error) = added {
+            tell(error)?;
+        }
+    }
+    Ok(())
 }
 
 /// Bounds everything that is parsed from them.
@@ -214,17 +318,6 @@ fn bundle_key(bundle: &mut Bundle, name: &str, value: &str) -> Result<bool, Anno
     } else if let Some(variable) = name.strip_prefix(ENV_VARIABLE) {
         check_name(variable).map_err(|problem| error(rule(problem.of(&format!("{variable:?}")))))?;
         Target::File(format!("{ENV_DIR}/{variable}").parse::<VolumePath>().map_err(error)?)
-    } else if name == SECRETS {
-        let listed = Bundle::from_yaml(value).map_err(|problem| AnnotationError {
-            key: format!("annotation {PREFIX}{name}"),
-            problem: problem.to_string(),
-        })?;
-        for mut item in listed.items {
-            item.place.insert_str(0, &format!("{PREFIX}{SECRETS}"));
-            check_own(&item.target).map_err(error)?;
-            bundle.push(item).map_err(error)?;
-        }
-        return Ok(true);
     } else {
         return Ok(false);
     };

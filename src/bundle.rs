@@ -18,7 +18,9 @@ pub use self::file_mode::FileMode;
 pub use self::item::{BundleError, Decode, Format, From, Item, MAX_REFERENCE_BYTES, Target, parse_reference};
 pub use self::template::MAX_TEMPLATE_BYTES;
 pub use self::volume_path::VolumePath;
-pub use self::yaml::{MAX_YAML_NODES, parse_annotation, parse_yaml, parse_yaml_documents};
+pub use self::yaml::{
+    MAX_DOCUMENTS, MAX_YAML_NODES, Places, TextPosition, parse_annotation, parse_yaml, parse_yaml_documents,
+};
 
 /// Most files and directories of a bundle: a plan of as many is near its limit.
 const MAX_ITEMS: usize = 1000;
@@ -44,17 +46,25 @@ impl Bundle {
     /// # Errors
     /// [`BundleError`] names the field and what would be accepted.
     pub fn from_yaml(text: &str) -> Result<Self, BundleError> {
+        let mut bundle = Self::default();
+        for item in Self::entries(text)? {
+            let item = item?;
+            let place = item.place.clone();
+            bundle.push(item).map_err(|problem| BundleError::new(place, problem))?;
+        }
+        Ok(bundle)
+    }
+
+    /// Each entry of the YAML list of the `secrets` annotation, good or not.
+    ///
+    /// # Errors
+    /// [`BundleError`], if it is not a list.
+    pub fn entries(text: &str) -> Result<impl Iterator<Item = Result<Item, BundleError>>, BundleError> {
         let value = parse_annotation(text).map_err(|problem| BundleError::new("", problem))?;
         let Value::Array(entries) = value else {
             return Err(BundleError::new("", "is not a list: expected \"- {file: NAME, from: REFERENCE}\" lines"));
         };
-        let mut bundle = Self::default();
-        for (index, entry) in entries.into_iter().enumerate() {
-            bundle
-                .push(Item::parse(&format!("[{index}]"), entry)?)
-                .map_err(|p| BundleError::new(format!("[{index}]"), p))?;
-        }
-        Ok(bundle)
+        Ok(entries.into_iter().enumerate().map(|(index, entry)| Item::parse(&format!("[{index}]"), entry)))
     }
 
     /// Adds an item.

@@ -10,7 +10,6 @@ use clap_complete::Shell;
 use crate::demo::application;
 use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
-use crate::local::check::{self, CheckArgs};
 use crate::local::{self, LocalCommand};
 use crate::metrics::Registry;
 use crate::metrics::catalogue::LOG_DROPPED_LINES;
@@ -55,8 +54,6 @@ enum Command {
     Demo(DemoArgs),
     /// Ask the API server whether a pod with annotations of ours would get its secrets: what `helm test` runs.
     Test(TestArgs),
-    /// Say all that is wrong with an operator's configuration, and which rule lets whom have what. No cluster is asked.
-    Check(Box<CheckArgs>),
     /// See and steer the secrets of running pods, with your own kubeconfig: `kubectl hushpod` is the same.
     Kubectl(Box<FleetArgs>),
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
@@ -141,7 +138,6 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Local(command) => return local::run(command).await,
         Command::Demo(args) => return demo::run(args).await,
         Command::Test(args) => return test::run(args).await,
-        Command::Check(args) => return check::run(*args),
         Command::Kubectl(args) => return fleet::run(*args).await,
         Command::Completion { shell } => {
             return print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell));

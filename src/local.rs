@@ -4,7 +4,7 @@
 //! of pods. A person's logins are read where each store's own tools left them, and kept nowhere.
 
 mod arguments;
-pub mod check;
+mod check;
 mod error;
 mod export;
 mod fetch;
@@ -46,6 +46,7 @@ pub async fn run(command: LocalCommand) -> ExitCode {
         LocalCommand::Render(args) => args.stores.error_format,
         LocalCommand::Login { command: LoginCommand::Status(args) } => args.stores.error_format,
         LocalCommand::Trust(args) => args.error_format,
+        LocalCommand::Check(args) => args.error_format,
     };
     let is_run = matches!(command, LocalCommand::Run(_));
     let outcome = match command {
@@ -55,6 +56,7 @@ pub async fn run(command: LocalCommand) -> ExitCode {
         LocalCommand::Render(args) => render::render(*args).await.map(|()| 0),
         LocalCommand::Login { command: LoginCommand::Status(args) } => login::status(args).await.map(|()| 0),
         LocalCommand::Trust(args) => remember(&args).map(|()| 0),
+        LocalCommand::Check(args) => check::check(*args).await,
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -1,6 +1,7 @@
 //! The admission webhook. Three doors: [`review`] decides on pods, [`server`] answers the API server, and [`trial`] asks it
 //! for `helm test`.
 
+pub mod lint;
 pub mod review;
 pub mod server;
 pub mod trial;

@@ -12,9 +12,8 @@ use super::csi::{CsiConfig, RawCsi};
 use super::deny::{Deny, RawDeny};
 use super::error::{ConfigError, ConfigFault, ConfigFaults, Faults};
 use super::identity::{Identity, expand};
-use super::places::Places;
 use super::proxy::ProxyFields;
-use super::{Config, ProviderConfig, injected, no_provider, shape};
+use super::{Config, ProviderConfig, injected, no_provider, places, shape};
 use crate::annotations::KEYS;
 use crate::bundle::parse_yaml;
 use crate::options::Options;
@@ -103,7 +102,7 @@ impl Config {
         if let Some(Ok(config)) = outcome.as_ref().ok().map(Self::from_value) {
             return Ok(config);
         }
-        let (places, value) = match Places::read(text) {
+        let (places, value) = match places::read(text) {
             Ok(read) => read,
             Err((line, column)) => {
                 let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is not YAML".to_owned());
@@ -111,12 +110,12 @@ impl Config {
                 return Err(ConfigFaults(vec![ConfigFault { line, column, error }]));
             }
         };
-        let mut faults = places.twice();
+        let mut faults = places::twice(&places);
         let errors = Self::from_value(&value).err().unwrap_or_default();
-        faults.extend(errors.into_iter().map(|error| places.locate(error)));
+        faults.extend(errors.into_iter().map(|error| places::locate(&places, error)));
         if faults.is_empty() {
             let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is of no use".to_owned());
-            faults.push(places.locate(ConfigError::new("", problem)));
+            faults.push(places::locate(&places, ConfigError::new("", problem)));
         }
         faults.sort_by_key(|fault| (fault.line, fault.column));
         Err(ConfigFaults(faults))
@@ -143,10 +142,21 @@ impl Config {
     /// # Errors
     /// The first [`ConfigError`].
     pub fn of_stores(providers: Map<String, Value>, default_provider: Option<&str>) -> Result<Self, ConfigError> {
+        Self::all_of_stores(providers, default_provider).map_err(first)
+    }
+
+    /// As [`Config::of_stores`], and finds all that is wrong.
+    ///
+    /// # Errors
+    /// Every [`ConfigError`].
+    pub fn all_of_stores(
+        providers: Map<String, Value>,
+        default_provider: Option<&str>,
+    ) -> Result<Self, Vec<ConfigError>> {
         let mut fields = Map::from_iter([("image".to_owned(), Value::from("none"))]);
         fields.insert("providers".to_owned(), Value::Object(providers));
         fields.extend(default_provider.map(|name| ("defaultProvider".to_owned(), Value::from(name))));
-        Self::from_value(&Value::Object(fields)).map_err(first)
+        Self::from_value(&Value::Object(fields))
     }
 
     /// What can be made of the fields; it counts only if nothing is wrong.

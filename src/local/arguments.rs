@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::check::arguments::CheckArgs;
 use super::error::ErrorFormat;
 use crate::quantity::parse_duration;
 
@@ -80,6 +81,26 @@ about once; without a terminal, this command or HUSHPOD_TRUST=1 answers.
 
 Exit codes: 0 done; 1 failed; 2 wrong usage";
 
+const LONG_CHECK: &str = "\
+Say all that is wrong with Kubernetes manifests, an operator's configuration and
+.hushpod.yaml, before anything is applied.
+
+Examples:
+  hushpod check k8s/                             every manifest of a directory
+  helm template . | hushpod check -              what is rendered
+  hushpod check --config operator.yaml k8s/      by the operator's stores and rules
+  hushpod check --live .hushpod.yaml k8s/        is it all in the stores?
+  hushpod check -o github k8s/                   in a workflow of GitHub
+  hushpod check --config operator.yaml --as team-a/web secret/data/team-a/db
+                                                 which rule says what";
+const AFTER_CHECK: &str = "\
+Neither a cluster nor a store is asked, but with --live. What each file is, and
+what is looked at: hushpod explain local.
+
+Exit codes: 0 nothing is wrong, and everything is allowed; 1 something is wrong,
+or refused; 2 wrong usage, or a file that cannot be read; with --live also
+4 the store refuses; 5 the store did not answer in time";
+
 const LONG_LOGIN: &str = "\
 Say which login each store gets.
 
@@ -115,6 +136,9 @@ pub enum LocalCommand {
     /// Let the stores of a repository's file have your login.
     #[command(long_about = LONG_TRUST, after_help = AFTER_TRUST)]
     Trust(TrustArgs),
+    /// Say all that is wrong with manifests, an operator's configuration and .hushpod.yaml.
+    #[command(long_about = LONG_CHECK, after_help = AFTER_CHECK)]
+    Check(Box<CheckArgs>),
 }
 
 /// What there is to know about logins.

@@ -31,7 +31,7 @@ pub(super) enum LocalFailure {
 
 /// How errors are told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum ErrorFormat {
+pub(crate) enum ErrorFormat {
     /// Sentences.
     #[default]
     Text,
@@ -52,6 +52,8 @@ pub(super) struct LocalError {
     pub(super) provider: Option<String>,
     /// What to do, if the sentence does not say so.
     pub(super) hint: Option<String>,
+    /// Of several failures, each.
+    pub(super) parts: Box<[Self]>,
 }
 
 /// The exit code of `run` where hushpod itself fails, as env(1) has it.
@@ -99,7 +101,7 @@ impl LocalFailure {
 
 impl LocalError {
     pub(super) fn new(kind: LocalFailure, problem: impl Into<String>) -> Self {
-        Self { kind, problem: problem.into(), names: Vec::new(), provider: None, hint: None }
+        Self { kind, problem: problem.into(), names: Vec::new(), provider: None, hint: None, parts: Box::default() }
     }
 
     pub(super) fn failed(problem: impl Into<String>) -> Self {
@@ -135,8 +137,14 @@ impl LocalError {
             problem: problems.join("\n"),
             names: errors.iter().flat_map(|error| error.names.clone()).collect(),
             provider: provider.filter(|_| is_one),
-            hint: errors.into_iter().find_map(|error| error.hint),
+            hint: errors.iter().find_map(|error| error.hint.clone()),
+            parts: errors.into_boxed_slice(),
         }
+    }
+
+    /// Each failure of several; itself, if it is one.
+    pub(super) fn parts(&self) -> &[Self] {
+        if self.parts.is_empty() { std::slice::from_ref(self) } else { &self.parts }
     }
 
     /// What a shell sees; `is_run`: the command's own codes begin at 0.
@@ -156,7 +164,7 @@ impl LocalError {
                 format!("hushpod: {}\n", lines.join("\nhushpod: "))
             }
             ErrorFormat::Json => {
-                let Self { kind, problem, names, provider, hint } = self;
+                let Self { kind, problem, names, provider, hint, parts: _ } = self;
                 let code = kind.word();
                 let told =
                     json!({"code": code, "message": problem, "names": names, "provider": provider, "hint": hint});
@@ -206,5 +214,7 @@ mod tests {
         let both = LocalError::all(vec![one("a").about(vec!["A".to_owned()]), one("b").about(vec!["B".to_owned()])]);
         assert_eq!((both.problem.as_str(), both.provider.as_deref()), ("a\nb", Some("vault")));
         assert_eq!(both.names, ["A", "B"]);
+        assert_eq!(both.parts().iter().map(|part| part.problem.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(one("a").parts().len(), 1);
     }
 }

@@ -15,8 +15,9 @@ use crate::parse_error::unknown;
 use crate::sentence::list;
 
 /// Where each kind has its pod.
-const KINDS: [(&str, &str); 8] = [
+const KINDS: [(&str, &str); 9] = [
     ("Pod", ""),
+    ("PodTemplate", "/template"),
     ("Deployment", "/spec/template"),
     ("StatefulSet", "/spec/template"),
     ("DaemonSet", "/spec/template"),
@@ -25,8 +26,21 @@ const KINDS: [(&str, &str); 8] = [
     ("Job", "/spec/template"),
     ("CronJob", "/spec/jobTemplate/spec/template"),
 ];
+/// Where others have theirs, if there are containers: Rollouts of Argo, Services of Knative and the like.
+const OTHER_KINDS: [&str; 2] = ["/spec/template", "/spec/jobTemplate/spec/template"];
 /// Most objects of a file.
 const MAX_OBJECTS: usize = 10_000;
+
+/// An object of Kubernetes in a file.
+#[derive(Debug)]
+pub(super) struct ManifestObject {
+    pub(super) kind: String,
+    /// Which of the file's documents, of those that are not empty.
+    pub(super) document: usize,
+    /// Where in it: an object of a list has a path.
+    pub(super) path: String,
+    pub(super) value: Value,
+}
 
 /// A pod that a manifest makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +64,8 @@ pub(super) fn is_manifest(file: &SourceFile) -> bool {
 pub(super) fn pod_of(file: &SourceFile, container: Option<&str>) -> Result<ManifestPod, LocalError> {
     let wrong = |problem: String| LocalError::usage(format!("{}: {problem}", file.shown));
     let documents = parse_yaml_documents(&file.text).map_err(|error| file.malformed(&error))?;
-    let mut asking = pods(documents).map_err(wrong)?;
+    let objects = objects(documents).map_err(wrong)?;
+    let mut asking: Vec<_> = objects.iter().filter_map(ManifestPod::of).collect();
     asking.retain(|pod| opts_in(&pod.annotations));
     if asking.is_empty() {
         return Err(wrong(format!("no pod in it has an annotation {PREFIX}…")));
@@ -75,53 +90,86 @@ pub(super) fn pod_of(file: &SourceFile, container: Option<&str>) -> Result<Manif
     }
 }
 
-fn pods(documents: Vec<Value>) -> Result<Vec<ManifestPod>, String> {
-    let mut pods = Vec::new();
-    let mut left: Vec<_> = documents.into_iter().rev().collect();
+/// Every object of a file's documents, those of lists one by one.
+///
+/// # Errors
+/// One sentence, if there are too many.
+pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, String> {
+    let mut found = Vec::new();
+    let mut left: Vec<_> = documents.into_iter().enumerate().map(|(at, value)| (at, String::new(), value)).collect();
+    left.reverse();
     let mut count = 0;
-    while let Some(mut object) = left.pop() {
+    while let Some((document, path, mut value)) = left.pop() {
         count += 1;
         if count > MAX_OBJECTS {
             return Err(format!("has more than {MAX_OBJECTS} objects"));
         }
-        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         if kind.ends_with("List")
-            && let Some(Value::Array(items)) = object.get_mut("items").map(Value::take)
+            && let Some(Value::Array(items)) = value.get_mut("items").map(Value::take)
         {
-            left.extend(items.into_iter().rev());
+            let items = items.into_iter().enumerate().rev();
+            left.extend(items.map(|(at, item)| (document, format!("{path}.items[{at}]"), item)));
             continue;
         }
-        let place = KINDS.iter().find(|(known, _)| *known == kind).map(|(_, place)| *place);
-        pods.extend(place.and_then(|place| ManifestPod::of(&kind, &object, place)));
+        found.push(ManifestObject { kind, document, path, value });
     }
-    Ok(pods)
+    Ok(found)
+}
+
+// === impl ManifestObject ===
+
+impl ManifestObject {
+    /// The pod that it makes, and where in the object that is.
+    pub(super) fn template(&self) -> Option<(String, &Value)> {
+        let known = KINDS.iter().find(|(kind, _)| *kind == self.kind).map(|(_, place)| *place);
+        let has_containers =
+            |place: &&str| self.value.pointer(&format!("{place}/spec/containers")).is_some_and(Value::is_array);
+        let place = known.or_else(|| OTHER_KINDS.into_iter().find(has_containers))?;
+        Some((place.replace('/', "."), self.value.pointer(place)?))
+    }
+
+    /// Its own name, or the beginning of it.
+    pub(super) fn name(&self) -> &str {
+        let name = self.value.pointer("/metadata/name").or_else(|| self.value.pointer("/metadata/generateName"));
+        name.and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The namespace that it says, if it says one.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.value.pointer("/metadata/namespace").and_then(Value::as_str)
+    }
 }
 
 // === impl ManifestPod ===
 
 impl ManifestPod {
-    fn of(kind: &str, object: &Value, place: &str) -> Option<Self> {
-        let template = object.pointer(place)?;
+    /// The pod that an object makes, if it makes one.
+    pub(super) fn of(object: &ManifestObject) -> Option<Self> {
+        let (_, template) = object.template()?;
         let text = |at: &str, of: &Value| of.pointer(at).and_then(Value::as_str).map(str::to_owned);
         let annotations = template.pointer("/metadata/annotations").and_then(Value::as_object);
         let annotations = annotations.into_iter().flatten();
-        let or_default = |name: Option<String>| name.unwrap_or_else(|| "default".to_owned());
         let names = |field: &str| {
             let containers = template.pointer(field).and_then(Value::as_array).into_iter().flatten();
             containers.filter_map(|container| text("/name", container)).collect::<Vec<_>>()
         };
-        let name = text("/metadata/name", object).or_else(|| text("/metadata/generateName", object));
         Some(Self {
-            name: format!("{kind} {}", name.unwrap_or_default()),
+            name: format!("{} {}", object.kind, object.name()),
             annotations: annotations
                 .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
                 .collect(),
             identity: Identity {
-                namespace: or_default(text("/metadata/namespace", object)),
-                service_account: or_default(text("/spec/serviceAccountName", template)),
+                namespace: object.namespace().unwrap_or("default").to_owned(),
+                service_account: text("/spec/serviceAccountName", template).unwrap_or_else(|| "default".to_owned()),
             },
             containers: [names("/spec/containers"), names("/spec/initContainers")].concat(),
         })
+    }
+
+    /// As they are written.
+    pub(super) fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
     }
 
     /// What it asks for. Its roles are a pod's and are left out: the third are the annotations that say them.
@@ -172,6 +220,8 @@ mod tests {
             format!("{{kind: DaemonSet, spec: {{template: {pod}}}}}"),
             format!("{{kind: Job, spec: {{template: {pod}}}}}"),
             format!("{{kind: CronJob, spec: {{jobTemplate: {{spec: {{template: {pod}}}}}}}}}"),
+            format!("{{kind: Rollout, spec: {{template: {pod}}}}}"),
+            format!("{{kind: PodTemplate, template: {pod}}}"),
             format!("kind: ConfigMap\n---\n{{kind: List, items: [{{kind: Service}}, {{kind: Pod, {POD}}}]}}"),
         ] {
             let file = file(&text);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::error::LocalError;
 use super::private_file::own_directory;
-use super::source_file::SourceFile;
+use super::source_file::{FileFault, SourceFile};
 use crate::bundle::{Bundle, Format, Item, Target, VolumePath, parse_annotation, parse_reference};
 use crate::contract::ENV_DIR;
 use crate::env_vars::check_name;
@@ -21,7 +21,7 @@ use crate::sentence::suggestion;
 /// The file that is committed, and looked for upward.
 pub(super) const PROJECT_FILE: &str = ".hushpod.yaml";
 /// What one person lays over it, beside it.
-const LOCAL_FILE: &str = ".hushpod.local.yaml";
+pub(super) const LOCAL_FILE: &str = ".hushpod.local.yaml";
 /// A person's own stores, below the configuration directory.
 const USER_FILE: &str = "hushpod/config.yaml";
 /// The profile that is taken where nobody says.
@@ -60,6 +60,12 @@ pub(super) struct ProjectFiles {
 struct ParsedFile {
     section: ProjectSection,
     profiles: BTreeMap<String, ProjectSection>,
+}
+
+/// Reads what stands in a file, and goes on behind what is wrong.
+struct SectionReader<'a> {
+    file: &'a SourceFile,
+    faults: &'a mut Vec<FileFault>,
 }
 
 /// The working directory and those above it up to the root of its git repository; it alone, if there is none.
@@ -146,6 +152,13 @@ impl ProjectFiles {
         names.iter().map(|name| self.section(name.as_deref())).collect()
     }
 
+    /// All that is wrong with one file, whatever others say; and the names of its profiles.
+    pub(super) fn read_alone(file: &SourceFile) -> (Vec<FileFault>, Vec<String>) {
+        let mut faults = Vec::new();
+        let parsed = ParsedFile::read(file, &FILE_FIELDS, &mut faults);
+        (faults, parsed.profiles.into_keys().collect())
+    }
+
     /// Where a field of the providers stands, in the file that wins.
     pub(super) fn at(&self, path: &str) -> Option<String> {
         let files = self.project.iter().rev().chain(&self.user);
@@ -164,119 +177,154 @@ impl ProjectFiles {
 
 impl ParsedFile {
     fn parse(file: &SourceFile, known: &[&str]) -> Result<Self, LocalError> {
-        let value = parse_annotation(&file.text).map_err(|error| file.malformed(&error))?;
-        let mut fields = match value {
-            Value::Object(fields) => fields,
-            Value::Null => Map::new(),
-            _ => return Err(file.wrong("", "has no fields: write providers:, variables: and the like")),
+        let mut faults = Vec::new();
+        let parsed = Self::read(file, known, &mut faults);
+        faults.first().map_or(Ok(parsed), |first| Err(file.told(first)))
+    }
+
+    /// What can be made of a file, and all that is wrong with it.
+    fn read(file: &SourceFile, known: &[&str], faults: &mut Vec<FileFault>) -> Self {
+        let mut parsed = Self { section: ProjectSection::default(), profiles: BTreeMap::new() };
+        let mut fields = match parse_annotation(&file.text) {
+            Ok(Value::Object(fields)) => fields,
+            Ok(Value::Null) => Map::new(),
+            Ok(_) => {
+                faults.push(file.fault("", "has no fields: write providers:, variables: and the like"));
+                return parsed;
+            }
+            Err(error) => {
+                faults.push(FileFault::malformed(&error));
+                return parsed;
+            }
         };
         let profiles = match fields.remove("profiles").filter(|_| known.contains(&"profiles")) {
             None => Map::new(),
             Some(Value::Object(profiles)) => profiles,
-            Some(_) => return Err(file.wrong(".profiles", "has no fields: write {name: {variables: …}}")),
+            Some(_) => {
+                faults.push(file.fault(".profiles", "has no fields: write {name: {variables: …}}"));
+                Map::new()
+            }
         };
-        let section = ProjectSection::parse(file, "", fields, known)?;
-        let profiles = profiles.into_iter().map(|(name, value)| {
+        parsed.section = SectionReader { file, faults }.section("", fields, known);
+        for (name, value) in profiles {
             let place = format!(".profiles.{name}");
-            let Value::Object(fields) = value else {
-                return Err(file.wrong(&place, "has no fields: write {variables: …}"));
+            if let Value::Object(fields) = value {
+                let section = SectionReader { file, faults }.section(&place, fields, &SECTION_FIELDS);
+                parsed.profiles.insert(name, section);
+            } else {
+                faults.push(file.fault(&place, "has no fields: write {variables: …}"));
+            }
+        }
+        parsed
+    }
+}
+
+// === impl SectionReader ===
+
+impl SectionReader<'_> {
+    fn wrong(&mut self, path: &str, problem: impl std::fmt::Display) {
+        self.faults.push(self.file.fault(path, problem));
+    }
+
+    fn section(&mut self, place: &str, fields: Map<String, Value>, known: &[&str]) -> ProjectSection {
+        let mut section = ProjectSection::default();
+        for (name, value) in fields {
+            let at = format!("{place}.{name}");
+            match (name.as_str(), value) {
+                (name, _) if !known.contains(&name) => self.wrong(&at, unknown("field", name, known)),
+                ("defaultProvider", Value::String(name)) => section.default_provider = Some(name),
+                ("providers", Value::Object(providers)) => self.add_providers(&mut section, &at, providers),
+                ("secrets", Value::Array(entries)) => self.add_items(&mut section, &at, entries),
+                ("variables", Value::Object(variables)) => self.add_variables(&mut section, &at, variables),
+                ("env", Value::Array(paths)) => self.add_environment(&mut section, &at, &paths),
+                ("defaultProvider", _) => self.wrong(&at, "is not text: write a provider's name"),
+                ("providers", _) => self.wrong(&at, "has no fields: write {name: {type: …}}"),
+                ("variables", _) => self.wrong(&at, "has no fields: write {NAME: REFERENCE}"),
+                (_, _) => self.wrong(&at, "is not a list: expected [a, b]"),
+            }
+        }
+        section
+    }
+
+    fn add_providers(&mut self, section: &mut ProjectSection, at: &str, providers: Map<String, Value>) {
+        for (name, value) in providers {
+            let at = format!("{at}.{name}");
+            if !is_provider_name(&name) {
+                self.wrong(&at, "a provider's name has at most 40 lower-case letters, digits and '-'");
+            } else if let Value::Object(mut fields) = value {
+                absolute_paths(&mut fields, self.file.directory());
+                section.providers.insert(name, Value::Object(fields));
+            } else {
+                self.wrong(&at, "has no fields: write {type: …, address: …}");
+            }
+        }
+    }
+
+    fn add_items(&mut self, section: &mut ProjectSection, at: &str, entries: Vec<Value>) {
+        for (index, entry) in entries.into_iter().enumerate() {
+            let field = format!("{at}[{index}]");
+            let mut item = match Item::parse(&field, entry) {
+                Ok(item) => item,
+                Err(error) => {
+                    self.wrong(&error.place, &error.problem);
+                    continue;
+                }
             };
-            let section = ProjectSection::parse(file, &place, fields, &SECTION_FIELDS)?;
-            Ok((name, section))
-        });
-        Ok(Self { section, profiles: profiles.collect::<Result<_, _>>()? })
+            if item.target.path().as_str().split('/').next() == Some(ENV_DIR) {
+                self.wrong(&field, format!("{ENV_DIR} is hushpod's own: write variables:"));
+            } else if section.items.iter().any(|known| known.target == item.target) {
+                self.wrong(&field, format!("{:?} is delivered twice", item.target.path().as_str()));
+            } else {
+                item.place = self.file.at(0, &field);
+                section.items.push(item);
+            }
+        }
+    }
+
+    fn add_variables(&mut self, section: &mut ProjectSection, at: &str, variables: Map<String, Value>) {
+        for (name, value) in variables {
+            match self.variable(&format!("{at}.{name}"), &name, value) {
+                Ok(item) => drop(section.variables.insert(name, item)),
+                Err(fault) => self.faults.push(fault),
+            }
+        }
+    }
+
+    fn variable(&self, field: &str, name: &str, value: Value) -> Result<Item, FileFault> {
+        let file = self.file;
+        check_name(name).map_err(|error| file.fault(field, error.of(&format!("{name:?}"))))?;
+        let mut fields = match value {
+            Value::String(_) => Map::from_iter([("from".to_owned(), value)]),
+            Value::Object(fields) => fields,
+            _ => return Err(file.fault(field, "is not a reference: expected \"[provider:]path[#key]\"")),
+        };
+        if let Some(other) = fields.keys().find(|field| !VARIABLE_FIELDS.contains(&field.as_str())) {
+            let problem = format!("unknown field{}", suggestion(other, &VARIABLE_FIELDS));
+            return Err(file.fault(&format!("{field}.{other}"), problem));
+        }
+        fields.insert("file".to_owned(), format!("{ENV_DIR}/{name}").into());
+        let mut item =
+            Item::parse(field, Value::Object(fields)).map_err(|error| file.fault(&error.place, &error.problem))?;
+        item.place = file.at(0, field);
+        Ok(item)
+    }
+
+    fn add_environment(&mut self, section: &mut ProjectSection, at: &str, paths: &[Value]) {
+        let path = |(index, value): (usize, &Value)| {
+            let place = format!("{at}[{index}]");
+            let text = value.as_str().ok_or_else(|| self.file.fault(&place, "is not a name: expected [app.env]"))?;
+            VolumePath::try_from(text.to_owned()).map_err(|error| self.file.fault(&place, error))
+        };
+        match paths.iter().enumerate().map(path).collect::<Result<_, _>>() {
+            Ok(paths) => section.environment = Some((self.file.at(0, at), paths)),
+            Err(fault) => self.faults.push(fault),
+        }
     }
 }
 
 // === impl ProjectSection ===
 
 impl ProjectSection {
-    fn parse(file: &SourceFile, place: &str, fields: Map<String, Value>, known: &[&str]) -> Result<Self, LocalError> {
-        let mut section = Self::default();
-        for (name, value) in fields {
-            let at = format!("{place}.{name}");
-            match (name.as_str(), value) {
-                (name, _) if !known.contains(&name) => {
-                    return Err(file.wrong(&at, unknown("field", name, known)));
-                }
-                ("defaultProvider", Value::String(name)) => section.default_provider = Some(name),
-                ("providers", Value::Object(providers)) => section.add_providers(file, &at, providers)?,
-                ("secrets", Value::Array(entries)) => section.add_items(file, &at, entries)?,
-                ("variables", Value::Object(variables)) => section.add_variables(file, &at, variables)?,
-                ("env", Value::Array(paths)) => section.add_environment(file, &at, &paths)?,
-                ("defaultProvider", _) => return Err(file.wrong(&at, "is not text: write a provider's name")),
-                ("providers", _) => return Err(file.wrong(&at, "has no fields: write {name: {type: …}}")),
-                ("variables", _) => return Err(file.wrong(&at, "has no fields: write {NAME: REFERENCE}")),
-                (_, _) => return Err(file.wrong(&at, "is not a list: expected [a, b]")),
-            }
-        }
-        Ok(section)
-    }
-
-    fn add_providers(&mut self, file: &SourceFile, at: &str, providers: Map<String, Value>) -> Result<(), LocalError> {
-        for (name, value) in providers {
-            let at = format!("{at}.{name}");
-            if !is_provider_name(&name) {
-                let problem = "a provider's name has at most 40 lower-case letters, digits and '-'";
-                return Err(file.wrong(&at, problem));
-            }
-            let Value::Object(mut fields) = value else {
-                return Err(file.wrong(&at, "has no fields: write {type: …, address: …}"));
-            };
-            absolute_paths(&mut fields, file.directory());
-            self.providers.insert(name, Value::Object(fields));
-        }
-        Ok(())
-    }
-
-    fn add_items(&mut self, file: &SourceFile, at: &str, entries: Vec<Value>) -> Result<(), LocalError> {
-        for (index, entry) in entries.into_iter().enumerate() {
-            let field = format!("{at}[{index}]");
-            let mut item = Item::parse(&field, entry).map_err(|error| file.wrong(&error.place, &error.problem))?;
-            if item.target.path().as_str().split('/').next() == Some(ENV_DIR) {
-                return Err(file.wrong(&field, format!("{ENV_DIR} is hushpod's own: write variables:")));
-            }
-            if self.items.iter().any(|known| known.target == item.target) {
-                return Err(file.wrong(&field, format!("{:?} is delivered twice", item.target.path().as_str())));
-            }
-            item.place = file.at(0, &field);
-            self.items.push(item);
-        }
-        Ok(())
-    }
-
-    fn add_variables(&mut self, file: &SourceFile, at: &str, variables: Map<String, Value>) -> Result<(), LocalError> {
-        for (name, value) in variables {
-            let field = format!("{at}.{name}");
-            check_name(&name).map_err(|error| file.wrong(&field, error.of(&format!("{name:?}"))))?;
-            let mut fields = match value {
-                Value::String(_) => Map::from_iter([("from".to_owned(), value)]),
-                Value::Object(fields) => fields,
-                _ => return Err(file.wrong(&field, "is not a reference: expected \"[provider:]path[#key]\"")),
-            };
-            if let Some(other) = fields.keys().find(|field| !VARIABLE_FIELDS.contains(&field.as_str())) {
-                let problem = format!("unknown field{}", suggestion(other, &VARIABLE_FIELDS));
-                return Err(file.wrong(&format!("{field}.{other}"), problem));
-            }
-            fields.insert("file".to_owned(), format!("{ENV_DIR}/{name}").into());
-            let mut item =
-                Item::parse(&field, Value::Object(fields)).map_err(|error| file.wrong(&error.place, &error.problem))?;
-            item.place = file.at(0, &field);
-            self.variables.insert(name, item);
-        }
-        Ok(())
-    }
-
-    fn add_environment(&mut self, file: &SourceFile, at: &str, paths: &[Value]) -> Result<(), LocalError> {
-        let path = |value: &Value| {
-            let text = value.as_str().ok_or_else(|| file.wrong(at, "is not a list of names: expected [app.env]"))?;
-            VolumePath::try_from(text.to_owned()).map_err(|error| file.wrong(at, error))
-        };
-        let paths = paths.iter().map(path).collect::<Result<_, _>>()?;
-        self.environment = Some((file.at(0, at), paths));
-        Ok(())
-    }
-
     /// What `over` says counts; maps are merged.
     pub(super) fn lay_over(&mut self, over: Self) {
         let Self { default_provider, providers, items, variables, environment } = over;

@@ -17,10 +17,10 @@ use super::project::{ProjectFiles, ProjectSection, find_project};
 use super::source_file::SourceFile;
 use super::trust;
 use crate::bundle::Bundle;
-use crate::config::{Config, ConfigError, Identity};
+use crate::config::{Config, ConfigError, Identity, NamespaceLabels};
 use crate::generation::Generation;
 use crate::options::Options;
-use crate::plan::{Plan, PlannedItem};
+use crate::plan::{Plan, PlanError, PlannedItem};
 use crate::provider::{ProviderSettings, auth};
 
 /// Most bytes of one person's files or variables, where a manifest does not say.
@@ -34,7 +34,7 @@ const ALLOW: &str = "allow";
 pub(super) struct WantedSecrets {
     pub(super) bundle: Bundle,
     pub(super) options: Options,
-    identity: Identity,
+    pub(super) identity: Identity,
     config: Config,
     /// Stores that a file of the person's own names.
     own: BTreeSet<String>,
@@ -52,9 +52,14 @@ pub(super) struct Fetched {
 }
 
 /// The project's files, where `-f` names none: a manifest's stores are in them, too.
-fn project_here() -> Result<ProjectFiles, LocalError> {
+pub(super) fn project_here() -> Result<ProjectFiles, LocalError> {
     let here = env::current_dir().map_err(|error| LocalError::failed(format!("the working directory: {error}")))?;
     ProjectFiles::open(find_project(&here).as_deref())
+}
+
+/// Who asks, where no manifest says it.
+pub(super) fn person() -> Identity {
+    Identity { namespace: "default".to_owned(), service_account: "default".to_owned() }
 }
 
 /// The file that `-f` names.
@@ -95,13 +100,38 @@ impl WantedSecrets {
         } else {
             section = section.with_variables(variables)?;
             let (bundle, options) = section.bundle()?;
-            let person = Identity { namespace: "default".to_owned(), service_account: "default".to_owned() };
-            (bundle, options, person)
+            (bundle, options, person())
         };
         let config = config_of(&files, &section, args.config.as_deref())?;
         // What is of no use alone is no reason to fail: another file completes it.
         let own = config_of_user(&files);
         Ok(Self { bundle, options, identity, config, own, timeout: args.timeout, is_without_file })
+    }
+
+    /// Nothing yet, of the stores of these files.
+    ///
+    /// # Errors
+    /// One sentence with file, line and column.
+    pub(super) fn of_stores(
+        files: &ProjectFiles,
+        section: &ProjectSection,
+        operator: Option<&Path>,
+        timeout: Duration,
+    ) -> Result<Self, LocalError> {
+        Ok(Self {
+            bundle: Bundle::default(),
+            options: Options::default(),
+            identity: person(),
+            config: config_of(files, section, operator)?,
+            own: config_of_user(files),
+            timeout,
+            is_without_file: false,
+        })
+    }
+
+    /// What no store could answer.
+    pub(super) fn faults(&self) -> Vec<PlanError> {
+        Plan::faults(&self.identity, &NamespaceLabels::NotAsked, &self.bundle, &self.options, &self.config)
     }
 
     /// Nothing is asked for where something has to be.
@@ -179,6 +209,12 @@ pub(super) fn config_of(
     section: &ProjectSection,
     operator: Option<&Path>,
 ) -> Result<Config, LocalError> {
+    let stores = stores_of(section, operator)?;
+    Config::of_stores(stores.providers, stores.default_provider.as_deref()).map_err(|error| placed(files, &error))
+}
+
+/// The same, not yet checked.
+pub(super) fn stores_of(section: &ProjectSection, operator: Option<&Path>) -> Result<ProjectSection, LocalError> {
     let mut stores = ProjectSection::default();
     let mut rules = Map::new();
     if let Some(path) = operator {
@@ -192,7 +228,7 @@ pub(super) fn config_of(
         }
         set_login(name, fields);
     }
-    Config::of_stores(stores.providers, stores.default_provider.as_deref()).map_err(|error| placed(files, &error))
+    Ok(stores)
 }
 
 /// A login where none is said.

@@ -45,8 +45,7 @@ impl Plan {
         let mut planner = Planner::new(&identity, labels, options, config);
         let items = bundle.items.iter().map(|item| planner.item(item)).collect::<Result<Vec<_>, _>>()?;
         if let Some(unknown) = options.roles.keys().find(|name| !config.providers.contains_key(*name)) {
-            let problem = no_provider(unknown, &config.providers);
-            return Err(PlanError::new(format!("{PREFIX}{ROLE}{unknown}"), problem));
+            return Err(unknown_role(unknown, config));
         }
         let Planner { providers, warnings, asked, .. } = planner;
         let plan = Self {
@@ -67,6 +66,37 @@ impl Plan {
         });
         Ok(BuiltPlan { plan, warnings: warnings.into_iter().collect(), asked: asked.collect() })
     }
+
+    /// All for which [`Plan::build_with_warnings`] would refuse a bundle, reference by reference, with the place of the
+    /// item that each stands in.
+    #[must_use]
+    pub fn faults(
+        identity: &Identity,
+        labels: &NamespaceLabels,
+        bundle: &Bundle,
+        options: &Options,
+        config: &Config,
+    ) -> Vec<PlanError> {
+        let mut planner = Planner::new(identity, labels, options, config);
+        let mut faults = Vec::new();
+        for item in &bundle.items {
+            let references: Vec<_> = match &item.from {
+                From::One(one) => vec![one],
+                From::Merge(several) => several.iter().collect(),
+                From::Named(named) => named.values().collect(),
+            };
+            for reference in references {
+                faults.extend(planner.plan_for(item, reference).err());
+            }
+        }
+        let unknown = options.roles.keys().filter(|name| !config.providers.contains_key(*name));
+        faults.extend(unknown.map(|name| unknown_role(name, config)));
+        faults
+    }
+}
+
+fn unknown_role(name: &str, config: &Config) -> PlanError {
+    PlanError::new(format!("{PREFIX}{ROLE}{name}"), no_provider(name, &config.providers))
 }
 
 /// What one call of [`Plan::build`] knows and gathers.
@@ -107,12 +137,7 @@ impl<'a> Planner<'a> {
     }
 
     fn item(&mut self, item: &Item) -> Result<PlannedItem, PlanError> {
-        let mut take = |reference: &Reference| {
-            self.plan_reference(reference).map_err(|problem| PlanError {
-                is_denied: self.is_denied,
-                ..PlanError::new(&item.place, format!("\"{reference}\": {problem}"))
-            })
-        };
+        let mut take = |reference: &Reference| self.plan_for(item, reference);
         let from = match &item.from {
             From::One(one) => PlannedFrom::One(take(one)?),
             From::Merge(list) => PlannedFrom::Merge(list.iter().map(take).collect::<Result<_, _>>()?),
@@ -128,6 +153,14 @@ impl<'a> Planner<'a> {
             decode: item.decode,
             template: item.template.clone(),
             optional: item.optional,
+        })
+    }
+
+    fn plan_for(&mut self, item: &Item, reference: &Reference) -> Result<PlannedReference, PlanError> {
+        self.is_denied = false;
+        self.plan_reference(reference).map_err(|problem| PlanError {
+            is_denied: self.is_denied,
+            ..PlanError::new(&item.place, format!("\"{reference}\": {problem}"))
         })
     }
 

@@ -74,7 +74,10 @@ struct Bytes;
 
 impl Prepared {
     /// `bundle` and `options` are what `asked` and `config` come to: nothing else may decide here.
-    fn new(asked: &CacheKey, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal`], if it cannot be had.
+    pub(super) fn new(asked: &CacheKey, bundle: &Bundle, options: &Options, config: &Config) -> Result<Self, Refusal> {
         let CacheKey { annotations, identity, labels, mode, access, standing, containers, is_for_kubelet } = asked;
         let with_variables = is_for_kubelet.then(|| kubelet_env::with_variables(bundle)).transpose()?;
         let bundle = with_variables.as_ref().unwrap_or(bundle);

@@ -20,6 +20,7 @@ use super::selection::Selection;
 use super::{csi_volume, kubelet_env, mounts, pod_volumes};
 use crate::annotations::{self, METRICS_PORT, MODE, NOTIFY};
 use crate::audit::AskedRequests;
+use crate::bundle::Bundle;
 use crate::config::{Config, Identity, NamespaceLabels};
 use crate::contract::{PREFIX, VOLUME_PREFIX};
 use crate::options::{Mode, Notify, Options};
@@ -30,7 +31,19 @@ use crate::steps;
 pub struct Injector {
     config: Config,
     asks_for_labels: bool,
-    remembered: PreparedCache,
+    /// `None`: each pod is decided on anew.
+    remembered: Option<PreparedCache>,
+}
+
+/// What a pod asks for.
+#[derive(Debug)]
+pub(super) struct AskedPod {
+    /// All that are looked at.
+    pub annotations: BTreeMap<String, String>,
+    /// What is made of them.
+    pub bundle: Bundle,
+    /// What is made of them, the operator's defaults apart.
+    pub options: Options,
 }
 
 /// What to do with a pod that is admitted.
@@ -63,7 +76,13 @@ impl Injector {
     /// One that remembers nothing yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { asks_for_labels: config.asks_for_labels(), config, remembered: PreparedCache::default() }
+        Self { remembered: Some(PreparedCache::default()), ..Self::forgetful(config) }
+    }
+
+    /// One that never remembers: for pods of which no two are alike.
+    #[must_use]
+    pub(super) fn forgetful(config: Config) -> Self {
+        Self { asks_for_labels: config.asks_for_labels(), config, remembered: None }
     }
 
     /// What it decides by.
@@ -83,12 +102,27 @@ impl Injector {
     /// # Errors
     /// [`Refusal`], whose sentence names the annotation, field, container or volume.
     pub fn mutate(&self, mut pod: Value, namespace: &str, labels: NamespaceLabels) -> Result<Mutation, Refusal> {
-        let config = &self.config;
         let annotations = take_annotations(&mut pod);
         if !annotations::opts_in(&annotations) {
             return Ok(Mutation::default());
         }
         let (bundle, options) = annotations::parse(&annotations)?;
+        self.inject(pod, AskedPod { annotations, bundle, options }, namespace, labels)
+    }
+
+    /// The same for a pod whose annotations are understood, and not in it any more.
+    ///
+    /// # Errors
+    /// As [`Injector::mutate`].
+    pub(super) fn inject(
+        &self,
+        pod: Value,
+        asked: AskedPod,
+        namespace: &str,
+        labels: NamespaceLabels,
+    ) -> Result<Mutation, Refusal> {
+        let config = &self.config;
+        let AskedPod { annotations, bundle, options } = asked;
         let mut options = options.or(&config.defaults);
         let spec = pod.get("spec").unwrap_or(&Value::Null);
         screen(spec, &annotations, config)?;
@@ -134,7 +168,10 @@ impl Injector {
             containers: selection.names().map(str::to_owned).collect(),
             is_for_kubelet,
         };
-        let prepared = self.remembered.prepare(asked, &bundle, &options, config)?;
+        let prepared = match &self.remembered {
+            Some(remembered) => remembered.prepare(asked, &bundle, &options, config)?,
+            None => Arc::new(Prepared::new(&asked, &bundle, &options, config)?),
+        };
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
         warnings.extend(prepared.warnings.iter().cloned());
         pod_volumes::check(spec, &prepared.reads)?;

@@ -58,7 +58,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("demo", &["cluster", "config", "deliver", "process", "serve", "webhook"]),
     ("explain", &["process"]),
     ("fleet", &["annotations", "audit", "cluster", "config", "deliver", "plan", "process"]),
-    ("local", &["annotations", "config", "deliver", "plan", "process", "provider", "source"]),
+    // Checks manifests as the webhook would.
+    ("local", &["annotations", "config", "deliver", "plan", "process", "provider", "source", "webhook"]),
     // Puts together what runs.
     ("cli", &["cluster", "config", "csi", "demo", "explain", "fleet", "local", "process", "serve", "webhook"]),
     ("lib", &[]),
@@ -108,9 +109,9 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("demo", &["", "pod", "watcher", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("local", &[
-        "", "check", "export", "get", "login", "render", "run", "masked", "github", "mask", "export/quoted", "files",
-        "wanted", "fetch", "id_token", "manifest", "project", "trust", "arguments", "output", "private_file",
-        "source_file", "error",
+        "", "check", "check/manifests", "check/projects", "check/live", "check/files", "check/operator", "check/tell",
+        "check/findings", "export", "get", "login", "render", "run", "masked", "github", "mask", "export/quoted", "files", "wanted", "fetch",
+        "id_token", "manifest", "project", "trust", "arguments", "check/arguments", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["planner", "", "policy"]),
     ("process", &[
@@ -146,7 +147,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "key_dependency", "retired_lease", "told",
     ]),
     ("webhook", &[
-        "server", "reload", "review", "trial", "mutate", "cache", "mounts", "placement", "containers", "csi_volume",
+        "server", "reload", "review", "trial", "lint", "mutate", "cache", "mounts", "placement", "containers", "csi_volume",
         "env_wrapper", "kubelet_env", "registration", "trust", "metrics", "pod_view", "pod_volumes",
         "registration/rotation", "registration/merge", "replace", "resources", "selection", "", "answer",
         "certificate", "patch", "permissions", "pod", "refusal",

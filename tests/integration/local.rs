@@ -276,7 +276,7 @@ fn p9_a_fault_of_the_project_has_its_place() {
 #[test]
 fn every_help_fits_a_terminal_and_begins_with_examples() {
     let machine = Machine::new(PROJECT);
-    for command in ["run", "get", "export", "render", "login", "trust"] {
+    for command in ["run", "get", "export", "render", "login", "trust", "check"] {
         let help = quiet(&machine.run(&[command, "--help"]));
         assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{command}: {help}");
     }

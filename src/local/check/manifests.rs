@@ -1,0 +1,174 @@
+//! Kubernetes' objects: what the webhook would say to the pods that they make, and annotations that no pod gets.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::files::Listed;
+use super::findings::{Checked, FindingKind};
+use super::live::LiveCheck;
+use crate::annotations::opts_in;
+use crate::bundle::{Places, TextPosition, parse_yaml_documents};
+use crate::config::{Config, NamespaceLabels};
+use crate::contract::PREFIX;
+use crate::local::error::LocalError;
+use crate::local::manifest::{ManifestObject, ManifestPod, objects};
+use crate::local::source_file::{FileFault, SourceFile};
+use crate::webhook::lint::{ANNOTATIONS, LintedPod, Linter, PodFault};
+
+/// The kind whose labels rules may ask for.
+const NAMESPACE: &str = "Namespace";
+/// The label that the API server gives each namespace.
+/// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-metadata-name>)
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// The operator's configuration, and what is known of namespaces.
+pub(super) struct CheckedBy {
+    linter: Linter,
+    namespace: String,
+    /// What the command line says of all namespaces.
+    labels: NamespaceLabels,
+    /// What manifests say of theirs.
+    known: BTreeMap<String, NamespaceLabels>,
+}
+
+/// Says what is wrong with every object of a file.
+pub(super) fn check(
+    file: &SourceFile,
+    documents: Vec<Value>,
+    by: &CheckedBy,
+    mut live: Option<&mut LiveCheck>,
+    checked: &mut Checked,
+) {
+    let objects = match objects(documents) {
+        Ok(objects) => objects,
+        Err(problem) => return checked.fault(file, FindingKind::Yaml, file.fault("", problem)),
+    };
+    for object in &objects {
+        let template = object.template();
+        let is_pod = template.as_ref().is_some_and(|(path, _)| path.is_empty());
+        if !is_pod {
+            misplaced(file, object, template.as_ref().map(|(path, _)| path.as_str()), checked);
+        }
+        let Some((path, template)) = template else { continue };
+        let namespace = object.namespace().unwrap_or(&by.namespace);
+        let LintedPod { faults, warnings } = by.linter.lint(template, namespace, by.labels_of(namespace));
+        for fault in faults {
+            checked.fault(file, FindingKind::of_reason(fault.reason), placed(file, object, &path, template, fault));
+        }
+        for warning in warnings {
+            checked.warn(file, FindingKind::of_reason(warning.reason), placed(file, object, &path, template, warning));
+        }
+        let Some(pod) = ManifestPod::of(object).filter(|pod| opts_in(pod.annotations())) else { continue };
+        checked.pods += 1;
+        if let Some(live) = &mut live {
+            let at = |key: &str, inside: &str| position(file, object, &path, template, &annotation_path(key), inside);
+            live.add_pod(file, &pod, namespace, at);
+        }
+    }
+}
+
+/// Annotations on an object that makes pods, which do not get them; and on others, which make none.
+fn misplaced(file: &SourceFile, object: &ManifestObject, template: Option<&str>, checked: &mut Checked) {
+    let annotations = object.value.pointer("/metadata/annotations").and_then(Value::as_object);
+    for key in annotations.into_iter().flat_map(|all| all.keys()).filter(|key| key.starts_with(PREFIX)) {
+        let kind = &object.kind;
+        let problem = match template {
+            Some(path) => {
+                let path = format!("{path}{ANNOTATIONS}");
+                let place = path.trim_start_matches('.');
+                format!("annotation {key}: stands on the {kind} itself, whose pods do not get it: write it to {place}")
+            }
+            None => format!("annotation {key}: stands on a {kind}, which makes no pods: write it to what does"),
+        };
+        let path = format!("{}{}", object.path, annotation_path(key));
+        let at = file.position(object.document, &path);
+        checked.warn(file, FindingKind::Misplaced, FileFault { at, problem });
+    }
+}
+
+fn annotation_path(key: &str) -> String {
+    format!("{ANNOTATIONS}.{key}")
+}
+
+fn placed(file: &SourceFile, object: &ManifestObject, path: &str, template: &Value, fault: PodFault) -> FileFault {
+    let at = position(file, object, path, template, &fault.path, &fault.inside);
+    FileFault { at, problem: fault.sentence }
+}
+
+/// The place of a field of a pod. What is in the text of an annotation has one, too, where its lines stand as they are.
+fn position(
+    file: &SourceFile,
+    object: &ManifestObject,
+    template_path: &str,
+    template: &Value,
+    path: &str,
+    inside: &str,
+) -> Option<TextPosition> {
+    let whole = format!("{}{template_path}{path}", object.path);
+    let (at, places, _) = file.places().get(object.document)?.follow(&whole);
+    let text = || {
+        let key = path.strip_prefix(ANNOTATIONS)?.strip_prefix('.')?;
+        template.pointer("/metadata/annotations")?.get(key)?.as_str()
+    };
+    let deeper = || inside_lines(&file.text, at, places, text()?, inside);
+    Some(deeper().filter(|_| !inside.is_empty()).unwrap_or(at))
+}
+
+/// The place of what is inside a block of lines (`|`) below its key, by its place in the block's text.
+fn inside_lines(file: &str, (key, _): TextPosition, places: &Places, text: &str, inside: &str) -> Option<TextPosition> {
+    if !places.is_lines() {
+        return None;
+    }
+    let (line, column) = Places::of_documents(text).first()?.follow(inside).0;
+    let indentation = |line: &str| line.len() - line.trim_start_matches(' ').len();
+    let is_filled = |line: &&str| !line.trim().is_empty();
+    let written = indentation(file.lines().skip(usize::try_from(key).ok()?).find(is_filled)?);
+    let removed = written.checked_sub(indentation(text.lines().find(is_filled)?))?;
+    Some((key + line, column + removed as u64))
+}
+
+/// Labels of the namespaces that a file makes.
+fn labels_of(listed: &Listed) -> Vec<(String, NamespaceLabels)> {
+    let Ok(Some(file)) = listed.read(&mut Checked::default()) else { return Vec::new() };
+    if !file.text.contains(NAMESPACE) {
+        return Vec::new();
+    }
+    let objects = parse_yaml_documents(&file.text).ok().and_then(|documents| objects(documents).ok());
+    let namespaces = objects.unwrap_or_default().into_iter().filter(|object| object.kind == NAMESPACE);
+    let labels = |object: ManifestObject| {
+        let labels = object.value.pointer("/metadata/labels").and_then(Value::as_object).into_iter().flatten();
+        let text = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+        let own = [(NAME_LABEL.to_owned(), object.name().to_owned())];
+        (object.name().to_owned(), NamespaceLabels::known(labels.filter_map(text).chain(own).collect()))
+    };
+    namespaces.map(labels).collect()
+}
+
+// === impl CheckedBy ===
+
+impl CheckedBy {
+    /// By an operator's configuration, or by none; `labels` are those of all namespaces, if they are known.
+    ///
+    /// # Errors
+    /// None, but for a mistake of ours.
+    pub(super) fn new(config: Option<Config>, namespace: String, labels: NamespaceLabels) -> Result<Self, LocalError> {
+        let linter = Linter::new(config)?;
+        let labels = if linter.asks_for_labels() { labels } else { NamespaceLabels::NotAsked };
+        Ok(Self { linter, namespace, labels, known: BTreeMap::new() })
+    }
+
+    /// Remembers the labels of the namespaces that a file makes, if some rule asks for labels.
+    pub(super) fn learn(&mut self, listed: &Listed) {
+        if self.linter.asks_for_labels() {
+            self.known.extend(labels_of(listed));
+        }
+    }
+
+    fn labels_of(&self, namespace: &str) -> &NamespaceLabels {
+        match &self.labels {
+            NamespaceLabels::Unknown(_) => self.known.get(namespace).unwrap_or(&self.labels),
+            labels => labels,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `.hushpod.yaml`: what no command could use of it, in every profile.
+
+use super::files::is_named;
+use super::findings::{Checked, FindingKind};
+use super::live::LiveCheck;
+use crate::bundle::TextPosition;
+use crate::config::{Config, ConfigError, NamespaceLabels};
+use crate::local::error::LocalError;
+use crate::local::project::{LOCAL_FILE, ProjectFiles, ProjectSection};
+use crate::local::source_file::{FileFault, SourceFile};
+use crate::local::wanted::{person, stores_of};
+use crate::plan::{Plan, PlanError};
+
+/// Says what is wrong with a project's file.
+pub(super) fn check(file: &SourceFile, live: Option<&mut LiveCheck>, checked: &mut Checked) {
+    let (faults, profiles) = ProjectFiles::read_alone(file);
+    let is_readable = faults.is_empty();
+    for fault in faults {
+        checked.fault(file, FindingKind::Project, fault);
+    }
+    // What a person lays over a project completes it, and is not whole itself.
+    if !is_readable || is_named(&file.path, LOCAL_FILE) {
+        return;
+    }
+    let files = match ProjectFiles::open(Some(&file.path)) {
+        Ok(files) => files,
+        Err(error) => return checked.fault(file, FindingKind::Project, file.placed(&error.problem)),
+    };
+    let mut names = vec![None];
+    names.extend(profiles.iter().map(|name| Some(name.as_str())));
+    let mut known = Vec::new();
+    for name in names {
+        let Err(faults) = whole(file, &files, name, checked) else { continue };
+        // What is wrong without a profile is so with each.
+        let new: Vec<_> = faults.into_iter().filter(|fault| !known.contains(fault)).collect();
+        for fault in &new {
+            checked.fault(file, FindingKind::Project, fault.clone());
+        }
+        known.extend(new);
+    }
+    if let Some(live) = live.filter(|_| known.is_empty()) {
+        live.add_project(file, &files);
+    }
+}
+
+/// What is wrong with a profile, as it is laid over the rest.
+fn whole(
+    file: &SourceFile,
+    files: &ProjectFiles,
+    profile: Option<&str>,
+    checked: &mut Checked,
+) -> Result<(), Vec<FileFault>> {
+    let told = |error: LocalError| vec![file.placed(&error.problem)];
+    let section = files.section(profile).map_err(told)?;
+    let (bundle, options) = section.bundle().map_err(told)?;
+    let stores = stores_of(&section, None).map_err(told)?;
+    let config = Config::all_of_stores(stores.providers, stores.default_provider.as_deref());
+    let config =
+        config.map_err(|errors| errors.iter().map(|error| of_store(file, profile, error)).collect::<Vec<_>>())?;
+    let plan = Plan::faults(&person(), &NamespaceLabels::NotAsked, &bundle, &options, &config);
+    let (elsewhere, wrong): (Vec<_>, Vec<_>) = plan.into_iter().partition(|error| is_elsewhere(error, &section));
+    for error in elsewhere {
+        let FileFault { at, problem } = file.placed(&error.to_string());
+        let problem = format!("{problem}; if it is of a person's own file, all is well");
+        checked.warn(file, FindingKind::Reference, FileFault { at, problem });
+    }
+    let wrong: Vec<_> = wrong.iter().map(|error| file.placed(&error.to_string())).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Whether a reference names a store that another file may have.
+fn is_elsewhere(error: &PlanError, section: &ProjectSection) -> bool {
+    let named = error.problem.strip_prefix('"').and_then(|problem| problem.split_once(':'));
+    let is_unknown = error.problem.contains(": unknown provider ");
+    is_unknown && named.is_some_and(|(name, _)| !section.providers.contains_key(name))
+}
+
+/// What is wrong with a store: the profile's own field, if it has one, else that of the rest.
+fn of_store(file: &SourceFile, profile: Option<&str>, error: &ConfigError) -> FileFault {
+    let field = error.place().trim_start_matches('.');
+    let problem = if field.is_empty() { error.problem().to_owned() } else { format!("{field}: {}", error.problem()) };
+    let place = error.place();
+    let of_profile = profile.map(|name| format!(".profiles.{name}{place}")).filter(|path| file.has(path));
+    let at = file.position(0, &of_profile.unwrap_or_else(|| place.to_owned()));
+    FileFault { at: at.filter(|at: &TextPosition| *at != (0, 0)), problem }
+}

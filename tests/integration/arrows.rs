@@ -102,8 +102,9 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("local", &[
-        "", "check", "export", "get", "login", "render", "run", "masked", "github", "mask", "export/quoted", "files", "wanted", "fetch",
-        "id_token", "manifest", "project", "trust", "arguments", "output", "private_file", "source_file", "error",
+        "", "check", "export", "get", "login", "render", "run", "parent", "masked", "github", "mask", "terminal", "signals",
+        "template", "followed", "export/quoted", "files", "wanted", "fetch", "id_token", "manifest", "project", "trust",
+        "arguments", "private_dir", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["planner", "", "policy"]),
     ("process", &["telemetry", "", "chance", "harden", "reap", "shutdown", "tell", "telemetry/lines", "telemetry/queue", "watch"]),

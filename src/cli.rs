@@ -103,10 +103,14 @@ Examples:
 
 Exit codes: 0 it is explained · 2 there is no such topic: the nearest is named";
 
+/// The name that kubectl looks for, for `kubectl hushpod` …
+const PLUGIN: &str = "kubectl-hushpod";
+/// … and for the completion of what is typed behind it.
+const PLUGIN_COMPLETION: &str = "kubectl_complete-hushpod";
+
 /// Reads the command line, or says what is wrong with it and ends: `hushpod run` with its own exit code, since 2 is its
 /// command's to use.
-#[must_use]
-pub fn parse() -> Cli {
+fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
         let is_run = std::env::args_os().nth(1).is_some_and(|word| word == local::RUN);
         if is_run && error.use_stderr() {
@@ -115,6 +119,22 @@ pub fn parse() -> Cli {
         }
         error.exit()
     })
+}
+
+/// What has to come before there is a second thread: reads the command line of `hushpod`, under whatever `name`; `None` for
+/// the plugin's, which [`run_as_plugin`] reads.
+///
+/// # Errors
+/// The exit code, if there is nothing more to do.
+pub fn prepare(name: &str) -> Result<Option<Cli>, ExitCode> {
+    if [PLUGIN, PLUGIN_COMPLETION].contains(&name) {
+        return Ok(None);
+    }
+    let mut cli = parse();
+    if let Command::Local(command) = &mut cli.command {
+        local::prepare(command)?;
+    }
+    Ok(Some(cli))
 }
 
 /// Runs what the command line asks for.
@@ -156,17 +176,14 @@ pub async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// The program as kubectl calls it, by the name that it was started under: `None` if that is another one.
-pub async fn run_as_plugin(name: &str, words: Vec<String>) -> Option<ExitCode> {
-    match name {
-        "kubectl-hushpod" => {
-            let PluginCli { fleet } = PluginCli::parse();
-            drop(telemetry::init_for_server(LogFormat::Text, tracing::Level::WARN));
-            Some(fleet::run(fleet).await)
-        }
-        "kubectl_complete-hushpod" => Some(print(fleet::complete(&words).as_bytes())),
-        _ => None,
+/// The program as kubectl calls it, by the name that it was started under.
+pub async fn run_as_plugin(name: &str, words: Vec<String>) -> ExitCode {
+    if name == PLUGIN_COMPLETION {
+        return print(fleet::complete(&words).as_bytes());
     }
+    let PluginCli { fleet } = PluginCli::parse();
+    drop(telemetry::init_for_server(LogFormat::Text, tracing::Level::WARN));
+    fleet::run(fleet).await
 }
 
 fn print(text: &[u8]) -> ExitCode {

@@ -9,6 +9,7 @@ mod error;
 mod export;
 mod fetch;
 mod files;
+mod followed;
 mod get;
 mod github;
 mod id_token;
@@ -17,25 +18,49 @@ mod manifest;
 mod mask;
 mod masked;
 mod output;
+mod parent;
+mod private_dir;
 mod private_file;
 mod project;
 mod render;
 mod run;
+mod signals;
 mod source_file;
+mod template;
+mod terminal;
 mod trust;
 mod wanted;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-pub use arguments::{ExportArgs, GetArgs, LocalCommand, LoginCommand, RenderArgs, RunArgs, StatusOfLogins, TrustArgs};
+pub use arguments::{
+    ExportArgs, GetArgs, LocalCommand, LoginCommand, RenderArgs, RunArgs, RunHelper, StatusOfLogins, TrustArgs,
+};
 
-use error::LocalError;
+pub use private_dir::GuardArgs;
+
+use error::{ErrorFormat, LocalError};
 
 /// The command whose exit codes are another program's.
 pub const RUN: &str = "run";
 /// What hushpod itself ends with in its place.
 pub const RUN_FAILED: u8 = error::RUN_FAILED;
+
+/// What has to come before there is a second thread: the directory of `run --files`.
+///
+/// # Errors
+/// The exit code, if there is nothing more to do: it failed, and said why, or it was a part of `run`.
+pub fn prepare(command: &mut LocalCommand) -> Result<(), ExitCode> {
+    match command {
+        LocalCommand::Run(args) => run::prepare(args).map_err(|error| {
+            error.tell(args.stores.error_format);
+            ExitCode::from(error.exit_code(true))
+        }),
+        LocalCommand::RunHelper(helper) => Err(ExitCode::from(run::help(helper))),
+        _ => Ok(()),
+    }
+}
 
 /// Runs what was typed.
 pub async fn run(command: LocalCommand) -> ExitCode {
@@ -47,16 +72,18 @@ pub async fn run(command: LocalCommand) -> ExitCode {
         LocalCommand::Login { command: LoginCommand::Status(args) } => args.stores.error_format,
         LocalCommand::Trust(args) => args.error_format,
         LocalCommand::Check(args) => args.error_format,
+        LocalCommand::RunHelper(_) => ErrorFormat::default(),
     };
     let is_run = matches!(command, LocalCommand::Run(_));
     let outcome = match command {
-        LocalCommand::Run(args) => run::run(*args).await,
+        LocalCommand::Run(args) => Box::pin(run::run(*args)).await,
         LocalCommand::Get(args) => get::get(*args).await.map(|()| 0),
         LocalCommand::Export(args) => export::export(*args).await.map(|()| 0),
         LocalCommand::Render(args) => render::render(*args).await.map(|()| 0),
         LocalCommand::Login { command: LoginCommand::Status(args) } => login::status(args).await.map(|()| 0),
         LocalCommand::Trust(args) => remember(&args).map(|()| 0),
         LocalCommand::Check(args) => check::check(*args).await,
+        LocalCommand::RunHelper(helper) => Ok(run::help(&helper)),
     };
     match outcome {
         Ok(code) => ExitCode::from(code),

@@ -16,12 +16,17 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
     let name = words.next().map(PathBuf::from).and_then(|path| Some(path.file_stem()?.to_str()?.to_owned()));
+    let name = name.unwrap_or_default();
+    let cli = match cli::prepare(&name) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
     match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime.block_on(async {
-            match cli::run_as_plugin(&name.unwrap_or_default(), words.collect()).await {
-                Some(code) => code,
-                None => cli::run(cli::parse()).await,
+            match cli {
+                Some(cli) => cli::run(cli).await,
+                None => cli::run_as_plugin(&name, words.collect()).await,
             }
         }),
         Err(_) => ExitCode::FAILURE,

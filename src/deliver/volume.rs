@@ -155,7 +155,7 @@ impl AtomicVolume {
 
     /// Whether a previous generation waits for its removal by [`settle`](Self::settle).
     #[must_use]
-    pub(super) fn is_settling(&self) -> bool {
+    pub fn is_settling(&self) -> bool {
         self.kept.is_some()
     }
 

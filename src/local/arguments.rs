@@ -8,6 +8,8 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::check::arguments::CheckArgs;
 use super::error::ErrorFormat;
+use super::private_dir::{GuardArgs, PrivateDir};
+use crate::parse_error::{ParseError, invalid};
 use crate::quantity::parse_duration;
 
 const LONG_RUN: &str = "\
@@ -18,11 +20,15 @@ Examples:
   hushpod run -- sh -c 'echo \"$DB_PASSWORD\" | wc -c'
   hushpod run -p prod --only DB_PASSWORD -- ./migrate
   hushpod run -f k8s/web.yaml -- python app.py
-  hushpod run --env TOKEN=vault:secret/data/hf#token -- make";
+  hushpod run --env TOKEN=vault:secret/data/hf#token -- make
+  hushpod run --files -- sh -c 'cat \"$HUSHPOD_FILES/tls/key.pem\" | wc -c'
+  hushpod run --watch -- npm start
+  hushpod run --files --watch=signal:HUP -- nginx -g 'daemon off;'";
 const AFTER_RUN: &str = "\
-COMMAND takes this process over: same pid, terminal and signals. Variables are
-those of .hushpod.yaml, or of the pod in FILE. A store's value goes before one
-of your shell. Linux only, WSL included: hushpod explain local.
+COMMAND takes this process over: same pid, terminal and signals; with --watch
+and --mask it is a child. Variables are those of .hushpod.yaml, or of the pod in
+FILE. A store's value goes before one of your shell.
+Linux only, WSL included: hushpod explain local.
 
 Exit codes: COMMAND's own; 125 hushpod failed and COMMAND was not run,
 126 COMMAND cannot be run, 127 there is no COMMAND";
@@ -60,6 +66,7 @@ Write files as a pod has them.
 
 Examples:
   hushpod render --dir /dev/shm/secrets
+  hushpod render --dir /dev/shm/secrets --watch
   hushpod render -f k8s/web.yaml --dir \"$XDG_RUNTIME_DIR/web\"";
 const AFTER_RENDER: &str = "\
 DIR looks as a pod's volume does, with ..data, and changes as a whole. It has to
@@ -139,6 +146,31 @@ pub enum LocalCommand {
     /// Say all that is wrong with manifests, an operator's configuration and .hushpod.yaml.
     #[command(long_about = LONG_CHECK, after_help = AFTER_CHECK)]
     Check(Box<CheckArgs>),
+    /// What `run` starts of this program beside itself.
+    #[command(hide = true, subcommand)]
+    RunHelper(RunHelper),
+}
+
+/// Parts of `run` that are processes of their own.
+#[derive(Debug, Subcommand)]
+pub enum RunHelper {
+    /// Try to mount a directory in a namespace of its own.
+    Mount {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// Start the guardian as nobody's child.
+    Detach(GuardArgs),
+    /// Wait for the end of a process, whose pidfd is standard input, and remove its directory.
+    Guard(GuardArgs),
+    /// Run a command in the foreground of the terminal that is standard input.
+    Foreground {
+        /// The program's file.
+        file: OsString,
+        /// Its name, and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 /// What there is to know about logins.
@@ -200,10 +232,19 @@ pub(super) struct VariableArgs {
 pub(super) enum MaskWhen {
     /// In CI (the variable CI is set) where standard output is not a terminal; on GitHub its runner does it
     Auto,
-    /// Wherever it is run; standard output and error must not be terminals
+    /// Wherever it is run; where output is a terminal, COMMAND has a terminal of its own
     Always,
     /// Not at all
     Never,
+}
+
+/// What a change of secrets does to a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WatchFor {
+    /// It is ended and started anew, if its variables are others.
+    Restart,
+    /// It is told that its files are others.
+    Signal(crate::options::Signal),
 }
 
 /// Letters of names.
@@ -254,6 +295,20 @@ pub struct RunArgs {
     /// Leave this variable as the shell has it
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(super) keep: Vec<String>,
+    /// Have the files of the pod in a directory in memory that ends with COMMAND [default: $XDG_RUNTIME_DIR/hushpod/files]
+    #[arg(long, value_name = "DIR", num_args = 0..=1)]
+    #[expect(clippy::option_option, reason = "an option whose value may be left out")]
+    pub(super) files: Option<Option<PathBuf>>,
+    /// Where they are, once that is known.
+    #[arg(skip)]
+    pub(super) place: Option<PrivateDir>,
+    /// Restart COMMAND when its variables change, or send it a signal (signal:HUP) when its files do
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "restart", value_parser = watch_for)]
+    pub(super) watch: Option<WatchFor>,
+    /// How long COMMAND may take to end before it is killed, at a restart
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration, requires = "watch")]
+    pub(super) grace: Duration,
     /// Show values in what COMMAND prints as <NAME>
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(super) mask: MaskWhen,
@@ -308,6 +363,9 @@ pub struct RenderArgs {
     /// The directory, made if it is not there
     #[arg(long, value_name = "DIR")]
     pub(super) dir: PathBuf,
+    /// Go on, and write again what changes in the stores
+    #[arg(long)]
+    pub(super) watch: bool,
     #[command(flatten)]
     pub(super) stores: StoreArgs,
 }
@@ -321,6 +379,14 @@ pub struct TrustArgs {
     /// How errors are told
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(super) error_format: ErrorFormat,
+}
+
+fn watch_for(text: &str) -> Result<WatchFor, ParseError> {
+    match (text, text.strip_prefix("signal:")) {
+        ("restart", _) => Ok(WatchFor::Restart),
+        (_, Some(signal)) => Ok(WatchFor::Signal(signal.parse()?)),
+        _ => Err(invalid("--watch", text, "restart, or signal:HUP and the like")),
+    }
 }
 
 fn name_and_reference(text: &str) -> Result<(String, String), String> {

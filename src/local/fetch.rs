@@ -33,20 +33,22 @@ pub(super) fn name_of(item: &PlannedItem) -> &str {
     variable_of(path).unwrap_or(path)
 }
 
-/// Asks until everything is there, or something certainly is not, or `timeout` is over. `tokens` are shown to the
-/// providers of their names.
+/// A source for a plan. `tokens` are shown to the providers of their names.
 ///
 /// # Errors
-/// All that is missing, together, with the names of the variables and files that want it.
-pub(super) async fn fetch(
-    plan: &Plan,
-    tokens: &BTreeMap<String, SecretValue>,
-    timeout: Duration,
-) -> Result<Generation, LocalError> {
+/// One sentence that names the provider whose settings are of no use.
+pub(super) fn source_of(plan: &Plan, tokens: &BTreeMap<String, SecretValue>) -> Result<Source, LocalError> {
     let token_of = |name: &str| TokenSource::Channel(watch::channel(tokens.get(name).cloned()).1);
     let providers = connect(plan, token_of, Path::new(CA_PATH))
         .map_err(|failed| LocalError::of_store(&failed.provider, &failed.error))?;
-    let mut source = Source::new(plan, providers);
+    Ok(Source::new(plan, providers))
+}
+
+/// Asks until everything is there, or something certainly is not, or `timeout` is over.
+///
+/// # Errors
+/// All that is missing, together, with the names of the variables and files that want it.
+pub(super) async fn fetch(source: &mut Source, plan: &Plan, timeout: Duration) -> Result<Generation, LocalError> {
     let start = Instant::now();
     let mut until = start + timeout;
     let mut is_told = false;

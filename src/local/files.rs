@@ -13,6 +13,7 @@ use crate::deliver::RenderedFile;
 use crate::deliver::render::render;
 use crate::dotenv;
 use crate::env_vars::{MAX_TOTAL_BYTES, check_name, check_value};
+use crate::generation::GenerationId;
 use crate::plan::PlannedItem;
 use crate::reference::Key;
 use crate::secret::{LookupError, SecretValue};
@@ -20,6 +21,15 @@ use crate::sentence::store_name;
 
 /// Variables by name.
 pub(super) type NamedValues = BTreeMap<String, SecretValue>;
+
+/// A generation, as a command has it. Shows names alone.
+#[derive(Debug, Clone)]
+pub(super) struct Contents {
+    pub(super) generation: GenerationId,
+    pub(super) variables: NamedValues,
+    /// All files, those included that become variables.
+    pub(super) files: Vec<RenderedFile>,
+}
 
 // === impl Fetched ===
 
@@ -59,6 +69,16 @@ impl Fetched {
     }
 }
 
+// === impl Contents ===
+
+impl Contents {
+    /// All that a command might print: variables by their names, files by their paths.
+    pub(super) fn shown(&self) -> NamedValues {
+        let files = self.files.iter().map(|file| (file.path.as_str().to_owned(), file.bytes.clone()));
+        files.chain(self.variables.clone()).collect()
+    }
+}
+
 // === impl WantedSecrets ===
 
 impl WantedSecrets {
@@ -67,13 +87,22 @@ impl WantedSecrets {
     /// # Errors
     /// Everything that is missing, together; or that there is nothing to ask for.
     pub(super) async fn variables(&mut self, args: &VariableArgs) -> Result<NamedValues, LocalError> {
+        self.select(args, false)?;
+        Ok(self.contents(&self.fetch().await?, args)?.variables)
+    }
+
+    /// Leaves out what becomes neither a variable nor, `with_files`, a file.
+    ///
+    /// # Errors
+    /// That there is nothing left to ask for.
+    pub(super) fn select(&mut self, args: &VariableArgs, with_files: bool) -> Result<(), LocalError> {
         let sources: Vec<_> = self.options.environment.iter().map(|source| source.path.as_str()).collect();
         let mut wanted = Bundle::default();
         for item in &self.bundle.items {
             let path = item.target.path().as_str();
             let is_wanted = match variable_of(path) {
                 Some(name) => args.only.is_empty() || args.only.iter().any(|only| only == name),
-                None => sources.contains(&path),
+                None => with_files || sources.contains(&path),
             };
             if is_wanted {
                 wanted.push(item.clone()).map_err(|error| LocalError::usage(error.to_string()))?;
@@ -89,9 +118,18 @@ impl WantedSecrets {
             return Err(self.nothing(&problem, hint));
         }
         self.bundle = wanted;
-        let files = self.fetch().await?.files()?;
-        let found = self.named(&files)?;
-        renamed(only(found, &args.only)?, args)
+        Ok(())
+    }
+
+    /// What was fetched, as a command has it.
+    ///
+    /// # Errors
+    /// Every item that cannot be made, together; or which name cannot be a variable's.
+    pub(super) fn contents(&self, fetched: &Fetched, args: &VariableArgs) -> Result<Contents, LocalError> {
+        let mut files = fetched.files()?;
+        let variables = renamed(only(self.named(&files)?, &args.only)?, args)?;
+        files.retain(|file| variable_of(file.path.as_str()).is_none());
+        Ok(Contents { generation: fetched.generation.id.clone(), variables, files })
     }
 
     /// Of one name, the last source counts: what is said of one variable goes before what a file brings.

@@ -1,6 +1,8 @@
 //! What GitHub's runner reads: commands in the log, and files
 //! (<https://docs.github.com/actions/reference/workflows-and-actions/workflow-commands>).
 
+use std::io::{self, Write as _};
+
 use super::error::LocalError;
 use super::files::NamedValues;
 use super::mask::{LEAST_BYTES, lines};
@@ -41,6 +43,14 @@ pub(super) fn masks(found: &NamedValues) -> (SecretValue, Vec<String>) {
         }
     }
     (out.into_value(), unmasked)
+}
+
+/// Tells the runner what to hide; gives the names of values that have a line which is too short for it.
+pub(super) fn tell_masks(found: &NamedValues) -> Vec<String> {
+    let (masks, unmasked) = masks(found);
+    // On standard error, which the runner reads as well: what a command prints may be taken by a script.
+    let _ = io::stderr().write_all(masks.expose());
+    unmasked
 }
 
 /// `NAME<<DELIMITER` blocks; `delimiter` is nobody's to guess.

@@ -1,77 +1,166 @@
-//! A command whose output is masked: a child, since somebody has to read what it prints.
+//! A command whose output is masked: somebody has to read what it prints, in a pipe or as its terminal.
 
-use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read as _, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{SignalKind, signal};
 use zeroize::Zeroizing;
 
+use super::files::NamedValues;
 use super::mask::{HOLD, Masker, Needles};
+use super::template::CommandTemplate;
+use super::terminal::{OuterTerminal, open_pair, resize};
 
-/// What is passed on to the command.
-const PASSED_ON: [Signal; 6] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
 /// What processes that outlive the command may still print.
 const AFTER_END: Duration = Duration::from_secs(2);
 const PIECE: usize = 64 * 1024;
 
-/// Runs the command to its end; gives its exit code, or 128 and the signal that ended it.
+/// The threads that read what a command prints.
+#[derive(Debug)]
+pub(super) struct MaskedStreams {
+    ended: Receiver<()>,
+    running: usize,
+    /// Terminals that are only printed to, which have to be as wide as ours.
+    printed_to: Option<OwnedFd>,
+}
+
+/// Begins a command whose output is masked. In a terminal of its own, what is begun leads its session; else it may have
+/// a process group of its own.
 ///
 /// # Errors
-/// If it cannot be started.
-pub(super) async fn run(mut command: Command, needles: Needles) -> io::Result<u8> {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let pid = Pid::from_child(&child);
-    for passed in PASSED_ON {
-        let mut signals = signal(SignalKind::from_raw(passed.as_raw()))?;
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() {
-                // One that has ended needs none.
-                let _ = kill_process(pid, passed);
-            }
-        });
-    }
+/// The system's.
+pub(super) fn begin(
+    template: &CommandTemplate,
+    variables: &NamedValues,
+    needles: Needles,
+    outer: Option<&OuterTerminal>,
+    is_apart: bool,
+) -> io::Result<(Child, MaskedStreams)> {
     let needles = Arc::new(needles);
     let (done, ended) = channel();
-    let streams = [
-        child.stdout.take().map(|out| pump(out, io::stdout(), Arc::clone(&needles), done.clone())),
-        child.stderr.take().map(|err| pump(err, io::stderr(), needles, done.clone())),
-    ];
-    let streams = streams.into_iter().flatten().count();
-    let waiting = move || -> io::Result<ExitStatus> {
-        let status = Child::wait(&mut child)?;
-        for _ in 0..streams {
-            if ended.recv_timeout(AFTER_END).is_err() {
-                break;
+    match outer {
+        Some(outer) => in_own_terminal(template, variables, &needles, outer, (done, ended)),
+        None => in_pipes(template, variables, &needles, (done, ended), is_apart),
+    }
+}
+
+fn in_pipes(
+    template: &CommandTemplate,
+    variables: &NamedValues,
+    needles: &Arc<Needles>,
+    (done, ended): (Sender<()>, Receiver<()>),
+    is_apart: bool,
+) -> io::Result<(Child, MaskedStreams)> {
+    let is_terminal = [io::stdout().is_terminal(), io::stderr().is_terminal()];
+    let pair = match is_terminal {
+        [true, _] => Some(open_pair(io::stdout())?),
+        [_, true] => Some(open_pair(io::stderr())?),
+        _ => None,
+    };
+    let stream = |is_terminal: bool| match &pair {
+        Some(pair) if is_terminal => pair.theirs.try_clone().map(Stdio::from),
+        _ => Ok(Stdio::piped()),
+    };
+    let mut command = template.command(variables);
+    command.stdout(stream(is_terminal[0])?).stderr(stream(is_terminal[1])?);
+    if is_apart {
+        command.process_group(0);
+    }
+    if let Some(pair) = &pair {
+        pair.as_it_is()?;
+    }
+    let mut child = command.spawn()?;
+    // Its copies of the command's end.
+    drop(command);
+    let printed_to = pair.map(|pair| pair.ours);
+    let mut streams = MaskedStreams { ended, running: 0, printed_to: None };
+    if let Some(ours) = &printed_to {
+        let ours = ours.try_clone()?;
+        if is_terminal[0] {
+            streams.pump(ours, io::stdout(), needles, &done);
+        } else {
+            streams.pump(ours, io::stderr(), needles, &done);
+        }
+    }
+    if let Some(out) = child.stdout.take() {
+        streams.pump(out.into(), io::stdout(), needles, &done);
+    }
+    if let Some(err) = child.stderr.take() {
+        streams.pump(err.into(), io::stderr(), needles, &done);
+    }
+    Ok((child, MaskedStreams { printed_to, ..streams }))
+}
+
+fn in_own_terminal(
+    template: &CommandTemplate,
+    variables: &NamedValues,
+    needles: &Arc<Needles>,
+    outer: &OuterTerminal,
+    (done, ended): (Sender<()>, Receiver<()>),
+) -> io::Result<(Child, MaskedStreams)> {
+    let pair = outer.lend()?;
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let mut command = template.leader(variables);
+    // The leader's standard output is the command's standard error: its own is the socket.
+    let err = if io::stderr().is_terminal() { Stdio::from(pair.theirs.try_clone()?) } else { Stdio::piped() };
+    command.stdin(pair.theirs).stdout(err).stderr(OwnedFd::from(theirs));
+    let mut child = command.spawn()?;
+    drop(command);
+    let (shown, all_shown) = channel();
+    let mut streams = MaskedStreams { ended, running: 0, printed_to: None };
+    if let Some(err) = child.stdout.take() {
+        streams.pump(err.into(), io::stderr(), needles, &done);
+    }
+    streams.pump(pair.ours, io::stdout(), needles, &shown);
+    thread::Builder::new().spawn(move || {
+        // The command's end; what it printed is shown before its session ends.
+        let _ = ours.read(&mut [0]);
+        let _ = all_shown.recv_timeout(AFTER_END);
+        drop(ours);
+        let _ = done.send(());
+    })?;
+    Ok((child, streams))
+}
+
+// === impl MaskedStreams ===
+
+impl MaskedStreams {
+    /// Masks one stream in a thread of its own, which says when it has ended.
+    fn pump(&mut self, from: OwnedFd, to: impl Write + Send + 'static, needles: &Arc<Needles>, done: &Sender<()>) {
+        let (masker, done) = (Masker::new(Arc::clone(needles)), done.clone());
+        self.running += 1;
+        thread::spawn(move || {
+            copy(from.into(), to, masker);
+            let _ = done.send(());
+        });
+    }
+
+    /// What the command printed to is as wide as our terminal is now.
+    pub(super) fn resize(&self) {
+        if let Some(ours) = &self.printed_to {
+            resize(ours, io::stdout());
+        }
+    }
+
+    /// Waits until everything is shown. Blocks; what processes that outlive the command print is not waited for long.
+    pub(super) fn drain(self) {
+        for _ in 0..self.running {
+            if self.ended.recv_timeout(AFTER_END).is_err() {
+                return;
             }
         }
-        Ok(status)
-    };
-    let status = tokio::task::spawn_blocking(waiting).await.map_err(io::Error::other)??;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
-    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+    }
 }
 
-/// Masks one stream in a thread of its own, and says when it has ended.
-fn pump<R, W>(from: R, to: W, needles: Arc<Needles>, done: Sender<()>)
-where
-    R: io::Read + AsFd + Send + 'static,
-    W: Write + Send + 'static,
-{
-    thread::spawn(move || {
-        copy(from, to, Masker::new(needles));
-        let _ = done.send(());
-    });
-}
-
-fn copy(mut from: impl io::Read + AsFd, mut to: impl Write, mut masker: Masker) {
+fn copy(mut from: File, mut to: impl Write, mut masker: Masker) {
     let mut piece = Zeroizing::new(vec![0; PIECE]);
     let hold = Timespec::try_from(HOLD).ok();
     loop {
@@ -80,7 +169,8 @@ fn copy(mut from: impl io::Read + AsFd, mut to: impl Write, mut masker: Masker) 
         let out = if is_silent {
             masker.flush()
         } else {
-            match from.by_ref().read(&mut piece) {
+            match from.read(&mut piece) {
+                // A terminal that nobody has open any more gives an error.
                 Ok(0) | Err(_) => break,
                 Ok(length) => masker.push(piece.get(..length).unwrap_or_default()),
             }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::arguments::RenderArgs;
 use super::error::LocalError;
+use super::followed::FollowedStores;
+use super::output::note;
 use super::wanted::WantedSecrets;
 use crate::annotations::variable;
 use crate::bundle::Bundle;
@@ -14,15 +16,15 @@ use crate::deliver::volume::AtomicVolume;
 /// How long readers may be in the generation before, as in pods.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Writes the files once.
+/// Writes the files, once or each time that they change.
 ///
 /// # Errors
 /// Everything that is missing, together; or why the directory cannot be written.
 pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
-    let RenderArgs { dir, stores } = args;
+    let RenderArgs { dir, watch, stores } = args;
     let mut wanted = WantedSecrets::read(&stores, &[])?;
     wanted.bundle = files_of(&wanted)?;
-    let fetched = wanted.fetch().await?;
+    let (fetched, mut source) = wanted.fetch_on().await?;
     let files = fetched.files()?;
     let failed = |problem: String| LocalError::failed(format!("{}: {problem}", dir.display()));
     if !dir.is_dir() {
@@ -31,7 +33,31 @@ pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
     let mut volume = AtomicVolume::open(&dir, GRACE).map_err(|error| failed(error.to_string()))?;
     volume.write(&fetched.generation.id, &files).await.map_err(|error| failed(error.to_string()))?;
     // What was there before would lie there until the next time.
-    volume.settle().await.map_err(|error| failed(error.to_string()))
+    volume.settle().await.map_err(|error| failed(error.to_string()))?;
+    if watch {
+        source.delivered(&fetched.generation.id);
+        follow(FollowedStores::new(wanted, source, fetched), volume).await;
+    }
+    Ok(())
+}
+
+/// Writes what changes, until this process is ended: whatever is there then is complete.
+async fn follow(mut stores: FollowedStores, mut volume: AtomicVolume) {
+    loop {
+        let fetched = stores.changed().await;
+        let id = fetched.generation.id.clone();
+        let written = match fetched.files() {
+            Ok(files) => volume.write(&id, &files).await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match written {
+            Ok(_) => stores.delivered(&id),
+            Err(problem) => note(&format!("generation {id} is left out, and the files stay: {problem}")),
+        }
+        if let Err(error) = volume.settle().await {
+            note(&error.to_string());
+        }
+    }
 }
 
 /// Variables that are named one by one are not files.

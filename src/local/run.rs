@@ -5,18 +5,21 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
-use super::arguments::{MaskWhen, RunArgs};
-use super::error::{LocalError, LocalFailure};
-use super::files::NamedValues;
+use super::arguments::{MaskWhen, RunArgs, RunHelper, WatchFor};
+use super::error::{self, LocalError, LocalFailure};
+use super::files::{Contents, NamedValues};
+use super::followed::FollowedStores;
 use super::github;
-use super::id_token::TOKEN_PREFIX;
 use super::mask::Needles;
-use super::masked;
 use super::output::{note, tell_unmasked};
+use super::parent::{self, CommandParent, Watching};
+use super::private_dir::{self, PrivateDir};
+use super::template::CommandTemplate;
+use super::terminal;
 use super::wanted::WantedSecrets;
+use crate::deliver::volume::{AtomicVolume, VolumeError};
 
 /// Who keeps values out of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,35 +32,102 @@ enum Masking {
     Ourselves,
 }
 
-/// Fetches, checks, and becomes the command: nothing of this program is left. With masks it stays, and gives the
-/// command's exit code.
+/// How long readers may be in the generation before, as in pods.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Makes the directory of `--files`. Before there is another thread, since it may be in a namespace of its own.
+///
+/// # Errors
+/// One sentence, if there cannot be one.
+pub(super) fn prepare(args: &mut RunArgs) -> Result<(), LocalError> {
+    if let (Some(WatchFor::Signal(_)), None) = (args.watch, &args.files) {
+        return Err(LocalError::usage("--watch=signal tells of files: it needs --files"));
+    }
+    if let Some(wanted) = &args.files {
+        args.place = Some(PrivateDir::make(wanted.as_deref())?);
+    }
+    Ok(())
+}
+
+/// Fetches, checks, and becomes the command: nothing of this program is left. With masks and `--watch` it stays, and gives
+/// the command's exit code.
 ///
 /// # Errors
 /// Why there is no command now; it was not begun.
 pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
-    let RunArgs { stores, variables, keep, mask, clean, pass, command } = args;
-    let masking = Masking::of(mask)?;
+    let RunArgs { stores, variables, keep, place, watch, grace, mask, clean, pass, command, .. } = args;
+    let masking = Masking::of(mask);
     let mut wanted = WantedSecrets::read(&stores, &variables.variables)?;
-    let mut found = wanted.variables(&variables).await?;
-    found.retain(|name, _| !keep.contains(name) || env::var_os(name).is_none());
-    tell_replaced(&found, |name| if clean && !pass.contains(name) { None } else { env::var_os(name) });
-    let (program, arguments) = command.split_first().ok_or_else(|| LocalError::usage("there is no command"))?;
-    let mut command = command_of(program, arguments, &found, clean.then_some(pass.as_slice()));
-    match masking {
-        Masking::Nobody => {}
-        Masking::Runner => {
-            // On standard error, which the runner reads as well: what the command prints may be taken by a script.
-            let (masks, unmasked) = github::masks(&found);
-            let _ = io::stderr().write_all(masks.expose());
-            tell_unmasked(&unmasked);
-        }
-        Masking::Ourselves => {
-            let (needles, unmasked) = Needles::of(&found)?;
-            tell_unmasked(&unmasked);
-            return masked::run(command, needles).await.map_err(|error| not_run(program, &error));
-        }
+    wanted.select(&variables, place.is_some())?;
+    let (fetched, mut source) = wanted.fetch_on().await?;
+    let mut contents = wanted.contents(&fetched, &variables)?;
+    parent::keep(&mut contents.variables, &keep);
+    if place.is_none() {
+        contents.files.clear();
     }
-    Err(not_run(program, &command.exec()))
+    let mut words = command.into_iter();
+    let program = words.next().ok_or_else(|| LocalError::usage("there is no command"))?;
+    let files = place.as_ref().map(|place| place.path.clone());
+    let template = CommandTemplate::new(program, words.collect(), clean.then_some(pass), files);
+    tell_replaced(&contents.variables, |name| template.inherited(name));
+    let mut unmasked = match masking {
+        Masking::Nobody => Vec::new(),
+        Masking::Runner => github::tell_masks(&contents.shown()),
+        Masking::Ourselves => Needles::of(&contents.shown())?.1,
+    };
+    // Files have short lines that are nobody's secret.
+    unmasked.retain(|name| contents.variables.contains_key(name));
+    tell_unmasked(&unmasked);
+    let volume = match &place {
+        Some(place) => Some(write_files(place, &contents).await?),
+        None => None,
+    };
+    source.delivered(&contents.generation);
+    let watching = watch.map(|on_change| {
+        let stores = FollowedStores::new(wanted, source, fetched);
+        let tells_runner = masking == Masking::Runner;
+        Watching { stores, arguments: variables, keep, volume, on_change, grace, tells_runner }
+    });
+    let is_masked = masking == Masking::Ourselves;
+    if !is_masked && watching.is_none() {
+        return Err(not_run(&template.program, &template.command(&contents.variables).exec()));
+    }
+    let outcome = match CommandParent::begin(&template, contents, is_masked, watching) {
+        Ok(parent) => parent.stay().await,
+        Err(error) => Err(error),
+    };
+    outcome.map_err(|error| not_run(&template.program, &error))
+}
+
+/// The first files; the volume that they are in changes as a pod's does.
+async fn write_files(place: &PrivateDir, contents: &Contents) -> Result<AtomicVolume, LocalError> {
+    let failed = |error: VolumeError| LocalError::failed(format!("{}: {error}", place.path.display()));
+    let mut volume = AtomicVolume::open(&place.path, GRACE).map_err(failed)?;
+    volume.write(&contents.generation, &contents.files).await.map_err(failed)?;
+    Ok(volume)
+}
+
+/// What this program started of itself, to its end.
+pub(super) fn help(helper: &RunHelper) -> u8 {
+    let outcome = match helper {
+        RunHelper::Mount { dir } => private_dir::mount_private(dir),
+        RunHelper::Detach(args) => private_dir::detach(args),
+        RunHelper::Guard(args) => private_dir::guard(args),
+        RunHelper::Foreground { file, command } => {
+            let code = terminal::lead(file, command).unwrap_or_else(|error| {
+                let program = command.first().unwrap_or(file);
+                let error = not_run(program, &error);
+                // The command's standard error; ours is a socket.
+                let _ = writeln!(io::stdout(), "hushpod: {error}");
+                error.exit_code(true)
+            });
+            // If nobody shows anything any more, there is nothing to wait for.
+            let _ = terminal::hang_up();
+            return code;
+        }
+    };
+    // Nobody hears more than that.
+    if outcome.is_ok() { 0 } else { error::RUN_FAILED }
 }
 
 /// Says which variables of the shell are others now.
@@ -74,16 +144,13 @@ fn tell_replaced(found: &NamedValues, of_shell: impl Fn(&String) -> Option<OsStr
 // === impl Masking ===
 
 impl Masking {
-    fn of(when: MaskWhen) -> Result<Self, LocalError> {
+    fn of(when: MaskWhen) -> Self {
         let is_shown = io::stdout().is_terminal();
         match when {
-            MaskWhen::Always if is_shown || io::stderr().is_terminal() => Err(LocalError::usage(
-                "--mask always: standard output and error have to be pipes or files, not a terminal",
-            )),
-            MaskWhen::Always => Ok(Self::Ourselves),
-            MaskWhen::Auto if !is_shown && github::is_runner() => Ok(Self::Runner),
-            MaskWhen::Auto if !is_shown && is_ci() => Ok(Self::Ourselves),
-            MaskWhen::Auto | MaskWhen::Never => Ok(Self::Nobody),
+            MaskWhen::Always => Self::Ourselves,
+            MaskWhen::Auto if !is_shown && github::is_runner() => Self::Runner,
+            MaskWhen::Auto if !is_shown && is_ci() => Self::Ourselves,
+            MaskWhen::Auto | MaskWhen::Never => Self::Nobody,
         }
     }
 }
@@ -91,37 +158,6 @@ impl Masking {
 /// As GitLab and nearly every other system has it.
 fn is_ci() -> bool {
     env::var_os("CI").is_some_and(|value| !matches!(value.as_bytes(), b"" | b"0" | b"false"))
-}
-
-/// `passed`: the names that are left of the shell's variables; `None` is all.
-fn command_of(program: &OsStr, arguments: &[OsString], found: &NamedValues, passed: Option<&[String]>) -> Command {
-    let mut command = match passed {
-        // It is looked for where the shell would, whatever path it has itself.
-        Some(_) => Command::new(in_path(program).unwrap_or_else(|| program.into())),
-        None => Command::new(program),
-    };
-    command.arg0(program).args(arguments);
-    if let Some(passed) = passed {
-        command.env_clear().envs(passed.iter().filter_map(|name| Some((name, env::var_os(name)?))));
-    }
-    // Whom the job may log in as is not the command's to know.
-    for (name, _) in env::vars_os().filter(|(name, _)| name.as_bytes().starts_with(TOKEN_PREFIX.as_bytes())) {
-        command.env_remove(name);
-    }
-    command.envs(found.iter().map(|(name, value)| (name, OsStr::from_bytes(value.expose()))));
-    command
-}
-
-fn in_path(program: &OsStr) -> Option<PathBuf> {
-    if program.as_bytes().contains(&b'/') {
-        return None;
-    }
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| is_executable(file))
-}
-
-fn is_executable(file: &Path) -> bool {
-    file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 fn not_run(program: &OsStr, error: &io::Error) -> LocalError {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::arguments::StoreArgs;
 use super::error::LocalError;
-use super::fetch::fetch;
+use super::fetch::{fetch, source_of};
 use super::id_token;
 use super::manifest;
 use super::output::note;
@@ -22,6 +22,7 @@ use crate::generation::Generation;
 use crate::options::Options;
 use crate::plan::{Plan, PlanError, PlannedItem};
 use crate::provider::{ProviderSettings, auth};
+use crate::source::Source;
 
 /// Most bytes of one person's files or variables, where a manifest does not say.
 pub(super) const SIZE_LIMIT: u64 = 16 << 20;
@@ -178,11 +179,20 @@ impl WantedSecrets {
     /// # Errors
     /// Everything that is missing, together; or why a store does not answer.
     pub(super) async fn fetch(&self) -> Result<Fetched, LocalError> {
+        Ok(self.fetch_on().await?.0)
+    }
+
+    /// Asks the stores, and gives what asks them again.
+    ///
+    /// # Errors
+    /// As [`WantedSecrets::fetch`].
+    pub(super) async fn fetch_on(&self) -> Result<(Fetched, Source), LocalError> {
         let plan = self.plan()?;
         self.check_trust(plan.providers.keys().map(String::as_str))?;
         let tokens = id_token::gather(&plan).await?;
-        let generation = fetch(&plan, &tokens, self.timeout).await?;
-        Ok(Fetched { items: plan.items, size_limit: plan.size_limit, generation })
+        let mut source = source_of(&plan, &tokens)?;
+        let generation = fetch(&mut source, &plan, self.timeout).await?;
+        Ok((Fetched { items: plan.items, size_limit: plan.size_limit, generation }, source))
     }
 }
 

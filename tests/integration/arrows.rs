@@ -110,8 +110,9 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("local", &[
         "", "check", "check/manifests", "check/projects", "check/live", "check/files", "check/operator", "check/tell",
-        "check/findings", "export", "get", "login", "render", "run", "masked", "github", "mask", "export/quoted", "files", "wanted", "fetch",
-        "id_token", "manifest", "project", "trust", "arguments", "check/arguments", "output", "private_file", "source_file", "error",
+        "check/findings", "export", "get", "login", "render", "run", "parent", "masked", "github", "mask", "terminal",
+        "signals", "template", "followed", "export/quoted", "files", "wanted", "fetch", "id_token", "manifest", "project",
+        "trust", "arguments", "check/arguments", "private_dir", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["planner", "", "policy"]),
     ("process", &[

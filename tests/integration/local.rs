@@ -11,7 +11,10 @@ use serde_json::Value;
 
 mod formats;
 mod masks;
+mod private_files;
 mod stores;
+mod terminals;
+mod watching;
 
 /// A home directory, and a project in it.
 struct Machine {

@@ -1,0 +1,70 @@
+//! Signals that this program gets while a command is its child, and where they come from.
+
+use std::io;
+use std::thread;
+
+use rustix::process::Signal;
+use signal_hook::iterator::SignalsInfo;
+use signal_hook::iterator::exfiltrator::WithOrigin;
+use signal_hook::low_level::siginfo::Cause;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// What a command hears of, and that a child ended or stopped. What the kernel sends for a fault, and SIGPIPE, are the
+/// receiver's own.
+const HEARD: [Signal; 11] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::TERM,
+    Signal::ALARM,
+    Signal::CONT,
+    Signal::TSTP,
+    Signal::WINCH,
+    Signal::CHILD,
+];
+
+/// A signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SentSignal {
+    pub(super) signal: Signal,
+    /// Whether a process sent it to this one; else the terminal did, and to the whole foreground.
+    pub(super) is_from_process: bool,
+}
+
+/// Signals, in the order in which they came.
+#[derive(Debug)]
+pub(super) struct IncomingSignals(UnboundedReceiver<SentSignal>);
+
+// === impl IncomingSignals ===
+
+impl IncomingSignals {
+    /// Listens from now on, for as long as this process is there.
+    ///
+    /// # Errors
+    /// If the system forbids it.
+    pub(super) fn listen() -> io::Result<Self> {
+        let mut signals = SignalsInfo::<WithOrigin>::new(HEARD.map(Signal::as_raw))?;
+        let (sender, receiver) = unbounded_channel();
+        thread::Builder::new().spawn(move || {
+            for origin in signals.forever() {
+                let Some(signal) = HEARD.into_iter().find(|signal| signal.as_raw() == origin.signal) else { continue };
+                let is_from_process = matches!(origin.cause, Cause::Sent(_));
+                if sender.send(SentSignal { signal, is_from_process }).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self(receiver))
+    }
+
+    /// The next one. Cancel safe.
+    pub(super) async fn next(&mut self) -> SentSignal {
+        match self.0.recv().await {
+            Some(sent) => sent,
+            // The thread ends with the process.
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! `run --files`: files that end with the command, however that ends, and that nobody else sees.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+
+use super::{CANARY, Machine, PROJECT, quiet, text};
+
+/// The machine is shared: what is waited for comes, but not soon.
+const DEADLINE: Duration = Duration::from_mins(1);
+
+fn soon(what: &str, is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < DEADLINE, "in vain: {what}");
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// Files below `directory` with a canary in them.
+fn with_canary(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().unwrap());
+        if kind.is_dir() {
+            found.extend(with_canary(&path));
+        } else if kind.is_file() && fs::read(&path).is_ok_and(|bytes| text(&bytes).contains(CANARY)) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The program, started by another one with these words.
+fn through(machine: &Machine, words: &[&str], arguments: &[&str]) -> Command {
+    let Some((first, rest)) = words.split_first() else { return machine.command(arguments) };
+    let mut command = Command::new(first);
+    command.args(rest).arg(env!("CARGO_BIN_EXE_hushpod")).args(arguments).current_dir(machine.project());
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", machine.directory.path());
+    command
+}
+
+fn works(words: &[&str]) -> bool {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg("true").stdout(Stdio::null()).stderr(Stdio::null());
+    let works = command.status().is_ok_and(|status| status.success());
+    if !works {
+        // Not eprintln: what a test that passes prints with it is not shown.
+        std::io::stderr().write_all(format!("SKIPPED: this system does not run {words:?}\n").as_bytes()).unwrap();
+    }
+    works
+}
+
+/// Ways to start the program where it may mount: as the user of the tests, and as one who needs a user namespace for it.
+fn ways() -> Vec<&'static [&'static str]> {
+    const LESS: &[&str] = &["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
+    if !works(&["unshare", "--user", "--map-current-user", "--mount"]) {
+        return Vec::new();
+    }
+    if geteuid().is_root() && works(LESS) { vec![&[], LESS] } else { vec![&[]] }
+}
+
+/// A command that said it is there, and ends when it may read.
+fn waiting(mut command: Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    (child, out)
+}
+
+const WAIT: &str = "echo ready; read line; cat \"$HUSHPOD_FILES/tls/key.pem\"";
+
+#[test]
+fn p5_files_are_seen_by_the_command_alone_and_end_with_it() {
+    for way in ways() {
+        let machine = Machine::new(PROJECT);
+        let key = fs::read_to_string(machine.project().join("store/key.pem")).unwrap();
+        fs::create_dir(machine.directory.path().join("run")).unwrap();
+        let before = with_canary(machine.directory.path());
+        let of_system = machine.directory.path().join("run");
+        let with = |arguments: &[&str]| {
+            let mut command = through(&machine, way, arguments);
+            command.env("XDG_RUNTIME_DIR", &of_system);
+            command
+        };
+        // Where a person says, and where it usually is.
+        let script =
+            "cat \"$HUSHPOD_FILES/tls/key.pem\"; stat -c %u:%a \"$HUSHPOD_FILES\"; id -u; printf %s \"$TOKEN\" | wc -c";
+        let uid = geteuid().as_raw();
+        let expected = format!("{key}{uid}:700\n{uid}\n18\n");
+        for files in [&["--files", "here"][..], &["--files"]] {
+            let arguments = [&["run"], files, &["--", "sh", "-c", script]].concat();
+            assert_eq!(quiet(&with(&arguments).stdin(Stdio::null()).output().unwrap()), expected, "{way:?} {files:?}");
+        }
+        let here = machine.project().join("here");
+        let is_empty = || fs::read_dir(&here).unwrap().next().is_none();
+        for is_killed in [false, true] {
+            let (mut child, mut out) = waiting(with(&["run", "--files", "here", "--", "sh", "-c", WAIT]));
+            assert!(is_empty(), "nobody else sees them");
+            assert_eq!(with_canary(machine.directory.path()), before);
+            if is_killed {
+                child.kill().unwrap();
+            } else {
+                child.stdin.take().unwrap().write_all(b"\n").unwrap();
+                let mut rest = String::new();
+                out.read_to_string(&mut rest).unwrap();
+                assert_eq!(rest, key);
+            }
+            assert_eq!(child.wait().unwrap().success(), !is_killed);
+            assert!(is_empty());
+            assert_eq!(with_canary(machine.directory.path()), before, "nothing stays on a disk");
+        }
+        let later = "(sleep 1; cat \"$HUSHPOD_FILES/tls/key.pem\") & exit 0";
+        let last = with(&["run", "--files", "here", "--", "sh", "-c", later]).output().unwrap();
+        assert_eq!(text(&last.stdout), key, "they are there for what the command leaves behind");
+    }
+}
+
+#[test]
+fn p9_a_directory_that_is_in_use_is_not_hidden() {
+    let machine = Machine::new(PROJECT);
+    for (arguments, part) in [
+        (&["run", "--files", "store", "--", "true"][..], "is not an empty directory"),
+        (&["run", "--files", "--", "true"], "XDG_RUNTIME_DIR is not set"),
+        (&["run", "--files", "no/such", "--", "true"], "no/such"),
+        (&["run", "--watch=signal:HUP", "--", "true"], "needs --files"),
+        (&["run", "--watch=stop", "--", "true"], "restart, or signal:HUP"),
+        (&["run", "--grace", "1s", "--", "true"], "--watch"),
+    ] {
+        let output = machine.run(arguments);
+        let told = text(&output.stderr);
+        assert!(output.status.code() == Some(125) && told.contains(part), "{arguments:?}: {told}");
+    }
+}
+
+/// A guardian of this directory.
+fn guardian(directory: &Path) -> Option<Pid> {
+    let is_it = |process: &fs::DirEntry| {
+        let words = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        text(&words).contains(&format!("guard\0{}", directory.display()))
+    };
+    let process = fs::read_dir("/proc").unwrap().flatten().find(is_it)?;
+    Pid::from_raw(process.file_name().to_str()?.parse().ok()?)
+}
+
+#[test]
+fn p5_where_nobody_may_mount_a_guardian_removes_the_files() {
+    const FORBID: &str =
+        "echo 0 >/proc/sys/user/max_mnt_namespaces && echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let way = ["unshare", "--user", "--map-root-user", "sh", "-c", FORBID, "sh"];
+    if !works(&way) {
+        return;
+    }
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    fs::set_permissions(memory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let machine = Machine::new(PROJECT);
+    let before = with_canary(machine.directory.path());
+    let start = || {
+        let mut command = through(&machine, &way, &["run", "--files", "here", "--", "sh", "-c", WAIT]);
+        command.env("XDG_RUNTIME_DIR", memory.path());
+        waiting(command)
+    };
+    let here = machine.project().join("here");
+    for is_killed in [false, true] {
+        let (mut child, mut out) = start();
+        let directory = fs::read_link(&here).unwrap();
+        assert!(directory.starts_with(memory.path()), "{directory:?}");
+        assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(with_canary(memory.path()).len(), 2, "the test sees them");
+        if is_killed {
+            child.kill().unwrap();
+        } else {
+            child.stdin.take().unwrap().write_all(b"\n").unwrap();
+            let mut rest = String::new();
+            out.read_to_string(&mut rest).unwrap();
+            assert!(rest.contains(CANARY), "{rest}");
+        }
+        child.wait().unwrap();
+        soon("the guardian removes them", || !directory.exists() && fs::symlink_metadata(&here).is_err());
+        assert_eq!(with_canary(machine.directory.path()), before);
+    }
+    // Nobody is left that could.
+    let (mut child, _out) = start();
+    let directory = fs::read_link(&here).unwrap();
+    let guardian = guardian(&directory).unwrap();
+    kill_process(guardian, Signal::KILL).unwrap();
+    soon("it ends", || !fs::exists(format!("/proc/{}", guardian.as_raw_nonzero())).unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(directory.exists(), "or the test shows nothing");
+    let (mut child, _out) = start();
+    assert!(!directory.exists(), "the next one sweeps");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    soon("the last one goes", || with_canary(memory.path()).is_empty());
+}

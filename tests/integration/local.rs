@@ -9,8 +9,10 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+mod ci;
 mod formats;
 mod masks;
+mod runner;
 mod stores;
 
 /// A home directory, and a project in it.

@@ -36,6 +36,8 @@ use crate::webhook::server;
 use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
 use crate::webhook::trial::Trial;
 
+mod man;
+
 /// Secrets for Kubernetes pods that never touch etcd: fetched into memory, refreshed in place, no restart.
 #[derive(Debug, Parser)]
 #[command(
@@ -74,6 +76,12 @@ enum Command {
     Completion {
         /// bash, zsh, fish, powershell or elvish
         shell: Shell,
+    },
+    /// Write a manual page for each command.
+    #[command(after_help = MAN_HELP)]
+    Man {
+        /// Where to write them: hushpod.1, hushpod-run.1 and so on; made if it is not there
+        dir: PathBuf,
     },
     /// The demo's application.
     #[command(hide = true)]
@@ -228,6 +236,13 @@ struct ApplicationArgs {
     port: u16,
 }
 
+const MAN_HELP: &str = "\
+Examples:
+  hushpod man ~/.local/share/man/man1
+  hushpod man /tmp/pages && man /tmp/pages/hushpod-run.1
+
+Exit codes: 0 done; 1 a page cannot be written";
+
 const EXPLAIN_HELP: &str = "\
 Examples:
   hushpod explain                              the topics
@@ -277,6 +292,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Kubectl(args) => return fleet::run(*args).await,
         Command::Completion { shell } => {
             return print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell));
+        }
+        Command::Man { dir } => {
+            man::write_pages(Cli::command(), &dir).map_err(|error| format!("{}: {error}", dir.display()))
         }
         Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
         Command::DemoApplication(ApplicationArgs { file, port }) => {

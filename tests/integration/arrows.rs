@@ -86,6 +86,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("annotations", &["", "values", "keys"]),
     ("audit", &["", "log", "line"]),
     ("bundle", &["", "template", "template/go", "template/names", "yaml"]),
+    ("cli", &["", "man"]),
     ("cluster", &["", "namespaces"]),
     ("config", &[
         "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity", "injected", "places", "proxy",
@@ -102,7 +103,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("demo", &["", "pod", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("local", &[
-        "", "check", "export", "get", "login", "render", "run", "masked", "github", "mask", "export/quoted", "files", "wanted", "fetch",
+        "", "check", "export", "get", "login", "render", "run", "masked", "github", "mask", "export/quoted", "files", "wanted", "copies", "fetch",
         "id_token", "manifest", "project", "trust", "arguments", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["planner", "", "policy"]),

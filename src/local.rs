@@ -5,6 +5,7 @@
 
 mod arguments;
 pub mod check;
+mod copies;
 mod error;
 mod export;
 mod fetch;

@@ -17,7 +17,8 @@ Examples:
   hushpod run -- sh -c 'echo \"$DB_PASSWORD\" | wc -c'
   hushpod run -p prod --only DB_PASSWORD -- ./migrate
   hushpod run -f k8s/web.yaml -- python app.py
-  hushpod run --env TOKEN=vault:secret/data/hf#token -- make";
+  hushpod run --env TOKEN=vault:secret/data/hf#token -- make
+  hushpod run --cache 12h -- npm start";
 const AFTER_RUN: &str = "\
 COMMAND takes this process over: same pid, terminal and signals. Variables are
 those of .hushpod.yaml, or of the pod in FILE. A store's value goes before one
@@ -43,7 +44,7 @@ const LONG_EXPORT: &str = "\
 Write variables in the format of a shell, a tool or a CI system.
 
 Examples:
-  eval \"$(hushpod export --format direnv)\"       in .envrc
+  eval \"$(hushpod export --format direnv --cache 12h)\"       in .envrc
   hushpod export --format dotenv -o .env.run
   hushpod export --format github                 in a step of a workflow
   hushpod export --format json | jq -r .DB_PASSWORD";
@@ -154,6 +155,17 @@ pub(super) struct StoreArgs {
     pub(super) error_format: ErrorFormat,
 }
 
+/// Which answers of an earlier command will do.
+#[derive(Debug, Default, Args)]
+pub(super) struct CacheArgs {
+    /// Ask no store while there is an encrypted copy of its answers that is younger, such as 12h; else keep one
+    #[arg(long, value_name = "AGE", value_parser = parse_duration, conflicts_with = "offline")]
+    pub(super) cache: Option<Duration>,
+    /// Ask no store: use the copy that --cache kept, however old it is
+    #[arg(long)]
+    pub(super) offline: bool,
+}
+
 /// Which variables, and what they are called.
 #[derive(Debug, Args)]
 pub(super) struct VariableArgs {
@@ -226,6 +238,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub(super) stores: StoreArgs,
     #[command(flatten)]
+    pub(super) copies: CacheArgs,
+    #[command(flatten)]
     pub(super) variables: VariableArgs,
     /// Leave this variable as the shell has it
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -258,6 +272,8 @@ pub struct GetArgs {
     pub(super) show: bool,
     #[command(flatten)]
     pub(super) stores: StoreArgs,
+    #[command(flatten)]
+    pub(super) copies: CacheArgs,
 }
 
 /// Options of `export`.
@@ -276,6 +292,8 @@ pub struct ExportArgs {
     pub(super) variables: VariableArgs,
     #[command(flatten)]
     pub(super) stores: StoreArgs,
+    #[command(flatten)]
+    pub(super) copies: CacheArgs,
 }
 
 /// Options of `render`.
@@ -286,6 +304,8 @@ pub struct RenderArgs {
     pub(super) dir: PathBuf,
     #[command(flatten)]
     pub(super) stores: StoreArgs,
+    #[command(flatten)]
+    pub(super) copies: CacheArgs,
 }
 
 /// Options of `trust`.

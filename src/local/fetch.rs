@@ -27,6 +27,13 @@ const OTHERS: Duration = Duration::from_secs(1);
 /// What failed last, by provider and request.
 type Failures = BTreeMap<(String, Option<Request>), SourceFailure>;
 
+/// What stores answered just now.
+pub(super) struct Fresh {
+    pub(super) generation: Generation,
+    /// Which answers were made for this command, and end.
+    pub(super) leased: BTreeSet<Request>,
+}
+
 /// A variable's name, or a file's path.
 pub(super) fn name_of(item: &PlannedItem) -> &str {
     let path = item.target.path().as_str();
@@ -42,7 +49,7 @@ pub(super) async fn fetch(
     plan: &Plan,
     tokens: &BTreeMap<String, SecretValue>,
     timeout: Duration,
-) -> Result<Generation, LocalError> {
+) -> Result<Fresh, LocalError> {
     let token_of = |name: &str| TokenSource::Channel(watch::channel(tokens.get(name).cloned()).1);
     let providers = connect(plan, token_of, Path::new(CA_PATH))
         .map_err(|failed| LocalError::of_store(&failed.provider, &failed.error))?;
@@ -63,7 +70,10 @@ pub(super) async fn fetch(
             () = sleep_until(until) => break,
         };
         match event {
-            Event::Changed(generation) => return Ok(generation),
+            Event::Changed(generation) => {
+                let leased = source.hand_over().leased.into_iter().map(|answer| answer.request).collect();
+                return Ok(Fresh { generation, leased });
+            }
             Event::Unchanged | Event::Silent => {}
             Event::Failed(failed) => {
                 failures.extend(failed.into_iter().map(|it| ((it.provider.clone(), it.request.clone()), it)));
@@ -123,7 +133,7 @@ fn line(plan: &Plan, alike: &[&SourceFailure]) -> Option<LocalError> {
 }
 
 /// What wants a request's answer.
-fn names_of(plan: &Plan, request: &Request) -> Vec<String> {
+pub(super) fn names_of(plan: &Plan, request: &Request) -> Vec<String> {
     let wants = |item: &&PlannedItem| item.from.references().any(|take| take.request == *request);
     plan.items.iter().filter(wants).map(|item| name_of(item).to_owned()).collect()
 }

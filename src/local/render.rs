@@ -19,8 +19,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// # Errors
 /// Everything that is missing, together; or why the directory cannot be written.
 pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
-    let RenderArgs { dir, stores } = args;
-    let mut wanted = WantedSecrets::read(&stores, &[])?;
+    let RenderArgs { dir, stores, copies } = args;
+    let mut wanted = WantedSecrets::read(&stores, &[])?.caching(copies);
     wanted.bundle = files_of(&wanted)?;
     let fetched = wanted.fetch().await?;
     let files = fetched.files()?;

@@ -35,9 +35,9 @@ enum Masking {
 /// # Errors
 /// Why there is no command now; it was not begun.
 pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
-    let RunArgs { stores, variables, keep, mask, clean, pass, command } = args;
+    let RunArgs { stores, copies, variables, keep, mask, clean, pass, command } = args;
     let masking = Masking::of(mask)?;
-    let mut wanted = WantedSecrets::read(&stores, &variables.variables)?;
+    let mut wanted = WantedSecrets::read(&stores, &variables.variables)?.caching(copies);
     let mut found = wanted.variables(&variables).await?;
     found.retain(|name, _| !keep.contains(name) || env::var_os(name).is_none());
     tell_replaced(&found, |name| if clean && !pass.contains(name) { None } else { env::var_os(name) });

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::arguments::StoreArgs;
+use super::arguments::{CacheArgs, StoreArgs};
+use super::copies::{Copies, copy_name};
 use super::error::LocalError;
-use super::fetch::fetch;
+use super::fetch::{Fresh, fetch};
 use super::id_token;
 use super::manifest;
 use super::output::note;
@@ -39,6 +40,9 @@ pub(super) struct WantedSecrets {
     /// Stores that a file of the person's own names.
     own: BTreeSet<String>,
     timeout: Duration,
+    copies: CacheArgs,
+    /// The copy's file, as the files and the profile have it.
+    copy_name: String,
     /// Whether no file says what is wanted.
     is_without_file: bool,
 }
@@ -81,6 +85,8 @@ impl WantedSecrets {
             _ => project_here()?,
         };
         let is_without_file = named.is_none() && !files.has_project();
+        let path = named.as_ref().map(|file| file.path.as_path()).or_else(|| files.path());
+        let copy_name = copy_name(path, args.container.as_deref(), args.profile.as_deref());
         // A manifest's pod has no profile of this project's variables, but of its stores.
         let mut section = files.section(args.profile.as_deref().filter(|profile| !profile.is_empty()))?;
         let (bundle, options, identity) = if let Some(file) = named.filter(|_| is_manifest) {
@@ -101,7 +107,13 @@ impl WantedSecrets {
         let config = config_of(&files, &section, args.config.as_deref())?;
         // What is of no use alone is no reason to fail: another file completes it.
         let own = config_of_user(&files);
-        Ok(Self { bundle, options, identity, config, own, timeout: args.timeout, is_without_file })
+        let (timeout, copies) = (args.timeout, CacheArgs::default());
+        Ok(Self { bundle, options, identity, config, own, timeout, copies, copy_name, is_without_file })
+    }
+
+    /// The same, from copies where the command line lets it be.
+    pub(super) fn caching(self, copies: CacheArgs) -> Self {
+        Self { copies, ..self }
     }
 
     /// Nothing is asked for where something has to be.
@@ -143,16 +155,32 @@ impl WantedSecrets {
         Ok(plan)
     }
 
-    /// Asks the stores, once.
+    /// Asks the stores, once; or takes a copy of what they answered before, where that will do.
     ///
     /// # Errors
     /// Everything that is missing, together; or why a store does not answer.
     pub(super) async fn fetch(&self) -> Result<Fetched, LocalError> {
         let plan = self.plan()?;
-        self.check_trust(plan.providers.keys().map(String::as_str))?;
-        let tokens = id_token::gather(&plan).await?;
-        let generation = fetch(&plan, &tokens, self.timeout).await?;
+        let copies = Copies::open(&self.copies, &self.copy_name)?;
+        let kept = copies.as_ref().map_or(Ok(None), |copies| copies.take(&plan))?;
+        let generation = match kept {
+            Some(generation) => generation,
+            None => self.ask(&plan, copies.as_ref()).await?,
+        };
         Ok(Fetched { items: plan.items, size_limit: plan.size_limit, generation })
+    }
+
+    async fn ask(&self, plan: &Plan, copies: Option<&Copies>) -> Result<Generation, LocalError> {
+        self.check_trust(plan.providers.keys().map(String::as_str))?;
+        let tokens = id_token::gather(plan).await?;
+        let Fresh { generation, leased } = fetch(plan, &tokens, self.timeout).await.map_err(|error| match copies {
+            Some(copies) => copies.hint(plan, error),
+            None => error,
+        })?;
+        if let Some(copies) = copies {
+            copies.keep(plan, &generation, &leased);
+        }
+        Ok(generation)
     }
 }
 

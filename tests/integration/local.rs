@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 mod ci;
+mod copies;
 mod formats;
 mod masks;
 mod runner;

@@ -63,10 +63,12 @@ const fs = require("fs");
 const hex = (found) => JSON.stringify(Object.fromEntries(
   Object.entries(found).map(([name, value]) => [name, Buffer.from(String(value)).toString("hex")])));
 console.log(hex(require("dotenv").parse(fs.readFileSync("export.dotenv"))));
-console.log(hex(require("util").parseEnv(fs.readFileSync("export.dotenv", "utf8"))));
 console.log(hex(JSON.parse(fs.readFileSync("export.json"))));
+// Node 20.12 and later.
+const own = require("util").parseEnv;
+if (own) console.log(hex(own(fs.readFileSync("export.dotenv", "utf8"))));
 """
-readers = [("dotenv", "dotenv"), ("own", "dotenv"), ("JSON.parse", "json")]
+readers = [("dotenv", "dotenv"), ("JSON.parse", "json"), ("own --env-file", "dotenv")]
 for (reader, format), found in zip(readers, printed("node", "-e", script, lines=True)):
     compare(f"Node's {reader}", format, found)
 json_bytes, yaml_bytes = file("json").read_bytes(), file("yaml").read_bytes()

@@ -233,9 +233,9 @@ fn unescaped(line: &str) -> String {
 
 #[test]
 fn what_other_readers_are_told_is_what_the_store_has() {
+    type Reader<'a> = &'a dyn Fn(&str) -> Vec<(String, String)>;
     let machine = machine();
     let of_lines = |text: &str| lines(text).into_iter().map(|(a, b)| (a.to_owned(), b.to_owned())).collect();
-    type Reader<'a> = &'a dyn Fn(&str) -> Vec<(String, String)>;
     let readers: [(&str, usize, Reader<'_>); 4] = [
         ("docker", 11, &of_lines),
         ("gitlab", 36, &of_lines),

@@ -26,6 +26,8 @@ use self::demo::DemoArgs;
 use self::test::TestArgs;
 use self::webhook::WebhookArgs;
 
+mod man;
+
 /// Secrets for Kubernetes pods that never touch etcd: fetched into memory, refreshed in place, no restart.
 #[derive(Debug, Parser)]
 #[command(
@@ -63,6 +65,12 @@ enum Command {
         /// bash, zsh, fish, powershell or elvish
         shell: Shell,
     },
+    /// Write a manual page for each command.
+    #[command(after_help = MAN_HELP)]
+    Man {
+        /// Where to write them: hushpod.1, hushpod-run.1 and so on; made if it is not there
+        dir: PathBuf,
+    },
     /// The demo's application.
     #[command(hide = true)]
     DemoApplication(ApplicationArgs),
@@ -92,6 +100,13 @@ struct ApplicationArgs {
     #[arg(long)]
     port: u16,
 }
+
+const MAN_HELP: &str = "\
+Examples:
+  hushpod man ~/.local/share/man/man1
+  hushpod man /tmp/pages && man /tmp/pages/hushpod-run.1
+
+Exit codes: 0 done; 1 a page cannot be written";
 
 const EXPLAIN_HELP: &str = "\
 Examples:
@@ -161,6 +176,9 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Kubectl(args) => return fleet::run(*args).await,
         Command::Completion { shell } => {
             return print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell));
+        }
+        Command::Man { dir } => {
+            man::write_pages(Cli::command(), &dir).map_err(|error| format!("{}: {error}", dir.display()))
         }
         Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
         Command::DemoApplication(ApplicationArgs { file, port }) => {

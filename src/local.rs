@@ -5,6 +5,7 @@
 
 mod arguments;
 mod check;
+mod copies;
 mod error;
 mod export;
 mod fetch;

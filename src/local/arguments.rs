@@ -23,7 +23,8 @@ Examples:
   hushpod run --env TOKEN=vault:secret/data/hf#token -- make
   hushpod run --files -- sh -c 'cat \"$HUSHPOD_FILES/tls/key.pem\" | wc -c'
   hushpod run --watch -- npm start
-  hushpod run --files --watch=signal:HUP -- nginx -g 'daemon off;'";
+  hushpod run --files --watch=signal:HUP -- nginx -g 'daemon off;'
+  hushpod run --cache 12h -- npm start";
 const AFTER_RUN: &str = "\
 COMMAND takes this process over: same pid, terminal and signals; with --watch
 and --mask it is a child. Variables are those of .hushpod.yaml, or of the pod in
@@ -50,7 +51,7 @@ const LONG_EXPORT: &str = "\
 Write variables in the format of a shell, a tool or a CI system.
 
 Examples:
-  eval \"$(hushpod export --format direnv)\"       in .envrc
+  eval \"$(hushpod export --format direnv --cache 12h)\"       in .envrc
   hushpod export --format dotenv -o .env.run
   hushpod export --format github                 in a step of a workflow
   hushpod export --format json | jq -r .DB_PASSWORD";
@@ -210,6 +211,17 @@ pub(super) struct StoreArgs {
     pub(super) error_format: ErrorFormat,
 }
 
+/// Which answers of an earlier command will do.
+#[derive(Debug, Default, Args)]
+pub(super) struct CacheArgs {
+    /// Ask no store while there is an encrypted copy of its answers that is younger, such as 12h; else keep one
+    #[arg(long, value_name = "AGE", value_parser = parse_duration, conflicts_with = "offline")]
+    pub(super) cache: Option<Duration>,
+    /// Ask no store: use the copy that --cache kept, however old it is
+    #[arg(long)]
+    pub(super) offline: bool,
+}
+
 /// Which variables, and what they are called.
 #[derive(Debug, Args)]
 pub(super) struct VariableArgs {
@@ -291,6 +303,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub(super) stores: StoreArgs,
     #[command(flatten)]
+    pub(super) copies: CacheArgs,
+    #[command(flatten)]
     pub(super) variables: VariableArgs,
     /// Leave this variable as the shell has it
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
@@ -303,7 +317,7 @@ pub struct RunArgs {
     #[arg(skip)]
     pub(super) place: Option<PrivateDir>,
     /// Restart COMMAND when its variables change, or send it a signal (signal:HUP) when its files do
-    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true)]
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, conflicts_with_all = ["cache", "offline"])]
     #[arg(default_missing_value = "restart", value_parser = watch_for)]
     pub(super) watch: Option<WatchFor>,
     /// How long COMMAND may take to end before it is killed, at a restart
@@ -337,6 +351,8 @@ pub struct GetArgs {
     pub(super) show: bool,
     #[command(flatten)]
     pub(super) stores: StoreArgs,
+    #[command(flatten)]
+    pub(super) copies: CacheArgs,
 }
 
 /// Options of `export`.
@@ -355,6 +371,8 @@ pub struct ExportArgs {
     pub(super) variables: VariableArgs,
     #[command(flatten)]
     pub(super) stores: StoreArgs,
+    #[command(flatten)]
+    pub(super) copies: CacheArgs,
 }
 
 /// Options of `render`.
@@ -364,10 +382,12 @@ pub struct RenderArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) dir: PathBuf,
     /// Go on, and write again what changes in the stores
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["cache", "offline"])]
     pub(super) watch: bool,
     #[command(flatten)]
     pub(super) stores: StoreArgs,
+    #[command(flatten)]
+    pub(super) copies: CacheArgs,
 }
 
 /// Options of `trust`.

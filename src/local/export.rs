@@ -26,14 +26,14 @@ const GITHUB_ENV: &str = "GITHUB_ENV";
 /// # Errors
 /// Every value that the format cannot hold, together; nothing is written then.
 pub(super) async fn export(args: ExportArgs) -> Result<(), LocalError> {
-    let ExportArgs { format, output, show, variables, stores } = args;
+    let ExportArgs { format, output, show, variables, stores, copies } = args;
     // Masks are the only thing that GitHub's format prints, and only where there is a runner to take them.
     let target = match (format, &output) {
         (ExportFormat::Github, None) => Some(github_env()?),
         _ => None,
     };
     check_terminal(output.as_deref(), show)?;
-    let found = WantedSecrets::read(&stores, &variables.variables)?.variables(&variables).await?;
+    let found = WantedSecrets::read(&stores, &variables.variables)?.caching(copies).variables(&variables).await?;
     if format != ExportFormat::Github {
         return emit(output.as_deref(), encode(format, &found)?.expose());
     }

@@ -125,7 +125,7 @@ fn line(plan: &Plan, alike: &[&SourceFailure]) -> Option<LocalError> {
 }
 
 /// What wants a request's answer.
-fn names_of(plan: &Plan, request: &Request) -> Vec<String> {
+pub(super) fn names_of(plan: &Plan, request: &Request) -> Vec<String> {
     let wants = |item: &&PlannedItem| item.from.references().any(|take| take.request == *request);
     plan.items.iter().filter(wants).map(|item| name_of(item).to_owned()).collect()
 }

@@ -15,9 +15,9 @@ const NAME: &str = "value";
 /// # Errors
 /// What is missing or refused.
 pub(super) async fn get(args: GetArgs) -> Result<(), LocalError> {
-    let GetArgs { reference, output, show, stores } = args;
+    let GetArgs { reference, output, show, stores, copies } = args;
     check_terminal(output.as_deref(), show)?;
-    let mut wanted = WantedSecrets::read(&stores, &[])?;
+    let mut wanted = WantedSecrets::read(&stores, &[])?.caching(copies);
     wanted.bundle = one(&reference)?;
     let value = fetched(&wanted).await.map_err(|error| named(error, &reference))?;
     emit(output.as_deref(), value.expose())

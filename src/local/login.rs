@@ -1,6 +1,5 @@
 //! `hushpod login status`: which login each store gets, and until when.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
@@ -12,6 +11,7 @@ use tokio::time::timeout;
 use super::arguments::StatusOfLogins;
 use super::error::{LocalError, LocalFailure};
 use super::id_token;
+use super::output::spoken;
 use super::wanted::WantedSecrets;
 use crate::config::ProviderConfig;
 use crate::provider::http::{Proxy, Reach};
@@ -78,25 +78,5 @@ impl CheckedLogin<'_> {
             Ok(Some(Session { ttl: Some(ttl), .. })) => format!("good for {}", spoken(*ttl)),
         };
         format!("{:<16} {:<10} {:<32} {outcome}", self.name, text("/type"), text("/auth/method"))
-    }
-}
-
-/// A time in the largest unit that has two of it.
-fn spoken(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let units = BTreeMap::from([(86_400, "d"), (3600, "h"), (60, "m")]);
-    let unit = units.iter().rev().find(|(length, _)| seconds >= **length * 2);
-    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_told_in_the_largest_unit_that_fits() {
-        for (seconds, expected) in [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172_800, "2d")] {
-            assert_eq!(spoken(Duration::from_secs(seconds)), expected);
-        }
     }
 }

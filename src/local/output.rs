@@ -1,7 +1,9 @@
 //! Where values go: to a file of their owner, or to standard output, and to a terminal only if that was asked for.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use super::error::LocalError;
 use super::private_file::write_private;
@@ -39,4 +41,24 @@ pub(super) fn emit(output: Option<&Path>, bytes: &[u8]) -> Result<(), LocalError
         return print(bytes).map_err(|error| LocalError::failed(format!("standard output: {}", error.kind())));
     };
     write_private(path, bytes).map_err(|error| LocalError::failed(format!("{}: {error}", path.display())))
+}
+
+/// A time in the largest unit that has two of it.
+pub(super) fn spoken(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = BTreeMap::from([(86_400, "d"), (3600, "h"), (60, "m")]);
+    let unit = units.iter().rev().find(|(length, _)| seconds >= **length * 2);
+    unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_in_the_largest_unit_that_fits() {
+        for (seconds, expected) in [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172_800, "2d")] {
+            assert_eq!(spoken(Duration::from_secs(seconds)), expected);
+        }
+    }
 }

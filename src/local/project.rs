@@ -106,6 +106,11 @@ impl ProjectFiles {
         !self.project.is_empty()
     }
 
+    /// Where the project's own file is.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.project.first().map(|file| file.path.as_path())
+    }
+
     /// What the person's own file says, alone.
     ///
     /// # Errors

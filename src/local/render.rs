@@ -21,10 +21,10 @@ const GRACE: Duration = Duration::from_secs(1);
 /// # Errors
 /// Everything that is missing, together; or why the directory cannot be written.
 pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
-    let RenderArgs { dir, watch, stores } = args;
-    let mut wanted = WantedSecrets::read(&stores, &[])?;
+    let RenderArgs { dir, watch, stores, copies } = args;
+    let mut wanted = WantedSecrets::read(&stores, &[])?.caching(copies);
     wanted.bundle = files_of(&wanted)?;
-    let (fetched, mut source) = wanted.fetch_on().await?;
+    let (fetched, source) = wanted.fetch_for(watch).await?;
     let files = fetched.files()?;
     let failed = |problem: String| LocalError::failed(format!("{}: {problem}", dir.display()));
     if !dir.is_dir() {
@@ -34,7 +34,7 @@ pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
     volume.write(&fetched.generation.id, &files).await.map_err(|error| failed(error.to_string()))?;
     // What was there before would lie there until the next time.
     volume.settle().await.map_err(|error| failed(error.to_string()))?;
-    if watch {
+    if let Some(mut source) = source {
         source.delivered(&fetched.generation.id);
         follow(FollowedStores::new(wanted, source, fetched), volume).await;
     }

@@ -55,11 +55,11 @@ pub(super) fn prepare(args: &mut RunArgs) -> Result<(), LocalError> {
 /// # Errors
 /// Why there is no command now; it was not begun.
 pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
-    let RunArgs { stores, variables, keep, place, watch, grace, mask, clean, pass, command, .. } = args;
+    let RunArgs { stores, copies, variables, keep, place, watch, grace, mask, clean, pass, command, .. } = args;
     let masking = Masking::of(mask);
-    let mut wanted = WantedSecrets::read(&stores, &variables.variables)?;
+    let mut wanted = WantedSecrets::read(&stores, &variables.variables)?.caching(copies);
     wanted.select(&variables, place.is_some())?;
-    let (fetched, mut source) = wanted.fetch_on().await?;
+    let (fetched, source) = wanted.fetch_for(watch.is_some()).await?;
     let mut contents = wanted.contents(&fetched, &variables)?;
     parent::keep(&mut contents.variables, &keep);
     if place.is_none() {
@@ -82,8 +82,8 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
         Some(place) => Some(write_files(place, &contents).await?),
         None => None,
     };
-    source.delivered(&contents.generation);
-    let watching = watch.map(|on_change| {
+    let watching = watch.zip(source).map(|(on_change, mut source)| {
+        source.delivered(&contents.generation);
         let stores = FollowedStores::new(wanted, source, fetched);
         let tells_runner = masking == Masking::Runner;
         Watching { stores, arguments: variables, keep, volume, on_change, grace, tells_runner }

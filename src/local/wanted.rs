@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::arguments::StoreArgs;
+use super::arguments::{CacheArgs, StoreArgs};
+use super::copies::{Copies, copy_name};
 use super::error::LocalError;
 use super::fetch::{fetch, source_of};
 use super::id_token;
@@ -40,6 +41,9 @@ pub(super) struct WantedSecrets {
     /// Stores that a file of the person's own names.
     own: BTreeSet<String>,
     timeout: Duration,
+    copies: CacheArgs,
+    /// The copy's file, as the files and the profile have it.
+    copy_name: String,
     /// Whether no file says what is wanted.
     is_without_file: bool,
 }
@@ -87,6 +91,8 @@ impl WantedSecrets {
             _ => project_here()?,
         };
         let is_without_file = named.is_none() && !files.has_project();
+        let path = named.as_ref().map(|file| file.path.as_path()).or_else(|| files.path());
+        let copy_name = copy_name(path, args.container.as_deref(), args.profile.as_deref());
         // A manifest's pod has no profile of this project's variables, but of its stores.
         let mut section = files.section(args.profile.as_deref().filter(|profile| !profile.is_empty()))?;
         let (bundle, options, identity) = if let Some(file) = named.filter(|_| is_manifest) {
@@ -106,7 +112,13 @@ impl WantedSecrets {
         let config = config_of(&files, &section, args.config.as_deref())?;
         // What is of no use alone is no reason to fail: another file completes it.
         let own = config_of_user(&files);
-        Ok(Self { bundle, options, identity, config, own, timeout: args.timeout, is_without_file })
+        let (timeout, copies) = (args.timeout, CacheArgs::default());
+        Ok(Self { bundle, options, identity, config, own, timeout, copies, copy_name, is_without_file })
+    }
+
+    /// The same, from copies where the command line lets it be.
+    pub(super) fn caching(self, copies: CacheArgs) -> Self {
+        Self { copies, ..self }
     }
 
     /// Nothing yet, of the stores of these files.
@@ -126,6 +138,8 @@ impl WantedSecrets {
             config: config_of(files, section, operator)?,
             own: config_of_user(files),
             timeout,
+            copies: CacheArgs::default(),
+            copy_name: String::new(),
             is_without_file: false,
         })
     }
@@ -174,25 +188,46 @@ impl WantedSecrets {
         Ok(plan)
     }
 
-    /// Asks the stores, once.
+    /// Asks the stores, once; or takes a copy of what they answered before, where that will do.
     ///
     /// # Errors
     /// Everything that is missing, together; or why a store does not answer.
     pub(super) async fn fetch(&self) -> Result<Fetched, LocalError> {
-        Ok(self.fetch_on().await?.0)
+        let plan = self.plan()?;
+        let copies = Copies::open(&self.copies, &self.copy_name)?;
+        let generation = match copies.as_ref().map_or(Ok(None), |copies| copies.take(&plan))? {
+            Some(generation) => generation,
+            None => self.ask(&plan, copies.as_ref()).await?.0,
+        };
+        Ok(Fetched { items: plan.items, size_limit: plan.size_limit, generation })
     }
 
-    /// Asks the stores, and gives what asks them again.
+    /// The same, and what asks the stores again, if they are to be followed: they are asked then, whatever was kept.
     ///
     /// # Errors
     /// As [`WantedSecrets::fetch`].
-    pub(super) async fn fetch_on(&self) -> Result<(Fetched, Source), LocalError> {
+    pub(super) async fn fetch_for(&self, follow: bool) -> Result<(Fetched, Option<Source>), LocalError> {
+        if !follow {
+            return Ok((self.fetch().await?, None));
+        }
         let plan = self.plan()?;
+        let (generation, source) = self.ask(&plan, None).await?;
+        Ok((Fetched { items: plan.items, size_limit: plan.size_limit, generation }, Some(source)))
+    }
+
+    async fn ask(&self, plan: &Plan, copies: Option<&Copies>) -> Result<(Generation, Source), LocalError> {
         self.check_trust(plan.providers.keys().map(String::as_str))?;
-        let tokens = id_token::gather(&plan).await?;
-        let mut source = source_of(&plan, &tokens)?;
-        let generation = fetch(&mut source, &plan, self.timeout).await?;
-        Ok((Fetched { items: plan.items, size_limit: plan.size_limit, generation }, source))
+        let tokens = id_token::gather(plan).await?;
+        let mut source = source_of(plan, &tokens)?;
+        let generation = fetch(&mut source, plan, self.timeout).await.map_err(|error| match copies {
+            Some(copies) => copies.hint(plan, error),
+            None => error,
+        })?;
+        if let Some(copies) = copies {
+            let leased = source.hand_over().leased.into_iter().map(|answer| answer.request).collect();
+            copies.keep(plan, &generation, &leased);
+        }
+        Ok((generation, source))
     }
 }
 

@@ -28,6 +28,9 @@ mod keys;
 mod read;
 mod sops;
 
+#[cfg(feature = "cluster")]
+pub(crate) use keys::OwnKeys;
+
 /// Where the files are, and what opens those that are encrypted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -90,7 +90,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "", "item", "template", "template/tokens", "template/checker/expressions", "template/checker", "template/go",
         "template/problem", "template/names", "file_mode", "volume_path", "yaml",
     ]),
-    ("cli", &["", "csi", "demo", "test", "webhook"]),
+    ("cli", &["", "man", "csi", "demo", "test", "webhook"]),
     ("cluster", &["", "events", "namespaces", "watch"]),
     ("config", &[
         "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity",
@@ -111,7 +111,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("local", &[
         "", "check", "check/manifests", "check/projects", "check/live", "check/files", "check/operator", "check/tell",
         "check/findings", "export", "get", "login", "render", "run", "parent", "masked", "github", "mask", "terminal",
-        "signals", "template", "followed", "export/quoted", "files", "wanted", "fetch", "id_token", "manifest", "project",
+        "signals", "template", "followed", "export/quoted", "files", "wanted", "copies", "fetch", "id_token", "manifest", "project",
         "trust", "arguments", "check/arguments", "private_dir", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["planner", "", "policy"]),

@@ -9,9 +9,12 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+mod ci;
+mod copies;
 mod formats;
 mod masks;
 mod private_files;
+mod runner;
 mod stores;
 mod terminals;
 mod watching;

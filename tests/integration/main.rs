@@ -28,6 +28,7 @@ mod house;
 mod literals;
 mod local;
 mod log;
+mod man;
 mod pages;
 mod plans;
 mod proto;

@@ -3,10 +3,14 @@
 package main
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 
+	"github.com/compose-spec/compose-go/v2/dotenv"
+	"github.com/docker/cli/pkg/kvfile"
 	"gopkg.in/yaml.v3"
 )
 
@@ -49,7 +53,50 @@ func unmarshal(bytes []byte, into any) error {
 	return nil
 }
 
+// What the readers of exported variables have: a line of JSON for each, values as hexadecimal digits.
+func exported(directory string) {
+	for _, format := range []string{"json", "yaml", "compose", "docker"} {
+		path := directory + "/export." + format
+		bytes, err := os.ReadFile(path)
+		if err != nil {
+			panic(err)
+		}
+		found := map[string]string{}
+		switch format {
+		case "json":
+			err = json.Unmarshal(bytes, &found)
+		case "yaml":
+			err = yaml.Unmarshal(bytes, &found)
+		case "compose":
+			// As compose does: $ is filled in from the shell's variables.
+			found, err = dotenv.ParseWithLookup(strings.NewReader(string(bytes)), os.LookupEnv)
+		case "docker":
+			var lines []string
+			lines, err = kvfile.Parse(path, os.LookupEnv)
+			for _, line := range lines {
+				name, value, _ := strings.Cut(line, "=")
+				found[name] = value
+			}
+		}
+		if err != nil {
+			panic(format + ": " + err.Error())
+		}
+		for name, value := range found {
+			found[name] = hex.EncodeToString([]byte(value))
+		}
+		line, err := json.Marshal(found)
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println(string(line))
+	}
+}
+
 func main() {
+	if os.Args[1] == "exported" {
+		exported(os.Args[2])
+		return
+	}
 	read(os.Args[1]+"/values.json", unmarshal)
 	read(os.Args[1]+"/values.yaml", yaml.Unmarshal)
 }

@@ -50,13 +50,15 @@ pub(super) fn encode(format: ExportFormat, found: &NamedValues) -> Result<Secret
 
 fn one(format: ExportFormat, name: &str, value: &[u8], out: &mut Buffer) -> Result<(), String> {
     match format {
-        ExportFormat::Shell | ExportFormat::Direnv => shell(name, value, out),
+        ExportFormat::Shell => shell(name, value, out),
         ExportFormat::Fish => fish(name, value, out),
         // Its file is written elsewhere.
         ExportFormat::Github => {}
         format => {
             let text = std::str::from_utf8(value).map_err(|_| NOT_TEXT)?;
             match format {
+                // It hands variables on as JSON.
+                ExportFormat::Direnv => shell(name, value, out),
                 ExportFormat::Dotenv => dotenv(name, text, out)?,
                 ExportFormat::Docker => docker(name, text, out)?,
                 ExportFormat::Compose => compose(name, text, out)?,
@@ -256,7 +258,7 @@ mod tests {
 
     #[test]
     fn p9_each_format_holds_a_value_or_says_why_not() {
-        use ExportFormat::{Compose, Docker, Dotenv, Fish, Gitlab, Json, Properties, Shell, Systemd, Yaml};
+        use ExportFormat::{Compose, Direnv, Docker, Dotenv, Fish, Gitlab, Json, Properties, Shell, Systemd, Yaml};
         for (format, value, expected) in [
             (Shell, "it's", Ok("export A='it'\\''s'\n")),
             (Fish, "it's \\n", Ok("set -gx A 'it\\'s \\\\n'\n")),
@@ -286,7 +288,7 @@ mod tests {
                 Err(part) => assert!(found.clone().is_err_and(|told| told.contains(part)), "{format:?}: {found:?}"),
             }
         }
-        for format in [Dotenv, Docker, Compose, Json, Yaml, Properties, Systemd, Gitlab] {
+        for format in [Direnv, Dotenv, Docker, Compose, Json, Yaml, Properties, Systemd, Gitlab] {
             let error = written(format, b"canary\xff").unwrap_err();
             assert!(error.contains("not UTF-8") && !error.contains("canary"), "{error}");
         }

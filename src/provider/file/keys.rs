@@ -4,9 +4,13 @@
 
 use std::cell::OnceCell;
 use std::env;
+#[cfg(feature = "cluster")]
+use std::io;
 use std::io::Read;
 use std::path::PathBuf;
 
+#[cfg(feature = "cluster")]
+use age::Encryptor;
 use age::armor::ArmoredReader;
 use age::x25519::Identity;
 use age::{DecryptError, Decryptor};
@@ -52,6 +56,62 @@ const BEGINNINGS: [&[u8]; 2] = [b"age-encryption.org/", b"-----BEGIN AGE ENCRYPT
 /// Whether the bytes are an age file, by how they begin.
 pub(super) fn is_age(bytes: &[u8]) -> bool {
     BEGINNINGS.iter().any(|beginning| bytes.trim_ascii_start().starts_with(beginning))
+}
+
+/// A person's own identities, from where [`KeySource::Environment`] has them: each opens what is sealed for them.
+#[cfg(feature = "cluster")]
+pub(crate) struct OwnKeys(AgeKeys, Vec<age::x25519::Recipient>);
+
+// === impl OwnKeys ===
+
+#[cfg(feature = "cluster")]
+impl OwnKeys {
+    /// Reads them; `None` if there are none.
+    ///
+    /// # Errors
+    /// `Invalid` or `Unavailable`, with a message that names the file or line.
+    pub(crate) fn load() -> Result<Option<Self>, ProviderError> {
+        let texts = from_environment()?;
+        if texts.is_empty() { Ok(None) } else { Self::of(&texts).map(Some) }
+    }
+
+    /// Those of these texts, as `age-keygen` writes them.
+    ///
+    /// # Errors
+    /// `Invalid`, with a message that names the line.
+    pub(crate) fn of(texts: &[SecretValue]) -> Result<Self, ProviderError> {
+        let mut identities = Vec::new();
+        for text in texts {
+            parse(text, &mut identities)?;
+        }
+        let recipients = identities.iter().map(Identity::to_public).collect();
+        let keys = AgeKeys { source: KeySource::Environment, identities: OnceCell::from(Ok(identities)) };
+        Ok(Self(keys, recipients))
+    }
+
+    /// An age file of what `write` writes. Plain bytes are in age's own buffer alone, piece by piece.
+    ///
+    /// # Errors
+    /// What `write` says.
+    pub(crate) fn seal(&self, write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>) -> io::Result<Vec<u8>> {
+        let recipients = self.1.iter().map(|recipient| recipient as &dyn age::Recipient);
+        let encryptor = Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+        let mut sealing = encryptor.wrap_output(Vec::new())?;
+        write(&mut sealing)?;
+        sealing.finish()
+    }
+
+    /// What was sealed; else why it does not open, to stand behind the file's name.
+    ///
+    /// # Errors
+    /// As said.
+    pub(crate) fn open(&self, sealed: &[u8]) -> Result<SecretValue, &'static str> {
+        self.0.open(sealed).map_err(|why| match why {
+            Sealed::NotForUs => "is encrypted for another age identity",
+            Sealed::Broken(problem) => problem,
+            Sealed::Keys(_) => "cannot be opened without an age identity",
+        })
+    }
 }
 
 // === impl AgeKeys ===

@@ -8,7 +8,7 @@ use std::process::Output;
 use hushpod::provider::http::{Address, Call, Client, Limits, secret_header};
 use hyper::Method;
 use hyper_util::client::proxy::matcher::Matcher;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{CANARY, Machine, text};
 use crate::fakes::server::Fault;
@@ -26,14 +26,27 @@ fn machine(vault: &FakeVault) -> Machine {
     ))
 }
 
-/// A Vault with one secret; jobs of CI may log in to its role `ci`.
-async fn vault() -> FakeVault {
-    let vault = FakeVault::start().await;
+/// Writes to a Vault, as its root.
+pub(super) async fn post(vault: &FakeVault, path: &str, body: &Value) {
     let address = Address::parse(&format!("https://{}", vault.address)).unwrap();
     let no_proxy = Matcher::builder().build();
     let client = Client::new(address, Some(&vault.certificates.ca), Limits::default(), &no_proxy).unwrap();
+    let token = secret_header(&ROOT.into(), "root token").unwrap();
+    let call = Call::new(Method::POST, path).header("x-vault-token".parse().unwrap(), token).json(body);
+    assert!(client.send(call).await.unwrap().status.is_success(), "{path}");
+}
+
+/// A Vault with an engine for secrets.
+pub(super) async fn empty_vault() -> FakeVault {
+    let vault = FakeVault::start().await;
+    post(&vault, "v1/sys/mounts/secret", &json!({"type": "kv", "options": {"version": "2"}})).await;
+    vault
+}
+
+/// A Vault with one secret; jobs of CI may log in to its role `ci`.
+async fn vault() -> FakeVault {
+    let vault = empty_vault().await;
     for (path, body) in [
-        ("v1/sys/mounts/secret", json!({"type": "kv", "options": {"version": "2"}})),
         ("v1/secret/data/web", json!({"data": {"token": CANARY}})),
         (
             "v1/sys/policies/acl/ci",
@@ -47,9 +60,7 @@ async fn vault() -> FakeVault {
             "user_claim": "sub", "token_policies": ["ci"], "token_ttl": "1h"}),
         ),
     ] {
-        let token = secret_header(&ROOT.into(), "root token").unwrap();
-        let call = Call::new(Method::POST, path).header("x-vault-token".parse().unwrap(), token).json(&body);
-        assert!(client.send(call).await.unwrap().status.is_success(), "{path}");
+        post(&vault, path, &body).await;
     }
     vault
 }
@@ -141,11 +152,11 @@ async fn a_store_that_does_not_answer_is_waited_for_and_named() {
     assert_eq!(command.status.code(), Some(125), "{command:?}");
 }
 
-/// GitHub's side of one question for an id token; gives what was asked, up to the empty line.
-fn github(jwt: String) -> (String, std::thread::JoinHandle<String>) {
+/// GitHub's side of so many questions for an id token; gives what was asked, each up to the empty line.
+pub(super) fn github(jwt: String, questions: usize) -> (String, std::thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/idtoken?api-version=2.0", listener.local_addr().unwrap());
-    let answering = std::thread::spawn(move || {
+    let answer = move |_| {
         let (mut stream, _) = listener.accept().unwrap();
         let lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
         let asked = lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
@@ -153,7 +164,8 @@ fn github(jwt: String) -> (String, std::thread::JoinHandle<String>) {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length:";
         write!(stream, "{head} {}\r\n\r\n{body}", body.len()).unwrap();
         asked
-    });
+    };
+    let answering = std::thread::spawn(move || (0..questions).map(answer).collect());
     (url, answering)
 }
 
@@ -168,12 +180,12 @@ async fn a_job_of_ci_needs_no_credential_that_lives_longer_than_it() {
     let gitlab = run(&machine, &PRINT, &[trust, ("HUSHPOD_ID_TOKEN_VAULT", &jwt)]).await;
     assert_eq!((text(&gitlab.stdout).as_str(), text(&gitlab.stderr).as_str()), (CANARY, ""));
 
-    let (url, answering) = github(jwt);
+    let (url, answering) = github(jwt, 1);
     let runner =
         [trust, ("ACTIONS_ID_TOKEN_REQUEST_URL", url.as_str()), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "canary-request")];
     let github = run(&machine, &PRINT, &runner).await;
     assert_eq!((text(&github.stdout).as_str(), text(&github.stderr).as_str()), (CANARY, ""));
-    let asked = answering.join().unwrap().to_ascii_lowercase();
+    let asked = answering.join().unwrap()[0].to_ascii_lowercase();
     assert!(asked.starts_with("get /idtoken?api-version=2.0&audience=vault http/1.1"), "{asked}");
     assert!(asked.contains("authorization: bearer canary-request"), "{asked}");
 

@@ -266,8 +266,8 @@ impl AnswerMemory {
         if taken > self.most {
             let most = self.most;
             let problem = format!(
-                "with it, what stores answered takes {taken} bytes of memory, and {most} is the most: ask for less of it, or \
-                 raise size-limit"
+                "with it, what stores answered takes {taken} bytes of memory, and {most} is the most: ask for less of \
+                 it, or raise size-limit"
             );
             return Err(ProviderError::new(ErrorKind::Invalid, problem));
         }

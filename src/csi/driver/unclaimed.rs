@@ -45,7 +45,7 @@ impl Driver {
             match feed {
                 Some(Ok(feed)) => feed.end().await,
                 Some(Err(error)) => {
-                    warn!(error = %error.public(), "leases of a volume that is gone are not revoked: they end by themselves");
+                    warn!(error = %error.public(), "leases of a volume that is gone end by themselves");
                 }
                 None => {}
             }

@@ -233,13 +233,15 @@ fn p9_what_stands_in_a_pods_way_is_found_without_a_cluster() {
 #[test]
 fn every_kind_with_pods_is_looked_at_and_lists_too() {
     let template = "{metadata: {annotations: {hushpod.dev/fiel.a: x}}, spec: {containers: [{name: a}]}}";
-    let mut text = String::new();
-    for kind in ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "Rollout"] {
-        text += &format!("---\n{{apiVersion: x, kind: {kind}, spec: {{template: {template}}}}}\n");
-    }
-    text += &format!("---\n{{kind: CronJob, spec: {{jobTemplate: {{spec: {{template: {template}}}}}}}}}\n");
-    text += &format!("---\n{{kind: PodTemplate, template: {template}}}\n---\n---\n");
-    text += &format!("kind: List\nitems:\n- kind: Service\n- kind: Job\n  spec:\n    template: {template}\n");
+    let kinds = ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "Rollout"];
+    let of_kind = |kind: &&str| format!("---\n{{apiVersion: x, kind: {kind}, spec: {{template: {template}}}}}\n");
+    let mut documents: Vec<_> = kinds.iter().map(of_kind).collect();
+    documents.extend([
+        format!("---\n{{kind: CronJob, spec: {{jobTemplate: {{spec: {{template: {template}}}}}}}}}\n"),
+        format!("---\n{{kind: PodTemplate, template: {template}}}\n---\n---\n"),
+        format!("kind: List\nitems:\n- kind: Service\n- kind: Job\n  spec:\n    template: {template}\n"),
+    ]);
+    let text = documents.concat();
     let lines = lines_of(&text);
     assert_eq!(lines.len(), 10, "{lines:#?}");
     assert!(lines.iter().all(|line| line.contains("did you mean \"file.a\"?")), "{lines:#?}");

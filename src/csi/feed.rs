@@ -16,8 +16,8 @@ use super::budget::Reservation;
 use super::failure::{CallFailure, FailureKind};
 use super::logins::LoginShare;
 use super::metrics::FeedState;
-use super::record::Record;
-use super::surroundings::{FeedCommand, FeedKey, SourceMaker, Surroundings};
+use super::record::{FeedKey, Record};
+use super::surroundings::{FeedCommand, SourceMaker, Surroundings};
 #[cfg(test)]
 use super::tests::steps::step;
 use super::volume::MountedVolumeError;

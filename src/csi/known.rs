@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use tokio::sync::{mpsc, watch};
 
 use super::names::FeedNames;
-use super::surroundings::{FeedCommand, FeedKey, First};
+use super::record::FeedKey;
+use super::surroundings::{FeedCommand, First};
 
 #[derive(Default)]
 pub(super) struct KnownVolumes {

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{PodRef, Record};
+use super::record::{FeedKey, PodRef, Record};
 use super::state::UnreadRecord;
-use super::surroundings::FeedKey;
 
 /// Names that an earlier process gave and this one would not.
 #[derive(Debug, Default)]

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 
-use super::surroundings::FeedKey;
 use crate::deliver::Owner;
 use crate::deliver::controls::Wanted;
 use crate::plan::Plan;
@@ -43,6 +42,11 @@ pub(super) struct PodRef {
     pub(super) uid: String,
 }
 
+/// Whose, and what: pods of another account, or with another plan, never share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct FeedKey(pub(super) String);
+
 // === impl Record ===
 
 impl Record {
@@ -65,5 +69,22 @@ impl PodRef {
             context.update(part);
         }
         hex::encode(context.finish())
+    }
+}
+
+// === impl FeedKey ===
+
+impl FeedKey {
+    /// What this program calls the feed of such a volume, unless it [has a name](Record::feed) already.
+    pub(super) fn of(record: &Record) -> Self {
+        let Record { volume, pod, account, is_own, plan, .. } = record;
+        let plan = plan.to_json().unwrap_or_default();
+        Self::named(pod, account.as_deref(), is_own.then_some(volume), &plan)
+    }
+
+    /// The name, by the plan as it is written; of a feed of this volume alone, if one is given.
+    pub(super) fn named(pod: &PodRef, account: Option<&str>, own: Option<&String>, plan: &str) -> Self {
+        let volume = own.map(String::as_str).unwrap_or_default();
+        Self(pod.digest_with(account, &[volume.as_bytes(), plan.as_bytes()]))
     }
 }

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
-use super::record::{PodRef, Record};
-use super::surroundings::FeedKey;
+use super::record::{FeedKey, PodRef, Record};
 #[cfg(test)]
 use super::tests::steps::step;
 use crate::deliver::Owner;

@@ -3,14 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::budget::Reservation;
 use super::failure::CallFailure;
 use super::metrics::FeedState;
 use super::pods::Annotations;
-use super::record::{PodRef, Record};
+use super::record::{FeedKey, PodRef, Record};
 use super::tokens::Tokens;
 use super::volume::MountedVolume;
 use crate::config::Config;
@@ -19,11 +18,6 @@ use crate::metrics::board::BoardPlace;
 use crate::plan::Plan;
 use crate::provider::TokenSource;
 use crate::source::{SetupError, Source, SourceMetrics, connect_counted};
-
-/// Whose, and what: pods of another account, or with another plan, never share.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(super) struct FeedKey(pub(super) String);
 
 /// What a feed is told.
 pub(super) enum FeedCommand {
@@ -88,21 +82,4 @@ pub(super) fn connected(
 ) -> Result<Source, SetupError> {
     let providers = connect_counted(plan, token_of, Path::new(CA_PATH), Some(metrics))?;
     Ok(Source::new(plan, providers).counted_by(metrics))
-}
-
-// === impl FeedKey ===
-
-impl FeedKey {
-    /// What this program calls the feed of such a volume, unless it [has a name](Record::feed) already.
-    pub(super) fn of(record: &Record) -> Self {
-        let Record { volume, pod, account, is_own, plan, .. } = record;
-        let plan = plan.to_json().unwrap_or_default();
-        Self::named(pod, account.as_deref(), is_own.then_some(volume), &plan)
-    }
-
-    /// The name, by the plan as it is written; of a feed of this volume alone, if one is given.
-    pub(super) fn named(pod: &PodRef, account: Option<&str>, own: Option<&String>, plan: &str) -> Self {
-        let volume = own.map(String::as_str).unwrap_or_default();
-        Self(pod.digest_with(account, &[volume.as_bytes(), plan.as_bytes()]))
-    }
 }

@@ -7,46 +7,14 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Source;
+use super::earlier::{EarlierGeneration, VersionAnswer, VersionsRead, VersionsWanted};
 use super::history::PinError;
 use super::request_state::AnswerMemory;
 use super::told::ToldAccesses;
 use super::worker::{ApplyContext, Worker};
-use crate::generation::{Access, Generation, GenerationId};
+use crate::generation::{Generation, GenerationId};
 use crate::provider::{ErrorKind, ProviderError, ReadResult, Reading, Version};
-use crate::reference::{Request, VERSION_PARAM};
-use crate::secret::SecretTree;
-
-/// Generations that are read again; what came of it stays until [`Source::next`] is called again.
-#[derive(Default)]
-pub(super) struct EarlierGenerations(BTreeMap<GenerationId, EarlierGeneration>);
-
-/// A generation, as far as it was read.
-struct EarlierGeneration {
-    generation: Generation,
-    /// How many providers have yet to answer.
-    missing: usize,
-    failed: Option<PinError>,
-}
-
-/// What one provider is asked for.
-pub(super) struct VersionsWanted {
-    id: GenerationId,
-    versions: Vec<(Request, Version)>,
-    pub(super) since: Instant,
-}
-
-/// What it has answered.
-pub(super) struct VersionsRead {
-    id: GenerationId,
-    answers: Result<Vec<VersionAnswer>, PinError>,
-}
-
-/// An answer in the version that was asked for.
-struct VersionAnswer {
-    request: Request,
-    tree: Arc<SecretTree>,
-    access: Option<Access>,
-}
+use crate::reference::Request;
 
 // === impl Source ===
 
@@ -100,54 +68,9 @@ impl Source {
     }
 }
 
-// === impl EarlierGenerations ===
-
-impl EarlierGenerations {
-    /// Those who asked had their answer.
-    pub(super) fn forget_answered(&mut self) {
-        self.0.retain(|_, earlier| earlier.missing > 0);
-    }
-
-    pub(super) fn take_in(&mut self, VersionsRead { id, answers }: VersionsRead) {
-        let Some(EarlierGeneration { generation, missing, failed }) = self.0.get_mut(&id) else { return };
-        *missing = missing.saturating_sub(1);
-        match answers {
-            Ok(answers) => {
-                for VersionAnswer { request, tree, access } in answers {
-                    generation.accesses.extend(access.map(|access| (request.clone(), access)));
-                    generation.answers.insert(request, tree);
-                }
-            }
-            Err(error) => drop(failed.get_or_insert(error)),
-        }
-    }
-}
-
-// === impl EarlierGeneration ===
-
-impl EarlierGeneration {
-    fn outcome(&self) -> Result<Option<Generation>, PinError> {
-        match &self.failed {
-            _ if self.missing > 0 => Ok(None),
-            Some(error) => Err(error.clone()),
-            None => Ok(Some(self.generation.clone())),
-        }
-    }
-}
-
 // === impl VersionsWanted ===
 
 impl VersionsWanted {
-    /// What to ask the provider for.
-    pub(super) fn requests(&self) -> Vec<Request> {
-        let pinned = self.versions.iter().map(|(request, version)| {
-            let mut pinned = request.clone();
-            pinned.params.insert(VERSION_PARAM.to_owned(), version.0.clone());
-            pinned
-        });
-        pinned.collect()
-    }
-
     /// Takes its answers in, and tells of them.
     pub(super) fn answered(
         self,

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::backoff::{Jitter, LogBudget};
+use super::earlier::VersionsWanted;
 use super::history::Fingerprints;
 use super::key_dependency::KeyDependency;
 use super::login_state::LoginState;
 use super::metrics::Refreshes;
-use super::read_again::VersionsWanted;
 use super::request_state::{Action, AnswerMemory, RequestState};
 use super::retired_lease::{RetiredLease, expiring};
 use super::told::ToldAccesses;

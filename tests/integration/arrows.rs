@@ -97,8 +97,8 @@ const ORDERS: &[(&str, &[&str])] = &[
         "injected", "places", "proxy", "shape", "error",
     ]),
     ("csi", &[
-        "", "node", "driver/left", "driver/surroundings", "driver", "feed/attach", "feed/deny", "feed/heard", "feed",
-        "known", "attached", "surroundings", "state", "logins", "events", "attributes", "record", "tokens", "volume",
+        "", "node", "driver/left", "driver/unclaimed", "driver/surroundings", "driver", "feed/attach", "feed/deny", "feed/heard", "feed",
+        "known", "names", "attached", "surroundings", "state", "sole", "logins", "events", "attributes", "record", "tokens", "volume",
         "registration", "metrics", "failure", "budget", "program", "mounts", "object", "pods", "taint", "proto",
     ]),
     ("deliver", &[
@@ -143,7 +143,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "", "listener", "body", "peers", "admin", "clients", "exchange", "opening", "limits", "readiness", "tls",
     ]),
     ("source", &[
-        "worker/apply", "read_again", "", "connect", "resume", "worker", "worker/answer", "metrics", "login_state",
+        "worker/apply", "read_again", "", "connect", "resume", "worker", "worker/answer", "earlier", "metrics", "login_state",
         "request_state", "persisted", "persisted/document", "handover", "backoff", "clock", "failure", "history",
         "key_dependency", "retired_lease", "told",
     ]),

@@ -176,10 +176,10 @@ async fn p3_pods_that_wait_ask_seldom_and_start_soon_after_their_stores_return()
             by_minute.push(seen.len());
         }
         assert_eq!(crowd.served(), 0, "{what}");
-        // 1 s, 2 s, 4 s, 8 s, then 10 s, each of them at least half as long.
-        assert!(by_minute[0] <= 15 * PODS + logged_in, "{what}: {by_minute:?}");
+        // 1 s, 2 s, 4 s, then 5 s, each of them at least half as long.
+        assert!(by_minute[0] <= 27 * PODS + logged_in, "{what}: {by_minute:?}");
         assert!(
-            by_minute[1..].iter().all(|requests| (6 * PODS..=12 * PODS).contains(requests)),
+            by_minute[1..].iter().all(|requests| (12 * PODS..=24 * PODS).contains(requests)),
             "{what}: {by_minute:?}"
         );
         if logged_in > 0 {

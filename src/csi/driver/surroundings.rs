@@ -8,8 +8,8 @@ use tracing::warn;
 use super::Driver;
 use crate::config::Config;
 use crate::csi::metrics::FeedState;
-use crate::csi::record::{PodRef, Record};
-use crate::csi::surroundings::{FeedCommand, FeedKey, Surroundings};
+use crate::csi::record::{FeedKey, PodRef, Record};
+use crate::csi::surroundings::{FeedCommand, Surroundings};
 use crate::metrics::board::BoardPlace;
 
 // === impl Driver ===

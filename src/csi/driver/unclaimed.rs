@@ -6,8 +6,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::Driver;
-use crate::csi::record::Record;
-use crate::csi::surroundings::FeedKey;
+use crate::csi::record::{FeedKey, Record};
 
 // === impl Driver ===
 

@@ -248,7 +248,7 @@ async fn what_a_store_answers_takes_no_more_than_the_limits() {
         let entries: Vec<_> = (0..n).map(|n| format!(r#""k{n}":"canary-{n}""#)).collect();
         format!(r#"{{"password":"canary-v1",{}}}"#, entries.join(","))
     };
-    node.store.put(KV, "1", &many(20_000));
+    node.store.put(KV, "1", &many(9_000));
     let life = node.start();
     let (one, all) = (Ask::new(1, &[FILE]), Ask::new(2, &[("dir.all", KV), ("size-limit", "1Mi")]));
     life.publish(&one).await.unwrap();

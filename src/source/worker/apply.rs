@@ -11,10 +11,10 @@ use crate::provider::{ErrorKind, Extended, Lease, ProviderError, ReadResult};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 use crate::source::backoff::{self, Jitter};
+use crate::source::earlier::VersionsRead;
 use crate::source::failure::SourceFailure;
 use crate::source::login_state::LoginState;
 use crate::source::metrics::RefreshKind;
-use crate::source::read_again::VersionsRead;
 use crate::source::request_state::{Demand, RequestState, after, in_time};
 use crate::source::told::ToldAccesses;
 

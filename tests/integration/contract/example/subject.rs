@@ -133,7 +133,7 @@ fn the_page_counts_the_example_right() {
 
 #[test]
 fn the_page_names_all_that_a_store_may_say() {
-    let session = include_str!("../../../../src/provider/session.rs");
+    let session = include_str!("../../../../src/provider/session/store.rs");
     let (_, store) = session.split_once("pub trait Store").unwrap();
     let (store, _) = store.split_once("\n}\n").unwrap();
     let functions = store.lines().filter_map(|line| line.strip_prefix("    fn ")?.split_once('('));

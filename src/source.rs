@@ -124,17 +124,8 @@ impl Source {
         jitter: Jitter,
     ) -> Self {
         let now = Instant::now();
-        let mut workers: BTreeMap<String, Worker> = providers
-            .into_iter()
-            .map(|(name, provider)| {
-                let planned = plan.providers.get(&name);
-                let interval = Duration::from_secs(planned.map_or(60, |planned| planned.refresh_seconds.max(1)));
-                let revoke_on_exit = planned.is_some_and(|planned| planned.revoke_on_exit);
-                let mut worker = Worker::new(name.clone(), provider, interval, revoke_on_exit);
-                worker.role = planned.and_then(|planned| planned.role.clone());
-                (name, worker)
-            })
-            .collect();
+        let of_plan = |(name, provider)| (String::clone(&name), Self::worker(plan, name, provider));
+        let mut workers: BTreeMap<String, Worker> = providers.into_iter().map(of_plan).collect();
         let mut unknown = Vec::new();
         let wanted = plan.requests();
         let mut parts: BTreeMap<&Request, Vec<Option<Key>>> = BTreeMap::new();
@@ -184,6 +175,15 @@ impl Source {
             audit: AuditLog::off(),
             most_memory: u64::MAX,
         }
+    }
+
+    fn worker(plan: &Plan, name: String, provider: Box<dyn Provider>) -> Worker {
+        let planned = plan.providers.get(&name);
+        let interval = Duration::from_secs(planned.map_or(60, |planned| planned.refresh_seconds.max(1)));
+        let revoke_on_exit = planned.is_some_and(|planned| planned.revoke_on_exit);
+        let mut worker = Worker::new(name, provider, interval, revoke_on_exit);
+        worker.role = planned.and_then(|planned| planned.role.clone());
+        worker
     }
 
     /// The same, whose logins and reads are told.

@@ -201,7 +201,7 @@ impl StateDir {
                     if unread.is_none() {
                         self.remove(volume);
                     }
-                    kept.unread.extend(unread);
+                    kept.unread.extend(unread.map(|unread| *unread));
                 }
             }
         }
@@ -254,7 +254,7 @@ impl StateDir {
 }
 
 /// Problems are in our own words: a record has no secrets, but whatever lies there may be something else.
-fn read(path: &Path, volume: &str) -> Result<Record, (String, Option<UnreadRecord>)> {
+fn read(path: &Path, volume: &str) -> Result<Record, (String, Option<Box<UnreadRecord>>)> {
     let text = match fs::metadata(path) {
         Ok(metadata) if metadata.len() > MOST_RECORD => return Err(("it is too large".to_owned(), None)),
         _ => fs::read(path).map_err(|error| (error.kind().to_string(), None))?,
@@ -265,7 +265,7 @@ fn read(path: &Path, volume: &str) -> Result<Record, (String, Option<UnreadRecor
     let feed =
         feed.filter(FeedKey::is_whole).unwrap_or_else(|| FeedKey::named(&pod, account.as_deref(), own.as_ref(), &plan));
     parsed(&text, volume, feed.clone())
-        .map_err(|problem| (problem, Some(UnreadRecord { volume: volume.to_owned(), target, pod, feed })))
+        .map_err(|problem| (problem, Some(Box::new(UnreadRecord { volume: volume.to_owned(), target, pod, feed }))))
 }
 
 fn parsed(text: &[u8], volume: &str, feed: FeedKey) -> Result<Record, String> {

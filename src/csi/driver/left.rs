@@ -58,8 +58,12 @@ impl Driver {
         let (mut resumed, mut unclaimed) = (0, Vec::new());
         {
             let names = &mut self.known().names;
-            records.iter().for_each(|record| names.keep(record));
-            unread.into_iter().for_each(|unread| names.keep_unread(unread));
+            for record in &records {
+                names.keep(record);
+            }
+            for unread in unread {
+                names.keep_unread(unread);
+            }
         }
         for record in records {
             let (volume, target) = (record.volume.clone(), record.target.clone());

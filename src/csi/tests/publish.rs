@@ -254,7 +254,10 @@ async fn what_a_store_answers_takes_no_more_than_the_limits() {
     life.publish(&one).await.unwrap();
     assert_eq!(node.file(&one, "db"), "canary-v1");
     let failure = life.publish(&all).await.unwrap_err();
-    assert!(failure.kind == FailureKind::Invalid && failure.to_string().contains("it, or raise size-limit"), "{failure}");
+    assert!(
+        failure.kind == FailureKind::Invalid && failure.to_string().contains("it, or raise size-limit"),
+        "{failure}"
+    );
     // With fewer it fits, and what comes later leaves the last good files.
     node.store.put(KV, "2", &many(200));
     seconds(60).await;

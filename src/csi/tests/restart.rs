@@ -196,9 +196,11 @@ async fn p4_logins_and_leases_outlive_an_upgrade_and_a_rollback() {
             assert_eq!(node.file(ask, "user"), user, "{name}");
         }
         assert_eq!((life.sources(), life.driver.counts().0, node.written().1), (1, 3, 1), "{name}");
-        let state = node.store.state();
-        assert_eq!((state.login_count, state.live(LEASED)), (1, 1), "{name}");
-        drop(state);
+        let counts = {
+            let state = node.store.state();
+            (state.login_count, state.live(LEASED))
+        };
+        assert_eq!(counts, (1, 1), "{name}");
         for ask in asks.iter().chain([&late]) {
             life.unpublish(ask).await.unwrap();
         }

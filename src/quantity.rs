@@ -41,6 +41,12 @@ impl Quantity {
         Self(i128::from(bytes).saturating_mul(BILLION))
     }
 
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self(self.0.saturating_add(more.0))
+    }
+
     /// Of a number without sign, its decimal point moved by `exponent`, times `unit` billionths: rounded up.
     fn scaled(whole: &str, fraction: &str, exponent: i64, unit: i128) -> i128 {
         let digits = || whole.bytes().chain(fraction.bytes()).map(|digit| i128::from(digit.saturating_sub(b'0')));
@@ -204,6 +210,7 @@ mod tests {
         }
         assert!(quantity("1024.0000001") > quantity("1Ki") && quantity("1e38") > quantity("1e20"));
         assert_eq!(Quantity::bytes(1 << 30), quantity("1Gi"));
+        assert_eq!(quantity("1Gi").plus(quantity("1m")).plus(quantity("-1Mi")), quantity("1072693248.001"));
         // Long ones take as long as they are.
         assert_eq!(quantity(&format!("{}1Gi", "0".repeat(100_000))), quantity("1Gi"));
         assert_eq!(quantity(&format!("1.{}", "0".repeat(100_000))), quantity("1"));

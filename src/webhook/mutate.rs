@@ -153,7 +153,7 @@ impl Injector {
             csi_volume::check_notify(spec, &options, wrapper.as_ref(), &selection, &mut warnings)?;
         }
         let is_for_kubelet = check_environment(spec, &others, wrapper.as_ref(), &selection, &mut warnings)?;
-        let standing = Standing::of(spec, others.iter().copied());
+        let standing = Standing::of(spec);
         if mode != Mode::Csi {
             standing.warn(&annotations, &mut warnings);
         }

@@ -110,8 +110,8 @@ impl PodPlace {
                 ),
             },
             Self::Container(commands) if is_others => match (name, commands) {
-                ("name" | "targetContainerName" | "volumeMounts", _)
-                | ("args" | "command" | "restartPolicy", Commands::Seen) => true,
+                ("name" | "restartPolicy" | "targetContainerName" | "volumeMounts", _)
+                | ("args" | "command", Commands::Seen) => true,
                 ("resources", _) => return Some(Self::Resources),
                 ("ports", _) => return Some(Self::Ports),
                 ("volumeDevices", _) => return Some(Self::Devices),
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn commands_are_looked_at_only_if_variables_are_asked_for() {
-        let spec = r#""spec": {"containers": [{"name": "web", "args": ["a"], "command": ["b"], "env": [{"name": "A", "value": "c"}]}]}"#;
+        let spec = r#""spec": {"containers": [{"name": "web", "args": ["a"], "command": ["b"], "restartPolicy": "Always", "env": [{"name": "A", "value": "c"}]}]}"#;
         let metadata = |key: &str| format!(r#""metadata": {{"annotations": {{"{key}": "x"}}}}"#);
         let (plain, asks) = (metadata("hushpod.dev/environment"), metadata("hushpod.dev/env.A"));
         for (text, are_seen) in [
@@ -357,8 +357,8 @@ mod tests {
             (format!("{{{spec}}}"), true),
         ] {
             let pod = seen(&text);
-            let whole = json!([{"name": "web", "args": ["a"], "command": ["b"], "env": [{"name": "A"}]}]);
-            let expected = if are_seen { whole } else { json!([{"name": "web"}]) };
+            let whole = json!([{"name": "web", "args": ["a"], "command": ["b"], "restartPolicy": "Always", "env": [{"name": "A"}]}]);
+            let expected = if are_seen { whole } else { json!([{"name": "web", "restartPolicy": "Always"}]) };
             assert_eq!(pod["spec"]["containers"], expected, "{text}");
         }
     }

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
 use serde_json::Value;
 
 use super::patch::{Patched, Step};
+use super::pod::{LISTS, containers, is_ours};
 use crate::annotations::{CPU_LIMIT, CPU_REQUEST, MEMORY_LIMIT, MEMORY_REQUEST};
 use crate::contract::PREFIX;
 use crate::options::Resources;
@@ -15,12 +16,22 @@ use crate::quantity::{Amount, Quantity};
 /// What a pod says of resources, as far as it decides on ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Standing {
-    /// Whether all its other containers are Guaranteed, so ours must be.
-    pub is_guaranteed: bool,
-    /// Whether it has CPU as a whole (`spec.resources`), of which ours take theirs.
-    pub has_cpu: bool,
-    /// The same, of memory.
-    pub has_memory: bool,
+    cpu: Share,
+    memory: Share,
+}
+
+/// How our containers come to a resource.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+enum Share {
+    /// By a request and a limit of their own.
+    #[default]
+    Own,
+    /// By a request that equals the limit: the pod is Guaranteed, and stays so.
+    Equal,
+    /// They have none, and draw on what the pod has as a whole (`spec.resources`).
+    Drawn,
+    /// The same, but in words: the pod is Guaranteed by a limit that it gets if each of its containers has one.
+    Zero,
 }
 
 /// What the agent needs, in bytes of memory.
@@ -34,6 +45,10 @@ pub(super) struct Need {
 
 const CPU: &str = "cpu";
 const MEMORY: &str = "memory";
+const KINDS: [&str; 2] = ["requests", "limits"];
+
+/// A limit that adds nothing to the pod's, and that kubelet takes for none.
+const NOTHING: &str = "0";
 
 /// CPU that is usually enough …
 const CPU_SHARE: &str = "5m";
@@ -43,38 +58,46 @@ const CPU_GUARANTEED: &str = "50m";
 // === impl Standing ===
 
 impl Standing {
-    /// Of a pod's `spec`, where `others` are the containers that are not ours.
+    /// Of a pod's `spec`.
     #[must_use]
-    pub(super) fn of<'a>(spec: &Value, others: impl Iterator<Item = &'a Value>) -> Self {
-        let Some(whole) = spec.get("resources").filter(|resources| resources.is_object()) else {
-            return Self { is_guaranteed: is_guaranteed(others), ..Self::default() };
+    pub(super) fn of(spec: &Value) -> Self {
+        let whole = spec.get("resources").unwrap_or(&Value::Null);
+        // The API server leaves out empty ones, and of a pod that has only huge pages we are shown nothing more.
+        if !KINDS.iter().any(|kind| whole.get(kind).is_some_and(Value::is_object)) {
+            let share = if is_guaranteed(spec) { Share::Equal } else { Share::Own };
+            return Self { cpu: share, memory: share };
+        }
+        let is_guaranteed = [CPU, MEMORY].iter().all(|resource| is_guaranteed_as_a_whole(spec, whole, resource));
+        let share = |resource: &str| {
+            let [request, limit] = KINDS.map(|kind| quantity(whole, kind, resource));
+            match (request, limit) {
+                (Some(_), None) if is_guaranteed => Share::Zero,
+                (None, None) if is_guaranteed => Share::Equal,
+                (None, None) => Share::Own,
+                _ => Share::Drawn,
+            }
         };
-        let has = |resource: &str| ["requests", "limits"].iter().any(|kind| quantity(whole, kind, resource).is_some());
-        // By what it has as a whole the pod's class is judged, which ours do not change.
-        Self { is_guaranteed: false, has_cpu: has(CPU), has_memory: has(MEMORY) }
-    }
-
-    /// Resources that the pod has as a whole.
-    fn whole(self) -> impl Iterator<Item = &'static str> {
-        [(self.has_cpu, CPU), (self.has_memory, MEMORY)].into_iter().filter_map(|(has, name)| has.then_some(name))
+        Self { cpu: share(CPU), memory: share(MEMORY) }
     }
 
     /// Says which of the pod's own annotations come to nothing.
     pub(super) fn warn(self, annotations: &BTreeMap<String, String>, warnings: &mut Vec<String>) {
-        for (key, resource, has) in [
-            (CPU_REQUEST, CPU, self.has_cpu),
-            (CPU_LIMIT, CPU, self.has_cpu),
-            (MEMORY_REQUEST, MEMORY, self.has_memory),
-            (MEMORY_LIMIT, MEMORY, self.has_memory),
+        for (key, resource, share) in [
+            (CPU_REQUEST, CPU, self.cpu),
+            (CPU_LIMIT, CPU, self.cpu),
+            (MEMORY_REQUEST, MEMORY, self.memory),
+            (MEMORY_LIMIT, MEMORY, self.memory),
         ] {
             let Some(value) = annotations.get(&format!("{PREFIX}{key}")) else { continue };
-            if has {
-                warnings.push(format!(
+            match share {
+                Share::Drawn | Share::Zero => warnings.push(format!(
                     "{PREFIX}{key}: comes to nothing, since spec.resources gives {resource} to the pod as a whole, \
                      hushpod's containers included"
-                ));
-            } else if self.is_guaranteed && value == "none" {
-                warnings.push(format!("{PREFIX}{key}: none comes to nothing in a Guaranteed pod, which stays one"));
+                )),
+                Share::Equal if value == "none" => {
+                    warnings.push(format!("{PREFIX}{key}: none comes to nothing in a Guaranteed pod, which stays one"));
+                }
+                Share::Equal | Share::Own => {}
             }
         }
     }
@@ -82,11 +105,15 @@ impl Standing {
     /// Takes from a container of ours what another webhook has given to the pod as a whole since it was made: the sum
     /// would not hold.
     pub(super) fn release(self, patched: &mut Patched, container: &[Step<'_>]) {
-        for resource in self.whole() {
-            for kind in ["requests", "limits"] {
+        for (share, resource) in [(self.cpu, CPU), (self.memory, MEMORY)] {
+            for kind in KINDS {
                 let mut path = container.to_vec();
                 path.extend([Step::Field("resources"), Step::Field(kind), Step::Field(resource)]);
-                patched.remove(&path);
+                match share {
+                    Share::Drawn => patched.remove(&path),
+                    Share::Zero => patched.set(&path, Value::from(NOTHING)),
+                    Share::Equal | Share::Own => {}
+                }
             }
         }
     }
@@ -105,7 +132,7 @@ pub(super) fn requirements(asked: &Resources, standing: Standing, need: Need) ->
         usual: Some(of_bytes(need.request)),
         most: Some(of_bytes(need.limit)),
     };
-    let usual_cpu = if standing.is_guaranteed { CPU_GUARANTEED } else { CPU_SHARE };
+    let usual_cpu = if standing.cpu == Share::Equal { CPU_GUARANTEED } else { CPU_SHARE };
     let cpu = WantedResources {
         name: "CPU",
         request: cpu_request.as_ref(),
@@ -115,11 +142,13 @@ pub(super) fn requirements(asked: &Resources, standing: Standing, need: Need) ->
     };
     let mut requests = BTreeMap::new();
     let mut limits = BTreeMap::new();
-    for (resource, wanted, is_left_out) in [(CPU, cpu, standing.has_cpu), (MEMORY, memory, standing.has_memory)] {
-        if is_left_out {
-            continue;
-        }
-        let (request, limit) = if standing.is_guaranteed { wanted.equal()? } else { wanted.settled()? };
+    for (resource, wanted, share) in [(CPU, cpu, standing.cpu), (MEMORY, memory, standing.memory)] {
+        let (request, limit) = match share {
+            Share::Own => wanted.settled()?,
+            Share::Equal => wanted.equal()?,
+            Share::Drawn => (None, None),
+            Share::Zero => (Some(NOTHING.to_owned()), Some(NOTHING.to_owned())),
+        };
         requests.extend(request.map(|written| (resource.to_owned(), Written(written))));
         limits.extend(limit.map(|written| (resource.to_owned(), Written(written))));
     }
@@ -205,17 +234,57 @@ pub(super) fn kibibytes(bytes: u64) -> String {
     }
 }
 
+/// The containers of one list that are not ours.
+fn others<'a>(spec: &'a Value, list: &str) -> impl Iterator<Item = &'a Value> {
+    containers(spec, list).iter().filter(|container| !is_ours(container))
+}
+
+/// What one container has of a resource. The API server fills a missing request with the limit.
+fn amount(container: &Value, kind: &str, resource: &str) -> Option<Quantity> {
+    let resources = container.get("resources")?;
+    let limit = || quantity(resources, "limits", resource);
+    if kind == "limits" { limit() } else { quantity(resources, kind, resource).or_else(limit) }
+}
+
 /// Whether every container's requests equal its limits, for CPU and memory.
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>)
-fn is_guaranteed<'a>(mut containers: impl Iterator<Item = &'a Value>) -> bool {
-    containers.all(|container| {
-        let resources = container.get("resources").unwrap_or(&Value::Null);
+fn is_guaranteed(spec: &Value) -> bool {
+    LISTS.iter().flat_map(|list| others(spec, list)).all(|container| {
         [CPU, MEMORY].iter().all(|resource| {
-            let limit = quantity(resources, "limits", resource).filter(|limit| *limit > Quantity::ZERO);
-            // The API server fills a missing request with the limit.
-            limit.is_some_and(|limit| quantity(resources, "requests", resource).is_none_or(|request| request == limit))
+            let [request, limit] = KINDS.map(|kind| amount(container, kind, resource));
+            limit.is_some_and(|limit| limit > Quantity::ZERO) && request == limit
         })
     })
+}
+
+/// Whether what the pod has of a resource as a whole is Guaranteed, once the API server (1.37 or later) has filled what
+/// `spec.resources` leaves open: requests from the containers' or from the limit, limits from the containers' if all of
+/// them have one. (`DefaultPodLevelResources` in `pkg/api/pod/util.go` of Kubernetes)
+fn is_guaranteed_as_a_whole(spec: &Value, whole: &Value, resource: &str) -> bool {
+    let [request, limit] = KINDS.map(|kind| quantity(whole, kind, resource));
+    let request = request.or_else(|| sum(spec, "requests", resource)).or(limit);
+    let limit = limit.or_else(|| {
+        let mut all = LISTS.iter().flat_map(|list| others(spec, list));
+        let have_limits = all.all(|container| amount(container, "limits", resource).is_some());
+        have_limits.then(|| sum(spec, "limits", resource).max(request)).flatten()
+    });
+    request == limit && request > Some(Quantity::ZERO)
+}
+
+/// The most that containers have at one time, as schedulers reckon it; `None` if none of them has any.
+/// (<https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/#resource-sharing-within-containers>)
+fn sum(spec: &Value, kind: &str, resource: &str) -> Option<Quantity> {
+    let of = |list| others(spec, list).filter_map(|one| Some((one, amount(one, kind, resource)?)));
+    let in_the_end = of("containers").map(|(_, amount)| amount).reduce(Quantity::plus);
+    let (mut sidecars, mut most) = (Quantity::ZERO, None);
+    for (container, amount) in of("initContainers") {
+        let now = sidecars.plus(amount);
+        if container.get("restartPolicy").is_some_and(|policy| policy == "Always") {
+            sidecars = now;
+        }
+        most = most.max(Some(now));
+    }
+    most.max(in_the_end.map(|amount| amount.plus(sidecars)))
 }
 
 /// API servers write text; others may write numbers.
@@ -234,7 +303,7 @@ mod tests {
     use super::*;
 
     const NEED: Need = Need { request: 9 << 20, limit: 35 << 20 };
-    const GUARANTEED: Standing = Standing { is_guaranteed: true, has_cpu: false, has_memory: false };
+    const GUARANTEED: Standing = Standing { cpu: Share::Equal, memory: Share::Equal };
 
     fn asked(pairs: &[(&str, &str)]) -> Resources {
         let mut options = crate::options::Options::default();
@@ -247,8 +316,9 @@ mod tests {
     #[test]
     fn requests_and_limits_by_what_is_asked() {
         let burstable = Standing::default();
-        let whole = Standing { is_guaranteed: false, has_cpu: true, has_memory: true };
-        let memory = Standing { has_cpu: false, ..whole };
+        let whole = Standing { cpu: Share::Drawn, memory: Share::Drawn };
+        let memory = Standing { memory: Share::Drawn, ..burstable };
+        let zero = Standing { cpu: Share::Zero, ..GUARANTEED };
         let usual = json!({"requests": {"cpu": "5m", "memory": "9Mi"}, "limits": {"memory": "35Mi"}});
         let both = |cpu: &str, memory: &str| {
             let list = json!({"cpu": cpu, "memory": memory});
@@ -288,10 +358,23 @@ mod tests {
             (whole, &[], json!({})),
             (whole, &[("memory-limit", "1Gi"), ("cpu-request", "1")], json!({})),
             (memory, &[], json!({"requests": {"cpu": "5m"}})),
+            (zero, &[], both("0", "35Mi")),
+            (zero, &[("cpu-limit", "1"), ("memory-limit", "64Mi")], both("0", "64Mi")),
+            (Standing { memory: Share::Zero, ..GUARANTEED }, &[], both("50m", "0")),
+            (
+                Standing { memory: Share::Zero, ..whole },
+                &[],
+                json!({"requests": {"memory": "0"}, "limits": {"memory": "0"}}),
+            ),
         ] {
             let made = requirements(&asked(pairs), standing, NEED).unwrap();
             assert_eq!(serde_json::to_value(made).unwrap(), expected, "{standing:?} {pairs:?}");
         }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let burstable = Standing::default();
         for (standing, pairs, part) in [
             (burstable, &[("memory-request", "1Gi")][..], "memory request 1Gi is above the memory limit 35Mi"),
             (burstable, &[("cpu-request", "1"), ("cpu-limit", "999m")], "CPU request 1 is above the CPU limit 999m"),
@@ -324,10 +407,70 @@ mod tests {
         ] {
             let one = container(requests.clone(), limits.clone());
             let other = container(both("1", "1Gi"), both("1", "1Gi"));
-            let standing = Standing::of(&json!({}), [&other, &one].into_iter());
-            assert_eq!(standing.is_guaranteed, expected, "{requests} {limits}");
-            let whole = Standing::of(&json!({"resources": one["resources"]}), [&other].into_iter());
-            assert!(!whole.is_guaranteed, "nothing that ours have counts there");
+            for whole in [Value::Null, json!({}), json!({"requests": null})] {
+                let standing = Standing::of(&json!({"resources": whole, "containers": [other, one]}));
+                let expected = if expected { GUARANTEED } else { Standing::default() };
+                assert_eq!(standing, expected, "{requests} {limits}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_whole_pod_is_guaranteed_by_what_kubernetes_fills_in() {
+        use Share::{Drawn, Equal, Own, Zero};
+        let container = |requests: Value, limits: Value| json!({"resources": {"requests": requests, "limits": limits}});
+        let both = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
+        let equal = |cpu: &str, memory: &str| container(both(cpu, memory), both(cpu, memory));
+        let requests = |list: Value| json!({"requests": list});
+        let limits = |list: Value| json!({"limits": list});
+        let with = |mut container: Value, field: &str, value: &str| {
+            container[field] = json!(value);
+            container
+        };
+        let one = &equal("1", "1Gi");
+        let above = &container(both("1", "1Gi"), both("2", "1Gi"));
+        let unlimited = &container(both("1", "1Gi"), json!({"memory": "1Gi"}));
+        let initial = &equal("2", "4Gi");
+        let sidecar = &with(one.clone(), "restartPolicy", "Always");
+        let ours = &with(equal("5", "5Gi"), "name", "hushpod");
+        for (whole, init, containers, expected) in [
+            // A limit is there, so ours need none.
+            (limits(both("2", "2Gi")), &[][..], &[one][..], (Drawn, Drawn)),
+            (equal("2", "2Gi")["resources"].clone(), &[], &[unlimited], (Drawn, Drawn)),
+            (json!({"requests": {"cpu": "1"}, "limits": {"cpu": "1"}}), &[], &[one], (Drawn, Equal)),
+            (json!({"requests": {"cpu": "1"}, "limits": {"cpu": "2"}}), &[], &[one], (Drawn, Own)),
+            // Kubernetes takes the containers' requests before the limit.
+            (limits(json!({"cpu": "1"})), &[], &[one], (Drawn, Equal)),
+            (limits(json!({"cpu": "2"})), &[], &[one], (Drawn, Own)),
+            (limits(json!({"cpu": "2"})), &[], &[one, one], (Drawn, Equal)),
+            (limits(json!({"cpu": "1"})), &[], &[&container(json!({}), json!({"memory": "1Gi"}))], (Drawn, Equal)),
+            // A request: the limit comes from the containers', but is no less.
+            (requests(json!({"cpu": "2"})), &[], &[one], (Zero, Equal)),
+            (requests(json!({"memory": "2Gi"})), &[], &[one], (Equal, Zero)),
+            (requests(both("2", "2Gi")), &[], &[one, one], (Zero, Zero)),
+            (requests(both("2", "2Gi")), &[], &[one, one, ours], (Zero, Zero)),
+            (requests(both("2", "2Gi")), &[ours], &[one, one], (Zero, Zero)),
+            (requests(both("2", "2Gi")), &[], &[above], (Zero, Zero)),
+            (requests(both("1", "2Gi")), &[], &[above], (Drawn, Drawn)),
+            (requests(both("2", "2Gi")), &[], &[unlimited], (Drawn, Drawn)),
+            (requests(both("2", "2Gi")), &[unlimited], &[one], (Drawn, Drawn)),
+            (requests(both("2", "2Gi")), &[sidecar], &[one], (Zero, Zero)),
+            (requests(both("2", "2Gi")), &[sidecar], &[one, one], (Drawn, Drawn)),
+            (requests(both("2", "4Gi")), &[initial], &[one], (Zero, Zero)),
+            (requests(both("2", "4Gi")), &[sidecar, initial], &[one], (Drawn, Drawn)),
+            (requests(both("2", "4Gi")), &[initial, sidecar], &[one], (Zero, Zero)),
+            // Zero is a limit, too.
+            (requests(json!({"cpu": "2"})), &[], &[one, &equal("0", "1Gi")], (Zero, Equal)),
+            (requests(json!({"cpu": "0"})), &[], &[&equal("0", "1Gi")], (Drawn, Own)),
+            // Not said at all: by the sums.
+            (limits(json!({})), &[], &[one], (Equal, Equal)),
+            (limits(json!({})), &[], &[above], (Own, Own)),
+            (limits(json!({})), &[initial], &[above], (Equal, Equal)),
+            (requests(json!({"memory": "2Gi"})), &[], &[above], (Own, Drawn)),
+            (requests(json!({"memory": "2Gi"})), &[], &[unlimited], (Own, Drawn)),
+        ] {
+            let standing = Standing::of(&json!({"resources": whole, "initContainers": init, "containers": containers}));
+            assert_eq!((standing.cpu, standing.memory), expected, "{whole} {init:?} {containers:?}");
         }
     }
 }

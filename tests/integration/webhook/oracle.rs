@@ -117,6 +117,9 @@ fn of_others() -> Cases {
             // As much of everything as there can be in a pod.
             (CONFIG, annotated(guaranteed(pod.clone(), false), &[file])),
             (CONFIG, annotated(guaranteed(pod.clone(), true), &[file, ("resources.memory-limit", "1Gi")])),
+            (CONFIG, annotated(with_requests(pod.clone(), json!({"cpu": "64"})), &[file])),
+            (CONFIG, annotated(with_requests(pod.clone(), json!({"memory": "64Gi"})), &[file, ("mode", "init")])),
+            (classical, annotated(with_requests(pod.clone(), json!({"cpu": "64", "memory": "64Gi"})), &[file])),
             (none, annotated(guaranteed(pod, true), &[file, ("mode", "init+sidecar")])),
         ]);
     }
@@ -136,6 +139,11 @@ fn guaranteed(mut pod: Value, as_a_whole: bool) -> Value {
         pod["spec"]["resources"] = resources;
     }
     pod
+}
+
+/// The same by container, with requests of the pod as a whole, whose limits Kubernetes fills in.
+fn with_requests(pod: Value, requests: Value) -> Value {
+    with(guaranteed(pod, false), "/spec/resources", json!({"requests": requests}))
 }
 
 #[derive(Debug, Default)]

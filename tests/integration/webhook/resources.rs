@@ -3,8 +3,16 @@
 use super::*;
 
 fn both(cpu: &str, memory: &str) -> Value {
-    let list = json!({"cpu": cpu, "memory": memory});
+    both_of(json!({"cpu": cpu, "memory": memory}))
+}
+
+fn both_of(list: Value) -> Value {
     json!({"requests": list, "limits": list})
+}
+
+fn with_sidecar(pod: &Value) -> Value {
+    let sidecar = json!({"name": "logs", "image": "x", "restartPolicy": "Always", "resources": both("1", "1Gi")});
+    with(pod.clone(), "/spec/initContainers", json!([sidecar]))
 }
 
 fn resources(pod: &Value) -> Value {
@@ -65,17 +73,33 @@ fn none_is_said_of_nothing_and_never_costs_a_guaranteed_pod_its_class() {
 fn what_the_pod_has_as_a_whole_includes_ours() {
     let app = with(pod(), "/spec/containers/0/resources", both("1", "1Gi"));
     let requests = |list: Value| json!({"requests": list});
-    for (whole, expected) in [
-        (both("1", "1Gi"), json!({})),
-        (json!({"limits": {"cpu": "2", "memory": "2Gi"}}), json!({})),
-        (requests(json!({"cpu": "2"})), json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "36880Ki"}})),
-        (requests(json!({"memory": "2Gi"})), json!({"requests": {"cpu": "5m"}})),
+    let unlimited = with(pod(), "/spec/containers/0/resources", requests(json!({"cpu": "1", "memory": "1Gi"})));
+    let memory = json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "36880Ki"}});
+    let equal_memory = json!({"requests": {"memory": "36880Ki"}, "limits": {"memory": "36880Ki"}});
+    for (pod, whole, expected) in [
+        (&app, both("1", "1Gi"), json!({})),
+        (&app, json!({"limits": {"cpu": "2", "memory": "2Gi"}}), json!({})),
+        // Guaranteed by a limit that Kubernetes gives it if all containers have one, however much it asks for.
+        (&app, requests(json!({"cpu": "2"})), both("0", "36880Ki")),
+        (&app, requests(json!({"cpu": "1"})), both("0", "36880Ki")),
+        (&app, requests(json!({"memory": "2Gi"})), both("50m", "0")),
+        (&app, requests(json!({"cpu": "1", "memory": "1Gi"})), both("0", "0")),
+        (&app, both_of(json!({"cpu": "2"})), equal_memory),
+        (&app, both_of(json!({"hugepages-2Mi": "4Mi"})), both("50m", "36880Ki")),
+        // Burstable anyway.
+        (&app, json!({"limits": {"cpu": "2"}}), memory.clone()),
+        (&unlimited, requests(json!({"cpu": "2"})), memory),
+        (&unlimited, requests(json!({"memory": "2Gi"})), requests(json!({"cpu": "5m"}))),
+        (&unlimited, requests(json!({"cpu": "1", "memory": "1Gi"})), json!({})),
+        // A native sidecar counts as long as the pod runs.
+        (&with_sidecar(&app), requests(json!({"cpu": "2"})), both("0", "36880Ki")),
         (
-            requests(json!({"hugepages-2Mi": "4Mi"})),
-            json!({"requests": {"cpu": "5m", "memory": "9220Ki"}, "limits": {"memory": "36880Ki"}}),
+            &with_sidecar(&app),
+            requests(json!({"cpu": "1500m"})),
+            json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "36880Ki"}}),
         ),
     ] {
-        let pod = with(app.clone(), "/spec/resources", whole.clone());
+        let pod = with(pod.clone(), "/spec/resources", whole.clone());
         for mode in ["sidecar", "init+sidecar", "init"] {
             let decided = decide(&annotated(pod.clone(), &[("mode", mode)]));
             assert_eq!(resources(&decided.pod), expected, "{whole} {mode}");
@@ -98,4 +122,15 @@ fn what_another_webhook_gives_to_the_whole_pod_later_is_taken_from_ours() {
     let again = injected(&grown);
     assert_eq!(resources(&again), json!({"requests": {"memory": "9220Ki"}, "limits": {"memory": "36880Ki"}}));
     assert!(decide(&again).patch.is_empty());
+    // The same, if it is Guaranteed by what it is given.
+    let once = injected(&with(pod(), "/spec/containers/0/resources", both("1", "1Gi")));
+    assert_eq!(resources(&once), both("50m", "36880Ki"));
+    let grown = with(once, "/spec/resources", json!({"requests": {"cpu": "1"}}));
+    let again = injected(&grown);
+    assert_eq!(resources(&again), both("0", "36880Ki"));
+    assert!(decide(&again).patch.is_empty());
+    let limited = with(again, "/spec/resources/limits", json!({"cpu": "1"}));
+    let last = injected(&limited);
+    assert_eq!(resources(&last), both_of(json!({"memory": "36880Ki"})));
+    assert!(decide(&last).patch.is_empty());
 }

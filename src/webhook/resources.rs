@@ -370,6 +370,11 @@ mod tests {
             let made = requirements(&asked(pairs), standing, NEED).unwrap();
             assert_eq!(serde_json::to_value(made).unwrap(), expected, "{standing:?} {pairs:?}");
         }
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        let burstable = Standing::default();
         for (standing, pairs, part) in [
             (burstable, &[("memory-request", "1Gi")][..], "memory request 1Gi is above the memory limit 35Mi"),
             (burstable, &[("cpu-request", "1"), ("cpu-limit", "999m")], "CPU request 1 is above the CPU limit 999m"),

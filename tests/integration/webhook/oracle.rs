@@ -243,6 +243,28 @@ fn the_oracle_sees_what_it_is_there_for() {
     assert!(verdicts[3].problems[0].contains("aggregate container requests"), "{:?}", verdicts[3].problems);
 }
 
+/// By sums a pod may be Guaranteed although one of its containers has a request below its limit: where an init container
+/// has more than both. Ours run beside that container, and bring the difference to light if the init container has less
+/// memory than the sum with ours. With zeros the pod would stay Guaranteed, but ours would live on the application's memory.
+#[test]
+#[ignore = "tests/oracle/run builds what it asks, and gathers pods"]
+fn p7_a_class_that_rests_on_an_init_container_may_be_lost() {
+    let resources = |request: &str, limit: &str| json!({"requests": {"memory": request}, "limits": {"memory": limit}});
+    let cpu = json!({"cpu": "1"});
+    let hidden = with(pod(), "/spec/resources", json!({"requests": cpu, "limits": cpu}));
+    let hidden = with(hidden, "/spec/containers/0/resources", resources("10Mi", "18Mi"));
+    for (memory, order, expected) in
+        [("20Mi", "first", "Guaranteed"), ("20Mi", "last", "Burstable"), ("1Gi", "last", "Guaranteed")]
+    {
+        let init = json!([{"name": "early", "image": "x", "resources": resources(memory, memory)}]);
+        let whole = annotated(with(hidden.clone(), "/spec/initContainers", init), &[("init-order", order)]);
+        let before = judge(&[whole]).remove(0);
+        assert_eq!((before.qos.as_str(), before.problems.len()), ("Guaranteed", 0), "{before:?}");
+        let after = judge(&[decide_by(CONFIG, &before.pod).pod]).remove(0);
+        assert_eq!((after.qos.as_str(), after.problems.len()), (expected, 0), "{memory} {order}: {after:?}");
+    }
+}
+
 /// Whatever the configuration takes for a bundle, the API server takes in a pod, and the other way round: but for names
 /// of signers that there cannot be, which it looks at where a bundle is made.
 #[test]

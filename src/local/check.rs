@@ -17,7 +17,7 @@ mod projects;
 mod tell;
 
 use arguments::CheckArgs;
-use files::{FileKind, Listed};
+use files::{FileKind, FoundFile};
 use findings::{Checked, FindingKind};
 use live::LiveCheck;
 use manifests::CheckedBy;
@@ -77,7 +77,7 @@ async fn checked(args: CheckArgs) -> Result<(Checked, Option<LocalError>), Local
 }
 
 fn one_file(
-    listed: &Listed,
+    listed: &FoundFile,
     by: &CheckedBy,
     live: &mut Option<LiveCheck>,
     checked: &mut Checked,

@@ -199,9 +199,9 @@ impl Copies {
         sets.extend(others);
         let mut document = CopyDocument { format: FORMAT, sets };
         let sealed = loop {
-            let sealed = self
-                .keys
-                .seal(|to| serde_json::to_writer(Limited { to, left: MAX_BYTES }, &document).map_err(io::Error::from));
+            let sealed = self.keys.seal(|to| {
+                serde_json::to_writer(BoundedWriter { to, left: MAX_BYTES }, &document).map_err(io::Error::from)
+            });
             match sealed {
                 Ok(sealed) => break sealed,
                 Err(error) if error.kind() == io::ErrorKind::FileTooLarge && document.sets.len() > 1 => {
@@ -262,14 +262,14 @@ fn make_room(directory: &Path) -> io::Result<()> {
 }
 
 /// Lets so many bytes through.
-struct Limited<'a> {
+struct BoundedWriter<'a> {
     to: &'a mut dyn io::Write,
     left: usize,
 }
 
-// === impl Limited ===
+// === impl BoundedWriter ===
 
-impl io::Write for Limited<'_> {
+impl io::Write for BoundedWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.left = self.left.checked_sub(bytes.len()).ok_or(io::ErrorKind::FileTooLarge)?;
         self.to.write_all(bytes).map(|()| bytes.len())

@@ -16,13 +16,13 @@ use crate::quantity::{Amount, Quantity};
 /// What a pod says of resources, as far as it decides on ours.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Standing {
-    cpu: Share,
-    memory: Share,
+    cpu: ResourceShare,
+    memory: ResourceShare,
 }
 
 /// How our containers come to a resource.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-enum Share {
+enum ResourceShare {
     /// By a request and a limit of their own.
     #[default]
     Own,
@@ -64,17 +64,17 @@ impl Standing {
         let whole = spec.get("resources").unwrap_or(&Value::Null);
         // The API server leaves out empty ones, and of a pod that has only huge pages we are shown nothing more.
         if !KINDS.iter().any(|kind| whole.get(kind).is_some_and(Value::is_object)) {
-            let share = if is_guaranteed(spec) { Share::Equal } else { Share::Own };
+            let share = if is_guaranteed(spec) { ResourceShare::Equal } else { ResourceShare::Own };
             return Self { cpu: share, memory: share };
         }
         let is_guaranteed = [CPU, MEMORY].iter().all(|resource| is_guaranteed_as_a_whole(spec, whole, resource));
         let share = |resource: &str| {
             let [request, limit] = KINDS.map(|kind| quantity(whole, kind, resource));
             match (request, limit) {
-                (Some(_), None) if is_guaranteed => Share::Zero,
-                (None, None) if is_guaranteed => Share::Equal,
-                (None, None) => Share::Own,
-                _ => Share::Drawn,
+                (Some(_), None) if is_guaranteed => ResourceShare::Zero,
+                (None, None) if is_guaranteed => ResourceShare::Equal,
+                (None, None) => ResourceShare::Own,
+                _ => ResourceShare::Drawn,
             }
         };
         Self { cpu: share(CPU), memory: share(MEMORY) }
@@ -90,14 +90,14 @@ impl Standing {
         ] {
             let Some(value) = annotations.get(&format!("{PREFIX}{key}")) else { continue };
             match share {
-                Share::Drawn | Share::Zero => warnings.push(format!(
+                ResourceShare::Drawn | ResourceShare::Zero => warnings.push(format!(
                     "{PREFIX}{key}: comes to nothing, since spec.resources gives {resource} to the pod as a whole, \
                      hushpod's containers included"
                 )),
-                Share::Equal if value == "none" => {
+                ResourceShare::Equal if value == "none" => {
                     warnings.push(format!("{PREFIX}{key}: none comes to nothing in a Guaranteed pod, which stays one"));
                 }
-                Share::Equal | Share::Own => {}
+                ResourceShare::Equal | ResourceShare::Own => {}
             }
         }
     }
@@ -110,9 +110,9 @@ impl Standing {
                 let mut path = container.to_vec();
                 path.extend([Step::Field("resources"), Step::Field(kind), Step::Field(resource)]);
                 match share {
-                    Share::Drawn => patched.remove(&path),
-                    Share::Zero => patched.set(&path, Value::from(NOTHING)),
-                    Share::Equal | Share::Own => {}
+                    ResourceShare::Drawn => patched.remove(&path),
+                    ResourceShare::Zero => patched.set(&path, Value::from(NOTHING)),
+                    ResourceShare::Equal | ResourceShare::Own => {}
                 }
             }
         }
@@ -132,7 +132,7 @@ pub(super) fn requirements(asked: &Resources, standing: Standing, need: Need) ->
         usual: Some(of_bytes(need.request)),
         most: Some(of_bytes(need.limit)),
     };
-    let usual_cpu = if standing.cpu == Share::Equal { CPU_GUARANTEED } else { CPU_SHARE };
+    let usual_cpu = if standing.cpu == ResourceShare::Equal { CPU_GUARANTEED } else { CPU_SHARE };
     let cpu = WantedResources {
         name: "CPU",
         request: cpu_request.as_ref(),
@@ -144,10 +144,10 @@ pub(super) fn requirements(asked: &Resources, standing: Standing, need: Need) ->
     let mut limits = BTreeMap::new();
     for (resource, wanted, share) in [(CPU, cpu, standing.cpu), (MEMORY, memory, standing.memory)] {
         let (request, limit) = match share {
-            Share::Own => wanted.settled()?,
-            Share::Equal => wanted.equal()?,
-            Share::Drawn => (None, None),
-            Share::Zero => (Some(NOTHING.to_owned()), Some(NOTHING.to_owned())),
+            ResourceShare::Own => wanted.settled()?,
+            ResourceShare::Equal => wanted.equal()?,
+            ResourceShare::Drawn => (None, None),
+            ResourceShare::Zero => (Some(NOTHING.to_owned()), Some(NOTHING.to_owned())),
         };
         requests.extend(request.map(|written| (resource.to_owned(), Written(written))));
         limits.extend(limit.map(|written| (resource.to_owned(), Written(written))));
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     const NEED: Need = Need { request: 9 << 20, limit: 35 << 20 };
-    const GUARANTEED: Standing = Standing { cpu: Share::Equal, memory: Share::Equal };
+    const GUARANTEED: Standing = Standing { cpu: ResourceShare::Equal, memory: ResourceShare::Equal };
 
     fn asked(pairs: &[(&str, &str)]) -> Resources {
         let mut options = crate::options::Options::default();
@@ -316,9 +316,9 @@ mod tests {
     #[test]
     fn requests_and_limits_by_what_is_asked() {
         let burstable = Standing::default();
-        let whole = Standing { cpu: Share::Drawn, memory: Share::Drawn };
-        let memory = Standing { memory: Share::Drawn, ..burstable };
-        let zero = Standing { cpu: Share::Zero, ..GUARANTEED };
+        let whole = Standing { cpu: ResourceShare::Drawn, memory: ResourceShare::Drawn };
+        let memory = Standing { memory: ResourceShare::Drawn, ..burstable };
+        let zero = Standing { cpu: ResourceShare::Zero, ..GUARANTEED };
         let usual = json!({"requests": {"cpu": "5m", "memory": "9Mi"}, "limits": {"memory": "35Mi"}});
         let both = |cpu: &str, memory: &str| {
             let list = json!({"cpu": cpu, "memory": memory});
@@ -360,9 +360,9 @@ mod tests {
             (memory, &[], json!({"requests": {"cpu": "5m"}})),
             (zero, &[], both("0", "35Mi")),
             (zero, &[("cpu-limit", "1"), ("memory-limit", "64Mi")], both("0", "64Mi")),
-            (Standing { memory: Share::Zero, ..GUARANTEED }, &[], both("50m", "0")),
+            (Standing { memory: ResourceShare::Zero, ..GUARANTEED }, &[], both("50m", "0")),
             (
-                Standing { memory: Share::Zero, ..whole },
+                Standing { memory: ResourceShare::Zero, ..whole },
                 &[],
                 json!({"requests": {"memory": "0"}, "limits": {"memory": "0"}}),
             ),
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_whole_pod_is_guaranteed_by_what_kubernetes_fills_in() {
-        use Share::{Drawn, Equal, Own, Zero};
+        use ResourceShare::{Drawn, Equal, Own, Zero};
         let container = |requests: Value, limits: Value| json!({"resources": {"requests": requests, "limits": limits}});
         let both = |cpu: &str, memory: &str| json!({"cpu": cpu, "memory": memory});
         let equal = |cpu: &str, memory: &str| container(both(cpu, memory), both(cpu, memory));

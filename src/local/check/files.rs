@@ -43,7 +43,7 @@ const TEMPLATE: &str = "{{";
 
 /// A file to look into.
 #[derive(Debug)]
-pub(super) enum Listed {
+pub(super) enum FoundFile {
     /// Read already: that can be done once.
     Stdin(SourceFile),
     /// One that the command line names.
@@ -70,21 +70,21 @@ pub(super) enum FileKind {
 ///
 /// # Errors
 /// One sentence, if there is no such file, or there are too many.
-pub(super) fn list(targets: &[PathBuf]) -> Result<Vec<Listed>, LocalError> {
+pub(super) fn list(targets: &[PathBuf]) -> Result<Vec<FoundFile>, LocalError> {
     let mut listed = Vec::new();
     for target in targets {
         if target.as_os_str() == STDIN {
-            listed.push(Listed::Stdin(SourceFile::read_stdin()?));
+            listed.push(FoundFile::Stdin(SourceFile::read_stdin()?));
         } else if target.is_dir() {
             gather(target, 0, &mut listed)?;
         } else {
-            listed.push(Listed::Named(target.clone()));
+            listed.push(FoundFile::Named(target.clone()));
         }
     }
     Ok(listed)
 }
 
-fn gather(directory: &Path, depth: usize, listed: &mut Vec<Listed>) -> Result<(), LocalError> {
+fn gather(directory: &Path, depth: usize, listed: &mut Vec<FoundFile>) -> Result<(), LocalError> {
     let failed = |error: std::io::Error| LocalError::usage(format!("{}: {}", directory.display(), error.kind()));
     let entries = fs::read_dir(directory).map_err(failed)?;
     let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
@@ -98,7 +98,7 @@ fn gather(directory: &Path, depth: usize, listed: &mut Vec<Listed>) -> Result<()
         }
         let has_ending = path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending == *known));
         if has_ending && path.is_file() {
-            listed.push(Listed::Found(path));
+            listed.push(FoundFile::Found(path));
         }
         if listed.len() > MAX_FILES {
             let problem = format!("{}: has more than {MAX_FILES} YAML files: name fewer", directory.display());
@@ -108,9 +108,9 @@ fn gather(directory: &Path, depth: usize, listed: &mut Vec<Listed>) -> Result<()
     Ok(())
 }
 
-// === impl Listed ===
+// === impl FoundFile ===
 
-impl Listed {
+impl FoundFile {
     pub(super) fn is_named(&self) -> bool {
         !matches!(self, Self::Found(_))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::files::Listed;
+use super::files::FoundFile;
 use super::findings::{Checked, FindingKind};
 use super::live::LiveCheck;
 use crate::annotations::opts_in;
@@ -129,7 +129,7 @@ fn inside_lines(file: &str, (key, _): TextPosition, places: &Places, text: &str,
 }
 
 /// Labels of the namespaces that a file makes.
-fn labels_of(listed: &Listed) -> Vec<(String, NamespaceLabels)> {
+fn labels_of(listed: &FoundFile) -> Vec<(String, NamespaceLabels)> {
     let Ok(Some(file)) = listed.read(&mut Checked::default()) else { return Vec::new() };
     if !file.text.contains(NAMESPACE) {
         return Vec::new();
@@ -159,7 +159,7 @@ impl CheckedBy {
     }
 
     /// Remembers the labels of the namespaces that a file makes, if some rule asks for labels.
-    pub(super) fn learn(&mut self, listed: &Listed) {
+    pub(super) fn learn(&mut self, listed: &FoundFile) {
         if self.linter.asks_for_labels() {
             self.known.extend(labels_of(listed));
         }

@@ -1,5 +1,7 @@
 //! Every binary's chores as a process: logs, signals, watched directories, hardening, orphans.
 
+use rustix::process::Signal;
+
 pub mod chance;
 pub mod confine;
 pub mod harden;
@@ -13,3 +15,18 @@ pub mod watch;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+/// What a parent that stays passes on to the application. What the kernel sends for a fault, and SIGPIPE, are the
+/// receiver's own.
+pub const PASSED_ON: [Signal; 10] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::TERM,
+    Signal::ALARM,
+    Signal::CONT,
+    Signal::TSTP,
+    Signal::WINCH,
+];

@@ -4,6 +4,7 @@
 //! keys) stay out of it. Logs tell them, escaped and cut. What the tenant wrote may be told everywhere; a value
 //! nowhere.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::ops::Deref;
 
@@ -115,6 +116,18 @@ pub fn store_names<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         let _ = write!(shown, "{comma}{name}");
     }
     shown
+}
+
+/// A text of at most so many bytes: of a longer one the beginning, which ends in `…`.
+#[must_use]
+pub fn fitting(text: &str, most: usize) -> Cow<'_, str> {
+    if text.len() <= most {
+        return Cow::Borrowed(text);
+    }
+    let end = text.floor_char_boundary(most - '…'.len_utf8());
+    let mut cut = text.get(..end).unwrap_or_default().to_owned();
+    cut.push('…');
+    Cow::Owned(cut)
 }
 
 /// A message on one line, as logs and events want it: it may quote what has line ends.

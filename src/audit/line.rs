@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::generation::{Access, GenerationId};
 use crate::reference::{Request, Version};
 use crate::report::rfc3339;
+use crate::sentence::fitting;
 
 /// What the field `audit` of each line says: the schema, and its version.
 pub const SCHEMA: &str = "hushpod.dev/v1";
@@ -245,16 +246,6 @@ fn to_the_millisecond(time: SystemTime) -> String {
 /// The beginning of a text that is longer than [`MOST_TEXT`].
 pub(super) fn cut(text: &str) -> String {
     fitting(text, MOST_TEXT).into_owned()
-}
-
-fn fitting(text: &str, most: usize) -> Cow<'_, str> {
-    if text.len() <= most {
-        return Cow::Borrowed(text);
-    }
-    let end = text.floor_char_boundary(most - '…'.len_utf8());
-    let mut cut = text.get(..end).unwrap_or_default().to_owned();
-    cut.push('…');
-    Cow::Owned(cut)
 }
 
 fn one() -> u64 {

@@ -9,6 +9,8 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use crate::sentence::fitting;
+
 /// Bytes of an event's note that API servers take ([`ValidateEvent`]'s `NoteLengthLimit`).
 ///
 /// [`ValidateEvent`]: https://github.com/kubernetes/kubernetes/blob/v1.37.0/pkg/apis/core/validation/events.go
@@ -23,12 +25,8 @@ pub struct EventQueue(Option<mpsc::Sender<(ObjectReference, Event)>>);
 /// An event of `type_` under this reason, in CamelCase; `action` is what was done, in CamelCase too, and `note` the
 /// sentence that people read, as much of it as API servers take.
 #[must_use]
-pub fn event(type_: EventType, reason: &str, action: &str, mut note: String) -> Event {
-    if note.len() > LONGEST_NOTE {
-        const CUT: &str = " …";
-        note.truncate(note.floor_char_boundary(LONGEST_NOTE - CUT.len()));
-        note.push_str(CUT);
-    }
+pub fn event(type_: EventType, reason: &str, action: &str, note: &str) -> Event {
+    let note = fitting(note, LONGEST_NOTE).into_owned();
     Event { type_, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: None }
 }
 
@@ -103,11 +101,11 @@ mod tests {
     #[test]
     fn notes_are_cut_where_api_servers_take_no_more() {
         for (length, expected) in [(0, 0), (1024, 1024), (1025, 1024), (100_000, 1024)] {
-            let note = event(EventType::Warning, "Long", "Tell", "x".repeat(length)).note.unwrap();
+            let note = event(EventType::Warning, "Long", "Tell", &"x".repeat(length)).note.unwrap();
             assert_eq!((note.len(), note.ends_with('…')), (expected, length > 1024), "{length}");
         }
         // No character is cut in two.
-        assert!(event(EventType::Warning, "Long", "Tell", "é".repeat(1000)).note.unwrap().len() <= 1024);
+        assert!(event(EventType::Warning, "Long", "Tell", &"é".repeat(1000)).note.unwrap().len() <= 1024);
     }
 
     #[test]
@@ -115,7 +113,7 @@ mod tests {
         let (queue, mut heard) = EventQueue::heard();
         let pod = pod_reference("shop".to_owned(), "web".to_owned(), None);
         for number in 0..QUEUED + 3 {
-            queue.tell(pod.clone(), event(EventType::Warning, "Full", "Tell", number.to_string()));
+            queue.tell(pod.clone(), event(EventType::Warning, "Full", "Tell", &number.to_string()));
         }
         let told: Vec<_> = std::iter::from_fn(|| heard.try_recv().ok()).filter_map(|(_, event)| event.note).collect();
         assert_eq!((told.len(), told.last().map(String::as_str)), (QUEUED, Some("63")));

@@ -17,6 +17,6 @@ pub(super) struct Troubles(pub(super) EventQueue);
 impl Troubles {
     pub(super) fn tell(&self, PodRef { namespace, name, uid }: &PodRef, sentence: &str) {
         let pod = pod_reference(namespace.clone(), name.clone(), Some(uid.clone()));
-        self.0.tell(pod, event(EventType::Warning, REASON, "Refresh", sentence.to_owned()));
+        self.0.tell(pod, event(EventType::Warning, REASON, "Refresh", sentence));
     }
 }

@@ -23,6 +23,7 @@ use super::failure::{ExecError, say, terminate};
 use super::notify::Notifications;
 use super::read::{self, ReadVariables, StoredGeneration};
 use crate::options::OnChange;
+use crate::process::PASSED_ON;
 use crate::process::chance::at_random;
 use crate::process::harden::harden;
 use crate::process::tell::kernel;
@@ -34,19 +35,6 @@ const LOOK_ANYWAY: Duration = Duration::from_mins(1);
 /// … and more often where the kernel gives us none.
 const LOOK_WITHOUT_EVENTS: Duration = Duration::from_secs(2);
 
-/// What is passed on. What the kernel sends for a fault, and SIGPIPE, are the receiver's own.
-const PASSED_ON: [Signal; 10] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::TERM,
-    Signal::ALARM,
-    Signal::CONT,
-    Signal::TSTP,
-    Signal::WINCH,
-];
 /// What a terminal sends to the whole foreground, the application included.
 const FROM_TERMINALS: [Signal; 4] = [Signal::INT, Signal::QUIT, Signal::TSTP, Signal::WINCH];
 

@@ -9,21 +9,7 @@ use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-/// What a command hears of, and that a child ended or stopped. What the kernel sends for a fault, and SIGPIPE, are the
-/// receiver's own.
-const HEARD: [Signal; 11] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::TERM,
-    Signal::ALARM,
-    Signal::CONT,
-    Signal::TSTP,
-    Signal::WINCH,
-    Signal::CHILD,
-];
+use crate::process::PASSED_ON;
 
 /// A signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +31,13 @@ impl IncomingSignals {
     /// # Errors
     /// If the system forbids it.
     pub(super) fn listen() -> io::Result<Self> {
-        let mut signals = SignalsInfo::<WithOrigin>::new(HEARD.map(Signal::as_raw))?;
+        // What a command hears of, and that a child ended or stopped.
+        let heard = || PASSED_ON.into_iter().chain([Signal::CHILD]);
+        let mut signals = SignalsInfo::<WithOrigin>::new(heard().map(Signal::as_raw))?;
         let (sender, receiver) = unbounded_channel();
         thread::Builder::new().spawn(move || {
             for origin in signals.forever() {
-                let Some(signal) = HEARD.into_iter().find(|signal| signal.as_raw() == origin.signal) else { continue };
+                let Some(signal) = heard().find(|signal| signal.as_raw() == origin.signal) else { continue };
                 let is_from_process = matches!(origin.cause, Cause::Sent(_));
                 if sender.send(SentSignal { signal, is_from_process }).is_err() {
                     return;

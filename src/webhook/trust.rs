@@ -58,7 +58,7 @@ impl TrustReport {
                 EventType::Warning,
                 "CertificateNotTrusted",
                 "Watch",
-                format!(
+                &format!(
                     "mutatingwebhookconfiguration {configuration:?} lost this replica's certificate, so API servers refuse \
                      its answers: something else writes the caBundle, or made the configuration anew; it is written again"
                 ),
@@ -67,7 +67,7 @@ impl TrustReport {
                 EventType::Normal,
                 "CertificateTrusted",
                 "Watch",
-                format!("mutatingwebhookconfiguration {configuration:?} has this replica's certificate again"),
+                &format!("mutatingwebhookconfiguration {configuration:?} has this replica's certificate again"),
             ),
             _ => {}
         }
@@ -78,11 +78,11 @@ impl TrustReport {
         self.metrics.count_write(outcome.is_ok());
         if let Err(error) = outcome {
             let note = format!("cannot write this replica's certificate: {error}");
-            self.tell(EventType::Warning, "CertificateNotWritten", "Write", note);
+            self.tell(EventType::Warning, "CertificateNotWritten", "Write", &note);
         }
     }
 
-    fn tell(&self, type_: EventType, reason: &str, action: &str, note: String) {
+    fn tell(&self, type_: EventType, reason: &str, action: &str, note: &str) {
         self.events.tell(self.pod.clone(), event(type_, reason, action, note));
     }
 }

@@ -1,7 +1,7 @@
 //! `run --files`: files that end with the command, however that ends, and that nobody else sees.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -76,6 +76,18 @@ fn waiting(mut command: Command) -> (Child, BufReader<std::process::ChildStdout>
     (child, out)
 }
 
+/// Ends it: by a kill, or as it ends by itself, and then with the rest of what it said.
+fn end(child: &mut Child, out: &mut impl Read, is_killed: bool) -> Option<String> {
+    if is_killed {
+        child.kill().unwrap();
+        return None;
+    }
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    Some(rest)
+}
+
 const WAIT: &str = "echo ready; read line; cat \"$HUSHPOD_FILES/tls/key.pem\"";
 
 #[test]
@@ -106,12 +118,7 @@ fn p5_files_are_seen_by_the_command_alone_and_end_with_it() {
             let (mut child, mut out) = waiting(with(&["run", "--files", "here", "--", "sh", "-c", WAIT]));
             assert!(is_empty(), "nobody else sees them");
             assert_eq!(with_canary(machine.directory.path()), before);
-            if is_killed {
-                child.kill().unwrap();
-            } else {
-                child.stdin.take().unwrap().write_all(b"\n").unwrap();
-                let mut rest = String::new();
-                out.read_to_string(&mut rest).unwrap();
+            if let Some(rest) = end(&mut child, &mut out, is_killed) {
                 assert_eq!(rest, key);
             }
             assert_eq!(child.wait().unwrap().success(), !is_killed);
@@ -175,12 +182,7 @@ fn p5_where_nobody_may_mount_a_guardian_removes_the_files() {
         assert!(directory.starts_with(memory.path()), "{directory:?}");
         assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(with_canary(memory.path()).len(), 2, "the test sees them");
-        if is_killed {
-            child.kill().unwrap();
-        } else {
-            child.stdin.take().unwrap().write_all(b"\n").unwrap();
-            let mut rest = String::new();
-            out.read_to_string(&mut rest).unwrap();
+        if let Some(rest) = end(&mut child, &mut out, is_killed) {
             assert!(rest.contains(CANARY), "{rest}");
         }
         child.wait().unwrap();

@@ -127,11 +127,17 @@ fn has_tools() -> bool {
     has
 }
 
+/// The ways to try; none, and that is shown, where there are no tools for it.
+fn ways() -> impl Iterator<Item = &'static [&'static str]> {
+    let has_tools = has_tools();
+    WAYS.into_iter().filter(move |_| has_tools)
+}
+
 #[test]
 fn one_ctrl_c_is_one_signal_to_the_command() {
     let script =
         "trap 'n=$((n+1))' INT; echo ready; while [ -z \"$n\" ]; do sleep 0.1; done; sleep 1; echo \"got $n\"; exit 7";
-    for flags in WAYS.into_iter().filter(|_| has_tools()) {
+    for flags in ways() {
         let machine = Machine::new(PROJECT);
         let screen = Screen::run(&machine, IN_PLACE, flags, script);
         screen.shows("ready");
@@ -144,7 +150,7 @@ fn one_ctrl_c_is_one_signal_to_the_command() {
 #[test]
 fn ctrl_z_stops_the_job_and_it_comes_back() {
     let script = "echo ready; read line; echo \"read $line\"; exit 3";
-    for flags in WAYS.into_iter().filter(|_| has_tools()) {
+    for flags in ways() {
         let machine = Machine::new(PROJECT);
         let screen = Screen::run(&machine, AS_JOB, flags, script);
         screen.shows("ready");
@@ -159,7 +165,7 @@ fn ctrl_z_stops_the_job_and_it_comes_back() {
 #[test]
 fn the_command_sees_the_terminals_size_and_its_changes() {
     let script = "stty size; trap 'n=1' WINCH; echo ready; while [ -z \"$n\" ]; do sleep 0.1; done; stty size; exit 4";
-    for flags in WAYS.into_iter().filter(|_| has_tools()) {
+    for flags in ways() {
         let machine = Machine::new(PROJECT);
         let screen = Screen::run(&machine, IN_PLACE, flags, script);
         screen.shows("ready");
@@ -172,7 +178,7 @@ fn the_command_sees_the_terminals_size_and_its_changes() {
 #[test]
 fn the_command_has_a_terminal_to_ask_at() {
     let script = "test -t 0 && test -t 1 && test -t 2 && echo terminals; printf 'name: ' >/dev/tty; read line </dev/tty; echo \"hello $line\"";
-    for flags in WAYS.into_iter().filter(|_| has_tools()) {
+    for flags in ways() {
         let machine = Machine::new(PROJECT);
         let screen = Screen::run(&machine, IN_PLACE, flags, script);
         screen.shows("name: ");
@@ -185,7 +191,7 @@ fn the_command_has_a_terminal_to_ask_at() {
 
 #[test]
 fn the_exit_code_is_the_commands() {
-    for flags in WAYS.into_iter().filter(|_| has_tools()) {
+    for flags in ways() {
         for (script, expected) in [("exit 42", 42), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("true", 0)] {
             let machine = Machine::new(PROJECT);
             let (code, shown) = Screen::run(&machine, IN_PLACE, flags, script).end();
@@ -197,7 +203,7 @@ fn the_exit_code_is_the_commands() {
 #[test]
 fn a_command_may_take_its_time_to_end() {
     let script = "trap 'sleep 1; echo cleaned; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
-    for flags in WAYS.into_iter().filter(|_| has_tools()) {
+    for flags in ways() {
         let machine = Machine::new(PROJECT);
         let screen = Screen::run(&machine, IN_PLACE, flags, script);
         screen.shows("ready");
@@ -211,7 +217,7 @@ fn a_command_may_take_its_time_to_end() {
 fn nothing_of_much_output_is_lost() {
     const MUCH: usize = 20_000_000;
     let script = format!("head -c {MUCH} /dev/zero | tr '\\0' '~'; echo; echo last");
-    for flags in WAYS.into_iter().filter(|_| has_tools()) {
+    for flags in ways() {
         let machine = Machine::new(PROJECT);
         let (code, shown) = Screen::run(&machine, IN_PLACE, flags, &script).end();
         let count = shown.bytes().filter(|byte| *byte == b'~').count();

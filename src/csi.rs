@@ -266,7 +266,7 @@ fn open_state(own: &Path, mounts: &KernelMounts) -> Result<StateDir, CsiError> {
         move |source| CsiError::Io { path, source }
     };
     let dir = own.join("state");
-    if !mounts.ours().map_err(failed(&dir))?.contains(&dir) {
+    if !mounts.is_ours(&dir).map_err(failed(&dir))? {
         mounts.mount(&dir, STATE_BYTES).map_err(failed(&dir))?;
     }
     Ok(StateDir::open(&dir)?)

@@ -189,7 +189,7 @@ impl Driver {
             let sentence = "the driver has no program for variables: start it with --program";
             return Err(CallFailure::new(FailureKind::Precondition, sentence));
         };
-        if self.mounts.ours().is_ok_and(|ours| ours.contains(target)) {
+        if self.mounts.is_ours(target).is_ok_and(|is| is) {
             return Ok(());
         }
         self.mounts.bind(program, target).map_err(|error| {

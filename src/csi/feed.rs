@@ -155,6 +155,11 @@ impl Feed {
         loop {
             match self.wait(&mut commands).await {
                 FeedWoken::Stop | FeedWoken::Told(None) => return self.save(),
+                // kubelet brings them for each volume once a minute, and no volume has anything to do for them.
+                FeedWoken::Told(Some(FeedCommand::Tokens(volume, tokens))) => {
+                    self.keep_tokens(&volume, tokens);
+                    continue;
+                }
                 FeedWoken::Told(Some(command)) => self.hear(command).await,
                 FeedWoken::Source(event) => {
                     self.heard(event);
@@ -239,16 +244,7 @@ impl Feed {
     async fn hear(&mut self, command: FeedCommand) {
         match command {
             FeedCommand::Attach(volume) => self.attach(*volume).await,
-            FeedCommand::Tokens(volume, tokens) => {
-                if let Some(attached) = self.volumes.iter_mut().find(|attached| attached.record.volume == volume) {
-                    attached.tokens = tokens;
-                    self.hand_tokens_on();
-                    if self.denied.is_empty() && self.source.failing().next().is_some() {
-                        // It may be what the stores were waiting for.
-                        self.source.refresh_now();
-                    }
-                }
-            }
+            FeedCommand::Tokens(volume, tokens) => self.keep_tokens(&volume, tokens),
             FeedCommand::Annotations(pod, annotations) => {
                 for attached in self.volumes.iter_mut().filter(|attached| attached.record.pod.uid == pod) {
                     let _in = attached.span.clone().entered();

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CString, OsString};
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::{fmt, fs, io};
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
 
 use crate::contract::{CSI_MOUNT_SOURCE, CSI_PROGRAMS_SOURCE};
@@ -45,6 +47,14 @@ pub(super) trait Mounts: fmt::Debug + Send + Sync {
     /// The system's.
     fn ours(&self) -> io::Result<BTreeSet<PathBuf>>;
 
+    /// Whether one of them is mounted at `target`.
+    ///
+    /// # Errors
+    /// The system's.
+    fn is_ours(&self, target: &Path) -> io::Result<bool> {
+        Ok(self.ours()?.contains(target))
+    }
+
     /// Directories of the file system with programs that are shown somewhere, from its root.
     ///
     /// # Errors
@@ -57,8 +67,20 @@ pub(super) trait Mounts: fmt::Debug + Send + Sync {
 pub(super) struct KernelMounts {
     /// Whether the kernel takes `noswap`, once that was tried: since 6.4.
     noswap: OnceLock<bool>,
+    table: Mutex<MountTable>,
 }
 
+/// Mounts of ours in the kernel's table, which is read again when the kernel says that it has changed: kubelet asks once a
+/// minute for each volume, and a node has some hundred mounts for each question.
+#[derive(Debug, Default)]
+struct MountTable {
+    /// What was read last, if anything was.
+    file: Option<File>,
+    ours: BTreeSet<PathBuf>,
+}
+
+/// Mounts of the process' namespace, which all of its threads are in.
+const TABLE: &str = "/proc/thread-self/mountinfo";
 /// Most bytes of a mount table: a node has some thousand mounts of some hundred bytes.
 const MOST_TABLE_BYTES: u64 = 16 << 20;
 /// Room for some versions of a program of a megabyte.
@@ -112,7 +134,7 @@ impl Mounts for KernelMounts {
 
     fn unmount(&self, target: &Path) -> io::Result<()> {
         // One over the other, should two calls ever have raced.
-        while self.ours()?.contains(target) {
+        while self.is_ours(target)? {
             unmount(target, UnmountFlags::DETACH)?;
         }
         match fs::remove_dir(target) {
@@ -122,12 +144,50 @@ impl Mounts for KernelMounts {
     }
 
     fn ours(&self) -> io::Result<BTreeSet<PathBuf>> {
-        Ok(ours_in(&table()?))
+        Ok(self.table().present()?.clone())
+    }
+
+    fn is_ours(&self, target: &Path) -> io::Result<bool> {
+        Ok(self.table().present()?.contains(target))
     }
 
     fn shown(&self) -> io::Result<BTreeSet<PathBuf>> {
-        Ok(shown_in(&table()?))
+        Ok(shown_in(&read_table(&File::open(TABLE)?)?))
     }
+}
+
+impl KernelMounts {
+    fn table(&self) -> MutexGuard<'_, MountTable> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl MountTable ===
+
+impl MountTable {
+    fn present(&mut self) -> io::Result<&BTreeSet<PathBuf>> {
+        let file = match self.file.take() {
+            Some(file) if !has_changed(&file)? => file,
+            // What changes while it is read is a change of the next time: the kernel was asked before.
+            Some(file) => self.read(file)?,
+            None => self.read(File::open(TABLE)?)?,
+        };
+        self.file = Some(file);
+        Ok(&self.ours)
+    }
+
+    fn read(&mut self, mut file: File) -> io::Result<File> {
+        file.rewind()?;
+        self.ours = ours_in(&read_table(&file)?);
+        Ok(file)
+    }
+}
+
+/// Whether mounts have changed since the file was opened or this was asked last (proc(5): `/proc/[pid]/mounts`).
+fn has_changed(table: &File) -> io::Result<bool> {
+    let mut asked = [PollFd::new(table, PollFlags::PRI)];
+    retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+    Ok(asked.iter().any(|asked| asked.revents().intersects(PollFlags::PRI | PollFlags::ERR)))
 }
 
 /// Options of tmpfs (`tmpfs(5)`), and the label of all that is in it where there are labels: containers may neither read nor
@@ -138,9 +198,9 @@ fn options(bytes: u64, noswap: bool, has_labels: bool) -> io::Result<CString> {
     Ok(CString::new(format!("mode=0755,size={bytes}{noswap}{context}"))?)
 }
 
-fn table() -> io::Result<Vec<u8>> {
+fn read_table(file: &File) -> io::Result<Vec<u8>> {
     let mut table = Vec::new();
-    fs::File::open("/proc/self/mountinfo")?.take(MOST_TABLE_BYTES).read_to_end(&mut table)?;
+    file.take(MOST_TABLE_BYTES).read_to_end(&mut table)?;
     Ok(table)
 }
 
@@ -218,6 +278,7 @@ fn has_swap() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::testing;
 
     #[test]
     fn volumes_and_programs_are_labelled_where_there_are_labels() {
@@ -261,5 +322,39 @@ mod tests {
             assert_eq!(ours_in(table.as_bytes()), expected, "{name}");
         }
         assert!(!KernelMounts::default().ours().unwrap().contains(Path::new("/")));
+    }
+    #[test]
+    fn a_table_that_was_read_is_read_again_once_it_has_changed() {
+        let Some(mut namespace) = testing::mount_namespace() else {
+            assert!(!rustix::process::geteuid().is_root(), "root may not mount a tmpfs here");
+            return;
+        };
+        let inner = testing::rerun("csi::mounts::tests::changes_are_seen");
+        let output = namespace.arg(inner.get_program()).args(inner.get_args()).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains("1 passed"), "{shown}{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    #[ignore = "run by the test above, in a mount namespace of its own"]
+    fn changes_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let targets @ [ours, behind] = &["ours", "behind"].map(|name| dir.path().join(name));
+        let mounts = KernelMounts::default();
+        let are_there = || targets.each_ref().map(|target| mounts.is_ours(target).unwrap());
+        assert_eq!(are_there(), [false, false]);
+        mounts.mount(ours, 4096).unwrap();
+        assert_eq!(are_there(), [true, false]);
+        assert_eq!(are_there(), [true, false], "nothing has changed");
+        fs::create_dir(behind).unwrap();
+        mount(CSI_MOUNT_SOURCE, behind, "tmpfs", MountFlags::empty(), c"").unwrap();
+        assert_eq!(are_there(), [true, true], "mounted by another process");
+        mount("another", ours, "tmpfs", MountFlags::empty(), c"").unwrap();
+        assert_eq!(are_there(), [false, true], "hidden by another's");
+        unmount(ours, UnmountFlags::DETACH).unwrap();
+        unmount(behind, UnmountFlags::DETACH).unwrap();
+        assert_eq!(are_there(), [true, false]);
+        mounts.unmount(ours).unwrap();
+        assert_eq!(are_there(), [false, false]);
     }
 }

@@ -21,7 +21,7 @@ const NEW: &str = ".new";
 /// # Errors
 /// The system's.
 pub(super) fn install(program: &Path, programs: &Path, mounts: &dyn Mounts) -> io::Result<PathBuf> {
-    if !mounts.ours()?.contains(programs) {
+    if !mounts.is_ours(programs)? {
         mounts.mount_programs(programs)?;
     }
     if fs::metadata(program)?.len() > MOST {

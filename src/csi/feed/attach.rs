@@ -9,7 +9,7 @@ use crate::audit::Who;
 use crate::csi::attached::{Attached, denial};
 use crate::csi::record::PodRef;
 use crate::csi::surroundings::{First, NewVolume};
-use crate::csi::tokens::PodToken;
+use crate::csi::tokens::{PodToken, Tokens};
 use crate::deliver::controls::{LiveControls, Wanted};
 use crate::deliver::delivery::Delivery;
 use crate::deliver::reporting::Reporting;
@@ -83,6 +83,16 @@ impl Feed {
         }
         if let Some(newest) = newest {
             attached.delivery.offer(newest.clone());
+        }
+    }
+
+    pub(super) fn keep_tokens(&mut self, volume: &str, tokens: Tokens) {
+        let Some(attached) = self.volumes.iter_mut().find(|attached| attached.record.volume == volume) else { return };
+        attached.tokens = tokens;
+        self.hand_tokens_on();
+        if self.denied.is_empty() && self.source.failing().next().is_some() {
+            // It may be what the stores were waiting for.
+            self.source.refresh_now();
         }
     }
 

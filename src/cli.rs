@@ -7,6 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::csi::cli::{self as csi, CsiArgs};
 use crate::demo::application;
 use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
@@ -16,12 +17,10 @@ use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::terminal::{self, width_of_stdout};
 
-mod csi;
 mod demo;
 mod test;
 mod webhook;
 
-use self::csi::CsiArgs;
 use self::demo::DemoArgs;
 use self::test::TestArgs;
 use self::webhook::WebhookArgs;

@@ -96,7 +96,9 @@ pub const CSI_PROGRAM_ATTRIBUTE: &str = "program";
 /// What the mount table calls the driver's file system with that program.
 pub const CSI_PROGRAMS_SOURCE: &str = "hushpod-csi-programs";
 /// What the mount table calls a file system of ours.
-pub const CSI_MOUNT_SOURCE: &str = "hushpod-csi";
+pub const CSI_MOUNT_SOURCE: &str = CSI_PROGRAM;
+/// The driver's program.
+pub const CSI_PROGRAM: &str = "hushpod-csi";
 
 // --- The volume of the files ---
 

@@ -45,6 +45,7 @@ use crate::source::SourceMetrics;
 mod attached;
 mod attributes;
 mod budget;
+pub mod cli;
 mod driver;
 mod events;
 mod failure;

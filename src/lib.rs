@@ -29,12 +29,15 @@ pub mod sentence;
 pub mod source;
 pub mod steps;
 
+#[cfg(feature = "csi")]
+pub mod cluster;
+#[cfg(feature = "csi")]
+pub mod csi;
+#[cfg(feature = "csi")]
+pub mod serve;
+
 #[cfg(feature = "cluster")]
 pub mod cli;
-#[cfg(feature = "cluster")]
-pub mod cluster;
-#[cfg(feature = "cluster")]
-pub mod csi;
 #[cfg(feature = "cluster")]
 pub mod demo;
 #[cfg(feature = "cluster")]
@@ -43,7 +46,5 @@ pub mod explain;
 pub mod fleet;
 #[cfg(feature = "cluster")]
 pub mod local;
-#[cfg(feature = "cluster")]
-pub mod serve;
 #[cfg(feature = "cluster")]
 pub mod webhook;

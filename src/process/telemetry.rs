@@ -11,13 +11,13 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt};
 
 use self::lines::Lines;
-#[cfg(feature = "cluster")]
+#[cfg(feature = "csi")]
 use self::queue::{Dropped, Queue, WrittenLines};
 use crate::audit;
 use crate::report::line;
 
 mod lines;
-#[cfg(feature = "cluster")]
+#[cfg(feature = "csi")]
 pub mod queue;
 
 /// How log lines look.
@@ -39,7 +39,7 @@ pub fn init(format: LogFormat, level: Level) {
 
 /// The same for servers: a thread writes, so a reader of logs who is slow, or gone, holds no request back. Lines are
 /// dropped while [`queue::QUEUED`] bytes of them wait. What still waits is written when [`WrittenLines`] is dropped.
-#[cfg(feature = "cluster")]
+#[cfg(feature = "csi")]
 #[must_use]
 pub fn init_for_server(format: LogFormat, level: Level) -> (WrittenLines, Dropped) {
     let queue = Queue::in_front_of(io::stderr());
@@ -232,7 +232,7 @@ mod tests {
         }
     }
 
-    #[cfg(feature = "cluster")]
+    #[cfg(feature = "csi")]
     #[test]
     fn a_log_that_nobody_reads_holds_nobody_back() {
         let captured = Captured::default();

@@ -51,7 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("deliver", &["annotations", "plan", "source"]),
     ("webhook", &["annotations", "cluster", "config", "plan", "process", "serve"]),
     ("cluster", &["config"]),
-    ("csi", &["annotations", "cluster", "config", "deliver", "plan", "provider", "serve", "source"]),
+    ("csi", &["annotations", "cluster", "config", "deliver", "plan", "process", "provider", "serve", "source"]),
     ("exec", &["process"]),
     ("agent", &["annotations", "deliver", "exec", "plan", "process", "provider", "source"]),
     // The chain from end to end on one machine: the one front end that runs another.
@@ -90,14 +90,14 @@ const ORDERS: &[(&str, &[&str])] = &[
         "", "item", "template", "template/tokens", "template/checker/expressions", "template/checker", "template/go",
         "template/problem", "template/names", "file_mode", "volume_path", "yaml",
     ]),
-    ("cli", &["", "man", "csi", "demo", "test", "webhook"]),
+    ("cli", &["", "man", "demo", "test", "webhook"]),
     ("cluster", &["", "events", "namespaces", "watch"]),
     ("config", &[
         "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity",
         "injected", "places", "proxy", "shape", "error",
     ]),
     ("csi", &[
-        "", "node", "driver/left", "driver/unclaimed", "driver/surroundings", "driver", "feed/attach", "feed/deny", "feed/heard", "feed",
+        "cli", "", "node", "driver/left", "driver/unclaimed", "driver/surroundings", "driver", "feed/attach", "feed/deny", "feed/heard", "feed",
         "known", "names", "attached", "surroundings", "state", "sole", "logins", "events", "attributes", "record", "tokens", "volume",
         "registration", "metrics", "failure", "budget", "program", "mounts", "object", "pods", "taint", "proto",
     ]),

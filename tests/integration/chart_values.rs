@@ -335,6 +335,29 @@ fn a_global_registry_takes_the_place_of_a_repositorys_own() {
 
 #[test]
 #[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
+fn the_drivers_image_is_beside_the_webhooks() {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (image, own, expected) in [
+        (json!({"repository": "r/hushpod", "tag": "1"}), json!({}), ("r/hushpod-csi:1", "IfNotPresent")),
+        (
+            json!({"repository": "r/hushpod", "tag": "1", "pullPolicy": "Never"}),
+            json!({"repository": "x/driver", "tag": "2"}),
+            ("x/driver:2", "Never"),
+        ),
+        (
+            json!({"repository": "r/hushpod", "digest": digest}),
+            json!({"digest": digest, "pullPolicy": "Always"}),
+            (&*format!("r/hushpod-csi@{digest}"), "Always"),
+        ),
+    ] {
+        let found = objects(json!({"image": image, "csi": {"enabled": true, "image": own}}));
+        let driver = container(found.iter().find(|object| object["kind"] == "DaemonSet").unwrap());
+        assert_eq!((&driver["image"], &driver["imagePullPolicy"]), (&json!(expected.0), &json!(expected.1)));
+    }
+}
+
+#[test]
+#[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
 fn the_webhook_connects_to_api_servers_alone() {
     let policy = |values: Value| of_webhook(values, "NetworkPolicy")["spec"].clone();
     let usual = policy(json!({}));

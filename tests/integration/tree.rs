@@ -33,6 +33,17 @@ fn p6_the_agent_has_nothing_to_ask_the_api_server_with() {
 }
 
 #[test]
+fn the_driver_has_nothing_of_the_webhook() {
+    let driver = crates(&["--no-default-features", "--features", "csi"]);
+    for needed in ["kube-client", "tonic"] {
+        assert!(driver.contains(needed), "{needed} is not in {driver:?}");
+    }
+    for other in ["clap_complete", "mimalloc", "quick_cache", "rcgen", "terminal_size"] {
+        assert!(!driver.contains(other), "the driver links {other}");
+    }
+}
+
+#[test]
 fn there_is_one_crypto_provider() {
     let all = crates(&["--all-features"]);
     assert!(all.contains("aws-lc-rs"));

@@ -69,7 +69,7 @@ app.kubernetes.io/component: test
 {{- end }}
 
 {{- define "hushpod.imageRepository" -}}
-{{- required "image.repository is not set: there is no public image yet, so say where yours is; deploy/README.md builds both" .Values.image.repository -}}
+{{- required "image.repository is not set: there is no public image yet, so say where yours is; deploy/README.md builds it" .Values.image.repository -}}
 {{- end }}
 
 {{- define "hushpod.image" -}}
@@ -91,6 +91,17 @@ app.kubernetes.io/component: test
 {{ $repository }}@{{ .Values.agentImage.digest }}
 {{- else -}}
 {{ $repository }}:{{ .Values.agentImage.tag | default .Values.image.tag | default .Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- define "hushpod.csiImage" -}}
+{{- $image := .Values.csi.image -}}
+{{- $repository := $image.repository | default (printf "%s-csi" (include "hushpod.imageRepository" .)) -}}
+{{- $repository = include "hushpod.repository" (list . $repository) -}}
+{{- if $image.digest -}}
+{{ $repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $repository }}:{{ $image.tag | default .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 {{- end }}
 

@@ -47,6 +47,12 @@ class Product:
         repository, tag = self.image.rsplit(":", 1)
         return f"{repository}-agent:{tag}"
 
+    @property
+    def csi_image(self):
+        """The driver's, which the chart looks for there too."""
+        repository, tag = self.image.rsplit(":", 1)
+        return f"{repository}-csi:{tag}"
+
     def build(self):
         """Builds the images and gives them to the node, unless it has these very binaries already."""
         with tempfile.TemporaryDirectory() as directory:
@@ -61,11 +67,11 @@ class Product:
             self.program = kept.with_suffix(".new").replace(kept)
             self.image = f"localhost/hushpod:e2e-{digest.hexdigest()[:12]}"
             ctr = ["ctr", "--address", self.node.state / "containerd.sock", "--namespace", "k8s.io", "images"]
-            if {self.image, self.agent_image} <= set(run(*ctr, "ls", "-q").split()):
+            if {self.image, self.agent_image, self.csi_image} <= set(run(*ctr, "ls", "-q").split()):
                 return
-            self.say(f"making the images {self.image} and {self.agent_image} (deploy/image)")
+            self.say(f"making the images {self.image}, {self.agent_image} and {self.csi_image} (deploy/image)")
             run(ROOT / "deploy/image", directory, f"{directory}/image.tar", self.image, seconds=600)
-            for archive in ("image.tar", "image-agent.tar"):
+            for archive in ("image.tar", "image-agent.tar", "image-csi.tar"):
                 run(*ctr, "import", "--all-platforms", f"{directory}/{archive}")
 
     # --- chart

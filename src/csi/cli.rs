@@ -1,22 +1,31 @@
-//! `hushpod csi`.
+//! `hushpod csi`, and `hushpod-csi`, which is the same in a program of its own: a node need not have the rest.
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Parser};
+use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
+use tracing::{Level, error};
 
+use super::{CsiSettings, driver_object};
 use crate::cluster;
 use crate::config::Config;
 use crate::config::metrics::ConfigMetrics;
 use crate::config::reload::Reloading;
-use crate::csi::{self, CsiSettings, driver_object};
+use crate::contract::CSI_PROGRAM;
 use crate::metrics::Registry;
+use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::shutdown::Shutdown;
+use crate::process::telemetry::{self, LogFormat};
+use crate::serve::WORKERS;
 use crate::serve::admin;
 use crate::serve::readiness::Readiness;
 
+/// What the driver is told by its arguments.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Runs as root on a node, as the chart's DaemonSet does. Volumes outlive it: the next process goes on \
@@ -24,7 +33,7 @@ use crate::serve::readiness::Readiness;
                         --print-driver writes the CSIDriver object that this configuration needs, for those who do not \
                         use the chart: kubectl apply -f - takes it."
 )]
-pub(super) struct CsiArgs {
+pub struct CsiArgs {
     /// The operator's configuration (YAML), the webhook's own.
     #[arg(long, env = "HUSHPOD_CONFIG", value_name = "FILE")]
     config: PathBuf,
@@ -55,7 +64,48 @@ pub(super) struct CsiArgs {
     print_driver: bool,
 }
 
-pub(super) async fn run(args: CsiArgs, registry: Registry) -> Result<(), String> {
+/// Serves volumes with secrets on this node: the CSI driver csi.hushpod.dev.
+#[derive(Debug, Parser)]
+#[command(name = CSI_PROGRAM, version)]
+struct DriverCli {
+    #[command(flatten)]
+    args: CsiArgs,
+    /// Least severe level that is logged: error, warn, info, debug or trace.
+    #[arg(long, env = "HUSHPOD_LOG", value_name = "LEVEL", default_value = "info")]
+    log_level: Level,
+    /// How log lines look: text or json.
+    #[arg(long, env = "HUSHPOD_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// The whole program `hushpod-csi`.
+#[must_use]
+pub fn main() -> ExitCode {
+    // An error says that one is installed already.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    let DriverCli { args, log_level, log_format } = DriverCli::parse();
+    let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level);
+    let registry = Registry::of_this_build();
+    registry.read(&LOG_DROPPED_LINES, move || u32::try_from(dropped.lines()).ok().map(f64::from));
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
+    let outcome = match Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(args, registry)),
+        Err(problem) => Err(format!("cannot begin to work: {problem}")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            error!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+/// The sentence for the log.
+pub async fn run(args: CsiArgs, registry: Registry) -> Result<(), String> {
     let CsiArgs {
         config,
         node_name,
@@ -83,7 +133,7 @@ pub(super) async fn run(args: CsiArgs, registry: Registry) -> Result<(), String>
     let token: CancellationToken = shutdown.token();
     let current = reloading.subscribe();
     tokio::select! {
-        outcome = csi::run(settings, current, registry, Readiness::default(), token) => {
+        outcome = super::run(settings, current, registry, Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
         () = reloading.follow(reloads) => Ok(()),

@@ -25,7 +25,7 @@ use self::worker::{ApplyContext, Worker};
 use crate::audit::AuditLog;
 use crate::generation::{Generation, GenerationId};
 use crate::plan::Plan;
-use crate::provider::{ErrorKind, Provider, ProviderError};
+use crate::provider::{ArrivalRoom, Arrivals, ErrorKind, Provider, ProviderError};
 use crate::reference::{Key, Request};
 
 mod backoff;
@@ -192,10 +192,13 @@ impl Source {
         Self { audit, ..self }
     }
 
-    /// The same, whose answers take at most so many bytes of memory: what does not fit is a failure that says so. Answers on
-    /// their way are bounded each for itself.
+    /// The same, whose answers take at most so many bytes of memory, and those on their way what `arriving` has left: what
+    /// does not fit is a failure that says so.
     #[must_use]
-    pub fn bounded(self, bytes: u64) -> Self {
+    pub fn bounded(mut self, bytes: u64, arriving: &Arc<dyn ArrivalRoom>) -> Self {
+        for worker in self.workers.values_mut() {
+            worker.arrivals = Arrivals::of(Arc::clone(arriving));
+        }
         Self { most_memory: bytes, ..self }
     }
 
@@ -392,6 +395,11 @@ impl Source {
     /// A healthy lease is left alone: reading it would make another credential.
     pub fn refresh_now(&mut self) {
         self.workers.values_mut().for_each(Worker::refresh);
+    }
+
+    /// What failed is due now, and nothing else.
+    pub fn retry_now(&mut self) {
+        self.workers.values_mut().for_each(Worker::retry);
     }
 
     /// Tells that the files of this generation are in place. Credentials that it replaced are revoked a drain time

@@ -81,7 +81,7 @@ fn parsed<'a, T: Deserialize<'a> + Default>(text: Option<&'a Value>) -> T {
 ///
 /// # Errors
 /// [`Refusal`] names the annotation or field, and the way out.
-pub(super) fn check(spec: &Value, options: &mut Options, config: &Config) -> Result<(), Refusal> {
+pub(super) fn check(options: &mut Options, config: &Config) -> Result<(), Refusal> {
     options.init_order = None;
     let refuse =
         |annotation: &str, problem: &str| Err(Refusal::Pod(format!("annotation {PREFIX}{annotation}: {problem}")));

@@ -418,7 +418,7 @@ def csi_startup_taint_keeps_pods_off_until_the_driver_is_there(t):
         with DriverAway(t):
             kubectl("taint", "node", node, f"{CSI_DRIVER}/not-ready=:NoSchedule", other)
             t.create(pod("early", wanted))
-            t.event("early", "FailedScheduling", f"{CSI_DRIVER}/not-ready")
+            t.event("early", "FailedScheduling", "untolerated taint")
         wait("the taint to go", 30, lambda: taints() == {"hushpod-e2e/other"})
         t.ready("early", 60)
         equal(t.file("early", "/secrets/password"), value, "the file")

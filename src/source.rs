@@ -19,16 +19,17 @@ use self::earlier::EarlierGenerations;
 use self::history::{Fingerprints, Ledger};
 use self::key_dependency::{KeyDependency, part_of};
 use self::metrics::{ProviderState, SourceTally};
-use self::request_state::{AnswerMemory, Demand, RequestState};
+use self::request_state::{Demand, RequestState};
 use self::resume::{Moment, Resumed};
 use self::worker::{ApplyContext, Worker};
 use crate::audit::AuditLog;
 use crate::generation::{Generation, GenerationId};
 use crate::plan::Plan;
-use crate::provider::{ArrivalRoom, Arrivals, ErrorKind, Provider, ProviderError};
+use crate::provider::{ErrorKind, Provider, ProviderError};
 use crate::reference::{Key, Request};
 
 mod backoff;
+mod bounds;
 mod clock;
 mod connect;
 mod earlier;
@@ -190,27 +191,6 @@ impl Source {
     #[must_use]
     pub fn audited(self, audit: AuditLog) -> Self {
         Self { audit, ..self }
-    }
-
-    /// The same, whose answers take at most so many bytes of memory, and those on their way what `arriving` has left: what
-    /// does not fit is a failure that says so.
-    #[must_use]
-    pub fn bounded(mut self, bytes: u64, arriving: &Arc<dyn ArrivalRoom>) -> Self {
-        for worker in self.workers.values_mut() {
-            worker.arrivals = Arrivals::of(Arc::clone(arriving));
-        }
-        Self { most_memory: bytes, ..self }
-    }
-
-    /// Bytes of memory that answers take now, if they are bounded.
-    fn memory(&self) -> AnswerMemory {
-        let most = self.most_memory;
-        let states = || self.workers.values().flat_map(|worker| worker.states.values());
-        let taken = match most {
-            u64::MAX => 0,
-            _ => states().filter_map(|state| state.cached.as_ref()).map(|cached| cached.tree.memory()).sum(),
-        };
-        AnswerMemory { most, taken }
     }
 
     /// The same, counted and shown.

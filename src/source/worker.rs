@@ -17,7 +17,9 @@ use super::request_state::{Action, AnswerMemory, RequestState};
 use super::retired_lease::{RetiredLease, expiring};
 use super::told::ToldAccesses;
 use crate::audit::AuditLog;
-use crate::provider::{Arrivals, ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Version};
+use crate::provider::{
+    Arrivals, ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Version,
+};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 

@@ -143,7 +143,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "", "listener", "body", "peers", "admin", "clients", "exchange", "opening", "limits", "readiness", "tls",
     ]),
     ("source", &[
-        "worker/apply", "read_again", "", "connect", "resume", "worker/answer", "worker", "earlier", "metrics", "login_state",
+        "worker/apply", "read_again", "bounds", "", "connect", "resume", "worker/answer", "worker", "earlier", "metrics", "login_state",
         "request_state", "persisted", "persisted/document", "handover", "backoff", "clock", "failure", "history",
         "key_dependency", "retired_lease", "told",
     ]),

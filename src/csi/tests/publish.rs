@@ -289,8 +289,7 @@ async fn many_large_answers_come_one_part_after_the_other() {
         }
     };
     rotated("1");
-    let items: Vec<_> =
-        (0..50).map(|n| format!("{{file: f{n}, from: \"secret/data/n{n}#password\"}}")).collect();
+    let items: Vec<_> = (0..50).map(|n| format!("{{file: f{n}, from: \"secret/data/n{n}#password\"}}")).collect();
     let secrets: &'static str = format!("[{}]", items.join(", ")).leak();
     let (many, neighbour) = (Ask::new(1, &[("secrets", secrets)]), Ask::new(2, &[FILE]));
     let (first, second) = tokio::join!(life.publish(&many), life.publish(&neighbour));

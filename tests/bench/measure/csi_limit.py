@@ -33,7 +33,7 @@ CALL_SECONDS = 120
 CONFIG = """\
 image: registry.example/hushpod:0.1.0
 defaultProvider: vault
-csi: {{bytesPerNode: {bytes}, bytesPerNamespace: {bytes}}}
+csi: {{bytesPerNode: "{bytes}", bytesPerNamespace: "{bytes}"}}
 providers:
   vault:
     type: vault
@@ -47,9 +47,10 @@ def padded(head, unit, tail, size=MIB - 512):
     return head + unit * ((size - len(head) - len(tail)) // len(unit)) + tail
 
 
-# What fits into the 1 MiB that the client takes: as many values as it lets pass, one long text, and what grows.
+# What fits into the 1 MiB that the client takes: as many values as are taken in, and as many as it lets pass before it
+# refuses them; one long text, and what grows.
 DOCUMENTS = {
-    "values": "{" + "".join(f'"key{number}":"v",' for number in range(60_000)) + '"wanted":"v"}',
+    "values": "{" + "".join(f'"key{number}":"{"v" * 85}",' for number in range(9_900)) + '"wanted":"v"}',
     "list": '{"wanted":"v","list":[' + ",".join(["0"] * 95_000) + "]}",
     "text": padded('{"wanted":"v","text":"', "canary", '"}'),
     "escapes": padded('{"wanted":"v","text":"', "\\u00e9", '"}'),
@@ -66,7 +67,8 @@ class Store(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answers)
-        self.answers = {name: f'{{"data":{{"data":{text}}}}}'.encode() for name, text in DOCUMENTS.items()}
+        state = '{"version":1,"created_time":"2026-01-01T00:00:00Z","deletion_time":"","destroyed":false}'
+        self.answers = {name: f'{{"data":{{"data":{text},"metadata":{state}}}}}'.encode() for name, text in DOCUMENTS.items()}
         self.gathered = threading.Condition()
         self.waiting = 0
 
@@ -75,7 +77,7 @@ class Store(http.server.ThreadingHTTPServer):
         with self.gathered:
             self.waiting += 1
             self.gathered.notify_all()
-            while self.gathered.wait(0.3):
+            while self.gathered.wait(0.1):
                 pass
             self.waiting -= 1
 
@@ -200,6 +202,10 @@ class Driver:
         message = field(1, f"csi-{volume}") + field(4, str(target)) + field(5, field(2, b"")) + field(6, True)
         return call(self.socket, "NodePublishVolume", message + entries(8, context), seconds)
 
+    def last_failure(self):
+        lines = self.process.log.read_text(errors="replace").splitlines()
+        return next((line for line in reversed(lines) if '"failure"' in line and NEIGHBOUR in line), "nothing in the log")
+
     def unpublish(self, volume):
         message = field(1, f"csi-{volume}") + field(2, str(self.target(volume)))
         return call(self.socket, "NodeUnpublishVolume", message, 30)
@@ -222,7 +228,7 @@ def together(documents):
 
     def attributes(number):
         items = [
-            {"file": f"f{at}", "from": reference("list" if at % 2 else "values", f"{number}-{at}")} for at in range(documents)
+            {"file": f"f{at}", "from": reference("values", f"{number}-{at}")} for at in range(documents)
         ]
         return {"secrets": json.dumps(items), "size-limit": "4Ki"}
 
@@ -293,7 +299,8 @@ def drill(bench, names):
             problems.append(f"{name}: the driver ended")
             break
         if missed or not times:
-            problems.append(f"{name}: {len(missed)} of {len(times) + len(missed)} small volumes of a neighbour were not published")
+            count = f"{len(missed)} of {len(times) + len(missed)}"
+            problems.append(f"{name}: {count} small volumes of a neighbour were not published: {driver.last_failure()}")
         if "canary" in driver.process.log.read_text(errors="replace"):
             problems.append(f"{name}: the log has a value")
     if not problems:

@@ -227,7 +227,10 @@ fn p9_what_the_driver_cannot_do_is_denied() {
     // The API server lets kubelet read variables out of an emptyDir alone.
     let asks = review("CREATE", "", &csi_pod(&[("env.TOKEN", "secret/data/app#token")]));
     let response = decide_with(&format!("{CSI}kubeletEnv: true\n"), &asks).response.to_string();
-    assert!(["add command", "use mode sidecar", "no variables"].iter().all(|part| response.contains(part)), "{response}");
+    assert!(
+        ["add command", "use mode sidecar", "no variables"].iter().all(|part| response.contains(part)),
+        "{response}"
+    );
     let message = denial(&csi_pod(&[]));
     assert!(message.contains("no CSI driver") && message.contains("csi.enabled"), "{message}");
 }

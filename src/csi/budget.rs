@@ -8,6 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::config::CsiLimits;
 use crate::provider::ArrivalRoom;
 
+/// What the driver itself needs for a volume, beside its file system: its plan above all.
+pub(super) const VOLUME_BYTES: u64 = 64 << 10;
+/// What it needs for a feed, beside the answers: connections above all.
+pub(super) const FEED_BYTES: u64 = 256 << 10;
+
 /// What answers on their way may take, of which no namespace has more than half of what the others leave: however many ask
 /// for large ones, small ones find room. The largest answer of one store takes some 20 MiB for a moment: 3 MiB of text, in
 /// a buffer that grew, and a hundred thousand values made of it.

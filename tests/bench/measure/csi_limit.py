@@ -22,7 +22,7 @@ from .bench import Process, free_port, percentile
 from .cgroup import Cgroup
 
 # What all volumes may take together, and what the chart adds to that (charts/hushpod/templates/_helpers.tpl).
-VOLUMES = 96 * MIB
+VOLUMES = 128 * MIB
 OWN = 128 * MIB
 # Of namespaces that mean ill.
 NAMESPACES = 6

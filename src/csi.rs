@@ -131,6 +131,8 @@ pub enum CsiError {
 const STATE_BYTES: u64 = 64 << 20;
 /// Calls at a time on a connection: kubelet makes one for each volume.
 const CALLS: usize = 512;
+/// Bytes of a call: attributes that make the longest plan, and tokens, take half as many.
+const CALL_BYTES: usize = 512 * 1024;
 /// Bytes of a request's headers.
 const HEADERS: u32 = 16 * 1024;
 
@@ -161,9 +163,8 @@ pub async fn run(
     let driver = start(&settings, &own, config, registry, &shutdown, &mut tasks)?;
 
     // kubelet calls the driver as soon as it has seen the second one.
-    let calls = server()
-        .add_service(IdentityServer::new(IdentityService))
-        .add_service(NodeServer::new(NodeService { driver, node: node.clone() }));
+    let nodes = NodeServer::new(NodeService { driver, node: node.clone() }).max_decoding_message_size(CALL_BYTES);
+    let calls = server().add_service(IdentityServer::new(IdentityService)).add_service(nodes);
     let socket = own.join("csi.sock");
     let (calls, _) = serve(calls, &socket, shutdown.clone())?;
     let (told, registered) = oneshot::channel();

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+mod arrivals;
 pub mod auth;
 pub mod aws;
 pub mod azure;
@@ -19,6 +20,9 @@ pub mod session;
 pub mod vault;
 
 pub use crate::reference::Version;
+#[cfg(test)]
+pub(crate) use arrivals::arrive;
+pub use arrivals::{ArrivalRoom, Arrivals};
 pub use interface::{
     Answer, ErrorKind, Extended, Known, Lease, Login, Parameters, Pending, Provider, ProviderError, ReadResult,
     Reading, Session, Settings, TokenSource,

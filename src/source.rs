@@ -19,7 +19,7 @@ use self::earlier::EarlierGenerations;
 use self::history::{Fingerprints, Ledger};
 use self::key_dependency::{KeyDependency, part_of};
 use self::metrics::{ProviderState, SourceTally};
-use self::request_state::{AnswerMemory, Demand, RequestState};
+use self::request_state::{Demand, RequestState};
 use self::resume::{Moment, Resumed};
 use self::worker::{ApplyContext, Worker};
 use crate::audit::AuditLog;
@@ -29,6 +29,7 @@ use crate::provider::{ErrorKind, Provider, ProviderError};
 use crate::reference::{Key, Request};
 
 mod backoff;
+mod bounds;
 mod clock;
 mod connect;
 mod earlier;
@@ -190,24 +191,6 @@ impl Source {
     #[must_use]
     pub fn audited(self, audit: AuditLog) -> Self {
         Self { audit, ..self }
-    }
-
-    /// The same, whose answers take at most so many bytes of memory: what does not fit is a failure that says so. Answers on
-    /// their way are bounded each for itself.
-    #[must_use]
-    pub fn bounded(self, bytes: u64) -> Self {
-        Self { most_memory: bytes, ..self }
-    }
-
-    /// Bytes of memory that answers take now, if they are bounded.
-    fn memory(&self) -> AnswerMemory {
-        let most = self.most_memory;
-        let states = || self.workers.values().flat_map(|worker| worker.states.values());
-        let taken = match most {
-            u64::MAX => 0,
-            _ => states().filter_map(|state| state.cached.as_ref()).map(|cached| cached.tree.memory()).sum(),
-        };
-        AnswerMemory { most, taken }
     }
 
     /// The same, counted and shown.
@@ -392,6 +375,11 @@ impl Source {
     /// A healthy lease is left alone: reading it would make another credential.
     pub fn refresh_now(&mut self) {
         self.workers.values_mut().for_each(Worker::refresh);
+    }
+
+    /// What failed is due now, and nothing else.
+    pub fn retry_now(&mut self) {
+        self.workers.values_mut().for_each(Worker::retry);
     }
 
     /// Tells that the files of this generation are in place. Credentials that it replaced are revoked a drain time

@@ -113,7 +113,8 @@ impl Feed {
         // A provider without an audience asks for no token.
         let nowhere = || TokenSource::Channel(watch::Sender::new(None).subscribe());
         let source = sources(plan, &|name| source_of(name).unwrap_or_else(nowhere))?;
-        let mut source = source.audited(audit.clone()).bounded(plan.room());
+        let arrivals = around.arrivals(&record.pod.namespace);
+        let mut source = source.audited(audit.clone()).bounded(plan.room(), &arrivals);
         let kept = hand_over.load().map(|kept| kept.hand_over).unwrap_or_default();
         let turn = if kept.sessions.is_empty() {
             Some((Instant::now() + TURN, kept))

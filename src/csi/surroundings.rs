@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::contract::CA_PATH;
 use crate::metrics::board::BoardPlace;
 use crate::plan::Plan;
-use crate::provider::TokenSource;
+use crate::provider::{ArrivalRoom, TokenSource};
 use crate::source::{SetupError, Source, SourceMetrics, connect_counted};
 
 /// What a feed is told.
@@ -66,6 +66,8 @@ pub(super) trait Surroundings: Send + Sync {
     fn is_going(&self, pod: &str) -> bool;
     /// Tells of a running pod's trouble.
     fn trouble(&self, pod: &PodRef, sentence: &str);
+    /// What answers on their way to feeds of a namespace may take.
+    fn arrivals(&self, namespace: &str) -> Arc<dyn ArrivalRoom>;
     /// Where the feed's state is shown.
     fn place(&self) -> BoardPlace<FeedState>;
 }

@@ -44,7 +44,6 @@ const PHRASES: &[(&str, &str, &str)] = &[
     ("does not inject pods of namespace", "the pod's namespace: it is excluded", "values"),
     ("they came after the webhook's turn", "annotations that another webhook, or an update, added", "what-it-creates"),
     ("in the metadata of a workload", "annotations beside the pod template", "what-it-creates"),
-    ("hostUsers", "the pod's hostUsers", "csi"),
     ("Windows", "the pod's operating system", "readme"),
     ("static pods", "a pod that no API server was asked about", "readme"),
     ("has two containers of the name", "the pod's containers", "containers"),

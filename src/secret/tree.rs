@@ -7,6 +7,9 @@ use std::sync::Arc;
 use super::{DocumentError, SecretValue};
 use crate::sentence::{SHOWN_NAMES, Sentence, store_names};
 
+/// Bytes of a value's node, of a map's share of its nodes, and of what an allocator rounds up.
+const NODE: u64 = 128;
+
 /// What a store answered for one request: a value, or a document of values.
 ///
 /// Keys are names, not secrets: they may stand in errors. Leaves may not.
@@ -141,8 +144,6 @@ impl SecretTree {
     /// About how many bytes of memory it takes.
     #[must_use]
     pub fn memory(&self) -> u64 {
-        /// A node of its own, a map's share of its nodes, and what an allocator rounds up.
-        const NODE: u64 = 128;
         let below = match self {
             Self::Literal(value) | Self::Text(value) | Self::Binary(value) => value.expose().len() as u64,
             Self::List(items) => items.iter().map(Self::memory).sum(),
@@ -150,6 +151,12 @@ impl SecretTree {
             Self::Withheld(_) => 0,
         };
         NODE + below
+    }
+
+    /// The same for one of so many values, made of a text of so many bytes.
+    #[must_use]
+    pub fn memory_of(values: usize, text: usize) -> u64 {
+        NODE * values as u64 + text as u64
     }
 
     /// The parts below these paths, each a list of tokens as [`SecretTree::pointer`] takes it, in their places; of the rest

@@ -17,7 +17,9 @@ use super::request_state::{Action, AnswerMemory, RequestState};
 use super::retired_lease::{RetiredLease, expiring};
 use super::told::ToldAccesses;
 use crate::audit::AuditLog;
-use crate::provider::{ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Version};
+use crate::provider::{
+    Arrivals, ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ReadResult, Version,
+};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 
@@ -34,6 +36,8 @@ pub(super) struct Worker {
     /// When people are to be told that what is in flight takes its time; `None` once they were.
     tell_at: Option<Instant>,
     completed: Vec<Completed>,
+    /// What has come and is not taken in yet.
+    pub(super) arrivals: Arrivals,
     pub(super) pushed: bool,
     pub(super) states: BTreeMap<Request, RequestState>,
     pub(super) key_dependency: Option<KeyDependency>,
@@ -94,6 +98,7 @@ impl Worker {
             started: Instant::now(),
             tell_at: None,
             completed: Vec::new(),
+            arrivals: Arrivals::default(),
             pushed: false,
             states: BTreeMap::new(),
             key_dependency: None,
@@ -263,7 +268,7 @@ impl Worker {
         let Some(provider) = self.provider.take() else { return };
         self.started = now;
         self.tell_at = Some(now + SILENCE);
-        self.running = Some(Box::pin(operation(provider)));
+        self.running = Some(Box::pin(self.arrivals.count(operation(provider))));
     }
 
     /// Logins that were tried, as they are told; the error of the last, if it failed.
@@ -318,9 +323,14 @@ impl Worker {
     /// Everything that is polled is due now, and every credential that failed to be renewed or replaced.
     pub(super) fn refresh(&mut self) {
         self.poll_now();
+        self.retry();
+        self.again = self.running.is_some();
+    }
+
+    /// What failed is due now.
+    pub(super) fn retry(&mut self) {
         let now = Instant::now();
         self.states.values_mut().filter(|state| state.failures > 0).for_each(|state| state.due = now);
-        self.again = self.running.is_some();
     }
 
     /// What this generation replaced may be revoked soon.

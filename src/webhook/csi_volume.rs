@@ -81,7 +81,7 @@ fn parsed<'a, T: Deserialize<'a> + Default>(text: Option<&'a Value>) -> T {
 ///
 /// # Errors
 /// [`Refusal`] names the annotation or field, and the way out.
-pub(super) fn check(spec: &Value, options: &mut Options, config: &Config) -> Result<(), Refusal> {
+pub(super) fn check(options: &mut Options, config: &Config) -> Result<(), Refusal> {
     options.init_order = None;
     let refuse =
         |annotation: &str, problem: &str| Err(Refusal::Pod(format!("annotation {PREFIX}{annotation}: {problem}")));
@@ -93,12 +93,6 @@ pub(super) fn check(spec: &Value, options: &mut Options, config: &Config) -> Res
     }
     if options.metrics_port.is_some() {
         return refuse(METRICS_PORT, "mode csi has no agent in the pod: the driver has the metrics of its node's pods");
-    }
-    if spec.get("hostUsers") == Some(&json!(false)) {
-        return Err(Refusal::Pod(
-            "hostUsers: false: the driver's files would belong to nobody in the pod's user namespace: use mode sidecar"
-                .to_owned(),
-        ));
     }
     Ok(())
 }

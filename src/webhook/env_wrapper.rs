@@ -36,6 +36,8 @@ pub(super) struct EnvWrapper<'a> {
     grace: u64,
     /// Whether kubelet sets the variables of containers that say no command.
     kubelet: bool,
+    /// Whether it would in another mode: it reads them out of an `emptyDir` alone.
+    kubelet_elsewhere: bool,
     /// Whom the application's parent tells of changes: nobody, where an agent does.
     notify: &'a [Notify],
 }
@@ -89,7 +91,8 @@ impl<'a> EnvWrapper<'a> {
         let names = bundle.items.iter().filter_map(annotations::variable).collect();
         let is_csi = mode == Mode::Csi;
         let notify = if is_csi { options.notify.as_slice() } else { &[] };
-        Ok(Some(Self { options, names, grace, kubelet: config.kubelet_env && !is_csi, notify }))
+        let (kubelet, kubelet_elsewhere) = (config.kubelet_env && !is_csi, config.kubelet_env && is_csi);
+        Ok(Some(Self { options, names, grace, kubelet, kubelet_elsewhere, notify }))
     }
 
     /// The variables that are annotated one by one.
@@ -219,9 +222,13 @@ impl<'a> EnvWrapper<'a> {
         };
         if inner.is_empty() {
             let way_out = if selection.is_asked() { "leave it out of" } else { "name only others in" };
+            let elsewhere = match self.kubelet_elsewhere {
+                true => ", use mode sidecar (of mode csi's volume kubelet reads no variables)",
+                false => "",
+            };
             return Err(Refusal::Pod(format!(
                 "container {name:?} has no command, and the image's own is not known here: add command (the image's \
-                 ENTRYPOINT, and args if there are none), or {way_out} {PREFIX}{CONTAINERS}"
+                 ENTRYPOINT, and args if there are none){elsewhere}, or {way_out} {PREFIX}{CONTAINERS}"
             )));
         }
         let own: Vec<_> = env_of(container).iter().map(name_of).collect();

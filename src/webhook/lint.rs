@@ -31,16 +31,8 @@ const MOST: usize = 50;
 /// A field that the operator has to list the values of.
 const RUNTIME_CLASS: &str = "runtimeClassName";
 /// Fields of a pod's `spec` that may stand in the way.
-const FIELDS: [&str; 8] = [
-    RUNTIME_CLASS,
-    "hostUsers",
-    "shareProcessNamespace",
-    "hostPID",
-    "os",
-    "nodeSelector",
-    "restartPolicy",
-    "hostNetwork",
-];
+const FIELDS: [&str; 7] =
+    [RUNTIME_CLASS, "shareProcessNamespace", "hostPID", "os", "nodeSelector", "restartPolicy", "hostNetwork"];
 
 /// Looks at pods as the webhook would.
 #[derive(Debug)]

@@ -134,7 +134,7 @@ impl Injector {
         let (ours, others): (Vec<_>, Vec<_>) =
             LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
         let earlier = if mode == Mode::Csi {
-            csi_volume::check(spec, &mut options, config)?;
+            csi_volume::check(&mut options, config)?;
             csi_volume::chosen(spec)
         } else {
             ours.first().and_then(|container| plan_of(container)).map(|plan| plan.containers)

@@ -98,7 +98,6 @@ impl PodPlace {
                     "automountServiceAccountToken"
                         | "hostNetwork"
                         | "hostPID"
-                        | "hostUsers"
                         | "imagePullSecrets"
                         | "nodeSelector"
                         | "os"

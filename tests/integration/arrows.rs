@@ -134,7 +134,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "infisical/errors", "vault/api_types", "vault/errors", "aws/keys", "file/keys", "file/sops/value", "http",
         "infisical/limits", "infisical/settings", "auth", "file/sops/node", "http/date", "http/failure", "http/proxy",
         "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/call",
-        "http/response", "http/meter", "http/pool", "http/authorities", "http/connect", "interface", "http/address",
+        "http/response", "http/meter", "http/pool", "http/authorities", "http/connect", "interface", "http/address", "arrivals",
     ]),
     ("metrics", &["", "board", "catalogue"]),
     ("report", &["", "line"]),
@@ -143,7 +143,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "", "listener", "body", "peers", "admin", "clients", "exchange", "opening", "limits", "readiness", "tls",
     ]),
     ("source", &[
-        "worker/apply", "read_again", "", "connect", "resume", "worker/answer", "worker", "earlier", "metrics", "login_state",
+        "worker/apply", "read_again", "bounds", "", "connect", "resume", "worker/answer", "worker", "earlier", "metrics", "login_state",
         "request_state", "persisted", "persisted/document", "handover", "backoff", "clock", "failure", "history",
         "key_dependency", "retired_lease", "told",
     ]),

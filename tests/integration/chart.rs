@@ -288,12 +288,12 @@ fn chart_and_program_ask_kubelet_for_the_same_tokens() {
 #[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
 fn the_driver_has_memory_for_all_its_volumes() {
     for (csi, resources, limit) in [
-        (json!({}), json!({}), "1088Mi"),
-        (json!({"bytesPerNode": "256Mi"}), json!({}), "320Mi"),
-        (json!({"bytesPerNode": "2G"}), json!({}), "1972Mi"),
-        (json!({"bytesPerNode": "1048577"}), json!({}), "66Mi"),
+        (json!({}), json!({}), "1152Mi"),
+        (json!({"bytesPerNode": "256Mi"}), json!({}), "384Mi"),
+        (json!({"bytesPerNode": "2G"}), json!({}), "2036Mi"),
+        (json!({"bytesPerNode": "1048577"}), json!({}), "130Mi"),
         (json!({"bytesPerNode": "4Gi"}), json!({"limits": {"memory": "5Gi", "cpu": "1"}}), "5Gi"),
-        (json!({}), json!({"limits": {"cpu": "1"}}), "1088Mi"),
+        (json!({}), json!({"limits": {"cpu": "1"}}), "1152Mi"),
     ] {
         let values = json!({"csi": {"enabled": true, "resources": resources}, "config": {"csi": csi}});
         let set = of_kind(rendered(&values, "csi.yaml", "1.34.0"), "DaemonSet");

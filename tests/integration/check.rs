@@ -207,8 +207,8 @@ fn p9_what_stands_in_a_pods_way_is_found_without_a_cluster() {
         ),
         (
             with("hushpod.dev/mode: csi\n    hushpod.dev/metrics-port: '9000'"),
-            "  hostUsers: false\n",
-            &["8:5: annotation hushpod.dev/metrics-port", "12:3: hostUsers: false"],
+            "  os: {name: windows}\n",
+            &["8:5: annotation hushpod.dev/metrics-port", "12:3: Windows pods"],
         ),
         (FILE.to_owned(), "  - {name: app}\n", &["10:5: the pod has two containers"]),
         (FILE.to_owned(), "  volumes: [{name: hushpod-x}]\n", &["10:13: volume name \"hushpod-x\""]),

@@ -651,7 +651,6 @@ fn what_a_denial_is_about_is_explained() {
         "but hushpod does not inject pods of namespace kube-system",
         "they came after the webhook's turn; write them into the pod template",
         "annotations in the metadata of a workload have no effect",
-        "hostUsers: false: the driver's files",
         "Windows pods have no memory volumes",
         "the pod asks for more than one review may take: write fewer",
         "failed calling webhook \"hushpod.dev\": context deadline exceeded",

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hushpod::plan::Plan;
 use hushpod::provider::http::{Address, Call, Client, Limits, Opened, Reach};
-use hushpod::provider::{ErrorKind, Login, ProviderSettings};
+use hushpod::provider::{ArrivalRoom, Arrivals, ErrorKind, Login, ProviderSettings};
 use hushpod::source::{Event, Source};
 use hyper::Method;
 use hyper_util::client::proxy::matcher::Matcher;
@@ -154,6 +154,62 @@ async fn an_error_that_is_too_large_is_the_stores_trouble_and_no_answer() {
             assert!(matches!(opened, Opened::Stream(_)), "a stream has no length");
         }
     }
+}
+
+/// What is left of the memory for answers on their way.
+struct Room(AtomicU64);
+
+impl ArrivalRoom for Room {
+    fn take(&self, bytes: u64) -> Result<(), String> {
+        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        taken.map(drop).map_err(|left| format!("finds room for {left} bytes"))
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A process with many sources has room for so much of all their answers together; values take more of it than their text.
+#[tokio::test]
+async fn answers_take_no_more_than_there_is_room_for() {
+    const ROOM: u64 = 16 * 1024;
+    let list = format!("[{}0]", "0,".repeat(1000));
+    let chunks = |text: &str| format!("{CHUNKED}{:x}\n{text}\n0\n\n", text.len());
+    let whole = |text: &str| format!("{OK}Content-Length: {}\n\n{text}", text.len());
+    let text = "canary".repeat(500);
+    let room = Arc::new(Room(AtomicU64::new(ROOM)));
+    let arrivals = Arrivals::of(Arc::clone(&room) as _);
+    for (answer, fits) in [(whole(&text), true), (chunks(&text), true), (whole(&list), false), (chunks(&list), false)] {
+        let (address, _) = Behaviour::new(&answer, "").start().await;
+        let client = client(&address, 1 << 20);
+        let answered = arrivals.count(client.send(Call::new(Method::GET, "x"))).await;
+        match (&answered, fits) {
+            (Ok(response), true) => assert!(response.body.len() == 3000 && room.0.load(Ordering::Relaxed) < ROOM),
+            (Err(failed), false) => {
+                let error = &failed.error;
+                assert!(error.kind == ErrorKind::Unavailable && error.message.contains("finds room for"), "{error}");
+            }
+            _ => panic!("{answered:?} of {answer}"),
+        }
+        // Nobody counts: there is no bound.
+        client.send(Call::new(Method::GET, "x")).await.unwrap();
+        arrivals.settle();
+        assert_eq!(room.0.load(Ordering::Relaxed), ROOM, "given back");
+    }
+    // Several of one operation count together, and what is given up is given back.
+    let (address, _) = Behaviour::new(&whole(&text), "").start().await;
+    let client = client(&address, 1 << 20);
+    let answered = arrivals.count(async {
+        let mut answered = 0;
+        while client.send(Call::new(Method::GET, "x")).await.is_ok() {
+            answered += 1;
+        }
+        answered
+    });
+    assert_eq!(answered.await, 2);
+    drop(arrivals);
+    assert_eq!(room.0.load(Ordering::Relaxed), ROOM);
 }
 
 fn source(provider: &Value, path: &str, token_file: &Path) -> Source {

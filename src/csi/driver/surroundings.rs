@@ -11,6 +11,7 @@ use crate::csi::metrics::FeedState;
 use crate::csi::record::{FeedKey, PodRef, Record};
 use crate::csi::surroundings::{FeedCommand, Surroundings};
 use crate::metrics::board::BoardPlace;
+use crate::provider::ArrivalRoom;
 
 // === impl Driver ===
 
@@ -49,6 +50,10 @@ impl Surroundings for Driver {
     fn trouble(&self, pod: &PodRef, sentence: &str) {
         self.metrics.troubles.increment();
         self.troubles.tell(pod, sentence);
+    }
+
+    fn arrivals(&self, namespace: &str) -> Arc<dyn ArrivalRoom> {
+        self.limits.arrivals(namespace)
     }
 
     fn place(&self) -> BoardPlace<FeedState> {

@@ -39,7 +39,7 @@ impl Feed {
     pub(super) fn probe(&mut self) {
         if are_waited_for(&self.volumes) && self.failed_at.is_some_and(|at| at + PROBE <= Instant::now()) {
             self.failed_at = None;
-            self.source.refresh_now();
+            self.source.retry_now();
         }
     }
 

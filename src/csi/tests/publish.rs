@@ -276,6 +276,37 @@ async fn what_a_store_answers_takes_no_more_than_the_limits() {
     assert_eq!(life.driver.counts(), (0, 0, 0));
 }
 
+/// What does not fit on its way all at once comes one part after the other, and a rotation of it too.
+#[tokio::test(start_paused = true)]
+async fn many_large_answers_come_one_part_after_the_other() {
+    let node = Node::new();
+    let life = node.start();
+    let entries: Vec<_> = (0..9_000).map(|n| format!(r#""k{n}":"canary""#)).collect();
+    let rotated = |version: &str| {
+        for number in 0..50 {
+            let (path, more) = (format!("secret/data/n{number}"), entries.join(","));
+            node.store.put(&path, version, &format!(r#"{{"password":"canary-{version}-{number}",{more}}}"#));
+        }
+    };
+    rotated("1");
+    let items: Vec<_> = (0..50).map(|n| format!("{{file: f{n}, from: \"secret/data/n{n}#password\"}}")).collect();
+    let secrets: &'static str = format!("[{}]", items.join(", ")).leak();
+    let (many, neighbour) = (Ask::new(1, &[("secrets", secrets)]), Ask::new(2, &[FILE]));
+    let (first, second) = tokio::join!(life.publish(&many), life.publish(&neighbour));
+    first.unwrap();
+    second.unwrap();
+    assert_eq!(node.file(&many, "f49"), "canary-1-49");
+    let (_, reads) = node.asked();
+    assert!(reads > 2, "{reads}: all came at once");
+    rotated("2");
+    seconds(90).await;
+    assert_eq!(node.file(&many, "f49"), "canary-2-49");
+    life.unpublish(&many).await.unwrap();
+    life.unpublish(&neighbour).await.unwrap();
+    moment().await;
+    assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
 /// The operator's configuration changes while a volume waits: its next call has another plan.
 #[tokio::test(start_paused = true)]
 async fn a_waiting_volume_follows_the_configuration() {

@@ -19,7 +19,9 @@ use super::connect;
 use super::meter::StoreMeter;
 use super::pool::Pool;
 use super::response::Response;
+use crate::provider::arrivals::arrive;
 use crate::provider::{ErrorKind, ProviderError};
+use crate::secret::SecretTree;
 
 /// How many redirects within one address are followed.
 const MAX_REDIRECTS: u8 = 2;
@@ -261,38 +263,49 @@ impl Client {
         if announced > limit {
             return Err(too_large());
         }
-        let mut body = Zeroizing::new(Vec::with_capacity(announced));
+        let mut body = Zeroizing::new(Vec::new());
+        self.grow(&mut body, announced)?;
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|_| self.failed("broke off in the middle of its answer"))?;
             let Some(bytes) = frame.data_ref() else { continue };
             if body.len() + bytes.len() > limit {
                 return Err(too_large());
             }
-            append(&mut body, bytes);
+            if body.capacity() - body.len() < bytes.len() {
+                let capacity = ((body.len() + bytes.len()) * 2).min(limit);
+                self.grow(&mut body, capacity)?;
+            }
+            body.extend_from_slice(bytes);
         }
-        if values_in(&body) > MAX_VALUES {
+        let values = values_in(&body);
+        if values > MAX_VALUES {
             let message = format!("{} answers more than {MAX_VALUES} values to one request", self.address);
             return Err(SendError { is_connected: true, error: ProviderError::new(ErrorKind::Invalid, message) });
         }
+        // What is made of it stands beside it.
+        self.arrived(SecretTree::memory_of(values, body.len()))?;
         let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         Ok(Response { status: head.status, retry_after, headers: head.headers, body })
+    }
+
+    /// Makes room without leaving an unwiped copy behind, as a growing `Vec` would.
+    fn grow(&self, body: &mut Zeroizing<Vec<u8>>, capacity: usize) -> Result<(), SendError> {
+        self.arrived(capacity as u64)?;
+        let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
+        larger.extend_from_slice(body);
+        *body = larger;
+        Ok(())
+    }
+
+    fn arrived(&self, bytes: u64) -> Result<(), SendError> {
+        arrive(bytes).map_err(|problem| self.failed(problem))
     }
 
     fn failed(&self, what: impl fmt::Display) -> SendError {
         let error = ProviderError::new(ErrorKind::Unavailable, format!("{} {what}", self.address));
         SendError { is_connected: true, error }
     }
-}
-
-/// Appends without leaving an unwiped copy behind, as a growing `Vec` would.
-fn append(body: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
-    if body.capacity() - body.len() < bytes.len() {
-        let mut larger = Zeroizing::new(Vec::with_capacity((body.len() + bytes.len()) * 2));
-        larger.extend_from_slice(body);
-        *body = larger;
-    }
-    body.extend_from_slice(bytes);
 }
 
 /// Where a redirect leads that keeps method and body (RFC 9110, 15.4): 307 and 308; or any, if it is a plain read.

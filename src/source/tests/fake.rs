@@ -14,6 +14,7 @@ use super::super::{Event, PinError, Source, SourceFailure};
 use crate::bundle::{FileMode, Format, Target};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::{Identity, PLAN_VERSION, Plan, PlannedFrom, PlannedItem, PlannedProvider, PlannedReference};
+use crate::provider::arrive;
 use crate::provider::file::FileSettings;
 use crate::provider::{
     Answer, ErrorKind, Extended, Known, Lease, Pending, Provider, ProviderError, ProviderSettings, ReadResult, Reading,
@@ -127,6 +128,7 @@ impl State {
             Lease { id: id.as_str().into(), ttl, renewable }
         });
         let tree = SecretTree::from_json(json.as_bytes()).unwrap();
+        arrive(tree.memory()).map_err(|problem| ProviderError::new(ErrorKind::Unavailable, problem))?;
         if let Some(Version(version)) = &version {
             self.past.insert((path.to_owned(), version.clone()), tree.clone());
         }

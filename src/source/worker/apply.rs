@@ -84,6 +84,7 @@ impl Worker {
             self.gather_stalled();
         }
         if applied.any {
+            self.arrivals.settle();
             self.report(now, &applied.failures);
         }
         applied

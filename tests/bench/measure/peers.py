@@ -36,12 +36,15 @@ WEBHOOK = "hushpod-bench-vault-k8s"
 # With a tag that is not `latest`, so no pod asks a registry for it.
 VAULT_IMAGE = "localhost/hushpod-test/vault:1.19.5"
 VAULT = "https://vault.vault.svc:8200"
+# Providers of the Secrets Store CSI driver: what they are, see tests/cluster/go/secrets-store-provider.
+OF_VAULT, AT_ONCE = "provider", "at-once"
 # What ours is measured with, too.
 POLL_SECONDS = 60
 
 
 class SecretsStore:
-    """Its DaemonSet, with a provider of ours for Vault and a registrar of ours: theirs are served by no proxy."""
+    """Its DaemonSet, with the fake provider of its own module, which answers at once, a provider of ours for Vault where what
+    the store is asked counts, and a registrar of ours: theirs are served by no proxy."""
 
     name = "Secrets Store CSI"
 
@@ -64,19 +67,23 @@ class SecretsStore:
             kubectl("apply", "-f", "-", stdin=json.dumps(thing))
         kubectl("-n", SYSTEM, "rollout", "status", "daemonset", DAEMON_SET, "--timeout=120s", seconds=150)
         wait("the driver to be registered", 60, self.is_registered)
-        parameters = {
+        self.parameters = {
             "vaultAddress": VAULT,
             "roleName": role,
             "audience": "vault",
             "path": cluster.reference,
         }
-        self.secret_class = {
+        self.provided_by(AT_ONCE)
+
+    def provided_by(self, provider):
+        """Its volumes come from this provider, those that are there at the next poll."""
+        secret_class = {
             "apiVersion": "secrets-store.csi.x-k8s.io/v1",
             "kind": "SecretProviderClass",
-            "metadata": {"name": "web", "namespace": cluster.space.namespace},
-            "spec": {"provider": "bench", "parameters": parameters},
+            "metadata": {"name": "web", "namespace": self.cluster.space.namespace},
+            "spec": {"provider": provider, "parameters": self.parameters},
         }
-        kubectl("apply", "-f", "-", stdin=json.dumps(self.secret_class))
+        kubectl("apply", "-f", "-", stdin=json.dumps(secret_class))
 
     @staticmethod
     def programs():
@@ -128,13 +135,16 @@ class SecretsStore:
         ] + ["--enable-secret-rotation=true", f"--rotation-poll-interval={POLL_SECONDS}s"]
         del driver["livenessProbe"]
         mount = next(each for each in driver["volumeMounts"] if each["name"] == "providers-dir-0")
-        provider = {
-            "name": "provider",
-            "command": ["/secrets-store-provider", "provider", f"{mount['mountPath']}/bench.sock"],
-            "env": [{"name": "VAULT_CACERT", "value": "/authority/ca.crt"}],
-            "volumeMounts": [mount, {"name": "authority", "mountPath": "/authority"}],
-        }
-        pod["containers"] = [registrar, driver, provider]
+        providers = [
+            {
+                "name": provider,
+                "command": ["/secrets-store-provider", provider, f"{mount['mountPath']}/{provider}.sock"],
+                "env": [{"name": "VAULT_CACERT", "value": "/authority/ca.crt"}],
+                "volumeMounts": [mount, {"name": "authority", "mountPath": "/authority"}],
+            }
+            for provider in (OF_VAULT, AT_ONCE)
+        ]
+        pod["containers"] = [registrar, driver, *providers]
         for each in pod["containers"]:
             each.update(image=image, imagePullPolicy="Never")
             each.pop("resources", None)

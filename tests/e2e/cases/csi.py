@@ -1,5 +1,6 @@
 """The driver itself: volumes by hand, what it refuses, and what becomes of pods when it, kubelet or a store is away."""
 
+import json
 import os
 import re
 import shutil
@@ -7,11 +8,11 @@ import signal
 import time
 from pathlib import Path
 
-from suite.base import check, equal, holds, wait
-from suite.cluster import kubectl
-from suite.product import CSI_DRIVER, CSI_NAMESPACE
+from suite.base import Failed, check, equal, holds, meanwhile, wait
+from suite.cluster import kubectl, present
+from suite.product import CSI_DRIVER, CSI_NAMESPACE, ROOT, documents
 from suite.runner import ALONE, test
-from suite.space import FOREVER, by_hand, canary, container, deployment, has_run, is_ready, pod, statuses, written
+from suite.space import BUSYBOX, FOREVER, by_hand, canary, container, deployment, has_run, is_ready, pod, statuses, written
 
 from .outage import LOOK_FIRST, VaultAway
 
@@ -63,6 +64,26 @@ def csi_volume_by_hand_without_the_webhook(t):
     t.annotate("alone", "hold-")
     t.sees("alone", "/secrets/password", value)
     t.never_restarted(*started)
+
+
+@test()
+def csi_a_secret_provider_class_becomes_ours_by_the_page(t):
+    """The Deployment of the page, as its difference says; with an image and a secret that are here."""
+    t.open()
+    value = canary()
+    t.secret(path="db", password=value)
+    page = (ROOT / "src/csi.md").read_text(encoding="utf-8")
+    lines = page.partition("```diff\n")[2].partition("```")[0].splitlines()
+    text = "\n".join(line[1:] for line in lines if not line.startswith("-"))
+    for page_says, here in (("secret/data/shop/", f"secret/data/{t.namespace}/"), ("role.vault: web", f"role.vault: {t.role}")):
+        check(page_says in text, f"the page has no {page_says!r}")
+        text = text.replace(page_says, here)
+    (thing,) = documents(text)
+    (container,) = thing["spec"]["template"]["spec"]["containers"]
+    container.update(image=BUSYBOX, imagePullPolicy="Never", command=["sh", "-c", FOREVER])
+    t.create(thing)
+    (made,) = t.rolled_out("web", replicas=1)
+    equal(t.file(made["metadata"]["name"], "/mnt/secrets/db-password", "web"), value, "the file")
 
 
 @test()
@@ -181,46 +202,121 @@ class DriverAway:
         driver_ready(self.t)
 
 
-def replaced(t):
-    """The driver's pod becomes another, as in an upgrade."""
-    before = t.suite.product.driver()["metadata"]["uid"]
-    kubectl("-n", CSI_NAMESPACE, "rollout", "restart", "daemonset/hushpod-csi")
+def set_image(image):
+    kubectl("-n", CSI_NAMESPACE, "set", "image", "daemonset/hushpod-csi", f"csi={image}")
+
+
+def driven_by(t, image):
+    """Waits until the driver's pod is one of this image."""
     kubectl("-n", CSI_NAMESPACE, "rollout", "status", "daemonset/hushpod-csi", "--timeout=90s")
-    check(t.suite.product.driver()["metadata"]["uid"] != before, "it is the same pod")
+    (container,) = t.suite.product.driver()["spec"]["containers"]
+    equal(container["image"], image, "the driver's image")
 
 
-def killed(t):
+def upgraded(t, image):
+    set_image(image)
+    driven_by(t, image)
+
+
+def upgraded_from_the_release_before(t, image):
+    """Which wrote down less of each volume: tests/data/csi/0.1.0."""
+    fields = json.loads(next((ROOT / "tests/data/csi/0.1.0/volumes").iterdir()).read_text()).keys()
+    with DriverAway(t):
+        for path in (t.suite.product.driver_state() / "volumes").iterdir():
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps({name: value for name, value in record.items() if name in fields}))
+        set_image(image)
+    driven_by(t, image)
+
+
+def rolled_back(t, image):
+    kubectl("-n", CSI_NAMESPACE, "rollout", "undo", "daemonset/hushpod-csi")
+    driven_by(t, image)
+
+
+def killed(t, _):
     pid = driver_pid(t)
     os.kill(pid, signal.SIGKILL)
     wait("another process", 60, lambda: driver_pid(t) != pid)
     driver_ready(t)
 
 
+def pair(t, thing):
+    """The two files of a pod that are always written together, of one generation, as the node has them."""
+    now = present(t.node.volume(thing, "csi", "hushpod-secrets") / "mount") / "pair"
+    try:
+        return tuple((now / name).read_text(encoding="ascii") for name in "ab")
+    except OSError as error:
+        raise Failed(f"{thing['metadata']['name']}: {error}") from None
+
+
+def shown_program(thing):
+    """Where the program for variables comes from that a pod is shown: a directory of the driver's file system of them."""
+    lines = [each.split() for each in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    uid = thing["metadata"]["uid"]
+    shown = [fields[3] for fields in lines if uid in fields[4] and "/hushpod-bin/" in fields[4]]
+    equal(len(shown), 1, "mounts of the program")
+    return shown[0]
+
+
 @test(when=ALONE, node=True)
 def p4_csi_pods_outlive_their_driver(t):
-    """Signal 9, then a rollout of the DaemonSet, under pods that read all the time: no file is ever missing, no pod is
-    restarted, and there is neither a second login nor a second lease."""
+    """Under fifty pods: signal 9, an upgrade of the DaemonSet from another build's image, the rollback, and the upgrade from
+    what the release before kept in mind. No file is ever missing, no pod is restarted, there is neither a second login nor
+    a second lease, and each pod sees each rotation. Then the older image is deleted, and a container whose program came
+    with it starts again."""
+    product = t.suite.product
     t.open()
-    value = canary()
+    value, token = canary(), canary()
     wanted = {"dir.pair": t.secret(a=value, b=value), "refresh": "1s", "mode": "csi"}
-    names = [f"reader-{number}" for number in range(4)]
-    leased = {**wanted, "dir.db": t.database()}
-    things = t.start(*(pod(name, wanted, ["/programs/reader"]) for name in names), pod("leased", leased, ["/programs/reader"]))
-    before = t.leases(), t.vault.logins(t.role)
-    equal(len(before[0]), 1, "leases")
-    t.suite.canaries[t.file("leased", "/secrets/db/password")] = f"{t.title} leased password"
-    for disturb in (killed, replaced, killed):
-        disturb(t)
-        value = canary()
-        t.secret(a=value, b=value)
-        for name in (*names, "leased"):
-            t.sees(name, "/secrets/pair/a", value, seconds=30)
-        equal((t.leases(), t.vault.logins(t.role)), before, f"leases and logins after {disturb.__name__}")
-    for name in (*names, "leased"):
-        turns, missing, torn = map(int, t.file(name, "/tmp/count").split())
-        check(turns >= 100, f"the reader came to only {turns} turns")
-        equal((missing, torn), (0, 0), f"missing and torn sets of {turns} ({name})")
-    t.never_restarted(*things)
+    reading = [pod(f"reader-{number}", wanted, ["/programs/reader"]) for number in range(4)]
+    reading.append(pod("leased", {**wanted, "dir.db": t.database()}, ["/programs/reader"]))
+    variable = {"env.HF_TOKEN": t.secret(path="token", HF_TOKEN=token) + "#HF_TOKEN"}
+    older, program = product.older_image()
+    try:
+        upgraded(t, older)
+        t.create(deployment(pod("crowd", wanted), replicas=44))
+        things = t.start(*reading, pod("wrapped", {**wanted, **variable}, f"env >/tmp/environment; {FOREVER}"))
+        things += t.rolled_out("crowd", replicas=44, seconds=150)
+        before = t.leases(), t.vault.logins(t.role)
+        equal(len(before[0]), 1, "leases")
+        t.suite.canaries[t.file("leased", "/secrets/db/password")] = f"{t.title} leased password"
+
+        def all_there(_):
+            for each in things:
+                a, b = pair(t, each)
+                check(a == b, f"{each['metadata']['name']} has a torn set")
+
+        with meanwhile(all_there) as outcomes:
+            for disturb, image in (
+                (killed, older),
+                (upgraded, product.image),
+                (rolled_back, older),
+                (upgraded_from_the_release_before, product.image),
+            ):
+                disturb(t, image)
+                value = canary()
+                t.secret(a=value, b=value)
+                for each in things:
+                    wait(f"{each['metadata']['name']} to see it", 30, lambda: pair(t, each) == (value, value))  # noqa: B023
+                equal((t.leases(), t.vault.logins(t.role)), before, f"leases and logins after {disturb.__name__}")
+        failures = list(filter(None, outcomes))
+        equal(failures[:3], [], f"{len(failures)} failures of {len(outcomes)} looks at fifty pods")
+        for each in reading:
+            name = each["metadata"]["name"]
+            turns, missing, torn = map(int, t.file(name, "/tmp/count").split())
+            check(turns >= 100, f"the reader came to only {turns} turns")
+            equal((missing, torn), (0, 0), f"missing and torn sets of {turns} ({name})")
+        t.never_restarted(*things)
+        t.node.images("rm", "--sync", older)
+        check(older not in t.node.images("ls", "-q"), "the older image is still there")
+        t.sh("wrapped", "rm /tmp/environment; kill 1")
+        wait("the container to start again", 30, lambda: statuses(t.pod("wrapped"))["app"]["restartCount"] == 1)
+        t.ready("wrapped", 30)
+        equal(t.sh("wrapped", "sed -n 's/^HF_TOKEN=//p' /tmp/environment"), token, "the variable")
+        equal(shown_program(t.pod("wrapped")), f"/{program}", "where its program comes from")
+    finally:
+        upgraded(t, product.image)
 
 
 @test(when=ALONE, node=True)
@@ -304,8 +400,37 @@ def csi_pods_without_a_driver(t):
     equal(t.file("waiting", "/secrets/password"), value, "the file")
 
 
+@test(when=ALONE, node=True)
+def csi_startup_taint_keeps_pods_off_until_the_driver_is_there(t):
+    """A node that comes with the taint takes no pod until kubelet has registered the driver, which takes it away; other
+    taints stay."""
+    product = t.suite.product
+    t.open()
+    (node,) = (each["metadata"]["name"] for each in t.api.call("GET", "/api/v1/nodes")["items"])
+    taints = lambda: {each["key"] for each in t.api.get("Node", None, node)["spec"].get("taints", [])}  # noqa: E731
+    value = canary()
+    wanted = {"file.password": t.secret(password=value) + "#password", "mode": "csi"}
+    csi = product.values()["csi"]
+    # One that keeps no pod away.
+    other = "hushpod-e2e/other=:PreferNoSchedule"
+    try:
+        product.install(csi={**csi, "startupTaint": True})
+        with DriverAway(t):
+            kubectl("taint", "node", node, f"{CSI_DRIVER}/not-ready=:NoSchedule", other)
+            t.create(pod("early", wanted))
+            t.event("early", "FailedScheduling", "untolerated taint")
+        wait("the taint to go", 30, lambda: taints() == {"hushpod-e2e/other"})
+        t.ready("early", 60)
+        equal(t.file("early", "/secrets/password"), value, "the file")
+    finally:
+        for taint in taints() & {f"{CSI_DRIVER}/not-ready", "hushpod-e2e/other"}:
+            kubectl("taint", "node", node, f"{taint}-")
+        product.install()
+        driver_ready(t)
+
+
 @test(node=True)
-def csi_variables_outlive_the_drivers_image(t):
+def csi_variables_come_from_a_copy_of_the_program(t):
     """The program of a wrapped container is a read-only mount of a copy on the node, which programs run from."""
     t.open()
     token = canary()
@@ -314,9 +439,5 @@ def csi_variables_outlive_the_drivers_image(t):
     options = t.sh("app", "grep ' /hushpod-bin ' /proc/mounts").split()
     equal(options[2], "tmpfs", "the program's file system")
     check("ro" in options[3].split(",") and "noexec" not in options[3].split(","), f"mounted {options[3]}")
-    # Which directory of its file system the node's mount shows.
-    uid = t.pod("app")["metadata"]["uid"]
-    lines = [each.split() for each in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
-    shown = [fields[3] for fields in lines if uid in fields[4] and "/hushpod-bin/" in fields[4]]
-    equal(len(shown), 1, "mounts of the program")
-    check(re.fullmatch(r"/[0-9a-f]{64}", shown[0]), f"the program comes from {shown[0]}")
+    shown = shown_program(t.pod("app"))
+    check(re.fullmatch(r"/[0-9a-f]{64}", shown), f"the program comes from {shown}")

@@ -98,11 +98,8 @@ def outer_uid(t, name):
 
 @test()
 def p6_files_in_a_user_namespace(t):
-    """`hostUsers: false`: the node's ids are others, and files, owner, mode and rotation are as ever, in every mode of an
-    agent; mode csi is refused."""
+    """`hostUsers: false`: the node's ids are others, and files, owner, mode and rotation are as ever, in every mode."""
     t.open()
-    wanted = {"file.password": f"secret/data/{t.namespace}/app#password", "mode": "csi"}
-    t.refused(pod("refused", wanted, hostUsers=False), "hostUsers: false", "use mode sidecar")
     t.create(pod("plain", hostUsers=False))
     try:
         t.ready("plain", 40)
@@ -114,7 +111,7 @@ def p6_files_in_a_user_namespace(t):
     t.delete("plain")
     value, later = canary(), canary()
     wanted = {"file.password": t.secret(password=value) + "#password", "refresh": "1s"}
-    pods = [pod(name.replace("_", "-"), {**wanted, "mode": mode}, READ_FIRST, hostUsers=False) for name, mode in MODES.items() if mode != "csi"]
+    pods = [pod(name.replace("_", "-"), {**wanted, "mode": mode}, READ_FIRST, hostUsers=False) for name, mode in MODES.items()]
     names = [thing["metadata"]["name"] for thing in t.start(*pods)]
     for name in names:
         check(outer_uid(t, name), f"{name} has no user namespace")

@@ -158,6 +158,10 @@ class Node:
         path = self.state / "kubelet/pods" / pod["metadata"]["uid"] / "volumes" / f"kubernetes.io~{kind}" / name
         return present(path)
 
+    def images(self, *arguments):
+        """What containerd says of the images that pods run, or does with them."""
+        return run("ctr", "--address", self.state / "containerd.sock", "--namespace", "k8s.io", "images", *arguments)
+
     def pids(self, *command):
         """Of the processes whose command line begins so."""
         start = b"".join(word.encode() + b"\0" for word in command)

@@ -61,6 +61,14 @@ fn p9_two_volumes_on_one_path_are_denied() {
     }
 }
 
+/// kubelet has every mount mapped, so the driver's files are the pod's as ever.
+#[test]
+fn a_user_namespace_changes_nothing_of_the_volume() {
+    let mut expected = injected_csi(&csi_pod(&[]));
+    expected["spec"]["hostUsers"] = json!(false);
+    assert_eq!(injected_csi(&with(csi_pod(&[]), "/spec/hostUsers", json!(false))), expected);
+}
+
 #[test]
 fn what_a_later_webhook_adds_gets_no_files() {
     let first = injected_csi(&csi_pod(&[]));
@@ -203,7 +211,6 @@ fn p9_what_the_driver_cannot_do_is_denied() {
         (notifying(with(csi_pod(&[]), "/spec/hostPID", json!(true)), &[]), &["hushpod.dev/notify", "other pods"]),
         (notifying(csi_pod(&[]), &[("notify", &many(33))]), &["hushpod.dev/notify", "at most 32"]),
         (csi_pod(&[("metrics-port", "9102")]), &["hushpod.dev/metrics-port"]),
-        (with(csi_pod(&[]), "/spec/hostUsers", json!(false)), &["hostUsers", "mode sidecar"]),
         (csi_pod(&[("file.x", "sops:vol/a#b")]), &["own volume \"vol\"", "mode sidecar"]),
         (csi_pod(&[("env.TOKEN", "secret/data/app#token")]), &["command"]),
         (
@@ -217,6 +224,13 @@ fn p9_what_the_driver_cannot_do_is_denied() {
         let message = decided.response["status"]["message"].as_str().unwrap();
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
+    // The API server lets kubelet read variables out of an emptyDir alone.
+    let asks = review("CREATE", "", &csi_pod(&[("env.TOKEN", "secret/data/app#token")]));
+    let response = decide_with(&format!("{CSI}kubeletEnv: true\n"), &asks).response.to_string();
+    assert!(
+        ["add command", "use mode sidecar", "no variables"].iter().all(|part| response.contains(part)),
+        "{response}"
+    );
     let message = denial(&csi_pod(&[]));
     assert!(message.contains("no CSI driver") && message.contains("csi.enabled"), "{message}");
 }

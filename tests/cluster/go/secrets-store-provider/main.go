@@ -1,6 +1,7 @@
-// A provider of the Secrets Store CSI driver that reads Vault's KV, for the bench: nobody serves a real one as a Go
-// module. It does what such a provider must and no more: one login for each pod, and one read for each mount. `registrar`
-// tells kubelet of the driver, as the project's own registrar would.
+// Providers of the Secrets Store CSI driver, for the bench. `provider` reads Vault's KV, since nobody serves a real one as a
+// Go module: it does what such a provider must and no more, one login for each pod, and one read for each mount. `at-once`
+// is the fake of the driver's own module: fixed values, without a store. `registrar` tells kubelet of the driver, as the
+// project's own registrar would.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 
 	"google.golang.org/grpc"
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+	"sigs.k8s.io/secrets-store-csi-driver/provider/fake"
 	"sigs.k8s.io/secrets-store-csi-driver/provider/v1alpha1"
 )
 
@@ -31,8 +33,10 @@ func main() {
 		err = register(os.Args[2], os.Args[3], os.Args[4])
 	case len(os.Args) == 3 && os.Args[1] == "provider":
 		err = provide(os.Args[2])
+	case len(os.Args) == 3 && os.Args[1] == "at-once":
+		err = atOnce(os.Args[2])
 	default:
-		err = fmt.Errorf("usage: registrar SOCKET DRIVER ENDPOINT | provider SOCKET")
+		err = fmt.Errorf("usage: registrar SOCKET DRIVER ENDPOINT | provider SOCKET | at-once SOCKET")
 	}
 	log.Fatal(err)
 }
@@ -71,6 +75,25 @@ func (r *registrar) NotifyRegistrationStatus(
 		log.Fatalf("kubelet refused the driver: %s", status.Error)
 	}
 	return &registration.RegistrationStatusResponse{}, nil
+}
+
+func atOnce(socket string) error {
+	if err := os.RemoveAll(socket); err != nil {
+		return err
+	}
+	server, err := fake.NewMocKCSIProviderServer(socket)
+	if err != nil {
+		return err
+	}
+	server.SetObjects(map[string]string{"username": "1", "password": "1"})
+	server.SetFiles([]*v1alpha1.File{
+		{Path: "username", Mode: 0o644, Contents: []byte("bench")},
+		{Path: "password", Mode: 0o644, Contents: []byte("bench-password")},
+	})
+	if err := server.Start(); err != nil {
+		return err
+	}
+	select {}
 }
 
 type login struct {

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::config::Config;
-use crate::config::metrics::ConfigMetrics;
 use crate::config::reload::Reloading;
 use crate::csi::{self, CsiSettings, driver_object};
 use crate::metrics::Registry;
@@ -79,13 +78,12 @@ pub(super) async fn run(args: CsiArgs, registry: Registry) -> Result<(), String>
         Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?)
     };
     let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client, startup_taint };
-    let reloads = ConfigMetrics::new(&registry);
     let token: CancellationToken = shutdown.token();
     let current = reloading.subscribe();
     tokio::select! {
-        outcome = csi::run(settings, current, registry, Readiness::default(), token) => {
+        outcome = csi::run(settings, current, registry.clone(), Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
-        () = reloading.follow(reloads) => Ok(()),
+        () = reloading.follow(&registry) => Ok(()),
     }
 }

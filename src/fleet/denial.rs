@@ -67,9 +67,7 @@ struct Finding {
 pub(super) fn explain(asked: &DenialArgs) -> Result<String, FleetError> {
     let DenialArgs { file, config, identity } = asked;
     let text = if file == Path::new("-") { read(io::stdin().lock(), file)? } else { open(file)? };
-    let config = config.as_deref().map(open).transpose()?;
-    let config = config.map(|text| Config::from_yaml(&text)).transpose();
-    let config = config.map_err(|error| FleetError::Usage(format!("--config: {error}")))?;
+    let config = config.as_deref().map(configuration).transpose()?;
     let documents = documents(&text).unwrap_or_default();
     let pods = pods(&documents);
     if pods.is_empty() {
@@ -88,6 +86,17 @@ pub(super) fn explain(asked: &DenialArgs) -> Result<String, FleetError> {
         out.push_str(&pod.look(config.as_ref(), identity));
     }
     Ok(out)
+}
+
+/// The operator's configuration.
+///
+/// # Errors
+/// A file that cannot be read, or all that is wrong with it.
+pub(super) fn configuration(path: &Path) -> Result<Config, FleetError> {
+    Config::read(&open(path)?).map_err(|faults| {
+        let lines: Vec<_> = faults.0.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
+        FleetError::Usage(lines.join("\n"))
+    })
 }
 
 fn open(path: &Path) -> Result<String, FleetError> {

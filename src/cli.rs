@@ -188,7 +188,8 @@ pub async fn run(cli: Cli) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            tracing::error!("{problem}");
+            // One line for each of several, so none is cut.
+            problem.lines().for_each(|line| tracing::error!("{line}"));
             ExitCode::FAILURE
         }
     }

@@ -44,7 +44,7 @@ pub(super) struct WebhookArgs {
     #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = admin::ADDRESS)]
     admin_listen: SocketAddr,
     /// The Service in front of the webhook: its own certificate is for this name.
-    #[arg(long, env = "HUSHPOD_SERVICE", value_name = "NAME", default_value = "hushpod")]
+    #[arg(long, env = "HUSHPOD_SERVICE", value_name = "NAME", default_value = "hushpod-webhook")]
     service: String,
     /// The MutatingWebhookConfiguration that has to trust it.
     #[arg(long, env = "HUSHPOD_WEBHOOK_CONFIGURATION", value_name = "NAME", default_value = "hushpod")]

@@ -24,7 +24,7 @@ pub enum ReloadError {
         cause: std::io::Error,
     },
     /// It says something that cannot be.
-    #[error("{}: {faults}", path.display())]
+    #[error("{}", faults.of_file(path))]
     Config {
         /// The file.
         path: PathBuf,
@@ -88,15 +88,9 @@ impl<T> Reloading<T> {
                 }
                 Err(error) => {
                     metrics.refused();
-                    let path = self.path.display();
-                    match &error {
-                        // One line for each, so none is cut.
-                        ReloadError::Config { faults, .. } => {
-                            faults.0.iter().for_each(|fault| warn!("{path}:{fault}"));
-                        }
-                        other => warn!("{other}"),
-                    }
-                    warn!(%path, "keeping the last good configuration");
+                    // One line for each fault, so none is cut.
+                    error.to_string().lines().for_each(|line| warn!("{line}"));
+                    warn!(path = %self.path.display(), "keeping the last good configuration");
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::config::Identity;
 use crate::quantity::parse_duration;
 
 /// What stands behind the commands' help.
@@ -198,7 +199,7 @@ pub(super) struct DenialArgs {
     pub(super) config: Option<PathBuf>,
     /// The service account that a manifest which names none runs as, and its namespace
     #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT", default_value = "default/default")]
-    pub(super) identity: String,
+    pub(super) identity: Identity,
 }
 
 /// How many pods at a time.

@@ -99,6 +99,6 @@ mod tests {
         let mut line = ProgressLine::new(true);
         let later = line.start + Duration::from_secs(1);
         assert_eq!(line.text(line.start, 10, 10, "pods read").unwrap(), "\r10/10 pods read");
-        assert_eq!(line.text(later, 1, 1, "agents").unwrap(), "\r1/1 agents      ");
+        assert_eq!(line.text(later, 1, 1, "agents").unwrap(), "\r1/1 agents     ");
     }
 }

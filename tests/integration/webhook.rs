@@ -166,13 +166,6 @@ pub(crate) fn admitted(config: &str, pod: &Value) -> (Option<String>, bool) {
     (response["status"]["message"].as_str().map(str::to_owned), !patch.is_empty())
 }
 
-/// The plan that the pod's agent is given, if it is admitted.
-pub(crate) fn planned(config: &str, pod: &Value) -> Option<Plan> {
-    let Decided { pod, .. } = decide_with(config, &review("CREATE", "", pod));
-    let agent = pod["spec"]["initContainers"].as_array()?.iter().find(|container| container["name"] == "hushpod")?;
-    Some(Plan::from_json(agent["env"][0]["value"].as_str()?).unwrap())
-}
-
 fn names(pod: &Value, list: &str) -> Vec<String> {
     let items = pod["spec"][list].as_array().cloned().unwrap_or_default();
     items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()

@@ -81,7 +81,10 @@ impl Agent {
     /// [`AgentError`] if volume or plan cannot be used.
     pub fn prepare(settings: AgentSettings) -> Result<Self, AgentError> {
         let AgentSettings { mode, plan, who, paths, grace } = settings;
-        let volume = GatedVolume::claim(&paths.volume, grace)?;
+        let volume = GatedVolume::claim(&paths.volume, grace).map_err(|error| {
+            // On no pod of ours: what is missing is not the volume.
+            if plan.is_none() { AgentError::from(PlanReadError::Missing) } else { error.into() }
+        })?;
         install::provide(&paths.program, &paths.bin)?;
         let plan = plan.as_deref().ok_or(PlanReadError::Missing).and_then(Plan::from_json)?;
         let token_of = |name: &str| paths.tokens.join(name).into();

@@ -184,13 +184,7 @@ pub async fn run(cli: Cli) -> ExitCode {
             application::serve(file, port).await.map_err(|error| error.to_string())
         }
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            tracing::error!("{problem}");
-            ExitCode::FAILURE
-        }
-    }
+    telemetry::exit(outcome)
 }
 
 /// The program as kubectl calls it, by the name that it was started under.

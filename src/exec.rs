@@ -85,7 +85,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Some("status") => status::main(arguments),
         _ => {
-            say(&mut io::stderr(), &format!("hushpod-agent: unknown command {}\n\n{HELP}", word.display()));
+            let problem = if word.is_empty() {
+                "a command is missing".to_owned()
+            } else {
+                format!("unknown command {}", word.display())
+            };
+            say(&mut io::stderr(), &format!("hushpod-agent: {problem}\n\n{HELP}"));
             ExitCode::from(FAILED)
         }
     }

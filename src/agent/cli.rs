@@ -46,7 +46,7 @@ Exit codes:
 
 /// Fetches a pod's secrets into its memory volume and keeps them fresh there.
 #[derive(Debug, Parser)]
-#[command(name = AGENT_NAME, version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = AGENT_NAME, version, after_help = AFTER_HELP)]
 pub struct AgentCli {
     #[command(subcommand)]
     command: AgentCommand,

@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster;
 use crate::cluster::namespaces::Namespaces;
-use crate::config::metrics::ConfigMetrics;
 use crate::config::reload::Reloading;
 use crate::contract::WEBHOOK_PORT;
 use crate::metrics::Registry;
@@ -45,7 +44,7 @@ pub(super) struct WebhookArgs {
     #[arg(long, env = "HUSHPOD_ADMIN_LISTEN", value_name = "ADDRESS", default_value_t = admin::ADDRESS)]
     admin_listen: SocketAddr,
     /// The Service in front of the webhook: its own certificate is for this name.
-    #[arg(long, env = "HUSHPOD_SERVICE", value_name = "NAME", default_value = "hushpod")]
+    #[arg(long, env = "HUSHPOD_SERVICE", value_name = "NAME", default_value = "hushpod-webhook")]
     service: String,
     /// The MutatingWebhookConfiguration that has to trust it.
     #[arg(long, env = "HUSHPOD_WEBHOOK_CONFIGURATION", value_name = "NAME", default_value = "hushpod")]
@@ -84,8 +83,7 @@ pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), Str
     } = args;
     let shutdown = Shutdown::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let reloading = Reloading::open(&config, Injector::new).map_err(|error| error.to_string())?;
-    let reloads = ConfigMetrics::new(&registry);
-    let metrics = Metrics::new(registry);
+    let metrics = Metrics::new(registry.clone());
     let namespaces = Namespaces::default();
     let review = reviewer(&reloading, namespaces.clone());
     let current = reloading.subscribe();
@@ -113,7 +111,7 @@ pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), Str
         outcome = server::run(settings, review, metrics, Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
-        () = reloading.follow(reloads) => Ok(()),
+        () = reloading.follow(&registry) => Ok(()),
         () = namespaces.follow(connect, current, Injector::asks_for_labels) => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Faults};
 use super::identity::{Identity, asks_for};
 use super::labels::NamespaceLabels;
 use crate::parse_error::{ParseError, rule};
@@ -84,24 +84,26 @@ pub(super) struct RawAllow {
 // === impl Allow ===
 
 impl Allow {
-    /// Reads a rule about a store of these parameters.
-    ///
-    /// # Errors
-    /// [`ConfigError`] names the field.
-    pub(super) fn parse(raw: RawAllow, parameters: &Parameters) -> Result<Self, ConfigError> {
+    /// Reads a rule about a store of these parameters, and tells of each field that is wrong.
+    pub(super) fn parse(raw: RawAllow, parameters: &Parameters, faults: &mut Faults) -> Option<Self> {
         let RawAllow { namespaces, namespace_labels, service_accounts, roles, requests } = raw;
         let read = |texts: Vec<String>| {
             texts.into_iter().map(|text| RequestGlob::parse(text, parameters, OLD_RULES_COUNT)).collect()
         };
         if namespaces.is_none() && namespace_labels.is_none() {
-            return Err(ConfigError::new(".namespaces", "is missing: write names or globs, or namespaceLabels"));
+            faults.push(ConfigError::new(".namespaces", "is missing: write names or globs, or namespaceLabels"));
         }
-        Ok(Self {
-            namespaces: plain_globs(".namespaces", namespaces)?,
-            namespace_labels: namespace_labels.map(label_globs).transpose()?,
-            service_accounts: globs(".serviceAccounts", service_accounts)?,
-            roles: globs(".roles", roles)?,
-            requests: requests.map(read).transpose().map_err(ConfigError::at(".requests"))?,
+        let namespaces = faults.take(plain_globs(".namespaces", namespaces));
+        let namespace_labels = faults.take(namespace_labels.map(label_globs).transpose());
+        let service_accounts = faults.take(globs(".serviceAccounts", service_accounts));
+        let roles = faults.take(globs(".roles", roles));
+        let requests = faults.take(requests.map(read).transpose().map_err(ConfigError::at(".requests")));
+        Some(Self {
+            namespaces: namespaces?,
+            namespace_labels: namespace_labels?,
+            service_accounts: service_accounts?,
+            roles: roles?,
+            requests: requests?,
         })
     }
 

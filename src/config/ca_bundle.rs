@@ -153,7 +153,7 @@ impl LabelSelector {
 }
 
 /// RFC 1123, lower-case.
-fn is_dns_label(text: &str) -> bool {
+pub(super) fn is_dns_label(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=MAX_LABEL_BYTES).contains(&text.len())
         && text.bytes().all(is_inner)
@@ -162,7 +162,7 @@ fn is_dns_label(text: &str) -> bool {
 }
 
 /// Labels of any length, as Kubernetes has it for names of objects.
-fn is_dns_subdomain(text: &str) -> bool {
+pub(super) fn is_dns_subdomain(text: &str) -> bool {
     let is_part = |part: &str| {
         let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         !part.is_empty() && part.bytes().all(is_inner) && !part.starts_with('-') && !part.ends_with('-')

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::allow::{Glob, RequestParts, accounts_match_nothing, globs, namespaces_match_nothing, plain_globs};
-use super::error::ConfigError;
+use super::error::{ConfigError, Faults};
 use super::identity::Identity;
 use crate::parse_error::{ParseError, rule};
 use crate::provider::{Parameters, Settings};
@@ -49,20 +49,18 @@ pub(super) struct RawDeny {
 // === impl Deny ===
 
 impl Deny {
-    /// # Errors
-    /// [`ConfigError`] names the field.
-    pub(super) fn parse(raw: RawDeny, providers: &Stores<'_>) -> Result<Self, ConfigError> {
+    /// Reads a rule, and tells of each field that is wrong.
+    pub(super) fn parse(raw: RawDeny, providers: &Stores<'_>, faults: &mut Faults) -> Option<Self> {
         let RawDeny { references, namespaces, service_accounts } = raw;
         if references.is_none() && namespaces.is_none() && service_accounts.is_none() {
             let problem = "would be everything for everyone: expected references, namespaces or serviceAccounts";
-            return Err(ConfigError::new("", problem));
+            faults.push(ConfigError::new("", problem));
         }
         let read = |texts: Vec<String>| texts.into_iter().map(|text| DeniedReference::parse(text, providers)).collect();
-        Ok(Self {
-            references: references.map(read).transpose().map_err(ConfigError::at(".references"))?,
-            namespaces: plain_globs(".namespaces", namespaces)?,
-            service_accounts: globs(".serviceAccounts", service_accounts)?,
-        })
+        let references = faults.take(references.map(read).transpose().map_err(ConfigError::at(".references")));
+        let namespaces = faults.take(plain_globs(".namespaces", namespaces));
+        let service_accounts = faults.take(globs(".serviceAccounts", service_accounts));
+        Some(Self { references: references?, namespaces: namespaces?, service_accounts: service_accounts? })
     }
 
     /// Whether it is about what this identity asks for.

@@ -1,6 +1,7 @@
 //! What is wrong with the operator's configuration, and where.
 
 use std::fmt;
+use std::path::Path;
 
 use crate::parse_error::ParseError;
 use crate::sentence::one_line;
@@ -91,6 +92,15 @@ impl fmt::Display for ConfigFaults {
             write!(f, "{}{fault}", if index == 0 { "" } else { "; " })?;
         }
         Ok(())
+    }
+}
+
+impl ConfigFaults {
+    /// A line for each, with the file before it, as compilers write it.
+    #[must_use]
+    pub fn of_file(&self, path: &Path) -> String {
+        let lines: Vec<_> = self.0.iter().map(|fault| format!("{}:{fault}", path.display())).collect();
+        lines.join("\n")
     }
 }
 

@@ -18,7 +18,8 @@ use crate::annotations::KEYS;
 use crate::bundle::parse_yaml;
 use crate::options::Options;
 use crate::parse_error::{invalid, unknown};
-use crate::provider::{ProviderSettings, Settings};
+use crate::provider::http::check_ca;
+use crate::provider::{Parameters, ProviderSettings, Settings};
 use crate::quantity::parse_duration;
 use crate::reference::is_provider_name;
 use crate::sentence::suggestion;
@@ -259,7 +260,7 @@ fn checked_denials(
         denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
             let raw: RawDeny = shape::read_all(rule, faults)?;
             // Without what was wrong it would say something else.
-            if faults.is_empty() { faults.take(Deny::parse(raw, &settings)) } else { None }
+            if faults.is_empty() { Deny::parse(raw, &settings, faults) } else { None }
         }));
     }
     denials
@@ -313,16 +314,27 @@ impl ProviderConfig {
             .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
             .collect();
         let settings: Option<ProviderSettings> = shape::read_all(&fields, faults);
+        let is_remote = settings.as_ref().is_none_or(|settings| settings.as_settings().is_remote());
+        if let Some(ca) = fields.get("ca").and_then(Value::as_str).filter(|_| is_remote) {
+            faults.take(check_ca(ca).map_err(ConfigError::at(".ca")));
+        }
         if let Some(settings) = settings.as_ref().filter(|_| faults.is_empty()) {
             faults.take(settings.as_settings().validate().map_err(ConfigError::at("")));
         }
         let raw = shape::read_all(&common, faults);
-        Some(Self::from_parts(settings?, raw?, for_all, faults))
+        Self::from_parts(settings, raw?, for_all, faults)
     }
 
-    fn from_parts(settings: ProviderSettings, raw: RawProvider, for_all: &ProxyFields, faults: &mut Faults) -> Self {
+    /// Of settings that cannot be read, what else is wrong is told all the same.
+    fn from_parts(
+        settings: Option<ProviderSettings>,
+        raw: RawProvider,
+        for_all: &ProxyFields,
+        faults: &mut Faults,
+    ) -> Option<Self> {
         let RawProvider { audience, token_seconds, role, refresh, revoke_on_exit, proxy, no_proxy, ca_bundle, allow } =
             raw;
+        let known = settings.as_ref().map(ProviderSettings::as_settings);
         let token_seconds = token_seconds.unwrap_or(600);
         if !(600..=3600).contains(&token_seconds) {
             faults.push(ConfigError::new(".tokenSeconds", format!("{token_seconds} is not between 600 and 3600")));
@@ -330,18 +342,18 @@ impl ProviderConfig {
         if audience.as_deref() == Some("") {
             let problem = "an empty audience is the API server's own: name the store's";
             faults.push(ConfigError::new(".audience", problem));
-        } else if audience.is_some() && settings.as_settings().default_audience().is_none() {
+        } else if audience.is_some() && known.is_some_and(|settings| settings.default_audience().is_none()) {
             let problem = "this provider takes no projected token with these settings: leave it out";
             faults.push(ConfigError::new(".audience", problem));
         }
         let proxy = faults.take(ProxyFields::checked(proxy, no_proxy)).unwrap_or_default();
-        let is_remote = settings.as_settings().is_remote();
+        let is_remote = known.is_none_or(Settings::is_remote);
         if !proxy.is_empty() && !is_remote {
             faults.push(ConfigError::new(".proxy", "this provider is not reached over a network: leave it out"));
         }
-        let ca_bundle = ca_bundle.map(|raw| checked_bundle(raw, settings.as_settings())).transpose();
+        let ca_bundle = ca_bundle.map(|raw| checked_bundle(raw, known)).transpose();
         let ca_bundle = faults.take(ca_bundle.map_err(|error| error.below(".caBundle"))).flatten();
-        let default_audience = settings.as_settings().default_audience().map(str::to_owned);
+        let default_audience = known.and_then(Settings::default_audience).map(str::to_owned);
         let refresh = refresh.map(|text| parse_duration(&text)).transpose();
         let refresh = faults.take(refresh.map_err(ConfigError::at(".refresh"))).flatten();
         if refresh.is_some_and(|refresh| refresh < Duration::from_secs(1)) {
@@ -351,17 +363,17 @@ impl ProviderConfig {
             let anyone = Identity { namespace: "n".to_owned(), service_account: "s".to_owned() };
             faults.take(expand(template, &anyone).map_err(ConfigError::at(".role")));
         }
-        let parameters = settings.as_settings().parameters();
+        let parameters = known.map_or(Parameters { narrowing: &[], widening: None }, Settings::parameters);
         let mut rules = Vec::new();
         for (index, fields) in allow.iter().flatten().enumerate() {
             rules.extend(faults.below(&format!(".allow[{index}]"), |faults| {
                 let raw = shape::read_all(fields, faults)?;
                 // Without what was wrong it would say something else.
-                if faults.is_empty() { faults.take(Allow::parse(raw, &parameters)) } else { None }
+                if faults.is_empty() { Allow::parse(raw, &parameters, faults) } else { None }
             }));
         }
-        Self {
-            settings,
+        Some(Self {
+            settings: settings?,
             audience: audience.or(default_audience),
             token_seconds,
             role,
@@ -370,15 +382,15 @@ impl ProviderConfig {
             proxy: if is_remote { proxy.or(for_all) } else { None },
             ca_bundle,
             allow: allow.map(|_| rules),
-        }
+        })
     }
 }
 
-fn checked_bundle(raw: RawCaBundle, settings: &dyn Settings) -> Result<CaBundle, ConfigError> {
-    if !settings.is_remote() {
+fn checked_bundle(raw: RawCaBundle, settings: Option<&dyn Settings>) -> Result<CaBundle, ConfigError> {
+    if settings.is_some_and(|settings| !settings.is_remote()) {
         return Err(ConfigError::new("", "this provider is not reached over a network: leave it out"));
     }
-    if settings.ca().is_some() {
+    if settings.is_some_and(|settings| settings.ca().is_some()) {
         return Err(ConfigError::new("", "stands beside ca: leave one of them out"));
     }
     CaBundle::checked(raw)

@@ -1,9 +1,12 @@
 //! The identity that asks, and the operator's templates that are filled in for it.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
+use super::ca_bundle::{is_dns_label, is_dns_subdomain};
 use super::shape;
-use crate::parse_error::{ParseError, rule};
+use crate::parse_error::{ParseError, invalid, rule};
 
 /// Who asks, and what templates are filled with: the pod's namespace and service account.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -13,6 +16,21 @@ pub struct Identity {
     pub namespace: String,
     /// Service account in that namespace.
     pub service_account: String,
+}
+
+// === impl Identity ===
+
+/// As people write it, `NAMESPACE/ACCOUNT`: names that Kubernetes takes, since rules would match others, too.
+impl FromStr for Identity {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parts = text.split_once('/');
+        let parts = parts.filter(|(namespace, account)| is_dns_label(namespace) && is_dns_subdomain(account));
+        let (namespace, account) =
+            parts.ok_or_else(|| invalid("identity", text, "NAMESPACE/ACCOUNT, by names that Kubernetes takes"))?;
+        Ok(Self { namespace: namespace.to_owned(), service_account: account.to_owned() })
+    }
 }
 
 pub(super) fn asks_for(template: &str, other: &str) -> ParseError {

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::metrics::ConfigMetrics;
 use super::{Config, ConfigFaults};
+use crate::metrics::Registry;
 use crate::process::watch::{Watch, WatchError};
 
 /// Why there is no configuration to start with.
@@ -23,7 +24,7 @@ pub enum ReloadError {
         cause: std::io::Error,
     },
     /// It says something that cannot be.
-    #[error("{}: {faults}", path.display())]
+    #[error("{}", faults.of_file(path))]
     Config {
         /// The file.
         path: PathBuf,
@@ -41,6 +42,8 @@ pub enum ReloadError {
 pub struct Reloading<T> {
     path: PathBuf,
     watch: Watch,
+    /// As it was read first.
+    text: String,
     config: Config,
     make: fn(Config) -> T,
     current: watch::Sender<Arc<T>>,
@@ -54,13 +57,13 @@ impl<T> Reloading<T> {
     /// # Errors
     /// [`ReloadError`] names the file, or the fields in it.
     pub fn open(path: &Path, make: fn(Config) -> T) -> Result<Self, ReloadError> {
-        let config = read(path)?;
+        let (text, config) = read(path)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // ConfigMap volumes are swapped by a link in the directory: a watch on the file would die with the first swap.
         let watch = Watch::directory(directory)?;
         warn_of(&config);
         let current = watch::Sender::new(Arc::new(make(config.clone())));
-        Ok(Self { path: path.to_owned(), watch, config, make, current })
+        Ok(Self { path: path.to_owned(), watch, text, config, make, current })
     }
 
     /// What is made of the last good configuration, now and later.
@@ -69,30 +72,25 @@ impl<T> Reloading<T> {
         self.current.subscribe()
     }
 
-    /// Follows the file for ever, and counts what it finds.
-    pub async fn follow(mut self, metrics: ConfigMetrics) {
+    /// Follows the file for ever, and shows in `registry` what it finds.
+    pub async fn follow(mut self, registry: &Registry) {
+        let metrics = ConfigMetrics::new(registry, &self.text);
         loop {
             self.watch.changed().await;
             match read(&self.path) {
-                Ok(config) if config == self.config => metrics.unchanged(),
-                Ok(config) => {
+                Ok((text, config)) if config == self.config => metrics.unchanged(&text),
+                Ok((text, config)) => {
                     warn_of(&config);
                     self.config = config.clone();
                     self.current.send_replace(Arc::new((self.make)(config)));
-                    metrics.loaded();
+                    metrics.loaded(&text);
                     info!(path = %self.path.display(), "the new configuration is in force");
                 }
                 Err(error) => {
                     metrics.refused();
-                    let path = self.path.display();
-                    match &error {
-                        // One line for each, so none is cut.
-                        ReloadError::Config { faults, .. } => {
-                            faults.0.iter().for_each(|fault| warn!("{path}:{fault}"));
-                        }
-                        other => warn!("{other}"),
-                    }
-                    warn!(%path, "keeping the last good configuration");
+                    // One line for each fault, so none is cut.
+                    error.to_string().lines().for_each(|line| warn!("{line}"));
+                    warn!(path = %self.path.display(), "keeping the last good configuration");
                 }
             }
         }
@@ -105,7 +103,10 @@ fn warn_of(config: &Config) {
     }
 }
 
-fn read(path: &Path) -> Result<Config, ReloadError> {
+fn read(path: &Path) -> Result<(String, Config), ReloadError> {
     let text = std::fs::read_to_string(path).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
-    Config::read(&text).map_err(|faults| ReloadError::Config { path: path.to_owned(), faults })
+    match Config::read(&text) {
+        Ok(config) => Ok((text, config)),
+        Err(faults) => Err(ReloadError::Config { path: path.to_owned(), faults }),
+    }
 }

@@ -107,7 +107,7 @@ runtimClasses: []
     let faults = Config::read(&text).unwrap_err().0;
     let of_vault: Vec<_> =
         faults.iter().filter(|fault| (4..=11).contains(&fault.line)).map(|fault| (fault.line, fault.column)).collect();
-    assert_eq!(of_vault, [(6, 5)], "settings without an address have no rules: {faults:#?}");
+    assert_eq!(of_vault, [(6, 5), (7, 5), (8, 5), (10, 10), (11, 41)], "rules and times need no address: {faults:#?}");
     let faults = Config::read(&text.replace("adress", "address")).unwrap_err().0;
     let of_vault: Vec<_> =
         faults.iter().filter(|fault| (4..=11).contains(&fault.line)).map(|fault| (fault.line, fault.column)).collect();

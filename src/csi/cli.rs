@@ -9,12 +9,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
-use tracing::{Level, error};
+use tracing::Level;
 
 use super::{CsiSettings, driver_object};
 use crate::cluster;
 use crate::config::Config;
-use crate::config::metrics::ConfigMetrics;
 use crate::config::reload::Reloading;
 use crate::contract::CSI_PROGRAM;
 use crate::metrics::Registry;
@@ -88,17 +87,10 @@ pub fn main() -> ExitCode {
     let registry = Registry::of_this_build();
     registry.read(&LOG_DROPPED_LINES, move || u32::try_from(dropped.lines()).ok().map(f64::from));
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
-    let outcome = match Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+    telemetry::exit(match Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime.block_on(run(args, registry)),
-        Err(problem) => Err(format!("cannot begin to work: {problem}")),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            error!("{problem}");
-            ExitCode::FAILURE
-        }
-    }
+        Err(error) => Err(format!("cannot start threads: {error}")),
+    })
 }
 
 /// Does what the arguments say.
@@ -129,13 +121,12 @@ pub async fn run(args: CsiArgs, registry: Registry) -> Result<(), String> {
         Some(cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string())?)
     };
     let settings = CsiSettings { kubelet_root, node: node_name, program, admin: admin_listen, client, startup_taint };
-    let reloads = ConfigMetrics::new(&registry);
     let token: CancellationToken = shutdown.token();
     let current = reloading.subscribe();
     tokio::select! {
-        outcome = super::run(settings, current, registry, Readiness::default(), token) => {
+        outcome = super::run(settings, current, registry.clone(), Readiness::default(), token) => {
             outcome.map_err(|error| error.to_string())
         }
-        () = reloading.follow(reloads) => Ok(()),
+        () = reloading.follow(&registry) => Ok(()),
     }
 }

@@ -253,7 +253,7 @@ mod tests {
         let (sources, metrics) = (SourceMetrics::new(&registry), DriverMetrics::new(registry.clone()));
         metrics.show_bytes(Arc::default());
         // The command line's.
-        let (_, _) = (sources.meter("vault"), ConfigMetrics::new(&registry));
+        let (_, _) = (sources.meter("vault"), ConfigMetrics::new(&registry, ""));
         registry.read(&LOG_DROPPED_LINES, || None);
         assert_eq!(announced(&registry.to_string()), names_of("The CSI driver"));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::config::Identity;
 use crate::quantity::parse_duration;
 
 /// What stands behind the commands' help.
@@ -132,11 +133,14 @@ pub(super) struct HistoryArgs {
 #[derive(Debug, Args)]
 pub(super) struct WhoArgs {
     /// A reference, such as vault:secret/data/db; without the provider, of any
-    #[arg(value_name = "REFERENCE")]
-    pub(super) reference: String,
+    #[arg(value_name = "REFERENCE", required_unless_present = "denied_by")]
+    pub(super) reference: Option<String>,
     /// The store's version; any if left out
     #[arg(long, value_name = "VERSION")]
     pub(super) version: Option<String>,
+    /// The operator's configuration (YAML): pods that hold what its deny refuses. Agents of running pods do not hear of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "version", "from_audit"])]
+    pub(super) denied_by: Option<PathBuf>,
     /// Audit lines (JSON, one a line; - for standard input) of pods that ever had it, instead of asking the cluster
     #[arg(long, value_name = "FILE")]
     pub(super) from_audit: Option<PathBuf>,
@@ -195,7 +199,7 @@ pub(super) struct DenialArgs {
     pub(super) config: Option<PathBuf>,
     /// The service account that a manifest which names none runs as, and its namespace
     #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT", default_value = "default/default")]
-    pub(super) identity: String,
+    pub(super) identity: Identity,
 }
 
 /// How many pods at a time.

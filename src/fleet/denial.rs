@@ -13,7 +13,7 @@ use super::arguments::DenialArgs;
 use super::error::FleetError;
 use super::safe::shown;
 use crate::annotations::{self, KEYS};
-use crate::config::{Config, Identity};
+use crate::config::{Config, Identity, NamespaceLabels};
 use crate::contract::{PREFIX, VOLUME_PREFIX};
 use crate::plan::Plan;
 use crate::steps;
@@ -66,9 +66,7 @@ struct Finding {
 pub(super) fn explain(asked: &DenialArgs) -> Result<String, FleetError> {
     let DenialArgs { file, config, identity } = asked;
     let text = if file == Path::new("-") { read(io::stdin().lock(), file)? } else { open(file)? };
-    let config = config.as_deref().map(open).transpose()?;
-    let config = config.map(|text| Config::from_yaml(&text)).transpose();
-    let config = config.map_err(|error| FleetError::Usage(format!("--config: {error}")))?;
+    let config = config.as_deref().map(configuration).transpose()?;
     let documents = documents(&text).unwrap_or_default();
     let pods = pods(&documents);
     if pods.is_empty() {
@@ -87,6 +85,14 @@ pub(super) fn explain(asked: &DenialArgs) -> Result<String, FleetError> {
         out.push_str(&pod.look(config.as_ref(), identity));
     }
     Ok(out)
+}
+
+/// The operator's configuration.
+///
+/// # Errors
+/// A file that cannot be read, or all that is wrong with it.
+pub(super) fn configuration(path: &Path) -> Result<Config, FleetError> {
+    Config::read(&open(path)?).map_err(|faults| FleetError::Usage(faults.of_file(path)))
 }
 
 fn open(path: &Path) -> Result<String, FleetError> {
@@ -223,7 +229,7 @@ impl<'a> Manifest<'a> {
     }
 
     /// What there is to say of it.
-    fn look(&self, config: Option<&Config>, identity: &str) -> String {
+    fn look(&self, config: Option<&Config>, identity: &Identity) -> String {
         let name = shown(&self.name, 300);
         let mut out = String::new();
         if self.is_beside {
@@ -247,17 +253,18 @@ impl<'a> Manifest<'a> {
     }
 
     /// The sentence that its author would see.
-    fn denial(&self, config: Option<&Config>, identity: &str) -> Option<String> {
+    fn denial(&self, config: Option<&Config>, identity: &Identity) -> Option<String> {
         let look = || {
             let (bundle, options) = annotations::parse(&self.annotations).map_err(|error| error.to_string())?;
             let Some(config) = config else { return Ok(()) };
-            let (namespace, account) = identity.split_once('/').unwrap_or((identity, "default"));
             let identity = Identity {
-                namespace: self.namespace.unwrap_or(namespace).to_owned(),
-                service_account: self.account.unwrap_or(account).to_owned(),
+                namespace: self.namespace.unwrap_or(&identity.namespace).to_owned(),
+                service_account: self.account.unwrap_or(&identity.service_account).to_owned(),
             };
             let options = options.or(&config.defaults);
-            Plan::build(identity, &bundle, &options, config).map(drop).map_err(|error| error.to_string())
+            let labels = NamespaceLabels::Unknown("hushpod check takes them with --namespace-labels".into());
+            let planned = Plan::build_with_warnings(identity, &labels, &bundle, &options, config);
+            planned.map(drop).map_err(|error| error.to_string())
         };
         steps::within(steps::REVIEW, look).0.err()
     }
@@ -297,7 +304,7 @@ mod tests {
     fn look(manifest: &str, identity: &str) -> String {
         let config = Config::from_yaml(CONFIG).unwrap();
         let documents = documents(manifest).unwrap();
-        pods(&documents).iter().map(|pod| pod.look(Some(&config), identity)).collect()
+        pods(&documents).iter().map(|pod| pod.look(Some(&config), &identity.parse().unwrap())).collect()
     }
 
     #[test]

@@ -33,21 +33,26 @@ impl ProgressLine {
 
     /// Says so, if it is time to.
     pub(super) fn at(&mut self, done: usize, all: usize, what: &str) {
-        let now = Instant::now();
+        if let Some(text) = self.text(Instant::now(), done, all, what) {
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+    }
+
+    /// What to write now, if it is time to.
+    fn text(&mut self, now: Instant, done: usize, all: usize, what: &str) -> Option<String> {
         let is_early = self.is_silent || !self.is_terminal && now - self.start < QUIET;
         let every = if self.is_terminal { OFTEN } else { EVERY };
         if is_early || self.last.is_some_and(|last| now - last < every) {
-            return;
+            return None;
         }
         self.last = Some(now);
         let line = format!("{done}/{all} {what}");
-        if self.is_terminal {
-            let room = self.columns.max(line.len());
-            self.columns = line.len();
-            let _ = write!(io::stderr(), "\r{line:<room$}");
-        } else {
-            let _ = writeln!(io::stderr(), "{line}");
+        if !self.is_terminal {
+            return Some(format!("{line}\n"));
         }
+        let room = self.columns.max(line.len());
+        self.columns = line.len();
+        Some(format!("\r{line:<room$}"))
     }
 
     /// A sentence that stays.
@@ -61,5 +66,39 @@ impl ProgressLine {
         if std::mem::take(&mut self.columns) > 0 {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written of a thousand pods that are read in so many milliseconds each.
+    fn written(mut line: ProgressLine, each: u64) -> Vec<String> {
+        let start = line.start;
+        (1..=1000)
+            .filter_map(|done: usize| {
+                line.text(start + Duration::from_millis(each) * u32::try_from(done).unwrap(), done, 1000, "pods read")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_thousand_pods_are_counted_now_and_then() {
+        // Twenty seconds, to a file: nothing at first, then a line every five.
+        let lines = ["100/1000 pods read\n", "350/1000 pods read\n", "600/1000 pods read\n", "850/1000 pods read\n"];
+        assert_eq!(written(ProgressLine::new(false), 20), lines);
+        // Done within two seconds: not a word.
+        assert_eq!(written(ProgressLine::new(false), 1), [""; 0]);
+        assert_eq!(written(ProgressLine::silent(), 20), [""; 0]);
+        // On a terminal at once, over the line before, ten times a second.
+        let shown = written(ProgressLine::new(true), 20);
+        assert_eq!((shown.len(), shown[0].as_str()), (200, "\r1/1000 pods read"));
+        assert!(shown.iter().all(|line| line.starts_with('\r') && line.trim_end().ends_with("/1000 pods read")));
+        // A shorter one leaves nothing of a longer one.
+        let mut line = ProgressLine::new(true);
+        let later = line.start + Duration::from_secs(1);
+        assert_eq!(line.text(line.start, 10, 10, "pods read").unwrap(), "\r10/10 pods read");
+        assert_eq!(line.text(later, 1, 1, "agents").unwrap(), "\r1/1 agents     ");
     }
 }

@@ -9,18 +9,33 @@ use serde_json::json;
 use super::arguments::{OutputFormat, TargetArgs, WhoArgs};
 use super::audit_file::{self, Accesses};
 use super::connect::Cluster;
+use super::denial;
 use super::error::FleetError;
 use super::inventory::{self, PodStatus};
 use super::progress::ProgressLine;
 use super::select;
 use super::table::{age, aligned, now, pretty};
+use crate::config::{Config, Identity};
+use crate::plan::PlannedReference;
+use crate::plan::policy::Refusals;
 use crate::report::line::{HeldSecret, ReportLine};
 
 /// What is asked for.
 #[derive(Debug)]
-struct Question<'a> {
-    reference: &'a str,
-    version: Option<&'a str>,
+enum Question<'a> {
+    /// A secret, at whatever version or at one.
+    Secret { reference: &'a str, version: Option<&'a str> },
+    /// Whatever the operator's refusals are about.
+    Denied(Config),
+}
+
+/// One secret that a pod holds.
+struct Holding<'a> {
+    status: &'a PodStatus,
+    report: &'a ReportLine,
+    secret: &'a HeldSecret,
+    /// The place of the refusal that it is about.
+    rule: Option<usize>,
 }
 
 /// Who has it.
@@ -30,7 +45,7 @@ pub(super) async fn answer(
     progress: &mut ProgressLine,
 ) -> Result<String, FleetError> {
     let WhoArgs { all_namespaces, output, .. } = asked;
-    let question = Question::of(asked);
+    let question = Question::of(asked)?;
     let is_json = *output == Some(OutputFormat::Json);
     let target = TargetArgs { names: Vec::new(), selector: None, all_namespaces: *all_namespaces };
     let found = select::pods(cluster, &target).await?;
@@ -46,32 +61,41 @@ pub(super) async fn answer(
     }
     let holders: Vec<_> = statuses.iter().flat_map(|status| question.holders(status)).collect();
     if is_json {
-        let pods = holders.iter().map(|(status, report, secret)| {
-            json!({
+        let pods = holders.iter().map(|Holding { status, report, secret, rule }| {
+            let mut pod = json!({
                 "namespace": status.pod.namespace, "name": status.pod.name, "uid": status.pod.uid, "since": report.since,
                 "generation": report.generation, "reference": secret.reference, "version": secret.version,
-            })
+            });
+            if let Some(rule) = rule {
+                pod["rule"] = json!(rule);
+            }
+            pod
         });
         let pods: Vec<_> = pods.collect();
         return Ok(pretty(&json!({"schema": 1, "pods": pods, "without_report": silent, "maybe": cut})));
     }
     if holders.is_empty() {
-        return Ok("no pod reports that it holds it\n".to_owned());
+        let what = if matches!(question, Question::Denied(_)) { "what is denied" } else { "it" };
+        return Ok(format!("no pod reports that it holds {what}\n"));
     }
     let now = now();
-    let mut rows = vec![["NAMESPACE", "POD", "REFERENCE", "VERSION", "SINCE"].map(str::to_owned).to_vec()];
-    rows.extend(holders.iter().map(|(status, report, secret)| {
+    let mut head = ["NAMESPACE", "POD", "REFERENCE", "VERSION", "SINCE"].map(str::to_owned).to_vec();
+    head.extend(matches!(question, Question::Denied(_)).then(|| "RULE".to_owned()));
+    let mut rows = vec![head];
+    rows.extend(holders.iter().map(|Holding { status, report, secret, rule }| {
         let version = secret.version.clone().unwrap_or_else(|| "-".to_owned());
         let PodStatus { pod, .. } = status;
         let since = age(report.since.as_deref(), now);
-        vec![pod.namespace.clone(), pod.name.clone(), secret.reference.clone(), version, since]
+        let mut row = vec![pod.namespace.clone(), pod.name.clone(), secret.reference.clone(), version, since];
+        row.extend(rule.map(|rule| format!("deny[{rule}]")));
+        row
     }));
     Ok(aligned(&rows))
 }
 
 /// Who ever had it, by the audit lines of a file: no cluster is asked.
 pub(super) fn ever(asked: &WhoArgs) -> Result<String, FleetError> {
-    let question = Question::of(asked);
+    let question = Question::of(asked)?;
     let is_json = asked.output == Some(OutputFormat::Json);
     let file = asked.from_audit.as_deref().unwrap_or(Path::new("-"));
     let is_wanted = |reference: &str, version: Option<&str>| question.is_about(reference, version);
@@ -107,41 +131,63 @@ pub(super) fn ever(asked: &WhoArgs) -> Result<String, FleetError> {
 
 impl<'a> Question<'a> {
     /// What part of the answer is taken is nobody's business here.
-    fn of(asked: &'a WhoArgs) -> Self {
-        let WhoArgs { reference, version, .. } = asked;
-        Self { reference: reference.split('#').next().unwrap_or_default(), version: version.as_deref() }
+    fn of(asked: &'a WhoArgs) -> Result<Self, FleetError> {
+        let WhoArgs { reference, version, denied_by, .. } = asked;
+        let Some(file) = denied_by else {
+            let reference = reference.as_deref().unwrap_or_default().split('#').next().unwrap_or_default();
+            return Ok(Self::Secret { reference, version: version.as_deref() });
+        };
+        let config = denial::configuration(file)?;
+        if config.deny.is_empty() {
+            return Err(FleetError::Usage(format!("{} has no deny, so it refuses nothing", file.display())));
+        }
+        Ok(Self::Denied(config))
     }
 }
 
 impl Question<'_> {
-    fn is_about(&self, reference: &str, version: Option<&str>) -> bool {
+    /// Whether a secret by this name and at this version is meant.
+    fn is_about(&self, reference: &str, held: Option<&str>) -> bool {
+        let Self::Secret { reference: asked, version } = self else { return false };
         let is_wanted = |wanted: &str| {
             // Vault's have the time at which they were made behind them: a path that was deleted begins at 1 again.
-            version.is_some_and(|version| version == wanted || version.split('@').next() == Some(wanted))
+            held.is_some_and(|held| held == wanted || held.split('@').next() == Some(wanted))
         };
-        let is_version = self.version.is_none_or(is_wanted);
-        is_version && self.is_reference(reference)
+        version.is_none_or(is_wanted) && is_reference(asked, reference)
     }
 
-    /// Without a provider any provider's is meant, without parameters any that has some.
-    fn is_reference(&self, reference: &str) -> bool {
-        let without_params = |text: &str| text.split('?').next().unwrap_or_default().to_owned();
-        let path = reference.split_once(':').map_or(reference, |(_, path)| path);
-        [reference, path].into_iter().any(|known| {
-            known == self.reference || (!self.reference.contains('?') && without_params(known) == self.reference)
-        })
-    }
-
-    fn holders<'a>(&self, status: &'a PodStatus) -> Vec<(&'a PodStatus, &'a ReportLine, &'a HeldSecret)> {
-        let secrets =
-            status.reports.iter().flat_map(|report| report.secrets.iter().map(move |secret| (report, secret)));
-        let held = secrets.filter(|(_, secret)| self.is_about(&secret.reference, secret.version.as_deref()));
-        held.map(|(report, secret)| (status, report, secret)).collect()
+    fn holders<'a>(&self, status: &'a PodStatus) -> Vec<Holding<'a>> {
+        let of_report = |report: &'a ReportLine| -> Vec<Holding<'a>> {
+            let held = |secret: &'a HeldSecret, rule| Holding { status, report, secret, rule };
+            let secrets = report.secrets.iter();
+            let Self::Denied(config) = self else {
+                let is_asked = |secret: &&HeldSecret| self.is_about(&secret.reference, secret.version.as_deref());
+                return secrets.filter(is_asked).map(|secret| held(secret, None)).collect();
+            };
+            let identity =
+                Identity { namespace: status.pod.namespace.clone(), service_account: report.pod.account.clone() };
+            let refusals = Refusals::of(&config.deny, &identity);
+            let refused = secrets.filter_map(|secret| {
+                let taken = PlannedReference::try_from(secret.reference.clone()).ok()?;
+                Some(held(secret, Some(refusals.rule(&taken.request)?)))
+            });
+            refused.collect()
+        };
+        status.reports.iter().flat_map(of_report).collect()
     }
 
     fn may_be_left_out(&self, status: &PodStatus) -> bool {
         status.reports.iter().any(|report| report.secrets_left_out > 0) && self.holders(status).is_empty()
     }
+}
+
+/// Without a provider any provider's is meant, without parameters any that has some.
+fn is_reference(asked: &str, reference: &str) -> bool {
+    let without_params = |text: &str| text.split('?').next().unwrap_or_default().to_owned();
+    let path = reference.split_once(':').map_or(reference, |(_, path)| path);
+    [reference, path]
+        .into_iter()
+        .any(|known| known == asked || (!asked.contains('?') && without_params(known) == asked))
 }
 
 #[cfg(test)]
@@ -165,7 +211,7 @@ mod tests {
             ("infisical:/app?env=dev", None, "infisical:/app?env=prod", None, false),
             ("arn:aws:x", None, "aws:arn:aws:x", None, true),
         ] {
-            let question = Question { reference: asked, version };
+            let question = Question::Secret { reference: asked, version };
             assert_eq!(question.is_about(reference, held), expected, "{asked} {reference}");
         }
     }

@@ -76,6 +76,12 @@ catalogue! {
     /// Of the operator's configuration.
     CONFIG_RELOADS =
         counter("hushpod_config_reload_total", &[OK_OR_ERROR], "Changes of the operator's configuration.");
+    /// Which one.
+    CONFIG_INFO = gauge(
+        "hushpod_config_info",
+        &[words("digest", &[])],
+        "The configuration in force, by the first 16 digits of its file's SHA-256.",
+    );
     /// When it was read.
     CONFIG_LOADED =
         gauge("hushpod_config_loaded_timestamp_seconds", &[], "When the configuration in force was read.");

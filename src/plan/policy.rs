@@ -139,6 +139,16 @@ impl<'a> Refusals<'a> {
         Self { identity, rules: mine.collect() }
     }
 
+    /// The place of the first one that refuses this request.
+    #[must_use]
+    pub fn rule(&self, request: &Request) -> Option<usize> {
+        self.first(request).map(|(index, _)| *index)
+    }
+
+    fn first(&self, request: &Request) -> Option<&(usize, &'a Deny)> {
+        self.rules.iter().find(|(_, rule)| rule.names(request, self.identity))
+    }
+
     /// Whether none of them refuses this request.
     ///
     /// # Errors
@@ -148,9 +158,7 @@ impl<'a> Refusals<'a> {
             return Ok(());
         }
         steps::take(self.rules.len())?;
-        let Some((index, rule)) = self.rules.iter().find(|(_, rule)| rule.names(request, self.identity)) else {
-            return Ok(());
-        };
+        let Some((index, rule)) = self.first(request) else { return Ok(()) };
         let Identity { namespace, service_account } = self.identity;
         let who = match rule.service_accounts {
             Some(_) => format!("service account {service_account:?} in namespace {namespace:?}"),

@@ -1,6 +1,8 @@
 //! Logs: to standard error, one line an event, times in UTC (RFC 3339).
 
 use std::io::{self, IsTerminal as _};
+#[cfg(feature = "csi")]
+use std::process::ExitCode;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Subscriber};
@@ -46,6 +48,14 @@ pub fn init_for_server(format: LogFormat, level: Level) -> (WrittenLines, Droppe
     let handles = (queue.written(), queue.dropped());
     init_to(format, level, queue);
     handles
+}
+
+/// How a program ends, which logs why it failed: a line for each reason, so none is cut.
+#[cfg(feature = "csi")]
+pub fn exit(outcome: Result<(), String>) -> ExitCode {
+    let Err(problem) = outcome else { return ExitCode::SUCCESS };
+    problem.lines().for_each(|line| tracing::error!("{line}"));
+    ExitCode::FAILURE
 }
 
 fn init_to<W>(format: LogFormat, level: Level, writer: W)

@@ -29,7 +29,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::config::metrics::ConfigMetrics;
     use crate::config::{Config, NamespaceLabels};
     use crate::metrics::Registry;
 
@@ -69,7 +68,8 @@ mod tests {
         let registry = Registry::default();
         let reloading = Reloading::open(&file, Injector::new).unwrap();
         let review = reviewer(&reloading, Namespaces::default());
-        tokio::spawn(reloading.follow(ConfigMetrics::new(&registry)));
+        let following = registry.clone();
+        tokio::spawn(async move { reloading.follow(&following).await });
         let counted = async |outcome: &str| {
             let series = format!("hushpod_config_reload_total{{outcome=\"{outcome}\"}} 1\n");
             let seen = async {

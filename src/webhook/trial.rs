@@ -103,7 +103,7 @@ impl Trial {
             "the API server does not reach the webhook: are its pods ready, and may the control plane connect to \
              webhook.port of them (firewall, NetworkPolicy; hostNetwork where it reaches no pod addresses)?"
         } else if of_webhook("admission") {
-            "the operator's configuration does not let this pod have it (config.providers, allow), or test.annotations \
+            "the operator's configuration does not let this pod have it (config.providers, allow, deny), or test.annotations \
              ask for something else than you meant"
         } else if has(&[&format!("'{POLICY}'"), &format!("{POLICY:?}")]) {
             "the webhook was not asked about this pod, or something took its work away: see webhook.excludedNamespaces, \

@@ -34,6 +34,27 @@ fn p7_a_sidecar_opens_the_gate_and_keeps_the_file_fresh_until_sigterm() {
 }
 
 #[test]
+fn p9_where_there_is_no_pod_the_programs_say_what_is_missing() {
+    let empty = tempfile::tempdir().unwrap();
+    let nowhere = empty.path().join("no/volume");
+    let nowhere = nowhere.to_str().unwrap();
+    let log = format!("--termination-log={}", empty.path().join("log").display());
+    let of_agent = |word: &'static str| [word, "--volume", nowhere, log.as_str()].map(str::to_owned).to_vec();
+    let (agent, exec) = (env!("CARGO_BIN_EXE_hushpod-agent"), env!("CARGO_BIN_EXE_hushpod-exec"));
+    for (program, words, code, part) in [
+        (agent, of_agent("sidecar"), 2, "there is no plan"),
+        (agent, of_agent("init"), 2, "there is no plan"),
+        (agent, vec!["help".to_owned()], 0, "Usage: hushpod-agent"),
+        (exec, vec![], 125, "a command is missing"),
+        (exec, vec!["help".to_owned()], 125, "unknown command help"),
+    ] {
+        let told = Command::new(program).args(&words).env_clear().output().unwrap();
+        let text = String::from_utf8([told.stdout, told.stderr].concat()).unwrap();
+        assert!(told.status.code() == Some(code) && text.contains(part), "{program} {words:?}: {text}");
+    }
+}
+
+#[test]
 fn p5_no_log_line_shows_a_value_at_any_level() {
     for format in ["text", "json"] {
         let pod = Pod::new();

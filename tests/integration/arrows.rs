@@ -93,7 +93,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("cli", &["", "man", "demo", "test", "webhook"]),
     ("cluster", &["", "events", "namespaces", "watch"]),
     ("config", &[
-        "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "ca_bundle", "identity",
+        "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "identity", "ca_bundle",
         "injected", "places", "proxy", "shape", "error",
     ]),
     ("csi", &[

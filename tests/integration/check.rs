@@ -73,6 +73,8 @@ fn exit_codes_and_lines_say_who_may_have_what() {
         (&prod, 0, "allowed: vault:secret/data/prod/db: providers.vault.allow[1]: "),
         (&["--as", "shop/web", "secret/data/prod/db"], 1, "say them with --namespace-labels"),
         (&["--as", "shop", "secret/data/prod/db"], 2, "expected NAMESPACE/ACCOUNT"),
+        (&["--as", "Shop/web", "secret/data/prod/db"], 2, "by names that Kubernetes takes"),
+        (&["--as", "shop/web/x", "secret/data/prod/db"], 2, "expected NAMESPACE/ACCOUNT"),
         (&["--as", "shop/web"], 2, "REFERENCE"),
         (&["secret/data/x"], 2, "secret/data/x: cannot be read"),
         (&["--as", "ops/web", "arn:aws:x"], 2, "is read as a provider's name"),

@@ -1,8 +1,13 @@
 //! deploy/environments: what one environment's accounts can have of another's secrets, by whatever spelling. Nothing.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::process::Command;
 
-use hushpod::config::Config;
+use hushpod::annotations;
+use hushpod::config::{Config, Identity};
+use hushpod::plan::Plan;
+use hushpod::reference::Request;
 use serde_json::{Value, json};
 
 use crate::pages::root;
@@ -214,6 +219,116 @@ fn no_spelling_gets_another_environments_secret() {
     }
     assert!(admitted_too.is_empty(), "{admitted_too:#?}");
     assert!(refused > 2000, "{refused}");
+}
+
+/// The same reference in other letters: what somebody tries who hopes that two parsers disagree.
+fn respelled(reference: &str) -> Vec<String> {
+    let (provider, rest) = reference.split_once(':').unwrap_or(("vault", reference));
+    let end = rest.find(['?', '#']).unwrap_or(rest.len());
+    let (path, tail) = rest.split_at(end);
+    let each =
+        |with: fn(&mut String, u8)| path.bytes().fold(String::new(), |mut text, byte| (with(&mut text, byte), text).1);
+    let mut paths = vec![
+        each(|text, byte| write!(text, "%{byte:02x}").unwrap()),
+        each(|text, byte| write!(text, "%{byte:02X}").unwrap()),
+        each(|text, byte| write!(text, "%25{byte:02x}").unwrap()),
+        each(|text, byte| write!(text, "%c0%{:02x}", byte | 0x80).unwrap()),
+        path.to_uppercase(),
+        path.to_lowercase(),
+    ];
+    for (letter, others) in [
+        ("/", &["//", "/./", "/%2e/", "/x/../", "/x/%2e%2e/", "%2f", "%2F", "%252f", "\\", "%5c", ";/", "/;", ":"][..]),
+        (
+            "/",
+            &["\u{ff0f}", "\u{2215}", "\u{2044}", "/\u{200b}", "\u{feff}/", "/%00/", "%00/", "/%0a", "/%20", "/\u{a0}"],
+        ),
+        ("a", &["A", "%61", "%2561", "\u{430}", "\u{ff41}", "a\u{301}", "a\u{ad}", "a%00"]),
+        ("-", &["%2d", "\u{2010}", "_", "--", "-%2d"]),
+        (".", &["%2e", "%252e", "\u{ff0e}", "\u{2024}"]),
+    ] {
+        paths.extend(others.iter().filter(|_| path.contains(letter)).map(|other| path.replace(letter, other)));
+    }
+    let ends = [
+        "/", "//", "/.", "/..", "/../", ".", "..", "%2f", "%2e", "/%2e%2e", "%00", "%20", "%0a", "*", "/*", "\\", ";",
+        "\u{2024}",
+    ];
+    paths.extend(ends.iter().map(|end| format!("{path}{end}")));
+    let starts =
+        ["/", "//", "./", "../", "/../", "%2e%2e/", "\\", "\u{feff}", "*/", "v1/", "v1/v1/", "secrets/", "data/"];
+    paths.extend(starts.iter().map(|start| format!("{start}{path}")));
+    let mut found: Vec<_> = paths.into_iter().map(|path| format!("{provider}:{path}{tail}")).collect();
+    let names =
+        [provider.to_uppercase(), format!("{provider}:{provider}"), format!("{provider}."), format!("{provider}/")];
+    let odd = [
+        format!("%{:02x}{}", provider.as_bytes()[0], &provider[1..]),
+        format!("{provider}\u{200b}"),
+        format!(" {provider}"),
+    ];
+    found.extend(names.iter().chain(&odd).map(|provider| format!("{provider}:{path}{tail}")));
+    let versions =
+        ["1", "0", "%31", "AWSPREVIOUS", "latest", "00000000000000000000000000000000", "..%2f1", "1%26path=x"];
+    let (key, sign) = (&tail[tail.find('#').unwrap_or(tail.len())..], if tail.starts_with('?') { '&' } else { '?' });
+    let params = &tail[..tail.len() - key.len()];
+    found.extend(versions.iter().map(|version| format!("{provider}:{path}{params}{sign}version={version}{key}")));
+    found
+}
+
+/// Whether a request is for what is the team's own, in whatever store: below its prefix, and not back out of it.
+fn is_own(environment: &str, provider: &str, path: &str) -> bool {
+    let prefix = match provider {
+        "vault" => format!("secret/data/{environment}/team-a/"),
+        "aws" => "team-a/".to_owned(),
+        "ssm" | "infisical" => "/team-a/".to_owned(),
+        "azure" => "team-a--".to_owned(),
+        _ => format!("projects/example-{environment}/secrets/team-a--"),
+    };
+    // AWS' names are no paths: `team-a/../x` is one that begins with `team-a/`.
+    let climbs = !["aws", "ssm"].contains(&provider) && path.split('/').any(|part| [".", ".."].contains(&part));
+    path.starts_with(&prefix) && !climbs
+}
+
+/// The plan of a pod of the team that writes this reference; `None` if it is denied. Without the webhook around it, since
+/// there are thousands.
+fn planned(config: &Config, reference: &str) -> Option<Plan> {
+    let written = forms(reference)[0].as_object().unwrap().clone();
+    let annotations: BTreeMap<_, _> =
+        written.into_iter().map(|(name, value)| (name, value.as_str().unwrap().to_owned())).collect();
+    let (bundle, options) = annotations::parse(&annotations).ok()?;
+    let identity = Identity { namespace: "team-a".to_owned(), service_account: "web".to_owned() };
+    Plan::build(identity, &bundle, &options.or(&config.defaults), config).ok()
+}
+
+#[test]
+fn no_respelling_of_another_environments_secret_is_more_than_a_name_of_ones_own() {
+    let (mut refused, mut strange) = (0, Vec::new());
+    let (environment, account) = ENVIRONMENTS[1];
+    let text = configuration(environment);
+    let config = Config::from_yaml(&text).unwrap();
+    for (other, others) in ENVIRONMENTS.iter().filter(|(other, _)| *other != environment) {
+        for reference in foreign(other, others).iter().flat_map(|reference| respelled(reference)) {
+            match planned(&config, &reference) {
+                None => refused += 1,
+                Some(plan) => {
+                    let requests = plan.requests();
+                    let is_fine = |request: &&Request| {
+                        is_own(environment, &request.provider, &request.path) && !request.params.contains_key("env")
+                    };
+                    if !requests.iter().all(is_fine) {
+                        strange.push(format!("{reference}: {requests:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(strange.is_empty(), "{strange:#?}");
+    assert!(refused > 10_000, "{refused}");
+    // And it can fail: one's own pass under the same eyes, and a rule that is too wide lets others in.
+    for reference in own(environment, account) {
+        assert!(planned(&config, &reference).is_some(), "{reference}");
+    }
+    let wide = text.replace("secret/data/staging/{{namespace}}/*", "secret/data/*");
+    let plan = planned(&Config::from_yaml(&wide).unwrap(), "vault:secret/data/prod/team-a/db").unwrap();
+    assert!(!plan.requests().iter().all(|request| is_own(environment, &request.provider, &request.path)));
 }
 
 #[test]

@@ -607,6 +607,41 @@ fn who_holds_a_secret_and_who_ever_did() {
 }
 
 #[test]
+fn who_holds_what_a_changed_configuration_refuses() {
+    let mut pods: Vec<_> = (1..=3).map(|n| Pod::new("a", &format!("web-{n}"), "sidecar")).collect();
+    pods.push(Pod::new("b", "other", "sidecar"));
+    let cluster = Cluster::of(pods);
+    let asked = |deny: &str, more: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let vault = "image: i\nproviders: {vault: {type: vault, address: 'https://v'}}\n";
+        std::fs::write(file.path(), format!("{vault}{deny}")).unwrap();
+        cluster.run(&format!("who -A --denied-by {}{more}", file.path().display()))
+    };
+    for (deny, holders) in [
+        (
+            "deny: [{references: ['vault:secret/data/other']}, {references: ['vault:secret/data/*'], namespaces: [a]}]",
+            3,
+        ),
+        ("deny: [{references: ['vault:v1/secret/data/db']}]", 4),
+        ("deny: [{namespaces: [b], serviceAccounts: [web]}]", 1),
+        ("deny: [{namespaces: [b], serviceAccounts: [other]}]", 0),
+    ] {
+        let told = asked(deny, " -o json");
+        assert_eq!((told.code, told.json()["pods"].as_array().unwrap().len()), (0, holders), "{deny}: {told:?}");
+    }
+    let told = asked("deny: [{namespaces: [c]}, {namespaces: [b]}]", "");
+    assert!(told.out.contains("RULE") && told.out.contains("other") && told.out.contains("deny[1]"), "{told:?}");
+    assert!(!told.out.contains("web-1"), "{told:?}");
+    assert!(asked("deny: [{namespaces: [c]}]", "").out.contains("no pod reports that it holds what is denied"));
+    // Both faults, with their places.
+    let told = asked("deny: [{}]\nmadeUp: 1", "");
+    assert!(told.code == 2 && told.err.contains(":3:") && told.err.contains(":4:"), "{told:?}");
+    let told = asked("", "");
+    assert!(told.code == 2 && told.err.contains("has no deny"), "{told:?}");
+    assert_eq!(asked("deny: [{namespaces: [a]}]", " secret/data/db").code, 2, "one question at a time");
+}
+
+#[test]
 fn the_program_is_kubectls_plugin_by_its_name() {
     let directory = tempfile::tempdir().unwrap();
     let run = |name: &str, arguments: &[&str]| {

@@ -25,6 +25,7 @@ mod fleet;
 mod homonyms;
 mod hostile;
 mod house;
+mod krew;
 mod literals;
 mod local;
 mod log;

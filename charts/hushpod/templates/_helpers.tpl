@@ -267,6 +267,30 @@ in src/provider. tests/integration/chart.rs compares this with what `hushpod csi
 {{- toJson $found -}}
 {{- end }}
 
+{{- /*
+The ports of stores, of what gives logins for them, and of proxies, as an array in JSON. GKE's metadata server is asked at
+port 80 and answers at 988 of the node.
+*/ -}}
+{{- define "hushpod.storePorts" -}}
+{{- $ports := list 443 -}}
+{{- $urls := list (get .Values.config "proxy") -}}
+{{- range $provider := .Values.config.providers -}}
+{{- $auth := get $provider "auth" | default dict -}}
+{{- range list "address" "endpoint" "stsEndpoint" "authority" "proxy" }}{{ $urls = append $urls (get $provider .) }}{{ end -}}
+{{- range list "agent" "metadata" "tokenUrl" "impersonationUrl" }}{{ $urls = append $urls (get $auth .) }}{{ end -}}
+{{- if has (get $auth "method") (list "pod-identity" "managed-identity" "metadata") }}{{ $ports = append $ports 80 }}{{ end -}}
+{{- if eq (get $auth "method" | toString) "metadata" }}{{ $ports = append $ports 988 }}{{ end -}}
+{{- end -}}
+{{- range $urls -}}
+{{- if regexMatch "^https?://" (toString .) -}}
+{{- $host := regexFind "^https?://[^/]+" . -}}
+{{- $usual := ternary 443 80 (hasPrefix "https:" .) -}}
+{{- $ports = append $ports (regexFind ":[0-9]+$" $host | trimPrefix ":" | default $usual | int) -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end }}
+
 {{- /* Whole MiB of what `config.csi.bytesPerNode` says, which is 1Gi if it says nothing. */ -}}
 {{- define "hushpod.csiMebibytes" -}}
 {{- $text := get (get .Values.config "csi" | default dict) "bytesPerNode" | default "1Gi" | toString -}}

@@ -34,7 +34,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NAME=VALUE,…", value_parser = pair, value_delimiter = ',', requires = "config")]
     pub(super) namespace_labels: Vec<(String, String)>,
     /// Say which rule lets this one have the references
-    #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT", value_parser = identity, requires = "config", requires = "targets")]
+    #[arg(long = "as", value_name = "NAMESPACE/ACCOUNT", requires = "config", requires = "targets")]
     pub(super) identity: Option<Identity>,
     /// A role that it asks for by annotation
     #[arg(long = "role", value_name = "PROVIDER=ROLE", value_parser = pair, requires = "identity")]
@@ -58,12 +58,6 @@ pub(super) enum CheckFormat {
     Sarif,
     /// ::error and ::warning lines for a workflow of GitHub
     Github,
-}
-
-fn identity(text: &str) -> Result<Identity, String> {
-    let parts = text.split_once('/').filter(|(namespace, account)| !namespace.is_empty() && !account.is_empty());
-    let (namespace, account) = parts.ok_or("expected NAMESPACE/ACCOUNT")?;
-    Ok(Identity { namespace: namespace.to_owned(), service_account: account.to_owned() })
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

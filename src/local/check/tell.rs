@@ -43,7 +43,7 @@ fn to_text(checked: &Checked) -> String {
             (true, Some(rule)) => writeln!(out, "allowed: {shown}: {rule}: {sentence}"),
             (true, None) => writeln!(out, "allowed: {shown}: its provider has no allow rules: {sentence}"),
             (false, Some(rule)) => writeln!(out, "refused: {shown}: {rule}: {sentence}"),
-            (false, None) => writeln!(out, "refused: {shown}: no rule allows it: {sentence}"),
+            (false, None) => writeln!(out, "refused: {shown}: {sentence}"),
         };
     }
     if checked.is_fine() && checked.answers.is_empty() {

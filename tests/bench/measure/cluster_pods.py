@@ -30,6 +30,7 @@ class Cluster:
         bench.cluster_script("vault", "up")
         self.vault = Vault()
         self.canaries = {}
+        self.say = bench.say
         self.lock = os.open(tempfile.gettempdir(), os.O_RDONLY)
         try:
             # The chart's objects belong to the whole cluster, and so do the end-to-end tests'.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from suite.base import Failed
 
-from . import admission, agent, environment, image, modes, node, outage, start
+from . import admission, agent, environment, image, modes, node, outage, start, trust
 from .bench import Bench, Skipped
 from .report import Report
 
@@ -26,12 +26,14 @@ SECTIONS = {
     "crowd": (modes.crowds, "sixty pods at once, beside plain ones and the Secrets Store CSI driver's"),
     "node": (node.measure, "with 60 and 110 pods: the drivers' memory and CPU, the store's load, and rotation"),
     "outage": (outage.measure, "pods of mode csi that are made while the store is away, for 30 s and for 15 minutes"),
+    "trust": (trust.measure, "pods created while replicas are rolled, killed and cut off and the configuration is deleted and emptied"),
+    "cert-manager": (trust.managed, "pods created while cert-manager renews the webhook's certificate every few seconds"),
     "environment": (environment.measure, "what environment variables cost a start, and the disk"),
 }
 # They measure what the chart runs alone.
-IN_CLUSTER = {"start", "modes", "crowd", "node", "outage", "environment"}
+IN_CLUSTER = {"start", "modes", "crowd", "node", "outage", "trust", "cert-manager", "environment"}
 # These take long, and some build what others have made: only if they are named.
-ON_REQUEST = {"modes", "crowd", "node", "outage"}
+ON_REQUEST = {"modes", "crowd", "node", "outage", "trust", "cert-manager"}
 
 
 def arguments():

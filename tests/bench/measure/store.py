@@ -135,9 +135,9 @@ def projected_token(audience="vault"):
 class Agent:
     """The injected container of a pod as a process, with directories in memory for its volumes."""
 
-    def __init__(self, bench, name, contender, annotations, container_name="hushpod", tokens=None):
+    def __init__(self, bench, name, contender, annotations, container_name="hushpod", tokens=None, under=()):
         """`contender` is a webhook of ours whose configuration has what the annotations ask for; `tokens` are those of
-        providers that Vault's is not good for."""
+        providers that Vault's is not good for, `under` a program that runs it."""
         contender.request = bench.directory / f"{name}.request"
         contender.request.write_text(review(pod(annotations)))
         answer = json.loads(contender.answer(bench).read_text())
@@ -160,6 +160,7 @@ class Agent:
         self.live = self.directory / "volume/live"
         self.process = bench.spawn(
             name,
+            *under,
             bench.binaries / "hushpod-agent",
             *container["args"],
             *arguments,

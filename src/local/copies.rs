@@ -14,15 +14,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::arguments::CacheArgs;
 use super::error::{LocalError, LocalFailure};
 use super::fetch::names_of;
+use super::id_token;
 use super::output::{note, spoken};
 use super::private_file::{own_directory, write_private};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::{Plan, PlannedProvider};
-use crate::provider::auth;
 use crate::provider::file::OwnKeys;
 use crate::reference::Request;
 use crate::secret::sealed::SealedTree;
@@ -37,18 +38,6 @@ const MAX_BYTES: usize = if cfg!(test) { 1 << 20 } else { 32 << 20 };
 /// Most sets of answers of one copy, and most copies: the oldest goes.
 const MAX_SETS: usize = 16;
 const MAX_COPIES: usize = 64;
-
-/// Who a login is, where the environment says it and not a file: another one has other secrets.
-const WHO: [&str; 8] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_PROFILE",
-    "AZURE_CLIENT_ID",
-    "AZURE_TENANT_ID",
-    "GOOGLE_APPLICATION_CREDENTIALS",
-    "INFISICAL_UNIVERSAL_AUTH_CLIENT_ID",
-    "VAULT_NAMESPACE",
-    "VAULT_ROLE_ID",
-];
 
 /// The copy that a command may take, or keep.
 pub(super) struct Copies {
@@ -72,7 +61,7 @@ struct KeptSet {
     /// Milliseconds since 1970, by this machine's clock.
     taken: u64,
     id: GenerationId,
-    /// Digests of what each provider is and who logged in.
+    /// Marks of what each provider is and who logged in: keyed digests, so that they tell nothing of a token.
     stores: BTreeMap<String, String>,
     /// `None` was asked for, and is not there.
     answers: Vec<(Request, Option<SealedTree>)>,
@@ -89,15 +78,6 @@ fn digest_of(bytes: &[u8]) -> String {
     let mut digits = hex::encode(digest(&SHA256, bytes));
     digits.truncate(32);
     digits
-}
-
-fn digest_of_store(provider: &PlannedProvider) -> String {
-    let mut told = serde_json::to_vec(provider).unwrap_or_default();
-    for name in WHO {
-        told.push(0);
-        told.extend(auth::environment(name).iter().flat_map(SecretValue::expose));
-    }
-    digest_of(&told)
 }
 
 fn now() -> u64 {
@@ -147,9 +127,14 @@ impl Copies {
             }
             (Err(problem), None) => return Err(failed(format!("{} {problem}", self.path.display()))),
         };
-        let is_asked_for = |set: &KeptSet| set.is_of(plan);
-        let newest = document.into_iter().flat_map(|document| document.sets).find(is_asked_for);
+        let marks = self.marks(plan);
+        let sets = document.map(|document| document.sets).unwrap_or_default();
+        let is_of_others = sets.iter().any(|set| set.has_all(plan));
+        let newest = sets.into_iter().find(|set| set.is_of(plan, &marks));
         match (newest, self.most) {
+            (None, None) if is_of_others => {
+                Err(failed("there is a copy, but of another login, or of other settings of a store".to_owned()))
+            }
             (None, None) => Err(failed("there is no copy of all that is asked for".to_owned())),
             (Some(set), None) => {
                 note(&format!("offline: the stores' answers of {}", set.told(now)));
@@ -165,7 +150,8 @@ impl Copies {
     /// Says that there is a copy, where a store did not answer.
     pub(super) fn hint(&self, plan: &Plan, error: LocalError) -> LocalError {
         let kept = self.read().ok().flatten();
-        let newest = kept.and_then(|document| document.sets.into_iter().find(|set| set.is_of(plan)));
+        let marks = self.marks(plan);
+        let newest = kept.and_then(|document| document.sets.into_iter().find(|set| set.is_of(plan, &marks)));
         match newest {
             Some(set) if error.kind == LocalFailure::Unreachable => {
                 error.with_hint(format!("--offline takes the copy of {}", set.told(now())))
@@ -181,7 +167,7 @@ impl Copies {
             let names: Vec<_> = names.into_iter().collect();
             note(&format!("not kept, since it was made for this command and ends: {}", names.join(", ")));
         }
-        let set = KeptSet::new(plan, generation, leased, now());
+        let set = KeptSet::new(plan, generation, leased, self.marks(plan), now());
         if !set.answers.is_empty()
             && let Err(problem) = self.keep_set(set)
         {
@@ -214,6 +200,21 @@ impl Copies {
         DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(told)?;
         write_private(&self.path, &sealed).map_err(told)?;
         make_room(directory).map_err(told)
+    }
+
+    /// What each of a plan's providers is, and who logs in there now.
+    fn marks(&self, plan: &Plan) -> BTreeMap<String, String> {
+        let mark = |(name, provider): (&String, &PlannedProvider)| {
+            let mut told = Zeroizing::new(serde_json::to_vec(provider).unwrap_or_default());
+            let credentials =
+                [provider.settings.as_settings().credential(), id_token::credential(name, &provider.settings)];
+            for credential in &credentials {
+                told.push(u8::from(credential.is_some()));
+                told.extend(credential.iter().flat_map(SecretValue::expose));
+            }
+            (name.clone(), self.keys.mark(&told))
+        };
+        plan.providers.iter().map(mark).collect()
     }
 
     /// The copy; `None` if there is none.
@@ -283,23 +284,31 @@ impl io::Write for BoundedWriter<'_> {
 // === impl KeptSet ===
 
 impl KeptSet {
-    fn new(plan: &Plan, generation: &Generation, leased: &BTreeSet<Request>, taken: u64) -> Self {
+    fn new(
+        plan: &Plan,
+        generation: &Generation,
+        leased: &BTreeSet<Request>,
+        stores: BTreeMap<String, String>,
+        taken: u64,
+    ) -> Self {
         let answer = |request: &Request| {
             let tree = generation.answers.get(request).map(|tree| SealedTree::from(SecretTree::clone(tree)));
             (request.clone(), tree)
         };
         let answers = plan.requests().into_iter().filter(|request| !leased.contains(*request)).map(answer);
-        Self { taken, id: generation.id.clone(), stores: stores_of(plan), answers: answers.collect() }
+        Self { taken, id: generation.id.clone(), stores, answers: answers.collect() }
     }
 
     /// Whether it has everything that a plan asks for, of the same stores and logins.
-    fn is_of(&self, plan: &Plan) -> bool {
-        let has = |request: &Request| {
+    fn is_of(&self, plan: &Plan, marks: &BTreeMap<String, String>) -> bool {
+        marks.iter().all(|(name, mark)| self.stores.get(name) == Some(mark)) && self.has_all(plan)
+    }
+
+    fn has_all(&self, plan: &Plan) -> bool {
+        plan.requests().into_iter().all(|request| {
             let answer = self.answers.iter().find(|(asked, _)| asked == request);
             answer.is_some_and(|(_, tree)| tree.is_some() || plan.is_optional(request))
-        };
-        stores_of(plan).iter().all(|(name, store)| self.stores.get(name) == Some(store))
-            && plan.requests().into_iter().all(has)
+        })
     }
 
     /// Whether it has all that another one has.
@@ -332,10 +341,6 @@ impl KeptSet {
             accesses: BTreeMap::new(),
         }
     }
-}
-
-fn stores_of(plan: &Plan) -> BTreeMap<String, String> {
-    plan.providers.iter().map(|(name, provider)| (name.clone(), digest_of_store(provider))).collect()
 }
 
 #[cfg(test)]

@@ -40,6 +40,12 @@ pub(super) fn has_token(provider: &str) -> bool {
     auth::environment(&variable(provider)).is_some() || auth::environment(REQUEST_URL).is_some()
 }
 
+/// What a job of CI gets its token for a provider with; `None` where there is no job, or its settings name a file.
+pub(super) fn credential(provider: &str, settings: &ProviderSettings) -> Option<SecretValue> {
+    let of_job = || auth::environment(&variable(provider)).or_else(|| auth::environment(REQUEST_TOKEN));
+    if has_token_file(settings) { None } else { of_job() }
+}
+
 /// The tokens for those of a plan's providers that show one.
 ///
 /// # Errors

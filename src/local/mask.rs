@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aho_corasick::{AhoCorasick, Input, MatchKind};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
@@ -14,17 +13,20 @@ use zeroize::Zeroizing;
 
 use super::error::LocalError;
 use super::files::NamedValues;
+use finder::NeedleFinder;
+
+mod finder;
+
+pub(super) use finder::LEAST_BYTES;
 
 /// How long a piece of output may wait for what follows it.
 pub(super) const HOLD: Duration = Duration::from_millis(50);
-/// What is shorter stands in half of all output.
-pub(super) const LEAST_BYTES: usize = 6;
 /// RFC 3986, 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What is looked for, and what each is called.
 pub(super) struct Needles {
-    automaton: AhoCorasick,
+    finder: NeedleFinder,
     names: Vec<String>,
     longest: usize,
 }
@@ -85,12 +87,12 @@ impl Needles {
             }
             names.push(name.clone());
         }
-        let automaton = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(named.keys());
-        let automaton = automaton.map_err(|_| LocalError::failed("the values are too much to mask: take --only"))?;
+        let finder = NeedleFinder::new(named.keys());
+        let finder = finder.map_err(|_| LocalError::failed("the values are too much to mask: take --only"))?;
         let longest = named.keys().map(Vec::len).max().unwrap_or_default();
-        // In the order of the automaton's patterns.
+        // In the order in which the finder has them.
         let names = named.values().filter_map(|index| names.get(*index).cloned()).collect();
-        Ok((Self { automaton, names, longest }, unmasked))
+        Ok((Self { finder, names, longest }, unmasked))
     }
 }
 
@@ -122,7 +124,7 @@ impl Masker {
     fn release(&mut self, limit: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(limit);
         let mut at = 0;
-        while let Some(found) = self.needles.automaton.find(Input::new(self.held.as_slice()).range(at..)) {
+        while let Some(found) = self.needles.finder.find(&self.held, at) {
             if found.start() >= limit {
                 break;
             }

@@ -1,8 +1,8 @@
 //! A command whose output is masked: somebody has to read what it prints, in a pipe or as its terminal.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write};
-use std::os::fd::OwnedFd;
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::fcntl_setpipe_size;
 use zeroize::Zeroizing;
 
 use super::files::NamedValues;
@@ -21,7 +22,8 @@ use super::terminal::{OuterTerminal, open_pair, resize};
 
 /// What processes that outlive the command may still print.
 const AFTER_END: Duration = Duration::from_secs(2);
-const PIECE: usize = 64 * 1024;
+/// What is read at once.
+const PIECE: usize = 256 * 1024;
 
 /// The threads that read what a command prints.
 #[derive(Debug)]
@@ -85,16 +87,16 @@ fn in_pipes(
     if let Some(ours) = &printed_to {
         let ours = ours.try_clone()?;
         if is_terminal[0] {
-            streams.pump(ours, io::stdout(), needles, &done);
+            streams.pump(ours, io::stdout(), needles, &done)?;
         } else {
-            streams.pump(ours, io::stderr(), needles, &done);
+            streams.pump(ours, io::stderr(), needles, &done)?;
         }
     }
     if let Some(out) = child.stdout.take() {
-        streams.pump(out.into(), io::stdout(), needles, &done);
+        streams.pump(out.into(), io::stdout(), needles, &done)?;
     }
     if let Some(err) = child.stderr.take() {
-        streams.pump(err.into(), io::stderr(), needles, &done);
+        streams.pump(err.into(), io::stderr(), needles, &done)?;
     }
     Ok((child, MaskedStreams { printed_to, ..streams }))
 }
@@ -117,9 +119,9 @@ fn in_own_terminal(
     let (shown, all_shown) = channel();
     let mut streams = MaskedStreams { ended, running: 0, printed_to: None };
     if let Some(err) = child.stdout.take() {
-        streams.pump(err.into(), io::stderr(), needles, &done);
+        streams.pump(err.into(), io::stderr(), needles, &done)?;
     }
-    streams.pump(pair.ours, io::stdout(), needles, &shown);
+    streams.pump(pair.ours, io::stdout(), needles, &shown)?;
     thread::Builder::new().spawn(move || {
         // The command's end; what it printed is shown before its session ends.
         let _ = ours.read(&mut [0]);
@@ -134,13 +136,21 @@ fn in_own_terminal(
 
 impl MaskedStreams {
     /// Masks one stream in a thread of its own, which says when it has ended.
-    fn pump(&mut self, from: OwnedFd, to: impl Write + Send + 'static, needles: &Arc<Needles>, done: &Sender<()>) {
+    ///
+    /// # Errors
+    /// The system's.
+    fn pump(&mut self, from: OwnedFd, to: impl AsFd, needles: &Arc<Needles>, done: &Sender<()>) -> io::Result<()> {
+        // The stream itself, and not Rust's, which looks for line ends and writes what is behind the last one apart.
+        let to = File::from(to.as_fd().try_clone_to_owned()?);
         let (masker, done) = (Masker::new(Arc::clone(needles)), done.clone());
-        self.running += 1;
-        thread::spawn(move || {
+        // A pipe that holds more lets the command and us take turns less often; a terminal is none.
+        let _ = fcntl_setpipe_size(&from, PIECE);
+        thread::Builder::new().spawn(move || {
             copy(from.into(), to, masker);
             let _ = done.send(());
-        });
+        })?;
+        self.running += 1;
+        Ok(())
     }
 
     /// What the command printed to is as wide as our terminal is now.
@@ -160,7 +170,7 @@ impl MaskedStreams {
     }
 }
 
-fn copy(mut from: File, mut to: impl Write, mut masker: Masker) {
+fn copy(mut from: File, mut to: File, mut masker: Masker) {
     let mut piece = Zeroizing::new(vec![0; PIECE]);
     let hold = Timespec::try_from(HOLD).ok();
     loop {
@@ -176,9 +186,9 @@ fn copy(mut from: File, mut to: impl Write, mut masker: Masker) {
             }
         };
         // As for a command that prints itself: who does not read ends it, once the pipe is closed.
-        if to.write_all(&out).and_then(|()| to.flush()).is_err() {
+        if to.write_all(&out).is_err() {
             return;
         }
     }
-    let _ = to.write_all(&masker.flush()).and_then(|()| to.flush());
+    let _ = to.write_all(&masker.flush());
 }

@@ -11,6 +11,7 @@ use self::settings::REFRESH;
 use super::Settings;
 use crate::parse_error::ParseError;
 use crate::reference::{Reference, Request};
+use crate::secret::SecretValue;
 
 mod api;
 mod credentials;
@@ -55,6 +56,10 @@ impl Settings for AwsSettings {
         is_telling.then(|| self.auth.token_file.iter().cloned().collect())
     }
 
+    fn credential(&self) -> Option<SecretValue> {
+        credentials::credential(&self.auth)
+    }
+
     fn validate(&self) -> Result<(), ParseError> {
         self.validate()
     }
@@ -87,6 +92,10 @@ impl Settings for SsmSettings {
 
     fn reads(&self) -> Option<Vec<PathBuf>> {
         self.0.reads()
+    }
+
+    fn credential(&self) -> Option<SecretValue> {
+        self.0.credential()
     }
 
     fn validate(&self) -> Result<(), ParseError> {

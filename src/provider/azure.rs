@@ -8,6 +8,7 @@ use self::settings::{AUDIENCE, DEFAULT_SCOPE, MAX_NAME, VERSION_DIGITS, is_kind,
 use super::{Settings, http};
 use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::reference::{Reference, Request, VERSION_PARAM};
+use crate::secret::SecretValue;
 
 mod api_types;
 mod errors;
@@ -77,6 +78,10 @@ impl Settings for AzureSettings {
 
     fn reads(&self) -> Option<Vec<PathBuf>> {
         Some(self.auth.token_file.iter().cloned().collect())
+    }
+
+    fn credential(&self) -> Option<SecretValue> {
+        login::credential(&self.auth)
     }
 
     fn validate(&self) -> Result<(), ParseError> {

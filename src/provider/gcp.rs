@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::{LATEST, canonical_version, is_location, is_project};
-use super::{Settings, http};
+use super::{Settings, auth, http};
 use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::reference::{Reference, Request, VERSION_PARAM};
+use crate::secret::SecretValue;
 
 mod adc;
 mod api_types;
@@ -81,6 +82,14 @@ impl Settings for GcpSettings {
     fn reads(&self) -> Option<Vec<PathBuf>> {
         let is_telling = self.auth.method != Method::ApplicationDefaultCredentials;
         is_telling.then(|| self.auth.token_file.iter().cloned().collect())
+    }
+
+    fn credential(&self) -> Option<SecretValue> {
+        match self.auth.method {
+            Method::ApplicationDefaultCredentials => adc::read(self.auth.file.as_deref()).ok(),
+            Method::WorkloadIdentityFederation => auth::secret_file(self.auth.token_file.as_deref()?, "JWT").ok(),
+            Method::Metadata => None,
+        }
     }
 
     fn validate(&self) -> Result<(), ParseError> {

@@ -9,6 +9,7 @@ use self::settings::is_name;
 use super::{Parameters, Settings, http};
 use crate::parse_error::{ParseError, invalid, rule};
 use crate::reference::{Reference, Request};
+use crate::secret::SecretValue;
 
 mod api;
 mod api_types;
@@ -63,6 +64,10 @@ impl Settings for InfisicalSettings {
         let auth = &self.auth;
         let files = [&auth.token_file, &auth.client_id_file, &auth.client_secret_file];
         Some(files.into_iter().flatten().cloned().collect())
+    }
+
+    fn credential(&self) -> Option<SecretValue> {
+        login::credential(&self.auth)
     }
 
     fn validate(&self) -> Result<(), ParseError> {

@@ -224,6 +224,12 @@ pub trait Settings {
         Some(Vec::new())
     }
 
+    /// What tells a person's login from another one: the token, id or file that they log in with, as their environment and
+    /// files have it now; `None` if there is none, or it cannot be read.
+    fn credential(&self) -> Option<SecretValue> {
+        None
+    }
+
     /// Checks what the type system could not.
     ///
     /// # Errors

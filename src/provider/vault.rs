@@ -10,6 +10,7 @@ use self::settings::{NOT_SECRETS, is_plain_component};
 use super::{Parameters, Settings, http};
 use crate::parse_error::{ParseError, invalid, rule};
 use crate::reference::{Reference, Request, VERSION_PARAM};
+use crate::secret::SecretValue;
 
 mod api;
 mod api_types;
@@ -84,6 +85,10 @@ impl Settings for VaultSettings {
     fn reads(&self) -> Option<Vec<PathBuf>> {
         let auth = &self.auth;
         Some([&auth.token_file, &auth.role_id_file, &auth.secret_id_file].into_iter().flatten().cloned().collect())
+    }
+
+    fn credential(&self) -> Option<SecretValue> {
+        login::credential(&self.auth)
     }
 
     fn validate(&self) -> Result<(), ParseError> {

@@ -17,9 +17,12 @@ fn keys(identity: &Identity) -> OwnKeys {
 
 /// A plan for these references of a Vault at this address.
 fn plan_at(address: &str, references: &[&str]) -> Plan {
-    let config = format!(
-        "image: i\ndefaultProvider: vault\nproviders:\n  vault: {{type: vault, address: 'https://{address}', role: web}}\n"
-    );
+    plan_of(&format!("{{type: vault, address: 'https://{address}', role: web}}"), references)
+}
+
+/// A plan for these references of a provider with these settings.
+fn plan_of(settings: &str, references: &[&str]) -> Plan {
+    let config = format!("image: i\ndefaultProvider: store\nproviders:\n  store: {settings}\n");
     let config = Config::from_yaml(&config).unwrap();
     let mut bundle = Bundle::default();
     for (index, reference) in references.iter().enumerate() {
@@ -70,10 +73,13 @@ impl Cache {
         Copies { path: self.path(), keys: keys(&self.identity), most: most.map(Duration::from_millis) }
     }
 
+    fn set(&self, plan: &Plan, generation: &Generation, taken: u64) -> KeptSet {
+        KeptSet::new(plan, generation, &BTreeSet::new(), self.of(None).marks(plan), taken)
+    }
+
     /// Keeps what a store answered at a moment.
     fn keep(&self, plan: &Plan, value: &str, absent: &[&str], taken: u64) {
-        let set = KeptSet::new(plan, &answered(plan, value, absent), &BTreeSet::new(), taken);
-        self.of(None).keep_set(set).unwrap();
+        self.of(None).keep_set(self.set(plan, &answered(plan, value, absent), taken)).unwrap();
     }
 
     /// The value that a copy has for a plan: `None` if it is not to be used.
@@ -106,7 +112,7 @@ fn p5_a_copy_is_taken_as_long_as_it_is_young_and_offline_however_old() {
         let found = cache.value(most, &plan, now);
         assert_eq!(found.is_some(), is_taken, "{most:?} {now}");
     }
-    let set = KeptSet::new(&plan, &answered(&plan, "canary", &[]), &BTreeSet::new(), 2 * DAY);
+    let set = cache.set(&plan, &answered(&plan, "canary", &[]), 2 * DAY);
     assert_eq!(set.told(5 * DAY), "3d ago");
     assert!(set.told(DAY).contains("clock has yet to reach"));
 }
@@ -127,6 +133,60 @@ fn p2_a_copy_is_of_one_moment_and_of_the_same_stores() {
     let document = cache.of(None).read().unwrap().unwrap();
     assert_eq!(document.sets.len(), 1, "what is in the new one is not kept twice");
     assert_eq!(cache.value(None, &plan_at("other.example", &["secret/data/a#x"]), DAY), None, "another store");
+}
+
+#[test]
+fn p6_a_copy_of_one_login_is_not_anothers() {
+    const VAULT: &str = "type: vault, address: 'https://vault.example'";
+    const INFISICAL: &str = "type: infisical, address: 'https://infisical.example', project: \
+                             5f1d3a70-0b52-4c5e-9b0a-3f4e1d2c7a11, environment: prod";
+    const ADC: &str = r#"{"type":"service_account","client_email":"canary@NAME","private_key":"canary"}"#;
+    const KEYS: &str = "[default]\naws_access_key_id = AKIANAME\naws_secret_access_key = canary\n";
+    // Settings, the login that their file has, and a reference.
+    for (settings, login, reference) in [
+        (format!("{{{VAULT}, auth: {{method: token, tokenFile: FILE}}}}"), "canary-NAME", "secret/data/a#x"),
+        (
+            format!("{{{VAULT}, auth: {{method: approle, roleIdFile: FILE, secretIdFile: /none}}}}"),
+            "canary-NAME",
+            "secret/data/a#x",
+        ),
+        (format!("{{{VAULT}, role: web, auth: {{method: jwt, tokenFile: FILE}}}}"), "canary-NAME", "secret/data/a#x"),
+        (format!("{{{INFISICAL}, auth: {{method: token, tokenFile: FILE}}}}"), "canary-NAME", "/a#x"),
+        (
+            format!("{{{INFISICAL}, auth: {{method: universal, clientIdFile: FILE, clientSecretFile: /none}}}}"),
+            "canary-NAME",
+            "/a#x",
+        ),
+        ("{type: aws, region: eu-west-1, auth: {method: profile, credentialsFile: FILE}}".to_owned(), KEYS, "a#x"),
+        ("{type: ssm, region: eu-west-1, auth: {method: profile, credentialsFile: FILE}}".to_owned(), KEYS, "a"),
+        (
+            "{type: gcp, auth: {method: application-default-credentials, file: FILE}}".to_owned(),
+            ADC,
+            "projects/p/secrets/a",
+        ),
+    ] {
+        let cache = Cache::new();
+        let file = cache.directory.path().join("login");
+        let plan = plan_of(&settings.replace("FILE", file.to_str().unwrap()), &[reference]);
+        let log_in = |name: &str| fs::write(&file, login.replace("NAME", name)).unwrap();
+        log_in("ONE");
+        cache.keep(&plan, "of one", &[], HOUR);
+        log_in("TWO");
+        assert_eq!(cache.value(Some(DAY), &plan, 2 * HOUR), None, "{settings}");
+        let told = cache.of(None).take(&plan).unwrap_err().problem;
+        assert!(told.contains("another login") && !told.contains("canary"), "{settings}: {told}");
+        cache.keep(&plan, "of two", &[], HOUR);
+        assert_eq!(cache.value(None, &plan, DAY).as_deref(), Some("of two"), "{settings}");
+        log_in("ONE");
+        assert_eq!(cache.value(None, &plan, DAY).as_deref(), Some("of one"), "{settings}");
+        fs::remove_file(&file).unwrap();
+        assert_eq!(cache.value(None, &plan, DAY), None, "{settings}: nobody is logged in");
+        let document = serde_json::to_string(&cache.of(None).read().unwrap().unwrap()).unwrap();
+        assert!(
+            !document.contains("canary") && !document.contains("AKIA"),
+            "only marks of logins are kept: {document}"
+        );
+    }
 }
 
 #[test]
@@ -205,7 +265,7 @@ fn a_copy_has_bounds() {
     cache.keep(&plan(&["secret/data/b#x"]), &large(MAX_BYTES - 1024), &[], HOUR);
     assert_eq!(cache.of(None).read().unwrap().unwrap().sets.len(), 1, "what is older made room");
     let too_large = plan(&["secret/data/c#x"]);
-    let set = KeptSet::new(&too_large, &answered(&too_large, &large(MAX_BYTES), &[]), &BTreeSet::new(), HOUR);
+    let set = cache.set(&too_large, &answered(&too_large, &large(MAX_BYTES), &[]), HOUR);
     assert!(cache.of(None).keep_set(set).is_err());
     assert!(cache.value(None, &plan(&["secret/data/b#x"]), DAY).is_some(), "what was there stays");
 

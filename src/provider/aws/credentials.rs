@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::keys::Keys;
 use super::profile::{self, Profile};
-use super::settings::{AwsSettings, Method};
+use super::settings::{AwsAuth, AwsSettings, Method};
 use super::sts;
 use crate::provider::auth::oauth::tell_login;
 use crate::provider::http::{Call, Client, Failure, secret_header};
@@ -28,6 +28,8 @@ struct Handed {
     token: SecretValue,
     expiration: String,
 }
+
+const KEY_ID_VARIABLE: &str = "AWS_ACCESS_KEY_ID";
 
 /// Looks a variable of the environment up.
 type Environment<'a> = &'a dyn Fn(&str) -> Option<SecretValue>;
@@ -60,7 +62,7 @@ impl Issuer {
             }
             Method::PodIdentity => self.ask_agent().await,
             Method::Environment => from_environment(&auth::environment).map(|keys| keys.for_ever()),
-            Method::Profile => match self.profile()? {
+            Method::Profile => match profile_of(&self.settings.auth)? {
                 Profile::Keys(keys) => Ok(keys.for_ever()),
                 Profile::WebIdentity { role, token_file } => {
                     // The path stands in a file of secrets, and is told no more than they are.
@@ -100,20 +102,33 @@ impl Issuer {
         let keys = Keys { id: access_key_id, secret: secret_access_key, token: Some(token) };
         keys.until(&expiration).ok_or_else(garbage)
     }
+}
 
-    fn profile(&self) -> Result<Profile, Failure> {
-        let settings = &self.settings.auth;
-        let named = |name: &str| auth::environment(name).and_then(|value| value.expose_str().map(str::to_owned));
-        let name = settings.profile.clone().or_else(|| named("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
-        let file = |set: &Option<PathBuf>, variable: &str, usual: &str| {
-            let elsewhere = set.clone().or_else(|| named(variable).map(PathBuf::from));
-            elsewhere.or_else(|| std::env::home_dir().map(|home| home.join(".aws").join(usual)))
-        };
-        let credentials = file(&settings.credentials_file, "AWS_SHARED_CREDENTIALS_FILE", "credentials");
-        let config = file(&settings.config_file, "AWS_CONFIG_FILE", "config");
-        let credentials = read(credentials.as_deref())?;
-        let config = read(config.as_deref())?;
-        profile::find(&name, &credentials, &config).map_err(Failure::invalid)
+/// The profile that the settings or the environment name.
+fn profile_of(settings: &AwsAuth) -> Result<Profile, Failure> {
+    let named = |name: &str| auth::environment(name).and_then(|value| value.expose_str().map(str::to_owned));
+    let name = settings.profile.clone().or_else(|| named("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
+    let file = |set: &Option<PathBuf>, variable: &str, usual: &str| {
+        let elsewhere = set.clone().or_else(|| named(variable).map(PathBuf::from));
+        elsewhere.or_else(|| std::env::home_dir().map(|home| home.join(".aws").join(usual)))
+    };
+    let credentials = file(&settings.credentials_file, "AWS_SHARED_CREDENTIALS_FILE", "credentials");
+    let config = file(&settings.config_file, "AWS_CONFIG_FILE", "config");
+    let credentials = read(credentials.as_deref())?;
+    let config = read(config.as_deref())?;
+    profile::find(&name, &credentials, &config).map_err(Failure::invalid)
+}
+
+/// What tells a login from another one: an access key's id, or the role of a profile.
+pub(super) fn credential(settings: &AwsAuth) -> Option<SecretValue> {
+    match settings.method {
+        Method::Environment => auth::environment(KEY_ID_VARIABLE),
+        Method::Profile => profile_of(settings).ok().map(|profile| match profile {
+            Profile::Keys(keys) => keys.id,
+            Profile::WebIdentity { role, .. } => role.into(),
+        }),
+        Method::WebIdentity => auth::secret_file(settings.token_file.as_deref()?, "JWT").ok(),
+        Method::PodIdentity => None,
     }
 }
 
@@ -140,7 +155,7 @@ fn from_environment(environment: Environment<'_>) -> Result<Keys, Failure> {
         })
     };
     Ok(Keys {
-        id: needed("AWS_ACCESS_KEY_ID")?,
+        id: needed(KEY_ID_VARIABLE)?,
         secret: needed("AWS_SECRET_ACCESS_KEY")?,
         token: environment("AWS_SESSION_TOKEN"),
     })

@@ -4,7 +4,7 @@ use hyper::Method as HttpMethod;
 use hyper::header::{HeaderName, HeaderValue};
 
 use super::errors::{Asked, login_failure, metadata_failure};
-use super::settings::{AzureSettings, Method, is_tenant};
+use super::settings::{AzureAuth, AzureSettings, Method, is_tenant};
 use crate::parse_error::invalid;
 use crate::provider::auth::oauth::{ask_for_token, tell_login};
 use crate::provider::http::{Address, Call, Failure, Reach};
@@ -17,6 +17,8 @@ use crate::secret::SecretValue;
 const METADATA: &str = "http://169.254.169.254";
 const METADATA_VERSION: &str = "2018-02-01";
 
+const CLIENT_ID_VARIABLE: &str = "AZURE_CLIENT_ID";
+
 /// RFC 7523, 2.2.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
@@ -26,6 +28,15 @@ pub(super) struct Issuer {
     pub(super) settings: AzureSettings,
     pub(super) login: Login,
     pub(super) reach: Reach,
+}
+
+/// What tells a login from another one.
+pub(super) fn credential(settings: &AzureAuth) -> Option<SecretValue> {
+    match settings.method {
+        Method::WorkloadIdentity => auth::secret_file(settings.token_file.as_deref()?, "JWT").ok(),
+        Method::Environment => auth::environment(CLIENT_ID_VARIABLE),
+        Method::ManagedIdentity => None,
+    }
 }
 
 // === impl Issuer ===
@@ -62,13 +73,13 @@ impl Issuer {
             Some(tenant) => SecretValue::from(tenant.as_str()),
             None => variable("AZURE_TENANT_ID")?,
         };
-        let (client_id, secret) = (variable("AZURE_CLIENT_ID")?, variable("AZURE_CLIENT_SECRET")?);
+        let (client_id, secret) = (variable(CLIENT_ID_VARIABLE)?, variable("AZURE_CLIENT_SECRET")?);
         let tenant = auth::text(&tenant, "AZURE_TENANT_ID")?;
         if !is_tenant(tenant) {
             return Err(Failure::invalid("invalid AZURE_TENANT_ID: expected the directory's id or domain"));
         }
         let secret = [("client_secret", auth::text(&secret, "AZURE_CLIENT_SECRET")?)];
-        self.ask_authority(tenant, auth::text(&client_id, "AZURE_CLIENT_ID")?, &secret).await
+        self.ask_authority(tenant, auth::text(&client_id, CLIENT_ID_VARIABLE)?, &secret).await
     }
 
     async fn ask_authority(&self, tenant: &str, client_id: &str, proof: &[(&str, &str)]) -> Result<Token, Failure> {

@@ -76,19 +76,22 @@ struct Kind {
     r#type: String,
 }
 
-/// Reads the file that is set, else the variable's, else the one in the home directory. Anew at each login, since keys
-/// are rotated.
+/// Reads what [`read`] finds. Anew at each login, since keys are rotated.
 pub(super) fn load(file: Option<&Path>) -> Result<Credentials, ProviderError> {
-    let text = match (file, auth::environment(VARIABLE)) {
-        (Some(file), _) => auth::secret_file(file, WHAT)?,
-        (None, Some(path)) => auth::secret_file(Path::new(auth::text(&path, VARIABLE)?), WHAT)?,
+    parse(&read(file)?)
+}
+
+/// The file that is set, else the variable's, else the one in the home directory.
+pub(super) fn read(file: Option<&Path>) -> Result<SecretValue, ProviderError> {
+    match (file, auth::environment(VARIABLE)) {
+        (Some(file), _) => auth::secret_file(file, WHAT),
+        (None, Some(path)) => auth::secret_file(Path::new(auth::text(&path, VARIABLE)?), WHAT),
         (None, None) => auth::home_file(HOME_FILE, WHAT)?.ok_or_else(|| {
             invalid(format!(
                 "there are no {WHAT}: run `gcloud auth application-default login`, set {VARIABLE}, or set auth.file"
             ))
-        })?,
-    };
-    parse(&text)
+        }),
+    }
 }
 
 fn parse(text: &SecretValue) -> Result<Credentials, ProviderError> {

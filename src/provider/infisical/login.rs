@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::api::Api;
 use super::errors::{foreign, login_failed, login_refused, throttled};
 use super::limits::Kind;
-use super::settings::{InfisicalSettings, Method};
+use super::settings::{InfisicalAuth, InfisicalSettings, Method};
 use crate::provider::http::{Call, Failure, Response};
 use crate::provider::session::{Renewal, Token};
 use crate::provider::{ErrorKind, Login, auth};
@@ -107,6 +107,23 @@ pub(super) async fn renew(api: &mut Api, held: &Token) -> Result<Option<Token>, 
     Ok(granted.map(|granted| granted.into_token(sent, Some(held.renewal()))))
 }
 
+fn ready_made_token(settings: &InfisicalAuth) -> Result<SecretValue, Failure> {
+    of_file_or(settings.token_file.as_ref(), TOKEN_VARIABLE, "Infisical access token")
+}
+
+fn client_id(settings: &InfisicalAuth) -> Result<SecretValue, Failure> {
+    of_file_or(settings.client_id_file.as_ref(), CLIENT_ID_VARIABLE, "client id")
+}
+
+/// What tells a login from another one.
+pub(super) fn credential(settings: &InfisicalAuth) -> Option<SecretValue> {
+    match settings.method {
+        Method::Token => ready_made_token(settings).ok(),
+        Method::Universal => client_id(settings).ok(),
+        _ => auth::secret_file(settings.token_file.as_deref()?, "JWT").ok(),
+    }
+}
+
 // === impl Issuer ===
 
 impl Issuer {
@@ -119,7 +136,7 @@ impl Issuer {
         let method = self.settings.auth.method;
         let sent = Instant::now();
         let token = if method == Method::Token {
-            Token::new(self.ready_made_token()?, None, Renewal::Never)
+            Token::new(ready_made_token(&self.settings.auth)?, None, Renewal::Never)
         } else {
             let response = api.send(Kind::Write, self.login_call()?).await?;
             self.take_login(api, &response)?.into_token(sent, None)
@@ -135,7 +152,7 @@ impl Issuer {
         let call = |path: &str| Call::new(HttpMethod::POST, format!("api/v1/auth/{path}/login"));
         Ok(match settings.method {
             Method::Universal => {
-                let client_id = of_file_or(settings.client_id_file.as_ref(), CLIENT_ID_VARIABLE, "client id")?;
+                let client_id = client_id(settings)?;
                 let secret = of_file_or(settings.client_secret_file.as_ref(), CLIENT_SECRET_VARIABLE, "client secret")?;
                 let (client_id, client_secret) =
                     (auth::text(&client_id, "client id")?, auth::text(&secret, "client secret")?);
@@ -168,10 +185,6 @@ impl Issuer {
             }
             _ => Err(login_failed(&api.refused(response, what), method)),
         }
-    }
-
-    fn ready_made_token(&self) -> Result<SecretValue, Failure> {
-        of_file_or(self.settings.auth.token_file.as_ref(), TOKEN_VARIABLE, "Infisical access token")
     }
 
     /// Ends a login of our own making. A person's token is theirs.

@@ -78,6 +78,43 @@ pub(super) async fn renew(api: &Api, held: &Token) -> Result<Option<Token>, Fail
     Ok(Some(token(held.value.clone(), auth.lease_duration, auth.renewable)))
 }
 
+/// A token made elsewhere.
+fn ready_made_token(settings: &VaultAuth) -> Result<SecretValue, Failure> {
+    if let Some(file) = &settings.token_file {
+        return Ok(auth::secret_file(file, "Vault token")?);
+    }
+    if let Some(token) = auth::environment(TOKEN_VARIABLE) {
+        return Ok(token);
+    }
+    auth::home_file(TOKEN_HOME_FILE, "Vault token")?.ok_or_else(|| {
+        Failure::invalid(format!(
+            "there is no Vault token: log in with `vault login`, set {TOKEN_VARIABLE}, or set auth.tokenFile"
+        ))
+    })
+}
+
+/// A part of an AppRole's login.
+fn id(file: Option<&PathBuf>, variable: &str, what: &str) -> Result<SecretValue, Failure> {
+    match file {
+        Some(file) => auth::secret_file(file, what).map_err(Failure::from),
+        None => auth::environment(variable)
+            .ok_or_else(|| Failure::invalid(format!("there is no {what}: set {variable}, or a file for it in auth"))),
+    }
+}
+
+fn role_id(settings: &VaultAuth) -> Result<SecretValue, Failure> {
+    id(settings.role_id_file.as_ref(), ROLE_ID_VARIABLE, "role id")
+}
+
+/// What tells a login from another one.
+pub(super) fn credential(settings: &VaultAuth) -> Option<SecretValue> {
+    match settings.method {
+        Method::Kubernetes | Method::Jwt => auth::secret_file(settings.token_file.as_deref()?, "JWT").ok(),
+        Method::Approle => role_id(settings).ok(),
+        Method::Token => ready_made_token(settings).ok(),
+    }
+}
+
 // === impl Issuer ===
 
 impl Issuer {
@@ -91,14 +128,8 @@ impl Issuer {
                 self.log_in_with(api, &body).await?
             }
             Method::Approle => {
-                let read = |file: &Option<PathBuf>, variable: &str, what: &str| match file {
-                    Some(file) => auth::secret_file(file, what).map_err(Failure::from),
-                    None => auth::environment(variable).ok_or_else(|| {
-                        Failure::invalid(format!("there is no {what}: set {variable}, or a file for it in auth"))
-                    }),
-                };
-                let role_id = read(&settings.role_id_file, ROLE_ID_VARIABLE, "role id")?;
-                let secret_id = read(&settings.secret_id_file, SECRET_ID_VARIABLE, "secret id")?;
+                let role_id = role_id(settings)?;
+                let secret_id = id(settings.secret_id_file.as_ref(), SECRET_ID_VARIABLE, "secret id")?;
                 let (role_id, secret_id) = (auth::text(&role_id, "role id")?, auth::text(&secret_id, "secret id")?);
                 self.log_in_with(api, &AppRoleLogin { role_id, secret_id }).await?
             }
@@ -125,9 +156,9 @@ impl Issuer {
         Ok(token(auth.client_token, auth.lease_duration, auth.renewable))
     }
 
-    /// A token made elsewhere. If it may not ask how long it lives, reads will show what it is good for.
+    /// If a token made elsewhere may not ask how long it lives, reads will show what it is good for.
     async fn ready_made(&self, api: &Api) -> Result<Token, Failure> {
-        let value = self.ready_made_token()?;
+        let value = ready_made_token(&self.auth)?;
         let response = api.send(look_up(api, &value)?, LOOK_UP).await?;
         if is_refusal(response.status) {
             return Ok(token(value, 0, false));
@@ -137,20 +168,6 @@ impl Issuer {
         let life = field("ttl").as_ref().and_then(number).unwrap_or_default();
         let renewable = matches!(field("renewable"), Some(SecretTree::Literal(value)) if value.expose() == b"true");
         Ok(token(value, life, renewable))
-    }
-
-    fn ready_made_token(&self) -> Result<SecretValue, Failure> {
-        if let Some(file) = &self.auth.token_file {
-            return Ok(auth::secret_file(file, "Vault token")?);
-        }
-        if let Some(token) = auth::environment(TOKEN_VARIABLE) {
-            return Ok(token);
-        }
-        auth::home_file(TOKEN_HOME_FILE, "Vault token")?.ok_or_else(|| {
-            Failure::invalid(format!(
-                "there is no Vault token: log in with `vault login`, set {TOKEN_VARIABLE}, or set auth.tokenFile"
-            ))
-        })
     }
 
     /// Ends a login of our own making. A person's token is theirs.

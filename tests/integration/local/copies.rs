@@ -38,8 +38,14 @@ impl Laptop {
 
     /// Not in the way of the fake, which answers in this thread.
     async fn run(&self, arguments: &[&str]) -> Output {
+        self.run_as(Some(ROOT), arguments).await
+    }
+
+    /// As whoever has this token; else as `vault login` left it.
+    async fn run_as(&self, token: Option<&str>, arguments: &[&str]) -> Output {
         let mut command = self.machine.command(arguments);
-        command.envs([("HUSHPOD_TRUST", "1"), ("VAULT_TOKEN", ROOT), ("SOPS_AGE_KEY", &self.identity)]);
+        command.envs([("HUSHPOD_TRUST", "1"), ("SOPS_AGE_KEY", &self.identity)]);
+        command.envs(token.map(|token| ("VAULT_TOKEN", token)));
         tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
@@ -135,6 +141,26 @@ async fn p3_a_failing_store_takes_no_copy_away() {
     let again = laptop.run(&run_with(&["--cache", "12h"])).await;
     assert!(text(&again.stdout) == CANARY && text(&again.stderr).contains("it is replaced"), "{again:?}");
     assert_eq!(text(&laptop.run(&run_with(&["--offline"])).await.stdout), CANARY);
+}
+
+#[tokio::test]
+async fn p6_a_copy_serves_nobody_but_the_login_that_it_was_made_with() {
+    let laptop = Laptop::new().await;
+    assert!(laptop.run(&run_with(&["--cache", "12h"])).await.status.success());
+    laptop.was_asked();
+    for token in [Some("canary-another"), None] {
+        let other = laptop.run_as(token, &run_with(&["--cache", "12h"])).await;
+        assert!(other.status.code() == Some(125) && other.stdout.is_empty(), "{token:?}: {other:?}");
+        assert_eq!(laptop.was_asked(), token.is_some(), "{token:?}");
+        let offline = laptop.run_as(token, &run_with(&["--offline"])).await;
+        let told = text(&offline.stderr);
+        assert!(offline.status.code() == Some(125) && told.contains("of another login"), "{token:?}: {told}");
+        assert!(!told.contains("canary"), "{told}");
+    }
+    // The same token, where `vault login` leaves it.
+    fs::write(laptop.machine.directory.path().join(".vault-token"), ROOT).unwrap();
+    assert_eq!(text(&laptop.run_as(None, &run_with(&["--cache", "12h"])).await.stdout), CANARY);
+    assert!(!laptop.was_asked());
 }
 
 #[tokio::test]

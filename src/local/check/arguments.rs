@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::config::Identity;
 use crate::local::error::ErrorFormat;
+use crate::parse_error::{ParseError, rule};
 use crate::quantity::parse_duration;
 
 /// What is asked for.
@@ -60,13 +61,14 @@ pub(super) enum CheckFormat {
     Github,
 }
 
-fn identity(text: &str) -> Result<Identity, String> {
+fn identity(text: &str) -> Result<Identity, ParseError> {
     let parts = text.split_once('/').filter(|(namespace, account)| !namespace.is_empty() && !account.is_empty());
-    let (namespace, account) = parts.ok_or("expected NAMESPACE/ACCOUNT")?;
+    let (namespace, account) = parts.ok_or_else(|| rule("expected NAMESPACE/ACCOUNT"))?;
     Ok(Identity { namespace: namespace.to_owned(), service_account: account.to_owned() })
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected NAME=VALUE")?;
+fn pair(text: &str) -> Result<(String, String), ParseError> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = pair.ok_or_else(|| rule("expected NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -49,7 +49,7 @@ pub(super) trait Mounts: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The system's.
-    fn shown(&self) -> io::Result<BTreeSet<PathBuf>>;
+    fn bound_directories(&self) -> io::Result<BTreeSet<PathBuf>>;
 }
 
 /// The kernel's mount table.
@@ -125,7 +125,7 @@ impl Mounts for KernelMounts {
         Ok(ours_in(&table()?))
     }
 
-    fn shown(&self) -> io::Result<BTreeSet<PathBuf>> {
+    fn bound_directories(&self) -> io::Result<BTreeSet<PathBuf>> {
         Ok(shown_in(&table()?))
     }
 }

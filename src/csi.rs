@@ -4,6 +4,7 @@
 //! want the same share a [`feed`], which has a source and a delivery for each volume. Contract:
 //! <https://github.com/container-storage-interface/spec/blob/v1.13.0/spec.md>, and what kubelet makes of it.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -252,7 +253,7 @@ fn start(
         let (watching, node) = (Arc::clone(&driver), node.clone());
         tasks.spawn(async move { pods.follow(client, &node, |uid, seen| watching.pod_changed(uid, seen)).await });
         tasks.spawn(async move {
-            let connect = || std::future::ready(Ok(watched.clone()));
+            let connect = || std::future::ready(Ok::<_, Infallible>(watched.clone()));
             namespaces.follow(connect, configs, Config::asks_for_labels).await;
         });
         let collecting = Arc::clone(&driver);

@@ -26,6 +26,8 @@ use arguments::{CommandLine, SourcePath};
 use failure::{ExecError, FAILED, say, terminate};
 use read::ReadVariables;
 
+pub use read::ReadError;
+
 const HELP: &str = "\
 Usage: hushpod-agent exec --env PATH... [OPTIONS] -- COMMAND [ARGUMENT]...
        hushpod-agent status [--json] [--files DIR]
@@ -119,11 +121,11 @@ pub type Variables = BTreeMap<String, SecretValue>;
 /// is left out.
 ///
 /// # Errors
-/// A sentence for logs, without a value, if they make no variables.
-pub fn variables(paths: &[PathBuf]) -> Result<Variables, String> {
+/// [`ReadError`], if they make no variables.
+pub fn variables(paths: &[PathBuf]) -> Result<Variables, ReadError> {
     let source = |path: &PathBuf| SourcePath { path: path.clone(), optional: true };
     let sources: Vec<_> = paths.iter().map(source).collect();
-    read::read(&sources, &[]).map(|reading| reading.variables).map_err(|error| error.to_string())
+    read::read(&sources, &[]).map(|reading| reading.variables)
 }
 
 /// The application, with its variables and without ours.

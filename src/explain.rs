@@ -18,7 +18,7 @@ struct Page {
 }
 
 /// In the order in which they are listed.
-static PAGES: [Page; 19] = [
+static PAGES: [Page; 23] = [
     Page { name: "hushpod", text: include_str!("../README.md"), aliases: &["readme"] },
     Page { name: "annotations", text: include_str!("annotations.md"), aliases: &[] },
     Page { name: "variables", text: include_str!("exec.md"), aliases: &["exec"] },
@@ -37,6 +37,10 @@ static PAGES: [Page; 19] = [
     Page { name: "chart", text: include_str!("../charts/hushpod/README.md"), aliases: &["helm"] },
     Page { name: "threat-model", text: include_str!("threat-model.md"), aliases: &["security", "threats"] },
     Page { name: "runbook", text: include_str!("../deploy/runbook.md"), aliases: &["alerts"] },
+    Page { name: "gitops", text: include_str!("../deploy/gitops.md"), aliases: &["argocd", "flux"] },
+    Page { name: "environments", text: include_str!("../deploy/environments/README.md"), aliases: &["kustomize"] },
+    Page { name: "pipelines", text: include_str!("../deploy/ci/README.md"), aliases: &["github", "gitlab"] },
+    Page { name: "changes", text: include_str!("../deploy/CHANGELOG.md"), aliases: &["changelog"] },
     Page { name: "design", text: include_str!("README.md"), aliases: &["architecture"] },
 ];
 

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod annotations;
 pub mod audit;
+pub mod bounded_read;
 pub mod bundle;
 pub mod config;
 pub mod contract;

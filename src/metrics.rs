@@ -15,6 +15,9 @@ use self::catalogue::{BUILD_INFO, Metric};
 pub mod board;
 pub mod catalogue;
 
+/// What a server says of the text form.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Everything that `/metrics` shows. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Registry(Arc<Mutex<Vec<Family>>>);

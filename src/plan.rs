@@ -15,6 +15,7 @@ use crate::bundle::{Decode, FileMode, Format, Target, VolumePath};
 use crate::config::Config;
 use crate::contract::{PLAN_VARIABLE, PREFIX};
 use crate::options::{DEFAULT_JITTER, Notify, OnChange, Options};
+use crate::parse_error::{ParseError, rule};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
@@ -25,7 +26,7 @@ pub use crate::config::Identity;
 mod planner;
 pub mod policy;
 
-use self::policy::Refusals;
+use self::policy::{PolicyError, Refusals};
 
 /// The format that this program writes and understands.
 pub const PLAN_VERSION: u32 = 1;
@@ -242,10 +243,10 @@ impl Serialize for PlannedReference {
 }
 
 impl TryFrom<String> for PlannedReference {
-    type Error = String;
+    type Error = ParseError;
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let bad = |problem: &str| format!("{text:?}: {problem}");
+    fn try_from(text: String) -> Result<Self, ParseError> {
+        let bad = |problem: &str| rule(format!("{text:?}: {problem}"));
         let Reference { provider, path, params, key } =
             text.parse().map_err(|error: ReferenceError| bad(&error.to_string()))?;
         let provider = provider.ok_or_else(|| bad("a plan's references name their provider"))?;
@@ -325,7 +326,7 @@ impl Plan {
     /// What the operator's refusals say by now of a plan that was made before: the sentence of each request, what unlocks
     /// a store included.
     #[must_use]
-    pub fn refused<'a>(&'a self, config: &Config) -> Vec<(&'a Request, String)> {
+    pub fn refused<'a>(&'a self, config: &Config) -> Vec<(&'a Request, PolicyError)> {
         if config.deny.is_empty() {
             return Vec::new();
         }

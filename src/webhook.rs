@@ -1,10 +1,8 @@
-//! The admission webhook. Three doors: [`review`] decides on pods, [`server`] answers the API server, and [`trial`] asks it
-//! for `helm test`.
+//! The admission webhook. Two doors: [`review`] decides on pods, and says all that stands in a pod's way; [`server`] answers
+//! the API server, and asks it for `helm test` whether it is heard.
 
-pub mod lint;
 pub mod review;
 pub mod server;
-pub mod trial;
 
 mod answer;
 mod cache;
@@ -13,6 +11,7 @@ mod containers;
 mod csi_volume;
 mod env_wrapper;
 mod kubelet_env;
+mod lint;
 mod metrics;
 mod mounts;
 mod mutate;
@@ -28,4 +27,5 @@ mod reload;
 mod replace;
 mod resources;
 mod selection;
+mod trial;
 mod trust;

@@ -27,7 +27,7 @@ use crate::metrics::catalogue::{
     BEHIND_FILES, DELIVERED_BYTES, DELIVERED_FILES, DELIVERED_TIME, GENERATION_INFO, GENERATION_PENDING, HELD,
     NOTIFICATIONS, OUTDATED_GENERATIONS, PINNED, RESTART_DUE, RESTARTS, SWAPPABLE,
 };
-use crate::metrics::{Counters, Registry, Sample, count, seconds};
+use crate::metrics::{CONTENT_TYPE, Counters, Registry, Sample, count, seconds};
 use crate::report::Report;
 
 /// Clients at once: kubelet, Prometheus and a person. More wait in the kernel's queue.
@@ -131,7 +131,7 @@ impl MetricsPort {
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
-        let text = header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        let text = header::HeaderValue::from_static(CONTENT_TYPE);
         response.headers_mut().insert(header::CONTENT_TYPE, text);
         response
     }

@@ -100,10 +100,10 @@ impl Restarts {
                 let digest = digest(&key, &variables);
                 Some(StartedWith { generation: generation.clone(), key, digest })
             }
-            Err(problem) => {
+            Err(error) => {
                 self.due = None;
                 self.present = None;
-                return Outlook::Unreadable(problem);
+                return Outlook::Unreadable(error.to_string());
             }
         };
         match (&self.started, &self.present) {

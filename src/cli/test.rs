@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cluster;
-use crate::webhook::trial::Trial;
+use crate::parse_error::{ParseError, rule};
+use crate::webhook::server::Trial;
 
 #[derive(Debug, Args)]
 #[command(after_help = "The pod is a server-side dry run: none is made, and no store is asked.\n\n\
@@ -29,8 +30,8 @@ pub(super) struct TestArgs {
     kubeconfig: Option<PathBuf>,
 }
 
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+fn name_and_value(text: &str) -> Result<(String, String), ParseError> {
+    let (name, value) = text.split_once('=').ok_or_else(|| rule("expected NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -39,7 +40,7 @@ pub(super) async fn run(args: TestArgs) -> ExitCode {
     let map = |pairs: Vec<(String, String)>| pairs.into_iter().collect::<BTreeMap<_, _>>();
     let trial = Trial { namespace, annotations: map(annotations), labels: map(labels) };
     let outcome = match cluster::client(kubeconfig.as_deref()).await {
-        Ok(client) => trial.ask(client).await,
+        Ok(client) => trial.ask(client).await.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let is_injected = outcome.is_ok();

@@ -91,7 +91,7 @@ pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), Str
         let kubeconfig = kubeconfig.clone();
         move || {
             let kubeconfig = kubeconfig.clone();
-            async move { cluster::client(kubeconfig.as_deref()).await.map_err(|error| error.to_string()) }
+            async move { cluster::client(kubeconfig.as_deref()).await }
         }
     };
     let settings = WebhookSettings {

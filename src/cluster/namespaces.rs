@@ -121,9 +121,14 @@ impl Namespaces {
     }
 
     /// Follows the API server while `asks` says of the present configuration that some rule wants labels.
-    pub async fn follow<T, C>(self, connect: impl Fn() -> C, mut config: watch::Receiver<Arc<T>>, asks: fn(&T) -> bool)
-    where
-        C: Future<Output = Result<Client, String>>,
+    pub async fn follow<T, C, E>(
+        self,
+        connect: impl Fn() -> C,
+        mut config: watch::Receiver<Arc<T>>,
+        asks: fn(&T) -> bool,
+    ) where
+        C: Future<Output = Result<Client, E>>,
+        E: fmt::Display,
     {
         loop {
             if config.wait_for(|config| asks(config)).await.is_err() {
@@ -139,7 +144,8 @@ impl Namespaces {
                     }
                     *self.known_mut() = KnownNamespaces::default();
                 }
-                Err(problem) => {
+                Err(error) => {
+                    let problem = error.to_string();
                     warn!(problem, "a rule asks for labels of namespaces, which cannot be had: it lets nobody pass");
                     sleep(RECONNECT).await;
                 }
@@ -338,7 +344,7 @@ mod tests {
         let wants = watch::Sender::new(Arc::new(false));
         let namespaces = Namespaces::default();
         let connecting = server.clone();
-        let connect = move || std::future::ready(Ok(connecting.client()));
+        let connect = move || std::future::ready(Ok::<_, String>(connecting.client()));
         tokio::spawn(namespaces.clone().follow(connect, wants.subscribe(), |wants| *wants));
         moment().await;
         assert!(server.0.lock().unwrap().asked.is_empty(), "no rule asks, so nobody does");
@@ -380,7 +386,7 @@ mod tests {
         server.set(ALWAYS_THERE, &json!({}));
         let namespaces = Namespaces::default();
         let connecting = server.clone();
-        let connect = move || std::future::ready(Ok(connecting.client()));
+        let connect = move || std::future::ready(Ok::<_, String>(connecting.client()));
         let wants = watch::Sender::new(Arc::new(true));
         let following = tokio::spawn(namespaces.clone().follow(connect, wants.subscribe(), |wants| *wants));
         moment().await;

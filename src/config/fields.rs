@@ -242,7 +242,8 @@ fn checked_stores(
 ) -> BTreeMap<String, ProviderConfig> {
     let mut providers = BTreeMap::new();
     for (name, value) in stores {
-        let place = shape::shown(&name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
+        let place =
+            shape::field_name(&name).map_or_else(|| ".providers".to_owned(), |name| format!(".providers.{name}"));
         let provider = faults.below(&place, |faults| ProviderConfig::from_value(&name, value, for_all, faults));
         providers.extend(provider.map(|provider| (name, provider)));
     }
@@ -270,7 +271,7 @@ fn parse_defaults(entries: &BTreeMap<String, Value>, faults: &mut Faults) -> Opt
     let known: Vec<_> = KEYS.iter().filter(|key| key.has_operator_default).map(|key| key.name).collect();
     let mut options = Options::default();
     for (name, value) in entries {
-        let place = shape::shown(name).map_or_else(|| ".defaults".to_owned(), |name| format!(".defaults.{name}"));
+        let place = shape::field_name(name).map_or_else(|| ".defaults".to_owned(), |name| format!(".defaults.{name}"));
         if !known.contains(&name.as_str()) {
             let problem = format!("no annotation that can have a default{}", suggestion(name, &known));
             faults.push(ConfigError::new(place, problem).of(name));

@@ -34,7 +34,7 @@ impl FromStr for Identity {
 }
 
 pub(super) fn asks_for(template: &str, other: &str) -> ParseError {
-    let asked = shape::shown(other).map_or_else(|| "another name".to_owned(), |other| format!("{other:?}"));
+    let asked = shape::field_name(other).map_or_else(|| "another name".to_owned(), |other| format!("{other:?}"));
     rule(format!("{template:?} asks for {asked}: expected namespace or service_account"))
 }
 

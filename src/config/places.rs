@@ -29,7 +29,7 @@ pub(super) fn twice(places: &Places) -> Vec<ConfigFault> {
 
 fn find_twice(places: &Places, place: &str, found: &mut Vec<ConfigFault>) {
     for (index, (key, (line, column), inside)) in places.fields().enumerate() {
-        let shown = shape::shown(key).map_or_else(String::new, |key| format!(".{key}"));
+        let shown = shape::field_name(key).map_or_else(String::new, |key| format!(".{key}"));
         let place = format!("{place}{shown}");
         if let Some((_, (first, _), _)) = places.fields().take(index).find(|(earlier, ..)| *earlier == key) {
             let problem = format!("has the same key twice, first at line {first}: leave one of them out");

@@ -52,7 +52,7 @@ fn try_read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfi
     if let Some(rest) = told.strip_prefix("unknown field `") {
         let (name, known) = rest.split_once('`').unwrap_or_default();
         let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
-        let problem = match shown(name) {
+        let problem = match field_name(name) {
             Some(name) => unknown("field", name, &known).to_string(),
             None => format!("has an unknown field: expected one of {}", known.join(", ")),
         };
@@ -61,7 +61,7 @@ fn try_read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfi
         }
         // It stands deeper.
         let culprit = culprit();
-        let place = culprit.as_deref().and_then(shown).map_or_else(String::new, |name| format!(".{name}"));
+        let place = culprit.as_deref().and_then(field_name).map_or_else(String::new, |name| format!(".{name}"));
         return Err(Misfit { error: ConfigError::new(place, problem).of(name), culprit });
     }
     if let Some(rest) = told.strip_prefix("missing field `") {
@@ -70,7 +70,7 @@ fn try_read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfi
     }
     let culprit = culprit();
     let name = culprit.as_deref();
-    let place = name.and_then(shown).map_or_else(String::new, |name| format!(".{name}"));
+    let place = name.and_then(field_name).map_or_else(String::new, |name| format!(".{name}"));
     let expected = told.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
     let is_plain = name.and_then(|name| fields.get(name)).is_some_and(|value| value.is_number() || value.is_boolean());
     Err(Misfit { error: ConfigError::new(place, said(expected, is_plain)), culprit })
@@ -97,7 +97,7 @@ fn said(expected: &str, is_plain: bool) -> String {
 }
 
 /// A name, if it looks like a field's.
-pub(super) fn shown(name: &str) -> Option<&str> {
+pub(super) fn field_name(name: &str) -> Option<&str> {
     let is_name =
         name.len() <= MAX_NAME_BYTES && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     is_name.then_some(name)

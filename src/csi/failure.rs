@@ -4,7 +4,7 @@ use tonic::{Code, Status};
 
 use super::budget::OverLimit;
 use crate::provider::ErrorKind;
-use crate::sentence::one_line;
+use crate::sentence::{fitting, one_line};
 
 /// Why a call fails.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,13 +42,7 @@ const MOST: usize = 900;
 
 impl CallFailure {
     pub(super) fn new(kind: FailureKind, sentence: impl AsRef<str>) -> Self {
-        let mut sentence = one_line(sentence.as_ref());
-        if sentence.len() > MOST {
-            let end = (0..=MOST).rev().find(|at| sentence.is_char_boundary(*at)).unwrap_or_default();
-            sentence.truncate(end);
-            sentence.push('…');
-        }
-        Self { kind, sentence }
+        Self { kind, sentence: fitting(&one_line(sentence.as_ref()), MOST).into_owned() }
     }
 
     pub(super) fn invalid(sentence: impl AsRef<str>) -> Self {
@@ -113,6 +107,6 @@ mod tests {
             assert_eq!(kind.is_final(), !not_final.contains(&kind.code()), "{kind:?}");
         }
         let status = Status::from(CallFailure::invalid("é\n".repeat(1000)));
-        assert!(status.message().len() <= MOST + 3 && !status.message().contains('\n'), "{status}");
+        assert!(status.message().len() <= MOST && !status.message().contains('\n'), "{status}");
     }
 }

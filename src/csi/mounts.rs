@@ -59,7 +59,7 @@ pub(super) trait Mounts: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// The system's.
-    fn shown(&self) -> io::Result<BTreeSet<PathBuf>>;
+    fn bound_directories(&self) -> io::Result<BTreeSet<PathBuf>>;
 }
 
 /// The kernel's mount table.
@@ -151,7 +151,7 @@ impl Mounts for KernelMounts {
         Ok(self.table().present()?.contains(target))
     }
 
-    fn shown(&self) -> io::Result<BTreeSet<PathBuf>> {
+    fn bound_directories(&self) -> io::Result<BTreeSet<PathBuf>> {
         Ok(shown_in(&read_table(&File::open(TABLE)?)?))
     }
 }

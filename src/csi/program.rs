@@ -46,7 +46,7 @@ pub(super) fn install(program: &Path, programs: &Path, mounts: &dyn Mounts) -> i
 
 /// Removes the programs of other versions that no pod has mounted.
 pub(super) fn remove_unused(present: &Path, mounts: &dyn Mounts) {
-    let (Some(programs), Ok(shown)) = (present.parent(), mounts.shown()) else { return };
+    let (Some(programs), Ok(shown)) = (present.parent(), mounts.bound_directories()) else { return };
     let used: BTreeSet<_> = shown.iter().filter_map(|root| root.file_name()).collect();
     for entry in fs::read_dir(programs).into_iter().flatten().flatten() {
         let name = entry.file_name();

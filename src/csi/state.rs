@@ -15,7 +15,7 @@ use super::tests::steps::step;
 use crate::deliver::Owner;
 use crate::deliver::controls::Wanted;
 use crate::generation::GenerationId;
-use crate::plan::{MAX_PLAN_BYTES, Plan};
+use crate::plan::{MAX_PLAN_BYTES, Plan, PlanReadError};
 use crate::source::persisted::HandOverFile;
 
 /// The format that this program writes. Fields that it does not know are no other format: a field that a later version adds
@@ -107,6 +107,50 @@ pub(super) struct UnreadRecord {
     pub(super) feed: FeedKey,
 }
 
+/// A record that is of no use.
+struct UnusableRecord {
+    problem: RecordProblem,
+    /// What is understood of it.
+    unread: Option<Box<UnreadRecord>>,
+}
+
+/// Why a record is of no use. In our own words: a record has no secrets, but whatever lies there may be something else.
+#[derive(Debug, thiserror::Error)]
+enum RecordProblem {
+    #[error("it is too large")]
+    TooLarge,
+    #[error("{0}")]
+    Io(io::ErrorKind),
+    #[error("it is damaged at byte {0}")]
+    Damaged(usize),
+    #[error("it has format {0}, and this driver understands {SCHEMA}")]
+    Format(u32),
+    #[error(transparent)]
+    Plan(#[from] PlanReadError),
+}
+
+// === impl RecordProblem ===
+
+impl From<serde_json::Error> for RecordProblem {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Damaged(error.column())
+    }
+}
+
+// === impl UnusableRecord ===
+
+impl From<RecordProblem> for UnusableRecord {
+    fn from(problem: RecordProblem) -> Self {
+        Self { problem, unread: None }
+    }
+}
+
+impl From<serde_json::Error> for UnusableRecord {
+    fn from(error: serde_json::Error) -> Self {
+        RecordProblem::from(error).into()
+    }
+}
+
 // === impl StateDir ===
 
 impl StateDir {
@@ -196,7 +240,8 @@ impl StateDir {
             }
             match read(&entry.path(), volume) {
                 Ok(record) => kept.records.push(record),
-                Err((problem, unread)) => {
+                Err(UnusableRecord { problem, unread }) => {
+                    let problem = problem.to_string();
                     warn!(volume, problem, "the record of a volume is of no use: kubelet's next call brings it back");
                     if unread.is_none() {
                         self.remove(volume);
@@ -253,30 +298,29 @@ impl StateDir {
     }
 }
 
-/// Problems are in our own words: a record has no secrets, but whatever lies there may be something else.
-fn read(path: &Path, volume: &str) -> Result<Record, (String, Option<Box<UnreadRecord>>)> {
+fn read(path: &Path, volume: &str) -> Result<Record, UnusableRecord> {
     let text = match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MOST_RECORD => return Err(("it is too large".to_owned(), None)),
-        _ => fs::read(path).map_err(|error| (error.kind().to_string(), None))?,
+        Ok(metadata) if metadata.len() > MOST_RECORD => return Err(RecordProblem::TooLarge.into()),
+        _ => fs::read(path).map_err(|error| RecordProblem::Io(error.kind()))?,
     };
-    let damaged = |error: serde_json::Error| (format!("it is damaged at byte {}", error.column()), None);
-    let RecordHead { target, pod, account, own, feed, plan } = serde_json::from_slice(&text).map_err(damaged)?;
+    let RecordHead { target, pod, account, own, feed, plan } = serde_json::from_slice(&text)?;
     let own = own.then(|| volume.to_owned());
     let feed =
         feed.filter(FeedKey::is_whole).unwrap_or_else(|| FeedKey::named(&pod, account.as_deref(), own.as_ref(), &plan));
-    parsed(&text, volume, feed.clone())
-        .map_err(|problem| (problem, Some(Box::new(UnreadRecord { volume: volume.to_owned(), target, pod, feed }))))
+    parsed(&text, volume, feed.clone()).map_err(|problem| {
+        let unread = UnreadRecord { volume: volume.to_owned(), target, pod, feed };
+        UnusableRecord { problem, unread: Some(Box::new(unread)) }
+    })
 }
 
-fn parsed(text: &[u8], volume: &str, feed: FeedKey) -> Result<Record, String> {
-    let document: RecordDocument =
-        serde_json::from_slice(text).map_err(|error| format!("it is damaged at byte {}", error.column()))?;
+fn parsed(text: &[u8], volume: &str, feed: FeedKey) -> Result<Record, RecordProblem> {
+    let document: RecordDocument = serde_json::from_slice(text)?;
     let RecordDocument { schema, target, pod, account, user, group, own, hold, pin, advanced, feed: _, plan } =
         document;
     if schema != SCHEMA {
-        return Err(format!("it has format {schema}, and this driver understands {SCHEMA}"));
+        return Err(RecordProblem::Format(schema));
     }
-    let plan = Plan::from_json(&plan).map_err(|error| error.to_string())?;
+    let plan = Plan::from_json(&plan)?;
     let (volume, owner) = (volume.to_owned(), Owner { user, group });
     // The wave that it has gone along with, and no other, until its pod is seen.
     let wanted = Wanted { hold, pin, advance: advanced.clone(), refresh_now: None };

@@ -14,6 +14,7 @@ use crate::bundle::{Decode, Format, Target, VolumePath};
 use crate::contract::PREFIX;
 use crate::deliver::RenderedFile;
 use crate::generation::Generation;
+use crate::parse_error::{ParseError, rule};
 use crate::plan::{self, PAGE, PlannedItem};
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::{Sentence, store_name, store_names};
@@ -280,17 +281,17 @@ fn render_raw(item: &PlannedItem, parts: Parts<'_>) -> Result<SecretValue, Sente
 }
 
 /// Base64 as people paste it: RFC 4648 §4, white space anywhere, padding or none.
-fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, String> {
+fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, ParseError> {
     const ENGINE: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
     let text = match tree {
         SecretTree::Literal(text) | SecretTree::Text(text) => text.expose(),
-        SecretTree::Binary(_) => return Err("is not base64: the store holds bytes, so leave decode out".to_owned()),
-        SecretTree::Withheld(why) => return Err(why.as_ref().to_owned()),
+        SecretTree::Binary(_) => return Err(rule("is not base64: the store holds bytes, so leave decode out")),
+        SecretTree::Withheld(why) => return Err(rule(why.as_ref().to_owned())),
         SecretTree::List(_) | SecretTree::Map(_) => {
-            return Err("is a document or list where base64 text is needed: write #key".to_owned());
+            return Err(rule("is a document or list where base64 text is needed: write #key"));
         }
     };
     let mut dense = Zeroizing::new(Vec::with_capacity(text.len()));
@@ -298,10 +299,10 @@ fn decoded(Decode::Base64: Decode, tree: &SecretTree) -> Result<SecretValue, Str
     // The library's own message shows the byte that it stumbled over, which is part of the secret.
     ENGINE.decode(&*dense).map(SecretValue::new).map_err(|error| match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
-            format!("is not base64 at character {} (white space not counted)", at + 1)
+            rule(format!("is not base64 at character {} (white space not counted)", at + 1))
         }
         base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
-            "is not base64: its length or padding is wrong".to_owned()
+            rule("is not base64: its length or padding is wrong")
         }
     })
 }

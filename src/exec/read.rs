@@ -47,7 +47,7 @@ pub(super) struct StoredGeneration {
 /// Files that do not make variables. Never shows a value.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {}", .path.display(), &**problem)]
-pub(super) struct ReadError {
+pub struct ReadError {
     path: PathBuf,
     problem: Sentence,
     /// Whether the generation was taken away meanwhile.

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::config::Identity;
+use crate::parse_error::{ParseError, rule};
 use crate::quantity::parse_duration;
 
 /// What stands behind the commands' help.
@@ -212,13 +213,13 @@ pub(super) enum Share {
 // === impl Share ===
 
 impl Share {
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, ParseError> {
         let number = |digits: &str, most: usize| digits.parse().ok().filter(|number| (1..=most).contains(number));
         let parsed = match text.strip_suffix('%') {
             Some(digits) => number(digits, 100).map(Self::Percent),
             None => number(text, usize::MAX).map(Self::Pods),
         };
-        parsed.ok_or_else(|| "expected a number of pods, such as 3, or a share, such as 10%".to_owned())
+        parsed.ok_or_else(|| rule("expected a number of pods, such as 3, or a share, such as 10%"))
     }
 
     /// Of so many pods: at least one.
@@ -242,7 +243,7 @@ mod tests {
             assert_eq!(Share::parse(text).unwrap().of(10), of_ten, "{text}");
         }
         for text in ["", "0", "0%", "101%", "-1", "ten", "1.5%", "%"] {
-            assert!(Share::parse(text).unwrap_err().contains("10%"), "{text}");
+            assert!(Share::parse(text).unwrap_err().to_string().contains("10%"), "{text}");
         }
     }
 

@@ -13,13 +13,14 @@ use super::arguments::DenialArgs;
 use super::error::FleetError;
 use super::safe::shown;
 use crate::annotations::{self, KEYS};
+use crate::bounded_read::read_text;
 use crate::config::{Config, Identity, NamespaceLabels};
 use crate::contract::{PREFIX, VOLUME_PREFIX};
 use crate::plan::Plan;
 use crate::steps;
 
 /// Bytes of a file.
-const MOST: u64 = 4 << 20;
+const MOST: usize = 4 << 20;
 /// Characters of a sentence that is repeated.
 const MOST_SHOWN: usize = 2000;
 /// Pods of one file.
@@ -65,7 +66,7 @@ struct Finding {
 /// One that cannot be read, or a denial that is not hushpod's.
 pub(super) fn explain(asked: &DenialArgs) -> Result<String, FleetError> {
     let DenialArgs { file, config, identity } = asked;
-    let text = if file == Path::new("-") { read(io::stdin().lock(), file)? } else { open(file)? };
+    let text = if file == Path::new("-") { read(Ok(io::stdin().lock()), file)? } else { open(file)? };
     let config = config.as_deref().map(configuration).transpose()?;
     let documents = documents(&text).unwrap_or_default();
     let pods = pods(&documents);
@@ -96,18 +97,11 @@ pub(super) fn configuration(path: &Path) -> Result<Config, FleetError> {
 }
 
 fn open(path: &Path) -> Result<String, FleetError> {
-    let file = File::open(path).map_err(|error| FleetError::Usage(format!("{}: {}", path.display(), error.kind())))?;
-    read(file, path)
+    read(File::open(path), path)
 }
 
-fn read(source: impl Read, path: &Path) -> Result<String, FleetError> {
-    let failed = |problem: &str| FleetError::Usage(format!("{}: {problem}", path.display()));
-    let mut bytes = Vec::new();
-    source.take(MOST + 1).read_to_end(&mut bytes).map_err(|error| failed(&error.kind().to_string()))?;
-    if bytes.len() as u64 > MOST {
-        return Err(failed(&format!("expected at most {MOST} bytes")));
-    }
-    String::from_utf8(bytes).map_err(|_| failed("expected text"))
+fn read(source: io::Result<impl Read>, path: &Path) -> Result<String, FleetError> {
+    read_text(source, MOST).map_err(|error| FleetError::Usage(format!("{}: {error}", path.display())))
 }
 
 // --- sentences ---

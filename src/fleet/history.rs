@@ -38,7 +38,7 @@ pub(super) async fn of(cluster: &Cluster, asked: &HistoryArgs) -> Result<String,
 async fn all_reports(cluster: &Cluster, pod: &OurPod) -> Result<Vec<ReportLine>, FleetError> {
     let failed = |error: &kube::Error| FleetError::Failed(format!("the log cannot be read: {}", said(error)));
     if pod.mode == Mode::Csi {
-        let driver = inventory::driver_of(cluster, pod).await.map_err(FleetError::Failed)?;
+        let driver = inventory::driver_of(cluster, pod).await?;
         let api: Api<_> = cluster.pods_in(&driver.namespace().unwrap_or_default());
         let lines = reports(&api, &driver.name_any(), pod.agent(), LogPart::Since(DRIVER_SECONDS)).await;
         let lines = lines.map_err(|error| failed(&error))?;

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt as _};
 use serde::Serialize;
 
 use super::connect::{AT_A_TIME, Cluster};
-use super::error::{is_missing, said};
+use super::error::{FleetError, is_missing, said};
 use super::logs::{LogPart, reports};
 use super::our_pod::{DRIVER_CONTAINER, OurPod};
 use super::progress::ProgressLine;
@@ -67,7 +67,7 @@ pub(super) async fn look_at(
                     let problem = reports.is_empty().then(|| "the driver's log has no report of it".to_owned());
                     PodStatus { pod, reports, problem }
                 }
-                (Mode::Csi, Err(problem)) => PodStatus { pod, reports: Vec::new(), problem: Some(problem.clone()) },
+                (Mode::Csi, Err(problem)) => PodStatus { pod, reports: Vec::new(), problem: Some(problem.to_string()) },
                 _ => of_agent(cluster, pod).await,
             }
         })
@@ -104,7 +104,7 @@ async fn of_agent(cluster: &Cluster, pod: OurPod) -> PodStatus {
 }
 
 /// The driver's logs of all nodes that have such pods, each read once.
-async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<OfDrivers, String> {
+async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<OfDrivers, FleetError> {
     let nodes: BTreeSet<&str> =
         pods.iter().filter(|pod| pod.mode == Mode::Csi).filter_map(|pod| pod.node.as_deref()).collect();
     if nodes.is_empty() {
@@ -122,7 +122,9 @@ async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<
         pods.iter().filter_map(|pod| Some((pod.uid.as_str(), pod.node.as_deref()?))).collect();
     let mut known = OfDrivers::new();
     while let Some((node, log)) = logs.next().await {
-        for line in log.map_err(|error| format!("the log of the driver on {node} cannot be read: {}", said(&error)))? {
+        for line in
+            log.map_err(|error| FleetError::of_api(&format!("the log of the driver on {node} cannot be read"), &error))?
+        {
             let Some(uid) = line.pod.uid.clone() else { continue };
             // A driver knows of its own node alone.
             if nodes_of.get(uid.as_str()) != Some(&node.as_str()) {
@@ -138,7 +140,7 @@ async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<
 }
 
 /// The driver's pods on these nodes. Anybody can label a pod so: if several namespaces have such, the person knows which.
-async fn drivers(cluster: &Cluster, nodes: &BTreeSet<&str>) -> Result<Vec<Pod>, String> {
+async fn drivers(cluster: &Cluster, nodes: &BTreeSet<&str>) -> Result<Vec<Pod>, FleetError> {
     let api = match &cluster.csi_namespace {
         Some(namespace) => cluster.pods_in(namespace),
         None => Api::all(cluster.client.clone()),
@@ -148,23 +150,25 @@ async fn drivers(cluster: &Cluster, nodes: &BTreeSet<&str>) -> Result<Vec<Pod>, 
         node.is_some_and(|node| nodes.contains(node))
     };
     let found = list(&api, ListParams::default().labels(DRIVER_LABELS), is_there).await.map_err(|error| {
-        format!(
+        FleetError::Failed(format!(
             "the CSI driver's pods cannot be looked for ({error}): say --csi-namespace, and have the right to read it"
-        )
+        ))
     })?;
     let namespaces: BTreeSet<_> = found.iter().filter_map(kube::ResourceExt::namespace).collect();
     match namespaces.len() {
-        0 => Err("no pod of the CSI driver was found: say --csi-namespace".to_owned()),
+        0 => Err(FleetError::Failed("no pod of the CSI driver was found: say --csi-namespace".to_owned())),
         1 => Ok(found),
         _ => {
             let all: Vec<_> = namespaces.iter().take(8).cloned().collect();
-            Err(format!("pods of {} say that they are the CSI driver: say --csi-namespace", all.join(" and ")))
+            let all = all.join(" and ");
+            Err(FleetError::Failed(format!("pods of {all} say that they are the CSI driver: say --csi-namespace")))
         }
     }
 }
 
 /// The driver's pod on this one's node.
-pub(super) async fn driver_of(cluster: &Cluster, pod: &OurPod) -> Result<Pod, String> {
+pub(super) async fn driver_of(cluster: &Cluster, pod: &OurPod) -> Result<Pod, FleetError> {
     let nodes = pod.node.as_deref().into_iter().collect();
-    drivers(cluster, &nodes).await?.into_iter().next().ok_or_else(|| "no pod of the driver is on its node".to_owned())
+    let found = drivers(cluster, &nodes).await?.into_iter().next();
+    found.ok_or_else(|| FleetError::Failed("no pod of the driver is on its node".to_owned()))
 }

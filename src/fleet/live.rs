@@ -1,5 +1,5 @@
 //! `--live`: what agents say at this moment. Executed in tenants' pods alone, in our own container; never in the driver's,
-//! where whoever executes is root on the node.
+//! where every executed program is root on the node.
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 
 use super::connect::{AT_A_TIME, Cluster, in_time};
-use super::error::said;
+use super::error::{FleetError, said};
 use super::inventory::PodStatus;
 use super::our_pod::OurPod;
 use super::progress::ProgressLine;
@@ -40,7 +40,7 @@ pub(super) async fn ask(cluster: &Cluster, statuses: &[PodStatus], progress: &mu
             let answer = ask_one(cluster, &pod).await;
             let (status, problem) = match answer {
                 Ok(status) => (Some(status), None),
-                Err(problem) => (None, Some(problem)),
+                Err(error) => (None, Some(error.to_string())),
             };
             Live { uid: pod.uid, status, problem }
         })
@@ -53,7 +53,7 @@ pub(super) async fn ask(cluster: &Cluster, statuses: &[PodStatus], progress: &mu
     live
 }
 
-async fn ask_one(cluster: &Cluster, pod: &OurPod) -> Result<Value, String> {
+async fn ask_one(cluster: &Cluster, pod: &OurPod) -> Result<Value, FleetError> {
     let params = AttachParams::default().container(pod.agent()).stderr(false);
     let live = format!("{SECRETS_PATH}/{LIVE}");
     let command = [AGENT, "status", "--json", "--files", &live];
@@ -67,8 +67,9 @@ async fn ask_one(cluster: &Cluster, pod: &OurPod) -> Result<Value, String> {
         process.abort();
         Ok(bytes)
     });
-    let bytes = answer.await.map_err(|error| said(&error))?;
-    serde_json::from_slice(&bytes).map_err(|_| "the agent's answer is not what was expected".to_owned())
+    let bytes = answer.await.map_err(|error| FleetError::Failed(said(&error)))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|_| FleetError::Failed("the agent's answer is not what was expected".to_owned()))
 }
 
 // === impl Live ===

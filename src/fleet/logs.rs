@@ -1,4 +1,4 @@
-//! Reports in the logs of containers, read within bounds: whoever runs a container decides what its log holds.
+//! Reports in the logs of containers, read within bounds: tenants decide what a container's log holds.
 
 use futures_util::AsyncReadExt as _;
 use k8s_openapi::api::core::v1::Pod;

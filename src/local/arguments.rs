@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::check::arguments::CheckArgs;
 use super::error::ErrorFormat;
 use super::private_dir::{GuardArgs, PrivateDir};
-use crate::parse_error::{ParseError, invalid};
+use crate::parse_error::{ParseError, invalid, rule};
 use crate::quantity::parse_duration;
 
 const LONG_RUN: &str = "\
@@ -409,7 +409,7 @@ fn watch_for(text: &str) -> Result<WatchFor, ParseError> {
     }
 }
 
-fn name_and_reference(text: &str) -> Result<(String, String), String> {
-    let (name, reference) = text.split_once('=').ok_or("expected NAME=REFERENCE")?;
+fn name_and_reference(text: &str) -> Result<(String, String), ParseError> {
+    let (name, reference) = text.split_once('=').ok_or_else(|| rule("expected NAME=REFERENCE"))?;
     Ok((name.to_owned(), reference.to_owned()))
 }

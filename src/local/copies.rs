@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use super::fetch::names_of;
 use super::id_token;
 use super::output::{note, spoken};
 use super::private_file::{own_directory, write_private};
+use crate::bounded_read::{BoundedReadError, read_bytes};
 use crate::generation::{Generation, GenerationId};
 use crate::plan::{Plan, PlannedProvider};
 use crate::provider::file::OwnKeys;
@@ -53,6 +54,19 @@ struct CopyDocument {
     format: u32,
     /// The newest first.
     sets: Vec<KeptSet>,
+}
+
+/// Why a copy is of no use, to stand behind its name.
+#[derive(Debug, thiserror::Error)]
+enum CopyProblem {
+    #[error(transparent)]
+    Read(#[from] BoundedReadError),
+    #[error("is not yours alone")]
+    NotOwn,
+    #[error("{0}")]
+    Sealed(&'static str),
+    #[error("is of another version of hushpod")]
+    Version,
 }
 
 /// What stores answered at one moment.
@@ -137,7 +151,7 @@ impl Copies {
             }
             (None, None) => Err(failed("there is no copy of all that is asked for".to_owned())),
             (Some(set), None) => {
-                note(&format!("offline: the stores' answers of {}", set.told(now)));
+                note(&format!("offline: the stores' answers of {}", set.describe(now)));
                 Ok(Some(set.into_generation(plan)))
             }
             (set, Some(most)) => {
@@ -154,7 +168,7 @@ impl Copies {
         let newest = kept.and_then(|document| document.sets.into_iter().find(|set| set.is_of(plan, &marks)));
         match newest {
             Some(set) if error.kind == LocalFailure::Unreachable => {
-                error.with_hint(format!("--offline takes the copy of {}", set.told(now())))
+                error.with_hint(format!("--offline takes the copy of {}", set.describe(now())))
             }
             _ => error,
         }
@@ -175,8 +189,7 @@ impl Copies {
         }
     }
 
-    fn keep_set(&self, set: KeptSet) -> Result<(), String> {
-        let told = |error: io::Error| error.to_string();
+    fn keep_set(&self, set: KeptSet) -> io::Result<()> {
         let mut sets = vec![set];
         let before = self.read().ok().flatten().map(|document| document.sets);
         let others = before.into_iter().flatten();
@@ -193,13 +206,13 @@ impl Copies {
                 Err(error) if error.kind() == io::ErrorKind::FileTooLarge && document.sets.len() > 1 => {
                     document.sets.truncate(1);
                 }
-                Err(error) => return Err(told(error)),
+                Err(error) => return Err(error),
             }
         };
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(told)?;
-        write_private(&self.path, &sealed).map_err(told)?;
-        make_room(directory).map_err(told)
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        write_private(&self.path, &sealed)?;
+        make_room(directory)
     }
 
     /// What each of a plan's providers is, and who logs in there now.
@@ -221,29 +234,24 @@ impl Copies {
     ///
     /// # Errors
     /// Why it is of no use, to stand behind its name.
-    fn read(&self) -> Result<Option<CopyDocument>, String> {
+    fn read(&self) -> Result<Option<CopyDocument>, CopyProblem> {
         let file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(format!("cannot be read: {}", error.kind())),
+            Err(error) => return Err(BoundedReadError::Io(error).into()),
         };
-        let about = file.metadata().map_err(|error| format!("cannot be read: {}", error.kind()))?;
+        let about = file.metadata().map_err(BoundedReadError::Io)?;
         // age tells that nobody changed it, not who made it.
         if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
-            return Err("is not yours alone".to_owned());
+            return Err(CopyProblem::NotOwn);
         }
         // Encrypted, it is a little longer.
         let most = MAX_BYTES + MAX_BYTES / 64;
-        let mut sealed = Vec::new();
-        let read = file.take(most as u64 + 1).read_to_end(&mut sealed);
-        read.map_err(|error| format!("cannot be read: {}", error.kind()))?;
-        if sealed.len() > most {
-            return Err("is too large".to_owned());
-        }
-        let plain = self.keys.open(&sealed)?;
+        let sealed = read_bytes(Ok(file), most)?;
+        let plain = self.keys.open(&sealed).map_err(CopyProblem::Sealed)?;
         let document = serde_json::from_slice(plain.expose()).ok();
         let document = document.filter(|document: &CopyDocument| document.format == FORMAT);
-        document.map(Some).ok_or_else(|| "is of another version of hushpod".to_owned())
+        document.map(Some).ok_or(CopyProblem::Version)
     }
 }
 
@@ -323,7 +331,7 @@ impl KeptSet {
         now.checked_sub(self.taken).map(Duration::from_millis)
     }
 
-    fn told(&self, now: u64) -> String {
+    fn describe(&self, now: u64) -> String {
         match self.age(now) {
             Some(age) => format!("{} ago", spoken(age)),
             None => "a time that this machine's clock has yet to reach".to_owned(),

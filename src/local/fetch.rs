@@ -80,11 +80,11 @@ pub(super) async fn fetch(source: &mut Source, plan: &Plan, timeout: Duration) -
             }
         }
     }
-    Err(told(plan, &failures, timeout))
+    Err(describe(plan, &failures, timeout))
 }
 
 /// All failures, each with the names that it is about; what no waiting would change comes first.
-fn told(plan: &Plan, failures: &Failures, timeout: Duration) -> LocalError {
+fn describe(plan: &Plan, failures: &Failures, timeout: Duration) -> LocalError {
     let is_final = failures.values().any(|failure| failure.error.kind.is_permanent());
     let counts = |failure: &&SourceFailure| failure.error.kind.is_permanent() || !is_final;
     // A login that is refused is refused to every request: one line.

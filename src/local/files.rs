@@ -73,7 +73,7 @@ impl Fetched {
 
 impl Contents {
     /// All that a command might print: variables by their names, files by their paths.
-    pub(super) fn shown(&self) -> NamedValues {
+    pub(super) fn all_values(&self) -> NamedValues {
         let files = self.files.iter().map(|file| (file.path.as_str().to_owned(), file.bytes.clone()));
         files.chain(self.variables.clone()).collect()
     }

@@ -20,6 +20,33 @@ pub(super) fn is_runner() -> bool {
     std::env::var_os(ACTIONS).is_some_and(|value| value == "true")
 }
 
+/// What the runner would decode in the data of a command.
+fn escape(c: char) -> Option<&'static str> {
+    match c {
+        '%' => Some("%25"),
+        '\r' => Some("%0D"),
+        '\n' => Some("%0A"),
+        _ => None,
+    }
+}
+
+/// A text as the data of a command.
+pub(super) fn data(text: &str) -> String {
+    let mut data = String::with_capacity(text.len());
+    for c in text.chars() {
+        match escape(c) {
+            Some(text) => data.push_str(text),
+            None => data.push(c),
+        }
+    }
+    data
+}
+
+/// A text as a property of a command.
+pub(super) fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
 /// One `::add-mask::` for each line of each value, and the names of those that have a shorter one.
 pub(super) fn masks(found: &NamedValues) -> (SecretValue, Vec<String>) {
     let mut out = Buffer::default();
@@ -32,9 +59,11 @@ pub(super) fn masks(found: &NamedValues) -> (SecretValue, Vec<String>) {
                 continue;
             }
             out.push_str("::add-mask::");
-            // The runner decodes what it reads.
             for byte in line {
-                if *byte == b'%' { out.push_str("%25") } else { out.push(&[*byte]) }
+                match escape(char::from(*byte)) {
+                    Some(text) => out.push_str(text),
+                    None => out.push(&[*byte]),
+                }
             }
             out.push_str("\n");
         }

@@ -11,7 +11,7 @@ use crate::bundle::{Bundle, parse_yaml_documents};
 use crate::config::Identity;
 use crate::contract::PREFIX;
 use crate::options::Options;
-use crate::parse_error::unknown;
+use crate::parse_error::{ParseError, rule, unknown};
 use crate::sentence::list;
 
 /// Where each kind has its pod.
@@ -64,7 +64,7 @@ pub(super) fn is_manifest(file: &SourceFile) -> bool {
 pub(super) fn pod_of(file: &SourceFile, container: Option<&str>) -> Result<ManifestPod, LocalError> {
     let wrong = |problem: String| LocalError::usage(format!("{}: {problem}", file.shown));
     let documents = parse_yaml_documents(&file.text).map_err(|error| file.malformed(&error))?;
-    let objects = objects(documents).map_err(wrong)?;
+    let objects = objects(documents).map_err(|error| wrong(error.to_string()))?;
     let mut asking: Vec<_> = objects.iter().filter_map(ManifestPod::of).collect();
     asking.retain(|pod| opts_in(&pod.annotations));
     if asking.is_empty() {
@@ -93,8 +93,8 @@ pub(super) fn pod_of(file: &SourceFile, container: Option<&str>) -> Result<Manif
 /// Every object of a file's documents, those of lists one by one.
 ///
 /// # Errors
-/// One sentence, if there are too many.
-pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, String> {
+/// [`ParseError`], if there are too many.
+pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, ParseError> {
     let mut found = Vec::new();
     let mut left: Vec<_> = documents.into_iter().enumerate().map(|(at, value)| (at, String::new(), value)).collect();
     left.reverse();
@@ -102,7 +102,7 @@ pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, Stri
     while let Some((document, path, mut value)) = left.pop() {
         count += 1;
         if count > MAX_OBJECTS {
-            return Err(format!("has more than {MAX_OBJECTS} objects"));
+            return Err(rule(format!("has more than {MAX_OBJECTS} objects")));
         }
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         if kind.ends_with("List")

@@ -21,7 +21,7 @@ pub(super) fn tell_unmasked(names: &[String]) {
     }
 }
 
-/// Refuses to show values to whoever looks over a shoulder, or scrolls back.
+/// Refuses to show values on a terminal, where others look over a shoulder, or scroll back.
 ///
 /// # Errors
 /// One sentence that says what to write.

@@ -294,7 +294,7 @@ impl<'a> CommandParent<'a> {
         };
         keep(&mut contents.variables, &watching.keep);
         if watching.tells_runner {
-            github::tell_masks(&contents.shown());
+            github::tell_masks(&contents.all_values());
         }
         let mut has_other_files = false;
         if let Some(volume) = &mut watching.volume {
@@ -382,7 +382,7 @@ fn start(
     is_apart: bool,
 ) -> io::Result<(Child, Option<MaskedStreams>)> {
     if masks {
-        let (needles, _) = Needles::of(&present.shown()).map_err(|error| io::Error::other(error.problem))?;
+        let (needles, _) = Needles::of(&present.all_values()).map_err(|error| io::Error::other(error.problem))?;
         let (child, streams) = masked::begin(template, &present.variables, needles, outer, is_apart)?;
         return Ok((child, Some(streams)));
     }

@@ -2,11 +2,11 @@
 //! operator's configuration.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use self::paths::absolute_paths;
 use super::error::LocalError;
 use super::private_file::own_directory;
 use super::source_file::{FileFault, SourceFile};
@@ -17,6 +17,8 @@ use crate::options::{EnvironmentSource, Options};
 use crate::parse_error::unknown;
 use crate::reference::is_provider_name;
 use crate::sentence::suggestion;
+
+mod paths;
 
 /// The file that is committed, and looked for upward.
 pub(super) const PROJECT_FILE: &str = ".hushpod.yaml";
@@ -184,7 +186,7 @@ impl ParsedFile {
     fn parse(file: &SourceFile, known: &[&str]) -> Result<Self, LocalError> {
         let mut faults = Vec::new();
         let parsed = Self::read(file, known, &mut faults);
-        faults.first().map_or(Ok(parsed), |first| Err(file.told(first)))
+        faults.first().map_or(Ok(parsed), |first| Err(file.error_of(first)))
     }
 
     /// What can be made of a file, and all that is wrong with it.
@@ -425,40 +427,6 @@ impl ProjectSection {
 fn variables_source() -> Result<EnvironmentSource, LocalError> {
     let path = ENV_DIR.parse().map_err(|error| LocalError::failed(format!("{error}")))?;
     Ok(EnvironmentSource { path, optional: false })
-}
-
-/// Paths in a provider's fields begin at its file, or at `~/`.
-fn absolute_paths(fields: &mut Map<String, Value>, directory: &Path) {
-    let is_file = fields.get("type").and_then(Value::as_str) == Some("file");
-    for (name, value) in fields.iter_mut() {
-        match value {
-            Value::String(text) if name.ends_with("File") || (is_file && name == "path") => {
-                *text = absolute(text, directory);
-            }
-            Value::Object(auth) if name == "auth" => {
-                for (_, value) in auth.iter_mut().filter(|(name, _)| name.ends_with("File") || *name == "file") {
-                    if let Value::String(text) = value {
-                        *text = absolute(text, directory);
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-fn absolute(text: &str, directory: &Path) -> String {
-    let home = text.strip_prefix("~/").and_then(|rest| Some(env::home_dir()?.join(rest)));
-    let joined = home.unwrap_or_else(|| directory.join(text));
-    let mut plain = PathBuf::new();
-    for component in joined.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => drop(plain.pop()),
-            component => plain.push(component),
-        }
-    }
-    plain.display().to_string()
 }
 
 #[cfg(test)]

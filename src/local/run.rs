@@ -72,8 +72,8 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
     tell_replaced(&contents.variables, |name| template.inherited(name));
     let mut unmasked = match masking {
         Masking::Nobody => Vec::new(),
-        Masking::Runner => github::tell_masks(&contents.shown()),
-        Masking::Ourselves => Needles::of(&contents.shown())?.1,
+        Masking::Runner => github::tell_masks(&contents.all_values()),
+        Masking::Ourselves => Needles::of(&contents.all_values())?.1,
     };
     // Files have short lines that are nobody's secret.
     unmasked.retain(|name| contents.variables.contains_key(name));

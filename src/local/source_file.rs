@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::error::LocalError;
+use crate::bounded_read::read_text;
 use crate::bundle::{Places, TextPosition};
 use crate::parse_error::ParseError;
 use crate::sentence::one_line;
@@ -40,19 +41,12 @@ pub(super) struct FileFault {
 ///
 /// # Errors
 /// One sentence that names the file.
-fn read_bounded(file: io::Result<impl Read>, shown: &str) -> Result<String, LocalError> {
-    let failed = |problem: String| LocalError::usage(format!("{shown}: {problem}"));
-    let cannot = |error: io::Error| failed(format!("cannot be read: {}", error.kind()));
-    let mut bytes = Vec::new();
-    file.and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(cannot)?;
-    if bytes.len() > MAX_FILE_BYTES {
-        return Err(failed(format!("has more than {MAX_FILE_BYTES} bytes, the most of a file like this")));
-    }
-    String::from_utf8(bytes).map_err(|_| failed("is not UTF-8".to_owned()))
+fn read_within(file: io::Result<impl Read>, shown: &str) -> Result<String, LocalError> {
+    read_text(file, MAX_FILE_BYTES).map_err(|error| LocalError::usage(format!("{shown}: {error}")))
 }
 
 /// A path as it is told.
-pub(super) fn shown(path: &Path) -> String {
+pub(super) fn display_path(path: &Path) -> String {
     let below = env::current_dir().ok().and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
     one_line(&below.as_deref().unwrap_or(path).display().to_string())
 }
@@ -66,7 +60,7 @@ impl SourceFile {
     /// One sentence that names the file.
     pub(super) fn read(path: &Path) -> Result<Self, LocalError> {
         let Self { shown, path, .. } = Self::unread(path);
-        let text = read_bounded(File::open(&path), &shown)?;
+        let text = read_within(File::open(&path), &shown)?;
         Ok(Self { shown, path, text, places: OnceLock::new() })
     }
 
@@ -75,14 +69,14 @@ impl SourceFile {
     /// # Errors
     /// One sentence.
     pub(super) fn read_stdin() -> Result<Self, LocalError> {
-        let text = read_bounded(Ok(io::stdin().lock()), STDIN)?;
+        let text = read_within(Ok(io::stdin().lock()), STDIN)?;
         Ok(Self { shown: STDIN.to_owned(), path: PathBuf::from(STDIN), text, places: OnceLock::new() })
     }
 
     /// One that cannot be read.
     pub(super) fn unread(path: &Path) -> Self {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { shown: shown(&path), path, text: String::new(), places: OnceLock::new() }
+        Self { shown: display_path(&path), path, text: String::new(), places: OnceLock::new() }
     }
 
     /// Where the fields of each document stand that is not empty.
@@ -123,7 +117,7 @@ impl SourceFile {
     }
 
     /// The same as an error.
-    pub(super) fn told(&self, fault: &FileFault) -> LocalError {
+    pub(super) fn error_of(&self, fault: &FileFault) -> LocalError {
         LocalError::usage(format!("{}: {}", self.told_at(fault.at), fault.problem))
     }
 
@@ -140,7 +134,7 @@ impl SourceFile {
 
     /// What is wrong with it as YAML: the place goes to the front.
     pub(super) fn malformed(&self, error: &ParseError) -> LocalError {
-        self.told(&FileFault::malformed(error))
+        self.error_of(&FileFault::malformed(error))
     }
 }
 

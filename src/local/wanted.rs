@@ -248,7 +248,7 @@ fn merge(bundle: &mut Bundle, options: &mut Options, more: &Bundle, more_options
     Ok(())
 }
 
-/// The stores of all files together, each with the login of whoever types.
+/// The stores of all files together, each with the login of the person who types.
 pub(super) fn config_of(
     files: &ProjectFiles,
     section: &ProjectSection,

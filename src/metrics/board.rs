@@ -26,17 +26,17 @@ impl<T> Board<T> {
     /// A place for one more.
     #[must_use]
     pub fn place(&self) -> BoardPlace<T> {
-        let mut told = self.told();
-        told.next += 1;
-        BoardPlace { board: self.clone(), number: told.next }
+        let mut posted = self.posted();
+        posted.next += 1;
+        BoardPlace { board: self.clone(), number: posted.next }
     }
 
     /// What somebody makes of all that is told now.
     pub fn read<R>(&self, read: impl FnOnce(&mut dyn Iterator<Item = &T>) -> R) -> R {
-        read(&mut self.told().by_place.values())
+        read(&mut self.posted().by_place.values())
     }
 
-    fn told(&self) -> MutexGuard<'_, Posted<T>> {
+    fn posted(&self) -> MutexGuard<'_, Posted<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -58,13 +58,13 @@ impl<T> Default for Board<T> {
 impl<T> BoardPlace<T> {
     /// Tells this instead of what it told before.
     pub fn tell(&self, news: T) {
-        self.board.told().by_place.insert(self.number, news);
+        self.board.posted().by_place.insert(self.number, news);
     }
 }
 
 impl<T> Drop for BoardPlace<T> {
     fn drop(&mut self) {
-        self.board.told().by_place.remove(&self.number);
+        self.board.posted().by_place.remove(&self.number);
     }
 }
 
@@ -84,6 +84,6 @@ mod tests {
         assert_eq!(sum(), 23);
         drop(one);
         assert_eq!(sum(), 20);
-        assert_eq!(board.told().by_place.len(), 1, "it is forgotten");
+        assert_eq!(board.posted().by_place.len(), 1, "it is forgotten");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::policy::{Allowed, Refusals, Rights};
+use super::policy::{Allowed, PolicyError, Refusals, Rights};
 use super::{
     BuiltPlan, DEFAULT_SIZE_LIMIT, Identity, PLAN_VERSION, Plan, PlanError, PlannedFrom, PlannedItem, PlannedProvider,
     PlannedReference, RestartAll,
@@ -14,9 +14,10 @@ use crate::bundle::{Bundle, FileMode, From, Item};
 use crate::config::{Config, NamespaceLabels, ProviderConfig, expand, no_provider};
 use crate::contract::PREFIX;
 use crate::options::{Mode, Options};
+use crate::parse_error::{ParseError, rule};
 use crate::reference::{Reference, Request};
 use crate::sentence::list;
-use crate::steps;
+use crate::steps::{self, OverBudget};
 
 // === impl Plan ===
 
@@ -114,8 +115,37 @@ struct Planner<'a> {
     warnings: BTreeSet<String>,
     /// The places of the rules that allow the requests.
     asked: BTreeMap<Request, Option<usize>>,
-    /// Whether the operator's rules are against something.
-    is_denied: bool,
+}
+
+/// Why a reference cannot be planned: one sentence.
+#[derive(Debug, thiserror::Error)]
+enum Unplanned {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Rule(#[from] ParseError),
+    /// It is so of what unlocks the provider.
+    #[error("provider {provider:?} is unlocked by {request}: {problem}")]
+    Locked { provider: String, request: Request, problem: Box<Self> },
+}
+
+// === impl Unplanned ===
+
+impl Unplanned {
+    /// Whether the operator's rules are against it, and not its form.
+    fn is_denied(&self) -> bool {
+        match self {
+            Self::Policy(problem) => matches!(problem, PolicyError::Denied(_)),
+            Self::Rule(_) => false,
+            Self::Locked { problem, .. } => problem.is_denied(),
+        }
+    }
+}
+
+impl std::convert::From<OverBudget> for Unplanned {
+    fn from(spent: OverBudget) -> Self {
+        Self::Policy(spent.into())
+    }
 }
 
 // === impl Planner ===
@@ -132,7 +162,6 @@ impl<'a> Planner<'a> {
             rights: BTreeMap::new(),
             warnings: BTreeSet::new(),
             asked: BTreeMap::new(),
-            is_denied: false,
         }
     }
 
@@ -157,21 +186,20 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_for(&mut self, item: &Item, reference: &Reference) -> Result<PlannedReference, PlanError> {
-        self.is_denied = false;
         self.plan_reference(reference).map_err(|problem| PlanError {
-            is_denied: self.is_denied,
+            is_denied: problem.is_denied(),
             ..PlanError::new(&item.place, format!("\"{reference}\": {problem}"))
         })
     }
 
-    fn plan_reference(&mut self, reference: &Reference) -> Result<PlannedReference, String> {
+    fn plan_reference(&mut self, reference: &Reference) -> Result<PlannedReference, Unplanned> {
         let providers = &self.config.providers;
         let chosen =
             reference.provider.as_ref().or(self.options.provider.as_ref()).or(self.config.default_provider.as_ref());
         let name = chosen.ok_or_else(|| {
             let known: Vec<_> = providers.keys().map(String::as_str).collect();
             let known = list(&known);
-            format!("names no provider and there is no default one: write <provider>:<path>; known are: {known}")
+            rule(format!("names no provider and there is no default one: write <provider>:<path>; known are: {known}"))
         })?;
         steps::take(1)?;
         let (name, provider) = providers.get_key_value(name).ok_or_else(|| no_provider(name, providers))?;
@@ -179,17 +207,16 @@ impl<'a> Planner<'a> {
         let request = settings.as_settings().resolve(name, reference)?;
         self.check(name, provider, &request)?;
         if self.options.mode == Some(Mode::Init) && settings.as_settings().is_leased(&request) {
-            return Err(
-                "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar".to_owned()
-            );
+            let sentence = "has a lease, and mode init leaves nobody to renew it: write mode sidecar or init+sidecar";
+            return Err(rule(sentence).into());
         }
         self.plan_provider(name, provider)?;
         Ok(PlannedReference { request, key: reference.key.clone() })
     }
 
     /// Asks the operator's rules.
-    fn check(&mut self, name: &'a str, provider: &'a ProviderConfig, request: &Request) -> Result<(), String> {
-        self.refusals.check(request).inspect_err(|_| self.is_denied = steps::check().is_ok())?;
+    fn check(&mut self, name: &'a str, provider: &'a ProviderConfig, request: &Request) -> Result<(), Unplanned> {
+        self.refusals.check(request)?;
         let rights = match self.rights.entry(name) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(vacant) => {
@@ -198,25 +225,27 @@ impl<'a> Planner<'a> {
                 let given = asked.and(provider.role.as_ref()).map(|role| expand(role, self.identity)).transpose()?;
                 let asked = asked.filter(|role| given.as_ref() != Some(*role));
                 let rules = provider.allow.as_deref();
-                let rights = Rights::of(name, rules, self.identity, self.labels, asked.map(String::as_str));
-                vacant.insert(rights.inspect_err(|_| self.is_denied = steps::check().is_ok())?)
+                vacant.insert(Rights::of(name, rules, self.identity, self.labels, asked.map(String::as_str))?)
             }
         };
-        let allowed = rights.check(request, &provider.settings.as_settings().parameters());
-        let Allowed { rule, warning } = allowed.inspect_err(|_| self.is_denied = steps::check().is_ok())?;
+        let Allowed { rule, warning } = rights.check(request, &provider.settings.as_settings().parameters())?;
         self.warnings.extend(warning);
         self.asked.entry(request.clone()).or_insert(rule);
         Ok(())
     }
 
     /// Plans a provider, and the one that holds what unlocks it.
-    fn plan_provider(&mut self, name: &str, provider: &ProviderConfig) -> Result<(), String> {
+    fn plan_provider(&mut self, name: &str, provider: &ProviderConfig) -> Result<(), Unplanned> {
         if self.providers.contains_key(name) {
             return Ok(());
         }
         let mut planned = self.provider(name, provider)?;
         if let Some((request, key)) = self.config.unlocking(name, self.identity)? {
-            let locked = |problem: String| format!("provider {name:?} is unlocked by {request}: {problem}");
+            let locked = |problem| Unplanned::Locked {
+                provider: name.to_owned(),
+                request: request.clone(),
+                problem: Box::new(problem),
+            };
             // Reading the configuration has checked that it is there.
             if let Some((name, other)) = self.config.providers.get_key_value(&request.provider) {
                 self.check(name, other, &request).map_err(locked)?;
@@ -228,17 +257,17 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn provider(&self, name: &str, provider: &ProviderConfig) -> Result<PlannedProvider, String> {
+    fn provider(&self, name: &str, provider: &ProviderConfig) -> Result<PlannedProvider, ParseError> {
         let role = match (self.options.roles.get(name), &provider.role) {
             (Some(role), _) => Some(role.clone()),
             (None, Some(template)) => Some(expand(template, self.identity)?),
             (None, None) => None,
         };
         if role.is_none() && provider.settings.as_settings().needs_role() {
-            return Err(format!(
+            return Err(rule(format!(
                 "provider {name:?} needs a role: the operator gives all pods one with role: in its configuration, such \
                  as role: \"{{{{service_account}}}}\", or add the annotation {PREFIX}{ROLE}{name}"
-            ));
+            )));
         }
         let refresh = self
             .options

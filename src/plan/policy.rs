@@ -7,9 +7,10 @@ use super::Identity;
 use crate::config::{Allow, Deny, Filled, Glob, NamespaceLabels, OLD_RULES_COUNT, RequestGlob};
 use crate::provider::Parameters;
 use crate::reference::{Request, VERSION_PARAM};
-use crate::steps;
+use crate::sentence::fitting;
+use crate::steps::{self, OverBudget};
 
-/// Most characters of a request that a denial shows.
+/// Most bytes of a request that a denial shows: one of any length would take the place of the sentence's own words.
 const MOST_SHOWN: usize = 200;
 
 /// What one identity may ask one provider for.
@@ -32,6 +33,17 @@ pub struct Allowed {
     pub warning: Option<String>,
 }
 
+/// Why a request may not be made: one sentence.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// The operator's rules are against it.
+    #[error("{0}")]
+    Denied(String),
+    /// To find out would take too long.
+    #[error(transparent)]
+    OverBudget(#[from] OverBudget),
+}
+
 #[derive(Debug)]
 struct Right<'a> {
     /// The place of its rule.
@@ -48,14 +60,14 @@ impl<'a> Rights<'a> {
     /// asks for; no rules let everyone.
     ///
     /// # Errors
-    /// One sentence, if there are rules, and none is about it.
+    /// [`PolicyError`], if there are rules, and none is about it.
     pub fn of(
         provider: &str,
         rules: Option<&'a [Allow]>,
         identity: &'a Identity,
         labels: &NamespaceLabels,
         role: Option<&str>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, PolicyError> {
         let everything = Self { identity, requests: None, everything: None, old_rules_count: OLD_RULES_COUNT };
         let Some(rules) = rules else { return Ok(everything) };
         let Identity { namespace, service_account } = identity;
@@ -63,14 +75,18 @@ impl<'a> Rights<'a> {
         let any = |globs: &'a Option<Vec<Glob>>, text: &str| globs.as_ref().is_none_or(|globs| matches(globs, text));
         steps::take(rules.len())?;
         let mut mine: Vec<_> = rules.iter().enumerate().filter(|(_, rule)| rule.is_about(namespace, labels)).collect();
-        let denied = |who: String, what: &str| Err(format!("{who} may not {what} (the operator's allow rules)"));
+        let denied = |who: String, what: &str| -> Result<Self, PolicyError> {
+            steps::check()?;
+            Err(PolicyError::Denied(format!("{who} may not {what} (the operator's allow rules)")))
+        };
         if mine.is_empty() {
             let asks = |rule: &Allow| rule.namespace_labels.is_some() && rule.names(namespace);
             if let Some(why) = labels.unknown().filter(|_| rules.iter().any(asks)) {
-                return Err(format!(
+                steps::check()?;
+                return Err(PolicyError::Denied(format!(
                     "the operator's allow rules of provider {provider:?} ask for the labels of namespace {namespace:?}, \
                      which are not known: {why}"
-                ));
+                )));
             }
             return denied(format!("namespace {namespace:?}"), &format!("use provider {provider:?}"));
         }
@@ -97,8 +113,8 @@ impl<'a> Rights<'a> {
     /// Whether this request may be made, and by which rule.
     ///
     /// # Errors
-    /// One sentence that says what is not allowed, and where.
-    pub fn check(&self, request: &Request, parameters: &Parameters) -> Result<Allowed, String> {
+    /// [`PolicyError`] says what is not allowed, and where.
+    pub fn check(&self, request: &Request, parameters: &Parameters) -> Result<Allowed, PolicyError> {
         let Some(rights) = &self.requests else { return Ok(Allowed { rule: self.everything, warning: None }) };
         if let Some(right) = rights.iter().find(|right| right.allows(request, parameters)) {
             return Ok(Allowed { rule: Some(right.rule), warning: None });
@@ -108,8 +124,10 @@ impl<'a> Rights<'a> {
             rights.iter().find(|right| self.old_rules_count && allowed_before(right.glob, self.identity, request));
         steps::check()?;
         let Some(right) = before else {
-            let request = shown(request);
-            return Err(format!("namespace {namespace:?} may not request {request} (the operator's allow rules)"));
+            let request = request.to_string();
+            let request = fitting(&request, MOST_SHOWN);
+            let sentence = format!("namespace {namespace:?} may not request {request} (the operator's allow rules)");
+            return Err(PolicyError::Denied(sentence));
         };
         let warning = Some(format!(
             "\"{request}\" is allowed to namespace {namespace:?} in this release only, since the operator's rule {:?} \
@@ -152,8 +170,8 @@ impl<'a> Refusals<'a> {
     /// Whether none of them refuses this request.
     ///
     /// # Errors
-    /// One sentence that names the rule.
-    pub fn check(&self, request: &Request) -> Result<(), String> {
+    /// [`PolicyError`] names the rule.
+    pub fn check(&self, request: &Request) -> Result<(), PolicyError> {
         if self.rules.is_empty() {
             return Ok(());
         }
@@ -164,18 +182,11 @@ impl<'a> Refusals<'a> {
             Some(_) => format!("service account {service_account:?} in namespace {namespace:?}"),
             None => format!("namespace {namespace:?}"),
         };
-        Err(format!("{who} may not request {} (the operator's rule deny[{index}])", shown(request)))
+        steps::check()?;
+        let request = request.to_string();
+        let request = fitting(&request, MOST_SHOWN);
+        Err(PolicyError::Denied(format!("{who} may not request {request} (the operator's rule deny[{index}])")))
     }
-}
-
-/// A request in a sentence: one of any length would take the place of the sentence's own words.
-fn shown(request: &Request) -> String {
-    let mut text = request.to_string();
-    if let Some((end, _)) = text.char_indices().nth(MOST_SHOWN) {
-        text.truncate(end);
-        text.push('…');
-    }
-    text
 }
 
 impl<'a> Right<'a> {
@@ -249,8 +260,8 @@ providers:
 "#;
 
     struct Asked {
-        outcome: Result<Allowed, String>,
-        without_old_rules: Result<Allowed, String>,
+        outcome: Result<Allowed, PolicyError>,
+        without_old_rules: Result<Allowed, PolicyError>,
     }
 
     fn ask(who: &str, provider: &str, role: Option<&str>, reference: &str) -> Asked {
@@ -315,7 +326,10 @@ providers:
             match part {
                 None => assert!(matches!(outcome, Ok(Allowed { warning: None, .. })), "{who} {reference}"),
                 Some(part) => {
-                    assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{who} {reference}: {outcome:?}");
+                    assert!(
+                        outcome.as_ref().is_err_and(|e| e.to_string().contains(part)),
+                        "{who} {reference}: {outcome:?}"
+                    );
                 }
             }
             assert_eq!(without_old_rules, outcome, "{who} {reference}");
@@ -349,7 +363,10 @@ providers:
             ("infisical", "/shared?env=dev&recursive=true", None),
         ] {
             let Asked { outcome, without_old_rules } = ask("team-a/web", provider, None, reference);
-            assert!(without_old_rules.as_ref().is_err_and(|e| e.contains("may not request")), "{without_old_rules:?}");
+            assert!(
+                without_old_rules.as_ref().is_err_and(|e| e.to_string().contains("may not request")),
+                "{without_old_rules:?}"
+            );
             match instead {
                 None => assert_eq!(outcome, without_old_rules, "{reference}"),
                 Some(instead) => {
@@ -389,7 +406,9 @@ providers:
             let outcome = Rights::of("v", rules, &identity, &labels, None).map(drop);
             match part {
                 None => assert_eq!(outcome, Ok(()), "{namespace} {labels:?}"),
-                Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{namespace}: {outcome:?}"),
+                Some(part) => {
+                    assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(part)), "{namespace}: {outcome:?}")
+                }
             }
         }
     }

@@ -233,11 +233,11 @@ impl<S: Store> Provider for LoggedIn<S> {
     }
 
     fn renew<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<Lease, ProviderError>> {
-        Box::pin(told(self.change_lease(lease, Change::Renew)))
+        Box::pin(without_scope(self.change_lease(lease, Change::Renew)))
     }
 
     fn revoke<'a>(&'a mut self, lease: &'a Lease) -> Pending<'a, Result<(), ProviderError>> {
-        Box::pin(async move { told(self.change_lease(lease, Change::Revoke)).await.map(drop) })
+        Box::pin(async move { without_scope(self.change_lease(lease, Change::Revoke)).await.map(drop) })
     }
 
     fn changed(&mut self) -> Pending<'_, ()> {
@@ -255,7 +255,7 @@ impl<S: Store> Provider for LoggedIn<S> {
     }
 
     fn extend_session(&mut self) -> Pending<'_, Result<Extended, ProviderError>> {
-        Box::pin(told(self.extend()))
+        Box::pin(without_scope(self.extend()))
     }
 
     fn take_logins(&mut self) -> Vec<Result<(), ProviderError>> {
@@ -271,11 +271,11 @@ impl<S: Store> Provider for LoggedIn<S> {
     }
 
     fn end_session(&mut self) -> Pending<'_, Result<(), ProviderError>> {
-        Box::pin(told(self.end()))
+        Box::pin(without_scope(self.end()))
     }
 }
 
-async fn told<T>(result: impl Future<Output = Result<T, Failure>>) -> Result<T, ProviderError> {
+async fn without_scope<T>(result: impl Future<Output = Result<T, Failure>>) -> Result<T, ProviderError> {
     result.await.map_err(|failure| failure.error)
 }
 

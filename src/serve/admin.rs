@@ -7,7 +7,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 
 use super::readiness::Readiness;
-use crate::metrics::Registry;
+use crate::metrics::{CONTENT_TYPE, Registry};
 
 /// Where it listens unless told otherwise: IPv6 and IPv4.
 pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8081);
@@ -22,9 +22,7 @@ pub fn router(readiness: Readiness, metrics: Registry) -> Router {
             (StatusCode::SERVICE_UNAVAILABLE, format!("waiting for: {}\n", pending.join(", ")))
         }
     };
-    let metrics = move || async move {
-        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.to_string())
-    };
+    let metrics = move || async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.to_string()) };
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

@@ -1,7 +1,7 @@
 //! Which clients may connect at all: those with a certificate of an authority that the operator names.
 
 use std::fmt;
-use std::io::Read as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,9 +12,10 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 
 use super::tls::{TlsError, certificates, provider};
+use crate::bounded_read::{BoundedReadError, read_bytes};
 
 /// Bytes of a file of authorities.
-const MOST: u64 = 1 << 20;
+const MOST: usize = 1 << 20;
 
 /// Verifies clients by the authorities of a file, which may become others. Clones share them.
 #[derive(Clone)]
@@ -114,11 +115,10 @@ impl PresentAuthorities {
     fn read(path: &Path) -> Result<Self, TlsError> {
         let failed = |cause| TlsError::Read { path: path.to_owned(), cause };
         let unusable = |reason: String| TlsError::Authorities { path: path.to_owned(), reason };
-        let mut pem = Vec::new();
-        std::fs::File::open(path).map_err(failed)?.take(MOST + 1).read_to_end(&mut pem).map_err(failed)?;
-        if pem.len() as u64 > MOST {
-            return Err(unusable(format!("expected at most {MOST} bytes")));
-        }
+        let pem = read_bytes(File::open(path), MOST).map_err(|error| match error {
+            BoundedReadError::Io(cause) => failed(cause),
+            problem => unusable(format!("the file {problem}")),
+        })?;
         let mut roots = RootCertStore::empty();
         for certificate in certificates(path.to_owned(), &pem)? {
             roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
@@ -237,8 +237,8 @@ mod tests {
             let problem = clients.reload().unwrap_err().to_string();
             assert!(problem.contains(part), "{problem}");
         }
-        fs::write(&file, " ".repeat(usize::try_from(MOST).unwrap() + 1)).unwrap();
-        assert!(clients.reload().unwrap_err().to_string().contains("at most 1048576 bytes"));
+        fs::write(&file, " ".repeat(MOST + 1)).unwrap();
+        assert!(clients.reload().unwrap_err().to_string().contains("more than 1048576 bytes"));
         fs::write(&file, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
         assert!(clients.reload().unwrap_err().to_string().contains("nobody can be verified by"));
         assert!(is_heard(&clients, &server, Some(others.leaf(ClientAuth)), false).await);

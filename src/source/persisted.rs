@@ -91,6 +91,7 @@ impl HandOverFile {
                 Some(document.into_state())
             }
             Err(problem) => {
+                let problem = problem.to_string();
                 warn!(problem, path = %path.display(), "the hand-over cannot be used: logging in anew");
                 None
             }

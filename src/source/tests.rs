@@ -201,7 +201,7 @@ async fn a_waiting_pod_starts_soon_after_its_store_is_back() {
 
 #[tokio::test(start_paused = true)]
 async fn p3_a_store_that_is_down_is_asked_for_one_thing_at_a_time_and_for_all_when_it_is_back() {
-    // (failing paths, which is none for all, are there files already) → most reads of something in a minute, later
+    // (are there files already) → most reads of something in a minute, later
     for (has_files, most) in [(false, 24), (true, 4)] {
         let a = Store::default();
         let names: Vec<_> = (0..20).map(|number| format!("a:x{number:02}")).collect();

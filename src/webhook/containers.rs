@@ -26,6 +26,7 @@ use crate::contract::{
     TOKENS_VOLUME,
 };
 use crate::options::{Mode, Options};
+use crate::parse_error::ParseError;
 use crate::plan::Plan;
 
 /// Room for the program twice: a restarted agent copies it anew.
@@ -81,8 +82,8 @@ impl Blueprint<'_> {
     /// The containers, in the order in which they start.
     ///
     /// # Errors
-    /// One sentence, if resources contradict each other.
-    pub(super) fn containers(&self) -> Result<Vec<Injected>, String> {
+    /// [`ParseError`], if resources contradict each other.
+    pub(super) fn containers(&self) -> Result<Vec<Injected>, ParseError> {
         if self.mode == Mode::Csi {
             return Ok(Vec::new());
         }

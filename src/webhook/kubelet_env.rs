@@ -25,7 +25,7 @@ pub(super) fn with_variables(bundle: &Bundle) -> Result<Bundle, Refusal> {
         }))
     };
     let variables: Result<Vec<Item>, ParseError> = bundle.items.iter().filter_map(variable).collect();
-    bundle.items.extend(variables.map_err(String::from)?);
+    bundle.items.extend(variables?);
     Ok(bundle)
 }
 

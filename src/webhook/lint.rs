@@ -20,7 +20,7 @@ use crate::plan::Plan;
 use crate::steps;
 
 /// Where in a pod its annotations are.
-pub const ANNOTATIONS: &str = ".metadata.annotations";
+pub const ANNOTATIONS_PLACE: &str = ".metadata.annotations";
 
 /// A cluster that can all, and a store that has all: where no operator's configuration is known.
 const ANY_CONFIG: &str = "{image: any, defaultProvider: any, providers: {any: {type: file, path: /any}}, csi: {}}";
@@ -199,7 +199,7 @@ impl Linter {
             let (path, next) = match repaired.find(|(_, repaired)| !is_told(repaired)) {
                 Some((path, next)) => (path, Some(next)),
                 None if matches!(refusal, Refusal::Pod(_)) => (".spec".to_owned(), None),
-                None => (ANNOTATIONS.to_owned(), None),
+                None => (ANNOTATIONS_PLACE.to_owned(), None),
             };
             linted.faults.push(PodFault { path, inside: String::new(), reason: refusal.reason(), sentence });
             let Some(next) = next else { return };
@@ -251,7 +251,7 @@ fn take_from_any(bundle: &mut Bundle, options: &mut Options) -> Result<(), Refus
 
 impl PodFault {
     fn of_annotation(key: &str, inside: &str, reason: &'static str, sentence: String) -> Self {
-        Self { path: format!("{ANNOTATIONS}.{key}"), inside: inside.to_owned(), reason, sentence }
+        Self { path: format!("{ANNOTATIONS_PLACE}.{key}"), inside: inside.to_owned(), reason, sentence }
     }
 }
 
@@ -370,7 +370,7 @@ impl Draft {
         repairs.extend(
             self.containers_in(&sentence).into_iter().map(|(list, index, _)| Repair::Container(list, index, true)),
         );
-        let path = repairs.first().map_or_else(|| ANNOTATIONS.to_owned(), Repair::path);
+        let path = repairs.first().map_or_else(|| ANNOTATIONS_PLACE.to_owned(), Repair::path);
         PodFault { path, inside: String::new(), reason: "advice", sentence }
     }
 }
@@ -385,7 +385,7 @@ fn is_in(name: &str, sentence: &str) -> bool {
 impl Repair {
     fn path(&self) -> String {
         match self {
-            Self::Annotation(key) => format!("{ANNOTATIONS}.{key}"),
+            Self::Annotation(key) => format!("{ANNOTATIONS_PLACE}.{key}"),
             Self::Command(list, index) | Self::Container(list, index, _) => format!(".spec.{list}[{index}]"),
             Self::Entry(list, index, field, entry) => format!(".spec.{list}[{index}].{field}[{entry}]"),
             Self::Volume(index) => format!(".spec.volumes[{index}]"),

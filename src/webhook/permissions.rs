@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::bundle::FileMode;
 use crate::options::{Mode, Notify, Options};
+use crate::parse_error::{ParseError, rule};
 
 /// Uid and gid of the image's own user; containers that agree on nothing run as it.
 pub(super) const IMAGE_USER: i64 = 65532;
@@ -28,8 +29,8 @@ impl Permissions {
     /// who has the volume mounted can, which only the selected containers have.
     ///
     /// # Errors
-    /// One sentence, if a signal could not be delivered.
-    pub(super) fn decide(spec: &Value, selected: &[&Value], options: &Options) -> Result<Self, String> {
+    /// [`ParseError`], if a signal could not be delivered.
+    pub(super) fn decide(spec: &Value, selected: &[&Value], options: &Options) -> Result<Self, ParseError> {
         let pod = spec.get("securityContext");
         let agreed_user = agreed(pod, selected, "runAsUser").filter(|uid| *uid != 0);
         let agreed_group = agreed(pod, selected, "runAsGroup").filter(|gid| *gid != 0);
@@ -61,23 +62,21 @@ fn agreed(pod: Option<&Value>, selected: &[&Value], field: &str) -> Option<i64> 
     values.all(|value| value == Some(first)).then_some(first)
 }
 
-fn check_signal(spec: &Value, agreed: Option<i64>, user: Option<i64>, process: &str) -> Result<(), String> {
+fn check_signal(spec: &Value, agreed: Option<i64>, user: Option<i64>, process: &str) -> Result<(), ParseError> {
     let is = |field: &str, flag: bool| spec.get(field).and_then(Value::as_bool) == Some(flag);
     if is("shareProcessNamespace", false) {
-        return Err(
-            "a signal needs a shared process namespace, but the pod sets shareProcessNamespace: false".to_owned()
-        );
+        return Err(rule("a signal needs a shared process namespace, but the pod sets shareProcessNamespace: false"));
     }
     if is("hostPID", true) {
-        return Err("with hostPID a signal would reach processes of other pods: use http: instead".to_owned());
+        return Err(rule("with hostPID a signal would reach processes of other pods: use http: instead"));
     }
     match agreed {
-        None => Err(format!(
+        None => Err(rule(format!(
             "to signal {process:?} the agent must run as its uid, but the containers' runAsUser is unknown, root or not \
              the same: set one non-root securityContext.runAsUser, or use http: instead"
-        )),
+        ))),
         Some(uid) if user != Some(uid) => {
-            Err(format!("to signal {process:?} the agent must run as its uid {uid}: leave run-as-user out"))
+            Err(rule(format!("to signal {process:?} the agent must run as its uid {uid}: leave run-as-user out")))
         }
         Some(_) => Ok(()),
     }
@@ -134,7 +133,7 @@ mod tests {
             let outcome = Permissions::decide(&spec, &[&container], &options);
             match part {
                 None => assert_eq!(outcome.unwrap().user, uid),
-                Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.contains(part)), "{outcome:?}"),
+                Some(part) => assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(part)), "{outcome:?}"),
             }
         }
     }

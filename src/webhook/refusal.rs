@@ -1,6 +1,7 @@
 //! Why a pod is denied.
 
 use crate::annotations::AnnotationError;
+use crate::parse_error::ParseError;
 use crate::plan::PlanError;
 use crate::steps::OverBudget;
 
@@ -45,8 +46,8 @@ impl From<OverBudget> for Refusal {
     }
 }
 
-impl From<String> for Refusal {
-    fn from(problem: String) -> Self {
-        Self::Pod(problem)
+impl From<ParseError> for Refusal {
+    fn from(problem: ParseError) -> Self {
+        Self::Pod(problem.to_string())
     }
 }

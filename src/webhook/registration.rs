@@ -178,9 +178,9 @@ impl SelfManaged {
         Self { names, configuration, served, readiness, waiting, clock, report: None }
     }
 
-    /// The same, told to people.
+    /// The same, which people hear of through `report`.
     #[must_use]
-    pub(super) fn told(self, report: TrustReport) -> Self {
+    pub(super) fn reporting_to(self, report: TrustReport) -> Self {
         Self { report: Some(report), ..self }
     }
 

@@ -11,6 +11,7 @@ use super::pod::{LISTS, containers, is_ours};
 use crate::annotations::{CPU_LIMIT, CPU_REQUEST, MEMORY_LIMIT, MEMORY_REQUEST};
 use crate::contract::PREFIX;
 use crate::options::Resources;
+use crate::parse_error::{ParseError, rule};
 use crate::quantity::{Amount, Quantity};
 
 /// What a pod says of resources, as far as it decides on ours.
@@ -122,8 +123,12 @@ impl Standing {
 /// What each of our containers has.
 ///
 /// # Errors
-/// One sentence, if what is asked for contradicts itself.
-pub(super) fn requirements(asked: &Resources, standing: Standing, need: Need) -> Result<ResourceRequirements, String> {
+/// [`ParseError`], if what is asked for contradicts itself.
+pub(super) fn requirements(
+    asked: &Resources,
+    standing: Standing,
+    need: Need,
+) -> Result<ResourceRequirements, ParseError> {
     let Resources { cpu_request, cpu_limit, memory_request, memory_limit } = asked;
     let memory = WantedResources {
         name: MEMORY,
@@ -172,7 +177,7 @@ type Settled = Option<(Quantity, String)>;
 
 impl WantedResources<'_> {
     /// Request and limit, as they are written.
-    fn settled(self) -> Result<(Option<String>, Option<String>), String> {
+    fn settled(self) -> Result<(Option<String>, Option<String>), ParseError> {
         let limit = match (self.limit, self.request) {
             (Some(limit), _) => settle(Some(limit)),
             // Kubernetes would take a limit for the request that is not there.
@@ -181,10 +186,10 @@ impl WantedResources<'_> {
         };
         let request = match (self.request, &limit) {
             (Some(Amount::None), Some((_, limit))) => {
-                return Err(format!(
+                return Err(rule(format!(
                     "with the {} limit {limit}, Kubernetes makes none a request of {limit}: write none for the limit, too",
                     self.name
-                ));
+                )));
             }
             (Some(request), _) => settle(Some(request)),
             (None, Some(limit)) => settle(self.usual.as_ref()).map(|usual| usual.min(limit.clone())),
@@ -196,7 +201,7 @@ impl WantedResources<'_> {
     }
 
     /// One amount for both, that the pod stays Guaranteed: here `none` is as good as nothing.
-    fn equal(self) -> Result<(Option<String>, Option<String>), String> {
+    fn equal(self) -> Result<(Option<String>, Option<String>), ParseError> {
         let (request, limit) = (settle(self.request), settle(self.limit));
         self.check(request.as_ref(), limit.as_ref())?;
         let least = settle(self.most.as_ref());
@@ -204,10 +209,14 @@ impl WantedResources<'_> {
         Ok((both.clone(), both))
     }
 
-    fn check(&self, request: Option<&(Quantity, String)>, limit: Option<&(Quantity, String)>) -> Result<(), String> {
+    fn check(
+        &self,
+        request: Option<&(Quantity, String)>,
+        limit: Option<&(Quantity, String)>,
+    ) -> Result<(), ParseError> {
         match (request, limit) {
             (Some((request, written)), Some((limit, most))) if request > limit => {
-                Err(format!("{} request {written} is above the {} limit {most}", self.name, self.name))
+                Err(rule(format!("{} request {written} is above the {} limit {most}", self.name, self.name)))
             }
             _ => Ok(()),
         }
@@ -381,7 +390,7 @@ mod tests {
             (burstable, &[("cpu-request", "none"), ("cpu-limit", "1")], "write none for the limit, too"),
             (GUARANTEED, &[("memory-request", "2Mi"), ("memory-limit", "1Mi")], "is above"),
         ] {
-            let problem = requirements(&asked(pairs), standing, NEED).unwrap_err();
+            let problem = requirements(&asked(pairs), standing, NEED).unwrap_err().to_string();
             assert!(problem.contains(part), "{problem}");
         }
     }

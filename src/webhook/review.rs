@@ -14,6 +14,7 @@ use crate::config::NamespaceLabels;
 use crate::steps;
 
 pub use super::answer::{Answer, Outcome, Reviewer};
+pub use super::lint::{ANNOTATIONS_PLACE, LintedPod, Linter, PodFault, split_place};
 pub use super::mutate::Injector;
 pub use super::pod_view::MAX_NODES;
 

@@ -37,6 +37,7 @@ pub use super::certificate::{Issued, Names, issue};
 pub use super::metrics::Metrics;
 pub use super::mutate::Injector;
 pub use super::reload::reviewer;
+pub use super::trial::{Trial, TrialError};
 
 /// How long requests in flight have when the drain's delay is over: longer than any `timeoutSeconds` of ours.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
@@ -89,6 +90,9 @@ pub enum WebhookError {
     Task(#[from] tokio::task::JoinError),
 }
 
+/// A decision needs the labels of this namespace.
+struct UnknownNamespace(String);
+
 struct AdmissionState {
     review: Reviewer,
     metrics: Metrics,
@@ -130,7 +134,7 @@ async fn mutate(
     let start = Instant::now();
     let in_flight = admission.metrics.begin();
     let mut decided = decide(&admission, &body, start, false).await;
-    if let Err(namespace) = decided {
+    if let Err(UnknownNamespace(namespace)) = decided {
         // Known then or not, the second answer is the last.
         admission.namespaces.look(&namespace).await;
         decided = decide(&admission, &body, start, true).await;
@@ -146,7 +150,7 @@ async fn decide(
     body: &Bytes,
     start: Instant,
     is_last: bool,
-) -> Result<Response<Body>, String> {
+) -> Result<Response<Body>, UnknownNamespace> {
     if body.len() <= SMALL {
         return admission.answer(body, start, is_last);
     }
@@ -216,7 +220,7 @@ pub async fn run(
         let client = cluster::client(kubeconfig.as_deref()).await?;
         let (report, send) = TrustReport::of_pod(client.clone(), &names, pod_uid, metrics.registry());
         let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), RenewalClock::default());
-        let own = own.told(report);
+        let own = own.reporting_to(report);
         tasks.spawn(async move {
             tokio::select! { never = own.run(client) => Ok(never?), () = send => pending().await }
         });
@@ -286,13 +290,13 @@ impl WebhookSettings {
 
 impl AdmissionState {
     /// Decides on a request whose last byte came at `start`.
-    fn answer(&self, request: &[u8], start: Instant, is_last: bool) -> Result<Response<Body>, String> {
+    fn answer(&self, request: &[u8], start: Instant, is_last: bool) -> Result<Response<Body>, UnknownNamespace> {
         // A panic is a fault of ours: the API server denies the pod (fail closed), all other requests go on.
         let answer = catch_unwind(AssertUnwindSafe(|| (self.review)(request)));
         if let Ok(Answer { unknown_namespace: Some(namespace), .. }) = &answer
             && !is_last
         {
-            return Err(namespace.clone());
+            return Err(UnknownNamespace(namespace.clone()));
         }
         let (outcome, reason) =
             answer.as_ref().map_or((Outcome::Error, None), |answer| (answer.outcome, answer.reason));

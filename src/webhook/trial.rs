@@ -38,14 +38,40 @@ enum Answer {
     None(String),
 }
 
+/// Why a pod would not have its secrets, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrialError {
+    /// Neither the webhook nor the policy was asked.
+    #[error(
+        "not injected, and would start without its secrets: the webhook is not asked about pods of namespace \
+         {namespace:?} (values webhook.excludedNamespaces and webhook.namespaceSelector; before Kubernetes 1.30 the \
+         label of webhook.objectSelector), and no policy refuses them (policy.enabled)"
+    )]
+    PassedBy {
+        /// The pod's.
+        namespace: String,
+    },
+    /// The API server has not decided.
+    #[error("the API server could not be asked: {0}")]
+    NoAnswer(String),
+    /// The API server refuses the pod.
+    #[error("not injected: {advice}. The API server says: {sentence}")]
+    Refused {
+        /// What to do.
+        advice: &'static str,
+        /// The API server's own words.
+        sentence: String,
+    },
+}
+
 // === impl Trial ===
 
 impl Trial {
     /// Asks the API server, and says `Ok` if the pod would have its secrets. Both are one sentence for a person.
     ///
     /// # Errors
-    /// Why it would not, and what to do.
-    pub async fn ask(&self, client: Client) -> Result<String, String> {
+    /// [`TrialError`] says why it would not, and what to do.
+    pub async fn ask(&self, client: Client) -> Result<String, TrialError> {
         let pods: Api<Pod> = Api::namespaced(client, &self.namespace);
         let dry_run = PostParams { dry_run: true, ..PostParams::default() };
         let answer = match timeout(PATIENCE, pods.create(&dry_run, &self.pod())).await {
@@ -76,7 +102,7 @@ impl Trial {
         serde_json::from_value(pod).unwrap_or_default()
     }
 
-    fn judge(&self, answer: &Answer) -> Result<String, String> {
+    fn judge(&self, answer: &Answer) -> Result<String, TrialError> {
         let Self { namespace, .. } = self;
         let sentence = match answer {
             Answer::Pod(pod) if is_injected(pod) => {
@@ -85,13 +111,9 @@ impl Trial {
                 ));
             }
             Answer::Pod(_) => {
-                return Err(format!(
-                    "not injected, and would start without its secrets: the webhook is not asked about pods of namespace \
-                     {namespace:?} (values webhook.excludedNamespaces and webhook.namespaceSelector; before Kubernetes \
-                     1.30 the label of webhook.objectSelector), and no policy refuses them (policy.enabled)"
-                ));
+                return Err(TrialError::PassedBy { namespace: namespace.clone() });
             }
-            Answer::None(why) => return Err(format!("the API server could not be asked: {why}")),
+            Answer::None(why) => return Err(TrialError::NoAnswer(why.clone())),
             Answer::Refused(sentence) => sentence,
         };
         let has = |words: &[&str]| words.iter().any(|word| sentence.contains(word));
@@ -116,7 +138,7 @@ impl Trial {
             "something else in the cluster refuses such pods (quota, Pod Security, another webhook or policy): set \
              test.namespace to one that takes them"
         };
-        Err(format!("not injected: {advice}. The API server says: {sentence}"))
+        Err(TrialError::Refused { advice, sentence: sentence.clone() })
     }
 }
 
@@ -209,13 +231,13 @@ mod tests {
                 "something else",
             ),
         ] {
-            let told = trial().judge(&Answer::Refused(sentence.clone())).unwrap_err();
+            let told = trial().judge(&Answer::Refused(sentence.clone())).unwrap_err().to_string();
             assert!(told.starts_with("not injected: ") && told.contains(part), "{sentence}: {told}");
             assert!(told.ends_with(&sentence), "{told}");
         }
-        let started = trial().judge(&pod(&json!({"containers": []}))).unwrap_err();
+        let started = trial().judge(&pod(&json!({"containers": []}))).unwrap_err().to_string();
         assert!(started.contains("would start without its secrets"), "{started}");
         let none = trial().judge(&Answer::None("no route".into())).unwrap_err();
-        assert_eq!(none, "the API server could not be asked: no route");
+        assert_eq!(none.to_string(), "the API server could not be asked: no route");
     }
 }

@@ -6,8 +6,9 @@ use crate::house::{Arrow, arrows, circles};
 use crate::sources::{Source, sources};
 
 /// They use no other room of ours, so everyone may use them.
-const LEAVES: [&str; 15] = [
+const LEAVES: [&str; 16] = [
     "audit",
+    "bounded_read",
     "contract",
     "generation",
     "metrics",
@@ -27,6 +28,7 @@ const LEAVES: [&str; 15] = [
 /// Which other modules each one may use, beside [`LEAVES`].
 const ARROWS: &[(&str, &[&str])] = &[
     ("audit", &[]),
+    ("bounded_read", &[]),
     ("contract", &[]),
     ("generation", &[]),
     ("metrics", &[]),
@@ -111,7 +113,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("local", &[
         "", "check", "check/manifests", "check/projects", "check/live", "check/files", "check/operator", "check/tell",
         "check/findings", "export", "get", "login", "render", "run", "parent", "masked", "github", "mask", "terminal",
-        "signals", "template", "followed", "export/quoted", "files", "wanted", "copies", "fetch", "id_token", "manifest", "project",
+        "signals", "template", "followed", "export/quoted", "files", "wanted", "copies", "fetch", "id_token", "manifest", "project", "project/paths",
         "trust", "arguments", "check/arguments", "private_dir", "output", "private_file", "source_file", "error",
     ]),
     ("plan", &["planner", "", "policy"]),
@@ -143,7 +145,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "", "listener", "body", "peers", "admin", "clients", "exchange", "opening", "limits", "readiness", "tls",
     ]),
     ("source", &[
-        "worker/apply", "read_again", "bounds", "", "connect", "resume", "worker/answer", "worker", "earlier", "metrics", "login_state",
+        "worker/apply", "read_again", "status", "bounds", "", "connect", "resume", "worker/answer", "worker", "earlier", "metrics", "login_state",
         "request_state", "persisted", "persisted/document", "handover", "backoff", "clock", "failure", "history",
         "key_dependency", "retired_lease", "told",
     ]),

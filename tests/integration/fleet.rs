@@ -428,7 +428,7 @@ fn a_status_says_what_pods_hold_in_every_mode() {
     }
     // The log of one node's driver, since no pod of the other is of mode csi.
     assert_eq!(cluster.world().requests.iter().filter(|request| *request == "get pods/log").count(), 4);
-    // Whoever labels a pod like the driver's is not believed.
+    // A pod with the driver's labels in another namespace is not believed.
     let mut liar = cluster.world().pods.last().unwrap().clone();
     liar.namespace = "tenant".to_owned();
     cluster.world().pods.push(liar);

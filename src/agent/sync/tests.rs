@@ -70,6 +70,15 @@ impl Pod {
         }
     }
 
+    /// One whose agent has delivered the first version of `a:x`, to `f0`.
+    async fn at_work() -> (Self, Agent) {
+        let pod = Self::new(&["a:x"]);
+        pod.put("1");
+        let agent = pod.start(AgentMode::Sidecar);
+        pod.until_file("f0", "x1").await;
+        (pod, agent)
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

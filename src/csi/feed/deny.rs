@@ -44,8 +44,8 @@ impl Feed {
 /// What the operator's rules refuse of a plan that was made before, in a sentence for each provider.
 pub(super) fn refused_by(plan: &Plan, config: &Config) -> BTreeMap<String, String> {
     let mut refused = BTreeMap::new();
-    for (request, sentence) in plan.refused(config) {
-        refused.entry(request.provider.clone()).or_insert(sentence);
+    for (request, denial) in plan.refused(config) {
+        refused.entry(request.provider.clone()).or_insert_with(|| denial.to_string());
     }
     refused
 }

@@ -176,7 +176,7 @@ impl Mounts for FakeMounts {
         }
     }
 
-    fn shown(&self) -> io::Result<BTreeSet<PathBuf>> {
+    fn bound_directories(&self) -> io::Result<BTreeSet<PathBuf>> {
         Ok(self.table().shown.values().cloned().collect())
     }
 }

@@ -127,11 +127,11 @@ fn undefined(text: &str, line: Option<usize>, context: &SecretTree) -> Sentence 
     let of_line: Vec<_> = all.iter().filter(|mention| Some(mention.line) == line).collect();
     for Mention { path, .. } in of_line.iter().filter(|mention| !mention.is_local && !is_dynamic(mention)) {
         if let Err((missing, around)) = find(context, path) {
-            let said = format!("{} is not defined", shown(path.get(..=missing).unwrap_or(path)));
+            let said = format!("{} is not defined", path_text(path.get(..=missing).unwrap_or(path)));
             let SecretTree::Map(entries) = around else { return said.into() };
             let above = path.get(..missing).filter(|above| !above.is_empty());
             let place =
-                above.map_or_else(|| "at the top there are".to_owned(), |above| format!("{} has", shown(above)));
+                above.map_or_else(|| "at the top there are".to_owned(), |above| format!("{} has", path_text(above)));
             let known = store_names(entries.keys().map(String::as_str));
             return Sentence::hiding(format!("{said}; {place}: {known}"), said);
         }
@@ -142,7 +142,7 @@ fn undefined(text: &str, line: Option<usize>, context: &SecretTree) -> Sentence 
     let mut unsure: Vec<_> = of_line
         .iter()
         .filter(|mention| (mention.is_local || is_dynamic(mention)) && is_below(mention) == any_below)
-        .map(|mention| shown(&mention.path))
+        .map(|mention| path_text(&mention.path))
         .collect();
     unsure.dedup();
     match unsure.as_slice() {
@@ -171,7 +171,7 @@ fn find<'a>(context: &'a SecretTree, path: &[String]) -> Result<(), (usize, &'a 
 }
 
 /// The tenant's own words.
-fn shown(path: &[String]) -> String {
+fn path_text(path: &[String]) -> String {
     let mut text = String::new();
     for (index, name) in path.iter().enumerate() {
         let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

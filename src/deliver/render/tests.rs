@@ -416,7 +416,7 @@ fn p3_a_key_whose_file_is_another_items_is_left_out_and_fails_nothing() {
     let items = [item(&dir("d", "x")), item(&optional("d/a"))];
     let answers = generation(&[("x", tree(&json!({"a": "1"})))]);
     assert_eq!(render_beside(&items, &answers, LIMIT, &|_| true).unwrap().files.len(), 1);
-    // A directory of nothing else is none.
+    // A directory of nothing else is not made.
     let items = [item(&dir("d", "x")), item(&file("d/a"))];
     let answers = generation(&[("x", tree(&json!({"a": "1"}))), ("other", tree(&json!({"k": "o"})))]);
     let error = render(&items, &answers, LIMIT).unwrap_err().to_string();

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::config::Identity;
 use crate::local::error::ErrorFormat;
+use crate::parse_error::{ParseError, rule};
 use crate::quantity::parse_duration;
 
 /// What is asked for.
@@ -60,7 +61,8 @@ pub(super) enum CheckFormat {
     Github,
 }
 
-fn pair(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or("expected NAME=VALUE")?;
+fn pair(text: &str) -> Result<(String, String), ParseError> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = pair.ok_or_else(|| rule("expected NAME=VALUE"))?;
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -6,7 +6,7 @@ use crate::bundle::TextPosition;
 use crate::local::source_file::{FileFault, SourceFile};
 use crate::sentence::one_line;
 
-/// Most findings that are told: whoever fixed so many asks again.
+/// Most findings that are told: a person who fixed so many asks again.
 const MOST: usize = 10_000;
 
 /// Something that was found in a file. Says names, annotations and references of it, and none of its other values.

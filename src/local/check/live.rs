@@ -14,7 +14,7 @@ use crate::local::project::ProjectFiles;
 use crate::local::source_file::{FileFault, SourceFile};
 use crate::local::wanted::{WantedSecrets, person, project_here};
 use crate::options::Options;
-use crate::webhook::lint::split_place;
+use crate::webhook::review::split_place;
 
 /// Most files that are asked for at once: so many no pod has.
 const MOST: usize = 1000;
@@ -192,7 +192,7 @@ impl AskedItems {
                     LocalFailure::Missing => checked.fault(file, FindingKind::Missing, fault),
                     LocalFailure::Usage | LocalFailure::Failed => checked.fault(file, FindingKind::Reference, fault),
                     // Another login may have it, and another hour.
-                    _ => self.unanswered.push(LocalError { problem: file.told(&fault).problem, ..part.clone() }),
+                    _ => self.unanswered.push(LocalError { problem: file.error_of(&fault).problem, ..part.clone() }),
                 }
             }
         }

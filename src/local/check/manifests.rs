@@ -14,7 +14,7 @@ use crate::contract::PREFIX;
 use crate::local::error::LocalError;
 use crate::local::manifest::{ManifestObject, ManifestPod, objects};
 use crate::local::source_file::{FileFault, SourceFile};
-use crate::webhook::lint::{ANNOTATIONS, LintedPod, Linter, PodFault};
+use crate::webhook::review::{ANNOTATIONS_PLACE, LintedPod, Linter, PodFault};
 
 /// The kind whose labels rules may ask for.
 const NAMESPACE: &str = "Namespace";
@@ -75,7 +75,7 @@ fn misplaced(file: &SourceFile, object: &ManifestObject, template: Option<&str>,
         let kind = &object.kind;
         let problem = match template {
             Some(path) => {
-                let path = format!("{path}{ANNOTATIONS}");
+                let path = format!("{path}{ANNOTATIONS_PLACE}");
                 let place = path.trim_start_matches('.');
                 format!("annotation {key}: stands on the {kind} itself, whose pods do not get it: write it to {place}")
             }
@@ -88,7 +88,7 @@ fn misplaced(file: &SourceFile, object: &ManifestObject, template: Option<&str>,
 }
 
 fn annotation_path(key: &str) -> String {
-    format!("{ANNOTATIONS}.{key}")
+    format!("{ANNOTATIONS_PLACE}.{key}")
 }
 
 fn placed(file: &SourceFile, object: &ManifestObject, path: &str, template: &Value, fault: PodFault) -> FileFault {
@@ -108,7 +108,7 @@ fn position(
     let whole = format!("{}{template_path}{path}", object.path);
     let (at, places, _) = file.places().get(object.document)?.follow(&whole);
     let text = || {
-        let key = path.strip_prefix(ANNOTATIONS)?.strip_prefix('.')?;
+        let key = path.strip_prefix(ANNOTATIONS_PLACE)?.strip_prefix('.')?;
         template.pointer("/metadata/annotations")?.get(key)?.as_str()
     };
     let deeper = || inside_lines(&file.text, at, places, text()?, inside);

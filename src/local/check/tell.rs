@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::arguments::CheckFormat;
 use super::findings::{Checked, FileFinding, FindingKind, RuleAnswer};
+use crate::local::github::{data, property};
 
 /// What a path keeps in a URI (RFC 3986, `pchar` and `/`), as far as nobody reads it otherwise.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -105,8 +106,6 @@ fn to_sarif(checked: &Checked) -> Value {
 
 /// <https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands>
 fn to_github(checked: &Checked) -> String {
-    let data = |text: &str| text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
-    let property = |text: &str| data(text).replace(':', "%3A").replace(',', "%2C");
     let mut out = String::new();
     for (finding, level) in all(checked) {
         let FileFinding { file, line, column, rule, problem } = finding;

@@ -113,8 +113,8 @@ fn p5_a_copy_is_taken_as_long_as_it_is_young_and_offline_however_old() {
         assert_eq!(found.is_some(), is_taken, "{most:?} {now}");
     }
     let set = cache.set(&plan, &answered(&plan, "canary", &[]), 2 * DAY);
-    assert_eq!(set.told(5 * DAY), "3d ago");
-    assert!(set.told(DAY).contains("clock has yet to reach"));
+    assert_eq!(set.describe(5 * DAY), "3d ago");
+    assert!(set.describe(DAY).contains("clock has yet to reach"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::deliver::render::format::{quote, single_quoted};
 use crate::local::arguments::ExportFormat;
 use crate::local::error::LocalError;
 use crate::local::files::NamedValues;
+use crate::parse_error::{ParseError, rule};
 use crate::secret::SecretValue;
 
 /// Docker reads lines of at most this many bytes (Go's `bufio.MaxScanTokenSize`).
@@ -48,14 +49,14 @@ pub(super) fn encode(format: ExportFormat, found: &NamedValues) -> Result<Secret
     if errors.is_empty() { Ok(out.into_value()) } else { Err(LocalError::all(errors)) }
 }
 
-fn one(format: ExportFormat, name: &str, value: &[u8], out: &mut Buffer) -> Result<(), String> {
+fn one(format: ExportFormat, name: &str, value: &[u8], out: &mut Buffer) -> Result<(), ParseError> {
     match format {
         ExportFormat::Shell => shell(name, value, out),
         ExportFormat::Fish => fish(name, value, out),
         // Its file is written elsewhere.
         ExportFormat::Github => {}
         format => {
-            let text = std::str::from_utf8(value).map_err(|_| NOT_TEXT)?;
+            let text = std::str::from_utf8(value).map_err(|_| rule(NOT_TEXT))?;
             match format {
                 // It hands variables on as JSON.
                 ExportFormat::Direnv => shell(name, value, out),
@@ -113,9 +114,9 @@ fn quoted(name: &str, quote: &str, text: &str, out: &mut Buffer) {
 }
 
 /// What a POSIX shell, python-dotenv and Node's dotenv read alike: they agree on little.
-fn dotenv(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
+fn dotenv(name: &str, text: &str, out: &mut Buffer) -> Result<(), ParseError> {
     let refused =
-        |what: &str| Err(format!("has {what}, which readers of dotenv files take for different things: {OTHER}"));
+        |what: &str| Err(rule(format!("has {what}, which readers of dotenv files take for different things: {OTHER}")));
     if text.contains('\r') {
         return refused("a carriage return");
     }
@@ -137,31 +138,31 @@ fn dotenv(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
 }
 
 /// <https://docs.docker.com/reference/cli/docker/container/run/#env>: a line is a variable, and nothing is a quote.
-fn docker(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
+fn docker(name: &str, text: &str, out: &mut Buffer) -> Result<(), ParseError> {
     if text.contains(['\n', '\r']) {
-        return Err(
-            "has a line end, which a file for docker --env-file cannot hold: take `hushpod run -- docker run -e \
-                    NAME`, or a file"
-                .to_owned(),
-        );
+        return Err(rule(
+            "has a line end, which a file for docker --env-file cannot hold: take `hushpod run -- docker run -e NAME`, \
+             or a file",
+        ));
     }
     if name.len() + 1 + text.len() >= DOCKER_LINE {
-        return Err(format!(
+        return Err(rule(format!(
             "makes a line of {DOCKER_LINE} bytes or more, which docker does not read: deliver it as a file"
-        ));
+        )));
     }
     quoted(name, "", text, out);
     Ok(())
 }
 
 /// <https://docs.docker.com/compose/how-tos/environment-variables/variable-interpolation/#env-file-syntax>
-fn compose(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
+fn compose(name: &str, text: &str, out: &mut Buffer) -> Result<(), ParseError> {
     if !text.contains(['\'', '\\', '\r']) {
         quoted(name, "'", text, out);
         return Ok(());
     }
     if text.contains('$') {
-        return Err(format!("has a $ beside one of ' \\ and a carriage return, which compose would fill in: {OTHER}"));
+        let problem = format!("has a $ beside one of ' \\ and a carriage return, which compose would fill in: {OTHER}");
+        return Err(rule(problem));
     }
     out.push_str(name);
     out.push_str("=\"");
@@ -214,14 +215,13 @@ fn properties(name: &str, text: &str, out: &mut Buffer) {
     out.push_str("\n");
 }
 
-fn gitlab(name: &str, text: &str, out: &mut Buffer) -> Result<(), String> {
+fn gitlab(name: &str, text: &str, out: &mut Buffer) -> Result<(), ParseError> {
     if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '\'' | '"' | '$'))
     {
-        return Err(
-            "is empty or has white space, a quote or a $, which GitLab's report does not promise to keep: run the \
-                    job's command with `hushpod run`"
-                .to_owned(),
-        );
+        return Err(rule(
+            "is empty or has white space, a quote or a $, which GitLab's report does not promise to keep: run the job's \
+             command with `hushpod run`",
+        ));
     }
     quoted(name, "", text, out);
     Ok(())

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::credentials::Issuer;
-use super::errors::{Asked, Refusal};
+use super::errors::{CallContext, Refusal};
 use super::keys::Keys;
 use super::settings::{AwsSettings, Method};
 use crate::provider::http::{Call, Client, Failure, Limits, Reach, secret_header, to_json};
@@ -154,7 +154,7 @@ impl Api {
     /// What a refusal means.
     pub(super) fn explain(&self, refusal: &Refusal<'_>, operation: &str, what: &str) -> Failure {
         let action = format!("{}:{operation}", self.service.name);
-        refusal.explain(Asked { action: &action, what, who: self.who(), address: self.client.address() })
+        refusal.explain(CallContext { action: &action, what, who: self.who(), address: self.client.address() })
     }
 
     pub(super) fn garbage(&self, what: &str) -> Failure {

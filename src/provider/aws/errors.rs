@@ -26,7 +26,7 @@ pub(super) struct Refusal<'a> {
 
 /// What was asked, for messages.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct CallContext<'a> {
     /// The IAM action, such as `secretsmanager:GetSecretValue`.
     pub(super) action: &'a str,
     /// Of what.
@@ -77,8 +77,8 @@ impl<'a> Refusal<'a> {
     }
 
     /// What the refusal means.
-    pub(super) fn explain(&self, asked: Asked<'_>) -> Failure {
-        let Asked { action, what, who, address } = asked;
+    pub(super) fn explain(&self, asked: CallContext<'_>) -> Failure {
+        let CallContext { action, what, who, address } = asked;
         let call = |kind, message: String| Failure::new(kind, message);
         match self.code.as_str() {
             _ if self.is_throttling() => self.throttled(asked),
@@ -127,7 +127,7 @@ impl<'a> Refusal<'a> {
         }
     }
 
-    fn throttled(&self, Asked { action, address, .. }: Asked<'_>) -> Failure {
+    fn throttled(&self, CallContext { action, address, .. }: CallContext<'_>) -> Failure {
         let kind = ErrorKind::Throttled { retry_after: self.retry_after };
         let message = format!(
             "{address} asks for patience at {action}: the account's rate is used up; set a longer refresh, or have its \
@@ -157,7 +157,7 @@ impl<'a> Refusal<'a> {
         Failure::denied(format!("{whose} {problem}")).with(Scope::Login)
     }
 
-    fn denied(&self, Asked { action, what, who, .. }: Asked<'_>) -> String {
+    fn denied(&self, CallContext { action, what, who, .. }: CallContext<'_>) -> String {
         if self.contains("kms:") || self.contains("ciphertext") || self.contains("access to kms") {
             return format!("{what} is denied to {who}: it lacks kms:Decrypt on its KMS key");
         }
@@ -182,7 +182,7 @@ mod tests {
             (role, "ExpiredTokenException", &format!("the credentials of {role} have expired")),
         ] {
             let refusal = Refusal { status: 403, code: code.to_owned(), text: b"", retry_after: None };
-            let asked = Asked { action: "ssm:GetParameters", what: "parameter /x", who, address: &"https://aws" };
+            let asked = CallContext { action: "ssm:GetParameters", what: "parameter /x", who, address: &"https://aws" };
             let failure = refusal.explain(asked);
             assert!(failure.error.message.starts_with(told), "{failure}");
         }

@@ -125,7 +125,7 @@ fn name(request: &Request) -> String {
 }
 
 /// What a request asks for, in a message.
-fn shown(request: &Request) -> String {
+fn describe(request: &Request) -> String {
     match request.version() {
         Some(version) => format!("version {version} of parameter {}", request.path),
         None if is_tree(&request.path) => format!("every parameter below {}", request.path),
@@ -243,7 +243,7 @@ impl SsmStore {
     async fn get(&mut self, requests: &[&Request], with_decryption: bool) -> Result<Found, Failure> {
         let names: Vec<_> = requests.iter().map(|request| name(request)).collect();
         let what = match requests {
-            [request] => shown(request),
+            [request] => describe(request),
             _ => format!("{} parameters", requests.len()),
         };
         self.api.call("GetParameters", &Get { names: &names, with_decryption }, &what).await
@@ -257,9 +257,9 @@ impl SsmStore {
             return Ok(parameter.clone());
         }
         if found.invalid_parameters.contains(&name(request)) {
-            return Err(Failure::not_found(format!("{} does not exist", shown(request))));
+            return Err(Failure::not_found(format!("{} does not exist", describe(request))));
         }
-        Err(self.api.garbage(&shown(request)))
+        Err(self.api.garbage(&describe(request)))
     }
 
     async fn read_tree(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
@@ -328,7 +328,7 @@ impl SsmStore {
         with_decryption: bool,
     ) -> Result<BTreeMap<String, Parameter>, Failure> {
         let path = request.path.trim_end_matches('/');
-        let what = shown(request);
+        let what = describe(request);
         let mut parameters = BTreeMap::new();
         let mut next_token = None;
         for _ in 0..MAX_PAGES {

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::keys::Keys;
+use crate::parse_error::{ParseError, rule};
 use crate::secret::SecretValue;
 
 /// What a profile says about where credentials are.
@@ -27,13 +28,14 @@ const UNSUPPORTED: [(&str, &str); 6] = [
 ];
 
 /// Looks a profile up; what the file of credentials says goes before what the file of settings says.
-pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profile, String> {
+pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profile, ParseError> {
     let of_settings = if name == "default" { name.to_owned() } else { format!("profile {name}") };
     // `[profile default]` goes before `[default]` there.
     let all = [section(credentials, name), section(config, &format!("profile {name}")), section(config, &of_settings)];
     let get = |setting: &str| all.iter().flatten().find_map(|section| value(section, setting));
     if all.iter().all(Option::is_none) {
-        return Err(format!("there is no AWS profile {name:?}: `aws configure list-profiles` prints those that are"));
+        let found = "`aws configure list-profiles` prints those that are";
+        return Err(rule(format!("there is no AWS profile {name:?}: {found}")));
     }
     if let (Some(id), Some(secret)) = (get("aws_access_key_id"), get("aws_secret_access_key")) {
         let token = get("aws_session_token").map(SecretValue::from);
@@ -42,18 +44,18 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
     if let (Some(role), Some(file)) = (get("role_arn"), get("web_identity_token_file")) {
         // It is told at a refused login: nothing else that stands in a file of secrets may be.
         if !is_role(role) {
-            return Err(format!("the role_arn of AWS profile {name:?} is not the ARN of a role"));
+            return Err(rule(format!("the role_arn of AWS profile {name:?} is not the ARN of a role")));
         }
         return Ok(Profile::WebIdentity { role: role.to_owned(), token_file: PathBuf::from(file) });
     }
     let way = UNSUPPORTED.iter().find(|(setting, _)| get(setting).is_some());
-    Err(match way {
+    Err(rule(match way {
         Some((_, way)) => format!(
             "AWS profile {name:?} gets its credentials from {way}, which hushpod does not do: run `eval \"$(aws \
              configure export-credentials --profile {name} --format env)\"` and use method environment"
         ),
         None => format!("AWS profile {name:?} has no aws_access_key_id and aws_secret_access_key"),
-    })
+    }))
 }
 
 fn is_role(arn: &str) -> bool {
@@ -147,7 +149,7 @@ aws_secret_access_key = canary-3
         let roles = ["canary", "arn:aws:canary", "arn:aws:iam::123456789012:user/canary", "arn:aws:iam::canary:role/x"];
         for role in roles {
             let config = format!("[profile x]\nrole_arn = {role}\nweb_identity_token_file = /run/canary\n");
-            let message = find("x", "", &config).unwrap_err();
+            let message = find("x", "", &config).unwrap_err().to_string();
             assert!(message.contains("role_arn") && !message.contains("canary"), "{message}");
         }
         for damaged in [
@@ -166,7 +168,7 @@ aws_secret_access_key = canary-3
             "[x canary]\naws_access_key_id = canary",
         ] {
             for (credentials, config) in [(damaged, ""), ("", damaged), (damaged, damaged)] {
-                let message = find("x", credentials, config).unwrap_err();
+                let message = find("x", credentials, config).unwrap_err().to_string();
                 assert!(!message.contains("canary"), "{damaged:?}: {message}");
             }
         }
@@ -181,7 +183,7 @@ aws_secret_access_key = canary-3
             ("empty", "no aws_access_key_id"),
             ("nobody", "no AWS profile \"nobody\""),
         ] {
-            let message = find(name, CREDENTIALS, CONFIG).unwrap_err();
+            let message = find(name, CREDENTIALS, CONFIG).unwrap_err().to_string();
             assert!(message.contains(part) && !message.contains("canary"), "{name}: {message}");
         }
     }

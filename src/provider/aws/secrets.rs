@@ -147,7 +147,7 @@ impl Description {
 }
 
 /// What a request asks for, in a message.
-fn shown(request: &Request) -> String {
+fn describe(request: &Request) -> String {
     match request.version() {
         Some(version) => format!("version {version} of secret {}", request.path),
         None => format!("secret {}", request.path),
@@ -181,7 +181,7 @@ impl SecretsManagerStore {
         if self.denied.metadata.contains(secret_id) {
             return Ok(false);
         }
-        let what = shown(request);
+        let what = describe(request);
         match self.api.call::<Description>("DescribeSecret", &Describe { secret_id }, &what).await {
             Ok(description) if description.deleted.is_some() => {
                 Err(Failure::not_found(format!("{what} is marked for deletion")))
@@ -203,7 +203,7 @@ impl SecretsManagerStore {
             Some(version) if is_version_id(version) => (Some(version), None),
             stage => (None, stage),
         };
-        let what = shown(request);
+        let what = describe(request);
         let body = Get { secret_id: &request.path, version_id, version_stage };
         let secret = self.api.call::<Secret>("GetSecretValue", &body, &what).await?;
         secret.into_answer().map(Reading::Fresh).ok_or_else(|| self.api.garbage(&what))
@@ -254,13 +254,13 @@ impl SecretsManagerStore {
         for secret in secrets {
             let Some(request) = requests.iter().find(|request| secret.is_called(&request.path)) else { continue };
             let reading = secret.into_answer().map(Reading::Fresh);
-            outcomes.insert(request, reading.ok_or_else(|| self.api.garbage(&shown(request))));
+            outcomes.insert(request, reading.ok_or_else(|| self.api.garbage(&describe(request))));
         }
         for error in errors {
             let Some(request) = requests.iter().find(|request| request.path == error.secret_id) else { continue };
             let text = error.message.as_ref().map(SecretValue::expose).unwrap_or_default();
             let refusal = Refusal { status: 400, code: error.error_code, text, retry_after: None };
-            outcomes.insert(request, Err(self.api.explain(&refusal, "GetSecretValue", &shown(request))));
+            outcomes.insert(request, Err(self.api.explain(&refusal, "GetSecretValue", &describe(request))));
         }
     }
 }

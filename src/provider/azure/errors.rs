@@ -14,7 +14,7 @@ use crate::provider::names::is_uuid;
 
 /// Who asked whom, for messages.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct CallContext<'a> {
     pub(super) settings: &'a AzureSettings,
     pub(super) role: Option<&'a str>,
     pub(super) address: &'a Address,
@@ -76,7 +76,7 @@ const HINTS: [(&[u32], &str); 9] = [
 ];
 
 /// What an answer that is not a success means; `name` and `version` are what was asked for.
-pub(super) fn failure(response: &Response, asked: Asked<'_>, name: &str, version: Option<&str>) -> Failure {
+pub(super) fn failure(response: &Response, asked: CallContext<'_>, name: &str, version: Option<&str>) -> Failure {
     let ErrorBody { code, innererror } = frame::<Envelope>(&response.body).unwrap_or_default().error;
     let inner = innererror.unwrap_or_default().code;
     let address = asked.address;
@@ -150,7 +150,7 @@ fn unaccepted(response: &Response, settings: &AzureSettings) -> String {
     "the token has ended, or is of another tenant: check tenant, and the clocks".to_owned()
 }
 
-fn who(asked: Asked<'_>) -> String {
+fn who(asked: CallContext<'_>) -> String {
     match (asked.role, asked.settings.auth.method) {
         (Some(role), _) => format!("the identity of client id {role:?}"),
         (None, Method::ManagedIdentity) => "this machine's managed identity".to_owned(),
@@ -167,7 +167,7 @@ fn missing_right(inner: &str) -> &'static str {
 }
 
 /// Why an authority gives no token.
-pub(super) fn login_failure(response: &Response, asked: Asked<'_>) -> Failure {
+pub(super) fn login_failure(response: &Response, asked: CallContext<'_>) -> Failure {
     let Refusal { error, error_codes } = frame(&response.body).unwrap_or_default();
     let (address, method) = (asked.address, asked.settings.auth.method);
     match (response.status.as_u16(), error.as_str()) {
@@ -191,7 +191,7 @@ pub(super) fn login_failure(response: &Response, asked: Asked<'_>) -> Failure {
 
 /// Why a machine's metadata service gives no token:
 /// <https://learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling>
-pub(super) fn metadata_failure(response: &Response, Asked { role, address, .. }: Asked<'_>) -> Failure {
+pub(super) fn metadata_failure(response: &Response, CallContext { role, address, .. }: CallContext<'_>) -> Failure {
     let Refusal { error, .. } = frame(&response.body).unwrap_or_default();
     match response.status.as_u16() {
         400 | 401 | 403 if is_error_code(&error) => {

@@ -3,7 +3,7 @@
 use hyper::Method as HttpMethod;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::errors::{Asked, login_failure, metadata_failure};
+use super::errors::{CallContext, login_failure, metadata_failure};
 use super::settings::{AzureAuth, AzureSettings, Method, is_tenant};
 use crate::parse_error::invalid;
 use crate::provider::auth::oauth::{ask_for_token, tell_login};
@@ -43,8 +43,8 @@ pub(super) fn credential(settings: &AzureAuth) -> Option<SecretValue> {
 
 impl Issuer {
     /// For messages about a call to that address.
-    pub(super) fn asked<'a>(&'a self, address: &'a Address) -> Asked<'a> {
-        Asked { settings: &self.settings, role: self.login.role.as_deref(), address }
+    pub(super) fn asked<'a>(&'a self, address: &'a Address) -> CallContext<'a> {
+        CallContext { settings: &self.settings, role: self.login.role.as_deref(), address }
     }
 
     /// Logs in, whatever login is held.

@@ -11,7 +11,7 @@ use crate::provider::http::{Address, Failure, Response, Scope, frame};
 
 /// Who asked whom, for messages.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct CallContext<'a> {
     pub(super) method: Method,
     pub(super) role: Option<&'a str>,
     pub(super) address: &'a Address,
@@ -56,7 +56,7 @@ pub(super) fn is_googles(response: &Response) -> bool {
 }
 
 /// What an answer that is not a success means; `path` and `version` are what was asked for.
-pub(super) fn failure(response: &Response, asked: Asked<'_>, path: &str, version: Option<&str>) -> Failure {
+pub(super) fn failure(response: &Response, asked: CallContext<'_>, path: &str, version: Option<&str>) -> Failure {
     let status = Status::of(response);
     let address = asked.address;
     let what = version.map_or_else(|| path.to_owned(), |version| format!("{path} in version {version}"));
@@ -116,7 +116,7 @@ fn denied(status: &Status, role: Option<&str>, path: &str) -> Failure {
 }
 
 /// Why a token service gives no token.
-pub(super) fn token_failure(response: &Response, Asked { method, address, .. }: Asked<'_>) -> Failure {
+pub(super) fn token_failure(response: &Response, CallContext { method, address, .. }: CallContext<'_>) -> Failure {
     let code = error_code(&response.body);
     match (response.status.as_u16(), code.as_str()) {
         (429, _) => Failure::throttled(response, format!("{address} asks for patience (429) at the login")),
@@ -159,7 +159,10 @@ fn hint(response: &Response, method: Method, code: &str) -> &'static str {
 }
 
 /// Why a service account's token is not to be had.
-pub(super) fn impersonation_failure(response: &Response, Asked { role, address, .. }: Asked<'_>) -> Failure {
+pub(super) fn impersonation_failure(
+    response: &Response,
+    CallContext { role, address, .. }: CallContext<'_>,
+) -> Failure {
     let role = role.unwrap_or("the service account of the credentials");
     let refused = |hint: &str| Failure::denied(format!("login as {role:?} is refused: {hint}"));
     let status = Status::of(response);

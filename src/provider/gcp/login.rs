@@ -6,7 +6,7 @@ use hyper::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use super::adc::{self, Credentials, External, ServiceAccount, User};
 use super::api_types::parse_impersonation;
 use super::assertion::Assertion;
-use super::errors::{Asked, impersonation_failure, metadata_failure, token_failure};
+use super::errors::{CallContext, impersonation_failure, metadata_failure, token_failure};
 use super::settings::{GcpSettings, Method};
 use crate::parse_error::invalid;
 use crate::provider::auth::oauth::{ask_for_token, no_token, parse_token, tell_login};
@@ -57,8 +57,8 @@ pub(super) struct Issuer {
 
 impl Issuer {
     /// For messages about a call to that address.
-    pub(super) fn asked<'a>(&'a self, address: &'a Address) -> Asked<'a> {
-        Asked { method: self.settings.auth.method, role: self.login.role.as_deref(), address }
+    pub(super) fn asked<'a>(&'a self, address: &'a Address) -> CallContext<'a> {
+        CallContext { method: self.settings.auth.method, role: self.login.role.as_deref(), address }
     }
 
     /// Logs in, whatever login is held.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tracing::{info, warn};
 
+use crate::bounded_read::{BoundedReadError, read_bytes};
 use crate::parse_error::{ParseError, rule};
 
 /// TLS sessions kept for resumption: one store, one connection at a time.
@@ -59,7 +60,39 @@ struct State {
     seen: Option<Result<Stamp, io::ErrorKind>>,
     good: Option<Good>,
     /// What is wrong with what is there now, told once.
-    problem: Option<String>,
+    problem: Option<CaProblem>,
+}
+
+/// What is wrong with authorities, to stand behind the name of what holds them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CaProblem {
+    #[error("does not exist: before 1.37, Kubernetes leaves it out, and ca is to be set")]
+    Missing,
+    #[error("cannot be read: {0}")]
+    Unreadable(io::ErrorKind),
+    #[error("is not a file")]
+    NotAFile,
+    #[error("has more than {MAX_BYTES} bytes")]
+    TooLong,
+    #[error("has more than {MAX_CERTIFICATES} certificates")]
+    TooMany,
+    #[error("has no certificate: write PEM, -----BEGIN CERTIFICATE----- and so on")]
+    Empty,
+    #[error("has a damaged certificate, number {}", .0 + 1)]
+    Damaged(usize),
+    #[error("has not been read")]
+    Unread,
+    #[error("cannot be used: this build has no TLS versions")]
+    NoTls,
+}
+
+/// Why nobody can vouch for a store.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TrustError {
+    #[error("ca {0}")]
+    Given(CaProblem),
+    #[error("caBundle: {} {problem}", .path.display())]
+    Followed { path: PathBuf, problem: CaProblem },
 }
 
 struct Good {
@@ -82,46 +115,38 @@ struct Stamp {
 /// # Errors
 /// One sentence that says what is wrong with it.
 pub fn check_ca(pem: &str) -> Result<(), ParseError> {
-    given(pem).map(drop).map_err(rule)
+    given(pem).map(drop).map_err(|error| rule(error.to_string()))
 }
 
-fn given(pem: &str) -> Result<RootCertStore, String> {
-    let certificates = certificates(pem.as_bytes()).map_err(|problem| format!("ca {problem}"))?;
-    roots(certificates).map_err(|problem| format!("ca {problem}"))
+fn given(pem: &str) -> Result<RootCertStore, TrustError> {
+    certificates(pem.as_bytes()).and_then(roots).map_err(TrustError::Given)
 }
 
-fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CaProblem> {
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(pem) {
-        found.push(certificate.map_err(|_| damaged(found.len()))?);
+        found.push(certificate.map_err(|_| CaProblem::Damaged(found.len()))?);
         if found.len() > MAX_CERTIFICATES {
-            return Err(format!("has more than {MAX_CERTIFICATES} certificates"));
+            return Err(CaProblem::TooMany);
         }
     }
-    if found.is_empty() {
-        return Err("has no certificate: write PEM, -----BEGIN CERTIFICATE----- and so on".to_owned());
-    }
-    Ok(found)
+    if found.is_empty() { Err(CaProblem::Empty) } else { Ok(found) }
 }
 
-fn damaged(index: usize) -> String {
-    format!("has a damaged certificate, number {}", index + 1)
-}
-
-fn roots(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
+fn roots(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, CaProblem> {
     let mut store = RootCertStore::empty();
     for (index, certificate) in certificates.into_iter().enumerate() {
-        store.add(certificate).map_err(|_| damaged(index))?;
+        store.add(certificate).map_err(|_| CaProblem::Damaged(index))?;
     }
     Ok(store)
 }
 
 /// `None` for the public ones.
-fn config(roots: Option<RootCertStore>) -> Result<Arc<ClientConfig>, String> {
+fn config(roots: Option<RootCertStore>) -> Result<Arc<ClientConfig>, CaProblem> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|_| "this build has no TLS versions".to_owned())?;
+        .map_err(|_| CaProblem::NoTls)?;
     let mut config = match roots {
         Some(roots) => builder.with_root_certificates(roots),
         None => builder.with_webpki_roots(),
@@ -141,11 +166,11 @@ impl Authorities {
     }
 
     /// # Errors
-    /// One sentence, if the certificates cannot be used.
-    pub(super) fn trust(&self) -> Result<Trust, String> {
+    /// [`TrustError`], if the certificates cannot be used.
+    pub(super) fn trust(&self) -> Result<Trust, TrustError> {
         Ok(match self {
-            Self::Public => Trust::Fixed(config(None)?),
-            Self::Given(pem) => Trust::Fixed(config(Some(given(pem)?))?),
+            Self::Public => Trust::Fixed(config(None).map_err(TrustError::Given)?),
+            Self::Given(pem) => Trust::Fixed(config(Some(given(pem)?)).map_err(TrustError::Given)?),
             Self::Followed(file) => Trust::Followed(Arc::clone(file)),
         })
     }
@@ -157,8 +182,8 @@ impl Trust {
     /// What a connection is made with now.
     ///
     /// # Errors
-    /// One sentence, if there has been no good file yet.
-    pub(super) fn now(&self) -> Result<Arc<ClientConfig>, String> {
+    /// [`TrustError`], if there has been no good file yet.
+    pub(super) fn now(&self) -> Result<Arc<ClientConfig>, TrustError> {
         match self {
             Self::Fixed(config) => Ok(Arc::clone(config)),
             Self::Followed(file) => file.now(),
@@ -189,7 +214,7 @@ impl CaFile {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).problem.is_some()
     }
 
-    fn now(&self) -> Result<Arc<ClientConfig>, String> {
+    fn now(&self) -> Result<Arc<ClientConfig>, TrustError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let stamp = fs::metadata(&self.path).map(|metadata| Stamp::of(&metadata)).map_err(|error| error.kind());
         // A file that is replaced between this and reading has another stamp the next time, and is read again.
@@ -203,8 +228,8 @@ impl CaFile {
         match (&state.good, &state.problem) {
             (Some(good), _) => Ok(Arc::clone(&good.config)),
             (None, problem) => {
-                let problem = problem.as_deref().unwrap_or("has not been read");
-                Err(format!("caBundle: {} {problem}", self.path.display()))
+                let problem = problem.clone().unwrap_or(CaProblem::Unread);
+                Err(TrustError::Followed { path: self.path.clone(), problem })
             }
         }
     }
@@ -216,24 +241,27 @@ impl fmt::Debug for CaFile {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let unreadable = |error: &io::Error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            "does not exist: before 1.37, Kubernetes leaves it out, and ca is to be set".to_owned()
-        }
-        kind => format!("cannot be read: {kind}"),
-    };
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
-    if !metadata.is_file() {
-        return Err("is not a file".to_owned());
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, CaProblem> {
+    let file = File::open(path).map_err(|error| CaProblem::from(&error))?;
+    if !file.metadata().map_err(|error| CaProblem::from(&error))?.is_file() {
+        return Err(CaProblem::NotAFile);
     }
-    let mut pem = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(MAX_BYTES).min(MAX_BYTES) + 1);
-    file.take(MAX_BYTES as u64 + 1).read_to_end(&mut pem).map_err(|error| unreadable(&error))?;
-    if pem.len() > MAX_BYTES {
-        return Err(format!("has more than {MAX_BYTES} bytes"));
-    }
+    let pem = read_bytes(Ok(file), MAX_BYTES).map_err(|error| match error {
+        BoundedReadError::Io(error) => CaProblem::from(&error),
+        BoundedReadError::TooLong(_) | BoundedReadError::NotText => CaProblem::TooLong,
+    })?;
     certificates(&pem)
+}
+
+// === impl CaProblem ===
+
+impl From<&io::Error> for CaProblem {
+    fn from(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            kind => Self::Unreadable(kind),
+        }
+    }
 }
 
 fn digest(certificates: &[CertificateDer<'_>]) -> Digest {
@@ -251,7 +279,7 @@ fn digest(certificates: &[CertificateDer<'_>]) -> Digest {
 // === impl State ===
 
 impl State {
-    fn take(&mut self, found: Vec<CertificateDer<'static>>, path: &Path) -> Result<(), String> {
+    fn take(&mut self, found: Vec<CertificateDer<'static>>, path: &Path) -> Result<(), CaProblem> {
         let (digest, count, file) = (digest(&found), found.len(), path.display());
         let is_new = self.good.as_ref().is_none_or(|good| good.digest.as_ref() != digest.as_ref());
         if is_new {
@@ -266,14 +294,14 @@ impl State {
         Ok(())
     }
 
-    fn tell(&mut self, problem: String, path: &Path) {
+    fn tell(&mut self, problem: CaProblem, path: &Path) {
         if self.problem.as_ref() == Some(&problem) {
             return;
         }
         let file = path.display();
         let now =
             if self.good.is_some() { "the last good ones stay in force" } else { "nobody vouches for the store yet" };
-        warn!(%file, problem, "authorities cannot be read: {now}");
+        warn!(%file, problem = problem.to_string(), "authorities cannot be read: {now}");
         self.problem = Some(problem);
     }
 }

@@ -145,7 +145,7 @@ impl Client {
         limits: Limits,
         proxy: &Matcher,
     ) -> Result<Self, ProviderError> {
-        let pool = Pool::new(&address, authorities, limits.connect, proxy).map_err(ProviderError::invalid)?;
+        let pool = Pool::new(&address, authorities, limits.connect, proxy)?;
         Ok(Self { address, limits, pool, meter: StoreMeter::default() })
     }
 
@@ -227,7 +227,8 @@ impl Client {
 
     async fn exchange(&self, call: &Call) -> Result<hyper::Response<Incoming>, SendError> {
         let mut uri = self.address.uri(&call.path, &call.query).map_err(|problem| self.failed(problem))?;
-        let unverifiable = |problem| SendError { is_connected: false, ..self.failed(problem) };
+        let unverifiable =
+            |error| SendError { is_connected: false, ..self.failed(format_args!("cannot be verified: {error}")) };
         let sender = self.pool.sender().map_err(unverifiable)?;
         for _ in 0..=MAX_REDIRECTS {
             let response = sender.request(request(call, uri.clone())).await.map_err(|error| SendError {

@@ -24,6 +24,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::address::Address;
+use crate::parse_error::{ParseError, invalid, rule};
 
 type Tcp = TokioIo<TcpStream>;
 
@@ -64,7 +65,7 @@ pub(super) enum ConnectError {
 
 impl Connector {
     /// Trusts nobody yet where there is TLS.
-    pub(super) fn new(address: &Address, limit: Duration, proxy: &Matcher) -> Result<Self, String> {
+    pub(super) fn new(address: &Address, limit: Duration, proxy: &Matcher) -> Result<Self, ParseError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -74,7 +75,7 @@ impl Connector {
         }
         let tunnel = if address.is_loopback() { None } else { tunnel(address, &tcp, proxy)? };
         let name = ServerName::try_from(address.host().to_owned())
-            .map_err(|_| format!("{:?} is neither a DNS name nor an IP address", address.host()))?;
+            .map_err(|_| invalid("host", address.host(), "a DNS name or an IP address"))?;
         Ok(Self { tcp, tunnel, tls: Some(Tls { name, trusted: None }), limit })
     }
 
@@ -128,14 +129,13 @@ fn tunnel(
     address: &Address,
     tcp: &HttpConnector,
     proxy: &Matcher,
-) -> Result<Option<(Tunnel<HttpConnector>, Uri)>, String> {
+) -> Result<Option<(Tunnel<HttpConnector>, Uri)>, ParseError> {
     let to = address.uri("", &[])?;
     let Some(intercept) = proxy.intercept(&to) else { return Ok(None) };
     if intercept.uri().scheme_str() != Some("http") {
-        return Err(
-            "the proxy is not an http:// one: set HTTPS_PROXY to http://<host>:<port>, or add the store to NO_PROXY"
-                .into(),
-        );
+        let problem =
+            "the proxy is not an http:// one: set HTTPS_PROXY to http://<host>:<port>, or add the store to NO_PROXY";
+        return Err(rule(problem));
     }
     let mut tunnel = Tunnel::new(intercept.uri().clone(), tcp.clone());
     if let Some(auth) = intercept.basic_auth() {

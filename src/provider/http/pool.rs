@@ -11,8 +11,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
 
 use super::address::Address;
-use super::authorities::{Authorities, Trust};
+use super::authorities::{Authorities, Trust, TrustError};
 use super::connect::Connector;
+use crate::provider::interface::ProviderError;
 
 /// A connection is kept for the next request of the same batch, not for the next poll: its buffers are memory in
 /// every pod.
@@ -46,15 +47,20 @@ struct InUse {
 
 impl Pool {
     /// # Errors
-    /// One sentence, if authorities or proxy cannot be used.
+    /// `Invalid`, if authorities or proxy cannot be used.
     pub(super) fn new(
         address: &Address,
         authorities: &Authorities,
         limit: Duration,
         proxy: &Matcher,
-    ) -> Result<Self, String> {
-        let connector = Connector::new(address, limit, proxy)?;
-        let way = if address.is_https() { Way::Tls(connector, authorities.trust()?) } else { Way::Plain(connector) };
+    ) -> Result<Self, ProviderError> {
+        let connector = Connector::new(address, limit, proxy).map_err(ProviderError::invalid)?;
+        let way = if address.is_https() {
+            let trust = authorities.trust().map_err(|error| ProviderError::invalid(error.to_string()))?;
+            Way::Tls(connector, trust)
+        } else {
+            Way::Plain(connector)
+        };
         Ok(Self { way, held: Mutex::default() })
     }
 
@@ -62,11 +68,11 @@ impl Pool {
     /// the connections that the old ones vouched for end with the requests that they carry.
     ///
     /// # Errors
-    /// One sentence, if nobody is known yet who could vouch for the store.
-    pub(super) fn sender(&self) -> Result<Sender, String> {
+    /// [`TrustError`], if nobody is known yet who could vouch for the store.
+    pub(super) fn sender(&self) -> Result<Sender, TrustError> {
         let config = match &self.way {
             Way::Plain(_) => None,
-            Way::Tls(_, trust) => Some(trust.now().map_err(|problem| format!("cannot be verified: {problem}"))?),
+            Way::Tls(_, trust) => Some(trust.now()?),
         };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = &*held

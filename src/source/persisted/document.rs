@@ -120,6 +120,15 @@ struct VersionOnly {
     version: u32,
 }
 
+/// Why a document cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UnreadHandOver {
+    #[error("it is damaged at byte {0}")]
+    Damaged(usize),
+    #[error("it has format {0}, and this agent understands {VERSION}")]
+    Format(u32),
+}
+
 // === impl HandOverDocument ===
 
 impl HandOverDocument {
@@ -144,12 +153,13 @@ impl HandOverDocument {
         }
     }
 
-    /// Errors are in our words alone: serde's would quote what they stumbled over.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let place = |error: serde_json::Error| format!("it is damaged at byte {}", error.column());
+    /// # Errors
+    /// [`UnreadHandOver`]. It is in our words alone: serde's would quote what they stumbled over.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, UnreadHandOver> {
+        let place = |error: serde_json::Error| UnreadHandOver::Damaged(error.column());
         let VersionOnly { version } = serde_json::from_slice(bytes).map_err(place)?;
         if version != VERSION {
-            return Err(format!("it has format {version}, and this agent understands {VERSION}"));
+            return Err(UnreadHandOver::Format(version));
         }
         serde_json::from_slice(bytes).map_err(place)
     }

@@ -188,7 +188,7 @@ fn what_cannot_be_used_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), text).unwrap();
         assert!(HandOverFile::new(dir.path()).load().is_none(), "{text:?}");
-        let said = HandOverDocument::parse(text.as_bytes()).err().unwrap();
+        let said = HandOverDocument::parse(text.as_bytes()).err().unwrap().to_string();
         assert!(said.contains(problem) && !said.contains("canary"), "{said}");
     }
     let nothing = tempfile::tempdir().unwrap();

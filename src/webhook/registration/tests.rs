@@ -198,7 +198,7 @@ impl Replica {
         let registry = Registry::default();
         let (events, told) = EventQueue::heard();
         let itself = pod_reference("secrets".to_owned(), pod.to_owned(), None);
-        let own = own.told(TrustReport::new(TrustMetrics::new(&registry), events, itself));
+        let own = own.reporting_to(TrustReport::new(TrustMetrics::new(&registry), events, itself));
         assert_eq!(readiness.pending(), [WAITS_FOR], "before anything has run");
         Self { served, readiness, registry, told, born, task: tokio::spawn(own.run(client)) }
     }

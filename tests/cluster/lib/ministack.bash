@@ -3,7 +3,7 @@
 
 MINISTACK_VERSION=1.5.33
 MINISTACK_PORT=5444
-# The environment is in the cache: it holds paths of its own place, so that it is not moved once made.
+# The environment is in the cache: it holds paths of its own place, so it is never moved.
 MINISTACK=$CACHE/ministack-$MINISTACK_VERSION
 
 ministack_answers() {

@@ -3,7 +3,7 @@
 
 MOTO_VERSION=5.2.5
 MOTO_PORT=5443
-# The environment is in the cache: it holds paths of its own place, so that it is not moved once made.
+# The environment is in the cache: it holds paths of its own place, so it is never moved.
 MOTO=$CACHE/moto-$MOTO_VERSION
 
 moto_address() {

@@ -14,7 +14,7 @@ vault_answers() { vault status || (($? == 2)); }
 
 vault_start() {
   cat >"$VAULT/vault.hcl" <<EOF
-# On disk, so that a server stopped and started has lost nothing; \`file\` is
+# On disk, so a server stopped and started has lost nothing; \`file\` is
 # not in this build.
 storage "raft" {
   path                   = "$VAULT/data"

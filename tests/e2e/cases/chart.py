@@ -392,7 +392,7 @@ def p6_the_driver_may_list_pods_and_write_events_and_nothing_else(t):
 
 @test()
 def the_chart_says_how_to_go_on(t):
-    """Its notes: without a provider that there is none, and else what to write, by the names that are configured."""
+    """Its notes: that there is no provider, or else what to write, by the names that are configured."""
     bare = ["upgrade", RELEASE, CHART, "--namespace", NAMESPACE, "--reset-values", "--dry-run=client", "--output=json"]
     bare += ["--set", "image.repository=hushpod"]
     contains(json.loads(run("helm", *bare))["info"]["notes"], ["no provider yet", "config.providers"], "the notes")
@@ -411,7 +411,7 @@ def helm_upgrade_keeps_the_authorities(t):
     """An upgrade that changes the configuration does not reset `caBundle`: pods are admitted at every moment, and soon
     by the new configuration.
 
-    The replicas put their own authorities back at once, so that those would not be missed; but nobody puts back what a
+    The replicas put their own authorities back at once, so nobody would miss those; but nobody puts back what a
     stranger wrote."""
     t.open()
     wanted = {"file.x": t.secret(x=canary()) + "#x"}

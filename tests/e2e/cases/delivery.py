@@ -284,7 +284,7 @@ def a_guaranteed_pod_stays_guaranteed(t, mode):
 
 @test(each=MODES)
 def a_pod_with_resources_as_a_whole_has_room_for_ours(t, mode):
-    """`spec.resources` (1.34): ours have no requests and limits of their own, so that the sums hold, and run in it."""
+    """`spec.resources` (1.34): ours have no requests and limits of their own, so the sums hold, and run in it."""
     t.open()
     value = canary()
     thing = pod("whole", {"file.password": t.secret(password=value) + "#password", "mode": mode})

@@ -31,7 +31,7 @@ def images(t):
 def the_readmes_first_secret(t):
     """The README's commands bring up Vault, the chart and an application that sees its secret, and its rotation."""
     images(t)
-    # As a newcomer's cluster is, and so that no replica with another configuration answers.
+    # As a newcomer's cluster is: and no replica with another configuration answers.
     t.suite.product.uninstall()
     try:
         shown = run("bash", "-euc", block("README.md", "try"), seconds=600)

@@ -134,8 +134,8 @@ def refresh_now_fetches_at_once(t):
 
 @test(each={mode: mode for mode in BOTH})
 def http_notification_reaches_the_application(t, mode):
-    """`notify: http:` posts to a server in the pod after a change, and not before, once whoever does it: in mode csi one
-    of two containers with variables."""
+    """`notify: http:` posts to a server in the pod after a change, and not before, once, and one process does it: in mode
+    csi one of two containers with variables."""
     t.open()
     t.secret(password=canary())
     answer = r"printf 'HTTP/1.1 204 x\r\nContent-Length: 0\r\n\r\n'"

@@ -1,4 +1,4 @@
-"""What tenants can do without us, so that nobody takes our rules for more than they are."""
+"""What tenants can do without us: our rules are no more than they are."""
 
 import copy
 

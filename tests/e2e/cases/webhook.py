@@ -183,7 +183,7 @@ def known(t, webhook):
 
 @test(when=ALONE, node=True)
 def p7_an_opt_in_after_our_turn_is_refused_by_the_policy(t):
-    """A later webhook adds our annotation, so that ours is never asked: the policy refuses the pod."""
+    """A later webhook adds our annotation, so ours is never asked: the policy refuses the pod."""
     t.open()
 
     def created():
@@ -450,7 +450,7 @@ def p6_what_was_injected_stays_as_it_was_made(t):
 
 @test()
 def annotations_of_a_workload_instead_of_its_pods_are_warned_of(t):
-    """They do nothing there: whoever writes them is told where they belong, and is not stopped."""
+    """They do nothing there: their author is told where they belong, and is not stopped."""
     t.open()
     ours = annotations({"file.x": "secret/data/app#x"})
     template = {key: value for key, value in pod("app").items() if key in ("metadata", "spec")}

@@ -1,4 +1,4 @@
-"""Finds a running webhook's private keys in its memory, so that copies of them can be looked for elsewhere.
+"""Finds a running webhook's private keys in its memory, to look for copies of them elsewhere.
 
 aws-lc keeps the key of an elliptic curve as EC_WRAPPED_SCALAR: a BIGNUM {d, width, dmax, neg, flags} whose `d` points
 at the words right behind it. What looks like one is one if it makes a public key that the webhook shows.

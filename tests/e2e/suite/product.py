@@ -323,7 +323,7 @@ class Product:
 
 def documents(manifest):
     """The objects of a manifest, each once."""
-    # A change of nothing makes JSON of YAML; it is local, so that kinds that this API server lacks are none to it.
+    # A change of nothing makes JSON of YAML; it is local, so kinds that this API server lacks pass.
     text = kubectl("patch", "--local", "--type=merge", "--patch={}", "--output=json", "-f", "-", stdin=manifest)
     found, start = [], 0
     while text[start:].strip():

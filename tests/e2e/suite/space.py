@@ -65,7 +65,7 @@ RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"
 
 
 def annotations(keys):
-    # A variable's name is none that Python has to write with an underscore.
+    # Python need not write a variable's name with an underscore.
     return {
         PREFIX + (key if key.startswith("env.") else key.replace("_", "-")): value for key, value in keys.items()
     }

@@ -1,7 +1,7 @@
 //! Fuzz targets for every parser of outside bytes; `tests/fuzz/run` builds and runs them.
 //!
-//! Each target asks for more than that nothing panics: see the function's comment. Inputs are text where that can be, so
-//! that a seed can be written and a crashing input be read.
+//! Each target asks for more than that nothing panics: see the function's comment. Inputs are text where that can be: a seed can then
+//! be written, and a crashing input be read.
 #![no_main]
 
 use std::path::PathBuf;
@@ -59,7 +59,7 @@ fuzz_target!(init: { CHOSEN.get_or_init(choose); }, |input: &[u8]| {
     CHOSEN.get_or_init(choose)(input);
 });
 
-/// A directory in memory for this process: `FUZZ_DIR`, which whoever sets it removes.
+/// A directory in memory for this process: `FUZZ_DIR`, which its setter removes.
 fn scratch() -> PathBuf {
     let dir = std::env::var_os("FUZZ_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = dir.join(std::process::id().to_string());

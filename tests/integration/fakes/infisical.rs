@@ -87,7 +87,7 @@ struct Window {
     count: u64,
 }
 
-/// One request, taken apart, by whoever it may be.
+/// One request of any caller, taken apart.
 struct Call<'a> {
     received: &'a Received,
     query: BTreeMap<String, String>,

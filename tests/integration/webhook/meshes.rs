@@ -210,7 +210,7 @@ fn p6_a_pod_that_an_older_webhook_made_is_chosen_from_anew() {
 }
 
 #[test]
-fn a_container_is_chosen_by_its_name_whoever_injects_it() {
+fn a_container_is_chosen_by_its_name_not_by_who_injects_it() {
     let mesh = SHAPES.into_iter().find(|shape| shape.name == "Istio").unwrap();
     let asking = annotated(pod(), &[("containers", "app, istio-proxy")]);
     let gets = |pod: &Value, name: &str| has_mount(named(pod, "containers", name), &live_mount("/secrets"));

@@ -2,10 +2,7 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn hold_freezes_the_files_and_release_catches_up() {
-    let pod = Pod::new(&["a:x"]);
-    pod.put("1");
-    let agent = pod.start(AgentMode::Sidecar);
-    pod.until_file("f0", "x1").await;
+    let (pod, agent) = Pod::at_work().await;
     pod.annotate(&["hushpod.dev/hold=\"true\""]);
     a_while().await;
     pod.put("2");
@@ -72,10 +69,7 @@ async fn p4_a_replaced_lease_is_revoked_after_a_drain_but_not_while_its_files_ar
 
 #[tokio::test(start_paused = true)]
 async fn pin_returns_to_an_earlier_generation_and_stays_until_it_is_taken_away() {
-    let pod = Pod::new(&["a:x"]);
-    pod.put("1");
-    let agent = pod.start(AgentMode::Sidecar);
-    pod.until_file("f0", "x1").await;
+    let (pod, agent) = Pod::at_work().await;
     let first = pod.generation();
     pod.put("2");
     pod.until_file("f0", "x2").await;
@@ -105,10 +99,7 @@ async fn pin_returns_to_an_earlier_generation_and_stays_until_it_is_taken_away()
 
 #[tokio::test(start_paused = true)]
 async fn a_pin_waits_for_a_store_that_is_down() {
-    let pod = Pod::new(&["a:x"]);
-    pod.put("1");
-    let agent = pod.start(AgentMode::Sidecar);
-    pod.until_file("f0", "x1").await;
+    let (pod, agent) = Pod::at_work().await;
     let first = pod.generation();
     pod.put("2");
     pod.until_file("f0", "x2").await;

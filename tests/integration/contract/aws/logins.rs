@@ -85,7 +85,7 @@ async fn a_wrong_key_is_tried_once() {
         }
         assert_eq!(store.operations().unwrap().len(), 1, "what all would meet is met once");
     }
-    // Whoever corrects the file is heard.
+    // A corrected file is read.
     let file = pod.settings.auth.credentials_file.clone().unwrap();
     std::fs::write(&file, std::fs::read_to_string(&file).unwrap().replace("canary-wrong", ADMIN.1)).unwrap();
     assert_eq!(text(&mut secrets, &requests[0]).await, "canary");

@@ -57,7 +57,7 @@ async fn a_change_is_pushed_and_read() {
 }
 
 #[tokio::test]
-async fn whoever_waits_may_stop_at_any_moment() {
+async fn a_wait_may_stop_at_any_moment() {
     let (pod, mut infisical) = listening(Year::Y2026).await;
     for _ in 0..50 {
         let _ = timeout(Duration::from_millis(1), infisical.changed()).await;

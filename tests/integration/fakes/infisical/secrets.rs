@@ -26,7 +26,7 @@ pub(crate) struct SecretEntry {
     values: Vec<String>,
     pub(crate) tags: Vec<String>,
     pub(crate) comment: String,
-    /// This server shows it to whoever may know of it, with its value left out.
+    /// This server shows it to a caller that may know of it, with its value left out.
     pub(crate) is_hidden: bool,
 }
 

@@ -173,7 +173,7 @@ fn p9_a_copy_that_is_of_no_use_is_told_and_replaced() {
         ("readable", "not yours alone", |cache| {
             fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o644)).unwrap();
         }),
-        ("large", "too large", |cache| {
+        ("large", "has more than 1064960 bytes", |cache| {
             File::options().write(true).open(cache.path()).unwrap().set_len(MAX_BYTES as u64 * 2).unwrap();
         }),
     ];

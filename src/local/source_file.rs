@@ -42,7 +42,10 @@ pub(super) struct FileFault {
 /// One sentence that names the file.
 fn read_bounded(file: io::Result<impl Read>, shown: &str) -> Result<String, LocalError> {
     let failed = |problem: String| LocalError::usage(format!("{shown}: {problem}"));
-    let cannot = |error: io::Error| failed(format!("cannot be read: {}", error.kind()));
+    let cannot = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => failed("cannot be read: there is no such file".to_owned()),
+        kind => failed(format!("cannot be read: {kind}")),
+    };
     let mut bytes = Vec::new();
     file.and_then(|file| file.take(MAX_FILE_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(cannot)?;
     if bytes.len() > MAX_FILE_BYTES {

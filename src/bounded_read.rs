@@ -6,7 +6,7 @@ use std::io::{self, Read};
 #[derive(Debug, thiserror::Error)]
 pub enum BoundedReadError {
     /// The system refuses.
-    #[error("cannot be read: {}", .0.kind())]
+    #[error("cannot be read: {}", why(.0))]
     Io(#[source] io::Error),
     /// It is longer than so many bytes.
     #[error("has more than {0} bytes")]
@@ -14,6 +14,13 @@ pub enum BoundedReadError {
     /// It is to be text.
     #[error("is not UTF-8")]
     NotText,
+}
+
+fn why(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        kind => kind.to_string(),
+    }
 }
 
 /// All that a reader has, of at most `most` bytes.
@@ -47,7 +54,7 @@ mod tests {
             (Ok(b""), Ok("")),
             (Ok(b"12345"), Err("has more than 4 bytes")),
             (Ok(b"\xff"), Err("is not UTF-8")),
-            (missing(), Err("cannot be read: entity not found")),
+            (missing(), Err("cannot be read: there is no such file")),
         ] {
             let read = read_text(reader, 4).map_err(|error| error.to_string());
             assert_eq!(read.as_deref().map_err(String::as_str), outcome);

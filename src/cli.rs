@@ -60,12 +60,13 @@ enum Command {
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
     Explain(ExplainArgs),
     /// Print a shell's completion of hushpod.
+    #[command(long_about = LONG_COMPLETION, after_help = AFTER_COMPLETION)]
     Completion {
         /// bash, zsh, fish, powershell or elvish
         shell: Shell,
     },
     /// Write a manual page for each command.
-    #[command(after_help = MAN_HELP)]
+    #[command(long_about = LONG_MAN, after_help = AFTER_MAN)]
     Man {
         /// Where to write them: hushpod.1, hushpod-run.1 and so on; made if it is not there
         dir: PathBuf,
@@ -100,12 +101,22 @@ struct ApplicationArgs {
     port: u16,
 }
 
-const MAN_HELP: &str = "\
+const LONG_COMPLETION: &str = "\
+Print a shell's completion of hushpod.
+
+Examples:
+  hushpod completion bash >~/.local/share/bash-completion/completions/hushpod
+  hushpod completion fish >~/.config/fish/completions/hushpod.fish
+  source <(hushpod completion zsh)";
+const AFTER_COMPLETION: &str = "Exit codes: 0 done; 2 wrong usage";
+
+const LONG_MAN: &str = "\
+Write a manual page for each command.
+
 Examples:
   hushpod man ~/.local/share/man/man1
-  hushpod man /tmp/pages && man /tmp/pages/hushpod-run.1
-
-Exit codes: 0 done; 1 a page cannot be written";
+  hushpod man /tmp/pages && man /tmp/pages/hushpod-run.1";
+const AFTER_MAN: &str = "Exit codes: 0 done; 1 a page cannot be written; 2 wrong usage";
 
 const EXPLAIN_HELP: &str = "\
 Examples:
@@ -123,13 +134,14 @@ const PLUGIN: &str = "kubectl-hushpod";
 const PLUGIN_COMPLETION: &str = "kubectl_complete-hushpod";
 
 /// Reads the command line, or says what is wrong with it and ends: `hushpod run` with its own exit code, since 2 is its
-/// command's to use.
+/// command's to use; a person's commands in the format that they ask for.
 fn parse() -> Cli {
     Cli::try_parse().unwrap_or_else(|error| {
-        let is_run = std::env::args_os().nth(1).is_some_and(|word| word == local::RUN);
-        if is_run && error.use_stderr() {
-            let _ = error.print();
-            std::process::exit(i32::from(local::RUN_FAILED));
+        let words: Vec<_> = std::env::args_os().skip(1).collect();
+        if error.use_stderr()
+            && let Some(code) = local::tell_usage(&words, &error)
+        {
+            std::process::exit(i32::from(code));
         }
         error.exit()
     })

@@ -32,8 +32,11 @@ mod terminal;
 mod trust;
 mod wanted;
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+
+use clap::Subcommand as _;
 
 pub use arguments::{
     ExportArgs, GetArgs, LocalCommand, LoginCommand, RenderArgs, RunArgs, RunHelper, StatusOfLogins, TrustArgs,
@@ -44,9 +47,25 @@ pub use private_dir::GuardArgs;
 use error::{ErrorFormat, LocalError};
 
 /// The command whose exit codes are another program's.
-pub const RUN: &str = "run";
-/// What hushpod itself ends with in its place.
-pub const RUN_FAILED: u8 = error::RUN_FAILED;
+const RUN: &str = "run";
+
+/// Tells what is wrong with the words of one of these commands, in the format that they ask for; gives the exit code.
+/// `None` if they are of another command.
+pub fn tell_usage(words: &[OsString], error: &clap::Error) -> Option<u8> {
+    let name = words.first()?.to_str().filter(|name| LocalCommand::has_subcommand(name))?;
+    let own: Vec<_> = words.iter().take_while(|word| *word != "--").collect();
+    let is_json = own.iter().any(|word| *word == "--error-format=json")
+        || own.windows(2).any(|pair| matches!(pair, [name, value] if *name == "--error-format" && *value == "json"));
+    if is_json {
+        // Up to the help that clap adds.
+        let told = error.render().to_string();
+        let sentence = told.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        LocalError::usage(sentence.split_whitespace().collect::<Vec<_>>().join(" ")).tell(ErrorFormat::Json);
+    } else {
+        let _ = error.print();
+    }
+    Some(LocalError::usage("").exit_code(name == RUN))
+}
 
 /// What has to come before there is a second thread: the directory of `run --files`.
 ///

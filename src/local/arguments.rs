@@ -16,8 +16,8 @@ const LONG_RUN: &str = "\
 Run a command with secrets as environment variables.
 
 Examples:
-  hushpod run -- npm start
   hushpod run -- sh -c 'echo \"$DB_PASSWORD\" | wc -c'
+  hushpod run -- npm start
   hushpod run -p prod --only DB_PASSWORD -- ./migrate
   hushpod run -f k8s/web.yaml -- python app.py
   hushpod run --env TOKEN=vault:secret/data/hf#token -- make
@@ -114,6 +114,12 @@ Say which login each store gets.
 
 Examples:
   hushpod login status            which login each store gets, and until when";
+const LONG_STATUS: &str = "\
+Log in to each store, and say until when the login is good.
+
+Examples:
+  hushpod login status
+  hushpod login status -p prod";
 const AFTER_LOGIN: &str = "\
 Logins are what each store's own tools left. hushpod stores none.
 
@@ -178,6 +184,7 @@ pub enum RunHelper {
 #[derive(Debug, Subcommand)]
 pub enum LoginCommand {
     /// Log in to each store, and say until when the login is good.
+    #[command(long_about = LONG_STATUS, after_help = AFTER_LOGIN)]
     Status(StatusOfLogins),
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::error::{LocalError, LocalFailure};
-use super::output::note;
+use super::output::patiently;
 use crate::annotations::variable_of;
 use crate::contract::CA_PATH;
 use crate::generation::Generation;
@@ -19,8 +19,6 @@ use crate::secret::SecretValue;
 use crate::sentence::list;
 use crate::source::{Event, Source, SourceFailure, connect};
 
-/// After so long a person is told what is waited for.
-const TELL: Duration = Duration::from_secs(1);
 /// What other stores have to say is waited for so long, once one has said that something is not there.
 const OTHERS: Duration = Duration::from_secs(1);
 
@@ -49,19 +47,16 @@ pub(super) fn source_of(plan: &Plan, tokens: &BTreeMap<String, SecretValue>) -> 
 /// # Errors
 /// All that is missing, together, with the names of the variables and files that want it.
 pub(super) async fn fetch(source: &mut Source, plan: &Plan, timeout: Duration) -> Result<Generation, LocalError> {
-    let start = Instant::now();
-    let mut until = start + timeout;
-    let mut is_told = false;
+    let names: Vec<_> = plan.providers.keys().map(String::as_str).collect();
+    patiently(&names, answer(source, plan, timeout)).await
+}
+
+async fn answer(source: &mut Source, plan: &Plan, timeout: Duration) -> Result<Generation, LocalError> {
+    let mut until = Instant::now() + timeout;
     let mut failures = Failures::new();
     loop {
         let event = tokio::select! {
             event = source.next() => event,
-            () = sleep_until(start + TELL), if !is_told => {
-                is_told = true;
-                let names: Vec<_> = plan.providers.keys().map(String::as_str).collect();
-                note(&format!("waiting for {}", list(&names)));
-                continue;
-            }
             () = sleep_until(until) => break,
         };
         match event {

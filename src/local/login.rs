@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 use super::arguments::StatusOfLogins;
 use super::error::{LocalError, LocalFailure};
 use super::id_token;
-use super::output::spoken;
+use super::output::{patiently, spoken};
 use super::wanted::WantedSecrets;
 use crate::config::ProviderConfig;
 use crate::provider::http::{Proxy, Reach};
@@ -35,10 +36,14 @@ pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
     if providers.is_empty() {
         return Err(LocalError::usage("no file names a store").with_hint("write providers: in .hushpod.yaml"));
     }
+    let each = providers.iter().map(async |(name, provider)| {
+        let outcome = log_in(name, provider, args.stores.timeout).await;
+        CheckedLogin { name, provider, outcome }
+    });
+    let names: Vec<_> = providers.keys().map(String::as_str).collect();
     let mut lines = String::new();
     let mut errors = Vec::new();
-    for (name, provider) in providers {
-        let checked = CheckedLogin { name, provider, outcome: log_in(name, provider, args.stores.timeout).await };
+    for checked in patiently(&names, join_all(each)).await {
         // A `String` takes everything.
         let _ = writeln!(lines, "{}", checked.line());
         errors.extend(checked.outcome.err());

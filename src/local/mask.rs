@@ -2,9 +2,9 @@
 //!
 //! What is found has to come within [`HOLD`]: a value that a command prints in pieces further apart is not seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -20,7 +20,7 @@ mod finder;
 pub(super) use finder::LEAST_BYTES;
 
 /// How long a piece of output may wait for what follows it.
-pub(super) const HOLD: Duration = Duration::from_millis(50);
+const HOLD: Duration = Duration::from_millis(50);
 /// RFC 3986, 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -36,6 +36,8 @@ pub(super) struct Masker {
     needles: Arc<Needles>,
     /// What may be the beginning of a value.
     held: Zeroizing<Vec<u8>>,
+    /// When its pieces came, and how many bytes of each are held.
+    arrivals: VecDeque<(Instant, usize)>,
 }
 
 /// The lines of a value: each may stand in a log by itself.
@@ -100,20 +102,25 @@ impl Needles {
 
 impl Masker {
     pub(super) fn new(needles: Arc<Needles>) -> Self {
-        Self { needles, held: Zeroizing::default() }
+        Self { needles, held: Zeroizing::default(), arrivals: VecDeque::new() }
     }
 
-    /// Whether something is held back.
-    pub(super) fn is_holding(&self) -> bool {
-        !self.held.is_empty()
+    /// When something that is held back has waited for long enough; `None` if nothing is.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.arrivals.front().map(|(arrival, _)| *arrival + HOLD)
     }
 
-    /// Takes output, and gives what is certain of it.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
-        self.held.extend_from_slice(bytes);
+    /// Takes output, or none, and gives what is certain, or has waited for long enough.
+    pub(super) fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
+        if !bytes.is_empty() {
+            self.held.extend_from_slice(bytes);
+            self.arrivals.push_back((now, bytes.len()));
+        }
         // A value that begins before has come as a whole.
-        let limit = (self.held.len() + 1).saturating_sub(self.needles.longest.max(1));
-        self.release(limit)
+        let certain = (self.held.len() + 1).saturating_sub(self.needles.longest.max(1));
+        let is_due = |(arrival, _): &&(Instant, usize)| *arrival + HOLD <= now;
+        let due = self.arrivals.iter().take_while(is_due).map(|(_, length)| length).sum();
+        self.release(certain.max(due))
     }
 
     /// Gives all that is held.
@@ -138,6 +145,13 @@ impl Masker {
             at = limit;
         }
         self.held.drain(..at);
+        while let Some((arrival, length)) = self.arrivals.pop_front() {
+            if length > at {
+                self.arrivals.push_front((arrival, length - at));
+                break;
+            }
+            at -= length;
+        }
         out
     }
 }
@@ -153,7 +167,8 @@ mod tests {
     }
 
     fn masked(masker: &mut Masker, pieces: &[&[u8]]) -> String {
-        let mut out: Vec<u8> = pieces.iter().flat_map(|piece| masker.push(piece)).collect();
+        let now = Instant::now();
+        let mut out: Vec<u8> = pieces.iter().flat_map(|piece| masker.push(piece, now)).collect();
         out.extend(masker.flush());
         String::from_utf8_lossy(&out).into_owned()
     }
@@ -206,15 +221,40 @@ mod tests {
         let mut masker = Masker::new(Arc::new(needles));
         assert_eq!(masked(&mut masker, &[b"12345 123456"]), "12345 <C>");
         let mut nothing = Masker::new(Arc::new(Needles::of(&NamedValues::new()).unwrap().0));
-        assert_eq!(nothing.push(b"all of it"), b"all of it");
+        assert_eq!(nothing.push(b"all of it", Instant::now()), b"all of it");
     }
 
     #[test]
     fn no_more_is_held_back_than_may_be_the_beginning_of_a_value() {
         let mut one = masker(&[("A", "canary")]);
         let longest = one.needles.longest;
-        let out = one.push(&[b'x'; 1000]);
+        let out = one.push(&[b'x'; 1000], Instant::now());
         assert_eq!(out.len(), 1000 - (longest - 1));
-        assert!(one.is_holding() && one.flush().len() == longest - 1 && !one.is_holding());
+        assert!(one.due().is_some() && one.flush().len() == longest - 1 && one.due().is_none());
+    }
+
+    /// Of what trickles, each byte waits for itself.
+    #[test]
+    fn nothing_waits_longer_than_it_may_though_more_comes_all_the_time() {
+        let mut one = masker(&[("A", "canary-that-is-long")]);
+        let start = Instant::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut shown = Vec::new();
+        for number in 0..100 {
+            shown.extend(one.push(b"x", at(number * 10)));
+            // What came 50 ms ago and before.
+            let due = usize::try_from(number).unwrap().saturating_sub(4);
+            assert!(shown.len() >= due, "{} of {due} after {} ms", shown.len(), number * 10);
+        }
+        // A value that comes in time is masked, whatever waits before it.
+        shown.extend(one.push(b"canary-that-", at(1035)));
+        shown.extend(one.push(b"", at(1045)));
+        shown.extend(one.push(b"is-long", at(1080)));
+        shown.extend(one.flush());
+        assert_eq!(String::from_utf8(shown).unwrap(), format!("{}<A>", "x".repeat(100)));
+        shown = one.push(b"canary-that-", at(2000));
+        assert_eq!(one.due(), Some(at(2050)));
+        shown.extend(one.push(b"", at(2050)));
+        assert_eq!(shown, b"canary-that-", "what comes later is another piece");
     }
 }

@@ -9,14 +9,14 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::fcntl_setpipe_size;
 use zeroize::Zeroizing;
 
 use super::files::NamedValues;
-use super::mask::{HOLD, Masker, Needles};
+use super::mask::{Masker, Needles};
 use super::template::CommandTemplate;
 use super::terminal::{OuterTerminal, open_pair, resize};
 
@@ -172,19 +172,20 @@ impl MaskedStreams {
 
 fn copy(mut from: File, mut to: File, mut masker: Masker) {
     let mut piece = Zeroizing::new(vec![0; PIECE]);
-    let hold = Timespec::try_from(HOLD).ok();
     loop {
-        let wait = if masker.is_holding() { hold.as_ref() } else { None };
-        let is_silent = poll(&mut [PollFd::new(&from, PollFlags::IN)], wait).is_ok_and(|ready| ready == 0);
-        let out = if is_silent {
-            masker.flush()
+        let wait = masker.due().map(|due| due.saturating_duration_since(Instant::now()));
+        let wait = wait.and_then(|wait| Timespec::try_from(wait).ok());
+        let is_silent = poll(&mut [PollFd::new(&from, PollFlags::IN)], wait.as_ref()).is_ok_and(|ready| ready == 0);
+        let length = if is_silent {
+            0
         } else {
             match from.read(&mut piece) {
                 // A terminal that nobody has open any more gives an error.
                 Ok(0) | Err(_) => break,
-                Ok(length) => masker.push(piece.get(..length).unwrap_or_default()),
+                Ok(length) => length,
             }
         };
+        let out = masker.push(piece.get(..length).unwrap_or_default(), Instant::now());
         // As for a command that prints itself: who does not read ends it, once the pipe is closed.
         if to.write_all(&out).is_err() {
             return;

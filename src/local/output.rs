@@ -3,15 +3,32 @@
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
+use std::pin::pin;
 use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::error::LocalError;
 use super::private_file::write_private;
 use crate::process::terminal::print;
+use crate::sentence::list;
+
+/// After so long a person is told what is waited for.
+const TELL: Duration = Duration::from_secs(1);
 
 /// A line that is no failure.
 pub(super) fn note(line: &str) {
     let _ = writeln!(io::stderr(), "hushpod: {line}");
+}
+
+/// Says what is waited for, if that takes long.
+pub(super) async fn patiently<T>(names: &[&str], work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    if let Ok(done) = timeout(TELL, work.as_mut()).await {
+        return done;
+    }
+    note(&format!("waiting for {}", list(names)));
+    work.await
 }
 
 /// Says which values a runner cannot hide.

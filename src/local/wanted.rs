@@ -13,7 +13,7 @@ use super::error::LocalError;
 use super::fetch::{fetch, source_of};
 use super::id_token;
 use super::manifest;
-use super::output::note;
+use super::output::{note, patiently};
 use super::project::{ProjectFiles, ProjectSection, find_project};
 use super::source_file::SourceFile;
 use super::trust;
@@ -217,7 +217,7 @@ impl WantedSecrets {
 
     async fn ask(&self, plan: &Plan, copies: Option<&Copies>) -> Result<(Generation, Source), LocalError> {
         self.check_trust(plan.providers.keys().map(String::as_str))?;
-        let tokens = id_token::gather(plan).await?;
+        let tokens = patiently(&["the job's id token"], id_token::gather(plan)).await?;
         let mut source = source_of(plan, &tokens)?;
         let generation = fetch(&mut source, plan, self.timeout).await.map_err(|error| match copies {
             Some(copies) => copies.hint(plan, error),

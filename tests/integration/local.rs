@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ mod ci;
 mod copies;
 mod formats;
 mod masks;
+mod page;
 mod private_files;
 mod runner;
 mod stores;
@@ -115,6 +117,7 @@ fn p9_exit_codes_tell_what_to_do() {
         (&["run", "--env", "1A=x", "--", "true"], 125, &["not a variable's name"]),
         (&["run", "--env", "A=x", "--env", "B=y", "--", "touch", "begun"], 125, &["A: ", "B: "]),
         (&["run", "--only", "NOTHING", "--", "true"], 125, &["NOTHING"]),
+        (&["run", "--env", "PASSWORD=token", "--", "true"], 125, &["PASSWORD"]),
         (&["run", "--", "./nothing"], 127, &["no such program"]),
         (&["run", "--", "./store"], 126, &["cannot run"]),
         (&["run", "--", "sh", "-c", "exit 42"], 42, &[]),
@@ -140,6 +143,26 @@ fn errors_are_json_for_programs() {
     let told: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
     assert_eq!((told["code"].as_str(), told["provider"].as_str()), (Some("missing"), Some("files")), "{told}");
     assert_eq!(told["names"], serde_json::json!(["A", "B"]), "{told}");
+    for (words, code, kind, part) in [
+        ("get --error-format json", 2, "usage", "<REF>"),
+        ("get --error-format json --nothing x", 2, "usage", "--nothing"),
+        ("get --error-format json nothing", 3, "missing", "files:nothing"),
+        ("run --error-format=json", 125, "usage", "<COMMAND>"),
+        ("run --error-format=json -- ./nothing", 127, "no-command", "./nothing"),
+        ("run --error-format=json -- ./store", 126, "not-executable", "./store"),
+        ("export --error-format json --format nothing", 2, "usage", "github"),
+        ("render --error-format json --dir none/deep", 1, "failed", "none/deep"),
+        ("trust --error-format json none", 2, "usage", "there is no such file"),
+        ("login status --error-format json -p prd", 2, "usage", "did you mean"),
+        ("check --error-format json none", 2, "usage", "there is no such file"),
+    ] {
+        let output = machine.run(&words.split(' ').collect::<Vec<_>>());
+        let told: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|_| panic!("{words}: {output:?}"));
+        assert_eq!((output.status.code(), told["code"].as_str()), (Some(code), Some(kind)), "{words}: {told}");
+        assert!(told["message"].as_str().unwrap().contains(part), "{words}: {told}");
+    }
+    let of_command = machine.run(&["run", "--", "--error-format=json"]);
+    assert!(text(&of_command.stderr).starts_with("hushpod: "), "{of_command:?}");
 }
 
 #[test]
@@ -282,9 +305,52 @@ fn p9_a_fault_of_the_project_has_its_place() {
 #[test]
 fn every_help_fits_a_terminal_and_begins_with_examples() {
     let machine = Machine::new(PROJECT);
-    for command in ["run", "get", "export", "render", "login", "trust", "check"] {
-        let help = quiet(&machine.run(&[command, "--help"]));
-        assert!(help.contains("Examples:") && help.contains("Exit codes:"), "{command}: {help}");
+    for command in ["run", "get", "export", "render", "login", "login status", "trust", "check", "completion", "man"] {
+        let arguments: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        let help = quiet(&machine.command(&arguments).env("COLUMNS", "80").output().unwrap());
+        let at = |part: &str| help.find(part).unwrap_or_else(|| panic!("{command}: no {part}: {help}"));
+        assert!(at("Examples:\n  ") < at("Usage:") && at("Usage:") < at("Exit codes:"), "{command}: {help}");
+        let widest = help.lines().max_by_key(|line| line.chars().count()).unwrap();
+        assert!(widest.chars().count() <= 80, "{command}: {widest}");
+        if command == "run" {
+            // Who writes `run -- echo $X` has the shell fill it in before.
+            assert!(help.contains("Examples:\n  hushpod run -- sh -c '"), "{help}");
+        }
+    }
+}
+
+#[test]
+fn words_of_a_command_arrive_as_they_are() {
+    let machine = Machine::new(PROJECT);
+    let words = ["a b", "", "$TOKEN", "*", "'", "--", "-x", "a\nb"];
+    let print = [&["run", "--", "printf", "<%s>"], &words[..]].concat();
+    let expected: String = words.iter().map(|word| format!("<{word}>")).collect();
+    assert_eq!(quiet(&machine.run(&print)), expected, "there is no shell between");
+    let without = machine.run(&["run", "true"]);
+    assert!(without.status.code() == Some(125) && text(&without.stderr).contains("-- <COMMAND>"), "{without:?}");
+}
+
+#[test]
+fn nobody_but_the_stores_is_asked() {
+    let machine = Machine::new(PROJECT);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let proxy = format!("http://{}", listener.local_addr().unwrap());
+    for arguments in [
+        &["run", "--", "true"][..],
+        &["get", "token"],
+        &["export", "--format", "shell", "--only", "TOKEN"],
+        &["check"],
+        &["login", "status"],
+        &["--version"],
+    ] {
+        let mut command = machine.command(arguments);
+        for name in ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"] {
+            command.env(name, &proxy);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(listener.accept().is_err(), "no telemetry, and no look for updates: {arguments:?}");
     }
 }
 

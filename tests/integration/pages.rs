@@ -420,9 +420,10 @@ fn rows(path: &str, mark: &str) -> Vec<Vec<String>> {
 
 #[test]
 fn the_index_leads_to_what_it_names() {
-    let rows = rows("src/README.md", "<!-- index: tested by tests/integration/pages.rs -->\n");
-    assert!(rows.iter().filter(|row| !row[0].starts_with('…')).count() >= 6, "{rows:?}");
-    for row in rows {
+    let index = |page| rows(page, "<!-- index: tested by tests/integration/pages.rs -->\n");
+    let (of_source, of_tests) = (index("src/README.md"), index("tests/README.md"));
+    assert!(of_source.iter().filter(|row| !row[0].starts_with('…')).count() >= 6, "{of_source:?}");
+    for row in of_source.into_iter().chain(of_tests) {
         let [question, file, name] = &row[..] else { panic!("{row:?}") };
         let text = fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{question} {file}: {error}"));
         let (_, rest) =

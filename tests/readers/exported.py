@@ -1,5 +1,8 @@
 """Compares what the readers of `hushpod export` make of it with what the store has: see `run`."""
 
+import ctypes
+import glob
+import itertools
 import json
 import os
 import pathlib
@@ -75,6 +78,20 @@ json_bytes, yaml_bytes = file("json").read_bytes(), file("yaml").read_bytes()
 compare("Python's json", "json", of_text(json.loads(json_bytes)))
 compare("PyYAML", "yaml", of_text(yaml.safe_load(yaml_bytes)))
 compare("javaproperties", "properties", of_text(javaproperties.loads(file("properties").read_text(encoding="latin-1"))))
+
+
+def by_systemd(path):
+    """What a service's manager makes of an EnvironmentFile=: the function that it calls, out of its own library."""
+    library = ctypes.CDLL(max(glob.glob("/usr/lib/*/systemd/libsystemd-shared-*.so")))
+    library.load_env_file.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.POINTER(ctypes.POINTER(ctypes.c_char_p))]
+    pairs = ctypes.POINTER(ctypes.c_char_p)()
+    outcome = library.load_env_file(None, os.fsencode(path), ctypes.byref(pairs))
+    assert outcome == 0, os.strerror(-outcome)
+    found = itertools.takewhile(lambda pair: pair is not None, pairs)
+    return {name.decode(): value for name, value in (pair.split(b"=", 1) for pair in found)}
+
+
+compare("systemd", "systemd", by_systemd(file("systemd")))
 names = json.loads(file("json", ".held").read_text())
 by_jq = {name: subprocess.run(["jq", "-j", f".{name}", file("json")], capture_output=True).stdout for name in names}
 compare("jq", "json", by_jq)

@@ -195,3 +195,51 @@ fn is_named_as_project(path: &Path) -> bool {
 pub(super) fn is_named(path: &Path, name: &str) -> bool {
     path.file_name().is_some_and(|file| file == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(directory: &Path) -> Result<usize, String> {
+        list(&[directory.to_owned()]).map(|files| files.len()).map_err(|error| error.problem)
+    }
+
+    #[test]
+    fn a_directory_has_so_many_files_and_not_one_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("below");
+        fs::create_dir(&below).unwrap();
+        for number in 0..MAX_FILES {
+            let parent = if number % 2 == 0 { directory.path() } else { &below };
+            fs::File::create(parent.join(format!("{number}.yaml"))).unwrap();
+        }
+        fs::write(below.join("notes.txt"), "not looked at").unwrap();
+        assert_eq!(found(directory.path()), Ok(MAX_FILES));
+        fs::write(below.join("more.json"), "").unwrap();
+        let problem = found(directory.path()).unwrap_err();
+        assert!(problem.contains("has more than 20000 YAML files"), "{problem}");
+    }
+
+    #[test]
+    fn directories_are_so_deep_and_not_deeper() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut deep = directory.path().to_owned();
+        for depth in 0..=MAX_DEPTH + 1 {
+            fs::write(deep.join("a.yaml"), "").unwrap();
+            // The directory itself is at depth 0.
+            assert_eq!(found(directory.path()), Ok((depth + 1).min(MAX_DEPTH + 1)), "at depth {depth}");
+            deep.push("d");
+            fs::create_dir(&deep).unwrap();
+        }
+    }
+
+    #[test]
+    fn hidden_ones_and_links_are_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join(".hidden")).unwrap();
+        fs::write(directory.path().join(".hidden/a.yaml"), "").unwrap();
+        std::os::unix::fs::symlink(directory.path(), directory.path().join("circle")).unwrap();
+        fs::write(directory.path().join(PROJECT_FILE), "").unwrap();
+        assert_eq!(found(directory.path()), Ok(1), "a project's file is called so");
+    }
+}

@@ -1,5 +1,6 @@
 """What every section uses: the programs, processes that end with the run, and the cluster if there is one."""
 
+import functools
 import json
 import os
 import select
@@ -18,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[3]
 TARGET = f"{os.uname().machine}-unknown-linux-gnu"
 
 
-def first_on(cpu):
-    """For a process of its own session: keeps it on one CPU, and there before all else if we are root. What else runs on
+def first_on(*cpus):
+    """For a process of its own session: keeps it on these CPUs, and there before all else if we are root. What else runs on
     the machine must not decide who is faster."""
 
     def prepare():
         # Before its first thread is made: a runtime makes as many as it sees CPUs.
-        os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, cpus)
         if os.geteuid() == 0:
             os.nice(-19)
             try:
@@ -105,7 +106,7 @@ class Bench:
         self.directory = directory
         # Of the chart in the cluster, if it is not to be made.
         self.image = image
-        self.binaries = self.tools = None
+        self.binaries = None
         self.report = report
         self.processes = []
         # What to do at the end, last first.
@@ -131,12 +132,20 @@ class Bench:
 
     # --- programs
 
-    def build(self):
-        """The image's binaries, and the bench's own tools with the same options."""
-        self.say("building the binaries (deploy/build) and the bench's tools")
-        run(ROOT / "deploy/build", self.directory, seconds=3600)
+    def build(self, binaries=None):
+        """The image's binaries, unless there are some."""
+        if binaries:
+            shutil.copytree(binaries, self.directory / "bin" / binaries.name)
+        else:
+            self.say("building the binaries (deploy/build)")
+            run(ROOT / "deploy/build", self.directory, seconds=3600)
         architectures = list((self.directory / "bin").iterdir())
         self.binaries = architectures[0]
+
+    @functools.cached_property
+    def tools(self):
+        """The bench's own, with the same options."""
+        self.say("building the bench's tools")
         cargo = os.environ.get("CARGO_HOME", Path.home() / ".cargo")
         flags = f"{os.environ.get('RUSTFLAGS', '')} -C target-feature=+crt-static -C relocation-model=static"
         # As in deploy/build, so both take the same dependencies from one target directory.
@@ -146,8 +155,8 @@ class Bench:
         for line in run(*command, seconds=3600, env={**os.environ, "RUSTFLAGS": flags}).splitlines():
             message = json.loads(line)
             if message.get("executable"):
-                self.tools = message["executable"]
-        check(self.tools, "cargo made no tools")
+                return message["executable"]
+        raise Failed("cargo made no tools")
 
     def spawn(self, name, *command, **options):
         return Process(self, name, command, **options)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from suite.base import Failed
 
-from . import admission, agent, environment, image, modes, node, outage, start, trust
+from . import admission, agent, environment, image, laptop, modes, node, outage, start, trust
 from .bench import Bench, Skipped
 from .report import Report
 
@@ -21,6 +21,7 @@ SECTIONS = {
     "admission": (admission.measure, "requests per second and latency, beside the floor and vault-k8s"),
     "agent": (agent.measure, "binary, memory, idle CPU, and how long a change in the store takes"),
     "image": (image.measure, "size, compressed"),
+    "laptop": (laptop.measure, "`run` beside vals and sops, masked output, and a check of a thousand manifests"),
     "start": (start.measure, "from creation to Ready, beside trivial pods"),
     "modes": (modes.starts, "from creation to Ready and bytes on the node, beside the Secrets Store CSI driver and vault-k8s"),
     "crowd": (modes.crowds, "sixty pods at once, beside plain ones and the Secrets Store CSI driver's"),
@@ -33,7 +34,7 @@ SECTIONS = {
 # They measure what the chart runs alone.
 IN_CLUSTER = {"start", "modes", "crowd", "node", "outage", "trust", "cert-manager", "environment"}
 # These take long, and some build what others have made: only if they are named.
-ON_REQUEST = {"modes", "crowd", "node", "outage", "trust", "cert-manager"}
+ON_REQUEST = {"laptop", "modes", "crowd", "node", "outage", "trust", "cert-manager"}
 
 
 def arguments():
@@ -48,6 +49,7 @@ def arguments():
     )
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"only these; without any all but {', '.join(sorted(ON_REQUEST))}")
     parser.add_argument("--image", metavar="NAME", help="the chart with this image, which the node has, instead of a new one")
+    parser.add_argument("--binaries", metavar="DIRECTORY", type=Path, help="those of deploy/build, as target/image/bin/amd64, instead of new ones")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write everything that was measured to FILE")
     options = parser.parse_args()
     if unknown := [name for name in options.sections if name not in SECTIONS]:
@@ -74,7 +76,7 @@ def main():
     try:
         wanted = [name for name in SECTIONS if name in (options.sections or set(SECTIONS) - ON_REQUEST)]
         if not IN_CLUSTER.issuperset(wanted):
-            bench.build()
+            bench.build(options.binaries)
         for name in wanted:
             measure, _ = SECTIONS[name]
             bench.say(name)

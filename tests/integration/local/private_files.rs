@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use age::secrecy::ExposeSecret as _;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use super::{CANARY, Machine, PROJECT, quiet, text};
@@ -38,17 +39,17 @@ fn with_canary(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// The program, started by another one with these words.
-fn through(machine: &Machine, words: &[&str], arguments: &[&str]) -> Command {
-    let Some((first, rest)) = words.split_first() else { return machine.command(arguments) };
+fn through(machine: &Machine, way: &Way, arguments: &[&str]) -> Command {
+    let Some((first, rest)) = way.words.split_first() else { return machine.command(arguments) };
     let mut command = Command::new(first);
-    command.args(rest).arg(env!("CARGO_BIN_EXE_hushpod")).args(arguments).current_dir(machine.project());
+    command.args(rest).arg(&way.program).args(arguments).current_dir(machine.project());
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", machine.directory.path());
     command
 }
 
 fn works(words: &[&str]) -> bool {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).arg("true").stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(&words[1..]).stdout(Stdio::null()).stderr(Stdio::null());
     let works = command.status().is_ok_and(|status| status.success());
     if !works {
         // Not eprintln: what a test that passes prints with it is not shown.
@@ -57,13 +58,73 @@ fn works(words: &[&str]) -> bool {
     works
 }
 
-/// Ways to start the program where it may mount: as the user of the tests, and as one who needs a user namespace for it.
-fn ways() -> Vec<&'static [&'static str]> {
+/// A way to start the program.
+struct Way {
+    words: Vec<&'static str>,
+    /// As whom, if it is not who runs the tests.
+    user: Option<u32>,
+    /// Where this user can get at it: what cargo builds may be in another's home.
+    program: PathBuf,
+    _place: Option<tempfile::TempDir>,
+}
+
+/// Nobody's number, and words that become it.
+const USER: u32 = 42_420;
+const AS_USER: &[&str] = &["setpriv", "--reuid", "42420", "--regid", "42420", "--clear-groups"];
+
+impl Way {
+    /// If the system lets it be.
+    fn new(words: &[&'static str], user: Option<u32>) -> Option<Self> {
+        if !words.is_empty() && !works(&[words, &["true"]].concat()) {
+            return None;
+        }
+        let words = words.to_vec();
+        let built = PathBuf::from(env!("CARGO_BIN_EXE_hushpod"));
+        if user.is_none() {
+            return Some(Self { words, user, program: built, _place: None });
+        }
+        let place = tempfile::tempdir().unwrap();
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let program = place.path().join("hushpod");
+        if fs::hard_link(&built, &program).is_err() {
+            fs::copy(&built, &program).unwrap();
+        }
+        Some(Self { words, user, program, _place: Some(place) })
+    }
+
+    /// Gives this user what is below a directory.
+    fn own(&self, directory: &Path) {
+        let Some(user) = self.user else { return };
+        let owned = Command::new("chown").args(["-R", &format!("{user}:{user}")]).arg(directory).status();
+        assert!(owned.unwrap().success());
+    }
+
+    fn uid(&self) -> u32 {
+        self.user.unwrap_or_else(|| geteuid().as_raw())
+    }
+}
+
+/// Where the program may mount: as the user of the tests, as one who needs a user namespace for it, and as a plain user.
+fn ways() -> Vec<Way> {
     const LESS: &[&str] = &["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin"];
-    if !works(&["unshare", "--user", "--map-current-user", "--mount"]) {
+    if !works(&["unshare", "--user", "--map-current-user", "--mount", "true"]) {
         return Vec::new();
     }
-    if geteuid().is_root() && works(LESS) { vec![&[], LESS] } else { vec![&[]] }
+    let is_root = geteuid().is_root();
+    let others: &[(&[&str], Option<u32>)] = if is_root { &[(LESS, None), (AS_USER, Some(USER))] } else { &[] };
+    Way::new(&[], None).into_iter().chain(others.iter().filter_map(|(words, user)| Way::new(words, *user))).collect()
+}
+
+/// Where it may not, since the system has no more namespaces: in a user namespace of our own, whose limits are its own.
+fn ways_without_namespaces() -> Vec<Way> {
+    const FORBID: &str =
+        "echo 0 >/proc/sys/user/max_mnt_namespaces && echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"";
+    const AS_ROOT: &[&str] = &["unshare", "--user", "--map-root-user", "sh", "-c", FORBID, "sh"];
+    const NAMESPACE: &[&str] = &["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", FORBID, "sh"];
+    const PLAIN: &[&str] = &["setpriv", "--ambient-caps", "-all", "--inh-caps", "-all"];
+    let as_user = geteuid().is_root().then(|| [AS_USER, NAMESPACE, PLAIN].concat());
+    let as_user = as_user.and_then(|words| Way::new(&words, Some(USER)));
+    Way::new(AS_ROOT, None).into_iter().chain(as_user).collect()
 }
 
 /// A command that said it is there, and ends when it may read.
@@ -98,19 +159,25 @@ fn p5_files_are_seen_by_the_command_alone_and_end_with_it() {
         fs::create_dir(machine.directory.path().join("run")).unwrap();
         let before = with_canary(machine.directory.path());
         let of_system = machine.directory.path().join("run");
+        way.own(machine.directory.path());
         let with = |arguments: &[&str]| {
-            let mut command = through(&machine, way, arguments);
+            let mut command = through(&machine, &way, arguments);
             command.env("XDG_RUNTIME_DIR", &of_system);
             command
         };
         // Where a person says, and where it usually is.
         let script =
             "cat \"$HUSHPOD_FILES/tls/key.pem\"; stat -c %u:%a \"$HUSHPOD_FILES\"; id -u; printf %s \"$TOKEN\" | wc -c";
-        let uid = geteuid().as_raw();
+        let uid = way.uid();
         let expected = format!("{key}{uid}:700\n{uid}\n18\n");
         for files in [&["--files", "here"][..], &["--files"]] {
             let arguments = [&["run"], files, &["--", "sh", "-c", script]].concat();
-            assert_eq!(quiet(&with(&arguments).stdin(Stdio::null()).output().unwrap()), expected, "{way:?} {files:?}");
+            assert_eq!(
+                quiet(&with(&arguments).stdin(Stdio::null()).output().unwrap()),
+                expected,
+                "{:?} {files:?}",
+                way.words
+            );
         }
         let here = machine.project().join("here");
         let is_empty = || fs::read_dir(&here).unwrap().next().is_none();
@@ -160,18 +227,20 @@ fn guardian(directory: &Path) -> Option<Pid> {
 
 #[test]
 fn p5_where_nobody_may_mount_a_guardian_removes_the_files() {
-    const FORBID: &str =
-        "echo 0 >/proc/sys/user/max_mnt_namespaces && echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"";
-    let way = ["unshare", "--user", "--map-root-user", "sh", "-c", FORBID, "sh"];
-    if !works(&way) {
-        return;
+    for way in ways_without_namespaces() {
+        guarded(&way);
     }
+}
+
+fn guarded(way: &Way) {
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     fs::set_permissions(memory.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let machine = Machine::new(PROJECT);
+    way.own(memory.path());
+    way.own(machine.directory.path());
     let before = with_canary(machine.directory.path());
     let start = || {
-        let mut command = through(&machine, &way, &["run", "--files", "here", "--", "sh", "-c", WAIT]);
+        let mut command = through(&machine, way, &["run", "--files", "here", "--", "sh", "-c", WAIT]);
         command.env("XDG_RUNTIME_DIR", memory.path());
         waiting(command)
     };
@@ -203,4 +272,39 @@ fn p5_where_nobody_may_mount_a_guardian_removes_the_files() {
     child.kill().unwrap();
     child.wait().unwrap();
     soon("the last one goes", || with_canary(memory.path()).is_empty());
+}
+
+/// On a file system of 64 KiB that a shell makes in a mount namespace of its own; it says the exit code, what is there
+/// then, and which of it has a value in it.
+const ON_FULL_DISK: &str = "mount -t tmpfs -o size=64k none disk && head -c 24k /dev/zero >disk/other || exit 99
+\"$@\"; echo \"code $?\"; ls -A disk; echo in: $(grep -rl canary disk)";
+
+#[test]
+fn p5_a_full_disk_keeps_nothing_of_a_value() {
+    let words = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_FULL_DISK, "sh"];
+    if !works(&[&words[..4], &["true"]].concat()) {
+        return;
+    }
+    let way = Way { words: words.to_vec(), user: None, program: env!("CARGO_BIN_EXE_hushpod").into(), _place: None };
+    let project = format!("{PROJECT}  BIG: big\n").replace("tls/key.pem, from: key.pem", "big, from: big");
+    let project = project.replace("profiles:\n  prod: {variables: {TOKEN: prod-token}}\n", "");
+    let machine = Machine::new(&project);
+    fs::write(machine.project().join("store/big"), CANARY.repeat(9000)).unwrap();
+    fs::create_dir(machine.project().join("disk")).unwrap();
+    let identity = age::x25519::Identity::generate().to_string();
+    for (arguments, code) in [
+        (&["get", "big", "-o", "disk/out"][..], 1),
+        (&["export", "--format", "json", "--only", "BIG", "-o", "disk/out"], 1),
+        (&["render", "--dir", "disk/out"], 1),
+        // The values are in hand, and only the copy is not kept.
+        (&["run", "--cache", "1h", "--only", "BIG", "--", "true"], 0),
+    ] {
+        let mut command = through(&machine, &way, arguments);
+        command.env("XDG_CACHE_HOME", machine.project().join("disk")).env("SOPS_AGE_KEY", identity.expose_secret());
+        let output = command.output().unwrap();
+        let (out, told) = (text(&output.stdout), text(&output.stderr));
+        assert!(out.starts_with(&format!("code {code}\n")) && out.contains("\nother\n"), "{arguments:?}: {out}{told}");
+        assert!(out.ends_with("in:\n") && !told.contains(CANARY), "{arguments:?}: {out}{told}");
+        assert!(!told.is_empty(), "{arguments:?}: it is told");
+    }
 }

@@ -201,6 +201,50 @@ async fn a_job_of_ci_needs_no_credential_that_lives_longer_than_it() {
 }
 
 #[tokio::test]
+async fn p9_a_live_check_tells_a_fault_from_a_store_that_says_nothing() {
+    let vault = vault().await;
+    let machine = machine(&vault);
+    let project = fs::read_to_string(machine.project().join(".hushpod.yaml")).unwrap();
+    machine.write("missing.yaml", &project.replace("web#token", "none#token"));
+    let trust = ("HUSHPOD_TRUST", "1");
+    let (root, wrong) = (("VAULT_TOKEN", ROOT), ("VAULT_TOKEN", "canary-wrong"));
+    let silence = || vault.fail("auth/token/lookup-self", 100, Fault::Silence);
+    for (file, token, is_silent, code, word, parts) in [
+        (".hushpod.yaml", root, false, 0, "", &["nothing is wrong"][..]),
+        ("missing.yaml", root, false, 1, "", &["missing.yaml:3:", "TOKEN", "secret/data/none"]),
+        // What a login may not see, the pod's may.
+        (".hushpod.yaml", wrong, false, 4, "denied", &["vault"]),
+        (".hushpod.yaml", root, true, 5, "unreachable", &["waiting for vault", "1.5 s"]),
+    ] {
+        if is_silent {
+            silence();
+        }
+        let arguments = ["check", "--live", "--timeout", "1500ms", file];
+        let output = run(&machine, &arguments, &[trust, token]).await;
+        let told = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{file}: {told}");
+        assert!(parts.iter().all(|part| told.contains(part)), "{file}: {told}");
+        assert!(!told.contains(CANARY) && !told.contains("canary-wrong"), "{told}");
+        if code > 1 {
+            let output = run(&machine, &[&arguments[..], &["--error-format", "json"]].concat(), &[trust, token]).await;
+            let last = text(&output.stderr).lines().last().unwrap_or_default().to_owned();
+            let told: Value = serde_json::from_str(&last).unwrap_or_else(|_| panic!("{output:?}"));
+            assert_eq!((output.status.code(), &told["code"]), (Some(code), &json!(word)), "{told}");
+        }
+    }
+    // What is certain counts.
+    machine.write(
+        "web.yaml",
+        "kind: Pod\nmetadata: {name: a, annotations: {hushpod.dev/flie.a: 'vault:secret/data/web#token'}}\n\
+         spec: {containers: [{name: a}]}\n",
+    );
+    silence();
+    let both =
+        run(&machine, &["check", "--live", "--timeout", "1s", ".hushpod.yaml", "web.yaml"], &[trust, root]).await;
+    assert!(both.status.code() == Some(1) && text(&both.stdout).contains("did you mean"), "{both:?}");
+}
+
+#[tokio::test]
 async fn an_approle_logs_in_with_what_is_in_the_environment() {
     let vault = vault().await;
     let machine = machine(&vault);

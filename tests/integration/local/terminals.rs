@@ -190,6 +190,27 @@ fn the_command_has_a_terminal_to_ask_at() {
 }
 
 #[test]
+fn p6_a_question_comes_to_the_terminal_though_the_output_goes_elsewhere() {
+    if !has_tools() {
+        return;
+    }
+    const CAPTURED: &str = "out=$(\"$@\"); code=$?; echo \"captured ${#out}.\"; (exit $code)";
+    let project = "providers:\n  v: {type: vault, address: 'https://127.0.0.1:1'}\nvariables: {A: 'v:x/y#z'}\n";
+    let machine = Machine::new(project);
+    let trusted = machine.directory.path().join(".local/state/hushpod/trusted");
+    for (answer, is_trusted) in [(b"n\n", false), (b"y\n", true)] {
+        let screen = Screen::run(&machine, CAPTURED, &["--timeout", "1s"], "true");
+        screen.shows("Trust? [y/N] ");
+        assert!(screen.text().contains("vault https://127.0.0.1:1"), "{}", screen.text());
+        screen.press(answer);
+        let (code, shown) = screen.end();
+        // It goes on to a store that is not there.
+        assert!(code == 125 && shown.contains("captured 0."), "{shown}");
+        assert_eq!(trusted.exists(), is_trusted, "{shown}");
+    }
+}
+
+#[test]
 fn the_exit_code_is_the_commands() {
     for flags in ways() {
         for (script, expected) in [("exit 42", 42), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("true", 0)] {
@@ -202,7 +223,7 @@ fn the_exit_code_is_the_commands() {
 
 #[test]
 fn a_command_may_take_its_time_to_end() {
-    let script = "trap 'sleep 1; echo cleaned; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+    let script = "trap 'sleep 3; echo cleaned; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
     for flags in ways() {
         let machine = Machine::new(PROJECT);
         let screen = Screen::run(&machine, IN_PLACE, flags, script);

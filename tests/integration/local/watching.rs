@@ -114,6 +114,36 @@ fn p3_a_command_is_started_anew_for_other_variables_and_for_nothing_else() {
     assert_eq!(watched.code(), Some(3), "the command's end is ours");
 }
 
+/// As the kernel has it, since a slow machine says late what it has begun.
+#[test]
+fn no_restart_comes_within_two_seconds_of_the_last() {
+    let machine = Machine::new(PROJECT);
+    machine.write("store/token", "0");
+    // proc(5): behind the name, the twentieth is when the process was begun, in hundredths of a second since the boot.
+    let script = format!("read stat </proc/$$/stat; set -- ${{stat##*) }}; echo \"at ${{20}}. token $TOKEN\"; {LOOP}");
+    let watched = watched(&machine, &["--watch"], &script);
+    let mut starts: Vec<u64> = Vec::new();
+    let mut tokens = Vec::new();
+    for number in 0..4 {
+        let line = watched.heard("token ").pop().unwrap();
+        let at = line.trim_start_matches("at ").split(". ").next().unwrap().parse().unwrap();
+        starts.push(at);
+        tokens.push(line.rsplit(' ').next().unwrap().to_owned());
+        // Much changes meanwhile, and all of it makes one restart.
+        for change in 0..5 {
+            machine.write("store/token", &format!("{}", number * 10 + change + 1));
+            thread::park_timeout(Duration::from_millis(150));
+        }
+    }
+    for (start, next) in starts.iter().zip(&starts[1..]) {
+        assert!(next - start >= 200, "{starts:?}");
+    }
+    tokens.dedup();
+    assert_eq!(tokens.len(), 4, "each start has other variables");
+    watched.signal(Signal::TERM);
+    assert_eq!(watched.code(), Some(143));
+}
+
 #[test]
 fn one_that_does_not_end_is_killed_with_what_it_started() {
     let machine = Machine::new(PROJECT);

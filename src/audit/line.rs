@@ -1,6 +1,7 @@
 //! The schema of a line, and how it is written.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -239,8 +240,11 @@ fn put(line: &impl Serialize) {
 /// RFC 3339 in UTC, to the millisecond.
 fn to_the_millisecond(time: SystemTime) -> String {
     let milliseconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_millis());
-    let seconds = rfc3339(time);
-    format!("{}.{milliseconds:03}Z", seconds.trim_end_matches('Z'))
+    let mut text = rfc3339(time);
+    text.pop();
+    // A String takes whatever is written.
+    let _ = write!(text, ".{milliseconds:03}Z");
+    text
 }
 
 /// The beginning of a text that is longer than [`MOST_TEXT`].

@@ -75,7 +75,7 @@ struct KeptSet {
     /// Milliseconds since 1970, by this machine's clock.
     taken: u64,
     id: GenerationId,
-    /// Marks of what each provider is and who logged in: keyed digests, so that they tell nothing of a token.
+    /// Marks of what each provider is and who logged in: keyed digests, so they tell nothing of a token.
     stores: BTreeMap<String, String>,
     /// `None` was asked for, and is not there.
     answers: Vec<(Request, Option<SealedTree>)>,

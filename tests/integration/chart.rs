@@ -172,7 +172,7 @@ fn p8_the_driver_alone_is_privileged() {
         let runs = text.matches("containers:\n").count();
         let privileged = file.ends_with("/csi.yaml");
         assert_eq!(text.matches("privileged: true").count(), usize::from(privileged), "{file}");
-        // Landlock would forbid mount(2) to whoever mounts; what is written on, is on volumes.
+        // Landlock would forbid mount(2) to a program that mounts; what is written on, is on volumes.
         assert_eq!(text.matches("readOnlyRootFilesystem: true").count(), runs, "{file}");
         if !privileged {
             for part in ["runAsNonRoot: true", "seccompProfile: {type: RuntimeDefault}", "capabilities: {drop: [ALL]}"]

@@ -133,7 +133,7 @@ mod tests {
         same(&[], b"nothing is looked for", &NeedleFinder::new([].iter()).unwrap());
     }
 
-    /// Of few letters, so that beginnings are common and texts overlap.
+    /// Of few letters, so beginnings are common and texts overlap.
     #[test]
     fn it_finds_what_the_automaton_finds() {
         let mut state = 1_u32;

@@ -35,7 +35,7 @@ struct Cut<'a> {
 }
 
 /// Takes the event's sentence as it is, which is a line by itself: JSON, of texts that are cut already.
-struct WholeLine<'a>(&'a mut String);
+struct WholeLine<'a, 'writer>(&'a mut Writer<'writer>);
 
 struct LineFields<'a> {
     lines: Lines,
@@ -62,12 +62,11 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let metadata = event.metadata();
-        let mut line = String::with_capacity(256);
         if [audit::TARGET, line::TARGET].contains(&metadata.target()) {
-            event.record(&mut WholeLine(&mut line));
-            line.push('\n');
-            return writer.write_str(&line);
+            event.record(&mut WholeLine(&mut writer));
+            return writer.write_char('\n');
         }
+        let mut line = String::with_capacity(256);
         let mut time = String::with_capacity(32);
         SystemTime.format_time(&mut Writer::new(&mut time))?;
         match self {
@@ -105,30 +104,29 @@ fn colour_of(level: Level) -> u8 {
 
 // === impl WholeLine ===
 
-impl Visit for WholeLine<'_> {
+impl Visit for WholeLine<'_, '_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         if field.name() == MESSAGE {
-            // A String takes whatever is written.
+            // The layer's buffer takes whatever is written.
             let _ = write!(HiddenInJson(self.0), "{value:?}");
         }
     }
 }
 
 /// JSON in which no character is hidden: such ones stand in its texts alone.
-struct HiddenInJson<'a>(&'a mut String);
+struct HiddenInJson<'a, 'writer>(&'a mut Writer<'writer>);
 
-impl Write for HiddenInJson<'_> {
+impl Write for HiddenInJson<'_, '_> {
     fn write_str(&mut self, json: &str) -> fmt::Result {
         // As nearly all are: other control characters than DEL are escaped in JSON.
         if json.is_ascii() && !json.contains('\u{7f}') {
-            self.0.push_str(json);
-            return Ok(());
+            return self.0.write_str(json);
         }
         for character in json.chars() {
             if is_hidden(character) {
                 write!(self.0, "\\u{:04x}", u32::from(character))?;
             } else {
-                self.0.push(character);
+                self.0.write_char(character)?;
             }
         }
         Ok(())

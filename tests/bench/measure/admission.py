@@ -19,8 +19,8 @@ VAULT_K8S = "vault-k8s 1.6.2"
 # Ours, with nothing to remember.
 UNLIKE = "hushpod, no two pods of one template"
 
-# In each line of our log about a pod.
-INJECTED = '"message":"injected"'
+# In each line of our log about a pod: the audit's.
+INJECTED = '"event":"admission","outcome":"allowed"'
 
 CONFIG = """\
 image: registry.example/hushpod:0.1.0

@@ -59,7 +59,7 @@ DOCUMENTS = {
 
 
 class Store(http.server.ThreadingHTTPServer):
-    """As much of Vault as one login and one read want. Reads of what is large wait for each other, so that answers come at
+    """As much of Vault as one login and one read want. Reads of what is large wait for each other, so answers come at
     once; `silent` ones wait for ever."""
 
     daemon_threads = True

@@ -166,8 +166,8 @@ class Agent:
             *arguments,
             "--termination-log",
             self.directory / "termination-log",
-            # As injected, and nothing else.
-            env={each["name"]: each["value"] for each in container["env"]},
+            # As injected, and nothing else; kubelet would tell who the pod is.
+            env={each["name"]: each.get("value", name) for each in container["env"]},
             cwd=ROOT,
         )
 

@@ -41,7 +41,7 @@ impl Laptop {
         self.run_as(Some(ROOT), arguments).await
     }
 
-    /// As whoever has this token; else as `vault login` left it.
+    /// With this token; else as `vault login` left it.
     async fn run_as(&self, token: Option<&str>, arguments: &[&str]) -> Output {
         let mut command = self.machine.command(arguments);
         command.envs([("HUSHPOD_TRUST", "1"), ("SOPS_AGE_KEY", &self.identity)]);

@@ -103,6 +103,22 @@ fn lines_are_told_of_pods_that_ask_and_nowhere_else() {
 }
 
 #[test]
+fn a_pod_that_is_let_makes_one_line_audit_or_not() {
+    let off = RULES.replacen("image:", "audit: false\nimage:", 1);
+    for (what, config, review, part) in [
+        ("the audit's", RULES, asked("", &pod()), r#""outcome":"allowed""#),
+        ("no audit", off.as_str(), asked("", &pod()), "injected"),
+        ("a dry run", RULES, review("CREATE", "", &pod()), "injected"),
+    ] {
+        let (log, _listening) = Log::listen(Level::INFO);
+        let answered = answer(&serde_json::to_vec(&review).unwrap(), &injector(config));
+        let text = log.text();
+        assert_eq!(answered.outcome, Outcome::Injected, "{what}");
+        assert!(text.lines().count() == 1 && text.contains(part), "{what}: {text}");
+    }
+}
+
+#[test]
 fn a_line_of_a_large_pod_is_bounded_and_says_what_it_leaves_out() {
     let long = "x".repeat(900);
     let items: Vec<_> = (0..60)

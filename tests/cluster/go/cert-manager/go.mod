@@ -1,6 +1,6 @@
 // Below cert-manager's own path, as its programs are: their modules cannot be had alone, and what they are made of is
 // internal to it.
-module github.com/cert-manager/cert-manager/hushpod-bench
+module github.com/cert-manager/cert-manager/hushpod/cert-manager
 
 go 1.26.0
 

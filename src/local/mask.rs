@@ -17,7 +17,8 @@ use finder::NeedleFinder;
 
 mod finder;
 
-pub(super) use finder::LEAST_BYTES;
+/// What is shorter is not masked.
+pub(super) const LEAST_BYTES: usize = finder::LEAST_BYTES;
 
 /// How long a piece of output may wait for what follows it.
 const HOLD: Duration = Duration::from_millis(50);

@@ -133,6 +133,14 @@ const PLUGIN: &str = "kubectl-hushpod";
 /// … and for the completion of what is typed behind it.
 const PLUGIN_COMPLETION: &str = "kubectl_complete-hushpod";
 
+impl Cli {
+    /// Whether a person or a job of CI waits for it, and nothing else does.
+    #[must_use]
+    pub fn is_of_a_person(&self) -> bool {
+        matches!(self.command, Command::Local(_))
+    }
+}
+
 /// Reads the command line, or says what is wrong with it and ends: `hushpod run` with its own exit code, since 2 is its
 /// command's to use; a person's commands in the format that they ask for.
 fn parse() -> Cli {

@@ -44,6 +44,7 @@ pub use arguments::{
 
 pub use private_dir::GuardArgs;
 
+use crate::contract::END_OF_OPTIONS;
 use error::{ErrorFormat, LocalError};
 
 /// The command whose exit codes are another program's.
@@ -53,7 +54,7 @@ const RUN: &str = "run";
 /// `None` if they are of another command.
 pub fn tell_usage(words: &[OsString], error: &clap::Error) -> Option<u8> {
     let name = words.first()?.to_str().filter(|name| LocalCommand::has_subcommand(name))?;
-    let own: Vec<_> = words.iter().take_while(|word| *word != "--").collect();
+    let own: Vec<_> = words.iter().take_while(|word| *word != END_OF_OPTIONS).collect();
     let is_json = own.iter().any(|word| *word == "--error-format=json")
         || own.windows(2).any(|pair| matches!(pair, [name, value] if *name == "--error-format" && *value == "json"));
     if is_json {

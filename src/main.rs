@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use hushpod::cli;
 use hushpod::serve::WORKERS;
+use tokio::runtime::Builder;
 
 // An admission is many small allocations: with this one it takes a quarter less time than with libc's.
 #[global_allocator]
@@ -22,7 +23,12 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
-    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+    // What a person waits for is over before other threads would have begun.
+    let mut runtime = match &cli {
+        Some(cli) if cli.is_of_a_person() => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    match runtime.worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime.block_on(async {
             match cli {
                 Some(cli) => cli::run(cli).await,

@@ -13,11 +13,12 @@ use zeroize::Zeroizing;
 
 use super::error::LocalError;
 use super::files::NamedValues;
-use finder::NeedleFinder;
+use self::finder::NeedleFinder;
 
 mod finder;
 
-pub(super) use finder::LEAST_BYTES;
+/// What is shorter is not masked.
+pub(super) const LEAST_BYTES: usize = self::finder::LEAST_BYTES;
 
 /// How long a piece of output may wait for what follows it.
 const HOLD: Duration = Duration::from_millis(50);

@@ -136,14 +136,13 @@ impl ProjectFiles {
                 profiles.entry(name).or_default().lay_over(section);
             }
         }
-        match profiles.remove(profile.unwrap_or(DEFAULT_PROFILE)) {
-            Some(section) => whole.lay_over(section),
-            None if profile.is_none_or(|name| name == DEFAULT_PROFILE) => {}
-            None => {
-                let known: Vec<_> = profiles.keys().map(String::as_str).collect();
-                return Err(LocalError::usage(unknown("profile", profile.unwrap_or_default(), &known).to_string()));
-            }
-        }
+        profiles.entry(DEFAULT_PROFILE.to_owned()).or_default();
+        let name = profile.unwrap_or(DEFAULT_PROFILE);
+        let Some(section) = profiles.remove(name) else {
+            let known: Vec<_> = profiles.keys().map(String::as_str).collect();
+            return Err(LocalError::usage(unknown("profile", name, &known).to_string()));
+        };
+        whole.lay_over(section);
         Ok(whole)
     }
 
@@ -377,8 +376,11 @@ impl ProjectSection {
     /// # Errors
     /// One sentence, if one has not a variable's name or not a reference.
     pub(super) fn with_variables(mut self, variables: &[(String, String)]) -> Result<Self, LocalError> {
-        for (name, reference) in variables {
+        for (index, (name, reference)) in variables.iter().enumerate() {
             let place = format!("--env {name}");
+            if variables.iter().take(index).any(|(other, _)| other == name) {
+                return Err(LocalError::usage(format!("{place} stands there twice: take one of them")));
+            }
             check_name(name).map_err(|error| LocalError::usage(error.of(&format!("--env {name:?}"))))?;
             let target = format!("{ENV_DIR}/{name}").parse().map(Target::File);
             let parsed = parse_reference(reference).and_then(|reference| Ok((reference, target?)));

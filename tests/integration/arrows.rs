@@ -112,7 +112,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("local", &[
         "", "check", "check/manifests", "check/projects", "check/live", "check/files", "check/operator", "check/tell",
-        "check/findings", "export", "get", "login", "render", "run", "parent", "masked", "github", "mask", "terminal",
+        "check/findings", "export", "get", "login", "render", "run", "parent", "masked", "github", "mask", "mask/finder", "terminal",
         "signals", "template", "followed", "export/quoted", "files", "wanted", "copies", "fetch", "id_token", "manifest", "project", "project/paths",
         "trust", "arguments", "check/arguments", "private_dir", "output", "private_file", "source_file", "error",
     ]),

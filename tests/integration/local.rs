@@ -117,7 +117,7 @@ fn p9_exit_codes_tell_what_to_do() {
         (&["run", "--env", "1A=x", "--", "true"], 125, &["not a variable's name"]),
         (&["run", "--env", "A=x", "--env", "B=y", "--", "touch", "begun"], 125, &["A: ", "B: "]),
         (&["run", "--only", "NOTHING", "--", "true"], 125, &["NOTHING"]),
-        (&["run", "--env", "PASSWORD=token", "--", "true"], 125, &["PASSWORD"]),
+        (&["run", "--env", "A=token", "--env", "A=key.pem", "--", "true"], 125, &["--env A", "twice"]),
         (&["run", "--", "./nothing"], 127, &["no such program"]),
         (&["run", "--", "./store"], 126, &["cannot run"]),
         (&["run", "--", "sh", "-c", "exit 42"], 42, &[]),

@@ -8,7 +8,7 @@
 use aho_corasick::{AhoCorasick, Anchored, BuildError, Input, Match, MatchKind, StartKind};
 
 /// What is looked for is at least as long: what is shorter stands in half of all output.
-pub(in crate::local) const LEAST_BYTES: usize = 6;
+pub(super) const LEAST_BYTES: usize = 6;
 /// Bytes of a piece.
 const PIECE: usize = 3;
 /// From one piece that is looked at to the next.

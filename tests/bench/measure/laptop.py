@@ -18,7 +18,7 @@ from suite.vault import Vault
 from .bench import first_on, free_port, median, until
 
 SECRETS = 20
-# In turns, so that what else the machine does hits all of them.
+# In turns: what else the machine does hits all of them.
 TURNS = 12
 RUNS_A_TURN = 5
 # Of a log with none of the values in it, which is what a log nearly always is.

@@ -43,8 +43,8 @@ fn a_masked_command_ends_as_it_would_alone() {
     }
     let nothing = machine.run(&["run", "--mask", "always", "--", "./nothing"]);
     assert_eq!(nothing.status.code(), Some(127), "{nothing:?}");
-    let lots = shell(&machine, &["--mask", "always"], &[], "yes 0123456789abcde | head -c 20000000");
-    assert_eq!(lots.stdout.len(), 20_000_000);
+    let lots = shell(&machine, &["--mask", "always"], &[], "yes 0123456789abcde | head -c 100000000");
+    assert_eq!(lots.stdout.len(), 100_000_000);
 }
 
 #[test]

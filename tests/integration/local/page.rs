@@ -82,6 +82,8 @@ async fn p5_the_page_works_line_by_line() {
         executable(&home.join("bin").join(name), &format!("#!/bin/sh\n{script}\n"));
     }
     machine.write("k8s/web.yaml", WEB);
+    // As it is before sops encrypts it, which the provider reads as well.
+    machine.write("secrets.enc.yaml", "sentry: {dsn: 'https://sentry.example/1'}\n");
     fs::write(home.join(".config/sops/age/keys.txt"), Identity::generate().to_string().expose_secret()).unwrap();
 
     let lines = block(&page, "```sh not-run\nhushpod run -- npm start");

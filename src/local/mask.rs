@@ -11,9 +11,9 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use zeroize::Zeroizing;
 
+use self::finder::NeedleFinder;
 use super::error::LocalError;
 use super::files::NamedValues;
-use self::finder::NeedleFinder;
 
 mod finder;
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from suite import space
-from suite.base import Failed, check, run
+from suite.base import Failed, check, run, wait
 from suite.product import NAMESPACE as PRODUCT_NAMESPACE
 from suite.product import Product
 from suite.space import Space
@@ -56,6 +56,8 @@ class Cluster:
         if not self.was_there:
             self.product.uninstall()
             self.api.delete("Namespace", None, PRODUCT_NAMESPACE)
+            # Another run could make nothing in it.
+            wait("its namespace to be gone", 60, lambda: not self.api.find("Namespace", None, PRODUCT_NAMESPACE))
         os.close(self.lock)
 
 

@@ -173,7 +173,7 @@ class Driver:
         (self.root / "plugins_registry").mkdir(parents=True)
         config = bench.directory / "config.yaml"
         config.write_text(CONFIG.format(bytes=VOLUMES, port=store.server_port))
-        command = ["unshare", "--mount", bench.binaries / "hushpod", "csi", "--config", config, "--node-name", "bench"]
+        command = ["unshare", "--mount", bench.binaries / "hushpod-csi", "--config", config, "--node-name", "bench"]
         command += ["--kubelet-root", self.root, "--no-api-server", "--admin-listen", f"127.0.0.1:{free_port()}"]
         # As the chart has it.
         environment = {**os.environ, "HUSHPOD_LOG": "info", "HUSHPOD_LOG_FORMAT": "json", "MIMALLOC_ALLOW_THP": "0"}
@@ -320,7 +320,7 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("asked", nargs="*", metavar="WHAT", help="only these")
-    parser.add_argument("--binaries", type=Path, metavar="DIR", help="where hushpod is; built if left out (deploy/build)")
+    parser.add_argument("--binaries", type=Path, metavar="DIR", help="where hushpod-csi is; built if left out (deploy/build)")
     options = parser.parse_args()
     if unknown := [name for name in options.asked if name not in ASKED]:
         parser.error(f"nothing is called {unknown[0]!r}; there are {', '.join(ASKED)}")

@@ -11,13 +11,13 @@ from suite.cluster import kubectl
 from suite.product import NAMESPACE
 
 from . import cluster_pods
-from .cert_manager import CertManager
+from .cert_manager import VERSION, CertManager
 
 # With both sections ten minutes and more.
 SECONDS = 300
 OTHERS_SECONDS = 150
-# Before the next change of a certificate.
-PAUSE = 3
+# A replica is ready five seconds after it is trusted again; and kubelet looks now and then.
+SETTLE_SECONDS = 8
 
 
 def rolled(t, outcomes):
@@ -25,7 +25,7 @@ def rolled(t, outcomes):
     first, name = len(outcomes), t.suite.product.deployment()["metadata"]["name"]
     kubectl("-n", NAMESPACE, "rollout", "restart", "deployment", name)
     kubectl("-n", NAMESPACE, "rollout", "status", "deployment", name, "--timeout=120s", seconds=130)
-    equal(trust.failures_of(outcomes, first), [], "pods refused while the replicas were rolled")
+    equal(trust.failures_of(outcomes, first)[:3], [], "pods refused while the replicas were rolled")
 
 
 @contextlib.contextmanager
@@ -80,14 +80,16 @@ class Creations:
 
 
 class Tally:
-    """What came of it, by what was done."""
+    """What came of it, by what was done, until both replicas were ready again."""
 
-    def __init__(self):
-        self.rows = {}
+    def __init__(self, t):
+        self.t, self.rows = t, {}
 
-    def during(self, name, creations, outcomes, strike):
-        first = max(0, len(outcomes) - 1)
+    def during(self, name, creations, outcomes, strike, settle=SETTLE_SECONDS):
+        first = len(outcomes)
         strike()
+        time.sleep(settle)
+        trust.ready(self.t)
         refused = trust.failures_of(outcomes, first)
         row = self.rows.setdefault(name, {"times": 0, "pods": 0, "refused": 0, "longest": 0.0})
         row["times"] += 1
@@ -118,20 +120,24 @@ def again_and_again(seconds, strikes):
 
 def measure(bench):
     """With authorities of the replicas' own."""
-    t, tally = space(bench), Tally()
+    t = space(bench)
+    tally = Tally(t)
     creations = Creations(t)
     trust.ready(t)
-    with meanwhile(creations.one) as outcomes:
-        wait("the first pods", 20, lambda: len(outcomes) > 10)
-        for strike in again_and_again(SECONDS, STRIKES):
-            bench.say(f"trust: {strike.__name__}")
-            tally.during(strike.__name__, creations, outcomes, lambda strike=strike: strike(t, outcomes))
-    tally.show(bench.report, "trust", "tls.mode self")
+    try:
+        with meanwhile(creations.one) as outcomes:
+            wait("the first pods", 20, lambda: len(outcomes) > 10)
+            for strike in again_and_again(SECONDS, STRIKES):
+                bench.say(f"trust: {strike.__name__}")
+                tally.during(strike.__name__, creations, outcomes, lambda strike=strike: strike(t, outcomes))
+    finally:
+        tally.show(bench.report, "trust", "tls.mode self")
 
 
 def managed(bench):
     """With certificates of cert-manager."""
-    t, tally = space(bench), Tally()
+    t = space(bench)
+    tally = Tally(t)
     product, api = t.suite.product, t.api
     manager = CertManager(bench)
     # What comes next finds the chart as it was.
@@ -152,25 +158,33 @@ def managed(bench):
             return len(now) == 1 and not now & before
 
         wait("the new certificate to be served", 120, taken_over, every=1)
-        time.sleep(PAUSE)
 
     def authority():
         manager.renew(api, NAMESPACE, "hushpod-webhook-ca")
         leaf()
 
+    def authority_of_another_key():
+        path = api.path(VERSION, "Certificate", NAMESPACE, "hushpod-webhook-ca")
+        api.call("PATCH", path, {"spec": {"privateKey": {"rotationPolicy": "Always"}}}, "application/merge-patch+json")
+        authority()
+
     strikes = {
         "the webhook's certificate and key renewed": leaf,
         "the authority renewed, then the certificate": authority,
     }
-    with meanwhile(creations.one) as outcomes:
-        wait("the first pods", 20, lambda: len(outcomes) > 10)
-        for name in again_and_again(OTHERS_SECONDS, list(strikes)):
-            bench.say(f"cert-manager: {name}")
-            tally.during(name, creations, outcomes, strikes[name])
-        equal([each["metadata"]["uid"] for each in product.pods()], restarts, "the replicas")
-        for strike in (trust.emptied, trust.made_anew, rolled, trust.killed):
-            bench.say(f"cert-manager: {strike.__name__}")
-            tally.during(strike.__name__, creations, outcomes, lambda strike=strike: strike(t, outcomes))
-    tally.show(bench.report, "cert-manager", f"{manager.name}, with its CA injector")
-    check(sum(row["pods"] for row in tally.rows.values()) > 100, "too few pods were created")
-    bench.report.note("cert-manager: its keys are in etcd now: tests/cluster/down before the end-to-end tests look there")
+    try:
+        with meanwhile(creations.one) as outcomes:
+            wait("the first pods", 20, lambda: len(outcomes) > 10)
+            for name in again_and_again(OTHERS_SECONDS, list(strikes)):
+                bench.say(f"cert-manager: {name}")
+                tally.during(name, creations, outcomes, strikes[name], settle=2)
+            equal([each["metadata"]["uid"] for each in product.pods()], restarts, "the replicas")
+            for strike in (trust.emptied, trust.made_anew, rolled, trust.killed):
+                bench.say(f"cert-manager: {strike.__name__}")
+                tally.during(strike.__name__, creations, outcomes, lambda strike=strike: strike(t, outcomes))
+            # What the chart keeps from happening.
+            tally.during("the authority with another key", creations, outcomes, authority_of_another_key)
+            check(tally.rows["the authority with another key"]["refused"] > 0, "the authority's key need not be kept")
+    finally:
+        tally.show(bench.report, "cert-manager", f"{manager.name}, with its CA injector")
+        bench.report.note("cert-manager: its keys are in etcd now: tests/cluster/down before the end-to-end tests look there")

@@ -38,6 +38,7 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned"
 	"github.com/cert-manager/cert-manager/pkg/logs"
+	"github.com/cert-manager/cert-manager/pkg/util"
 	"github.com/cert-manager/cert-manager/pkg/webhook/options"
 )
 
@@ -110,6 +111,8 @@ func inject(ctx context.Context, _ []string) error {
 	if err != nil {
 		return err
 	}
+	// It takes the name that it writes under from it.
+	config = util.RestConfigWithUserAgent(config, "cainjector")
 	// The injector caches Secrets' metadata alone, and reads those that it wants.
 	unread := client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}}
 	manager, err := ctrl.NewManager(config, ctrl.Options{

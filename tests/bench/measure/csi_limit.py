@@ -176,7 +176,7 @@ class Driver:
         command = ["unshare", "--mount", bench.binaries / "hushpod-csi", "--config", config, "--node-name", "bench"]
         command += ["--kubelet-root", self.root, "--no-api-server", "--admin-listen", f"127.0.0.1:{free_port()}"]
         # As the chart has it.
-        environment = {**os.environ, "HUSHPOD_LOG": "info", "HUSHPOD_LOG_FORMAT": "json", "MIMALLOC_ALLOW_THP": "0"}
+        environment = {**os.environ, "HUSHPOD_LOG": "info", "HUSHPOD_LOG_FORMAT": "json"}
         self.process = Process(bench, "csi", command, preexec_fn=cgroup.enter, env=environment)
         self.socket = self.root / "plugins/csi.hushpod.dev/csi.sock"
         wait("the driver to listen", 20, lambda: self.process.check() or self.socket.exists())

@@ -34,8 +34,9 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
     let all = [section(credentials, name), section(config, &format!("profile {name}")), section(config, &of_settings)];
     let get = |setting: &str| all.iter().flatten().find_map(|section| value(section, setting));
     if all.iter().all(Option::is_none) {
-        let found = "`aws configure list-profiles` prints those that are";
-        return Err(rule(format!("there is no AWS profile {name:?}: {found}")));
+        return Err(rule(format!(
+            "there is no AWS profile {name:?}: `aws configure list-profiles` prints those that are"
+        )));
     }
     if let (Some(id), Some(secret)) = (get("aws_access_key_id"), get("aws_secret_access_key")) {
         let token = get("aws_session_token").map(SecretValue::from);

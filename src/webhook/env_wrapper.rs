@@ -222,9 +222,10 @@ impl<'a> EnvWrapper<'a> {
         };
         if inner.is_empty() {
             let way_out = if selection.is_asked() { "leave it out of" } else { "name only others in" };
-            let elsewhere = match self.kubelet_elsewhere {
-                true => ", use mode sidecar (of mode csi's volume kubelet reads no variables)",
-                false => "",
+            let elsewhere = if self.kubelet_elsewhere {
+                ", use mode sidecar (of mode csi's volume kubelet reads no variables)"
+            } else {
+                ""
             };
             return Err(Refusal::Pod(format!(
                 "container {name:?} has no command, and the image's own is not known here: add command (the image's \

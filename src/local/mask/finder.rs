@@ -75,8 +75,8 @@ impl NeedleFinder {
             at += STEP * bytes.get(at..)?.chunks(STEP).position(|piece| self.before(piece) != 0)?;
             let offsets = self.before(bytes.get(at..)?);
             let starts = (0..STEP).rev().filter(|offset| offsets & (1 << offset) != 0);
-            let starts = starts.filter_map(|offset| at.checked_sub(offset)).filter(|start| *start >= from);
-            if let Some(found) = starts.filter_map(|start| self.at(bytes, start)).next() {
+            let mut starts = starts.filter_map(|offset| at.checked_sub(offset)).filter(|start| *start >= from);
+            if let Some(found) = starts.find_map(|start| self.at(bytes, start)) {
                 return Some(found);
             }
             at += STEP;

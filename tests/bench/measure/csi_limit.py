@@ -260,6 +260,8 @@ def drill(bench, names):
     cgroup = Cgroup(f"hushpod-csi-limit-{os.getpid()}", VOLUMES + OWN, 1)
     bench.closers += [cgroup.remove, store.shutdown]
     driver = Driver(bench, cgroup, store)
+    # The last first: a group is removed when nobody is in it.
+    bench.closers.append(driver.process.end)
     rows = [["asked for", "published", "the neighbour's", "its p50", "its p99", "most memory so far"]]
     problems = []
     for name in names:

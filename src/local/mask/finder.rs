@@ -34,8 +34,8 @@ fn hash_of_piece(piece: [u8; PIECE]) -> usize {
 }
 
 fn hash_of_start(text: &[u8]) -> Option<usize> {
-    let [a, b, c, d, e, f] = *text.first_chunk::<LEAST_BYTES>()?;
-    let number = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+    let start = text.first_chunk::<LEAST_BYTES>()?;
+    let number = start.iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte));
     Some(usize::from((number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u16))
 }
 

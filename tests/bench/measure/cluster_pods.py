@@ -38,6 +38,7 @@ class Cluster:
         except OSError:
             raise Skipped("the end-to-end tests are running") from None
         self.product = Product(self.api, self.vault, self.node, bench.say)
+        wait("the namespace of a run before to be gone", 60, self.is_there_or_gone)
         self.was_there = self.api.find("Namespace", None, PRODUCT_NAMESPACE) is not None
         if bench.image:
             self.product.image = bench.image
@@ -48,6 +49,10 @@ class Cluster:
         self.reference = self.space.secret(username="bench", password="of-the-bench")
         bench.closers.append(self.close)
 
+    def is_there_or_gone(self):
+        found = self.api.find("Namespace", None, PRODUCT_NAMESPACE)
+        return found is None or "deletionTimestamp" not in found["metadata"]
+
     def keep_logs(self):
         """The bench looks for nothing in logs."""
 
@@ -56,8 +61,6 @@ class Cluster:
         if not self.was_there:
             self.product.uninstall()
             self.api.delete("Namespace", None, PRODUCT_NAMESPACE)
-            # Another run could make nothing in it.
-            wait("its namespace to be gone", 60, lambda: not self.api.find("Namespace", None, PRODUCT_NAMESPACE))
         os.close(self.lock)
 
 

@@ -52,6 +52,7 @@ const RUN: &str = "run";
 
 /// Tells what is wrong with the words of one of these commands, in the format that they ask for; gives the exit code.
 /// `None` if they are of another command.
+#[must_use]
 pub fn tell_usage(words: &[OsString], error: &clap::Error) -> Option<u8> {
     let name = words.first()?.to_str().filter(|name| LocalCommand::has_subcommand(name))?;
     let own: Vec<_> = words.iter().take_while(|word| *word != END_OF_OPTIONS).collect();

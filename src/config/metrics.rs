@@ -64,7 +64,8 @@ impl ConfigMetrics {
 
 impl InForce {
     fn now(text: &str) -> Self {
-        let digest = hex::encode(&digest(&SHA256, text.as_bytes()).as_ref()[..SHOWN_BYTES]);
+        let mut digest = hex::encode(digest(&SHA256, text.as_bytes()));
+        digest.truncate(2 * SHOWN_BYTES);
         Self { since: SystemTime::now(), digest, is_outdated: false }
     }
 }

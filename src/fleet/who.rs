@@ -26,7 +26,7 @@ enum Question<'a> {
     /// A secret, at whatever version or at one.
     Secret { reference: &'a str, version: Option<&'a str> },
     /// Whatever the operator's refusals are about.
-    Denied(Config),
+    Denied(Box<Config>),
 }
 
 /// One secret that a pod holds.
@@ -66,8 +66,8 @@ pub(super) async fn answer(
                 "namespace": status.pod.namespace, "name": status.pod.name, "uid": status.pod.uid, "since": report.since,
                 "generation": report.generation, "reference": secret.reference, "version": secret.version,
             });
-            if let Some(rule) = rule {
-                pod["rule"] = json!(rule);
+            if let (Some(rule), Some(fields)) = (rule, pod.as_object_mut()) {
+                fields.insert("rule".to_owned(), json!(rule));
             }
             pod
         });
@@ -141,7 +141,7 @@ impl<'a> Question<'a> {
         if config.deny.is_empty() {
             return Err(FleetError::Usage(format!("{} has no deny, so it refuses nothing", file.display())));
         }
-        Ok(Self::Denied(config))
+        Ok(Self::Denied(Box::new(config)))
     }
 }
 

@@ -407,7 +407,7 @@ providers:
             match part {
                 None => assert_eq!(outcome, Ok(()), "{namespace} {labels:?}"),
                 Some(part) => {
-                    assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(part)), "{namespace}: {outcome:?}")
+                    assert!(outcome.as_ref().is_err_and(|e| e.to_string().contains(part)), "{namespace}: {outcome:?}");
                 }
             }
         }

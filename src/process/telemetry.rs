@@ -52,6 +52,7 @@ pub fn init_for_server(format: LogFormat, level: Level) -> (WrittenLines, Droppe
 
 /// How a program ends, which logs why it failed: a line for each reason, so none is cut.
 #[cfg(feature = "csi")]
+#[must_use]
 pub fn exit(outcome: Result<(), String>) -> ExitCode {
     let Err(problem) = outcome else { return ExitCode::SUCCESS };
     problem.lines().for_each(|line| tracing::error!("{line}"));

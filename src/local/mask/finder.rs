@@ -143,7 +143,7 @@ mod tests {
         };
         for round in 0..30_usize {
             let texts: Vec<Vec<u8>> =
-                (0..1 + round / 5).map(|length| (0..LEAST_BYTES + length % 7).map(|_| letter()).collect()).collect();
+                (0..=round / 5).map(|length| (0..LEAST_BYTES + length % 7).map(|_| letter()).collect()).collect();
             let finder = NeedleFinder::new(texts.iter()).unwrap();
             let bytes: Vec<u8> = (0..2000).map(|_| letter()).collect();
             for end in [0, 5, 6, 7, 31, 32, 33, 2000] {

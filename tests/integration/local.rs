@@ -324,7 +324,7 @@ fn words_of_a_command_arrive_as_they_are() {
     let machine = Machine::new(PROJECT);
     let words = ["a b", "", "$TOKEN", "*", "'", "--", "-x", "a\nb"];
     let print = [&["run", "--", "printf", "<%s>"], &words[..]].concat();
-    let expected: String = words.iter().map(|word| format!("<{word}>")).collect();
+    let expected = format!("<{}>", words.join("><"));
     assert_eq!(quiet(&machine.run(&print)), expected, "there is no shell between");
     let without = machine.run(&["run", "true"]);
     assert!(without.status.code() == Some(125) && text(&without.stderr).contains("-- <COMMAND>"), "{without:?}");

@@ -248,7 +248,7 @@ fn guarded(way: &Way) {
     for is_killed in [false, true] {
         let (mut child, mut out) = start();
         let directory = fs::read_link(&here).unwrap();
-        assert!(directory.starts_with(memory.path()), "{directory:?}");
+        assert!(directory.starts_with(memory.path()), "{}", directory.display());
         assert_eq!(fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(with_canary(memory.path()).len(), 2, "the test sees them");
         if let Some(rest) = end(&mut child, &mut out, is_killed) {

@@ -199,10 +199,10 @@ fn the_command_has_a_terminal_to_ask_at() {
 
 #[test]
 fn p6_a_question_comes_to_the_terminal_though_the_output_goes_elsewhere() {
+    const CAPTURED: &str = "out=$(\"$@\"); code=$?; echo \"captured ${#out}.\"; (exit $code)";
     if !has_tools() {
         return;
     }
-    const CAPTURED: &str = "out=$(\"$@\"); code=$?; echo \"captured ${#out}.\"; (exit $code)";
     let project = "providers:\n  v: {type: vault, address: 'https://127.0.0.1:1'}\nvariables: {A: 'v:x/y#z'}\n";
     let machine = Machine::new(project);
     let trusted = machine.directory.path().join(".local/state/hushpod/trusted");

@@ -290,9 +290,9 @@ def p4_csi_pods_outlive_their_driver(t):
         with meanwhile(all_there) as outcomes:
             for disturb, image in (
                 (killed, older),
-                (upgraded, product.image),
+                (upgraded, product.csi_image),
                 (rolled_back, older),
-                (upgraded_from_the_release_before, product.image),
+                (upgraded_from_the_release_before, product.csi_image),
             ):
                 disturb(t, image)
                 value = canary()
@@ -316,7 +316,7 @@ def p4_csi_pods_outlive_their_driver(t):
         equal(t.sh("wrapped", "sed -n 's/^HF_TOKEN=//p' /tmp/environment"), token, "the variable")
         equal(shown_program(t.pod("wrapped")), f"/{program}", "where its program comes from")
     finally:
-        upgraded(t, product.image)
+        upgraded(t, product.csi_image)
 
 
 @test(when=ALONE, node=True)

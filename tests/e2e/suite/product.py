@@ -75,19 +75,19 @@ class Product:
                 run(*ctr, "import", "--all-platforms", f"{directory}/{archive}")
 
     def older_image(self):
-        """An image of the same programs in another build, as far as digests can tell: each is a byte longer. And the digest
-        of the one that the driver shows to pods."""
-        image, programs = f"{self.image}-older", ("hushpod", "hushpod-exec")
+        """An image of the driver's programs in another build, as far as digests can tell: each is a byte longer. And the
+        digest of the one that the driver shows to pods."""
+        image, programs = f"{self.csi_image}-older", ("hushpod-csi", "hushpod-exec")
         with tempfile.TemporaryDirectory() as context:
             here = Path(context, "image")
             here.mkdir()
-            self.node.images("mount", self.image, here)
+            self.node.images("mount", self.csi_image, here)
             try:
                 for name in programs:
                     Path(context, name).write_bytes((here / name).read_bytes() + b"\0")
             finally:
                 self.node.images("unmount", "--rm", here)
-            lines = ["FROM scratch", f"COPY --chmod=0555 {' '.join(programs)} /", 'ENTRYPOINT ["/hushpod"]']
+            lines = ["FROM scratch", f"COPY --chmod=0555 {' '.join(programs)} /", 'ENTRYPOINT ["/hushpod-csi"]']
             Path(context, "Dockerfile").write_text("\n".join(lines), encoding="utf-8")
             self.node.script("load-image", image, context)
             return image, hashlib.sha256(Path(context, programs[1]).read_bytes()).hexdigest()

@@ -13,7 +13,6 @@ use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
 use crate::local::{self, LocalCommand};
 use crate::metrics::Registry;
-use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::terminal::{self, width_of_stdout};
 
@@ -181,11 +180,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         _ => tracing::Level::INFO,
     };
     let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
-    let registry = || {
-        let registry = Registry::of_this_build();
-        registry.read(&LOG_DROPPED_LINES, move || u32::try_from(dropped.lines()).ok().map(f64::from));
-        registry
-    };
+    let registry = || Registry::of_server(move || dropped.lines());
     let outcome = match command {
         Command::Webhook(args) => webhook::run(*args, registry()).await,
         Command::Csi(args) => csi::run(*args, registry()).await,

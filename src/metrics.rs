@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use self::catalogue::{BUILD_INFO, Metric};
+use self::catalogue::{BUILD_INFO, LOG_DROPPED_LINES, Metric};
 
 pub mod board;
 pub mod catalogue;
@@ -76,6 +76,14 @@ impl Registry {
     pub fn of_this_build() -> Self {
         let registry = Self::default();
         registry.read_all(&BUILD_INFO, || vec![(vec![env!("CARGO_PKG_VERSION").to_owned()], 1.0)]);
+        registry
+    }
+
+    /// The same, of a program whose log drops lines that nobody reads in time: how many by now.
+    #[must_use]
+    pub fn of_server(dropped_lines: impl Fn() -> usize + Send + Sync + 'static) -> Self {
+        let registry = Self::of_this_build();
+        registry.read(&LOG_DROPPED_LINES, move || u32::try_from(dropped_lines()).ok().map(f64::from));
         registry
     }
 

@@ -32,8 +32,10 @@ use tower_service::Service;
 use tracing::{debug, error, warn};
 
 use self::body::InFlight;
+#[cfg(test)]
+pub(crate) use self::limits::WORKERS;
 use self::limits::{HEAD, HEADER_LIST, RECORD, STREAMS, TLS_SEND, WINDOW};
-pub use self::limits::{Limits, WORKERS};
+pub use self::limits::{Limits, workers};
 use self::listener::{accept, is_no_ipv6, listen};
 use self::peers::{Peer, Peers, Seat};
 

@@ -9,9 +9,9 @@ use crate::config::CsiLimits;
 use crate::provider::ArrivalRoom;
 
 /// What the driver itself needs for a volume, beside its file system: its plan above all.
-pub(super) const VOLUME_BYTES: u64 = 64 << 10;
+const VOLUME_BYTES: u64 = 64 << 10;
 /// What it needs for a feed, beside the answers: connections above all.
-pub(super) const FEED_BYTES: u64 = 256 << 10;
+const FEED_BYTES: u64 = 256 << 10;
 
 /// What answers on their way may take, of which no namespace has more than half of what the others leave: however many ask
 /// for large ones, small ones find room. The largest answer of one store takes some 20 MiB for a moment: 3 MiB of text, in
@@ -88,16 +88,33 @@ impl SetAside {
 // === impl VolumeBudget ===
 
 impl VolumeBudget {
-    /// Sets `bytes` aside.
+    /// Sets aside what a volume takes whose file system has at most so many bytes.
     ///
     /// # Errors
     /// [`OverLimit`] says of which limit there is too little left.
-    pub(super) fn reserve(
+    pub(super) fn reserve_volume(
         self: &Arc<Self>,
         namespace: &str,
         bytes: u64,
         limits: &CsiLimits,
     ) -> Result<Reservation, OverLimit> {
+        self.reserve(namespace, bytes.saturating_add(VOLUME_BYTES), limits)
+    }
+
+    /// Sets aside what a feed takes whose answers have at most so many bytes.
+    ///
+    /// # Errors
+    /// As [`VolumeBudget::reserve_volume`].
+    pub(super) fn reserve_feed(
+        self: &Arc<Self>,
+        namespace: &str,
+        bytes: u64,
+        limits: &CsiLimits,
+    ) -> Result<Reservation, OverLimit> {
+        self.reserve(namespace, bytes.saturating_add(FEED_BYTES), limits)
+    }
+
+    fn reserve(self: &Arc<Self>, namespace: &str, bytes: u64, limits: &CsiLimits) -> Result<Reservation, OverLimit> {
         let CsiLimits { bytes_per_namespace, bytes_per_node } = *limits;
         self.kept.take(namespace, bytes, |of_namespace, of_node| {
             for (whose, field, taken, most) in [

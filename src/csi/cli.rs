@@ -2,7 +2,6 @@
 
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -17,12 +16,10 @@ use crate::config::Config;
 use crate::config::reload::Reloading;
 use crate::contract::CSI_PROGRAM;
 use crate::metrics::Registry;
-use crate::metrics::catalogue::LOG_DROPPED_LINES;
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
-use crate::serve::WORKERS;
-use crate::serve::admin;
 use crate::serve::readiness::Readiness;
+use crate::serve::{admin, workers};
 
 /// What the driver is told by its arguments.
 #[derive(Debug, Args)]
@@ -84,10 +81,8 @@ pub fn main() -> ExitCode {
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let DriverCli { args, log_level, log_format } = DriverCli::parse();
     let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level);
-    let registry = Registry::of_this_build();
-    registry.read(&LOG_DROPPED_LINES, move || u32::try_from(dropped.lines()).ok().map(f64::from));
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS);
-    telemetry::exit(match Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+    let registry = Registry::of_server(move || dropped.lines());
+    telemetry::exit(match Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
         Ok(runtime) => runtime.block_on(run(args, registry)),
         Err(error) => Err(format!("cannot start threads: {error}")),
     })

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::attributes::{Publication, PublishCall};
-use super::budget::{FEED_BYTES, VOLUME_BYTES, VolumeBudget};
+use super::budget::VolumeBudget;
 use super::events::Troubles;
 use super::failure::{CallFailure, FailureKind};
 use super::feed::Feed;
@@ -189,7 +189,7 @@ impl Driver {
             let sentence = "the driver has no program for variables: start it with --program";
             return Err(CallFailure::new(FailureKind::Precondition, sentence));
         };
-        if self.mounts.is_ours(target).is_ok_and(|is| is) {
+        if self.mounts.is_ours(target).unwrap_or_default() {
             return Ok(());
         }
         self.mounts.bind(program, target).map_err(|error| {
@@ -271,7 +271,7 @@ impl Driver {
             self.take_away(&volume, &target).await?;
         }
         let room = record.plan.volume_bytes();
-        let reservation = self.limits.reserve(&record.pod.namespace, room.saturating_add(VOLUME_BYTES), &limits)?;
+        let reservation = self.limits.reserve_volume(&record.pod.namespace, room, &limits)?;
         let volume = MountedVolume::new(record.target.clone(), room, record.owner, Arc::clone(&self.mounts));
         let (first, told) = watch::channel(First::Waiting(String::new()));
         self.state.save(&record).map_err(|error| {
@@ -304,8 +304,7 @@ impl Driver {
         let (id, pod) = (record.volume.clone(), record.pod.uid.clone());
         let mut known = self.known();
         if !known.works(key) {
-            let answers =
-                self.limits.reserve(&record.pod.namespace, record.plan.room().saturating_add(FEED_BYTES), limits)?;
+            let answers = self.limits.reserve_feed(&record.pod.namespace, record.plan.room(), limits)?;
             let feed = self.new_feed(record).map_err(|error| {
                 // What an earlier process left is another version's to go on with.
                 self.state.remove_empty_feed(&key.0);

@@ -62,7 +62,7 @@ impl MountedVolume {
 
     /// Whether the mount table has a file system of ours at `target`, and that holds a complete generation.
     pub(super) fn is_there(target: &Path, mounts: &dyn Mounts) -> bool {
-        mounts.is_ours(target).is_ok_and(|is| is) && AtomicVolume::is_complete(target)
+        mounts.is_ours(target).unwrap_or_default() && AtomicVolume::is_complete(target)
     }
 
     async fn mount(&mut self, id: &GenerationId, files: &[RenderedFile]) -> Result<AtomicVolume, MountedVolumeError> {

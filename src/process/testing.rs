@@ -16,7 +16,12 @@ pub(crate) fn rerun(test: &str) -> Command {
 
 /// Runs one ignored test by itself and expects it to pass.
 pub(crate) fn passes_alone(test: &str) {
-    let output = rerun(test).output().unwrap();
+    passes(&mut rerun(test));
+}
+
+/// Runs a command that runs one test, and expects it to pass.
+pub(crate) fn passes(command: &mut Command) {
+    let output = command.output().unwrap();
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(
         output.status.success() && shown.contains("1 passed"),
@@ -25,7 +30,8 @@ pub(crate) fn passes_alone(test: &str) {
     );
 }
 
-/// A command prefix that runs what follows where it may mount; `None`, said aloud, where the kernel forbids it.
+/// A command prefix that runs what follows where it may mount; `None`, said aloud, where the kernel forbids it, which it may
+/// not to root: CI is, and there nothing may keep such tests from being run.
 pub(crate) fn mount_namespace() -> Option<Command> {
     let unshare = |options: &[&str]| {
         let mut command = Command::new("unshare");
@@ -38,6 +44,7 @@ pub(crate) fn mount_namespace() -> Option<Command> {
     };
     let found = [&["--mount"][..], &["--user", "--map-root-user", "--mount"]].iter().find(works).map(|o| unshare(o));
     if found.is_none() {
+        assert!(!rustix::process::geteuid().is_root(), "root may not mount a tmpfs here");
         writeln!(std::io::stderr(), "SKIPPED: this system lets no test mount a tmpfs").unwrap();
     }
     found

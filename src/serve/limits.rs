@@ -3,13 +3,21 @@
 //! Memory is the sum that matters: one client can ask for all of it at once. A connection has a fixed part, and what
 //! may grow is charged against [`Limits::own`] and [`Limits::shared`]. The tests below add up the worst.
 
+use std::num::NonZero;
+use std::thread;
 use std::time::Duration;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
 /// Threads that answer requests: more would only be more reviews in memory at once.
-pub const WORKERS: usize = 2;
+pub(crate) const WORKERS: usize = 2;
+
+/// As many of them as this machine has use for.
+#[must_use]
+pub fn workers() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS)
+}
 
 /// Bytes of the kernel's buffers of a connection, each way, as they are asked for; Linux takes double (socket(7)).
 pub(super) const SOCKET: u32 = 32 * 1024;

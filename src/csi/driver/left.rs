@@ -10,7 +10,6 @@ use tracing::{info, warn};
 
 use super::Driver;
 use crate::config::CsiLimits;
-use crate::csi::budget::VOLUME_BYTES;
 use crate::csi::failure::{CallFailure, FailureKind};
 use crate::csi::record::Record;
 use crate::csi::state::KeptVolumes;
@@ -40,7 +39,7 @@ impl Driver {
         };
         // They are there, whatever the limits say by now.
         let limits = CsiLimits { bytes_per_namespace: u64::MAX, bytes_per_node: u64::MAX };
-        let reservation = self.limits.reserve(&record.pod.namespace, room.saturating_add(VOLUME_BYTES), &limits).ok();
+        let reservation = self.limits.reserve_volume(&record.pod.namespace, room, &limits).ok();
         if let Err(error) = self.state.save(&record) {
             warn!(%error, volume = record.volume, "the driver cannot keep a volume in mind: after a restart kubelet tells of it");
         }

@@ -38,7 +38,7 @@ mod rotation;
 /// What `/readyz` shows meanwhile.
 const WAITS_FOR: &str = "certificate in the webhook configuration";
 
-/// For one attempt to write, its retries included.
+/// For one attempt to write, its retries included; less while a certificate is about to count as lost.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 8;
 
@@ -76,10 +76,12 @@ pub(super) enum RegistrationError {
         cause: Box<kube::Error>,
     },
     /// No answer in time.
-    #[error("mutatingwebhookconfiguration {name:?}: no answer within {} s", WRITE_TIMEOUT.as_secs())]
+    #[error("mutatingwebhookconfiguration {name:?}: no answer within {:.1} s", .patience.as_secs_f32())]
     Timeout {
         /// The configuration.
         name: String,
+        /// How long it was waited for.
+        patience: Duration,
     },
 }
 
@@ -125,13 +127,14 @@ fn bundles(object: &MutatingWebhookConfiguration) -> Vec<Vec<u8>> {
     webhooks.map(|webhook| webhook.client_config.ca_bundle.clone().unwrap_or_default().0).collect()
 }
 
-/// Up to half a second: replicas that collided must not collide again.
-fn jitter() -> Duration {
+/// After the first lost race up to 16 ms, for until it writes again, API servers refuse this replica; twice as much after
+/// each other one, up to half a second: those who lost together must not collide for ever.
+fn jitter(attempt: u32) -> Duration {
     let mut random = [0];
     // Without randomness there is still no harm in waiting for some time.
     let _ = aws_lc_rs::rand::fill(&mut random);
     let [random] = random;
-    Duration::from_millis(20 + 2 * u64::from(random))
+    Duration::from_micros(u64::from(random) << (5 + attempt.min(6)))
 }
 
 // === impl RenewalClock ===
@@ -235,7 +238,7 @@ impl SelfManaged {
         let now = self.clock.now();
         if rotation.is_due(now) {
             match issue(&self.names, now) {
-                Ok(issued) => rotation.next = Some(Stand { issued, seen: None }),
+                Ok(issued) => rotation.next = Some(Stand::new(issued)),
                 Err(error) => warn!(%error, "cannot renew the certificate, trying again"),
             }
         }
@@ -263,10 +266,11 @@ impl SelfManaged {
         rotation: &Rotation,
     ) -> Result<(), RegistrationError> {
         let name = &self.configuration;
-        match timeout(WRITE_TIMEOUT, self.try_write(api, rotation)).await {
+        let patience = rotation.patience(Instant::now()).unwrap_or(WRITE_TIMEOUT);
+        match timeout(patience, self.try_write(api, rotation)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(cause)) => Err(RegistrationError::Api { name: name.clone(), cause: Box::new(cause) }),
-            Err(_) => Err(RegistrationError::Timeout { name: name.clone() }),
+            Err(_) => Err(RegistrationError::Timeout { name: name.clone(), patience }),
         }
     }
 
@@ -286,7 +290,7 @@ impl SelfManaged {
                 // 409 if somebody wrote after the test, 422 if the test itself failed.
                 Err(kube::Error::Api(status)) if attempt < ATTEMPTS && matches!(status.code, 409 | 422) => {
                     debug!(attempt, "another writer was first");
-                    sleep(jitter()).await;
+                    sleep(jitter(attempt)).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -52,7 +52,7 @@ def isolated(t, outcomes):
     trust.ready(t)
 
 
-STRIKES = (rolled, trust.cut_off, isolated, trust.killed, trust.made_anew, trust.emptied)
+STRIKES = (rolled, trust.cut_off, isolated, trust.killed, trust.made_anew, trust.emptied, trust.emptied_twice)
 
 
 class Creations:

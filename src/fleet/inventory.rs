@@ -38,8 +38,14 @@ pub(super) struct PodStatus {
     pub(super) problem: Option<String>,
 }
 
-/// What the drivers' logs say, by the UIDs of pods.
-type OfDrivers = BTreeMap<String, Vec<ReportLine>>;
+/// What the drivers' logs say.
+#[derive(Debug, Default)]
+struct DriverLogs {
+    /// By the UIDs of pods.
+    reports: BTreeMap<String, Vec<ReportLine>>,
+    /// Why a node's log cannot be read, as of a node that is down.
+    unread: BTreeMap<String, String>,
+}
 
 /// The last reports of these pods, in the order of namespaces and names.
 pub(super) async fn look(cluster: &Cluster, pods: Vec<Pod>, progress: &mut ProgressLine) -> Vec<PodStatus> {
@@ -62,11 +68,7 @@ pub(super) async fn look_at(
     let mut looks = stream::iter(pods)
         .map(|pod| async move {
             match (pod.mode, of_drivers) {
-                (Mode::Csi, Ok(known)) => {
-                    let reports = known.get(&pod.uid).cloned().unwrap_or_default();
-                    let problem = reports.is_empty().then(|| "the driver's log has no report of it".to_owned());
-                    PodStatus { pod, reports, problem }
-                }
+                (Mode::Csi, Ok(known)) => known.status(pod),
                 (Mode::Csi, Err(problem)) => PodStatus { pod, reports: Vec::new(), problem: Some(problem.to_string()) },
                 _ => of_agent(cluster, pod).await,
             }
@@ -104,11 +106,11 @@ async fn of_agent(cluster: &Cluster, pod: OurPod) -> PodStatus {
 }
 
 /// The driver's logs of all nodes that have such pods, each read once.
-async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<OfDrivers, FleetError> {
+async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<DriverLogs, FleetError> {
     let nodes: BTreeSet<&str> =
         pods.iter().filter(|pod| pod.mode == Mode::Csi).filter_map(|pod| pod.node.as_deref()).collect();
     if nodes.is_empty() {
-        return Ok(OfDrivers::new());
+        return Ok(DriverLogs::default());
     }
     let drivers = drivers(cluster, &nodes).await?;
     let mut logs = stream::iter(drivers)
@@ -120,20 +122,13 @@ async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<
         .buffer_unordered(AT_A_TIME);
     let nodes_of: BTreeMap<&str, &str> =
         pods.iter().filter_map(|pod| Some((pod.uid.as_str(), pod.node.as_deref()?))).collect();
-    let mut known = OfDrivers::new();
+    let mut known = DriverLogs::default();
     while let Some((node, log)) = logs.next().await {
-        for line in
-            log.map_err(|error| FleetError::of_api(&format!("the log of the driver on {node} cannot be read"), &error))?
-        {
-            let Some(uid) = line.pod.uid.clone() else { continue };
-            // A driver knows of its own node alone.
-            if nodes_of.get(uid.as_str()) != Some(&node.as_str()) {
-                continue;
+        match log {
+            Ok(lines) => known.take(lines, &node, &nodes_of),
+            Err(error) => {
+                known.unread.insert(node, said(&error));
             }
-            let of_pod = known.entry(uid).or_default();
-            // The last of each volume counts.
-            of_pod.retain(|earlier| earlier.volume != line.volume);
-            of_pod.push(line);
         }
     }
     Ok(known)
@@ -171,4 +166,30 @@ pub(super) async fn driver_of(cluster: &Cluster, pod: &OurPod) -> Result<Pod, Fl
     let nodes = pod.node.as_deref().into_iter().collect();
     let found = drivers(cluster, &nodes).await?.into_iter().next();
     found.ok_or_else(|| FleetError::Failed("no pod of the driver is on its node".to_owned()))
+}
+
+// === impl DriverLogs ===
+
+impl DriverLogs {
+    /// The last reports of each volume, from the log of this node's driver, which knows of its own node alone.
+    fn take(&mut self, lines: Vec<ReportLine>, node: &str, nodes_of: &BTreeMap<&str, &str>) {
+        for line in lines {
+            let Some(uid) = line.pod.uid.clone().filter(|uid| nodes_of.get(uid.as_str()) == Some(&node)) else {
+                continue;
+            };
+            let of_pod = self.reports.entry(uid).or_default();
+            of_pod.retain(|earlier| earlier.volume != line.volume);
+            of_pod.push(line);
+        }
+    }
+
+    fn status(&self, pod: OurPod) -> PodStatus {
+        let reports = self.reports.get(&pod.uid).cloned().unwrap_or_default();
+        let unread = pod.node.as_ref().and_then(|node| self.unread.get(node));
+        let problem = reports.is_empty().then(|| match unread {
+            Some(cause) => format!("the log of its node's driver cannot be read: {cause}"),
+            None => "the driver's log has no report of it".to_owned(),
+        });
+        PodStatus { pod, reports, problem }
+    }
 }

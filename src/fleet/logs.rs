@@ -49,15 +49,23 @@ pub(super) async fn reports(
         previous: part == LogPart::Previous,
         ..LogParams::default()
     };
-    in_time(async {
+    in_time(end_of(pods, pod, params, most)).await
+}
+
+/// The limit leaves the beginning of what was asked for: fewer lines are asked for until the end, which counts, is there.
+async fn end_of(pods: &Api<Pod>, pod: &str, mut params: LogParams, most: u64) -> kube::Result<Vec<ReportLine>> {
+    loop {
         let stream = pods.log_stream(pod, &params).await?;
         let mut bytes = Vec::new();
         // A server that heeds no limit is not read to its end.
         let mut stream = std::pin::pin!(stream.take(most));
         stream.read_to_end(&mut bytes).await.map_err(|error| kube::Error::Service(error.into()))?;
-        Ok(parse(&bytes))
-    })
-    .await
+        let fewer = params.tail_lines.map(|lines| lines / 4).filter(|lines| *lines > 0);
+        if fewer.is_none() || bytes.len() as u64 != most {
+            return Ok(parse(&bytes));
+        }
+        params.tail_lines = fewer;
+    }
 }
 
 fn parse(log: &[u8]) -> Vec<ReportLine> {

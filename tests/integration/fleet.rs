@@ -41,6 +41,8 @@ struct Pod {
     is_deaf: bool,
     /// What is in its log instead of a report.
     log: Option<Vec<u8>>,
+    /// kubelet of its node answers no one.
+    is_cut_off: bool,
 }
 
 #[derive(Default)]
@@ -234,15 +236,25 @@ impl World {
                 status(400, "previous terminated container not found").to_string().into_bytes(),
             );
         }
-        let container = query.get("container").map_or("", String::as_str);
-        if container == "csi" {
-            let of_node = self.pods.iter().filter(|other| other.mode == "csi" && other.node == pod.node);
-            let lines: String = of_node.map(|other| other.report() + "\n").collect();
-            return (StatusCode::OK, lines.into_bytes());
+        if pod.is_cut_off {
+            let message = "Get https://10.0.0.2:10250/containerLogs: dial tcp: i/o timeout\u{1b}[2J";
+            return (StatusCode::INTERNAL_SERVER_ERROR, status(500, message).to_string().into_bytes());
         }
-        assert!(["hushpod", "hushpod-init"].contains(&container), "{container}");
-        let text = "2026-01-01T00:00:00Z  INFO the first files are in place\n".to_owned() + &pod.report() + "\n";
-        (StatusCode::OK, pod.log.clone().unwrap_or(text.into_bytes()))
+        let container = query.get("container").map_or("", String::as_str);
+        let log = if container == "csi" {
+            let of_node = self.pods.iter().filter(|other| other.mode == "csi" && other.node == pod.node);
+            of_node.map(|other| other.report() + "\n").collect::<String>().into_bytes()
+        } else {
+            assert!(["hushpod", "hushpod-init"].contains(&container), "{container}");
+            let text = "2026-01-01T00:00:00Z  INFO the first files are in place\n".to_owned() + &pod.report() + "\n";
+            pod.log.clone().unwrap_or(text.into_bytes())
+        };
+        // As kubelet does: the last lines, and of these the first bytes.
+        let number = |name: &str| query.get(name).and_then(|number| number.parse::<usize>().ok()).unwrap();
+        let lines: Vec<_> = log.split_inclusive(|byte| *byte == b'\n').collect();
+        let mut tail = lines[lines.len().saturating_sub(number("tailLines"))..].concat();
+        tail.truncate(number("limitBytes"));
+        (StatusCode::OK, tail)
     }
 }
 
@@ -436,6 +448,34 @@ fn a_status_says_what_pods_hold_in_every_mode() {
     assert!(told.out.contains("say --csi-namespace"), "{told:?}");
     let told = cluster.run("status p3 --csi-namespace kube-system");
     assert!(told.out.contains("held"), "{told:?}");
+    // A node that is down hides its own pods alone.
+    let mut other = cluster.world().pods[3].clone();
+    (other.name, other.node) = ("p4".to_owned(), "n1".to_owned());
+    cluster.world().pods.push(other);
+    cluster.world().pods.iter_mut().filter(|pod| pod.name == "driver-n1").for_each(|pod| pod.is_cut_off = true);
+    let told = cluster.run("status --csi-namespace kube-system");
+    let line = |name: &str| told.out.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+    assert!(line("p3").contains("held"), "{told:?}");
+    assert!(line("p4").contains("cannot be read") && line("p4").contains("i/o timeout\\u{1b}"), "{told:?}");
+}
+
+#[test]
+fn the_last_report_counts_however_long_the_ones_before_it_are() {
+    let many = |generation: &str| ReportLine {
+        generation: Some(GenerationId(generation.to_owned())),
+        secrets: vec![HeldSecret { reference: "vault:secret/data/x".repeat(10), ..HeldSecret::default() }; 90],
+        ..ReportLine::default()
+    };
+    let old = many("0000").to_text() + "\n";
+    assert!(old.len() * 200 > 512 * 1024, "more than is read of a log's end: {}", old.len());
+    let log = old.repeat(300) + &many("ffff").to_text() + "\n";
+    let pod = |name: &str, log: String| Pod { log: Some(log.into_bytes()), ..Pod::new("a", name, "sidecar") };
+    let noisy = pod("noisy", log.clone() + &"x".repeat(3 << 20));
+    let cluster = Cluster::of([pod("web", log), noisy]);
+    for name in ["web", "noisy"] {
+        let told = cluster.run(&format!("status {name}"));
+        assert!(told.out.contains("ffff") && !told.out.contains("0000"), "{told:?}");
+    }
 }
 
 #[test]

@@ -84,9 +84,24 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
     let allow = |rule: Value| vault("allow", json!([rule]));
     vec![
         (json!({"image": {"repository": ""}}), &["image.repository is not set"]),
+        (json!({"image": {"repository": "registry.example/hushpod:1"}}), &["at '/image/repository'", "hushpod:1'"]),
+        (json!({"agentImage": {"repository": "registry.example/Agent"}}), &["at '/agentImage/repository'"]),
+        (json!({"image": {"tag": "1.0 beta"}}), &["at '/image/tag'", "'1.0 beta'"]),
+        (json!({"image": {"tag": 1.10}}), &["at '/image/tag'", "got number, want string"]),
+        (json!({"global": {"imageRegistry": "https://mirror.example"}}), &["at '/global/imageRegistry'"]),
+        (json!({"commonLabels": {"team": "a".repeat(64)}}), &["at '/commonLabels/team'", "got 64, want 63"]),
+        (json!({"podLabels": {"a b": "c"}}), &["invalid propertyName 'a b'"]),
+        // What selectors and other programs find our objects by.
+        (json!({"commonLabels": {"app.kubernetes.io/part-of": "x"}}), &["propertyName 'app.kubernetes.io/part-of'"]),
+        (json!({"config": null}), &["missing property 'config'"]),
+        (json!({"podDisruptionBudget": {"minAvailable": "half"}}), &["at '/podDisruptionBudget/minAvailable'"]),
         (json!({"webhook": {"prot": 1}}), &["at '/webhook'", "'prot' not allowed"]),
         (json!({"config": {"provider": {}}}), &["at '/config'", "'provider' not allowed"]),
         (vault("adress", json!("https://v")), &["at '/config/providers/v'", "'adress' not allowed"]),
+        (
+            vault("address", json!("http://vault.vault.svc:8200")),
+            &["at '/config/providers/v/address'", "'http://vault"],
+        ),
         (vault("type", json!("vualt")), &["at '/config/providers/v/type'", "'vault'"]),
         (vault("ca", json!("PEM")), &["at '/config/providers/v/ca'", "BEGIN CERTIFICATE"]),
         (

@@ -17,7 +17,7 @@ variable "kubeconfig" {
 variable "image_repository" {
   type        = string
   default     = "registry.example/hushpod"
-  description = "Where the images are; the agent's is beside it, with -agent behind its name."
+  description = "Where the webhook's image is; the agent's and the CSI driver's are beside it, with -agent and -csi behind the name."
 }
 
 variable "vault_address" {
@@ -51,9 +51,9 @@ resource "helm_release" "hushpod" {
   namespace = kubernetes_namespace_v1.hushpod.metadata[0].name
   chart     = "../../charts/hushpod"
   # A webhook that is not ready refuses pods that ask: wait, and go back if it does not become so.
-  wait      = true
-  atomic    = true
-  timeout   = 300
+  wait    = true
+  atomic  = true
+  timeout = 300
 
   # Never a secret: values are in the state, and in a Secret of helm's.
   values = [yamlencode({

@@ -1,15 +1,17 @@
 // What a Terraform file gives to helm: read by HashiCorp's own parser, with the defaults of its variables.
 //
-//	hcl values FILE   writes the values of its helm_release, as YAML
+//	hcl values FILE   writes the values of its helm_release, as YAML; refuses a file that `fmt` would change
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
 	yaml "github.com/zclconf/go-cty-yaml"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
@@ -32,6 +34,9 @@ func values(path string) (string, error) {
 	file, problems := hclparse.NewParser().ParseHCLFile(path)
 	if problems.HasErrors() {
 		return "", problems
+	}
+	if !bytes.Equal(hclwrite.Format(file.Bytes), file.Bytes) {
+		return "", fmt.Errorf("%s is not formatted: terraform fmt, or tofu fmt", path)
 	}
 	body, isNative := file.Body.(*hclsyntax.Body)
 	if !isNative {

@@ -166,6 +166,24 @@ fn what_cannot_be_meant_is_refused_by_helm_with_its_place() {
     }
 }
 
+/// A key with nothing behind it, as people leave it when they take its last entry away.
+#[test]
+#[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
+fn nothing_is_as_good_as_an_empty_map() {
+    for (nothing, empty) in [
+        (json!({"podAnnotations": null, "podLabels": null, "nodeSelector": null}), json!({})),
+        (json!({"commonAnnotations": null, "commonLabels": null, "tolerations": null}), json!({})),
+        (json!({"webhook": {"annotations": null, "namespaceSelector": null}}), json!({})),
+        (json!({"webhook": {"excludedNamespaces": null}}), json!({"webhook": {"excludedNamespaces": []}})),
+        (
+            json!({"csi": {"enabled": true, "podAnnotations": null, "podLabels": null}, "service": {"labels": null}}),
+            json!({"csi": {"enabled": true}}),
+        ),
+    ] {
+        assert_eq!(objects(nothing.clone()), objects(empty), "{nothing}");
+    }
+}
+
 #[test]
 #[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
 fn globs_that_the_code_takes_are_taken() {
@@ -204,11 +222,18 @@ fn common_labels_and_annotations_are_on_everything() {
         kinds.insert(kind);
     }
     assert!(kinds.len() >= 17, "{kinds:?}");
-    let with_own = one(
-        json!({"commonAnnotations": {"a": "common"}, "webhook": {"annotations": {"a": "own"}}}),
-        "MutatingWebhookConfiguration",
-    );
-    assert_eq!(with_own["metadata"]["annotations"]["a"], "own");
+    let with_own = |common: &str, own: &str, kind: &str| {
+        let (common, own) = (json!({common: {"a": "common"}}), serde_json::from_str::<Value>(own).unwrap());
+        let both = common.as_object().into_iter().chain(own.as_object()).flatten();
+        one(both.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into(), kind)
+    };
+    let made =
+        with_own("commonAnnotations", r#"{"webhook": {"annotations": {"a": "own"}}}"#, "MutatingWebhookConfiguration");
+    assert_eq!(made["metadata"]["annotations"]["a"], "own");
+    // Once each: what reads YAML strictly refuses a key that is there twice.
+    let made = with_own("commonLabels", r#"{"podLabels": {"a": "own"}}"#, "Deployment");
+    assert_eq!(made["spec"]["template"]["metadata"]["labels"]["a"], "own");
+    assert_eq!(made["metadata"]["labels"]["a"], "common");
 }
 
 #[test]

@@ -13,9 +13,14 @@ The field `annotations` of metadata: those of the object, and commonAnnotations 
 object's own.
 */ -}}
 {{- define "hushpod.annotations" -}}
-{{- with merge (dict) (index . 1) (index . 0).Values.commonAnnotations -}}
+{{- with merge (dict) (index . 1 | default dict) ((index . 0).Values.commonAnnotations | default dict) -}}
 annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end }}
+
+{{- /* Labels by the name of their template, and more, which win: each once. Arguments: the root, the name, the more. */ -}}
+{{- define "hushpod.labelsWith" -}}
+{{- toYaml (merge (dict) (index . 2 | default dict) (include (index . 1) (index . 0) | fromYaml)) -}}
 {{- end }}
 
 {{- define "hushpod.labels" -}}
@@ -157,7 +162,7 @@ the address does what the policy would.
 {{- end }}
 
 {{- define "hushpod.excluded" -}}
-{{- prepend .Values.webhook.excludedNamespaces .Release.Namespace | uniq | toJson -}}
+{{- prepend (.Values.webhook.excludedNamespaces | default list) .Release.Namespace | uniq | toJson -}}
 {{- end }}
 
 {{- /*
@@ -165,7 +170,7 @@ Whose pods are injected: what webhook.namespaceSelector says, and never ours, wh
 the excluded ones.
 */ -}}
 {{- define "hushpod.namespaceSelector" -}}
-{{- $selector := deepCopy .Values.webhook.namespaceSelector -}}
+{{- $selector := deepCopy (.Values.webhook.namespaceSelector | default dict) -}}
 {{- $not := dict "key" "kubernetes.io/metadata.name" "operator" "NotIn" "values" (include "hushpod.excluded" . | fromJsonArray) -}}
 {{- $_ := set $selector "matchExpressions" (append (get $selector "matchExpressions" | default list) $not) -}}
 {{- toYaml $selector -}}
@@ -174,10 +179,11 @@ the excluded ones.
 {{- /* The same of webhook.namespaceSelector in CEL, about `labels`. */ -}}
 {{- define "hushpod.namespaceIsSelected" -}}
 {{- $parts := list -}}
-{{- range $key, $value := get .Values.webhook.namespaceSelector "matchLabels" | default dict -}}
+{{- $selector := .Values.webhook.namespaceSelector | default dict -}}
+{{- range $key, $value := get $selector "matchLabels" | default dict -}}
 {{- $parts = append $parts (printf "%s in variables.labels && variables.labels[%s] == %s" (toJson $key) (toJson $key) (toJson $value)) -}}
 {{- end -}}
-{{- range get .Values.webhook.namespaceSelector "matchExpressions" | default list -}}
+{{- range get $selector "matchExpressions" | default list -}}
 {{- $key := toJson .key -}}
 {{- $is := printf "%s in variables.labels" $key -}}
 {{- if eq .operator "Exists" -}}{{- $parts = append $parts $is -}}
@@ -193,7 +199,7 @@ the excluded ones.
 {{- /* config.defaultProvider, which has to be one. */ -}}
 {{- define "hushpod.defaultProvider" -}}
 {{- with get .Values.config "defaultProvider" -}}
-{{- $names := keys $.Values.config.providers | sortAlpha -}}
+{{- $names := keys ($.Values.config.providers | default dict) | sortAlpha -}}
 {{- if not (has . $names) -}}
 {{- fail (printf "config.defaultProvider: unknown provider %q; config.providers has %s" . ($names | join ", " | default "none")) -}}
 {{- end -}}
@@ -342,7 +348,7 @@ have, by its own numbers, and with links to where its runbook is.
 {{- else if eq .alert "HushpodDriverNearlyFull" -}}
 {{- $_ := set . "expr" (replace "1073741824" (mul (include "hushpod.csiMebibytes" $ | int64) 1048576 | toString) .expr) -}}
 {{- end -}}
-{{- $_ := set . "labels" (merge (dict) .labels $rules.alertLabels) -}}
+{{- $_ := set . "labels" (merge (dict) .labels ($rules.alertLabels | default dict)) -}}
 {{- $_ := set .annotations "runbook_url" (replace "deploy/runbook.md" $rules.runbookUrl .annotations.runbook_url) -}}
 {{- if $is_wanted }}{{ $kept = append $kept . }}{{ end -}}
 {{- end -}}

@@ -222,16 +222,11 @@ fn common_labels_and_annotations_are_on_everything() {
         kinds.insert(kind);
     }
     assert!(kinds.len() >= 17, "{kinds:?}");
-    let with_own = |common: &str, own: &str, kind: &str| {
-        let (common, own) = (json!({common: {"a": "common"}}), serde_json::from_str::<Value>(own).unwrap());
-        let both = common.as_object().into_iter().chain(own.as_object()).flatten();
-        one(both.map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into(), kind)
-    };
-    let made =
-        with_own("commonAnnotations", r#"{"webhook": {"annotations": {"a": "own"}}}"#, "MutatingWebhookConfiguration");
+    let with_own = json!({"commonAnnotations": {"a": "common"}, "webhook": {"annotations": {"a": "own"}}});
+    let made = one(with_own, "MutatingWebhookConfiguration");
     assert_eq!(made["metadata"]["annotations"]["a"], "own");
     // Once each: what reads YAML strictly refuses a key that is there twice.
-    let made = with_own("commonLabels", r#"{"podLabels": {"a": "own"}}"#, "Deployment");
+    let made = one(json!({"commonLabels": {"a": "common"}, "podLabels": {"a": "own"}}), "Deployment");
     assert_eq!(made["spec"]["template"]["metadata"]["labels"]["a"], "own");
     assert_eq!(made["metadata"]["labels"]["a"], "common");
 }

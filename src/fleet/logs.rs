@@ -6,12 +6,17 @@ use kube::Api;
 use kube::api::LogParams;
 
 use super::connect::in_time;
-use crate::report::line::ReportLine;
+use crate::report::line::{MAX_BYTES, ReportLine};
 
-/// Bytes of a log that are read for the last report of a pod …
+/// Lines and bytes of a log that are read for the last report of a pod …
+const LAST_LINES: i64 = 120;
 const LAST_BYTES: u64 = 512 * 1024;
+const _: () = assert!(LAST_LINES as u64 * (MAX_BYTES as u64 + 1) <= LAST_BYTES);
 /// … for all that a driver said within ten minutes, and for a pod's history.
 const MANY_BYTES: u64 = 32 << 20;
+
+/// How often a log whose lines are longer than ours is read, each time fewer of them.
+const READS: usize = 3;
 
 /// How much of a log is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +42,7 @@ pub(super) async fn reports(
     part: LogPart,
 ) -> kube::Result<Vec<ReportLine>> {
     let (tail_lines, since_seconds, most) = match part {
-        LogPart::End => (200, None, LAST_BYTES),
+        LogPart::End => (LAST_LINES, None, LAST_BYTES),
         LogPart::LongEnd | LogPart::Previous => (5000, None, MANY_BYTES),
         LogPart::Since(seconds) => (50_000, Some(seconds), MANY_BYTES),
     };
@@ -54,18 +59,23 @@ pub(super) async fn reports(
 
 /// The limit leaves the beginning of what was asked for: fewer lines are asked for until the end, which counts, is there.
 async fn end_of(pods: &Api<Pod>, pod: &str, mut params: LogParams, most: u64) -> kube::Result<Vec<ReportLine>> {
-    loop {
+    let mut found = Vec::new();
+    for _ in 0..READS {
         let stream = pods.log_stream(pod, &params).await?;
         let mut bytes = Vec::new();
         // A server that heeds no limit is not read to its end.
         let mut stream = std::pin::pin!(stream.take(most));
         stream.read_to_end(&mut bytes).await.map_err(|error| kube::Error::Service(error.into()))?;
-        let fewer = params.tail_lines.map(|lines| lines / 4).filter(|lines| *lines > 0);
-        if fewer.is_none() || bytes.len() as u64 != most {
-            return Ok(parse(&bytes));
+        let nearer = parse(&bytes);
+        if !nearer.is_empty() {
+            found = nearer;
         }
-        params.tail_lines = fewer;
+        if bytes.len() as u64 != most {
+            break;
+        }
+        params.tail_lines = params.tail_lines.map(|lines| lines / 4);
     }
+    Ok(found)
 }
 
 fn parse(log: &[u8]) -> Vec<ReportLine> {

@@ -467,14 +467,18 @@ fn the_last_report_counts_however_long_the_ones_before_it_are() {
         ..ReportLine::default()
     };
     let old = many("0000").to_text() + "\n";
-    assert!(old.len() * 200 > 512 * 1024, "more than is read of a log's end: {}", old.len());
-    let log = old.repeat(300) + &many("ffff").to_text() + "\n";
-    let pod = |name: &str, log: String| Pod { log: Some(log.into_bytes()), ..Pod::new("a", name, "sidecar") };
-    let noisy = pod("noisy", log.clone() + &"x".repeat(3 << 20));
-    let cluster = Cluster::of([pod("web", log), noisy]);
-    for name in ["web", "noisy"] {
+    let pod = |name: &str, noise: &str, end: &str| {
+        let log = (old.clone() + noise).repeat(300) + &many("ffff").to_text() + "\n" + end;
+        Pod { log: Some(log.into_bytes()), ..Pod::new("a", name, "sidecar") }
+    };
+    let (long, endless) = ("x".repeat(12 << 10) + "\n", "x".repeat(3 << 20));
+    let cluster = Cluster::of([pod("web", "", ""), pod("wordy", &long, ""), pod("noisy", "", &endless)]);
+    for (name, reads) in [("web", 1), ("wordy", 2), ("noisy", 3)] {
+        cluster.world().requests.clear();
         let told = cluster.run(&format!("status {name}"));
         assert!(told.out.contains("ffff") && !told.out.contains("0000"), "{told:?}");
+        let made = cluster.world().requests.iter().filter(|request| *request == "get pods/log").count();
+        assert_eq!(made, reads, "{name}");
     }
 }
 

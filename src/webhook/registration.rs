@@ -212,6 +212,8 @@ impl SelfManaged {
                     report.wrote(&written);
                 }
                 attempts.count(&written);
+                // It may have taken long enough for something to count by now.
+                continue;
             }
             tokio::select! {
                 object = watch.next() => match object {

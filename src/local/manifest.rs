@@ -13,6 +13,7 @@ use crate::contract::PREFIX;
 use crate::options::Options;
 use crate::parse_error::{ParseError, rule, unknown};
 use crate::sentence::list;
+use crate::webhook::review::account_of;
 
 /// Where each kind has its pod.
 const KINDS: [(&str, &str); 9] = [
@@ -221,7 +222,7 @@ impl ManifestPod {
                 .collect(),
             identity: Identity {
                 namespace: object.namespace().unwrap_or("default").to_owned(),
-                service_account: text("/spec/serviceAccountName", template).unwrap_or_else(|| "default".to_owned()),
+                service_account: account_of(template.get("spec").unwrap_or(&Value::Null)).to_owned(),
             },
             containers: [names("/spec/containers"), names("/spec/initContainers")].concat(),
         }

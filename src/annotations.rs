@@ -104,6 +104,13 @@ pub fn opts_in(annotations: &BTreeMap<String, String>) -> bool {
         && annotations.get(&format!("{PREFIX}{INJECT}")).is_none_or(|value| value != "false")
 }
 
+/// Whether this is the key of an annotation of ours, with our prefix.
+#[must_use]
+pub fn is_known(key: &str) -> bool {
+    let is = |known: &str, name: &str| if known.ends_with('.') { name.starts_with(known) } else { name == known };
+    key.strip_prefix(PREFIX).is_some_and(|name| KEYS.iter().any(|key| is(key.name, name)))
+}
+
 /// Whether annotations of these keys ask for environment variables.
 pub fn asks_for_variables<'a>(keys: impl IntoIterator<Item = &'a String>) -> bool {
     let mut ours = keys.into_iter().filter_map(|key| key.strip_prefix(PREFIX));

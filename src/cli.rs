@@ -1,5 +1,6 @@
 //! The `hushpod` command line: what was typed becomes settings, and nothing later reads arguments or environment.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -213,7 +214,14 @@ pub async fn run_as_plugin(name: &str, words: Vec<String>) -> ExitCode {
 }
 
 fn print(text: &[u8]) -> ExitCode {
-    if terminal::print(text).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match terminal::print(text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is gone as well, the exit code has to do.
+            let _ = writeln!(io::stderr(), "standard output: {}", error.kind());
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run_explain(asked: &str) -> ExitCode {

@@ -100,10 +100,18 @@ fn sentence(error: &Error) -> String {
         Some(at) if at != Location::UNKNOWN => format!(" at line {}, column {}", at.line(), at.column()),
         _ => String::new(),
     };
+    // Where what an alias stands for is wrong, the place is the alias'.
+    let error: &Error = if let Error::AliasError { error, .. } = error { error } else { error };
     let said = match error {
         Error::MultipleDocuments { .. } => return format!("has several YAML documents{place}: write one, without ---"),
         Error::DuplicateMappingKey { .. } => return format!("has the same key twice{place}: leave one of them out"),
-        Error::UnknownAnchor { .. } | Error::AliasError { .. } => {
+        Error::AliasReplayCounterOverflow { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            return format!("has aliases{place} that stand for too much: write out what they stand for");
+        }
+        Error::UnknownAnchor { .. } => {
             return format!("has an alias{place} that stands for nothing: put quotes around a text that begins with *");
         }
         Error::Budget { .. } => return format!("has more{place} than is read of one file: make several of it"),
@@ -294,6 +302,14 @@ mod tests {
     #[test]
     fn p9_too_much_is_told_in_our_own_words() {
         let options = serde_saphyr::options! { with_snippet: false };
+        let laughs: String = ('b'..='j')
+            .map(|at| {
+                let of = char::from(u8::try_from(u32::from(at) - 1).unwrap());
+                format!("{at}: &{at} [{}]\n", [format!("*{of}").as_str(); 9].join(", "))
+            })
+            .collect();
+        let error = parse_yaml_documents(&format!("a: &a [x]\n{laughs}")).unwrap_err().to_string();
+        assert!(error.starts_with("has ") && error.contains("line ") && !error.contains("nothing"), "{error}");
         let text = "--- a\n".repeat(2000);
         let error = serde_saphyr::from_multiple_with_options::<serde_json::Value>(&text, options).unwrap_err();
         assert!(sentence(&error).starts_with("has more at line "), "{}", sentence(&error));

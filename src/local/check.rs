@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::error::LocalError;
 use super::source_file::SourceFile;
+use super::wanted::working_directory;
 use crate::config::NamespaceLabels;
 
 pub(super) mod arguments;
@@ -31,7 +32,7 @@ pub(super) async fn check(args: CheckArgs) -> Result<u8, LocalError> {
     let output = args.output;
     let (mut checked, unanswered) = checked(args).await?;
     checked.sort();
-    tell::print(output, &checked);
+    tell::print(output, &checked)?;
     match unanswered {
         // What is certain counts.
         Some(error) if checked.is_fine() => Err(error),
@@ -59,7 +60,13 @@ async fn checked(args: CheckArgs) -> Result<(Checked, Option<LocalError>), Local
         return Ok((checked, None));
     }
     let is_whole = targets.is_empty() && operator.is_none();
-    let targets = if is_whole { vec![PathBuf::from(".")] } else { targets };
+    let targets = if is_whole {
+        // One that was removed looks empty.
+        working_directory()?;
+        vec![PathBuf::from(".")]
+    } else {
+        targets
+    };
     let listed = files::list(&targets)?;
     let mut live = live.then(|| LiveCheck::new(operator.as_deref(), profile.as_deref(), timeout));
     let mut by = CheckedBy::new(config, namespace, labels)?;

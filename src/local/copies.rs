@@ -255,17 +255,16 @@ impl Copies {
     }
 }
 
-/// Of too many copies, the oldest go; also what a crash left of one.
+/// Of too many copies, the oldest go; also what a crash left of one. What cannot be looked at or removed, another command
+/// is removing just now.
 fn make_room(directory: &Path) -> io::Result<()> {
-    let mut copies = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        copies.push((entry.metadata()?.modified()?, entry.path()));
-    }
+    let entries = fs::read_dir(directory)?.flatten();
+    let mut copies: Vec<_> =
+        entries.filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
     copies.sort();
     let surplus = copies.len().saturating_sub(MAX_COPIES);
     for (_, path) in copies.into_iter().take(surplus) {
-        fs::remove_file(path)?;
+        let _ = fs::remove_file(path);
     }
     Ok(())
 }

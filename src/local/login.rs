@@ -1,7 +1,6 @@
 //! `hushpod login status`: which login each store gets, and until when.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -12,7 +11,7 @@ use tokio::time::timeout;
 use super::arguments::StatusOfLogins;
 use super::error::{LocalError, LocalFailure};
 use super::id_token;
-use super::output::{patiently, spoken};
+use super::output::{emit, patiently, spoken};
 use super::wanted::WantedSecrets;
 use crate::config::ProviderConfig;
 use crate::provider::http::{Proxy, Reach};
@@ -28,7 +27,7 @@ struct CheckedLogin<'a> {
 /// Logs in to each store and prints a line for it.
 ///
 /// # Errors
-/// Every store that does not take its login, together, after the lines of the others.
+/// Every store that does not take its login, together, after the lines of the others; or that these cannot be written.
 pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
     let wanted = WantedSecrets::read(&args.stores, &[])?;
     let providers = &wanted.config().providers;
@@ -48,7 +47,7 @@ pub(super) async fn status(args: StatusOfLogins) -> Result<(), LocalError> {
         let _ = writeln!(lines, "{}", checked.line());
         errors.extend(checked.outcome.err());
     }
-    let _ = io::stdout().write_all(lines.as_bytes());
+    emit(None, lines.as_bytes())?;
     if errors.is_empty() { Ok(()) } else { Err(LocalError::all(errors)) }
 }
 

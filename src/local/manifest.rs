@@ -13,6 +13,7 @@ use crate::contract::PREFIX;
 use crate::options::Options;
 use crate::parse_error::{ParseError, rule, unknown};
 use crate::sentence::list;
+use crate::webhook::review::account_of;
 
 /// Where each kind has its pod.
 const KINDS: [(&str, &str); 9] = [
@@ -26,8 +27,10 @@ const KINDS: [(&str, &str); 9] = [
     ("Job", "/spec/template"),
     ("CronJob", "/spec/jobTemplate/spec/template"),
 ];
-/// Where others have theirs, if there are containers: Rollouts of Argo, Services of Knative and the like.
-const OTHER_KINDS: [&str; 2] = ["/spec/template", "/spec/jobTemplate/spec/template"];
+/// Where a pod, and whatever else is an object of Kubernetes, has its annotations …
+const ANNOTATIONS: &str = ".metadata.annotations";
+/// … and its labels.
+const LABELS: &str = ".metadata.labels";
 /// Most objects of a file.
 const MAX_OBJECTS: usize = 10_000;
 
@@ -65,7 +68,11 @@ pub(super) fn pod_of(file: &SourceFile, container: Option<&str>) -> Result<Manif
     let wrong = |problem: String| LocalError::usage(format!("{}: {problem}", file.shown));
     let documents = parse_yaml_documents(&file.text).map_err(|error| file.malformed(&error))?;
     let objects = objects(documents).map_err(|error| wrong(error.to_string()))?;
-    let mut asking: Vec<_> = objects.iter().filter_map(ManifestPod::of).collect();
+    let pods = |object: &ManifestObject| {
+        let templates = object.templates().into_iter();
+        templates.map(|(_, template)| ManifestPod::of(object, template)).collect::<Vec<_>>()
+    };
+    let mut asking: Vec<_> = objects.iter().flat_map(pods).collect();
     asking.retain(|pod| opts_in(&pod.annotations));
     if asking.is_empty() {
         return Err(wrong(format!("no pod in it has an annotation {PREFIX}…")));
@@ -117,16 +124,71 @@ pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, Pars
     Ok(found)
 }
 
+/// Shows `look` each value with its path, as long as it says that what is in that one is of interest, too.
+fn visit<'a>(path: &str, value: &'a Value, look: &mut impl FnMut(&str, &'a Value) -> bool) {
+    if !look(path, value) {
+        return;
+    }
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                visit(&format!("{path}.{name}"), value, look);
+            }
+        }
+        Value::Array(items) => {
+            for (index, value) in items.iter().enumerate() {
+                visit(&format!("{path}[{index}]"), value, look);
+            }
+        }
+        _ => {}
+    }
+}
+
 // === impl ManifestObject ===
 
 impl ManifestObject {
-    /// The pod that it makes, and where in the object that is.
-    pub(super) fn template(&self) -> Option<(String, &Value)> {
-        let known = KINDS.iter().find(|(kind, _)| *kind == self.kind).map(|(_, place)| *place);
-        let has_containers =
-            |place: &&str| self.value.pointer(&format!("{place}/spec/containers")).is_some_and(Value::is_array);
-        let place = known.or_else(|| OTHER_KINDS.into_iter().find(has_containers))?;
-        Some((place.replace('/', "."), self.value.pointer(place)?))
+    /// The pods that it makes, and where in the object each is. Those of kinds that are not Kubernetes' own (Rollouts,
+    /// Services of Knative, JobSets and the like) are wherever there are a `spec` and containers in it.
+    pub(super) fn templates(&self) -> Vec<(String, &Value)> {
+        if let Some((_, place)) = KINDS.iter().find(|(kind, _)| *kind == self.kind) {
+            let template = self.value.pointer(place).map(|template| (place.replace('/', "."), template));
+            return template.into_iter().collect();
+        }
+        let mut found = Vec::new();
+        visit("", &self.value, &mut |path, value| {
+            let is_pod = !path.is_empty() && value.pointer("/spec/containers").is_some_and(Value::is_array);
+            if is_pod {
+                found.push((path.to_owned(), value));
+            }
+            !is_pod
+        });
+        found
+    }
+
+    /// Annotations of ours that are neither its own nor of one of `templates`: paths of maps, and keys in them.
+    pub(super) fn stray_annotations(&self, templates: &[(String, &Value)]) -> Vec<(String, &str)> {
+        let is_known = |path: &str| {
+            let of_pods = templates.iter().map(|(place, _)| place.as_str());
+            of_pods.chain([""]).any(|place| path.strip_prefix(place) == Some(ANNOTATIONS))
+        };
+        self.keys_where(|path| path.ends_with(".annotations") && !is_known(path), |key| key.starts_with(PREFIX))
+    }
+
+    /// Annotations of ours that are written as labels: paths of maps, and keys in them.
+    pub(super) fn labels(&self) -> Vec<(String, &str)> {
+        self.keys_where(|path| path.ends_with(LABELS), annotations::is_known)
+    }
+
+    fn keys_where(&self, is_map: impl Fn(&str) -> bool, is_key: impl Fn(&str) -> bool) -> Vec<(String, &str)> {
+        let mut found = Vec::new();
+        visit("", &self.value, &mut |path, value| {
+            if let Some(fields) = value.as_object().filter(|_| is_map(path)) {
+                let keys = fields.keys().filter(|key| is_key(key));
+                found.extend(keys.map(|key| (path.to_owned(), key.as_str())));
+            }
+            true
+        });
+        found
     }
 
     /// Its own name, or the beginning of it.
@@ -144,9 +206,8 @@ impl ManifestObject {
 // === impl ManifestPod ===
 
 impl ManifestPod {
-    /// The pod that an object makes, if it makes one.
-    pub(super) fn of(object: &ManifestObject) -> Option<Self> {
-        let (_, template) = object.template()?;
+    /// A pod that an object makes.
+    pub(super) fn of(object: &ManifestObject, template: &Value) -> Self {
         let text = |at: &str, of: &Value| of.pointer(at).and_then(Value::as_str).map(str::to_owned);
         let annotations = template.pointer("/metadata/annotations").and_then(Value::as_object);
         let annotations = annotations.into_iter().flatten();
@@ -154,17 +215,17 @@ impl ManifestPod {
             let containers = template.pointer(field).and_then(Value::as_array).into_iter().flatten();
             containers.filter_map(|container| text("/name", container)).collect::<Vec<_>>()
         };
-        Some(Self {
+        Self {
             name: format!("{} {}", object.kind, object.name()),
             annotations: annotations
                 .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
                 .collect(),
             identity: Identity {
                 namespace: object.namespace().unwrap_or("default").to_owned(),
-                service_account: text("/spec/serviceAccountName", template).unwrap_or_else(|| "default".to_owned()),
+                service_account: account_of(template.get("spec").unwrap_or(&Value::Null)).to_owned(),
             },
             containers: [names("/spec/containers"), names("/spec/initContainers")].concat(),
-        })
+        }
     }
 
     /// As they are written.
@@ -222,6 +283,8 @@ mod tests {
             format!("{{kind: CronJob, spec: {{jobTemplate: {{spec: {{template: {pod}}}}}}}}}"),
             format!("{{kind: Rollout, spec: {{template: {pod}}}}}"),
             format!("{{kind: PodTemplate, template: {pod}}}"),
+            format!("{{kind: ScaledJob, spec: {{jobTargetRef: {{template: {pod}}}}}}}"),
+            format!("{{kind: JobSet, spec: {{replicatedJobs: [{{template: {{spec: {{template: {pod}}}}}}}]}}}}"),
             format!("kind: ConfigMap\n---\n{{kind: List, items: [{{kind: Service}}, {{kind: Pod, {POD}}}]}}"),
         ] {
             let file = file(&text);

@@ -1,9 +1,10 @@
-//! Values in what a command prints, replaced by their names: also as base64, percent-encoded, and in JSON.
+//! Values in what a command prints, replaced by their names: also as base64, percent-encoded, and in JSON, as the usual
+//! libraries write them.
 //!
 //! What is found has to come within [`HOLD`]: a value that a command prints in pieces further apart is not seen.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -13,7 +14,7 @@ use zeroize::Zeroizing;
 
 use self::finder::NeedleFinder;
 use super::error::LocalError;
-use super::files::NamedValues;
+use crate::secret::SecretValue;
 
 mod finder;
 
@@ -22,8 +23,12 @@ pub(super) const LEAST_BYTES: usize = self::finder::LEAST_BYTES;
 
 /// How long a piece of output may wait for what follows it.
 const HOLD: Duration = Duration::from_millis(50);
-/// RFC 3986, 2.3.
+/// What is percent-encoded by RFC 3986, 2.3 …
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// … by Python's `quote`, which keeps a path's slashes …
+const OF_PATHS: &AsciiSet = &RESERVED.remove(b'/');
+/// … and by JavaScript's `encodeURIComponent` (ECMA-262, 19.2.6.4).
+const OF_JAVASCRIPT: &AsciiSet = &RESERVED.remove(b'!').remove(b'*').remove(b'\'').remove(b'(').remove(b')');
 
 /// What is looked for, and what each is called.
 pub(super) struct Needles {
@@ -32,8 +37,13 @@ pub(super) struct Needles {
     longest: usize,
 }
 
+/// What is looked for now: the values of a command that runs may become others. Clones share it.
+#[derive(Clone)]
+pub(super) struct PresentNeedles(Arc<Mutex<Arc<Needles>>>);
+
 /// One stream, masked as it goes by.
 pub(super) struct Masker {
+    present: PresentNeedles,
     needles: Arc<Needles>,
     /// What may be the beginning of a value.
     held: Zeroizing<Vec<u8>>,
@@ -59,11 +69,38 @@ fn forms(text: &[u8]) -> Vec<Vec<u8>> {
             forms.extend(encoded.get(first..end).map(|part| part.as_bytes().to_vec()));
         }
     }
-    forms.push(percent_encode(text, RESERVED).to_string().into_bytes());
-    if let Some(json) = std::str::from_utf8(text).ok().and_then(|text| serde_json::to_string(text).ok()) {
-        forms.extend(json.get(1..json.len() - 1).map(|inner| inner.as_bytes().to_vec()));
-    }
+    forms.extend(percent_forms(text).map(String::into_bytes));
+    forms.extend(std::str::from_utf8(text).into_iter().flat_map(json_forms).map(String::into_bytes));
     forms
+}
+
+/// The last is that of forms, with `+` for a blank.
+fn percent_forms(text: &[u8]) -> impl Iterator<Item = String> {
+    let encoded = [RESERVED, OF_PATHS, OF_JAVASCRIPT].map(|set| percent_encode(text, set).to_string());
+    let of_forms = encoded[0].replace("%20", "+");
+    encoded.into_iter().chain([of_forms])
+}
+
+/// Between its quotes, as most libraries write it; as Go's does, for which HTML is no danger then; as Python's does, in
+/// ASCII; and as PHP's does.
+fn json_forms(text: &str) -> Vec<String> {
+    let Ok(quoted) = serde_json::to_string(text) else { return Vec::new() };
+    let plain = quoted.get(1..quoted.len() - 1).unwrap_or_default();
+    let escaped = |is_escaped: fn(char) -> bool| {
+        let mut out = String::with_capacity(plain.len());
+        for letter in plain.chars() {
+            if is_escaped(letter) {
+                letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+            } else {
+                out.push(letter);
+            }
+        }
+        out
+    };
+    let of_go = escaped(|letter| matches!(letter, '<' | '>' | '&' | '\u{2028}' | '\u{2029}'));
+    let in_ascii = escaped(|letter| !letter.is_ascii());
+    let of_php = in_ascii.replace('/', "\\/");
+    vec![plain.to_owned(), of_go, in_ascii, of_php]
 }
 
 // === impl Needles ===
@@ -73,7 +110,9 @@ impl Needles {
     ///
     /// # Errors
     /// One sentence, if there is too much to look for.
-    pub(super) fn of(found: &NamedValues) -> Result<(Self, Vec<String>), LocalError> {
+    pub(super) fn of<'a>(
+        found: impl IntoIterator<Item = (&'a String, &'a SecretValue)>,
+    ) -> Result<(Self, Vec<String>), LocalError> {
         let mut named: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
         let mut names = Vec::new();
         let mut unmasked = Vec::new();
@@ -99,11 +138,28 @@ impl Needles {
     }
 }
 
+// === impl PresentNeedles ===
+
+impl PresentNeedles {
+    pub(super) fn new(needles: Needles) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(needles))))
+    }
+
+    /// From now on these are looked for.
+    pub(super) fn replace(&self, needles: Needles) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(needles);
+    }
+
+    fn get(&self) -> Arc<Needles> {
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 // === impl Masker ===
 
 impl Masker {
-    pub(super) fn new(needles: Arc<Needles>) -> Self {
-        Self { needles, held: Zeroizing::default(), arrivals: VecDeque::new() }
+    pub(super) fn new(present: PresentNeedles) -> Self {
+        Self { needles: present.get(), present, held: Zeroizing::default(), arrivals: VecDeque::new() }
     }
 
     /// When something that is held back has waited for long enough; `None` if nothing is.
@@ -113,6 +169,7 @@ impl Masker {
 
     /// Takes output, or none, and gives what is certain, or has waited for long enough.
     pub(super) fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
+        self.needles = self.present.get();
         if !bytes.is_empty() {
             self.held.extend_from_slice(bytes);
             self.arrivals.push_back((now, bytes.len()));
@@ -160,11 +217,12 @@ impl Masker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::SecretValue;
+    use crate::local::files::NamedValues;
 
     fn masker(pairs: &[(&str, &str)]) -> Masker {
-        let found = pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretValue::from(*value))).collect();
-        Masker::new(Arc::new(Needles::of(&found).unwrap().0))
+        let pairs = pairs.iter().map(|(name, value)| ((*name).to_owned(), SecretValue::from(*value)));
+        let found: NamedValues = pairs.collect();
+        Masker::new(PresentNeedles::new(Needles::of(&found).unwrap().0))
     }
 
     fn masked(masker: &mut Masker, pieces: &[&[u8]]) -> String {
@@ -203,6 +261,37 @@ mod tests {
         assert_eq!(masked(&mut one, &[b"nothing of it"]), "nothing of it");
     }
 
+    /// What `json.dumps`, `json.Marshal`, `json_encode`, `quote`, `quote_plus` and `encodeURIComponent` make of it.
+    #[test]
+    fn p5_a_value_is_masked_as_the_usual_libraries_write_it() {
+        let mut one = masker(&[("A", "p&s/w (1)! \u{e4}\u{1f600}")]);
+        for text in [
+            r#"{"a": "p&s/w (1)! \u00e4\ud83d\ude00"}"#,
+            "{\"a\":\"p\\u0026s/w (1)! \u{e4}\u{1f600}\"}",
+            r#"{"a":"p&s\/w (1)! \u00e4\ud83d\ude00"}"#,
+            "x=p%26s/w%20%281%29%21%20%C3%A4%F0%9F%98%80",
+            "x=p%26s%2Fw+%281%29%21+%C3%A4%F0%9F%98%80&y",
+            "x=p%26s%2Fw%20(1)!%20%C3%A4%F0%9F%98%80",
+        ] {
+            let out = masked(&mut one, &[text.as_bytes()]);
+            assert!(out.contains("<A>") && out.len() < 16, "{text}: {out}");
+        }
+    }
+
+    #[test]
+    fn p5_values_that_come_later_are_masked_from_then_on() {
+        let mut first = masker(&[("A", "canary")]);
+        let now = Instant::now();
+        let mut out = first.push(b"canary later", now);
+        let both =
+            [("A", "canary"), ("A", "later-value")].map(|(name, value)| (name.to_owned(), SecretValue::from(value)));
+        let (needles, _) = Needles::of(both.iter().map(|(name, value)| (name, value))).unwrap();
+        first.present.replace(needles);
+        out.extend(first.push(b", canary later-value", now));
+        out.extend(first.flush());
+        assert_eq!(String::from_utf8_lossy(&out), "<A> later, <A> <A>");
+    }
+
     #[test]
     fn the_longest_value_counts_and_each_line_of_one() {
         let mut two = masker(&[("A", "canary"), ("B", "canary-long"), ("C", "first line\nsecond line")]);
@@ -219,9 +308,9 @@ mod tests {
         ]);
         let (needles, unmasked) = Needles::of(&found).unwrap();
         assert_eq!(unmasked, ["A"]);
-        let mut masker = Masker::new(Arc::new(needles));
+        let mut masker = Masker::new(PresentNeedles::new(needles));
         assert_eq!(masked(&mut masker, &[b"12345 123456"]), "12345 <C>");
-        let mut nothing = Masker::new(Arc::new(Needles::of(&NamedValues::new()).unwrap().0));
+        let mut nothing = Masker::new(PresentNeedles::new(Needles::of(&NamedValues::new()).unwrap().0));
         assert_eq!(nothing.push(b"all of it", Instant::now()), b"all of it");
     }
 

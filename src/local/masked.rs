@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use rustix::pipe::fcntl_setpipe_size;
 use zeroize::Zeroizing;
 
 use super::files::NamedValues;
-use super::mask::{Masker, Needles};
+use super::mask::{Masker, Needles, PresentNeedles};
 use super::template::CommandTemplate;
 use super::terminal::{OuterTerminal, open_pair, resize};
 
@@ -26,10 +25,11 @@ const AFTER_END: Duration = Duration::from_secs(2);
 const PIECE: usize = 256 * 1024;
 
 /// The threads that read what a command prints.
-#[derive(Debug)]
 pub(super) struct MaskedStreams {
-    ended: Receiver<()>,
+    /// Says of each what became of it.
+    ended: Receiver<io::Result<()>>,
     running: usize,
+    needles: PresentNeedles,
     /// Terminals that are only printed to, which have to be as wide as ours.
     printed_to: Option<OwnedFd>,
 }
@@ -46,19 +46,19 @@ pub(super) fn begin(
     outer: Option<&OuterTerminal>,
     is_apart: bool,
 ) -> io::Result<(Child, MaskedStreams)> {
-    let needles = Arc::new(needles);
     let (done, ended) = channel();
+    let streams = MaskedStreams { ended, running: 0, needles: PresentNeedles::new(needles), printed_to: None };
     match outer {
-        Some(outer) => in_own_terminal(template, variables, &needles, outer, (done, ended)),
-        None => in_pipes(template, variables, &needles, (done, ended), is_apart),
+        Some(outer) => in_own_terminal(template, variables, streams, outer, done),
+        None => in_pipes(template, variables, streams, &done, is_apart),
     }
 }
 
 fn in_pipes(
     template: &CommandTemplate,
     variables: &NamedValues,
-    needles: &Arc<Needles>,
-    (done, ended): (Sender<()>, Receiver<()>),
+    mut streams: MaskedStreams,
+    done: &Sender<io::Result<()>>,
     is_apart: bool,
 ) -> io::Result<(Child, MaskedStreams)> {
     let is_terminal = [io::stdout().is_terminal(), io::stderr().is_terminal()];
@@ -83,20 +83,19 @@ fn in_pipes(
     // Its copies of the command's end.
     drop(command);
     let printed_to = pair.map(|pair| pair.ours);
-    let mut streams = MaskedStreams { ended, running: 0, printed_to: None };
     if let Some(ours) = &printed_to {
         let ours = ours.try_clone()?;
         if is_terminal[0] {
-            streams.pump(ours, io::stdout(), needles, &done)?;
+            streams.pump(ours, io::stdout(), done)?;
         } else {
-            streams.pump(ours, io::stderr(), needles, &done)?;
+            streams.pump(ours, io::stderr(), done)?;
         }
     }
     if let Some(out) = child.stdout.take() {
-        streams.pump(out.into(), io::stdout(), needles, &done)?;
+        streams.pump(out.into(), io::stdout(), done)?;
     }
     if let Some(err) = child.stderr.take() {
-        streams.pump(err.into(), io::stderr(), needles, &done)?;
+        streams.pump(err.into(), io::stderr(), done)?;
     }
     Ok((child, MaskedStreams { printed_to, ..streams }))
 }
@@ -104,9 +103,9 @@ fn in_pipes(
 fn in_own_terminal(
     template: &CommandTemplate,
     variables: &NamedValues,
-    needles: &Arc<Needles>,
+    mut streams: MaskedStreams,
     outer: &OuterTerminal,
-    (done, ended): (Sender<()>, Receiver<()>),
+    done: Sender<io::Result<()>>,
 ) -> io::Result<(Child, MaskedStreams)> {
     let pair = outer.lend()?;
     let (mut ours, theirs) = UnixStream::pair()?;
@@ -117,17 +116,16 @@ fn in_own_terminal(
     let mut child = command.spawn()?;
     drop(command);
     let (shown, all_shown) = channel();
-    let mut streams = MaskedStreams { ended, running: 0, printed_to: None };
     if let Some(err) = child.stdout.take() {
-        streams.pump(err.into(), io::stderr(), needles, &done)?;
+        streams.pump(err.into(), io::stderr(), &done)?;
     }
-    streams.pump(pair.ours, io::stdout(), needles, &shown)?;
+    streams.pump(pair.ours, io::stdout(), &shown)?;
     thread::Builder::new().spawn(move || {
         // The command's end; what it printed is shown before its session ends.
         let _ = ours.read(&mut [0]);
-        let _ = all_shown.recv_timeout(AFTER_END);
+        let outcome = all_shown.recv_timeout(AFTER_END).unwrap_or(Ok(()));
         drop(ours);
-        let _ = done.send(());
+        let _ = done.send(outcome);
     })?;
     Ok((child, streams))
 }
@@ -139,15 +137,14 @@ impl MaskedStreams {
     ///
     /// # Errors
     /// The system's.
-    fn pump(&mut self, from: OwnedFd, to: impl AsFd, needles: &Arc<Needles>, done: &Sender<()>) -> io::Result<()> {
+    fn pump(&mut self, from: OwnedFd, to: impl AsFd, done: &Sender<io::Result<()>>) -> io::Result<()> {
         // The stream itself, and not Rust's, which looks for line ends and writes what is behind the last one apart.
         let to = File::from(to.as_fd().try_clone_to_owned()?);
-        let (masker, done) = (Masker::new(Arc::clone(needles)), done.clone());
+        let (masker, done) = (Masker::new(self.needles.clone()), done.clone());
         // A pipe that holds more lets the command and us take turns less often; a terminal is none.
         let _ = fcntl_setpipe_size(&from, PIECE);
         thread::Builder::new().spawn(move || {
-            copy(from.into(), to, masker);
-            let _ = done.send(());
+            let _ = done.send(copy(from.into(), to, masker));
         })?;
         self.running += 1;
         Ok(())
@@ -160,17 +157,28 @@ impl MaskedStreams {
         }
     }
 
+    /// Looks for these from now on.
+    pub(super) fn mask(&self, needles: Needles) {
+        self.needles.replace(needles);
+    }
+
     /// Waits until everything is shown. Blocks; what processes that outlive the command print is not waited for long.
-    pub(super) fn drain(self) {
-        for _ in 0..self.running {
-            if self.ended.recv_timeout(AFTER_END).is_err() {
-                return;
-            }
-        }
+    ///
+    /// # Errors
+    /// The system's, if something was printed that could not be shown.
+    pub(super) fn drain(self) -> io::Result<()> {
+        let ended = (0..self.running).map_while(|_| self.ended.recv_timeout(AFTER_END).ok());
+        // All are waited for, whatever becomes of one.
+        ended.fold(Ok(()), Result::and)
     }
 }
 
-fn copy(mut from: File, mut to: File, mut masker: Masker) {
+/// Until the command, and all that it started, prints no more. A reader that is gone has seen enough.
+fn copy(mut from: File, to: File, mut masker: Masker) -> io::Result<()> {
+    let show = |out: &[u8]| match (&to).write_all(out) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        shown => Ok(shown.is_ok()),
+    };
     let mut piece = Zeroizing::new(vec![0; PIECE]);
     loop {
         let wait = masker.due().map(|due| due.saturating_duration_since(Instant::now()));
@@ -187,9 +195,9 @@ fn copy(mut from: File, mut to: File, mut masker: Masker) {
         };
         let out = masker.push(piece.get(..length).unwrap_or_default(), Instant::now());
         // As for a command that prints itself: who does not read ends it, once the pipe is closed.
-        if to.write_all(&out).is_err() {
-            return;
+        if !show(&out)? {
+            return Ok(());
         }
     }
-    let _ = to.write_all(&masker.flush());
+    show(&masker.flush()).map(drop)
 }

@@ -14,6 +14,7 @@ use rustix::process::{
 use tokio::time::{Instant, sleep_until};
 
 use super::arguments::{VariableArgs, WatchFor};
+use super::error::LocalError;
 use super::files::{Contents, NamedValues};
 use super::followed::FollowedStores;
 use super::github;
@@ -55,6 +56,8 @@ pub(super) struct CommandParent<'a> {
     watching: Option<Watching>,
     /// What the command has.
     present: Contents,
+    /// What it had when it was started, and may print ever after.
+    at_start: NamedValues,
     child: Child,
     pid: Pid,
     streams: Option<MaskedStreams>,
@@ -135,6 +138,7 @@ impl<'a> CommandParent<'a> {
         let is_apart = outer.is_some() || !has_terminal();
         let (child, streams) = start(template, &present, masks, outer.as_ref(), is_apart)?;
         let pid = Pid::from_child(&child);
+        let at_start = present.all_values();
         Ok(Self {
             template,
             outer,
@@ -142,6 +146,7 @@ impl<'a> CommandParent<'a> {
             signals,
             watching,
             present,
+            at_start,
             child,
             pid,
             streams,
@@ -215,10 +220,15 @@ impl<'a> CommandParent<'a> {
 
     async fn end(mut self) -> io::Result<u8> {
         let status = self.child.wait()?;
+        let mut code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
         if let Some(streams) = self.streams.take() {
-            tokio::task::spawn_blocking(|| streams.drain()).await.map_err(io::Error::other)?;
+            let shown = tokio::task::spawn_blocking(|| streams.drain()).await.map_err(io::Error::other)?;
+            if let Err(error) = shown {
+                note(&format!("not all that the command printed could be written: {}", error.kind()));
+                // It has not heard of that, and may say that all is well.
+                code = code.max(1);
+            }
         }
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
         Ok(u8::try_from(code).unwrap_or(u8::MAX))
     }
 
@@ -296,6 +306,10 @@ impl<'a> CommandParent<'a> {
         if watching.tells_runner {
             github::tell_masks(&contents.all_values());
         }
+        if let Err(error) = self.mask(&contents) {
+            return note(&format!("generation {id} cannot be masked, so all stays as it is: {error}"));
+        }
+        let Some(watching) = &mut self.watching else { return };
         let mut has_other_files = false;
         if let Some(volume) = &mut watching.volume {
             match volume.write(&id, &contents.files).await {
@@ -333,6 +347,15 @@ impl<'a> CommandParent<'a> {
         watching.stores.delivered(&id);
     }
 
+    /// The command that runs may print what comes now, what it has, and what it was started with.
+    fn mask(&self, coming: &Contents) -> Result<(), LocalError> {
+        let Some(streams) = &self.streams else { return Ok(()) };
+        let (coming, present) = (coming.all_values(), self.present.all_values());
+        let all = self.at_start.iter().chain(&present).chain(&coming);
+        streams.mask(Needles::of(all)?.0);
+        Ok(())
+    }
+
     /// What is due.
     fn act(&mut self) {
         let now = Instant::now();
@@ -364,6 +387,7 @@ impl<'a> CommandParent<'a> {
         }
         let (child, streams) =
             start(self.template, &self.present, self.streams.is_some(), self.outer.as_ref(), self.is_apart)?;
+        self.at_start = self.present.all_values();
         (self.pid, self.child, self.streams, self.started) = (Pid::from_child(&child), child, streams, Instant::now());
         if let Some(watching) = &mut self.watching {
             let id = watching.stores.last().generation.id.clone();

@@ -30,7 +30,9 @@ pub(super) fn random_hex(bytes: usize) -> io::Result<String> {
 /// # Errors
 /// What the system says; nothing is left then.
 pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if path.metadata().is_ok_and(|there| !there.is_file()) {
+    // As root, `/dev/stdout` would be replaced for everybody, where it leads to a file.
+    let is_open_file = fs::read_link(path).is_ok_and(|to| to.starts_with("/proc"));
+    if is_open_file || path.metadata().is_ok_and(|there| !there.is_file()) {
         return Err(io::Error::other("is not a file"));
     }
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
@@ -53,7 +55,8 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::fd::IntoRawFd as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -67,9 +70,14 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"after");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(io::read_to_string(before).unwrap(), "before", "who reads keeps what was there");
-        for bad in [directory.path(), Path::new("/dev/null"), &directory.path().join("none/f")] {
+        // What /dev/stdout is, here of an open file.
+        let open_file = directory.path().join("stdout");
+        symlink(format!("/proc/self/fd/{}", fs::File::open(&path).unwrap().into_raw_fd()), &open_file).unwrap();
+        assert!(open_file.is_file());
+        for bad in [directory.path(), Path::new("/dev/null"), &directory.path().join("none/f"), &open_file] {
             assert!(write_private(bad, b"canary").is_err(), "{}", bad.display());
         }
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
+        assert!(open_file.is_symlink());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "nothing else is left");
     }
 }

@@ -7,9 +7,12 @@ use rustix::process::Signal;
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::Cause;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::process::PASSED_ON;
+
+/// Most signals that wait to be heard; the thread that catches them waits then.
+const WAITING: usize = 64;
 
 /// A signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(super) struct SentSignal {
 
 /// Signals, in the order in which they came.
 #[derive(Debug)]
-pub(super) struct IncomingSignals(UnboundedReceiver<SentSignal>);
+pub(super) struct IncomingSignals(Receiver<SentSignal>);
 
 // === impl IncomingSignals ===
 
@@ -34,12 +37,12 @@ impl IncomingSignals {
         // What a command hears of, and that a child ended or stopped.
         let heard = || PASSED_ON.into_iter().chain([Signal::CHILD]);
         let mut signals = SignalsInfo::<WithOrigin>::new(heard().map(Signal::as_raw))?;
-        let (sender, receiver) = unbounded_channel();
+        let (sender, receiver) = channel(WAITING);
         thread::Builder::new().spawn(move || {
             for origin in signals.forever() {
                 let Some(signal) = heard().find(|signal| signal.as_raw() == origin.signal) else { continue };
                 let is_from_process = matches!(origin.cause, Cause::Sent(_));
-                if sender.send(SentSignal { signal, is_from_process }).is_err() {
+                if sender.blocking_send(SentSignal { signal, is_from_process }).is_err() {
                     return;
                 }
             }

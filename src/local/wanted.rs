@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -56,10 +56,17 @@ pub(super) struct Fetched {
     pub(super) generation: Generation,
 }
 
+/// Where the command was typed.
+///
+/// # Errors
+/// One sentence, if somebody removed it.
+pub(super) fn working_directory() -> Result<PathBuf, LocalError> {
+    env::current_dir().map_err(|error| LocalError::failed(format!("the working directory: {error}")))
+}
+
 /// The project's files, where `-f` names none: a manifest's stores are in them, too.
 pub(super) fn project_here() -> Result<ProjectFiles, LocalError> {
-    let here = env::current_dir().map_err(|error| LocalError::failed(format!("the working directory: {error}")))?;
-    ProjectFiles::open(find_project(&here).as_deref())
+    ProjectFiles::open(find_project(&working_directory()?).as_deref())
 }
 
 /// Who asks, where no manifest says it.

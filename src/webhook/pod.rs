@@ -28,10 +28,11 @@ pub(super) fn name_of(object: &Value) -> &str {
     object.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The service account that a pod runs as.
-pub(super) fn account_of(spec: &Value) -> &str {
-    let account = spec.get("serviceAccountName").and_then(Value::as_str).filter(|name| !name.is_empty());
-    account.unwrap_or("default")
+/// The service account that a pod runs as. Manifests may have its older name, from which the API server fills the other in
+/// (kubernetes/pkg/apis/core/v1/conversion.go).
+pub(crate) fn account_of(spec: &Value) -> &str {
+    let mut named = ["serviceAccountName", "serviceAccount"].iter().filter_map(|field| spec.get(field)?.as_str());
+    named.find(|name| !name.is_empty()).unwrap_or("default")
 }
 
 /// They are looked at once, and never patched.
@@ -59,4 +60,22 @@ pub(super) fn runs_agent(container: &Value) -> bool {
 pub(super) fn plan_of(container: &Value) -> Option<Plan> {
     let plan = env_of(container).iter().find(|variable| variable.get("name") == Some(&json!(PLAN_VARIABLE)))?;
     Plan::from_json(plan.get("value")?.as_str()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_account_may_have_its_older_name() {
+        for (spec, account) in [
+            (json!({}), "default"),
+            (json!({"serviceAccountName": ""}), "default"),
+            (json!({"serviceAccount": "web"}), "web"),
+            (json!({"serviceAccountName": "", "serviceAccount": "web"}), "web"),
+            (json!({"serviceAccountName": "web", "serviceAccount": "other"}), "web"),
+        ] {
+            assert_eq!(account_of(&spec), account, "{spec}");
+        }
+    }
 }

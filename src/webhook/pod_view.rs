@@ -103,6 +103,7 @@ impl PodPlace {
                         | "os"
                         | "restartPolicy"
                         | "runtimeClassName"
+                        | "serviceAccount"
                         | "serviceAccountName"
                         | "shareProcessNamespace"
                         | "terminationGracePeriodSeconds"

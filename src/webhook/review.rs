@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::mutate::{Mutation, check_ephemeral};
 use super::patch::Patch;
-use super::pod::account_of;
 use super::pod_view::PodView;
 use super::refusal::Refusal;
 use crate::audit::{Admission, AuditOutcome, write_admission};
@@ -16,6 +15,7 @@ use crate::steps;
 pub use super::answer::{Answer, Outcome, Reviewer};
 pub use super::lint::{ANNOTATIONS_PLACE, LintedPod, Linter, PodFault, split_place};
 pub use super::mutate::Injector;
+pub(crate) use super::pod::account_of;
 pub use super::pod_view::MAX_NODES;
 
 /// The one version that is spoken.

@@ -181,6 +181,44 @@ fn p9_every_fault_of_a_manifest_is_told_where_it_stands() {
     }
 }
 
+/// In kinds that are not Kubernetes' own, and where people write annotations by mistake.
+#[test]
+fn p9_annotations_are_found_wherever_they_stand() {
+    const POD: &str = "{metadata: {annotations: {hushpod.dev/fiel.a: x}}, spec: {containers: [{name: a}]}}";
+    for (text, starts) in [
+        (
+            format!("kind: JobSet\nspec:\n  replicatedJobs:\n  - template: {{spec: {{template: {POD}}}}}\n"),
+            &["4:59: annotation hushpod.dev/fiel.a: unknown key"][..],
+        ),
+        (
+            format!("kind: Two\nspec:\n  leader: {POD}\n  worker:\n    template: {POD}\n"),
+            &["3:37: annotation hushpod.dev/fiel.a: unknown", "5:41: annotation hushpod.dev/fiel.a: unknown"],
+        ),
+        (
+            "kind: Workflow\nspec:\n  templates:\n  - metadata: {annotations: {hushpod.dev/mode: x, a: b}}\n".to_owned(),
+            &["4:30: warning: annotation hushpod.dev/mode: stands in spec.templates[0].metadata.annotations of a Workflow, \
+               and was not checked"],
+        ),
+        (
+            "kind: Deployment\nspec:\n  template:\n    annotations:\n      hushpod.dev/mode: csi\n    spec: {}\n".to_owned(),
+            &["5:7: warning: annotation hushpod.dev/mode: stands in spec.template.annotations of a Deployment, and was not \
+               checked: pods have theirs in spec.template.metadata.annotations"],
+        ),
+        (
+            "kind: Pod\nmetadata:\n  labels:\n    hushpod.dev/file.a: x\n    hushpod.dev/injection: on\n    hushpod.dev/env: a\n"
+                .to_owned(),
+            &["4:5: warning: label hushpod.dev/file.a: is an annotation", "6:5: warning: label hushpod.dev/env: is an"],
+        ),
+    ] {
+        let mut lines = lines_of(&text);
+        lines.retain(|line| !line.ends_with("nothing is wrong"));
+        assert_eq!(lines.len(), starts.len(), "{text}{lines:#?}");
+        for (line, start) in lines.iter().zip(starts) {
+            assert!(line.starts_with(&format!("m.yaml:{start}")), "{text}{lines:#?}");
+        }
+    }
+}
+
 /// A pod with these annotations and fields of its spec.
 fn pod(annotations: &str, spec: &str) -> String {
     format!(

@@ -331,6 +331,44 @@ fn words_of_a_command_arrive_as_they_are() {
 }
 
 #[test]
+fn a_working_directory_that_was_removed_is_told() {
+    let machine = Machine::new(PROJECT);
+    for words in ["check", "get token", "run -- true"] {
+        fs::create_dir(machine.project().join("gone")).unwrap();
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            &format!("cd gone && rmdir ../gone && exec \"$0\" {words}"),
+            env!("CARGO_BIN_EXE_hushpod"),
+        ]);
+        let output = command.current_dir(machine.project()).stdin(Stdio::null()).output().unwrap();
+        assert!(
+            !output.status.success() && text(&output.stderr).contains("the working directory"),
+            "{words}: {output:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_written_is_told() {
+    let machine = Machine::new(PROJECT);
+    for arguments in [
+        &["get", "token"][..],
+        &["export", "--format", "json"],
+        &["check"],
+        &["check", "-o", "sarif"],
+        &["login", "status"],
+        &["explain", "mode"],
+        &["completion", "bash"],
+    ] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = machine.command(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
+        assert!(text(&output.stderr).contains("standard output: no storage space"), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
 fn nobody_but_the_stores_is_asked() {
     let machine = Machine::new(PROJECT);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

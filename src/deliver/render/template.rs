@@ -117,6 +117,12 @@ fn sentence(error: &Error, text: &str, context: &SecretTree, limit: u64) -> Sent
              behind them, or ~ to join text"
         )
         .into(),
+        // Its own words may have values in them.
+        ErrorKind::InvalidOperation => format!(
+            "template{line}: an operation cannot be done: it has text where a number is meant, divides by zero, or makes \
+             a number or a range that is too large"
+        )
+        .into(),
         kind => format!("template{line}: {kind}").into(),
     }
 }

@@ -45,45 +45,60 @@ pub(super) fn check(
         Err(problem) => return checked.fault(file, FindingKind::Yaml, file.fault("", problem)),
     };
     for object in &objects {
-        let template = object.template();
-        let is_pod = template.as_ref().is_some_and(|(path, _)| path.is_empty());
-        if !is_pod {
-            misplaced(file, object, template.as_ref().map(|(path, _)| path.as_str()), checked);
-        }
-        let Some((path, template)) = template else { continue };
+        let templates = object.templates();
+        misplaced(file, object, &templates, checked);
         let namespace = object.namespace().unwrap_or(&by.namespace);
-        let LintedPod { faults, warnings } = by.linter.lint(template, namespace, by.labels_of(namespace));
-        for fault in faults {
-            checked.fault(file, FindingKind::of_reason(fault.reason), placed(file, object, &path, template, fault));
-        }
-        for warning in warnings {
-            checked.warn(file, FindingKind::of_reason(warning.reason), placed(file, object, &path, template, warning));
-        }
-        let Some(pod) = ManifestPod::of(object).filter(|pod| opts_in(pod.annotations())) else { continue };
-        checked.pods += 1;
-        if let Some(live) = &mut live {
-            let at = |key: &str, inside: &str| position(file, object, &path, template, &annotation_path(key), inside);
-            live.add_pod(file, &pod, namespace, at);
+        for (path, template) in &templates {
+            let LintedPod { faults, warnings } = by.linter.lint(template, namespace, by.labels_of(namespace));
+            for fault in faults {
+                checked.fault(file, FindingKind::of_reason(fault.reason), placed(file, object, path, template, fault));
+            }
+            for warning in warnings {
+                let kind = FindingKind::of_reason(warning.reason);
+                checked.warn(file, kind, placed(file, object, path, template, warning));
+            }
+            let pod = ManifestPod::of(object, template);
+            if !opts_in(pod.annotations()) {
+                continue;
+            }
+            checked.pods += 1;
+            if let Some(live) = &mut live {
+                let at =
+                    |key: &str, inside: &str| position(file, object, path, template, &annotation_path(key), inside);
+                live.add_pod(file, &pod, namespace, at);
+            }
         }
     }
 }
 
-/// Annotations on an object that makes pods, which do not get them; and on others, which make none.
-fn misplaced(file: &SourceFile, object: &ManifestObject, template: Option<&str>, checked: &mut Checked) {
-    let annotations = object.value.pointer("/metadata/annotations").and_then(Value::as_object);
-    for key in annotations.into_iter().flat_map(|all| all.keys()).filter(|key| key.starts_with(PREFIX)) {
-        let kind = &object.kind;
-        let problem = match template {
-            Some(path) => {
-                let path = format!("{path}{ANNOTATIONS_PLACE}");
-                let place = path.trim_start_matches('.');
+/// Annotations that no pod gets, or of which nobody knows whether one does: on an object itself, somewhere else in it, or
+/// written as labels.
+fn misplaced(file: &SourceFile, object: &ManifestObject, templates: &[(String, &Value)], checked: &mut Checked) {
+    let kind = &object.kind;
+    let mut warn = |path: &str, key: &str, problem: String| {
+        let at = file.position(object.document, &format!("{}{path}.{key}", object.path));
+        checked.warn(file, FindingKind::Misplaced, FileFault { at, problem });
+    };
+    let place = templates.first().map(|(path, _)| format!("{path}{ANNOTATIONS_PLACE}"));
+    let place = place.as_deref().map(|place| place.trim_start_matches('.'));
+    let is_pod = templates.first().is_some_and(|(path, _)| path.is_empty());
+    let own = object.value.pointer("/metadata/annotations").and_then(Value::as_object).filter(|_| !is_pod);
+    for key in own.into_iter().flat_map(|all| all.keys()).filter(|key| key.starts_with(PREFIX)) {
+        let problem = match place {
+            Some(place) => {
                 format!("annotation {key}: stands on the {kind} itself, whose pods do not get it: write it to {place}")
             }
             None => format!("annotation {key}: stands on a {kind}, which makes no pods: write it to what does"),
         };
-        let path = format!("{}{}", object.path, annotation_path(key));
-        let at = file.position(object.document, &path);
-        checked.warn(file, FindingKind::Misplaced, FileFault { at, problem });
+        warn(ANNOTATIONS_PLACE, key, problem);
+    }
+    for (path, key) in object.stray_annotations(templates) {
+        let told = path.trim_start_matches('.');
+        let pods = place.map(|place| format!(": pods have theirs in {place}")).unwrap_or_default();
+        warn(&path, key, format!("annotation {key}: stands in {told} of a {kind}, and was not checked{pods}"));
+    }
+    for (path, key) in object.labels() {
+        warn(&path, key, format!("label {key}: is an annotation: write it below annotations, beside these labels"));
     }
 }
 

@@ -1,14 +1,15 @@
 //! How it is told: for people, for programs, for code scanning (SARIF 2.1.0), and as annotations of GitHub's checks.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::arguments::CheckFormat;
 use super::findings::{Checked, FileFinding, FindingKind, RuleAnswer};
+use crate::local::error::LocalError;
 use crate::local::github::{data, property};
+use crate::local::output::emit;
 
 /// What a path keeps in a URI (RFC 3986, `pchar` and `/`), as far as nobody reads it otherwise.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -16,15 +17,17 @@ const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'
 const SARIF_SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 /// Tells it on standard output.
-pub(super) fn print(format: CheckFormat, checked: &Checked) {
+///
+/// # Errors
+/// One sentence, if it cannot be written.
+pub(super) fn print(format: CheckFormat, checked: &Checked) -> Result<(), LocalError> {
     let told = match format {
         CheckFormat::Text => to_text(checked),
         CheckFormat::Json => pretty(&serde_json::to_value(checked).unwrap_or_default()),
         CheckFormat::Sarif => pretty(&to_sarif(checked)),
         CheckFormat::Github => to_github(checked),
     };
-    // A reader that closed the pipe has seen enough.
-    let _ = io::stdout().write_all(told.as_bytes());
+    emit(None, told.as_bytes())
 }
 
 fn pretty(value: &Value) -> String {

@@ -41,6 +41,13 @@ fn a_masked_command_ends_as_it_would_alone() {
     for (script, code) in [("exit 42", 42), ("kill -TERM $$", 143), ("kill -KILL $$", 137), ("exec true", 0)] {
         assert_eq!(shell(&machine, &["--mask", "always"], &[], script).status.code(), Some(code), "{script}");
     }
+    for (script, code) in [("echo one", 1), ("echo one; exit 42", 42)] {
+        let mut command = machine.command(&["run", "--mask", "always", "--", "sh", "-c", script]);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(text(&output.stderr).contains("could be written: no storage space"), "{output:?}");
+    }
     let nothing = machine.run(&["run", "--mask", "always", "--", "./nothing"]);
     assert_eq!(nothing.status.code(), Some(127), "{nothing:?}");
     let lots = shell(&machine, &["--mask", "always"], &[], "yes 0123456789abcde | head -c 100000000");

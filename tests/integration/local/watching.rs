@@ -187,6 +187,24 @@ fn p5_masks_are_those_of_the_values_that_the_command_has() {
 }
 
 #[test]
+fn p5_what_files_bring_later_is_masked_too() {
+    let machine = Machine::new(PROJECT);
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let here = memory.path().join("here");
+    machine.write("store/key.pem", "first-one\n");
+    let flags = ["--mask", "always", "--watch=signal:HUP", "--files", here.to_str().unwrap()];
+    let show = "echo \"is $(cat \"$HUSHPOD_FILES/key.pem\") with $TOKEN.\"";
+    let watched = watched(&machine, &flags, &format!("trap '{show}' HUP; {show}; {LOOP}"));
+    assert_eq!(watched.heard(" with "), ["is <key.pem> with <TOKEN>."]);
+    for value in ["second-one\n", "third-one\n"] {
+        machine.write("store/key.pem", value);
+        assert_eq!(watched.heard(" with "), ["is <key.pem> with <TOKEN>."], "{value}");
+    }
+    watched.signal(Signal::TERM);
+    assert_eq!(watched.code(), Some(143));
+}
+
+#[test]
 fn p2_files_change_as_a_whole_and_the_command_is_told() {
     let machine = Machine::new(PROJECT);
     let memory = tempfile::tempdir_in("/dev/shm").unwrap();

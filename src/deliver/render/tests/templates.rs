@@ -215,7 +215,10 @@ fn p5_p9_errors_of_templates_name_the_line_but_no_value() {
             json!({"file": "f", "from": {"d": "db"}, "template": "{{ d.port + 1 }}"}),
             "line 1: an operator has text where it takes a",
         ),
-        (json!({"file": "f", "from": {"d": "db"}, "template": "{{ d.user | int }}"}), "template, line 1: invalid oper"),
+        (
+            json!({"file": "f", "from": {"d": "db"}, "template": "{{ d.user | int }}"}),
+            "template, line 1: an operation cannot",
+        ),
         (json!({"file": "f", "from": {"d": "db"}, "template": "{{ d.user() }}"}), "template: line 1: unknown method"),
         (
             json!({"file": "f", "from": {"d": "db"}, "template": "\n\n{{ d.user | b64decode }}"}),

@@ -132,5 +132,7 @@ fn float(text: &str) -> Option<f64> {
     }
     // Rust's own reader takes names too, such as "nan" and "infinity"; digits with a zero in front are octal or text.
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
-    if is_number && (text.contains(['.', 'e', 'E']) || is_decimal(text)) { text.parse().ok() } else { None }
+    let value = text.parse().ok().filter(|_| is_number && (text.contains(['.', 'e', 'E']) || is_decimal(text)));
+    // What is too large for a float is text: Go's reader refuses it, where Rust's says infinity.
+    value.filter(|value: &f64| value.is_finite())
 }

@@ -2,15 +2,20 @@
 //! Who may set them is Kubernetes RBAC; the agent needs no right and no port for it.
 
 use std::borrow::Cow;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use crate::bounded_read::{BoundedReadError, read_text};
 use crate::contract::{ANNOTATIONS_FILE, PREFIX};
 use crate::deliver::controls::{Control, LiveControls, Wanted};
 use crate::process::watch::Watch;
+
+/// Bytes of that file: annotations have at most 256 KiB together, and quoted they take up to ten times as many.
+const MAX_BYTES: usize = 4 << 20;
 
 /// The controls directory, watched.
 #[derive(Debug)]
@@ -77,9 +82,9 @@ impl Controls {
     }
 
     fn read(&mut self) {
-        let text = match fs::read_to_string(&self.file) {
+        let text = match read_text(File::open(&self.file), MAX_BYTES) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(BoundedReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => {
                 warn!(%error, path = %self.file.display(), "the live controls cannot be read: they stay as they are");
                 return;

@@ -1,5 +1,6 @@
 //! The operator's configuration, read again when its file changes: a bad one keeps the last good one and says why.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,20 +9,24 @@ use tracing::{info, warn};
 
 use super::metrics::ConfigMetrics;
 use super::{Config, ConfigFaults};
+use crate::bounded_read::{BoundedReadError, read_text};
 use crate::metrics::Registry;
 use crate::process::watch::{Watch, WatchError};
+
+/// Bytes of a configuration: a ConfigMap has at most 1 MiB.
+const MAX_BYTES: usize = 4 << 20;
 
 /// Why there is no configuration to start with.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The file cannot be read.
-    #[error("cannot read {}: {cause}", path.display())]
+    #[error("{} {cause}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
         #[source]
-        cause: std::io::Error,
+        cause: BoundedReadError,
     },
     /// It says something that cannot be.
     #[error("{}", faults.of_file(path))]
@@ -104,7 +109,8 @@ fn warn_of(config: &Config) {
 }
 
 fn read(path: &Path) -> Result<(String, Config), ReloadError> {
-    let text = std::fs::read_to_string(path).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
+    let text =
+        read_text(File::open(path), MAX_BYTES).map_err(|cause| ReloadError::Read { path: path.to_owned(), cause })?;
     match Config::read(&text) {
         Ok(config) => Ok((text, config)),
         Err(faults) => Err(ReloadError::Config { path: path.to_owned(), faults }),

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -191,7 +192,7 @@ impl PublishCall {
             feed: unnamed,
             wanted: Wanted::default(),
             advanced: None,
-            plan,
+            plan: Arc::new(plan),
         };
         record.feed = FeedKey::of(&record);
         Ok(Publication { record, tokens, limits })

@@ -175,8 +175,8 @@ pub async fn run(
         std::future::pending().await
     };
     let outcome = tokio::select! {
-        () = calls => Ok(()),
-        () = registration => Ok(()),
+        outcome = calls => outcome.map_err(CsiError::from),
+        outcome = registration => outcome.map_err(CsiError::from),
         outcome = until_registered => outcome,
     };
     // Without its socket kubelet takes the driver for gone, which it is.

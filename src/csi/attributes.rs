@@ -313,7 +313,7 @@ impl Kubelets {
         })
     }
 
-    /// Where they are: kubelet puts them among the secrets since Kubernetes 1.36, if the CSIDriver object says so (KEP-5538).
+    /// Where they are: kubelet puts them among the secrets since Kubernetes 1.35, if the CSIDriver object says so (KEP-5538).
     fn tokens(mut self) -> Result<Tokens, CallFailure> {
         let key = format!("{CSI_KUBELET_PREFIX}{TOKENS}");
         let found =

@@ -13,6 +13,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
@@ -97,8 +98,9 @@ impl CallSocket {
         Ok(Self { listener, made })
     }
 
-    /// Answers until `shutdown` is cancelled and calls that had begun are over. The socket in the file system stays.
-    pub(super) fn serve<S>(self, service: S, shutdown: CancellationToken) -> (impl Future<Output = ()>, OwnSocket)
+    /// Answers until `shutdown` is cancelled and calls that had begun are over. The socket in the file system stays. A task
+    /// of its own, so a connection wakes nothing else.
+    pub(super) fn serve<S>(self, service: S, shutdown: CancellationToken) -> (JoinHandle<()>, OwnSocket)
     where
         S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
@@ -112,7 +114,7 @@ impl CallSocket {
             connections.close();
             connections.wait().await;
         };
-        (serving, made)
+        (tokio::spawn(serving), made)
     }
 }
 

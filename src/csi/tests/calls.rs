@@ -59,7 +59,6 @@ async fn each_call_comes_to_its_service() {
     let services = CsiServices::new(NodeService { driver: Arc::clone(&life.driver), node: "node-1".to_owned() });
     let shutdown = CancellationToken::new();
     let (serving, _) = socket.serve(services, shutdown.clone());
-    let serving = tokio::spawn(serving);
     let mut sender = connect(&path).await;
     for (method, bytes, expected) in [
         ("csi.v1.Identity/GetPluginInfo", 0, Code::Ok),
@@ -101,7 +100,6 @@ async fn a_call_that_has_begun_is_answered_though_the_driver_ends() {
     });
     let shutdown = CancellationToken::new();
     let (serving, _) = CallSocket::bind(&path).unwrap().serve(service, shutdown.clone());
-    let serving = tokio::spawn(serving);
     let mut sender = connect(&path).await;
     let calling = tokio::spawn(async move { call(&mut sender, "csi.v1.Node/NodePublishVolume", 0).await });
     has_begun.recv().await.unwrap();

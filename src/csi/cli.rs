@@ -18,8 +18,8 @@ use crate::contract::CSI_PROGRAM;
 use crate::metrics::Registry;
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
-use crate::serve::readiness::Readiness;
 use crate::serve::admin;
+use crate::serve::readiness::Readiness;
 
 /// What the driver is told by its arguments.
 #[derive(Debug, Args)]

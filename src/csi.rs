@@ -6,31 +6,26 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::{fmt, fs, io};
 
-use futures_util::stream;
-use tokio::net::UnixListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
 use tracing::info;
 
+use self::calls::{CallSocket, CsiServices};
 use self::driver::{Driver, DriverParts};
 use self::events::Troubles;
 use self::metrics::DriverMetrics;
 use self::mounts::{KernelMounts, Mounts as _};
-use self::node::{IdentityService, NodeService};
+use self::node::NodeService;
 use self::pods::Pods;
-use self::proto::csi::identity_server::IdentityServer;
-use self::proto::csi::node_server::NodeServer;
 use self::proto::registration::registration_server::RegistrationServer;
 use self::registration::{REGISTRATION_SOCKET, RegistrationService};
-use self::sole::{OwnSocket, SoleDriver};
+use self::sole::SoleDriver;
 use self::state::StateDir;
 use self::surroundings::connected;
 use crate::audit::{AuditLog, Program, Who};
@@ -46,6 +41,7 @@ use crate::source::SourceMetrics;
 mod attached;
 mod attributes;
 mod budget;
+mod calls;
 pub mod cli;
 mod driver;
 mod events;
@@ -117,9 +113,6 @@ pub enum CsiError {
     /// The state cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A server failed.
-    #[error("the driver's socket failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// kubelet refuses the driver.
     #[error("kubelet does not register the driver: {0}")]
     Registration(String),
@@ -130,12 +123,6 @@ pub enum CsiError {
 
 /// Bytes of the file system that the driver keeps its state in; it takes no more than what stands in it.
 const STATE_BYTES: u64 = 64 << 20;
-/// Calls at a time on a connection: kubelet makes one for each volume.
-const CALLS: usize = 512;
-/// Bytes of a call: attributes that make the longest plan, and tokens, take half as many.
-const CALL_BYTES: usize = 512 * 1024;
-/// Bytes of a request's headers.
-const HEADERS: u32 = 16 * 1024;
 
 /// Runs the driver until `shutdown` is cancelled. Volumes stay as they are, and the next process goes on with them.
 pub async fn run(
@@ -164,10 +151,9 @@ pub async fn run(
     let driver = start(&settings, &own, config, registry, &shutdown, &mut tasks)?;
 
     // kubelet calls the driver as soon as it has seen the second one.
-    let nodes = NodeServer::new(NodeService { driver, node: node.clone() }).max_decoding_message_size(CALL_BYTES);
-    let calls = server().add_service(IdentityServer::new(IdentityService)).add_service(nodes);
     let socket = own.join("csi.sock");
-    let (calls, _) = serve(calls, &socket, shutdown.clone())?;
+    let services = CsiServices::new(NodeService { driver, node: node.clone() });
+    let (calls, _) = listen(&socket)?.serve(services, shutdown.clone());
     let (told, registered) = oneshot::channel();
     let endpoint = socket.to_string_lossy().into_owned();
     let registrations = watch::Sender::new(0);
@@ -175,9 +161,9 @@ pub async fn run(
         tasks.spawn(taint::remove_when_registered(client, node.clone(), registrations.subscribe()));
     }
     let service = RegistrationService { endpoint, registered: Mutex::new(Some(told)), registrations };
-    let registration = server().add_service(RegistrationServer::new(service));
     let registry_socket = kubelet_root.join("plugins_registry").join(REGISTRATION_SOCKET);
-    let (registration, registry_socket) = serve(registration, &registry_socket, shutdown.clone())?;
+    let registry_socket = listen(&registry_socket)?;
+    let (registration, registry_socket) = registry_socket.serve(RegistrationServer::new(service), shutdown.clone());
     info!(socket = %socket.display(), "the CSI driver listens");
 
     let until_registered = async {
@@ -275,33 +261,6 @@ fn open_state(own: &Path, mounts: &KernelMounts) -> Result<StateDir, CsiError> {
     Ok(StateDir::open(&dir)?)
 }
 
-fn server() -> Server {
-    Server::builder()
-        .concurrency_limit_per_connection(CALLS)
-        .max_concurrent_streams(u32::try_from(CALLS).ok())
-        .http2_max_header_list_size(HEADERS)
-}
-
-/// Serves at a socket that root alone may open.
-fn serve(
-    router: Router,
-    socket: &Path,
-    shutdown: CancellationToken,
-) -> Result<(impl Future<Output = Result<(), tonic::transport::Error>> + use<>, OwnSocket), CsiError> {
-    let failed = |source| CsiError::Io { path: socket.to_owned(), source };
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    if let Some(directory) = socket.parent() {
-        fs::create_dir_all(directory).map_err(failed)?;
-    }
-    let listener = UnixListener::bind(socket).map_err(failed)?;
-    let made = OwnSocket::at(socket).map_err(failed)?;
-    fs::set_permissions(socket, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let incoming = stream::unfold(listener, |listener| async {
-        let accepted = listener.accept().await.map(|(stream, _)| stream);
-        Some((accepted, listener))
-    });
-    Ok((router.serve_with_incoming_shutdown(incoming, async move { shutdown.cancelled().await }), made))
+fn listen(socket: &Path) -> Result<CallSocket, CsiError> {
+    CallSocket::bind(socket).map_err(|source| CsiError::Io { path: socket.to_owned(), source })
 }

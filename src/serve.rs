@@ -36,7 +36,8 @@ use self::body::InFlight;
 pub(crate) use self::limits::WORKERS;
 use self::limits::{HEAD, HEADER_LIST, RECORD, STREAMS, TLS_SEND, WINDOW};
 pub use self::limits::{Limits, workers};
-use self::listener::{accept, is_no_ipv6, listen};
+pub(crate) use self::listener::accept;
+use self::listener::{is_no_ipv6, listen};
 use self::peers::{Peer, Peers, Seat};
 
 pub mod admin;

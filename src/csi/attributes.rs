@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -191,7 +192,7 @@ impl PublishCall {
             feed: unnamed,
             wanted: Wanted::default(),
             advanced: None,
-            plan,
+            plan: Arc::new(plan),
         };
         record.feed = FeedKey::of(&record);
         Ok(Publication { record, tokens, limits })
@@ -312,7 +313,7 @@ impl Kubelets {
         })
     }
 
-    /// Where they are: kubelet puts them among the secrets since Kubernetes 1.36, if the CSIDriver object says so (KEP-5538).
+    /// Where they are: kubelet puts them among the secrets since Kubernetes 1.35, if the CSIDriver object says so (KEP-5538).
     fn tokens(mut self) -> Result<Tokens, CallFailure> {
         let key = format!("{CSI_KUBELET_PREFIX}{TOKENS}");
         let found =

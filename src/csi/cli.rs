@@ -18,8 +18,8 @@ use crate::contract::CSI_PROGRAM;
 use crate::metrics::Registry;
 use crate::process::shutdown::Shutdown;
 use crate::process::telemetry::{self, LogFormat};
+use crate::serve::admin;
 use crate::serve::readiness::Readiness;
-use crate::serve::{admin, workers};
 
 /// What the driver is told by its arguments.
 #[derive(Debug, Args)]
@@ -82,9 +82,10 @@ pub fn main() -> ExitCode {
     let DriverCli { args, log_level, log_format } = DriverCli::parse();
     let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level);
     let registry = Registry::of_server(move || dropped.lines());
-    telemetry::exit(match Builder::new_multi_thread().worker_threads(workers()).enable_all().build() {
+    // One thread is enough for what a node asks for, and a second one would be woken with it for nothing.
+    telemetry::exit(match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(run(args, registry)),
-        Err(error) => Err(format!("cannot start threads: {error}")),
+        Err(error) => Err(format!("cannot start: {error}")),
     })
 }
 

@@ -16,7 +16,7 @@ use super::budget::VolumeBudget;
 use super::events::Troubles;
 use super::failure::{CallFailure, FailureKind};
 use super::feed::Feed;
-use super::known::{KnownVolume, KnownVolumes};
+use super::known::{KnownFeed, KnownVolume, KnownVolumes};
 use super::logins::Logins;
 use super::metrics::DriverMetrics;
 use super::mounts::Mounts;
@@ -260,7 +260,7 @@ impl Driver {
                         && (!matches!(*same.first.borrow(), First::Delivered) || self.is_delivered(&same.target)) =>
                 {
                     let first = same.first.clone();
-                    known.tell(key, FeedCommand::Tokens(record.volume, tokens));
+                    known.tell_tokens(&record.volume, &tokens);
                     return Ok(first);
                 }
                 other => other.map(|other| (record.volume.clone(), other.target.clone())),
@@ -292,17 +292,19 @@ impl Driver {
     }
 
     /// Tells the feed of a volume, and makes one if there is none.
-    fn hand_to_feed(self: &Arc<Self>, volume: NewVolume, limits: &CsiLimits) -> Result<(), CallFailure> {
-        let NewVolume { record, first, .. } = &volume;
+    fn hand_to_feed(self: &Arc<Self>, mut volume: NewVolume, limits: &CsiLimits) -> Result<(), CallFailure> {
+        let mut known = self.known();
+        known.share_plan(&mut volume.record);
+        let NewVolume { record, first, tokens, .. } = &volume;
         let key = &record.feed.clone();
         let entry = KnownVolume {
             feed: key.clone(),
             pod: record.pod.uid.clone(),
             target: record.target.clone(),
             first: first.subscribe(),
+            tokens: tokens.clone(),
         };
         let (id, pod) = (record.volume.clone(), record.pod.uid.clone());
-        let mut known = self.known();
         if !known.works(key) {
             let answers = self.limits.reserve_feed(&record.pod.namespace, record.plan.room(), limits)?;
             let feed = self.new_feed(record).map_err(|error| {
@@ -315,7 +317,7 @@ impl Driver {
             let account = &record.plan.identity.service_account;
             let span = info_span!("feed", namespace, account);
             tokio::spawn(feed.with_room(answers).run(commands).instrument(span));
-            known.feeds.insert(key.clone(), sender);
+            known.feeds.insert(key.clone(), KnownFeed { commands: sender, plan: Arc::clone(&record.plan) });
         }
         if !known.tell(key, FeedCommand::Attach(Box::new(volume))) {
             return Err(CallFailure::new(FailureKind::Exhausted, "the driver has too much to do: kubelet tries again"));
@@ -338,13 +340,8 @@ impl Driver {
 
     /// A volume whose files are there: kubelet's new tokens go to its feed. One that nobody knows any more gets a feed.
     async fn feed(self: &Arc<Self>, asked: PublishCall) -> Result<(), CallFailure> {
-        {
-            let known = self.known();
-            if let Some(volume) = known.volumes.get(&asked.volume)
-                && known.tell(&volume.feed, FeedCommand::Tokens(asked.volume.clone(), asked.tokens.clone()))
-            {
-                return Ok(());
-            }
+        if self.known().tell_tokens(&asked.volume, &asked.tokens) {
+            return Ok(());
         }
         let Publication { mut record, tokens, .. } = self.planned(asked).await?;
         self.known().names.name(&mut record);
@@ -361,7 +358,7 @@ impl Driver {
         let is_told = {
             let known = self.known();
             match known.volumes.get(volume).and_then(|entry| known.feeds.get(&entry.feed)) {
-                Some(feed) => match feed.try_send(FeedCommand::Detach(volume.to_owned(), done)) {
+                Some(feed) => match feed.commands.try_send(FeedCommand::Detach(volume.to_owned(), done)) {
                     Err(TrySendError::Full(_)) => return Err(busy()),
                     told => told.is_ok(),
                 },

@@ -51,7 +51,7 @@ const TURN: Duration = Duration::from_secs(5);
 pub(super) struct Feed {
     key: FeedKey,
     source: Source,
-    newest: Option<Generation>,
+    newest: Option<Arc<Generation>>,
     /// When a store failed that has yet to be asked again.
     failed_at: Option<Instant>,
     /// Why it is of no use to ask for the same now.

@@ -45,6 +45,9 @@ pub(super) struct Pods {
     is_followed: bool,
 }
 
+/// Pods that are asked for at a time. All of one answer are in memory at once, with what the managers of their fields wrote
+/// down, which is most of it; and an allocator keeps what was needed once.
+const PAGE: u32 = 25;
 /// How long the first files of a volume wait for a look at their pod: a hold or a pin counts from the beginning.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -72,7 +75,7 @@ impl Pods {
 
     /// Follows the API server for ever. `changed` hears of each pod that is another than before.
     pub(super) async fn follow(self, client: Client, node: &str, changed: impl Fn(&str, &SeenPod)) {
-        let settings = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        let settings = watcher::Config::default().fields(&format!("spec.nodeName={node}")).page_size(PAGE);
         let mut events = std::pin::pin!(followed(Api::<PartialObjectMeta<KubePod>>::all(client), settings));
         let mut is_failing = false;
         while let Some(event) = events.next().await {

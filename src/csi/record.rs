@@ -1,6 +1,7 @@
 //! What the driver knows of a volume, and keeps in mind.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -30,8 +31,8 @@ pub(super) struct Record {
     pub(super) wanted: Wanted,
     /// The last wave that the volume has gone along with.
     pub(super) advanced: Option<String>,
-    /// What to deliver.
-    pub(super) plan: Plan,
+    /// What to deliver: of all volumes of a feed the same one.
+    pub(super) plan: Arc<Plan>,
 }
 
 /// A pod, as kubelet knows it.

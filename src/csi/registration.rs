@@ -79,4 +79,29 @@ mod tests {
         assert!(sent("csi.hushpod.dev-reg.sock").parse::<Authority>().is_err(), "or this would show nothing");
         assert!(REGISTRATION_SOCKET.contains(CSI_DRIVER) && !REGISTRATION_SOCKET.starts_with('.'));
     }
+
+    #[tokio::test]
+    async fn the_driver_hears_what_becomes_of_its_registration() {
+        for (plugin_registered, problem, expected) in [
+            (true, "", Ok(())),
+            // What kubelet says becomes a line of the log, and the driver's last word.
+            (false, "no\nsuch version", Err(r"no\nsuch version".to_owned())),
+        ] {
+            let (told, mut registered) = tokio::sync::oneshot::channel();
+            let registrations = watch::Sender::new(0);
+            let endpoint = "/var/lib/kubelet/plugins/csi.hushpod.dev/csi.sock".to_owned();
+            let service = RegistrationService { endpoint, registered: Mutex::new(Some(told)), registrations };
+            let info = service.get_info(Request::new(InfoRequest {})).await.unwrap().into_inner();
+            assert_eq!((info.name.as_str(), info.r#type.as_str()), (CSI_DRIVER, "CSIPlugin"));
+            assert_eq!((info.endpoint, info.supported_versions), (service.endpoint.clone(), vec![VERSION.to_owned()]));
+            assert!(registered.try_recv().is_err(), "nobody has said so yet");
+            let status = RegistrationStatus { plugin_registered, error: problem.to_owned() };
+            // kubelet says it again whenever it starts.
+            for times in 1..=2 {
+                service.notify_registration_status(Request::new(status.clone())).await.unwrap();
+                assert_eq!(*service.registrations.borrow(), if plugin_registered { times } else { 0 });
+            }
+            assert_eq!(registered.try_recv().unwrap(), expected);
+        }
+    }
 }

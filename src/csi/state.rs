@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -320,7 +321,7 @@ fn parsed(text: &[u8], volume: &str, feed: FeedKey) -> Result<Record, RecordProb
     if schema != SCHEMA {
         return Err(RecordProblem::Format(schema));
     }
-    let plan = Plan::from_json(&plan)?;
+    let plan = Arc::new(Plan::from_json(&plan)?);
     let (volume, owner) = (volume.to_owned(), Owner { user, group });
     // The wave that it has gone along with, and no other, until its pod is seen.
     let wanted = Wanted { hold, pin, advance: advanced.clone(), refresh_now: None };

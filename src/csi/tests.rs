@@ -1,6 +1,7 @@
 //! The driver on a node without a kernel and a store without a network: what tests put in their place is in [`node`].
 
 mod audit;
+mod calls;
 mod canaries;
 mod controls;
 mod deny;

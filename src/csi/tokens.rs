@@ -19,7 +19,7 @@ pub(super) const MAX_TOKENS: usize = 256 * 1024;
 pub(super) type Tokens = BTreeMap<String, PodToken>;
 
 /// A token that shows who the pod is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PodToken {
     pub(super) value: SecretValue,
     /// `None` if kubelet's word for it is not understood.

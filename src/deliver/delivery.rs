@@ -4,6 +4,7 @@
 //! a pin needs: one source feeds as many deliveries as there are volumes.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -39,7 +40,7 @@ pub struct Delivery<V> {
     volume: V,
     report: Report,
     /// The newest generation, and how far it came.
-    newest: Option<(Generation, Progress)>,
+    newest: Option<(Arc<Generation>, Progress)>,
     shown: ShownAnswers,
     position: Position,
     retry: Retry,
@@ -196,7 +197,8 @@ impl<V: Volume> Delivery<V> {
     }
 
     /// A generation that is newer than all before. [`Delivery::catch_up`] decides what becomes of it.
-    pub fn offer(&mut self, generation: Generation) {
+    pub fn offer(&mut self, generation: impl Into<Arc<Generation>>) {
+        let generation = generation.into();
         // Another generation may well fit where the last did not.
         self.retry.reset();
         let progress = match &self.newest {

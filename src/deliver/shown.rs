@@ -1,6 +1,6 @@
 //! What a volume's files are made of, by request: so it is told of each answer when it came into them, and of no other.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::audit::{AuditLog, AuditOutcome};
 use crate::generation::{Access, Generation, GenerationId};
@@ -15,8 +15,11 @@ const REMEMBERED: usize = 3;
 pub(super) struct ShownAnswers {
     audit: AuditLog,
     /// The last is what the files show.
-    generations: VecDeque<(GenerationId, BTreeMap<Request, ShownAnswer>)>,
+    generations: VecDeque<(GenerationId, ShownSet)>,
 }
+
+/// In the order of requests: the driver has one for each of its volumes, and a map takes a kilobyte more.
+type ShownSet = Box<[(Request, ShownAnswer)]>;
 
 /// What tells an answer to a request from another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,7 +80,7 @@ impl ShownAnswers {
         }
         let present = self.generations.back();
         for (request, answer) in answers_of(generation) {
-            let had = present.and_then(|(_, answers)| answers.get(&request));
+            let had = present.and_then(|(_, answers)| answer_to(answers, &request));
             if had.is_none_or(|had| !had.is(&answer)) {
                 let ShownAnswer { version, access } = &answer;
                 let generation = present.map(|(id, _)| id);
@@ -87,12 +90,12 @@ impl ShownAnswers {
         }
     }
 
-    fn show(&mut self, id: &GenerationId, answers: BTreeMap<Request, ShownAnswer>) {
+    fn show(&mut self, id: &GenerationId, answers: ShownSet) {
         let present = self.generations.back();
         // One id is one state of all answers: what an earlier process delivered is not told again.
         let is_another = present.is_none_or(|(known, _)| known != id);
         for (request, answer) in answers.iter().filter(|_| is_another) {
-            let had = present.and_then(|(_, answers)| answers.get(request));
+            let had = present.and_then(|(_, answers)| answer_to(answers, request));
             if had.is_none_or(|had| !had.is(answer)) {
                 let ShownAnswer { version, access } = answer;
                 self.audit.delivery(access.as_ref(), request, version.as_ref(), Some(id), AuditOutcome::Ok);
@@ -106,7 +109,12 @@ impl ShownAnswers {
     }
 }
 
-fn answers_of(generation: &Generation) -> BTreeMap<Request, ShownAnswer> {
+fn answer_to<'a>(answers: &'a ShownSet, request: &Request) -> Option<&'a ShownAnswer> {
+    let at = answers.binary_search_by(|(known, _)| known.cmp(request)).ok()?;
+    answers.get(at).map(|(_, answer)| answer)
+}
+
+fn answers_of(generation: &Generation) -> ShownSet {
     let Generation { answers, versions, accesses, .. } = generation;
     let of = |request: &Request| {
         let (version, access) = (versions.get(request).cloned(), accesses.get(request).cloned());
@@ -116,7 +124,7 @@ fn answers_of(generation: &Generation) -> BTreeMap<Request, ShownAnswer> {
 }
 
 /// What an earlier process had, as far as it was handed over.
-fn remembered(origins: &[(Request, Origin)]) -> BTreeMap<Request, ShownAnswer> {
+fn remembered(origins: &[(Request, Origin)]) -> ShownSet {
     let answer = |(request, origin): &(Request, Origin)| {
         let version = match origin {
             Origin::Version(version) => Some(version.clone()),
@@ -125,7 +133,9 @@ fn remembered(origins: &[(Request, Origin)]) -> BTreeMap<Request, ShownAnswer> {
         };
         Some((request.clone(), ShownAnswer { version, access: None }))
     };
-    origins.iter().filter_map(answer).collect()
+    let mut all: Vec<_> = origins.iter().filter_map(answer).collect();
+    all.sort_by(|(one, _), (other, _)| one.cmp(other));
+    all.into()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::time::sleep;
 use tracing::{debug, error};
 
@@ -33,10 +33,10 @@ pub(super) fn is_no_ipv6(error: &io::Error) -> bool {
 }
 
 /// Waits for a client. Errors of `accept` end here: whatever they are, later clients want in.
-pub(super) async fn accept<F, Accepted>(mut accept: F) -> TcpStream
+pub(crate) async fn accept<F, Accepted, Stream, Address>(mut accept: F) -> Stream
 where
     F: FnMut() -> Accepted,
-    Accepted: Future<Output = io::Result<(TcpStream, SocketAddr)>>,
+    Accepted: Future<Output = io::Result<(Stream, Address)>>,
 {
     let mut failed = false;
     loop {

@@ -92,7 +92,8 @@ pub(super) fn check(options: &mut Options, config: &Config) -> Result<(), Refusa
         );
     }
     if options.metrics_port.is_some() {
-        return refuse(METRICS_PORT, "mode csi has no agent in the pod: the driver has the metrics of its node's pods");
+        let problem = "mode csi has no agent in the pod: leave it out, the driver has the metrics of its node's pods";
+        return refuse(METRICS_PORT, problem);
     }
     Ok(())
 }

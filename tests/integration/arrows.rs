@@ -99,7 +99,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "injected", "places", "proxy", "shape", "error",
     ]),
     ("csi", &[
-        "cli", "", "node", "driver/left", "driver/unclaimed", "driver/surroundings", "driver", "feed/attach", "feed/deny", "feed/heard", "feed",
+        "cli", "", "calls", "node", "driver/left", "driver/unclaimed", "driver/surroundings", "driver", "feed/attach", "feed/deny", "feed/heard", "feed",
         "known", "names", "attached", "surroundings", "state", "sole", "logins", "events", "attributes", "record", "tokens", "volume",
         "registration", "metrics", "failure", "budget", "program", "mounts", "object", "pods", "taint", "proto",
     ]),

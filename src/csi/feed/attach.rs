@@ -1,5 +1,7 @@
 //! A feed takes on a volume, and hands the tokens of its pod on.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
@@ -82,15 +84,15 @@ impl Feed {
             attached.delivery.pin(Some(pin), source).await;
         }
         if let Some(newest) = newest {
-            attached.delivery.offer(newest.clone());
+            attached.delivery.offer(Arc::clone(newest));
         }
     }
 
     pub(super) fn keep_tokens(&mut self, volume: &str, tokens: Tokens) {
         let Some(attached) = self.volumes.iter_mut().find(|attached| attached.record.volume == volume) else { return };
         attached.tokens = tokens;
-        self.hand_tokens_on();
-        if self.denied.is_empty() && self.source.failing().next().is_some() {
+        // Not for each call: a store that is busy has a pause of its own.
+        if self.hand_tokens_on() && self.denied.is_empty() && self.source.failing().next().is_some() {
             // It may be what the stores were waiting for.
             self.source.refresh_now();
         }

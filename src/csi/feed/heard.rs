@@ -1,6 +1,7 @@
 //! What a feed makes of the stores' answers: generations for its volumes, or what is in the way of them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
@@ -17,8 +18,9 @@ impl Feed {
         match event {
             Event::Changed(generation) => {
                 self.refused = None;
+                let generation = Arc::new(generation);
                 for attached in &mut self.volumes {
-                    attached.delivery.offer(generation.clone());
+                    attached.delivery.offer(Arc::clone(&generation));
                 }
                 self.newest = Some(generation);
             }

@@ -44,6 +44,34 @@ async fn a_call_waits_for_the_store_and_the_next_one_goes_on() {
     }
 }
 
+/// They come once a minute for each volume, with the same tokens until these are about to end.
+#[tokio::test(start_paused = true)]
+async fn kubelets_calls_ask_a_failing_store_for_nothing_unless_they_bring_a_new_token() {
+    let node = Node::new();
+    let life = node.start();
+    let asks: Vec<_> = (0..60).map(|n| Ask::new(n, &[FILE])).collect();
+    for published in join_all(asks.iter().map(|ask| life.publish(ask))).await {
+        published.unwrap();
+    }
+    node.store.state().failing = Some(ErrorKind::Unavailable);
+    seconds(120).await;
+    node.asked();
+    seconds(120).await;
+    let (_, by_itself) = node.asked();
+    for ask in asks.iter().chain(&asks) {
+        life.publish(ask).await.unwrap();
+        seconds(1).await;
+    }
+    let (_, reads) = node.asked();
+    assert!((1..=by_itself + 2).contains(&reads), "{reads} in two minutes with calls, and {by_itself} without");
+    let last = asks.last().unwrap();
+    for token in ["canary-newer", "canary-newest"] {
+        life.publish(&Ask { token: token.to_owned(), ..last.clone() }).await.unwrap();
+        moment().await;
+        assert_eq!(node.asked(), (0, 1), "it may be what the store was waiting for");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_goes_waits_no_longer() {
     let node = Node::new();

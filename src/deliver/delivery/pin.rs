@@ -1,5 +1,7 @@
 //! Returns a volume to the generation that `pin` names, and keeps it there.
 
+use std::sync::Arc;
+
 use super::volume::Volume;
 use super::{Changed, DeliverError, Delivery, Position, Progress};
 use crate::generation::GenerationId;
@@ -81,8 +83,8 @@ impl<V: Volume> Delivery<V> {
             return Ok(Some(id.clone()));
         }
         let generation = match &self.newest {
-            Some((newest, _)) if newest.id == *id => newest.clone(),
-            _ => source.read_again(id)?.ok_or(PinRefusal::Unread)?,
+            Some((newest, _)) if newest.id == *id => Arc::clone(newest),
+            _ => source.read_again(id)?.ok_or(PinRefusal::Unread)?.into(),
         };
         self.newest_is_due();
         match self.put(&generation).await {

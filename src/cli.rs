@@ -1,10 +1,8 @@
 //! The `hushpod` command line: what was typed becomes settings, and nothing later reads arguments or environment.
 
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -12,7 +10,7 @@ use crate::csi::cli::{self as csi, CsiArgs};
 use crate::demo::application;
 use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
-use crate::local::{self, LocalCommand};
+use crate::local::{self, ErrorArgs, LocalCommand, LocalError};
 use crate::metrics::Registry;
 use crate::process::telemetry::{self, LogFormat};
 use crate::process::terminal::{self, width_of_stdout};
@@ -58,18 +56,23 @@ enum Command {
     /// See and steer the secrets of running pods, with your own kubeconfig: `kubectl hushpod` is the same.
     Kubectl(Box<FleetArgs>),
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
+    #[command(long_about = LONG_EXPLAIN, after_help = AFTER_EXPLAIN)]
     Explain(ExplainArgs),
     /// Print a shell's completion of hushpod.
     #[command(long_about = LONG_COMPLETION, after_help = AFTER_COMPLETION)]
     Completion {
         /// bash, zsh, fish, powershell or elvish
         shell: Shell,
+        #[command(flatten)]
+        errors: ErrorArgs,
     },
     /// Write a manual page for each command.
     #[command(long_about = LONG_MAN, after_help = AFTER_MAN)]
     Man {
         /// Where to write them: hushpod.1, hushpod-run.1 and so on; made if it is not there
         dir: PathBuf,
+        #[command(flatten)]
+        errors: ErrorArgs,
     },
     /// The demo's application.
     #[command(hide = true)]
@@ -87,10 +90,11 @@ struct LogArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = EXPLAIN_HELP)]
 struct ExplainArgs {
     /// A topic, annotation, field, metric or word; without one, which topics there are.
     topic: Vec<String>,
+    #[command(flatten)]
+    errors: ErrorArgs,
 }
 
 #[derive(Debug, Args)]
@@ -108,7 +112,7 @@ Examples:
   hushpod completion bash >~/.local/share/bash-completion/completions/hushpod
   hushpod completion fish >~/.config/fish/completions/hushpod.fish
   source <(hushpod completion zsh)";
-const AFTER_COMPLETION: &str = "Exit codes: 0 done; 2 wrong usage";
+const AFTER_COMPLETION: &str = "Exit codes: 0 done; 1 it cannot be written; 2 wrong usage";
 
 const LONG_MAN: &str = "\
 Write a manual page for each command.
@@ -118,15 +122,17 @@ Examples:
   hushpod man /tmp/pages && man /tmp/pages/hushpod-run.1";
 const AFTER_MAN: &str = "Exit codes: 0 done; 1 a page cannot be written; 2 wrong usage";
 
-const EXPLAIN_HELP: &str = "\
+const LONG_EXPLAIN: &str = "\
+Say what an annotation, a field of the configuration or a store means: the
+pages, without a network.
+
 Examples:
   hushpod explain                              the topics
   hushpod explain vault                        a store's page
   hushpod explain hushpod.dev/notify           an annotation; notify is enough
   hushpod explain providers.vault.address      a field of the configuration
-  hushpod explain live controls                a section
-
-Exit codes: 0 it is explained · 2 there is no such topic: the nearest is named";
+  hushpod explain live controls                a section";
+const AFTER_EXPLAIN: &str = "Exit codes: 0 it is explained; 2 there is no such topic: the nearest is named";
 
 /// The name that kubectl looks for, for `kubectl hushpod` …
 const PLUGIN: &str = "kubectl-hushpod";
@@ -180,8 +186,21 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Demo(_) | Command::Kubectl(_) => tracing::Level::WARN,
         _ => tracing::Level::INFO,
     };
-    let (_written_at_end, dropped) = telemetry::init_for_server(log_format, log_level.unwrap_or(default_level));
-    let registry = || Registry::of_server(move || dropped.lines());
+    let level = log_level.unwrap_or(default_level);
+    let queue = match &command {
+        // A thread that writes would end, with what it has yet to write, when a command takes the process over.
+        Command::Local(_) => {
+            telemetry::init(log_format, level);
+            None
+        }
+        _ => Some(telemetry::init_for_server(log_format, level)),
+    };
+    let (_written_at_end, dropped) = queue.unzip();
+    let lines = move || match &dropped {
+        Some(dropped) => dropped.lines(),
+        None => 0,
+    };
+    let registry = || Registry::of_server(lines);
     let outcome = match command {
         Command::Webhook(args) => webhook::run(*args, registry()).await,
         Command::Csi(args) => csi::run(*args, registry()).await,
@@ -189,13 +208,14 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => return demo::run(args).await,
         Command::Test(args) => return test::run(args).await,
         Command::Kubectl(args) => return fleet::run(*args).await,
-        Command::Completion { shell } => {
-            return print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell));
+        Command::Completion { shell, errors } => {
+            return errors.exit(print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell)));
         }
-        Command::Man { dir } => {
-            man::write_pages(Cli::command(), &dir).map_err(|error| format!("{}: {error}", dir.display()))
+        Command::Man { dir, errors } => {
+            let written = man::write_pages(Cli::command(), &dir);
+            return errors.exit(written.map_err(|error| LocalError::failed(format!("{}: {error}", dir.display()))));
         }
-        Command::Explain(ExplainArgs { topic }) => return run_explain(&topic.join(" ")),
+        Command::Explain(ExplainArgs { topic, errors }) => return errors.exit(run_explain(&topic.join(" "))),
         Command::DemoApplication(ApplicationArgs { file, port }) => {
             application::serve(file, port).await.map_err(|error| error.to_string())
         }
@@ -206,31 +226,18 @@ pub async fn run(cli: Cli) -> ExitCode {
 /// The program as kubectl calls it, by the name that it was started under.
 pub async fn run_as_plugin(name: &str, words: Vec<String>) -> ExitCode {
     if name == PLUGIN_COMPLETION {
-        return print(fleet::complete(&words).as_bytes());
+        return ErrorArgs::default().exit(print(fleet::complete(&words).as_bytes()));
     }
     let PluginCli { fleet } = PluginCli::parse();
     drop(telemetry::init_for_server(LogFormat::Text, tracing::Level::WARN));
     fleet::run(fleet).await
 }
 
-fn print(text: &[u8]) -> ExitCode {
-    match terminal::print(text) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // If standard error is gone as well, the exit code has to do.
-            let _ = writeln!(io::stderr(), "standard output: {}", error.kind());
-            ExitCode::FAILURE
-        }
-    }
+fn print(text: &[u8]) -> Result<(), LocalError> {
+    terminal::print(text).map_err(|error| LocalError::failed(format!("standard output: {}", error.kind())))
 }
 
-fn run_explain(asked: &str) -> ExitCode {
-    match explain(asked, width_of_stdout()) {
-        Ok(text) => print(text.as_bytes()),
-        Err(unknown) => {
-            // If standard error is gone, the exit code has to do.
-            let _ = clap::Error::raw(ErrorKind::InvalidValue, format!("{unknown}\n")).print();
-            ExitCode::from(2)
-        }
-    }
+fn run_explain(asked: &str) -> Result<(), LocalError> {
+    let text = explain(asked, width_of_stdout()).map_err(|unknown| LocalError::usage(unknown.to_string()))?;
+    print(text.as_bytes())
 }

@@ -45,16 +45,20 @@ pub use arguments::{
 pub use private_dir::GuardArgs;
 
 use crate::contract::END_OF_OPTIONS;
-use error::{ErrorFormat, LocalError};
+use error::ErrorFormat;
+pub(crate) use error::{ErrorArgs, LocalError};
 
 /// The command whose exit codes are another program's.
 const RUN: &str = "run";
+/// Other commands that take `--error-format`.
+const OTHERS: [&str; 3] = ["completion", "explain", "man"];
 
-/// Tells what is wrong with the words of one of these commands, in the format that they ask for; gives the exit code.
+/// Tells what is wrong with the words of one of a person's commands, in the format that they ask for; gives the exit code.
 /// `None` if they are of another command.
 #[must_use]
 pub fn tell_usage(words: &[OsString], error: &clap::Error) -> Option<u8> {
-    let name = words.first()?.to_str().filter(|name| LocalCommand::has_subcommand(name))?;
+    let is_of_a_person = |name: &&str| LocalCommand::has_subcommand(name) || OTHERS.contains(name);
+    let name = words.first()?.to_str().filter(is_of_a_person)?;
     let own: Vec<_> = words.iter().take_while(|word| *word != END_OF_OPTIONS).collect();
     let is_json = own.iter().any(|word| *word == "--error-format=json")
         || own.windows(2).any(|pair| matches!(pair, [name, value] if *name == "--error-format" && *value == "json"));
@@ -76,7 +80,7 @@ pub fn tell_usage(words: &[OsString], error: &clap::Error) -> Option<u8> {
 pub fn prepare(command: &mut LocalCommand) -> Result<(), ExitCode> {
     match command {
         LocalCommand::Run(args) => run::prepare(args).map_err(|error| {
-            error.tell(args.stores.error_format);
+            error.tell(args.stores.errors.error_format);
             ExitCode::from(error.exit_code(true))
         }),
         LocalCommand::RunHelper(helper) => Err(ExitCode::from(run::help(helper))),
@@ -86,15 +90,15 @@ pub fn prepare(command: &mut LocalCommand) -> Result<(), ExitCode> {
 
 /// Runs what was typed.
 pub async fn run(command: LocalCommand) -> ExitCode {
-    let format = match &command {
-        LocalCommand::Run(args) => args.stores.error_format,
-        LocalCommand::Get(args) => args.stores.error_format,
-        LocalCommand::Export(args) => args.stores.error_format,
-        LocalCommand::Render(args) => args.stores.error_format,
-        LocalCommand::Login { command: LoginCommand::Status(args) } => args.stores.error_format,
-        LocalCommand::Trust(args) => args.error_format,
-        LocalCommand::Check(args) => args.error_format,
-        LocalCommand::RunHelper(_) => ErrorFormat::default(),
+    let ErrorArgs { error_format } = match &command {
+        LocalCommand::Run(args) => args.stores.errors,
+        LocalCommand::Get(args) => args.stores.errors,
+        LocalCommand::Export(args) => args.stores.errors,
+        LocalCommand::Render(args) => args.stores.errors,
+        LocalCommand::Login { command: LoginCommand::Status(args) } => args.stores.errors,
+        LocalCommand::Trust(args) => args.errors,
+        LocalCommand::Check(args) => args.errors,
+        LocalCommand::RunHelper(_) => ErrorArgs::default(),
     };
     let is_run = matches!(command, LocalCommand::Run(_));
     let outcome = match command {
@@ -110,7 +114,7 @@ pub async fn run(command: LocalCommand) -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            error.tell(format);
+            error.tell(error_format);
             ExitCode::from(error.exit_code(is_run))
         }
     }

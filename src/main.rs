@@ -24,9 +24,13 @@ fn main() -> ExitCode {
     // What a person waits for is over before other threads would have begun.
     let mut runtime = match &cli {
         Some(cli) if cli.is_of_a_person() => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
+        _ => {
+            let mut runtime = Builder::new_multi_thread();
+            runtime.worker_threads(workers());
+            runtime
+        }
     };
-    match runtime.worker_threads(workers()).enable_all().build() {
+    match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(async {
             match cli {
                 Some(cli) => cli::run(cli).await,

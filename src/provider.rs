@@ -56,9 +56,14 @@ impl ProviderSettings {
 
     /// How a person on a machine of theirs, or a job of CI, logs in to a type of store where nobody says: the `method`
     /// of its `auth`. `has_id_token`: there is a token of CI's own issuer, and a role to show it for. `is_set` tells
-    /// whether an environment variable is.
+    /// whether an environment variable is, `is_left` whether there is a file below the home directory.
     #[must_use]
-    pub fn method_of_person(kind: &str, has_id_token: bool, is_set: &dyn Fn(&str) -> bool) -> Option<&'static str> {
+    pub fn method_of_person(
+        kind: &str,
+        has_id_token: bool,
+        is_set: &dyn Fn(&str) -> bool,
+        is_left: &dyn Fn(&str) -> bool,
+    ) -> Option<&'static str> {
         Some(match kind {
             "vault" if is_set("VAULT_TOKEN") => "token",
             "vault" if is_set("VAULT_ROLE_ID") && is_set("VAULT_SECRET_ID") => "approle",
@@ -66,13 +71,18 @@ impl ProviderSettings {
             "infisical" if is_set("INFISICAL_TOKEN") => "token",
             "infisical" if is_set("INFISICAL_UNIVERSAL_AUTH_CLIENT_ID") => "universal",
             "infisical" if has_id_token => "oidc",
-            "vault" | "infisical" => "token",
+            "infisical" => "cli",
+            "vault" => "token",
             "aws" | "ssm" if is_set("AWS_ACCESS_KEY_ID") => "environment",
             "aws" | "ssm" if has_id_token => "web-identity",
             "aws" | "ssm" => "profile",
-            "azure" if has_id_token && !is_set("AZURE_CLIENT_SECRET") => "workload-identity",
-            "azure" => "environment",
-            "gcp" => "application-default-credentials",
+            "azure" if is_set("AZURE_CLIENT_SECRET") => "environment",
+            "azure" if has_id_token => "workload-identity",
+            "azure" => "cli",
+            "gcp" if is_set(gcp::CREDENTIALS_VARIABLE) || is_left(gcp::CREDENTIALS_FILE) => {
+                "application-default-credentials"
+            }
+            "gcp" => "cli",
             _ => return None,
         })
     }
@@ -137,11 +147,22 @@ mod tests {
             ("ssm", true, &[], Some("web-identity")),
             ("aws", false, &["AWS_ACCESS_KEY_ID"], Some("environment")),
             ("aws", false, &[], Some("profile")),
+            ("infisical", false, &[], Some("cli")),
             ("azure", true, &["AZURE_CLIENT_SECRET"], Some("environment")),
-            ("gcp", true, &[], Some("application-default-credentials")),
+            ("azure", true, &[], Some("workload-identity")),
+            ("azure", false, &[], Some("cli")),
+            ("gcp", true, &[], Some("cli")),
+            ("gcp", false, &["GOOGLE_APPLICATION_CREDENTIALS"], Some("application-default-credentials")),
+            (
+                "gcp",
+                false,
+                &[".config/gcloud/application_default_credentials.json"],
+                Some("application-default-credentials"),
+            ),
             ("file", true, &[], None),
         ] {
-            let method = ProviderSettings::method_of_person(kind, has_id_token, &|name| set.contains(&name));
+            let is_there = |name: &str| set.contains(&name);
+            let method = ProviderSettings::method_of_person(kind, has_id_token, &is_there, &is_there);
             assert_eq!(method, expected, "{kind} {has_id_token} {set:?}");
         }
     }

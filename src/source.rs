@@ -96,6 +96,8 @@ pub struct Source {
     audit: AuditLog,
     /// Bytes of memory that answers may take.
     most_memory: u64,
+    /// Whether stores may push.
+    is_listening: bool,
 }
 
 /// A larger gap between the two clocks means that the machine was suspended.
@@ -176,6 +178,7 @@ impl Source {
             tally: SourceTally::default(),
             audit: AuditLog::off(),
             most_memory: u64::MAX,
+            is_listening: true,
         }
     }
 
@@ -192,6 +195,13 @@ impl Source {
     #[must_use]
     pub fn audited(self, audit: AuditLog) -> Self {
         Self { audit, ..self }
+    }
+
+    /// The same, for who wants one generation: watches and subscriptions are begun by listening, and it takes time to end
+    /// them.
+    #[must_use]
+    pub fn asked_once(self) -> Self {
+        Self { is_listening: false, ..self }
     }
 
     /// The same, counted and shown.
@@ -237,7 +247,9 @@ impl Source {
         let compare = self.workers.values().any(Worker::has_ends).then(|| now + COMPARE_CLOCKS);
         let silent = self.workers.values().filter_map(Worker::tell_at).min();
         let until = due.into_iter().chain(compare).chain(silent).min();
-        let mut signals: FuturesUnordered<_> = self.workers.values_mut().map(Worker::signal).collect();
+        let is_listening = self.is_listening;
+        let mut signals: FuturesUnordered<_> =
+            self.workers.values_mut().map(|worker| worker.signal(is_listening)).collect();
         let alarm = async {
             match until {
                 Some(until) => sleep_until(until).await,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::check::arguments::CheckArgs;
-use super::error::ErrorFormat;
+use super::error::ErrorArgs;
 use super::private_dir::{GuardArgs, PrivateDir};
 use crate::parse_error::{ParseError, invalid, rule};
 use crate::quantity::parse_duration;
@@ -213,9 +213,8 @@ pub(super) struct StoreArgs {
     /// How long stores may take
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub(super) timeout: Duration,
-    /// How errors are told
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(super) error_format: ErrorFormat,
+    #[command(flatten)]
+    pub(super) errors: ErrorArgs,
 }
 
 /// Which answers of an earlier command will do.
@@ -403,9 +402,8 @@ pub struct TrustArgs {
     /// A directory with a .hushpod.yaml, or such a file
     #[arg(value_name = "PATH", default_value = ".")]
     pub(super) path: PathBuf,
-    /// How errors are told
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(super) error_format: ErrorFormat,
+    #[command(flatten)]
+    pub(super) errors: ErrorArgs,
 }
 
 fn watch_for(text: &str) -> Result<WatchFor, ParseError> {

@@ -1,7 +1,9 @@
 //! Why a command of a person's machine did not do what it was asked for, and the exit code that says so.
 
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 
+use clap::Args;
 use serde_json::json;
 
 use crate::config::ConfigError;
@@ -39,10 +41,18 @@ pub(crate) enum ErrorFormat {
     Json,
 }
 
+/// How a command tells that it failed.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(crate) struct ErrorArgs {
+    /// How errors are told
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub(super) error_format: ErrorFormat,
+}
+
 /// One failure. Says names, never a value.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{problem}")]
-pub(super) struct LocalError {
+pub(crate) struct LocalError {
     pub(super) kind: LocalFailure,
     /// One sentence; for several secrets, one a line.
     pub(super) problem: String,
@@ -58,6 +68,21 @@ pub(super) struct LocalError {
 
 /// The exit code of `run` where hushpod itself fails, as env(1) has it.
 pub(super) const RUN_FAILED: u8 = 125;
+
+// === impl ErrorArgs ===
+
+impl ErrorArgs {
+    /// Tells a failure, and gives the exit code of a command that is not `run`.
+    pub(crate) fn exit(self, outcome: Result<(), LocalError>) -> ExitCode {
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error.tell(self.error_format);
+                ExitCode::from(error.exit_code(false))
+            }
+        }
+    }
+}
 
 // === impl LocalFailure ===
 
@@ -104,11 +129,11 @@ impl LocalError {
         Self { kind, problem: problem.into(), names: Vec::new(), provider: None, hint: None, parts: Box::default() }
     }
 
-    pub(super) fn failed(problem: impl Into<String>) -> Self {
+    pub(crate) fn failed(problem: impl Into<String>) -> Self {
         Self::new(LocalFailure::Failed, problem)
     }
 
-    pub(super) fn usage(problem: impl Into<String>) -> Self {
+    pub(crate) fn usage(problem: impl Into<String>) -> Self {
         Self::new(LocalFailure::Usage, problem)
     }
 

@@ -42,7 +42,8 @@ pub(super) fn source_of(plan: &Plan, tokens: &BTreeMap<String, SecretValue>) -> 
     Ok(Source::new(plan, providers))
 }
 
-/// Asks until everything is there, or something certainly is not, or `timeout` is over.
+/// Asks until everything is there, or something certainly is not, or `timeout` is over. A store on this machine that has
+/// failed for a second is not waited for.
 ///
 /// # Errors
 /// All that is missing, together, with the names of the variables and files that want it.
@@ -54,6 +55,7 @@ pub(super) async fn fetch(source: &mut Source, plan: &Plan, timeout: Duration) -
 async fn answer(source: &mut Source, plan: &Plan, timeout: Duration) -> Result<Generation, LocalError> {
     let mut until = Instant::now() + timeout;
     let mut failures = Failures::new();
+    let mut failing_here: BTreeMap<String, Instant> = BTreeMap::new();
     loop {
         let event = tokio::select! {
             event = source.next() => event,
@@ -63,10 +65,13 @@ async fn answer(source: &mut Source, plan: &Plan, timeout: Duration) -> Result<G
             Event::Changed(generation) => return Ok(generation),
             Event::Unchanged | Event::Silent => {}
             Event::Failed(failed) => {
+                let here = failed.iter().filter(|failure| is_here(plan, &failure.provider));
+                let mut since = here.map(|it| *failing_here.entry(it.provider.clone()).or_insert_with(Instant::now));
+                let has_had_time = since.any(|since| since.elapsed() >= OTHERS);
                 failures.extend(failed.into_iter().map(|it| ((it.provider.clone(), it.request.clone()), it)));
                 let refused = failures.values().filter(|failure| failure.error.kind.is_permanent());
                 let refused: BTreeSet<_> = refused.map(|failure| &failure.provider).collect();
-                if refused.len() == plan.providers.len() {
+                if has_had_time || refused.len() == plan.providers.len() {
                     break;
                 }
                 if !refused.is_empty() {
@@ -76,6 +81,11 @@ async fn answer(source: &mut Source, plan: &Plan, timeout: Duration) -> Result<G
         }
     }
     Err(describe(plan, &failures, timeout))
+}
+
+/// Whether a store is on this machine: a file that is not there now, or half written, a person has to put right.
+fn is_here(plan: &Plan, provider: &str) -> bool {
+    plan.providers.get(provider).is_some_and(|planned| !planned.settings.as_settings().is_remote())
 }
 
 /// All failures, each with the names that it is about; what no waiting would change comes first.

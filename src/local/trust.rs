@@ -141,6 +141,20 @@ mod tests {
                 Some("aws stsEndpoint=https://sts.example"),
             ),
             (
+                "{type: aws, region: eu-west-1, ssoEndpoint: 'https://sso.example'}".to_owned(),
+                Some("aws ssoEndpoint=https://sso.example"),
+            ),
+            (
+                "{type: aws, region: eu-west-1, auth: {method: profile, profile: x, configFile: /repo/config}}"
+                    .to_owned(),
+                Some("aws configFile=/repo/config"),
+            ),
+            (
+                "{type: azure, address: 'https://v.example', scope: 'https://x.example/.default', auth: {method: cli}}"
+                    .to_owned(),
+                Some("azure https://v.example scope=https://x.example/.default"),
+            ),
+            (
                 "{type: gcp, project: p, auth: {method: application-default-credentials, file: /repo/adc.json}}"
                     .to_owned(),
                 Some("gcp file=/repo/adc.json"),

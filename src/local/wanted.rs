@@ -204,7 +204,7 @@ impl WantedSecrets {
         let copies = Copies::open(&self.copies, &self.copy_name)?;
         let generation = match copies.as_ref().map_or(Ok(None), |copies| copies.take(&plan))? {
             Some(generation) => generation,
-            None => self.ask(&plan, copies.as_ref()).await?.0,
+            None => self.ask(&plan, copies.as_ref(), false).await?.0,
         };
         Ok(Fetched { items: plan.items, size_limit: plan.size_limit, generation })
     }
@@ -218,14 +218,20 @@ impl WantedSecrets {
             return Ok((self.fetch().await?, None));
         }
         let plan = self.plan()?;
-        let (generation, source) = self.ask(&plan, None).await?;
+        let (generation, source) = self.ask(&plan, None, true).await?;
         Ok((Fetched { items: plan.items, size_limit: plan.size_limit, generation }, Some(source)))
     }
 
-    async fn ask(&self, plan: &Plan, copies: Option<&Copies>) -> Result<(Generation, Source), LocalError> {
+    async fn ask(
+        &self,
+        plan: &Plan,
+        copies: Option<&Copies>,
+        follow: bool,
+    ) -> Result<(Generation, Source), LocalError> {
         self.check_trust(plan.providers.keys().map(String::as_str))?;
         let tokens = patiently(&["the job's id token"], id_token::gather(plan)).await?;
-        let mut source = source_of(plan, &tokens)?;
+        let source = source_of(plan, &tokens)?;
+        let mut source = if follow { source } else { source.asked_once() };
         let generation = fetch(&mut source, plan, self.timeout).await.map_err(|error| match copies {
             Some(copies) => copies.hint(plan, error),
             None => error,
@@ -288,7 +294,8 @@ fn set_login(name: &str, fields: &mut Map<String, Value>) {
     let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
     let has_token = fields.contains_key("role") && id_token::has_token(name);
     let is_set = |variable: &str| auth::environment(variable).is_some();
-    let method = ProviderSettings::method_of_person(kind, has_token, &is_set);
+    let is_left = |file: &str| env::home_dir().is_some_and(|home| home.join(file).exists());
+    let method = ProviderSettings::method_of_person(kind, has_token, &is_set, &is_left);
     if let (false, Some(method)) = (fields.contains_key("auth"), method) {
         fields.insert("auth".to_owned(), json!({"method": method}));
     }

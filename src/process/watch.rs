@@ -38,6 +38,8 @@ pub struct Watch {
     is_pending: bool,
     fingerprint: u64,
     next_look: Instant,
+    /// The first wait has yet to ask the kernel for events.
+    is_asleep: bool,
 }
 
 /// A directory that cannot be watched.
@@ -59,40 +61,60 @@ impl Watch {
     /// # Errors
     /// [`WatchError`] if there is no such directory.
     pub fn directory(dir: &Path) -> Result<Self, WatchError> {
-        let woken = Arc::new(Notify::new());
-        let waker = Arc::clone(&woken);
+        let mut watch = Self::from_first_wait(dir)?;
+        watch.wake();
+        Ok(watch)
+    }
+
+    /// The same, for what may never be waited for: events are asked for by the first [`Self::changed`], which compares with
+    /// what is there now. A thread and a watch cost little to have, but the kernel takes up to 20 ms to close one.
+    ///
+    /// What is written in place until then, as long as before and in one tick of the kernel's clock (10 ms at most) with the
+    /// write before it, is not told.
+    ///
+    /// # Errors
+    /// As [`Self::directory`].
+    pub fn from_first_wait(dir: &Path) -> Result<Self, WatchError> {
+        if let Err(source) = fs::read_dir(dir) {
+            return Err(WatchError { dir: dir.to_owned(), source });
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            watcher: None,
+            armed: None,
+            woken: Arc::new(Notify::new()),
+            is_pending: false,
+            fingerprint: fingerprint(dir),
+            next_look: Instant::now(),
+            is_asleep: true,
+        })
+    }
+
+    /// Asks for events; what changed before is told.
+    fn wake(&mut self) {
+        self.is_asleep = false;
+        let waker = Arc::clone(&self.woken);
         let on_event = move |event: notify::Result<Event>| {
             // An error may mean lost events, so it wakes too.
             if event.as_ref().map_or(true, is_change) {
                 waker.notify_one();
             }
         };
-        let watcher = notify::recommended_watcher(on_event).inspect_err(|error| warn_without_events(dir, error)).ok();
-        Self::with_watcher(dir, watcher, woken)
-    }
-
-    fn with_watcher(dir: &Path, watcher: Option<RecommendedWatcher>, woken: Arc<Notify>) -> Result<Self, WatchError> {
-        if let Err(source) = fs::read_dir(dir) {
-            return Err(WatchError { dir: dir.to_owned(), source });
-        }
-        let dir = dir.to_owned();
-        let mut watch =
-            Self { dir, watcher, armed: None, woken, is_pending: false, fingerprint: 0, next_look: Instant::now() };
-        watch.look();
-        Ok(watch)
+        let watcher = notify::recommended_watcher(on_event);
+        self.watcher = watcher.inspect_err(|error| warn_without_events(&self.dir, error)).ok();
+        self.look_for_change();
     }
 
     /// Completes when something in the directory may have changed since the last time, or since the watch began; a burst
     /// of changes counts once. The directory itself may be replaced or be away for a while. Cancel safe.
     pub async fn changed(&mut self) {
+        if self.is_asleep {
+            self.wake();
+        }
         while !self.is_pending {
             tokio::select! {
                 () = self.woken.notified() => self.is_pending = true,
-                () = sleep_until(self.next_look) => {
-                    let before = self.fingerprint;
-                    self.look();
-                    self.is_pending = self.fingerprint != before;
-                }
+                () = sleep_until(self.next_look) => self.look_for_change(),
             }
         }
         let longest = Instant::now() + LONGEST_BURST;
@@ -104,6 +126,12 @@ impl Watch {
         }
         self.look();
         self.is_pending = false;
+    }
+
+    fn look_for_change(&mut self) {
+        let before = self.fingerprint;
+        self.look();
+        self.is_pending = self.fingerprint != before;
     }
 
     /// Takes the present state for known, and watches the directory that has the name now.

@@ -10,6 +10,7 @@ use crate::parse_error::{ParseError, rule};
 use crate::secret::SecretValue;
 
 pub mod oauth;
+pub mod tool;
 
 /// No token or key is longer; a file that is was meant for something else.
 const MAX_BYTES: u64 = 64 * 1024;

@@ -22,6 +22,7 @@ mod parameters;
 mod profile;
 mod secrets;
 mod settings;
+mod sso;
 mod sts;
 
 pub use api::within_limits;

@@ -193,7 +193,7 @@ impl Files {
             if self.watches.contains_key(&directory) {
                 continue;
             }
-            match Watch::directory(&directory) {
+            match Watch::from_first_wait(&directory) {
                 Ok(watch) => drop(self.watches.insert(directory, watch)),
                 Err(error) => tracing::debug!(%error, "not watched yet"),
             }

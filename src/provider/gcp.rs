@@ -15,10 +15,12 @@ mod adc;
 mod api_types;
 mod assertion;
 mod errors;
+mod gcloud;
 mod login;
 mod settings;
 mod store;
 
+pub(super) use adc::{HOME_FILE as CREDENTIALS_FILE, VARIABLE as CREDENTIALS_VARIABLE};
 pub use settings::{GcpAuth, GcpSettings, IdentityProvider, Method};
 pub use store::{Gcp, GcpStore};
 
@@ -88,6 +90,7 @@ impl Settings for GcpSettings {
         match self.auth.method {
             Method::ApplicationDefaultCredentials => adc::read(self.auth.file.as_deref()).ok(),
             Method::WorkloadIdentityFederation => auth::secret_file(self.auth.token_file.as_deref()?, "JWT").ok(),
+            Method::Cli => gcloud::account(),
             Method::Metadata => None,
         }
     }

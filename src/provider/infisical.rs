@@ -14,6 +14,7 @@ use crate::secret::SecretValue;
 mod api;
 mod api_types;
 mod asked;
+mod cli;
 mod errors;
 mod events;
 mod lease;

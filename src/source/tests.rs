@@ -350,6 +350,21 @@ async fn a_push_and_refresh_now_read_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_once_begins_no_watch() {
+    for (listens, calls) in [(false, 1), (true, 2)] {
+        let (a, b) = (Store::default(), Store::default());
+        a.put("x", "1", "{}");
+        b.put("z", "1", "{}");
+        b.state().slow = Duration::from_secs(5);
+        let source = source(&["a:x", "b:z"], &[("a", &a), ("b", &b)]);
+        let mut source = if listens { source } else { source.asked_once() };
+        a.push.notify_one();
+        generation(&mut source, 10).await;
+        assert_eq!(a.state().take_calls().len(), calls, "the one that waits for the other hears a push: {listens}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_busy_store_is_polled_at_its_own_pace() {
     for (pace, least, most) in [(None, 54, 67), (Some(20), 54, 67), (Some(300), 270, 331)] {
         let a = Store::default();

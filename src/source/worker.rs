@@ -117,14 +117,15 @@ impl Worker {
         }
     }
 
-    /// Waits until what is in flight lands, or the idle provider pushes. Cancel safe: both are noted in the worker.
-    pub(super) async fn signal(&mut self) {
+    /// Waits until what is in flight lands, or the idle provider pushes, if anybody listens. Cancel safe: both are noted in
+    /// the worker.
+    pub(super) async fn signal(&mut self, is_listening: bool) {
         if !self.completed.is_empty() {
             return;
         }
         if self.running.is_some() {
             self.settle().await;
-        } else if let Some(provider) = &mut self.provider {
+        } else if let Some(provider) = self.provider.as_mut().filter(|_| is_listening) {
             provider.changed().await;
             self.pushed = true;
         } else {

@@ -63,6 +63,8 @@ const NOT_IN_PODS: &[(&[&str], &[&str], &str)] = &[
         &["auth=profile", "auth.profile", "auth.credentialsFile", "auth.configFile"],
         "the files of AWS's command line are a person's",
     ),
+    (&["aws", "ssm"], &["ssoEndpoint"], "the access portal gives people their roles"),
+    (&["azure", "gcp", "infisical"], &["auth=cli"], "a pod has no program of a store's that somebody logged in with"),
     (
         &["gcp"],
         &["auth=application-default-credentials", "auth.file"],

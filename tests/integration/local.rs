@@ -12,7 +12,9 @@ use serde_json::Value;
 
 mod ci;
 mod copies;
+mod crashes;
 mod formats;
+mod logins;
 mod masks;
 mod page;
 mod private_files;
@@ -137,6 +139,17 @@ fn p9_exit_codes_tell_what_to_do() {
 }
 
 #[test]
+fn p9_a_file_that_is_not_there_is_not_waited_for() {
+    let machine = Machine::new("defaultProvider: files\nproviders:\n  files: {type: file, path: none.enc.yaml}\n");
+    // coreutils': 124 if it was ended.
+    let mut command = Command::new("timeout");
+    command.args(["120", env!("CARGO_BIN_EXE_hushpod"), "get", "a", "--timeout", "1h"]).current_dir(machine.project());
+    let output = command.env("HOME", machine.directory.path()).stdin(Stdio::null()).output().unwrap();
+    let told = text(&output.stderr);
+    assert!(output.status.code() == Some(5) && told.contains("is it there, and mounted?"), "{output:?}");
+}
+
+#[test]
 fn errors_are_json_for_programs() {
     let machine = Machine::new(PROJECT);
     let output = machine.run(&["run", "--error-format", "json", "--env", "A=nothing", "--env", "B=none", "--", "true"]);
@@ -155,6 +168,11 @@ fn errors_are_json_for_programs() {
         ("trust --error-format json none", 2, "usage", "there is no such file"),
         ("login status --error-format json -p prd", 2, "usage", "did you mean"),
         ("check --error-format json none", 2, "usage", "there is no such file"),
+        ("completion --error-format json", 2, "usage", "<SHELL>"),
+        ("completion --error-format=json nothing", 2, "usage", "bash"),
+        ("man --error-format json", 2, "usage", "<DIR>"),
+        ("man --error-format json .hushpod.yaml", 1, "failed", ".hushpod.yaml: "),
+        ("explain --error-format json valut", 2, "usage", "vault"),
     ] {
         let output = machine.run(&words.split(' ').collect::<Vec<_>>());
         let told: Value = serde_json::from_slice(&output.stderr).unwrap_or_else(|_| panic!("{words}: {output:?}"));
@@ -305,7 +323,9 @@ fn p9_a_fault_of_the_project_has_its_place() {
 #[test]
 fn every_help_fits_a_terminal_and_begins_with_examples() {
     let machine = Machine::new(PROJECT);
-    for command in ["run", "get", "export", "render", "login", "login status", "trust", "check", "completion", "man"] {
+    for command in
+        ["run", "get", "export", "render", "login", "login status", "trust", "check", "completion", "explain", "man"]
+    {
         let arguments: Vec<_> = command.split(' ').chain(["--help"]).collect();
         let help = quiet(&machine.command(&arguments).env("COLUMNS", "80").output().unwrap());
         let at = |part: &str| help.find(part).unwrap_or_else(|| panic!("{command}: no {part}: {help}"));

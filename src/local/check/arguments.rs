@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::config::Identity;
-use crate::local::error::ErrorFormat;
+use crate::local::error::ErrorArgs;
 use crate::parse_error::{ParseError, rule};
 use crate::quantity::parse_duration;
 
@@ -43,9 +43,8 @@ pub struct CheckArgs {
     /// How it is told
     #[arg(long, short = 'o', value_name = "FORMAT", default_value = "text")]
     pub(super) output: CheckFormat,
-    /// How errors are told
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub(crate) error_format: ErrorFormat,
+    #[command(flatten)]
+    pub(crate) errors: ErrorArgs,
 }
 
 /// Who reads it.

@@ -60,6 +60,24 @@ async fn files_written_in_place_are_seen() {
 }
 
 #[tokio::test]
+async fn the_first_wait_begins_the_watch_and_tells_what_was_before_it() {
+    let dir = TempDir::new().unwrap();
+    swap(dir.path(), 0);
+    let mut watch = Watch::from_first_wait(dir.path()).unwrap();
+    assert!(watch.watcher.is_none(), "nothing is to be closed where nobody waits");
+    swap(dir.path(), 1);
+    assert!(sees_a_change(&mut watch).await, "before the first wait");
+    assert!(watch.watcher.is_some());
+    swap(dir.path(), 2);
+    assert!(sees_a_change(&mut watch).await, "after it");
+    let mut watch = Watch::from_first_wait(dir.path()).unwrap();
+    let _ = fs::read(dir.path().join("key")).unwrap();
+    assert!(is_silent(&mut watch).await, "reading is no change");
+    swap(dir.path(), 3);
+    assert!(sees_a_change(&mut watch).await, "during it");
+}
+
+#[tokio::test]
 async fn a_replaced_directory_is_watched_on() {
     let parent = TempDir::new().unwrap();
     let (dir, next) = (parent.path().join("dir"), parent.path().join("next"));
@@ -113,7 +131,8 @@ async fn a_cancelled_wait_loses_nothing() {
 async fn a_change_without_an_event_is_found_by_looking() {
     let dir = TempDir::new().unwrap();
     swap(dir.path(), 0);
-    let mut deaf = Watch::with_watcher(dir.path(), None, Arc::default()).unwrap();
+    let mut deaf = Watch { is_asleep: false, ..Watch::from_first_wait(dir.path()).unwrap() };
+    deaf.look();
     let start = Instant::now();
     swap(dir.path(), 1);
     // Other work that interrupts the wait must not put the look off for ever.

@@ -77,8 +77,8 @@ impl Api {
             Method::PodIdentity => reach.client(settings.auth.agent().0)?,
             _ => reach.client(&settings.sts_endpoint())?,
         };
-        let issuer = Issuer { settings: settings.clone(), login, client: issuer };
         let client = reach.client(&settings.endpoint(service.name))?;
+        let issuer = Issuer { settings: settings.clone(), login, client: issuer, reach };
         Ok(Self { service, issuer, client, keys: None, health: Health::default(), down: None })
     }
 

@@ -1,5 +1,6 @@
 //! Credentials: where they come from, and how long they live.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use hyper::Method as HttpMethod;
@@ -8,14 +9,30 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::keys::Keys;
-use super::profile::{self, Profile};
+use super::profile::{self, Profile, SsoProfile};
 use super::settings::{AwsAuth, AwsSettings, Method};
+use super::sso::{self, SsoLogin};
 use super::sts;
 use crate::provider::auth::oauth::tell_login;
-use crate::provider::http::{Call, Client, Failure, secret_header};
+use crate::provider::auth::tool::Tool;
+use crate::provider::http::{Call, Client, Failure, Reach, secret_header};
 use crate::provider::session::Token;
 use crate::provider::{ErrorKind, Login, auth};
 use crate::secret::SecretValue;
+
+/// What AWS's own program prints for others.
+///
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-process-credentials.html>
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Exported {
+    access_key_id: SecretValue,
+    secret_access_key: SecretValue,
+    #[serde(default)]
+    session_token: Option<SecretValue>,
+    #[serde(default)]
+    expiration: Option<String>,
+}
 
 /// What the agent on the node answers.
 ///
@@ -41,6 +58,7 @@ pub(super) struct Issuer {
     pub(super) login: Login,
     /// STS, or the agent on the node; methods without either have STS.
     pub(super) client: Client,
+    pub(super) reach: Reach,
 }
 
 // === impl Issuer ===
@@ -71,8 +89,51 @@ impl Issuer {
                     })?;
                     sts::assume_role(&self.client, &role, &token).await
                 }
+                Profile::Sso(profile) => self.by_sso(&profile).await,
+                Profile::Elsewhere => self.by_cli("aws sts get-caller-identity").await,
             },
         }
+    }
+
+    async fn by_sso(&self, profile: &SsoProfile) -> Result<Token, Failure> {
+        let login = self.settings.auth.described("aws sso login");
+        let no_login = || Failure::denied(format!("there is no AWS login, or it has ended: run `{login}`"));
+        match sso::login(profile) {
+            SsoLogin::Good(token) => {
+                let client = self.reach.client(&self.settings.sso_endpoint(&profile.region))?;
+                sso::credentials(&client, profile, &token, no_login).await
+            }
+            SsoLogin::Ended => self.by_cli("aws sso login").await,
+            SsoLogin::None => Err(no_login()),
+        }
+    }
+
+    /// Asks AWS's own program, which goes ways that we do not, and renews logins. `login` is what to run if it has none.
+    ///
+    /// <https://docs.aws.amazon.com/cli/latest/reference/configure/export-credentials.html>
+    async fn by_cli(&self, login: &str) -> Result<Token, Failure> {
+        let settings = &self.settings.auth;
+        if settings.credentials_file.is_some() || settings.config_file.is_some() {
+            // A program that such a file names would be run.
+            let problem = "the profile's credentials come from elsewhere, which is done for profiles of AWS's own files \
+                           alone: leave auth.credentialsFile and auth.configFile out";
+            return Err(Failure::invalid(problem));
+        }
+        let mut arguments: Vec<_> = ["configure", "export-credentials", "--format=process"].map(str::to_owned).into();
+        arguments.push(format!("--profile={}", settings.profile_name()));
+        let login = settings.described(login);
+        let tool = Tool { program: "aws", arguments, environment: &[("AWS_PAGER", "")], login };
+        let printed = tool.print().await?;
+        let keys = serde_json::from_slice::<Exported>(printed.expose()).ok();
+        let token = keys.and_then(|Exported { access_key_id, secret_access_key, session_token, expiration }| {
+            let keys = Keys { id: access_key_id, secret: secret_access_key, token: session_token };
+            match expiration {
+                // In whatever zone, since it is Python's.
+                Some(end) => keys.until(&end.replace("+00:00", "Z")),
+                None => Some(keys.for_ever()),
+            }
+        });
+        token.ok_or_else(|| tool.no_login("aws prints something other than credentials").into())
     }
 
     async fn ask_agent(&self) -> Result<Token, Failure> {
@@ -104,10 +165,32 @@ impl Issuer {
     }
 }
 
-/// The profile that the settings or the environment name.
+fn named(variable: &str) -> Option<String> {
+    auth::environment(variable).and_then(|value| value.expose_str().map(str::to_owned))
+}
+
+// === impl AwsAuth ===
+
+impl AwsAuth {
+    /// The profile that the settings or the environment name.
+    fn profile_name(&self) -> String {
+        self.profile.clone().or_else(|| named("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned())
+    }
+
+    /// A command of AWS's program for that profile, to be typed.
+    fn described(&self, command: &str) -> String {
+        format!("{command} --profile {}", quoted(&self.profile_name()))
+    }
+}
+
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.@/+:".contains(c);
+    if word.chars().all(is_plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")).into() }
+}
+
+/// What the profile says.
 fn profile_of(settings: &AwsAuth) -> Result<Profile, Failure> {
-    let named = |name: &str| auth::environment(name).and_then(|value| value.expose_str().map(str::to_owned));
-    let name = settings.profile.clone().or_else(|| named("AWS_PROFILE")).unwrap_or_else(|| "default".to_owned());
+    let name = settings.profile_name();
     let file = |set: &Option<PathBuf>, variable: &str, usual: &str| {
         let elsewhere = set.clone().or_else(|| named(variable).map(PathBuf::from));
         elsewhere.or_else(|| std::env::home_dir().map(|home| home.join(".aws").join(usual)))
@@ -126,6 +209,9 @@ pub(super) fn credential(settings: &AwsAuth) -> Option<SecretValue> {
         Method::Profile => profile_of(settings).ok().map(|profile| match profile {
             Profile::Keys(keys) => keys.id,
             Profile::WebIdentity { role, .. } => role.into(),
+            // Tokens come and go with the hour; who is logged in as what is the same.
+            Profile::Sso(profile) => format!("{} {profile:?}", sso::is_logged_in(&profile)).into(),
+            Profile::Elsewhere => settings.profile_name().into(),
         }),
         Method::WebIdentity => auth::secret_file(settings.token_file.as_deref()?, "JWT").ok(),
         Method::PodIdentity => None,

@@ -31,10 +31,15 @@ impl Keys {
 
     /// A login with an end as AWS writes it (ISO 8601, UTC).
     pub(super) fn until(&self, expiration: &str) -> Option<Token> {
-        let life = date::parse_rfc3339(expiration)?.checked_sub(date::now()).map(Duration::from_millis);
+        date::parse_rfc3339(expiration).map(|end| self.until_millis(end))
+    }
+
+    /// The same, with an end in milliseconds since 1970.
+    pub(super) fn until_millis(&self, end: u64) -> Token {
+        let life = end.checked_sub(date::now()).map(Duration::from_millis);
         // By a clock that is fast they have ended already: AWS will say what it thinks of signatures of that time.
         let life = life.unwrap_or(Duration::from_mins(1)).min(LONGEST);
-        Some(Token::new(self.pack(), Some(life), Renewal::Never))
+        Token::new(self.pack(), Some(life), Renewal::Never)
     }
 
     /// What a login carries.

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use super::keys::Keys;
+use super::settings::{is_account, is_region};
 use crate::parse_error::{ParseError, rule};
 use crate::secret::SecretValue;
 
@@ -15,17 +16,28 @@ pub(super) enum Profile {
     Keys(Keys),
     /// At STS, for a token.
     WebIdentity { role: String, token_file: PathBuf },
+    /// At IAM Identity Center, for what `aws sso login` left.
+    Sso(SsoProfile),
+    /// Where AWS's own command line finds them.
+    Elsewhere,
 }
 
-/// Settings that lead to credentials in ways that hushpod does not go, and what they are called.
-const UNSUPPORTED: [(&str, &str); 6] = [
-    ("sso_session", "IAM Identity Center (SSO)"),
-    ("sso_start_url", "IAM Identity Center (SSO)"),
-    ("credential_process", "a program"),
-    ("source_profile", "another profile's role"),
-    ("credential_source", "the machine's role"),
-    ("login_session", "a console login"),
-];
+/// A role that IAM Identity Center has for a person.
+///
+/// <https://docs.aws.amazon.com/sdkref/latest/guide/feature-sso-credentials.html>
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SsoProfile {
+    /// What the file of the login is called by: the session's name, or the address where it begins.
+    pub(super) session: String,
+    /// Of the access portal.
+    pub(super) region: String,
+    pub(super) account: String,
+    pub(super) role: String,
+}
+
+/// Settings that lead to credentials in ways that AWS's own command line goes: programs, chains of roles, the machine's
+/// role, console logins.
+const ELSEWHERE: [&str; 4] = ["credential_process", "source_profile", "credential_source", "login_session"];
 
 /// Looks a profile up; what the file of credentials says goes before what the file of settings says.
 pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profile, ParseError> {
@@ -49,14 +61,37 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
         }
         return Ok(Profile::WebIdentity { role: role.to_owned(), token_file: PathBuf::from(file) });
     }
-    let way = UNSUPPORTED.iter().find(|(setting, _)| get(setting).is_some());
-    Err(rule(match way {
-        Some((_, way)) => format!(
-            "AWS profile {name:?} gets its credentials from {way}, which hushpod does not do: run `eval \"$(aws \
-             configure export-credentials --profile {name} --format env)\"` and use method environment"
-        ),
-        None => format!("AWS profile {name:?} has no aws_access_key_id and aws_secret_access_key"),
-    }))
+    let session = get("sso_session");
+    if session.or_else(|| get("sso_start_url")).is_some() {
+        let of_session = session.and_then(|session| section(config, &format!("sso-session {session}")));
+        let shared = |setting: &str| match session {
+            Some(_) => value(of_session.as_deref()?, setting),
+            None => get(setting),
+        };
+        let sso = (shared("sso_start_url"), shared("sso_region"), get("sso_account_id"), get("sso_role_name"));
+        if let (Some(start), Some(region), Some(account), Some(role)) = sso
+            && is_region(region)
+            && is_account(account)
+            && is_role_name(role)
+        {
+            let session = session.unwrap_or(start).to_owned();
+            let (region, account, role) = (region.to_owned(), account.to_owned(), role.to_owned());
+            return Ok(Profile::Sso(SsoProfile { session, region, account, role }));
+        }
+        return Err(rule(format!(
+            "AWS profile {name:?} lacks one of sso_start_url, sso_region, sso_account_id and sso_role_name, or it is not \
+             one: `aws configure sso` writes them"
+        )));
+    }
+    if ELSEWHERE.iter().any(|setting| get(setting).is_some()) {
+        return Ok(Profile::Elsewhere);
+    }
+    Err(rule(format!("AWS profile {name:?} has no aws_access_key_id and aws_secret_access_key")))
+}
+
+/// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>
+fn is_role_name(text: &str) -> bool {
+    text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+=,.@-_".contains(&byte))
 }
 
 fn is_role(arn: &str) -> bool {
@@ -114,8 +149,21 @@ web_identity_token_file = /run/token
 [profile people]
 sso_session = corp
 sso_account_id = 123456789012
+sso_role_name = Developer
 [sso-session corp]
 sso_start_url = https://canary.example
+sso_region = eu-west-1
+[profile legacy]
+sso_start_url = https://canary.example/start
+sso_region = cn-north-1
+sso_account_id = 123456789012
+sso_role_name = Read.Only_1
+[profile unknown]
+sso_session = nowhere
+sso_region = eu-west-1
+sso_start_url = https://canary.example
+sso_account_id = 123456789012
+sso_role_name = r
 [profile chained]
 role_arn = arn:aws:iam::123456789012:role/web
 source_profile = default
@@ -144,6 +192,21 @@ aws_secret_access_key = canary-3
         assert_eq!(find("federated", CREDENTIALS, CONFIG).unwrap(), federated);
     }
 
+    #[test]
+    fn identity_center_has_two_forms_and_the_rest_is_left_to_awss_own_program() {
+        for (name, session, region, role) in [
+            ("people", "corp", "eu-west-1", "Developer"),
+            ("legacy", "https://canary.example/start", "cn-north-1", "Read.Only_1"),
+        ] {
+            let [session, region, role] = [session, region, role].map(str::to_owned);
+            let expected = SsoProfile { session, region, account: "123456789012".to_owned(), role };
+            assert_eq!(find(name, CREDENTIALS, CONFIG).unwrap(), Profile::Sso(expected), "{name}");
+        }
+        for name in ["chained", "program"] {
+            assert_eq!(find(name, CREDENTIALS, CONFIG).unwrap(), Profile::Elsewhere, "{name}");
+        }
+    }
+
     /// Somebody pastes into the wrong line, or the wrong file.
     #[test]
     fn p5_nothing_that_stands_in_the_files_is_told() {
@@ -164,8 +227,11 @@ aws_secret_access_key = canary-3
             "[x]\nrole_arn = canary",
             "[x]\nweb_identity_token_file = canary",
             "[x]\nsso_session = canary",
-            "[x]\ncredential_process = canary",
-            "[x]\nsource_profile = canary\nrole_arn = canary",
+            "[x]\nsso_session = canary\n[sso-session canary]\nsso_start_url = canary\nsso_region = eu-west-1",
+            "[x]\nsso_start_url = canary\nsso_region = canary\nsso_account_id = 123456789012\nsso_role_name = r",
+            "[x]\nsso_start_url = canary\nsso_region = a-b.canary\nsso_account_id = 123456789012\nsso_role_name = r",
+            "[x]\nsso_start_url = canary\nsso_region = eu-west-1\nsso_account_id = canary\nsso_role_name = r",
+            "[x]\nsso_start_url = x\nsso_region = eu-west-1\nsso_account_id = 123456789012\nsso_role_name = canary/x",
             "[x canary]\naws_access_key_id = canary",
         ] {
             for (credentials, config) in [(damaged, ""), ("", damaged), (damaged, damaged)] {
@@ -178,9 +244,7 @@ aws_secret_access_key = canary-3
     #[test]
     fn p9_what_is_not_done_says_what_to_do() {
         for (name, part) in [
-            ("people", "(SSO), which hushpod does not do: run `eval"),
-            ("chained", "another profile's role"),
-            ("program", "a program"),
+            ("unknown", "lacks one of sso_start_url"),
             ("empty", "no aws_access_key_id"),
             ("nobody", "no AWS profile \"nobody\""),
         ] {

@@ -24,6 +24,9 @@ pub struct AwsSettings {
     /// The same for the Security Token Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sts_endpoint: Option<String>,
+    /// The same for IAM Identity Center's access portal, which profiles of people may need.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sso_endpoint: Option<String>,
     /// PEM certificates of the authorities that may sign these endpoints'; without them, the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<String>,
@@ -125,25 +128,20 @@ impl AwsAuth {
 impl AwsSettings {
     /// The part of AWS that the region is in: accounts and ARNs of one are unknown in another.
     pub(super) fn partition(&self) -> &'static str {
-        match self.region.get(..3) {
-            Some("cn-") => "aws-cn",
-            Some("us-") if self.region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        }
-    }
-
-    /// The region's public address of a service.
-    fn public_address(&self, service: &str) -> String {
-        let suffix = if self.partition() == "aws-cn" { ".cn" } else { "" };
-        format!("https://{service}.{}.amazonaws.com{suffix}", self.region)
+        partition(&self.region)
     }
 
     pub(super) fn endpoint(&self, service: &str) -> String {
-        self.endpoint.clone().unwrap_or_else(|| self.public_address(service))
+        self.endpoint.clone().unwrap_or_else(|| public_address(service, &self.region))
     }
 
     pub(super) fn sts_endpoint(&self) -> String {
-        self.sts_endpoint.clone().unwrap_or_else(|| self.public_address("sts"))
+        self.sts_endpoint.clone().unwrap_or_else(|| public_address("sts", &self.region))
+    }
+
+    /// The access portal, which may be in another region than the secrets.
+    pub(super) fn sso_endpoint(&self, region: &str) -> String {
+        self.sso_endpoint.clone().unwrap_or_else(|| public_address("portal.sso", region))
     }
 
     pub(super) fn default_audience(&self) -> Option<&'static str> {
@@ -155,8 +153,7 @@ impl AwsSettings {
     }
 
     pub(super) fn validate(&self) -> Result<(), ParseError> {
-        let is_region = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if !self.region.contains('-') || !self.region.bytes().all(is_region) {
+        if !is_region(&self.region) {
             return Err(invalid("region", &self.region, "one such as eu-west-1"));
         }
         if let Some(account) = self.account.as_deref().filter(|account| !is_account(account)) {
@@ -164,9 +161,30 @@ impl AwsSettings {
         }
         http::check_address("endpoint", self.endpoint.as_deref())?;
         http::check_address("stsEndpoint", self.sts_endpoint.as_deref())?;
+        http::check_address("ssoEndpoint", self.sso_endpoint.as_deref())?;
         self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
         self.auth.validate()
     }
+}
+
+fn partition(region: &str) -> &'static str {
+    match region.get(..3) {
+        Some("cn-") => "aws-cn",
+        Some("us-") if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
+}
+
+/// The region's public address of a service.
+fn public_address(service: &str, region: &str) -> String {
+    let suffix = if partition(region) == "aws-cn" { ".cn" } else { "" };
+    format!("https://{service}.{region}.amazonaws.com{suffix}")
+}
+
+/// Whether this could be a region: it becomes a part of hosts' names.
+pub(super) fn is_region(text: &str) -> bool {
+    let is_fine = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.contains('-') && text.bytes().all(is_fine)
 }
 
 /// Whether this could be an account's number.

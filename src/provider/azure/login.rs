@@ -1,15 +1,21 @@
 //! Logging in.
 
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
 use hyper::Method as HttpMethod;
 use hyper::header::{HeaderName, HeaderValue};
+use serde::Deserialize;
 
 use super::errors::{CallContext, login_failure, metadata_failure};
 use super::settings::{AzureAuth, AzureSettings, Method, is_tenant};
 use crate::parse_error::invalid;
-use crate::provider::auth::oauth::{ask_for_token, tell_login};
-use crate::provider::http::{Address, Call, Failure, Reach};
+use crate::provider::auth::oauth::{Whole, ask_for_token, tell_login};
+use crate::provider::auth::tool::Tool;
+use crate::provider::http::{Address, Call, Failure, Reach, date};
 use crate::provider::names::is_uuid;
-use crate::provider::session::Token;
+use crate::provider::session::{Renewal, Token};
 use crate::provider::{Login, auth};
 use crate::secret::SecretValue;
 
@@ -21,6 +27,18 @@ const CLIENT_ID_VARIABLE: &str = "AZURE_CLIENT_ID";
 
 /// RFC 7523, 2.2.
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+
+/// What `az` prints.
+///
+/// <https://learn.microsoft.com/cli/azure/account#az-account-get-access-token>
+#[derive(Deserialize)]
+struct AzToken {
+    #[serde(rename = "accessToken")]
+    access_token: SecretValue,
+    /// Seconds since 1970; before 2.54 there is only a time in a zone that it does not name.
+    #[serde(default)]
+    expires_on: Option<Whole>,
+}
 
 /// Who logs in, and how.
 #[derive(Debug)]
@@ -35,8 +53,17 @@ pub(super) fn credential(settings: &AzureAuth) -> Option<SecretValue> {
     match settings.method {
         Method::WorkloadIdentity => auth::secret_file(settings.token_file.as_deref()?, "JWT").ok(),
         Method::Environment => auth::environment(CLIENT_ID_VARIABLE),
+        Method::Cli => account(),
         Method::ManagedIdentity => None,
     }
+}
+
+/// Who is logged in, as `az` has it, with the subscription that is in use.
+fn account() -> Option<SecretValue> {
+    const FILE: &str = "azureProfile.json";
+    let directory = env::var_os("AZURE_CONFIG_DIR").filter(|directory| !directory.is_empty()).map(PathBuf::from);
+    let directory = directory.or_else(|| Some(env::home_dir()?.join(".azure")))?;
+    auth::secret_file(&directory.join(FILE), "az's accounts").ok()
 }
 
 // === impl Issuer ===
@@ -53,6 +80,7 @@ impl Issuer {
             Method::WorkloadIdentity => self.by_assertion().await?,
             Method::ManagedIdentity => self.by_metadata().await?,
             Method::Environment => self.by_environment().await?,
+            Method::Cli => self.by_cli().await?,
         };
         tell_login("Entra ID", &self.login.provider, self.settings.auth.method, &token);
         Ok(token)
@@ -104,6 +132,19 @@ impl Issuer {
         ask_for_token(&client, call, |refusal| metadata_failure(refusal, self.asked(client.address()))).await
     }
 
+    async fn by_cli(&self) -> Result<Token, Failure> {
+        let mut arguments: Vec<_> = ["account", "get-access-token", "--output=json"].map(str::to_owned).into();
+        // In one word with its option: what begins with '-' is no option of its own.
+        arguments.push(format!("--resource={}", self.settings.resource()));
+        let tenant = self.settings.tenant.as_deref();
+        arguments.extend(tenant.map(|tenant| format!("--tenant={tenant}")));
+        let login = tenant.map_or_else(|| "az login".to_owned(), |tenant| format!("az login --tenant {tenant}"));
+        let environment = &[("AZURE_CORE_COLLECT_TELEMETRY", "false"), ("AZURE_CORE_NO_COLOR", "true")];
+        let tool = Tool { program: "az", arguments, environment, login };
+        let printed = tool.print().await?;
+        taken(&printed).ok_or_else(|| Failure::from(tool.no_login("az prints something other than a token")))
+    }
+
     /// The role, which tenants may write.
     fn client_id(&self) -> Result<Option<&str>, Failure> {
         match self.login.role.as_deref() {
@@ -114,6 +155,16 @@ impl Issuer {
             role => Ok(role),
         }
     }
+}
+
+/// The token that `az` prints, if it is one that has yet to end.
+fn taken(printed: &SecretValue) -> Option<Token> {
+    let AzToken { access_token, expires_on } = serde_json::from_slice(printed.expose()).ok()?;
+    let life = match expires_on {
+        Some(Whole(seconds)) => Some(Duration::from_millis(seconds.checked_mul(1000)?.checked_sub(date::now())?)),
+        None => None,
+    };
+    (!access_token.is_empty()).then(|| Token::new(access_token, life, Renewal::Never))
 }
 
 fn variable(name: &str) -> Result<SecretValue, Failure> {

@@ -57,6 +57,8 @@ pub enum Method {
     ManagedIdentity,
     /// `AZURE_TENANT_ID`, `AZURE_CLIENT_ID` and `AZURE_CLIENT_SECRET`.
     Environment,
+    /// What `az login` made, which `az` itself is asked for.
+    Cli,
 }
 
 /// A cloud, by the end of its vaults' host names: what its tokens are for and who gives them.

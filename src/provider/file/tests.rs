@@ -474,6 +474,23 @@ async fn changes_are_told_wherever_they_happen() {
     assert!(after_change(&mut document, "k", rename).await == json("2"));
 }
 
+#[tokio::test]
+async fn what_changes_between_a_read_and_the_first_wait_is_told() {
+    let fixture = Fixture::new(&[("a", "1"), ("doc.yaml", "k: 1")]);
+    for (store, path) in [("", "a"), ("doc.yaml", "k")] {
+        let mut files = fixture.connect(store);
+        read(&mut files, path).await.unwrap();
+        // As long as before, and in place.
+        fixture.write("a", "2");
+        fixture.write("doc.yaml", "k: 2");
+        let changed = tokio::time::timeout(Duration::from_secs(10), files.changed()).await;
+        changed.unwrap_or_else(|_| panic!("{store}: no event"));
+        assert!(read(&mut files, path).await.unwrap().as_value() == Some(&"2".into()), "{store}");
+        fixture.write("a", "1");
+        fixture.write("doc.yaml", "k: 1");
+    }
+}
+
 /// Takes in what is still to be told.
 async fn settle(files: &mut Files) {
     while tokio::time::timeout(Duration::from_millis(50), files.changed()).await.is_ok() {

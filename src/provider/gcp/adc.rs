@@ -12,8 +12,8 @@ use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::{SecretTree, SecretValue};
 use crate::sentence::Sentence;
 
-const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
-const HOME_FILE: &str = ".config/gcloud/application_default_credentials.json";
+pub(crate) const VARIABLE: &str = "GOOGLE_APPLICATION_CREDENTIALS";
+pub(crate) const HOME_FILE: &str = ".config/gcloud/application_default_credentials.json";
 const WHAT: &str = "application default credentials";
 
 /// What a file says about its owner.

@@ -7,6 +7,7 @@ use super::adc::{self, Credentials, External, ServiceAccount, User};
 use super::api_types::parse_impersonation;
 use super::assertion::Assertion;
 use super::errors::{CallContext, impersonation_failure, metadata_failure, token_failure};
+use super::gcloud::{self, GcloudLogin};
 use super::settings::{GcpSettings, Method};
 use crate::parse_error::invalid;
 use crate::provider::auth::oauth::{ask_for_token, no_token, parse_token, tell_login};
@@ -67,6 +68,7 @@ impl Issuer {
             Method::WorkloadIdentityFederation => (self.by_federation().await?, None),
             Method::Metadata => (self.by_metadata().await?, None),
             Method::ApplicationDefaultCredentials => self.by_file().await?,
+            Method::Cli => (self.by_cli().await?, None),
         };
         let as_whom = match &self.login.role {
             Some(role) => Some(self.impersonation_url(role)?),
@@ -105,6 +107,12 @@ impl Issuer {
                 (self.by_external(&external).await?, external.service_account_impersonation_url)
             }
         })
+    }
+
+    async fn by_cli(&mut self) -> Result<Token, Failure> {
+        let GcloudLogin { token, project } = gcloud::log_in().await?;
+        self.quota_project = project.or_else(|| self.settings.project.clone());
+        Ok(token)
     }
 
     async fn by_external(&self, external: &External) -> Result<Token, Failure> {

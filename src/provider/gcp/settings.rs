@@ -69,6 +69,8 @@ pub enum Method {
     Metadata,
     /// A file: a service account's key, a person's login, or the configuration of a federation.
     ApplicationDefaultCredentials,
+    /// What `gcloud auth login` made, which `gcloud` itself is asked for.
+    Cli,
 }
 
 /// A provider of a workload identity pool, as the URL that projected tokens are made for.

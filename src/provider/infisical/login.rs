@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::api::Api;
+use super::cli;
 use super::errors::{foreign, login_failed, login_refused, throttled};
 use super::limits::Kind;
 use super::settings::{InfisicalAuth, InfisicalSettings, Method};
@@ -120,6 +121,7 @@ pub(super) fn credential(settings: &InfisicalAuth) -> Option<SecretValue> {
     match settings.method {
         Method::Token => ready_made_token(settings).ok(),
         Method::Universal => client_id(settings).ok(),
+        Method::Cli => cli::user(),
         _ => auth::secret_file(settings.token_file.as_deref()?, "JWT").ok(),
     }
 }
@@ -135,11 +137,13 @@ impl Issuer {
         self.refusal = None;
         let method = self.settings.auth.method;
         let sent = Instant::now();
-        let token = if method == Method::Token {
-            Token::new(ready_made_token(&self.settings.auth)?, None, Renewal::Never)
-        } else {
-            let response = api.send(Kind::Write, self.login_call()?).await?;
-            self.take_login(api, &response)?.into_token(sent, None)
+        let token = match method {
+            Method::Token => Token::new(ready_made_token(&self.settings.auth)?, None, Renewal::Never),
+            Method::Cli => cli::log_in(api.client.address()).await?,
+            _ => {
+                let response = api.send(Kind::Write, self.login_call()?).await?;
+                self.take_login(api, &response)?.into_token(sent, None)
+            }
         };
         tracing::info!(provider = %self.login.provider, method = method.to_string(),
             life_seconds = token.granted_seconds(), renewable = token.is_renewable(), "logged in to Infisical");
@@ -189,7 +193,7 @@ impl Issuer {
 
     /// Ends a login of our own making. A person's token is theirs.
     pub(super) async fn end(&self, api: &mut Api, token: &SecretValue) -> Result<(), Failure> {
-        if self.settings.auth.method == Method::Token {
+        if matches!(self.settings.auth.method, Method::Token | Method::Cli) {
             return Ok(());
         }
         let body = TokenCall { access_token: auth::text(token, "access token")? };

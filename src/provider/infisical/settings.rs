@@ -104,6 +104,8 @@ pub enum Method {
     Universal,
     /// A token made elsewhere: `tokenFile`, else `INFISICAL_TOKEN`.
     Token,
+    /// What `infisical login` made, which Infisical's own command line is asked for.
+    Cli,
 }
 
 // === impl Method ===
@@ -160,10 +162,11 @@ impl Place {
 impl InfisicalAuth {
     pub(super) fn validate(&self) -> Result<(), ParseError> {
         let is_universal = self.method == Method::Universal;
+        let takes_token = !matches!(self.method, Method::Universal | Method::Cli);
         let fields = [
             ("clientIdFile", self.client_id_file.is_some(), is_universal),
             ("clientSecretFile", self.client_secret_file.is_some(), is_universal),
-            ("tokenFile", self.token_file.is_some(), !is_universal),
+            ("tokenFile", self.token_file.is_some(), takes_token),
         ];
         auth::check_fields(self.method, &fields)?;
         if self.client_id_file.is_some() != self.client_secret_file.is_some() {

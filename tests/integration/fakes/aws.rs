@@ -1,4 +1,4 @@
-//! Secrets Manager, Parameter Store, STS and the EKS Pod Identity agent as far as the contract suite needs them, by their
+//! Secrets Manager, Parameter Store, STS, IAM Identity Center's portal and the EKS Pod Identity agent as far as the contract suite needs them, by their
 //! published protocols; the same cases run against moto (see `contract/aws.rs`), but for what moto does not do: it looks
 //! at no signature and at no right.
 
@@ -22,6 +22,9 @@ pub(crate) const ACCOUNT: &str = "123456789012";
 
 /// An administrator's credentials.
 pub(crate) const ADMIN: (&str, &str) = ("AKIAADMINCANARY", "canary-admin-secret");
+
+/// What a person has who is logged in to IAM Identity Center.
+pub(crate) const SSO_TOKEN: &str = "canary-sso-token";
 
 /// A running server for all of them.
 pub(crate) struct FakeAws {
@@ -67,6 +70,12 @@ impl FakeAws {
         self.state().roles.insert(arn.to_owned(), identity::Role { subject: subject.to_owned(), rights });
     }
 
+    /// Makes a secret.
+    pub(crate) fn put_secret(&self, name: &str, text: &str) {
+        let body = json!({"Name": name, "SecretString": text});
+        self.state().secrets_call(&identity::Caller::Admin, "CreateSecret", &body).unwrap();
+    }
+
     /// Every key made by a login is expired.
     pub(crate) fn expire_keys(&self) {
         self.state().keys.values_mut().for_each(identity::Key::expire);
@@ -106,6 +115,9 @@ impl Server {
     fn answer(&mut self, received: &Received) -> Reply {
         if received.path == "/v1/credentials" {
             return self.hand_credentials_out(received);
+        }
+        if received.path == "/federation/credentials" {
+            return self.role_credentials(received);
         }
         if received.header("content-type").is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded")) {
             return self.assume_role(received);

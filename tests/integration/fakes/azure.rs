@@ -162,7 +162,7 @@ impl World {
             .header("x-content-type-options", "nosniff")
     }
 
-    fn new_token(&mut self, life: i64) -> String {
+    pub(crate) fn new_token(&mut self, life: i64) -> String {
         let name = format!("eyJ0eXAi.canary-{}", self.counter);
         let ends = self.now() + life;
         self.tokens.insert(name.clone(), ends);

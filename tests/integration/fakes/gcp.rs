@@ -196,6 +196,11 @@ impl World {
             .header("x-content-type-options", "nosniff")
     }
 
+    /// A person's token.
+    pub(crate) fn token_of_person(&mut self, life: i64) -> String {
+        self.new_token(life, Principal::Person)
+    }
+
     fn new_token(&mut self, life: i64, principal: Principal) -> String {
         let name = format!("ya29.canary-{}", self.counter);
         self.tokens.insert(name.clone(), Token { ends: self.now() + life, principal });

@@ -16,7 +16,7 @@ use super::{CANARY, Machine, PROJECT, quiet, text};
 /// The machine is shared: what is waited for comes, but not soon.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-fn soon(what: &str, is_so: impl Fn() -> bool) {
+pub(super) fn soon(what: &str, is_so: impl Fn() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < DEADLINE, "in vain: {what}");
@@ -262,6 +262,8 @@ fn guarded(way: &Way) {
     let (mut child, _out) = start();
     let directory = fs::read_link(&here).unwrap();
     let guardian = guardian(&directory).unwrap();
+    let environment = fs::read(format!("/proc/{}/environ", guardian.as_raw_nonzero())).unwrap();
+    assert!(!text(&environment).contains(CANARY), "it has no value that it could leave");
     kill_process(guardian, Signal::KILL).unwrap();
     soon("it ends", || !fs::exists(format!("/proc/{}", guardian.as_raw_nonzero())).unwrap());
     child.kill().unwrap();

@@ -28,10 +28,14 @@ fn machine(vault: &FakeVault) -> Machine {
 
 /// Writes to a Vault, as its root.
 pub(super) async fn post(vault: &FakeVault, path: &str, body: &Value) {
-    let address = Address::parse(&format!("https://{}", vault.address)).unwrap();
+    post_to((&vault.url(), Some(&vault.certificates.ca), ROOT), path, body).await;
+}
+
+/// The same to any: its address, its authority, and its root's token.
+pub(super) async fn post_to((address, ca, root): (&str, Option<&str>, &str), path: &str, body: &Value) {
     let no_proxy = Matcher::builder().build();
-    let client = Client::new(address, Some(&vault.certificates.ca), Limits::default(), &no_proxy).unwrap();
-    let token = secret_header(&ROOT.into(), "root token").unwrap();
+    let client = Client::new(Address::parse(address).unwrap(), ca, Limits::default(), &no_proxy).unwrap();
+    let token = secret_header(&root.into(), "root token").unwrap();
     let call = Call::new(Method::POST, path).header("x-vault-token".parse().unwrap(), token).json(body);
     assert!(client.send(call).await.unwrap().status.is_success(), "{path}");
 }

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::signature::{self, Authorization};
-use super::{ACCOUNT, REGION, Refusal, Server, iso, json_reply};
+use super::{ACCOUNT, REGION, Refusal, SSO_TOKEN, Server, iso, json_reply};
 use crate::fakes::server::{Received, Reply};
 
 /// How far off a signature's time may be.
@@ -196,6 +196,26 @@ impl Server {
             &json!({"AccessKeyId": id, "SecretAccessKey": secret, "Token": token, "AccountId": ACCOUNT,
                 "Expiration": iso(ends)}),
         )
+    }
+
+    /// <https://docs.aws.amazon.com/singlesignon/latest/PortalAPIReference/API_GetRoleCredentials.html>
+    pub(super) fn role_credentials(&mut self, received: &Received) -> Reply {
+        let refuse = |status, code: &str| json_reply(status, &json!({"__type": code, "message": "canary"}));
+        if received.header("x-amz-sso_bearer_token") != Some(SSO_TOKEN) {
+            return refuse(401, "UnauthorizedException");
+        }
+        let params = received.params();
+        let (Some(account), Some(role)) = (params.get("account_id"), params.get("role_name")) else {
+            return refuse(400, "InvalidRequestException");
+        };
+        let role = format!("arn:aws:iam::{account}:role/{role}");
+        if !self.roles.contains_key(&role) {
+            return refuse(403, "ForbiddenException");
+        }
+        let (id, secret, token, ends) = self.issue(&role, 3600);
+        let granted =
+            json!({"accessKeyId": id, "secretAccessKey": secret, "sessionToken": token, "expiration": ends * 1000});
+        json_reply(200, &json!({"roleCredentials": granted}))
     }
 }
 

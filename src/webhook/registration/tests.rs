@@ -348,6 +348,7 @@ async fn one_webhook_of_two_is_not_enough() {
     let mut second = configuration(&[PLACEHOLDER])["webhooks"][0].clone();
     second["clientConfig"]["caBundle"].take();
     object["webhooks"].as_array_mut().unwrap().push(second);
+    api.set(Some(object));
     until(|| !replica.is_ready()).await;
     until(|| replica.is_ready()).await;
     assert_eq!(api.trusted(), [["pod-a"], ["pod-a"]]);

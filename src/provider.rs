@@ -71,18 +71,16 @@ impl ProviderSettings {
             "infisical" if is_set("INFISICAL_TOKEN") => "token",
             "infisical" if is_set("INFISICAL_UNIVERSAL_AUTH_CLIENT_ID") => "universal",
             "infisical" if has_id_token => "oidc",
-            "infisical" => "cli",
             "vault" => "token",
             "aws" | "ssm" if is_set("AWS_ACCESS_KEY_ID") => "environment",
             "aws" | "ssm" if has_id_token => "web-identity",
             "aws" | "ssm" => "profile",
             "azure" if is_set("AZURE_CLIENT_SECRET") => "environment",
             "azure" if has_id_token => "workload-identity",
-            "azure" => "cli",
             "gcp" if is_set(gcp::CREDENTIALS_VARIABLE) || is_left(gcp::CREDENTIALS_FILE) => {
                 "application-default-credentials"
             }
-            "gcp" => "cli",
+            "azure" | "gcp" | "infisical" => "cli",
             _ => return None,
         })
     }

@@ -96,8 +96,16 @@ pub struct Source {
     audit: AuditLog,
     /// Bytes of memory that answers may take.
     most_memory: u64,
-    /// Whether stores may push.
-    is_listening: bool,
+    asking: Asking,
+}
+
+/// For how long stores are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asking {
+    /// Until the first generation.
+    Once,
+    /// For ever, and they may push.
+    Always,
 }
 
 /// A larger gap between the two clocks means that the machine was suspended.
@@ -178,7 +186,7 @@ impl Source {
             tally: SourceTally::default(),
             audit: AuditLog::off(),
             most_memory: u64::MAX,
-            is_listening: true,
+            asking: Asking::Always,
         }
     }
 
@@ -201,7 +209,7 @@ impl Source {
     /// them.
     #[must_use]
     pub fn asked_once(self) -> Self {
-        Self { is_listening: false, ..self }
+        Self { asking: Asking::Once, ..self }
     }
 
     /// The same, counted and shown.
@@ -247,7 +255,7 @@ impl Source {
         let compare = self.workers.values().any(Worker::has_ends).then(|| now + COMPARE_CLOCKS);
         let silent = self.workers.values().filter_map(Worker::tell_at).min();
         let until = due.into_iter().chain(compare).chain(silent).min();
-        let is_listening = self.is_listening;
+        let is_listening = self.asking == Asking::Always;
         let mut signals: FuturesUnordered<_> =
             self.workers.values_mut().map(|worker| worker.signal(is_listening)).collect();
         let alarm = async {

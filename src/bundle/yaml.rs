@@ -302,13 +302,12 @@ mod tests {
     #[test]
     fn p9_too_much_is_told_in_our_own_words() {
         let options = serde_saphyr::options! { with_snippet: false };
-        let laughs: String = ('b'..='j')
-            .map(|at| {
-                let of = char::from(u8::try_from(u32::from(at) - 1).unwrap());
-                format!("{at}: &{at} [{}]\n", [format!("*{of}").as_str(); 9].join(", "))
-            })
-            .collect();
-        let error = parse_yaml_documents(&format!("a: &a [x]\n{laughs}")).unwrap_err().to_string();
+        let laughs = ('b'..='j').map(|at| {
+            let of = char::from(u8::try_from(u32::from(at) - 1).unwrap());
+            format!("{at}: &{at} [{}]", [format!("*{of}").as_str(); 9].join(", "))
+        });
+        let text = ["a: &a [x]".to_owned()].into_iter().chain(laughs).collect::<Vec<_>>().join("\n");
+        let error = parse_yaml_documents(&text).unwrap_err().to_string();
         assert!(error.starts_with("has ") && error.contains("line ") && !error.contains("nothing"), "{error}");
         let text = "--- a\n".repeat(2000);
         let error = serde_saphyr::from_multiple_with_options::<serde_json::Value>(&text, options).unwrap_err();

@@ -133,12 +133,11 @@ where
             .initial_connection_window_size(WINDOW)
             .serve_connection(TokioIo::new(stream), service)
     );
-    let ended = match shutdown.run_until_cancelled(connection.as_mut()).await {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    let ended = if let Some(ended) = shutdown.run_until_cancelled(connection.as_mut()).await {
+        ended
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
     };
     if let Err(error) = ended {
         debug!(%error, "a connection of kubelet ended");

@@ -90,7 +90,7 @@ fn json_forms(text: &str) -> Vec<String> {
         let mut out = String::with_capacity(plain.len());
         for letter in plain.chars() {
             if is_escaped(letter) {
-                letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out.push_str(&format!("\\u{unit:04x}")));
+                out.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
             } else {
                 out.push(letter);
             }

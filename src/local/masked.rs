@@ -174,8 +174,8 @@ impl MaskedStreams {
 }
 
 /// Until the command, and all that it started, prints no more. A reader that is gone has seen enough.
-fn copy(mut from: File, to: File, mut masker: Masker) -> io::Result<()> {
-    let show = |out: &[u8]| match (&to).write_all(out) {
+fn copy(mut from: File, mut to: File, mut masker: Masker) -> io::Result<()> {
+    let mut show = |out: &[u8]| match to.write_all(out) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         shown => Ok(shown.is_ok()),
     };

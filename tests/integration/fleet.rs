@@ -39,10 +39,8 @@ struct Pod {
     is_unready: bool,
     /// Whether it heeds its annotations.
     is_deaf: bool,
-    /// What is in its log instead of a report.
-    log: Option<Vec<u8>>,
-    /// kubelet of its node answers no one.
-    is_cut_off: bool,
+    /// What is in its log instead of a report, or why kubelet does not give it.
+    log: Option<Result<Vec<u8>, &'static str>>,
 }
 
 #[derive(Default)]
@@ -236,8 +234,7 @@ impl World {
                 status(400, "previous terminated container not found").to_string().into_bytes(),
             );
         }
-        if pod.is_cut_off {
-            let message = "Get https://10.0.0.2:10250/containerLogs: dial tcp: i/o timeout\u{1b}[2J";
+        if let Some(Err(message)) = pod.log {
             return (StatusCode::INTERNAL_SERVER_ERROR, status(500, message).to_string().into_bytes());
         }
         let container = query.get("container").map_or("", String::as_str);
@@ -247,7 +244,7 @@ impl World {
         } else {
             assert!(["hushpod", "hushpod-init"].contains(&container), "{container}");
             let text = "2026-01-01T00:00:00Z  INFO the first files are in place\n".to_owned() + &pod.report() + "\n";
-            pod.log.clone().unwrap_or(text.into_bytes())
+            pod.log.clone().and_then(Result::ok).unwrap_or(text.into_bytes())
         };
         // As kubelet does: the last lines, and of these the first bytes.
         let number = |name: &str| query.get(name).and_then(|number| number.parse::<usize>().ok()).unwrap();
@@ -452,7 +449,8 @@ fn a_status_says_what_pods_hold_in_every_mode() {
     let mut other = cluster.world().pods[3].clone();
     (other.name, other.node) = ("p4".to_owned(), "n1".to_owned());
     cluster.world().pods.push(other);
-    cluster.world().pods.iter_mut().filter(|pod| pod.name == "driver-n1").for_each(|pod| pod.is_cut_off = true);
+    let cut_off = "Get https://10.0.0.2:10250/containerLogs: dial tcp: i/o timeout\u{1b}[2J";
+    cluster.world().pods.iter_mut().filter(|pod| pod.name == "driver-n1").for_each(|pod| pod.log = Some(Err(cut_off)));
     let told = cluster.run("status --csi-namespace kube-system");
     let line = |name: &str| told.out.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(line("p3").contains("held"), "{told:?}");
@@ -469,7 +467,7 @@ fn the_last_report_counts_however_long_the_ones_before_it_are() {
     let old = many("0000").to_text() + "\n";
     let pod = |name: &str, noise: &str, end: &str| {
         let log = (old.clone() + noise).repeat(300) + &many("ffff").to_text() + "\n" + end;
-        Pod { log: Some(log.into_bytes()), ..Pod::new("a", name, "sidecar") }
+        Pod { log: Some(Ok(log.into_bytes())), ..Pod::new("a", name, "sidecar") }
     };
     let (long, endless) = ("x".repeat(12 << 10) + "\n", "x".repeat(3 << 20));
     let cluster = Cluster::of([pod("web", "", ""), pod("wordy", &long, ""), pod("noisy", "", &endless)]);
@@ -486,7 +484,7 @@ fn the_last_report_counts_however_long_the_ones_before_it_are() {
 fn p5_what_tenants_write_into_logs_gives_the_terminal_no_orders() {
     let mut pods = Vec::new();
     let hostile = Pod { generation: "\u{1b}]0;x\u{7}\u{202e}".to_owned(), ..Pod::new("a", "liar", "sidecar") };
-    let log = |name: &str, bytes: Vec<u8>| Pod { log: Some(bytes), ..Pod::new("a", name, "sidecar") };
+    let log = |name: &str, bytes: Vec<u8>| Pod { log: Some(Ok(bytes)), ..Pod::new("a", name, "sidecar") };
     pods.push(log("raw", hostile.report().replace("\\u001b", "\u{1b}").into_bytes()));
     pods.push(hostile);
     pods.push(log("noise", vec![0x1b; 3 << 20]));

@@ -43,9 +43,9 @@ impl Tool {
     /// # Errors
     /// `Invalid`, always.
     #[cfg(not(feature = "cluster"))]
-    pub async fn print(&self) -> Result<SecretValue, ProviderError> {
+    pub fn print(&self) -> impl Future<Output = Result<SecretValue, ProviderError>> + use<> {
         let problem = format!("this login is that of `{}`, which is for people: no pod has it", self.program);
-        Err(ProviderError::new(ErrorKind::Invalid, problem))
+        std::future::ready(Err(ProviderError::new(ErrorKind::Invalid, problem)))
     }
 }
 

@@ -161,7 +161,7 @@ fn p2_all_variables_are_of_one_generation() {
     writer.wait().unwrap();
 }
 
-/// A child that is killed when the test is over.
+/// A child that is killed when the test is over, with what it started.
 struct Running(Child);
 
 impl Running {
@@ -188,6 +188,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // The application does not end with its parent.
+        let id = self.0.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
+            drop(kill_process(child, Signal::KILL));
+        }
         drop(self.0.kill());
         drop(self.0.wait());
     }

@@ -192,7 +192,8 @@ impl Drop for Running {
         let id = self.0.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
         for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
-            drop(kill_process(child, Signal::KILL));
+            // It may have ended by itself.
+            let _ = kill_process(child, Signal::KILL);
         }
         drop(self.0.kill());
         drop(self.0.wait());

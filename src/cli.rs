@@ -10,10 +10,10 @@ use crate::csi::cli::{self as csi, CsiArgs};
 use crate::demo::application;
 use crate::explain::explain;
 use crate::fleet::{self, FleetArgs, PluginCli};
-use crate::local::{self, ErrorArgs, LocalCommand, LocalError};
+use crate::local::{self, ErrorArgs, LocalCommand, LocalError, emit};
 use crate::metrics::Registry;
 use crate::process::telemetry::{self, LogFormat};
-use crate::process::terminal::{self, width_of_stdout};
+use crate::process::terminal::width_of_stdout;
 
 mod demo;
 mod test;
@@ -209,7 +209,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Command::Test(args) => return test::run(args).await,
         Command::Kubectl(args) => return fleet::run(*args).await,
         Command::Completion { shell, errors } => {
-            return errors.exit(print(&fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell)));
+            return errors.exit(emit(None, &fleet::completion_script(Cli::command(), env!("CARGO_PKG_NAME"), shell)));
         }
         Command::Man { dir, errors } => {
             let written = man::write_pages(Cli::command(), &dir);
@@ -226,18 +226,14 @@ pub async fn run(cli: Cli) -> ExitCode {
 /// The program as kubectl calls it, by the name that it was started under.
 pub async fn run_as_plugin(name: &str, words: Vec<String>) -> ExitCode {
     if name == PLUGIN_COMPLETION {
-        return ErrorArgs::default().exit(print(fleet::complete(&words).as_bytes()));
+        return ErrorArgs::default().exit(emit(None, fleet::complete(&words).as_bytes()));
     }
     let PluginCli { fleet } = PluginCli::parse();
     drop(telemetry::init_for_server(LogFormat::Text, tracing::Level::WARN));
     fleet::run(fleet).await
 }
 
-fn print(text: &[u8]) -> Result<(), LocalError> {
-    terminal::print(text).map_err(|error| LocalError::failed(format!("standard output: {}", error.kind())))
-}
-
 fn run_explain(asked: &str) -> Result<(), LocalError> {
     let text = explain(asked, width_of_stdout()).map_err(|unknown| LocalError::usage(unknown.to_string()))?;
-    print(text.as_bytes())
+    emit(None, text.as_bytes())
 }

@@ -47,6 +47,7 @@ pub use private_dir::GuardArgs;
 use crate::contract::END_OF_OPTIONS;
 use error::ErrorFormat;
 pub(crate) use error::{ErrorArgs, LocalError};
+pub(crate) use output::emit;
 
 /// The command whose exit codes are another program's.
 const RUN: &str = "run";
@@ -79,10 +80,7 @@ pub fn tell_usage(words: &[OsString], error: &clap::Error) -> Option<u8> {
 /// The exit code, if there is nothing more to do: it failed, and said why, or it was a part of `run`.
 pub fn prepare(command: &mut LocalCommand) -> Result<(), ExitCode> {
     match command {
-        LocalCommand::Run(args) => run::prepare(args).map_err(|error| {
-            error.tell(args.stores.errors.error_format);
-            ExitCode::from(error.exit_code(true))
-        }),
+        LocalCommand::Run(args) => run::prepare(args).map_err(|error| args.stores.errors.fail(&error, true)),
         LocalCommand::RunHelper(helper) => Err(ExitCode::from(run::help(helper))),
         _ => Ok(()),
     }
@@ -90,7 +88,7 @@ pub fn prepare(command: &mut LocalCommand) -> Result<(), ExitCode> {
 
 /// Runs what was typed.
 pub async fn run(command: LocalCommand) -> ExitCode {
-    let ErrorArgs { error_format } = match &command {
+    let errors = match &command {
         LocalCommand::Run(args) => args.stores.errors,
         LocalCommand::Get(args) => args.stores.errors,
         LocalCommand::Export(args) => args.stores.errors,
@@ -113,10 +111,7 @@ pub async fn run(command: LocalCommand) -> ExitCode {
     };
     match outcome {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            error.tell(error_format);
-            ExitCode::from(error.exit_code(is_run))
-        }
+        Err(error) => errors.fail(&error, is_run),
     }
 }
 

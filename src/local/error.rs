@@ -72,15 +72,15 @@ pub(super) const RUN_FAILED: u8 = 125;
 // === impl ErrorArgs ===
 
 impl ErrorArgs {
-    /// Tells a failure, and gives the exit code of a command that is not `run`.
+    /// Tells a failure, and gives the exit code of a command, which `run` has its own of.
+    pub(super) fn fail(self, error: &LocalError, is_run: bool) -> ExitCode {
+        error.tell(self.error_format);
+        ExitCode::from(error.exit_code(is_run))
+    }
+
+    /// How a command that is not `run` ends.
     pub(crate) fn exit(self, outcome: Result<(), LocalError>) -> ExitCode {
-        match outcome {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                error.tell(self.error_format);
-                ExitCode::from(error.exit_code(false))
-            }
-        }
+        outcome.map_or_else(|error| self.fail(&error, false), |()| ExitCode::SUCCESS)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Kubernetes' manifests: the pods in them that ask for secrets, as the API server would make them.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
 use serde_json::Value;
 
@@ -13,7 +14,7 @@ use crate::contract::PREFIX;
 use crate::options::Options;
 use crate::parse_error::{ParseError, rule, unknown};
 use crate::sentence::list;
-use crate::webhook::review::account_of;
+use crate::webhook::review::{ANNOTATIONS_PLACE, account_of};
 
 /// Where each kind has its pod.
 const KINDS: [(&str, &str); 9] = [
@@ -27,9 +28,7 @@ const KINDS: [(&str, &str); 9] = [
     ("Job", "/spec/template"),
     ("CronJob", "/spec/jobTemplate/spec/template"),
 ];
-/// Where a pod, and whatever else is an object of Kubernetes, has its annotations …
-const ANNOTATIONS: &str = ".metadata.annotations";
-/// … and its labels.
+/// Where whatever is an object of Kubernetes has its labels.
 const LABELS: &str = ".metadata.labels";
 /// Most objects of a file.
 const MAX_OBJECTS: usize = 10_000;
@@ -125,20 +124,21 @@ pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, Pars
 }
 
 /// Shows `look` each value with its path, as long as it says that what is in that one is of interest, too.
-fn visit<'a>(path: &str, value: &'a Value, look: &mut impl FnMut(&str, &'a Value) -> bool) {
+fn visit<'a>(path: &mut String, value: &'a Value, look: &mut impl FnMut(&str, &'a Value) -> bool) {
     if !look(path, value) {
         return;
     }
+    let length = path.len();
+    let mut deeper = |step: fmt::Arguments<'_>, value| {
+        // Nothing fails that writes to a text.
+        let _ = path.write_fmt(step);
+        visit(path, value, look);
+        path.truncate(length);
+    };
     match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                visit(&format!("{path}.{name}"), value, look);
-            }
-        }
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| deeper(format_args!(".{name}"), value)),
         Value::Array(items) => {
-            for (index, value) in items.iter().enumerate() {
-                visit(&format!("{path}[{index}]"), value, look);
-            }
+            items.iter().enumerate().for_each(|(index, value)| deeper(format_args!("[{index}]"), value));
         }
         _ => {}
     }
@@ -155,7 +155,7 @@ impl ManifestObject {
             return template.into_iter().collect();
         }
         let mut found = Vec::new();
-        visit("", &self.value, &mut |path, value| {
+        visit(&mut String::new(), &self.value, &mut |path, value| {
             let is_pod = !path.is_empty() && value.pointer("/spec/containers").is_some_and(Value::is_array);
             if is_pod {
                 found.push((path.to_owned(), value));
@@ -169,7 +169,7 @@ impl ManifestObject {
     pub(super) fn stray_annotations(&self, templates: &[(String, &Value)]) -> Vec<(String, &str)> {
         let is_known = |path: &str| {
             let of_pods = templates.iter().map(|(place, _)| place.as_str());
-            of_pods.chain([""]).any(|place| path.strip_prefix(place) == Some(ANNOTATIONS))
+            of_pods.chain([""]).any(|place| path.strip_prefix(place) == Some(ANNOTATIONS_PLACE))
         };
         self.keys_where(|path| path.ends_with(".annotations") && !is_known(path), |key| key.starts_with(PREFIX))
     }
@@ -181,7 +181,7 @@ impl ManifestObject {
 
     fn keys_where(&self, is_map: impl Fn(&str) -> bool, is_key: impl Fn(&str) -> bool) -> Vec<(String, &str)> {
         let mut found = Vec::new();
-        visit("", &self.value, &mut |path, value| {
+        visit(&mut String::new(), &self.value, &mut |path, value| {
             if let Some(fields) = value.as_object().filter(|_| is_map(path)) {
                 let keys = fields.keys().filter(|key| is_key(key));
                 found.extend(keys.map(|key| (path.to_owned(), key.as_str())));

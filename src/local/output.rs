@@ -53,7 +53,7 @@ pub(super) fn check_terminal(output: Option<&Path>, show: bool) -> Result<(), Lo
 ///
 /// # Errors
 /// One sentence, if it cannot be written. A reader that closed the pipe has seen enough.
-pub(super) fn emit(output: Option<&Path>, bytes: &[u8]) -> Result<(), LocalError> {
+pub(crate) fn emit(output: Option<&Path>, bytes: &[u8]) -> Result<(), LocalError> {
     let Some(path) = output else {
         return print(bytes).map_err(|error| LocalError::failed(format!("standard output: {}", error.kind())));
     };

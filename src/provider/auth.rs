@@ -1,6 +1,6 @@
 //! What providers share about logging in: where the proof of identity comes from, and what is done with a token.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use zeroize::Zeroizing;
@@ -62,6 +62,13 @@ pub fn home_file(name: &str, what: &str) -> Result<Option<SecretValue>, Provider
         Err(error) if error.kind == ErrorKind::Invalid => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Where a command-line tool keeps its settings: what the variable says, else this directory below the home directory.
+#[must_use]
+pub fn settings_directory(variable: &str, usual: &str) -> Option<PathBuf> {
+    let named = std::env::var_os(variable).filter(|named| !named.is_empty()).map(PathBuf::from);
+    named.or_else(|| std::env::home_dir().map(|home| home.join(usual)))
 }
 
 /// A secret in an environment variable, if it is set and not empty.

@@ -36,7 +36,7 @@ impl Keys {
 
     /// The same, with an end in milliseconds since 1970.
     pub(super) fn until_millis(&self, end: u64) -> Token {
-        let life = end.checked_sub(date::now()).map(Duration::from_millis);
+        let life = date::until(end);
         // By a clock that is fast they have ended already: AWS will say what it thinks of signatures of that time.
         let life = life.unwrap_or(Duration::from_mins(1)).min(LONGEST);
         Token::new(self.pack(), Some(life), Renewal::Never)

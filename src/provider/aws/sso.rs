@@ -78,8 +78,8 @@ pub(super) fn login(profile: &SsoProfile) -> SsoLogin {
     };
     // Old versions write UTC for Z.
     let end = expires_at.strip_suffix("UTC").map(|at| format!("{at}Z")).unwrap_or(expires_at);
-    match date::parse_rfc3339(&end).and_then(|end| end.checked_sub(date::now())) {
-        Some(left) if Duration::from_millis(left) > SPARE => SsoLogin::Good(access_token),
+    match date::parse_rfc3339(&end).and_then(date::until) {
+        Some(left) if left > SPARE => SsoLogin::Good(access_token),
         _ => SsoLogin::Ended,
     }
 }

@@ -1,9 +1,5 @@
 //! Logging in.
 
-use std::env;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use hyper::Method as HttpMethod;
 use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
@@ -60,10 +56,8 @@ pub(super) fn credential(settings: &AzureAuth) -> Option<SecretValue> {
 
 /// Who is logged in, as `az` has it, with the subscription that is in use.
 fn account() -> Option<SecretValue> {
-    const FILE: &str = "azureProfile.json";
-    let directory = env::var_os("AZURE_CONFIG_DIR").filter(|directory| !directory.is_empty()).map(PathBuf::from);
-    let directory = directory.or_else(|| Some(env::home_dir()?.join(".azure")))?;
-    auth::secret_file(&directory.join(FILE), "az's accounts").ok()
+    let directory = auth::settings_directory("AZURE_CONFIG_DIR", ".azure")?;
+    auth::secret_file(&directory.join("azureProfile.json"), "az's accounts").ok()
 }
 
 // === impl Issuer ===
@@ -161,7 +155,7 @@ impl Issuer {
 fn taken(printed: &SecretValue) -> Option<Token> {
     let AzToken { access_token, expires_on } = serde_json::from_slice(printed.expose()).ok()?;
     let life = match expires_on {
-        Some(Whole(seconds)) => Some(Duration::from_millis(seconds.checked_mul(1000)?.checked_sub(date::now())?)),
+        Some(Whole(seconds)) => Some(date::until(seconds.checked_mul(1000)?)?),
         None => None,
     };
     (!access_token.is_empty()).then(|| Token::new(access_token, life, Renewal::Never))

@@ -1,9 +1,5 @@
 //! The login of Google's own command line.
 
-use std::env;
-use std::path::PathBuf;
-use std::time::Duration;
-
 use serde::Deserialize;
 
 use crate::provider::ProviderError;
@@ -71,7 +67,7 @@ fn taken(printed: &SecretValue) -> Option<GcloudLogin> {
     let HelperAnswer { credential, configuration } = serde_json::from_slice(printed.expose()).ok()?;
     let HelperCredential { access_token, token_expiry } = credential;
     let life = match token_expiry {
-        Some(end) => Some(Duration::from_millis(date::parse_rfc3339(&end)?.checked_sub(date::now())?)),
+        Some(end) => Some(date::until(date::parse_rfc3339(&end)?)?),
         None => None,
     };
     let project = configuration.properties.core.project;
@@ -80,10 +76,7 @@ fn taken(printed: &SecretValue) -> Option<GcloudLogin> {
 
 /// Who is logged in, as `gcloud` has it in the configuration that is in use.
 pub(super) fn account() -> Option<SecretValue> {
-    let directory = match env::var_os(DIRECTORY_VARIABLE).filter(|directory| !directory.is_empty()) {
-        Some(directory) => PathBuf::from(directory),
-        None => env::home_dir()?.join(".config/gcloud"),
-    };
+    let directory = auth::settings_directory(DIRECTORY_VARIABLE, ".config/gcloud")?;
     let read = |name: &str| auth::secret_file(&directory.join(name), "gcloud's configuration").ok();
     let active = auth::environment(ACTIVE_VARIABLE).or_else(|| read("active_config"));
     let active = active.as_ref().and_then(SecretValue::expose_str).unwrap_or("default");

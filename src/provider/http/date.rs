@@ -1,6 +1,6 @@
 //! Points in time as stores write them.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
@@ -24,6 +24,12 @@ pub fn parse_http_date(text: &str) -> Option<u64> {
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long it is until then, in milliseconds since 1970; `None` if that is over.
+#[must_use]
+pub fn until(end: u64) -> Option<Duration> {
+    end.checked_sub(now()).map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -2,8 +2,6 @@
 //!
 //! <https://infisical.com/docs/cli/commands/user>
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
@@ -60,8 +58,8 @@ pub(super) async fn log_in(address: &Address) -> Result<Token, ProviderError> {
     let Some(end) = end_of(&printed) else {
         return Err(tool.no_login("infisical prints something other than a token"));
     };
-    match end.checked_mul(1000).and_then(|end| end.checked_sub(date::now())) {
-        Some(life) => Ok(Token::new(printed, Some(Duration::from_millis(life)), Renewal::Never)),
+    match end.checked_mul(1000).and_then(date::until) {
+        Some(life) => Ok(Token::new(printed, Some(life), Renewal::Never)),
         None => Err(tool.no_login("the login of Infisical's command line has ended")),
     }
 }

@@ -85,7 +85,10 @@ impl CsiConfig {
         }
         let daemon_set = daemon_set.unwrap_or_else(|| CSI_DAEMON_SET.to_owned());
         if !is_object_name(&daemon_set) {
-            return Err(ConfigError::new(".csi.daemonSet", "expected <name> or <namespace>/<name> of the driver's DaemonSet"));
+            return Err(ConfigError::new(
+                ".csi.daemonSet",
+                "expected <name> or <namespace>/<name> of the driver's DaemonSet",
+            ));
         }
         Ok(Self { limits, daemon_set, unavailable })
     }

@@ -20,7 +20,8 @@ use crate::annotations::{
 use crate::bundle::FileMode;
 use crate::config::Config;
 use crate::contract::{
-    BIN_VOLUME, CSI_DAEMON_SET_ANNOTATION, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, MAX_NOTIFIED, PREFIX, SECRETS_VOLUME,
+    BIN_VOLUME, CSI_DAEMON_SET_ANNOTATION, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, MAX_NOTIFIED, PREFIX,
+    SECRETS_VOLUME,
 };
 use crate::options::{Mode, Notify, Options};
 use crate::plan::Plan;

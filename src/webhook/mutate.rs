@@ -179,8 +179,15 @@ impl Injector {
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
         warnings.extend(prepared.warnings.iter().cloned());
         pod_volumes::check(spec, &prepared.reads)?;
-        let wanted =
-            WantedPod { prepared: &prepared, options: &options, mode, standing, selection: &selection, wrapper, daemon_set };
+        let wanted = WantedPod {
+            prepared: &prepared,
+            options: &options,
+            mode,
+            standing,
+            selection: &selection,
+            wrapper,
+            daemon_set,
+        };
         let patch = wanted.converge(pod, config, &mut warnings)?;
         Ok(Mutation { patch, warnings, requests: Some(Arc::clone(&prepared.requests)) })
     }

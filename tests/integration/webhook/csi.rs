@@ -87,8 +87,13 @@ fn p9_what_comes_to_nothing_in_a_mode_is_warned_of() {
         ("refresh", "30s"),
         ("share-leases", "true"),
     ];
-    let of_agents = ["init-order", "resources.cpu-request", "resources.cpu-limit", "resources.memory-request",
-        "resources.memory-limit"];
+    let of_agents = [
+        "init-order",
+        "resources.cpu-request",
+        "resources.cpu-limit",
+        "resources.memory-request",
+        "resources.memory-limit",
+    ];
     for (mode, pairs, expected) in [
         ("csi", &all[..], &of_agents[..]),
         ("sidecar", &all, &["share-leases"]),
@@ -102,10 +107,8 @@ fn p9_what_comes_to_nothing_in_a_mode_is_warned_of() {
         assert_eq!(decided.outcome, Outcome::Injected, "{mode}: {}", decided.response);
         let warnings: Vec<String> = serde_json::from_value(decided.response["warnings"].clone()).unwrap_or_default();
         let part = format!(": comes to nothing in mode {mode}, ");
-        let mut found: Vec<_> = warnings
-            .iter()
-            .filter_map(|warning| warning.split_once(&part)?.0.strip_prefix("hushpod.dev/"))
-            .collect();
+        let mut found: Vec<_> =
+            warnings.iter().filter_map(|warning| warning.split_once(&part)?.0.strip_prefix("hushpod.dev/")).collect();
         let mut expected = expected.to_vec();
         found.sort_unstable();
         expected.sort_unstable();

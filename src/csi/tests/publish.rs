@@ -91,18 +91,17 @@ async fn p9_two_volumes_on_one_path_are_refused() {
         let (first, neighbour) = (Ask::new(1, &[FILE]), Ask::new(3, &[FILE]));
         let mut second = Ask::new(2, &[FILE]).request(node.root());
         second.target_path = first.target(node.root()).to_str().unwrap().to_owned();
-        node.store.state().failing = (!is_delivered).then_some(ErrorKind::Unavailable);
-        let (published, failure, ()) = tokio::join!(
-            life.publish(&first),
-            async {
-                moment().await;
-                life.driver.publish(second).await.unwrap_err()
-            },
-            async {
-                seconds(20).await;
-                node.store.state().failing = None;
-            }
-        );
+        if is_delivered {
+            life.publish(&first).await.unwrap();
+        } else {
+            node.store.state().failing = Some(ErrorKind::Unavailable);
+        }
+        let (published, failure) = tokio::join!(life.publish(&first), async {
+            seconds(5).await;
+            let failure = life.driver.publish(second).await.unwrap_err();
+            node.store.state().failing = None;
+            failure
+        });
         published.unwrap();
         assert_eq!(failure.kind, FailureKind::Precondition);
         let sentence = "the target path is volume csi-1's: expected one where no other volume is";

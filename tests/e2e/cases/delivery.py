@@ -111,6 +111,8 @@ def p6_files_in_a_user_namespace(t):
     try:
         t.ready("plain", 40)
     except Failed:
+        if t.node:
+            raise  # ours has a runtime that maps mounts
         told = kubectl("-n", t.namespace, "get", "events", "--field-selector=type!=Normal", "-o", "jsonpath={.items[*].message}")
         raise Skipped(f"this node starts no pod with hostUsers: false: {told[:300]}") from None
     if not outer_uid(t, "plain"):

@@ -252,10 +252,10 @@ fn p9_what_stands_in_a_pods_way_is_found_without_a_cluster() {
         ),
         (
             with("hushpod.dev/mode: csi\n    hushpod.dev/init-order: last"),
-            "    volumeMounts: [{name: data, mountPath: /secrets/}]\n  volumes: [{name: data, emptyDir: {}}]\n",
+            "  - name: second\n    volumeMounts: [{name: data, mountPath: /secrets/}]\n  volumes: [{name: data, emptyDir: {}}]\n",
             &[
                 "8:5: warning: hushpod.dev/init-order: comes to nothing in mode csi",
-                "12:20: container \"app\" mounts \"data\" at \"/secrets/\", where the secrets go",
+                "13:20: container \"second\" mounts \"data\" at \"/secrets/\", where the secrets go",
             ],
         ),
         (FILE.to_owned(), "  - {name: app}\n", &["10:5: the pod has two containers"]),

@@ -53,7 +53,7 @@ app.kubernetes.io/component: test
 {{- end }}
 
 {{- define "hushpod.daemonSet" -}}
-{{ include "hushpod.csiNamespace" . }}/hushpod-csi
+{{ printf "%s/%s" (include "hushpod.csiNamespace" . | trim) "hushpod-csi" }}
 {{- end }}
 
 {{- define "hushpod.csiNamespace" -}}

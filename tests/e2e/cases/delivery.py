@@ -288,7 +288,7 @@ def a_guaranteed_pod_stays_guaranteed(t):
             thing["spec"]["containers"][0]["resources"] = each
             things.append(thing)
             expected[thing["metadata"]["name"]] = quality
-    found = {each["metadata"]["name"]: each["status"]["qosClass"] for each in t.start(*things)}
+    found = {each["metadata"]["name"]: each["status"]["qosClass"] for each in t.start(*things, seconds=120)}
     equal(found, expected, "QoS classes")
 
 

@@ -99,8 +99,8 @@ fn p9_what_comes_to_nothing_in_a_mode_is_warned_of() {
         ("sidecar", &all, &["share-leases"]),
         ("init+sidecar", &all, &["share-leases"]),
         ("init", &all, &["refresh", "share-leases"]),
-        ("init", &[("notify", "signal:HUP:app"), ("metrics-port", "9102")], &["metrics-port", "notify"]),
-        ("sidecar", &[("notify", "signal:HUP:app"), ("metrics-port", "9102"), ("share-leases", "false")], &[]),
+        ("init", &[("notify", "http://localhost:1/"), ("metrics-port", "9102")], &["metrics-port", "notify"]),
+        ("sidecar", &[("notify", "http://localhost:1/"), ("metrics-port", "9102"), ("share-leases", "false")], &[]),
         ("csi", &[], &[]),
     ] {
         let decided = decide_csi(&annotated(annotated(pod(), &[("mode", mode)]), pairs));

@@ -89,6 +89,10 @@ pub const PROGRAM: &str = "/hushpod-bin/hushpod-agent";
 
 /// The driver's name, as CSIDriver objects and inline volumes have it.
 pub const CSI_DRIVER: &str = "csi.hushpod.dev";
+/// Annotation of pods of mode csi, and of the CSIDriver object: whose pods the driver is, for whom a pod waits in vain.
+pub const CSI_DAEMON_SET_ANNOTATION: &str = "csi.hushpod.dev/daemon-set";
+/// Where the operator says nothing else.
+pub const CSI_DAEMON_SET: &str = "hushpod-csi";
 /// What stands before the keys that kubelet itself adds to a volume's attributes.
 pub const CSI_KUBELET_PREFIX: &str = "csi.storage.k8s.io/";
 /// The attribute of volumes without secrets: with the program that applications are started through, [`EXEC_COMMAND`].

@@ -10,6 +10,7 @@ mod certificate;
 mod containers;
 mod csi_volume;
 mod env_wrapper;
+mod idle;
 mod kubelet_env;
 mod lint;
 mod metrics;

@@ -6,13 +6,19 @@ use serde::Deserialize;
 
 use super::allow::matches;
 use super::error::ConfigError;
+use crate::contract::CSI_DAEMON_SET;
 use crate::quantity::parse_bytes;
 
+/// Bytes of an object's name. (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
+const MAX_OBJECT_NAME: usize = 253;
+
 /// That there is a driver, and what it may do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CsiConfig {
     /// What volumes may take.
     pub limits: CsiLimits,
+    /// Whose pods the driver is, maybe with a namespace before it: for people whose pods wait on a node without one.
+    pub daemon_set: String,
     /// Pods that it cannot serve, by what they say of themselves: they get a sidecar instead.
     pub unavailable: Vec<Unavailable>,
 }
@@ -50,6 +56,7 @@ pub struct Unavailable {
 pub(super) struct RawCsi {
     bytes_per_namespace: Option<String>,
     bytes_per_node: Option<String>,
+    daemon_set: Option<String>,
     #[serde(default)]
     unavailable: Vec<Unavailable>,
 }
@@ -60,7 +67,7 @@ impl CsiConfig {
     /// # Errors
     /// [`ConfigError`] names the field.
     pub(super) fn checked(raw: RawCsi) -> Result<Self, ConfigError> {
-        let RawCsi { bytes_per_namespace, bytes_per_node, unavailable } = raw;
+        let RawCsi { bytes_per_namespace, bytes_per_node, daemon_set, unavailable } = raw;
         let default = CsiLimits::default();
         let bytes = |place: &str, text: Option<String>, default| {
             let bytes = text.map(|text| parse_bytes(&text)).transpose().map_err(ConfigError::at(place))?;
@@ -76,8 +83,22 @@ impl CsiConfig {
                 "would be every pod: expected namespaces, labels, nodeSelector or tolerations",
             ));
         }
-        Ok(Self { limits, unavailable })
+        let daemon_set = daemon_set.unwrap_or_else(|| CSI_DAEMON_SET.to_owned());
+        if !is_object_name(&daemon_set) {
+            return Err(ConfigError::new(
+                ".csi.daemonSet",
+                "expected <name> or <namespace>/<name> of the driver's DaemonSet",
+            ));
+        }
+        Ok(Self { limits, daemon_set, unavailable })
     }
+}
+
+/// Whether Kubernetes could have such an object: a pod shows it to people.
+fn is_object_name(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+    let is_name = |part: &str| (1..=MAX_OBJECT_NAME).contains(&part.len()) && part.bytes().all(is_plain);
+    text.split('/').count() <= 2 && text.split('/').all(is_name)
 }
 
 // === impl CsiLimits ===

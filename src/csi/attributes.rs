@@ -171,7 +171,7 @@ impl PublishCall {
     pub(super) fn planned(self, config: &Config, labels: &NamespaceLabels) -> Result<Publication, CallFailure> {
         let Self { volume, target, pod, service_account, mount, attributes, tokens } = self;
         let identity = Identity { namespace: pod.namespace.clone(), service_account };
-        let limits = config.csi.clone().unwrap_or_default().limits;
+        let limits = config.csi.as_ref().map(|csi| csi.limits.clone()).unwrap_or_default();
         let (planned, _) = steps::within(steps::REVIEW, || planned(&attributes, identity, labels, &mount, config));
         let Planned { plan, owner, shares } = planned?;
         check_audiences(&plan, &tokens)?;

@@ -146,6 +146,7 @@ impl Driver {
             }
         };
         let (volume, target, pod) = (asked.volume.clone(), asked.target.clone(), asked.pod.clone());
+        self.has_its_own_path(&volume, &target)?;
         if is_delivered {
             self.metrics.republished.increment();
             if let Err(failure) = self.feed(asked).await {
@@ -167,6 +168,15 @@ impl Driver {
         }
         self.metrics.count_publish(made.as_ref().err().map(|failure| failure.kind));
         made
+    }
+
+    /// kubelet gives each volume a path of its own. Nothing is taken away when it is another's: that would be the other's.
+    fn has_its_own_path(&self, volume: &str, target: &Path) -> Result<(), CallFailure> {
+        self.known().other_at(volume, target).map_or(Ok(()), |other| {
+            self.metrics.count_publish(Some(FailureKind::Precondition));
+            let sentence = format!("the target path is volume {other}'s: expected one where no other volume is");
+            Err(CallFailure::new(FailureKind::Precondition, sentence))
+        })
     }
 
     /// Takes a volume away; one that is not known, or not there, is fine.

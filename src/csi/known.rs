@@ -1,7 +1,7 @@
 //! The volumes that the driver has been asked for, and the feeds that look after them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -40,6 +40,12 @@ impl KnownVolumes {
     /// Whether there is such a feed.
     pub(super) fn works(&self, feed: &FeedKey) -> bool {
         self.feeds.get(feed).is_some_and(|feed| !feed.commands.is_closed())
+    }
+
+    /// Another volume that is shown at this path, or is to be.
+    pub(super) fn other_at(&self, volume: &str, target: &Path) -> Option<&str> {
+        let is_there = |known: &KnownVolume| known.target.as_os_str() == target.as_os_str();
+        self.volumes.iter().find(|(id, known)| *id != volume && is_there(known)).map(|(id, _)| id.as_str())
     }
 
     /// Plans stand in memory once for each feed.

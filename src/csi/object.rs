@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use crate::config::Config;
-use crate::contract::CSI_DRIVER;
+use crate::contract::{CSI_DAEMON_SET, CSI_DAEMON_SET_ANNOTATION, CSI_DRIVER};
 
 /// The object as JSON, with a token for each audience of the configuration: kubelet asks for these and for no others.
 /// (<https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/csi-driver-v1/>)
@@ -22,6 +22,7 @@ pub fn driver_object(config: &Config) -> String {
         .into_iter()
         .map(|(audience, seconds)| json!({"audience": audience, "expirationSeconds": seconds}))
         .collect();
+    let daemon_set = config.csi.as_ref().map_or(CSI_DAEMON_SET, |csi| csi.daemon_set.as_str());
     let object = json!({
         "apiVersion": "storage.k8s.io/v1",
         "kind": "CSIDriver",
@@ -29,6 +30,8 @@ pub fn driver_object(config: &Config) -> String {
             "name": CSI_DRIVER,
             // OpenShift lets pods of restricted namespaces have inline volumes of such drivers alone.
             "labels": {"security.openshift.io/csi-ephemeral-volume-profile": "restricted"},
+            // For who looks at what kubelet's event names.
+            "annotations": {CSI_DAEMON_SET_ANNOTATION: daemon_set},
         },
         "spec": {
             "attachRequired": false,

@@ -15,7 +15,9 @@ use super::error::{FleetError, is_missing, said};
 use super::logs::{LogPart, reports};
 use super::our_pod::{DRIVER_CONTAINER, OurPod};
 use super::progress::ProgressLine;
+use super::safe::shown;
 use super::select::list;
+use crate::contract::CSI_DAEMON_SET_ANNOTATION;
 use crate::deliver::reporting::EVERY;
 use crate::options::Mode;
 use crate::report::line::ReportLine;
@@ -41,6 +43,8 @@ pub(super) struct PodStatus {
 /// What the drivers' logs say.
 #[derive(Debug, Default)]
 struct DriverLogs {
+    /// Those that have one.
+    nodes: BTreeSet<String>,
     /// By the UIDs of pods.
     reports: BTreeMap<String, Vec<ReportLine>>,
     /// Why a node's log cannot be read, as of a node that is down.
@@ -124,6 +128,7 @@ async fn of_drivers(cluster: &Cluster, pods: &[OurPod], seconds: i64) -> Result<
         pods.iter().filter_map(|pod| Some((pod.uid.as_str(), pod.node.as_deref()?))).collect();
     let mut known = DriverLogs::default();
     while let Some((node, log)) = logs.next().await {
+        known.nodes.insert(node.clone());
         match log {
             Ok(lines) => known.take(lines, &node, &nodes_of),
             Err(error) => {
@@ -185,10 +190,14 @@ impl DriverLogs {
 
     fn status(&self, pod: OurPod) -> PodStatus {
         let reports = self.reports.get(&pod.uid).cloned().unwrap_or_default();
-        let unread = pod.node.as_ref().and_then(|node| self.unread.get(node));
-        let problem = reports.is_empty().then(|| match unread {
+        let node = pod.node.as_deref().unwrap_or_default();
+        let problem = reports.is_empty().then(|| match self.unread.get(node) {
             Some(cause) => format!("the log of its node's driver cannot be read: {cause}"),
-            None => "the driver's log has no report of it".to_owned(),
+            None if self.nodes.contains(node) => "the driver's log has no report of it".to_owned(),
+            None => match pod.annotations.get(CSI_DAEMON_SET_ANNOTATION) {
+                Some(daemon_set) => format!("no pod of DaemonSet {} is on its node", shown(daemon_set, 507)),
+                None => "no pod of the CSI driver is on its node".to_owned(),
+            },
         });
         PodStatus { pod, reports, problem }
     }

@@ -20,7 +20,8 @@ use crate::annotations::{
 use crate::bundle::FileMode;
 use crate::config::Config;
 use crate::contract::{
-    BIN_VOLUME, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, MAX_NOTIFIED, PREFIX, SECRETS_VOLUME,
+    BIN_VOLUME, CSI_DAEMON_SET_ANNOTATION, CSI_DRIVER, CSI_PROGRAM_ATTRIBUTE, EXEC_COMMAND, MAX_NOTIFIED, PREFIX,
+    SECRETS_VOLUME,
 };
 use crate::options::{Mode, Notify, Options};
 use crate::plan::Plan;
@@ -150,6 +151,17 @@ pub(super) fn check_plan(plan: &Plan) -> Result<(), Refusal> {
         ))),
         None => Ok(()),
     }
+}
+
+/// What the pod is to say of the driver's DaemonSet, unless it does: kubelet's event of a node without the driver names the
+/// driver alone.
+pub(super) fn daemon_set<'a>(
+    annotations: &BTreeMap<String, String>,
+    mode: Mode,
+    config: &'a Config,
+) -> Option<&'a str> {
+    let daemon_set = config.csi.as_ref().filter(|_| mode == Mode::Csi)?.daemon_set.as_str();
+    (annotations.get(CSI_DAEMON_SET_ANNOTATION).map(String::as_str) != Some(daemon_set)).then_some(daemon_set)
 }
 
 /// The volume with the files. Its attributes are the pod's annotations without their prefix, who may read the files, and

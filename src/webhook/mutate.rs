@@ -17,12 +17,12 @@ use super::pod::{LISTS, MIRROR, account_of, containers, is_ours, name_of, plan_o
 use super::refusal::Refusal;
 use super::resources::Standing;
 use super::selection::Selection;
-use super::{csi_volume, kubelet_env, mounts, pod_volumes};
+use super::{csi_volume, idle, kubelet_env, mounts, pod_volumes};
 use crate::annotations::{self, METRICS_PORT, MODE, NOTIFY};
 use crate::audit::AskedRequests;
 use crate::bundle::Bundle;
 use crate::config::{Config, Identity, NamespaceLabels};
-use crate::contract::{PREFIX, VOLUME_PREFIX};
+use crate::contract::{CSI_DAEMON_SET_ANNOTATION, PREFIX, VOLUME_PREFIX};
 use crate::options::{Mode, Notify, Options};
 use crate::steps;
 
@@ -65,6 +65,8 @@ struct WantedPod<'a> {
     standing: Standing,
     selection: &'a Selection,
     wrapper: Option<EnvWrapper<'a>>,
+    /// What a pod of mode csi is to say of the driver's DaemonSet, and does not yet.
+    daemon_set: Option<&'a str>,
 }
 
 /// Kubernetes has no longer names. (<https://kubernetes.io/docs/concepts/overview/working-with-objects/names/>)
@@ -145,8 +147,9 @@ impl Injector {
         let access = Permissions::decide(spec, &selection.containers(spec), &options)
             .map_err(|problem| Refusal::Pod(format!("annotation {PREFIX}{NOTIFY}: {problem}")))?;
         options.file_mode = Some(access.file_mode);
-        if mode == Mode::Init && options.metrics_port.take().is_some() {
-            warnings.push(format!("{PREFIX}{METRICS_PORT}: mode init leaves no agent that could serve metrics"));
+        idle::warn(&annotations, mode, &mut warnings);
+        if mode == Mode::Init {
+            options.metrics_port = None;
         }
         let wrapper = EnvWrapper::of(spec, &bundle, &options, mode, config)?;
         if mode == Mode::Csi {
@@ -158,6 +161,7 @@ impl Injector {
             standing.warn(&annotations, &mut warnings);
         }
         check_host_network(spec, &others, &options, &mut warnings)?;
+        let daemon_set = csi_volume::daemon_set(&annotations, mode, config);
         let asked = CacheKey {
             annotations,
             identity: identity(spec, namespace)?,
@@ -175,8 +179,15 @@ impl Injector {
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
         warnings.extend(prepared.warnings.iter().cloned());
         pod_volumes::check(spec, &prepared.reads)?;
-        let wanted =
-            WantedPod { prepared: &prepared, options: &options, mode, standing, selection: &selection, wrapper };
+        let wanted = WantedPod {
+            prepared: &prepared,
+            options: &options,
+            mode,
+            standing,
+            selection: &selection,
+            wrapper,
+            daemon_set,
+        };
         let patch = wanted.converge(pod, config, &mut warnings)?;
         Ok(Mutation { patch, warnings, requests: Some(Arc::clone(&prepared.requests)) })
     }
@@ -186,7 +197,7 @@ impl Injector {
 
 impl WantedPod<'_> {
     fn converge(&self, pod: Value, config: &Config, warnings: &mut Vec<String>) -> Result<Patch, Refusal> {
-        let Self { prepared, options, mode, standing, selection, wrapper } = self;
+        let Self { prepared, options, mode, standing, selection, wrapper, daemon_set } = self;
         let mut patched = Patched::new(pod);
         converge_volumes(&mut patched, &prepared.volumes)?;
         place(&mut patched, &prepared.containers, options, *standing, warnings)?;
@@ -201,6 +212,9 @@ impl WantedPod<'_> {
         }
         if *mode != Mode::Csi {
             add_pull_secrets(&mut patched, config);
+        }
+        if let Some(daemon_set) = daemon_set {
+            patched.set(&at!["metadata", "annotations", CSI_DAEMON_SET_ANNOTATION], json!(daemon_set));
         }
         steps::check()?;
         Ok(patched.into_patch())

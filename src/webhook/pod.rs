@@ -1,6 +1,7 @@
 //! A pod as JSON: where its containers stand, and which of them are ours.
 
 use std::collections::BTreeMap;
+use std::mem;
 
 use serde_json::{Value, json};
 
@@ -37,7 +38,8 @@ pub(crate) fn account_of(spec: &Value) -> &str {
 
 /// They are looked at once, and never patched.
 pub(super) fn take_annotations(pod: &mut Value) -> BTreeMap<String, String> {
-    let taken = pod.pointer_mut("/metadata/annotations").map(Value::take);
+    // An object stays: what is added to it later must not replace the pod's own.
+    let taken = pod.pointer_mut("/metadata/annotations").map(|present| mem::replace(present, json!({})));
     let Some(Value::Object(annotations)) = taken else { return BTreeMap::new() };
     let text = |(key, value)| if let Value::String(value) = value { Some((key, value)) } else { None };
     annotations.into_iter().filter_map(text).collect()

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use super::pod::MIRROR;
 use crate::annotations::asks_for_variables;
-use crate::contract::PREFIX;
+use crate::contract::{CSI_DAEMON_SET_ANNOTATION, PREFIX};
 use crate::steps;
 
 /// What our containers and volumes are named with.
@@ -86,7 +86,7 @@ impl PodPlace {
             Self::Metadata if name == "annotations" => return Some(Self::Annotations),
             Self::Metadata if name == "labels" => return Some(Self::Text),
             Self::Metadata => name == "generateName",
-            Self::Annotations => name.starts_with(PREFIX) || name == MIRROR,
+            Self::Annotations => name.starts_with(PREFIX) || name == MIRROR || name == CSI_DAEMON_SET_ANNOTATION,
             Self::Spec(commands) => match name {
                 "containers" | "initContainers" | "ephemeralContainers" => return Some(Self::Container(commands)),
                 "volumes" => return Some(Self::Volume),

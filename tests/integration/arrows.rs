@@ -151,7 +151,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("webhook", &[
         "server", "reload", "review", "trial", "lint", "mutate", "cache", "mounts", "placement", "containers", "csi_volume",
-        "env_wrapper", "kubelet_env", "registration", "trust", "metrics", "pod_view", "pod_volumes",
+        "env_wrapper", "idle", "kubelet_env", "registration", "trust", "metrics", "pod_view", "pod_volumes",
         "registration/rotation", "registration/merge", "replace", "resources", "selection", "", "answer",
         "certificate", "patch", "permissions", "pod", "refusal",
     ]),

@@ -297,6 +297,11 @@ fn chart_and_program_ask_kubelet_for_the_same_tokens() {
             // The program does not know the cluster's version; the API server refuses the field where there are no tokens.
             assert_eq!(in_secrets, (knows_secrets && has_tokens).then_some(json!(true)), "{case} {version}");
             assert_eq!(object["spec"], printed["spec"], "{case} {version}");
+            let shown = &object["metadata"]["annotations"]["csi.hushpod.dev/daemon-set"];
+            assert_eq!(
+                (shown, &printed["metadata"]["annotations"]["csi.hushpod.dev/daemon-set"]),
+                (&json!("hushpod/hushpod-csi"), &json!("hushpod-csi"))
+            );
             for (label, value) in printed["metadata"]["labels"].as_object().unwrap() {
                 assert_eq!(object["metadata"]["labels"][label], *value, "{case} {version}");
             }

@@ -250,6 +250,14 @@ fn p9_what_stands_in_a_pods_way_is_found_without_a_cluster() {
             "  os: {name: windows}\n",
             &["8:5: annotation hushpod.dev/metrics-port", "12:3: Windows pods"],
         ),
+        (
+            with("hushpod.dev/mode: csi\n    hushpod.dev/init-order: last"),
+            "  - name: second\n    volumeMounts: [{name: data, mountPath: /secrets/}]\n  volumes: [{name: data, emptyDir: {}}]\n",
+            &[
+                "8:5: warning: hushpod.dev/init-order: comes to nothing in mode csi",
+                "13:20: container \"second\" mounts \"data\" at \"/secrets/\", where the secrets go",
+            ],
+        ),
         (FILE.to_owned(), "  - {name: app}\n", &["10:5: the pod has two containers"]),
         (FILE.to_owned(), "  volumes: [{name: hushpod-x}]\n", &["10:13: volume name \"hushpod-x\""]),
         (FILE.to_owned(), "  runtimeClassName: kata\n", &[]),

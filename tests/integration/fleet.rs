@@ -455,6 +455,21 @@ fn a_status_says_what_pods_hold_in_every_mode() {
     let line = |name: &str| told.out.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(line("p3").contains("held"), "{told:?}");
     assert!(line("p4").contains("cannot be read") && line("p4").contains("i/o timeout\\u{1b}"), "{told:?}");
+    // On a node without the driver, the pod says whose pods it would be.
+    for (annotation, part) in [
+        (None, "no pod of the CSI driver is on its node"),
+        (Some("nodes/hushpod-csi"), "no pod of DaemonSet nodes/hushpod-csi is on its node"),
+        (Some("x\u{1b}[2J"), "no pod of DaemonSet x\\u{1b}[2J is on its node"),
+    ] {
+        let mut world = cluster.world();
+        let pod = world.pods.iter_mut().find(|pod| pod.name == "p4").unwrap();
+        pod.node = "n3".to_owned();
+        pod.annotations.extend(annotation.map(|text| ("csi.hushpod.dev/daemon-set".to_owned(), text.to_owned())));
+        drop(world);
+        let told = cluster.run("status --csi-namespace kube-system");
+        let line = told.out.lines().find(|line| line.starts_with("p4")).unwrap();
+        assert!(line.contains(part), "{told:?}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ const OTHER_MEANINGS: &[(&str, &[&str], &str)] = &[
         "what a name that is written may not begin with",
     ),
     ("/secrets", &["provider/azure"], "a part of a vault's URL"),
-    ("annotations", &["fleet", "webhook", "demo/pod.rs"], "a field of Kubernetes' metadata"),
+    ("annotations", &["csi/object.rs", "fleet", "webhook", "demo/pod.rs"], "a field of Kubernetes' metadata"),
     ("annotations", &["explain.rs"], "a page"),
     ("exec", &["explain.rs"], "a page"),
     ("exec", &["options.rs"], "a kind of notification that does not exist"),

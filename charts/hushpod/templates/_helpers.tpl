@@ -52,6 +52,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: test
 {{- end }}
 
+{{- define "hushpod.daemonSet" -}}
+{{ printf "%s/%s" (include "hushpod.csiNamespace" . | trim) "hushpod-csi" }}
+{{- end }}
+
 {{- define "hushpod.csiNamespace" -}}
 {{ .Values.csi.namespace | default .Release.Namespace }}
 {{- end }}
@@ -119,7 +123,12 @@ app.kubernetes.io/component: test
   "imagePullPolicy" (.Values.agentImage.pullPolicy | default .Values.image.pullPolicy)
   "nativeSidecars" (semverCompare ">=1.29.0-0" .Capabilities.KubeVersion.Version)
 -}}
-{{- if .Values.csi.enabled }}{{ $_ := set $filled "csi" dict }}{{ end -}}
+{{- if .Values.csi.enabled }}
+  {{- /* People whose pods wait are told of it; what is said of the rest stays. */ -}}
+  {{- $csi := deepCopy (get $config "csi" | default dict) -}}
+  {{- if not (hasKey $csi "daemonSet") }}{{ $_ := set $csi "daemonSet" (include "hushpod.daemonSet" .) }}{{ end -}}
+  {{- $_ := set $config "csi" $csi -}}
+{{- end -}}
 {{- range $field, $value := $filled }}{{ if not (hasKey $config $field) }}{{ $_ := set $config $field $value }}{{ end }}{{ end -}}
 {{- toYaml $config }}
 {{- end }}

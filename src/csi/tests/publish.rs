@@ -84,6 +84,40 @@ async fn the_mount_table_says_whether_a_volume_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn p9_two_volumes_on_one_path_are_refused() {
+    for is_delivered in [true, false] {
+        let node = Node::new();
+        let life = node.start();
+        let (first, neighbour) = (Ask::new(1, &[FILE]), Ask::new(3, &[FILE]));
+        let mut second = Ask::new(2, &[FILE]).request(node.root());
+        second.target_path = first.target(node.root()).to_str().unwrap().to_owned();
+        if is_delivered {
+            life.publish(&first).await.unwrap();
+        } else {
+            node.store.state().failing = Some(ErrorKind::Unavailable);
+        }
+        let (published, failure) = tokio::join!(life.publish(&first), async {
+            seconds(5).await;
+            let failure = life.driver.publish(second).await.unwrap_err();
+            node.store.state().failing = None;
+            failure
+        });
+        published.unwrap();
+        assert_eq!(failure.kind, FailureKind::Precondition);
+        let sentence = "the target path is volume csi-1's: expected one where no other volume is";
+        assert_eq!(failure.to_string(), sentence, "{is_delivered}");
+        life.publish(&neighbour).await.unwrap();
+        for ask in [&first, &neighbour] {
+            assert_eq!(node.file(ask, "db"), "canary-v1", "{is_delivered}");
+            life.unpublish(ask).await.unwrap();
+        }
+        moment().await;
+        node.assert_bare();
+        assert_eq!(life.driver.counts(), (0, 0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_written_down_may_be_lost() {
     let node = Node::new();
     let life = node.start();

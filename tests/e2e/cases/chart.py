@@ -349,7 +349,7 @@ def the_chart_with_the_csi_driver(t):
         equal(subject, {"kind": "ServiceAccount", "name": CSI, "namespace": namespace}, "who has the role")
         (config,) = found["ConfigMap", "hushpod-csi-config"]["data"].values()
         equal(found["ConfigMap", "hushpod-config"]["data"], {"config.yaml": config}, "the webhook's configuration")
-        contains(config, "csi: {}", "the configuration")
+        contains(config, f"csi:\n  daemonSet: {namespace}/{CSI}", "the configuration")
         if ("Namespace", "nodes") in found:
             labels = found["Namespace", "nodes"]["metadata"]["labels"]
             equal(labels["pod-security.kubernetes.io/enforce"], "privileged", "Pod Security of the namespace")

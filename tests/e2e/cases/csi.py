@@ -17,6 +17,7 @@ from suite.space import BUSYBOX, FOREVER, by_hand, canary, container, deployment
 from .outage import LOOK_FIRST, VaultAway
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+DAEMON_SET = "csi.hushpod.dev/daemon-set"
 # kubelet's next look at a pod, from which it calls the driver again.
 REPUBLISH = 180
 
@@ -392,6 +393,10 @@ def csi_pods_without_a_driver(t):
     with DriverAway(t):
         t.create(pod("waiting", wanted))
         t.event("waiting", "FailedMount", CSI_DRIVER)
+        # Who reads on finds whose pods the driver is: at the pod, and at what the event names.
+        daemon_set = f"{CSI_NAMESPACE}/hushpod-csi"
+        for thing in (t.pod("waiting"), t.api.get("CSIDriver", "", CSI_DRIVER, "storage.k8s.io/v1")):
+            equal(thing["metadata"]["annotations"].get(DAEMON_SET), daemon_set, f"what {thing['kind']} says")
         equal(t.file("running", "/secrets/password"), value, "the file of a running pod")
         t.api.delete("Pod", t.namespace, "going")
         holds("the deletion waits", 5, lambda: t.api.find("Pod", t.namespace, "going"))

@@ -2,7 +2,7 @@
 
 from suite.base import check, equal, holds, wait
 from suite.runner import test
-from suite.space import FOREVER, canary, container, deployment, pod
+from suite.space import FOREVER, canary, container, deployment, named, pod
 
 FAST = {"refresh": "1s"}
 
@@ -11,19 +11,19 @@ FAST = {"refresh": "1s"}
 BOTH = ("sidecar", "csi")
 
 
-@test(each={"sidecar": "sidecar", "init_and_sidecar": "init+sidecar", "csi": "csi"})
-def rotation_reaches_both_replicas_without_a_restart(t, mode):
-    """Three rotations: new bytes in both replicas, one HUP each, same pods, no restart. Without an agent the signal comes
-    from the parent that a container with variables has."""
+@test()
+def rotation_reaches_both_replicas_without_a_restart(t):
+    """Three rotations: new bytes in both replicas of each mode, one HUP each, same pods, no restart. Without an agent the
+    signal comes from the parent that a container with variables has."""
     t.open()
     t.secret(password=canary())
-    wanted = {"file.password": f"secret/data/{t.namespace}/app#password", "mode": mode, **FAST}
-    wanted["notify"] = "signal:HUP:counter"
-    if mode == "csi":
-        wanted["env.PASSWORD"] = wanted["file.password"]
-    t.create(deployment(pod("web", wanted, ["/programs/counter"])))
-    pods = t.rolled_out("web")
-    names = [each["metadata"]["name"] for each in pods]
+    wanted = {"file.password": f"secret/data/{t.namespace}/app#password", "notify": "signal:HUP:counter", **FAST}
+    modes = ("sidecar", "init+sidecar", "csi")
+    for mode in modes:
+        more = {"env.PASSWORD": wanted["file.password"]} if mode == "csi" else {}
+        t.create(deployment(pod(named(mode), {**wanted, **more, "mode": mode}, ["/programs/counter"])))
+    pods = {mode: t.rolled_out(named(mode)) for mode in modes}
+    names = [each["metadata"]["name"] for mode in modes for each in pods[mode]]
     for name in names:
         equal(t.file(name, "/tmp/hups"), "0", "hang-ups before the first rotation")
     for rotation in range(1, 4):
@@ -31,12 +31,13 @@ def rotation_reaches_both_replicas_without_a_restart(t, mode):
         t.secret(password=value)
         for name in names:
             t.sees(name, "/secrets/password", value, seconds=15)
-            wait(f"HUP {rotation} at {name}", 10, lambda: int(t.file(name, "/tmp/hups")) >= rotation)
+            wait(f"HUP {rotation} at {name}", 10, lambda: int(t.file(name, "/tmp/hups")) >= rotation)  # noqa: B023
     # One for each: a second one would have come by now, since unchanged polls went on.
-    for name in names:
-        holds("three hang-ups", 3, lambda: t.file(name, "/tmp/hups") == "3")
-    equal({each["spec"].get("shareProcessNamespace", False) for each in pods}, {mode != "csi"}, "shared namespaces")
-    t.never_restarted(*pods)
+    holds("three hang-ups", 3, lambda: all(t.file(name, "/tmp/hups") == "3" for name in names))
+    for mode in modes:
+        shared = {each["spec"].get("shareProcessNamespace", False) for each in pods[mode]}
+        equal(shared, {mode != "csi"}, f"shared namespaces in mode {mode}")
+        t.never_restarted(*pods[mode])
 
 
 @test()
@@ -59,29 +60,31 @@ def p2_readers_never_see_two_generations(t):
         equal((missing, torn), (0, 0), f"missing and torn sets of {turns} ({mode})")
 
 
-@test(each={mode: mode for mode in BOTH})
-def hold_freezes_and_releases(t, mode):
+@test()
+def hold_freezes_and_releases(t):
     """`hold` by kubectl annotate: the files stay while a pod without it gets the new ones; released, they come."""
     t.open()
     first, second, third = canary(), canary(), canary()
-    wanted = {"file.password": t.secret(password=first) + "#password", "mode": mode, **FAST}
-    t.start(pod("held", wanted), pod("free", wanted), pod("born-held", {**wanted, "hold": "true"}))
-    for name in ("held", "born-held"):
+    wanted = {"file.password": t.secret(password=first) + "#password", **FAST}
+    born = {"held": {}, "free": {}, "born-held": {"hold": "true"}}
+    t.start(*(pod(f"{name}-{mode}", {**wanted, **more, "mode": mode}) for mode in BOTH for name, more in born.items()))
+    held = [f"{name}-{mode}" for mode in BOTH for name in ("held", "born-held")]
+    for name in held:
         equal(t.file(name, "/secrets/password"), first, f"the first generation of {name}")
-    t.annotate("held", "hold=true")
-    if mode == "csi":
-        t.driver_says("held", "held")
-    else:
-        t.says("held", "held")
-    t.secret(password=second)
-    t.sees("free", "/secrets/password", second)
-    t.secret(password=third)
-    t.sees("free", "/secrets/password", third)
-    for name in ("held", "born-held"):
+    for mode in BOTH:
+        t.annotate(f"held-{mode}", "hold=true")
+    t.says("held-sidecar", "held")
+    t.driver_says("held-csi", "held")
+    for value in (second, third):
+        t.secret(password=value)
+        for mode in BOTH:
+            t.sees(f"free-{mode}", "/secrets/password", value)
+    for name in held:
         equal(t.file(name, "/secrets/password"), first, f"what {name} holds after two rotations")
-    t.annotate("held", "hold=false")
-    t.annotate("born-held", "hold-")
-    for name in ("held", "born-held"):
+    for mode in BOTH:
+        t.annotate(f"held-{mode}", "hold=false")
+        t.annotate(f"born-held-{mode}", "hold-")
+    for name in held:
         t.sees(name, "/secrets/password", third, seconds=15)
 
 
@@ -90,32 +93,40 @@ def present(t, name):
     return t.sh(name, "readlink /secrets/..data").removeprefix("..")
 
 
-@test(each={mode: mode for mode in BOTH})
-def pin_returns_to_an_earlier_generation(t, mode):
+@test()
+def pin_returns_to_an_earlier_generation(t):
     """`pin` by kubectl annotate: back to a generation that is long gone from the volume, and it stays."""
     t.open()
     values = [canary() for _ in range(4)]
-    wanted = {"file.password": t.secret(password=values[0]) + "#password", "mode": mode, **FAST}
-    first = t.start(pod("pinned", wanted), pod("free", wanted))[0]
-    generation = present(t, "pinned")
-    equal(present(t, "free"), generation, "the generation of another replica")
+    wanted = {"file.password": t.secret(password=values[0]) + "#password", **FAST}
+    pinned, free = ([f"{name}-{mode}" for mode in BOTH] for name in ("pinned", "free"))
+    started = t.start(*(pod(name, {**wanted, "mode": mode}) for names in (pinned, free) for name, mode in zip(names, BOTH)))
+    generations = {name: present(t, name) for name in pinned}
+    for name, other in zip(pinned, free):
+        equal(present(t, other), generations[name], "the generation of another replica")
     for value in values[1:3]:
         t.secret(password=value)
-        t.sees("pinned", "/secrets/password", value)
-    wait(
-        "the first generation to be cleared away",
-        20,
-        lambda: f"..{generation}" not in t.sh("pinned", "ls -A /secrets").split(),
-    )
-    t.annotate("pinned", f"pin={generation}")
-    t.sees("pinned", "/secrets/password", values[0], seconds=15)
-    equal(present(t, "pinned"), generation, "the pinned generation")
+        for name in pinned:
+            t.sees(name, "/secrets/password", value)
+    for name, generation in generations.items():
+        wait(
+            f"the first generation of {name} to be cleared away",
+            20,
+            lambda: f"..{generation}" not in t.sh(name, "ls -A /secrets").split(),  # noqa: B023
+        )
+        t.annotate(name, f"pin={generation}")
+    for name, generation in generations.items():
+        t.sees(name, "/secrets/password", values[0], seconds=15)
+        equal(present(t, name), generation, f"the pinned generation of {name}")
     t.secret(password=values[3])
-    t.sees("free", "/secrets/password", values[3])
-    holds("the pin", 3, lambda: t.file("pinned", "/secrets/password") == values[0])
-    t.annotate("pinned", "pin-")
-    t.sees("pinned", "/secrets/password", values[3], seconds=15)
-    t.never_restarted(first)
+    for name in free:
+        t.sees(name, "/secrets/password", values[3])
+    holds("the pins", 3, lambda: all(t.file(name, "/secrets/password") == values[0] for name in pinned))
+    for name in pinned:
+        t.annotate(name, "pin-")
+    for name in pinned:
+        t.sees(name, "/secrets/password", values[3], seconds=15)
+    t.never_restarted(*started)
 
 
 @test()
@@ -132,8 +143,8 @@ def refresh_now_fetches_at_once(t):
         t.sees(mode, "/secrets/password", new, seconds=10)
 
 
-@test(each={mode: mode for mode in BOTH})
-def http_notification_reaches_the_application(t, mode):
+@test()
+def http_notification_reaches_the_application(t):
     """`notify: http:` posts to a server in the pod after a change, and not before, once, and one process does it: in mode
     csi one of two containers with variables."""
     t.open()
@@ -143,17 +154,20 @@ def http_notification_reaches_the_application(t, mode):
     wanted = {
         "file.password": f"secret/data/{t.namespace}/app#password",
         "notify": "http://127.0.0.1:8080/reload",
-        "mode": mode,
         **FAST,
     }
-    more = []
-    if mode == "csi":
-        wanted["env.PASSWORD"] = wanted["file.password"]
-        more = [container("other", FOREVER)]
-    started = t.start(pod("app", wanted, f"touch /tmp/posts; {server}", more=more))
-    posts = lambda: t.sh("app", "grep -c '^POST /reload ' /tmp/posts || true")  # noqa: E731
-    equal(posts(), "0", "notifications before a change")
+    more = {"sidecar": ({}, []), "csi": ({"env.PASSWORD": wanted["file.password"]}, [container("other", FOREVER)])}
+    started = t.start(
+        *(
+            pod(mode, {**wanted, **variables, "mode": mode}, f"touch /tmp/posts; {server}", more=others)
+            for mode, (variables, others) in more.items()
+        )
+    )
+    posts = lambda mode: t.sh(mode, "grep -c '^POST /reload ' /tmp/posts || true")  # noqa: E731
+    for mode in BOTH:
+        equal(posts(mode), "0", f"notifications before a change in mode {mode}")
     t.secret(password=canary())
-    wait("a notification", 20, lambda: posts() == "1")
-    holds("one notification", 3, lambda: posts() == "1")
-    t.never_restarted(started)
+    for mode in BOTH:
+        wait(f"a notification in mode {mode}", 20, lambda: posts(mode) == "1")  # noqa: B023
+    holds("one notification each", 3, lambda: all(posts(mode) == "1" for mode in BOTH))
+    t.never_restarted(*started)

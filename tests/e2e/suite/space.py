@@ -166,6 +166,11 @@ def job(template, **spec):
     }
 
 
+def named(mode):
+    """A mode, as a pod can be called."""
+    return mode.replace("+", "-")
+
+
 def statuses(thing):
     """Every container's status by name."""
     status = thing.get("status", {})

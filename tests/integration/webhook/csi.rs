@@ -50,6 +50,72 @@ fn the_shape_of_a_pod_of_mode_csi() {
     assert_eq!(decide_csi(&pod).patch, Vec::<Value>::new(), "a second pass changes nothing");
 }
 
+/// kubelet's event of a node without the driver names the driver alone.
+#[test]
+fn p9_a_pod_says_whose_pods_the_driver_is() {
+    const KEY: &str = "csi.hushpod.dev/daemon-set";
+    let elsewhere = CSI.replace("csi:\n", "csi:\n  daemonSet: kube-system/driver\n");
+    for (config, expected) in [(CSI, "hushpod-csi"), (elsewhere.as_str(), "kube-system/driver")] {
+        for present in [None, Some("another"), Some(expected)] {
+            let mut pod = csi_pod(&[]);
+            pod["metadata"]["annotations"]["example.com/own"] = json!("x");
+            if let Some(present) = present {
+                pod["metadata"]["annotations"][KEY] = json!(present);
+            }
+            let mut annotations = pod["metadata"]["annotations"].clone();
+            annotations[KEY] = json!(expected);
+            let decided = decide_with(config, &review("CREATE", "", &pod));
+            assert_eq!(decided.pod["metadata"]["annotations"], annotations, "{present:?}: the pod's own stay");
+            let again = decide_with(config, &review("CREATE", "", &decided.pod));
+            assert_eq!(again.patch, Vec::<Value>::new(), "{present:?}: a second pass changes nothing");
+        }
+    }
+    // No pod of another mode has it, and by itself it asks for nothing.
+    assert_eq!(injected(&pod())["metadata"]["annotations"][KEY], Value::Null);
+    let alone = json!({"metadata": {"annotations": {KEY: "hushpod-csi"}}, "spec": pod()["spec"]});
+    assert_eq!(decide_csi(&alone).patch, Vec::<Value>::new());
+}
+
+#[test]
+fn p9_what_comes_to_nothing_in_a_mode_is_warned_of() {
+    let all = [
+        ("init-order", "last"),
+        ("resources.cpu-request", "5m"),
+        ("resources.cpu-limit", "1"),
+        ("resources.memory-request", "8Mi"),
+        ("resources.memory-limit", "64Mi"),
+        ("refresh", "30s"),
+        ("share-leases", "true"),
+    ];
+    let of_agents = [
+        "init-order",
+        "resources.cpu-request",
+        "resources.cpu-limit",
+        "resources.memory-request",
+        "resources.memory-limit",
+    ];
+    for (mode, pairs, expected) in [
+        ("csi", &all[..], &of_agents[..]),
+        ("sidecar", &all, &["share-leases"]),
+        ("init+sidecar", &all, &["share-leases"]),
+        ("init", &all, &["refresh", "share-leases"]),
+        ("init", &[("notify", "http://localhost:1/"), ("metrics-port", "9102")], &["metrics-port", "notify"]),
+        ("sidecar", &[("notify", "http://localhost:1/"), ("metrics-port", "9102"), ("share-leases", "false")], &[]),
+        ("csi", &[], &[]),
+    ] {
+        let decided = decide_csi(&annotated(annotated(pod(), &[("mode", mode)]), pairs));
+        assert_eq!(decided.outcome, Outcome::Injected, "{mode}: {}", decided.response);
+        let warnings: Vec<String> = serde_json::from_value(decided.response["warnings"].clone()).unwrap_or_default();
+        let part = format!(": comes to nothing in mode {mode}, ");
+        let mut found: Vec<_> =
+            warnings.iter().filter_map(|warning| warning.split_once(&part)?.0.strip_prefix("hushpod.dev/")).collect();
+        let mut expected = expected.to_vec();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "{mode} {pairs:?}: {warnings:?}");
+    }
+}
+
 #[test]
 fn p9_two_volumes_on_one_path_are_denied() {
     for path in ["/secrets", "/secrets/", "/srv/../secrets"] {

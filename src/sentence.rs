@@ -165,6 +165,12 @@ pub fn suggestion(word: &str, known: &[&str]) -> String {
     }
 }
 
+/// So many of something that has its plural with an s: `1 pod`, `2 pods`.
+#[must_use]
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Words with commas between them; of many, the first.
 #[must_use]
 pub fn list(words: &[&str]) -> String {

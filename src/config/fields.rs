@@ -119,10 +119,10 @@ impl Config {
             faults.push(places::locate(&places, ConfigError::new("", problem)));
         }
         faults.sort_by_key(|fault| (fault.line, fault.column));
-        if let Some(ConfigFault { line, column, .. }) = faults.get(MOST - 1) {
-            let error = ConfigError::new("", "has more faults than are told at once: mend these first");
-            faults.insert(MOST, ConfigFault { line: *line, column: *column, error });
-            faults.truncate(MOST + 1);
+        if let Some((line, column)) = faults.get(MOST - 1).map(|last| (last.line, last.column)) {
+            faults.truncate(MOST);
+            let error = ConfigError::new("", "has as many faults as are told at once: mend these, there may be more");
+            faults.push(ConfigFault { line, column, error });
         }
         Err(ConfigFaults(faults))
     }

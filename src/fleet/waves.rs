@@ -126,8 +126,9 @@ impl Waves<'_> {
                 }
             }
             // What went meanwhile, or is on its way, reports no more, or will report nothing new.
-            let mut looks = stream::iter(behind).map(|status| async move { (self.is_gone(&status.pod).await, status) });
-            let mut looks = looks.by_ref().buffer_unordered(AT_A_TIME);
+            let mut looks = stream::iter(behind)
+                .map(|status| async move { (self.is_gone(&status.pod).await, status) })
+                .buffer_unordered(AT_A_TIME);
             let mut behind = Vec::new();
             while let Some((is_gone, status)) = looks.next().await {
                 if is_gone {

@@ -290,6 +290,7 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
     let mut world = cluster.world();
     world.at_work -= 1;
     let parts: Vec<_> = uri.path().split('/').skip(1).collect();
+    let asked;
     let (kind, response) = match (&method, &parts[..]) {
         (&Method::GET, ["api", "v1", "pods"]) => {
             ("list pods", (StatusCode::OK, Body::from(world.list(None, &query).to_string())))
@@ -323,7 +324,8 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
                     "template": {"metadata": {"annotations": world.template}},
                 },
             });
-            (&*format!("get {plural}"), (StatusCode::OK, Body::from(workload.to_string())))
+            asked = format!("get {plural}");
+            (&*asked, (StatusCode::OK, Body::from(workload.to_string())))
         }
         _ => ("unknown", (StatusCode::NOT_FOUND, Body::from(status(404, "no such thing").to_string()))),
     };
@@ -591,10 +593,10 @@ fn pods_that_go_are_not_waited_for() {
         // Told, it is deleted, and its last report stays in its log.
         world.pods[2].goes = true;
     }
-    let told = cluster.run("hold deploy/web");
+    let told = cluster.run("refresh deploy/web");
     assert_eq!(told.code, 0, "{told:?}");
     assert!(told.out.starts_with("2 pods are left out: ended, being deleted"), "{told:?}");
-    assert!(told.out.contains("hold: 2 pods\n") && told.out.ends_with("done: 1 pod, 1 is gone\n"), "{told:?}");
+    assert!(told.out.contains("refresh: 2 pods\n") && told.out.ends_with("done: 1 pod, 1 is gone\n"), "{told:?}");
     assert_eq!(cluster.world().told.len(), 2);
     let told = cluster.run("status -o json");
     let pods = told.json()["pods"].as_array().unwrap().clone();
@@ -672,7 +674,7 @@ fn p9_what_is_asked_wrongly_is_answered_with_what_would_be_accepted() {
         ("advance web-1 --wave a/b", 2, "invalid wave"),
         ("hold web-1 --max 0", 2, "10%"),
         ("hold web-1 --max 101%", 2, "from 1% to 100%"),
-        ("status cronjob/web", 2, "did you mean"),
+        ("status cronjob/web", 2, "expected one of deployment"),
         ("status deployment.batch/web", 2, "unknown kind"),
         ("status ingress/web", 2, "expected one of deployment"),
         ("history deploy/web", 2, "a history is of one pod: those of deploy/web are web-1, web-2, web-3, web-4"),

@@ -693,6 +693,47 @@ fn p9_what_is_asked_wrongly_is_answered_with_what_would_be_accepted() {
     assert!(cluster.run("status -A").out.contains("no pods"));
 }
 
+/// A kubeconfig of a person whose cluster, or whose login, is not what it was.
+#[test]
+fn p5_what_is_in_the_way_to_the_cluster_is_said_without_what_it_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let exec = |script: &str| json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script], "interactiveMode": "Never"}});
+    let config = |user: Value, context: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": context,
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{nobody}")}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "a"}}],
+            "users": [{"name": "u", "user": user}],
+        })
+        .to_string()
+    };
+    let absent = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "/nowhere/login", "interactiveMode": "Never"}});
+    for (text, part) in [
+        (config(json!({}), "c"), "pods cannot be listed: the API server cannot be reached: Connection refused"),
+        (config(absent, "c"), "program for logins cannot be started: No such file"),
+        (config(exec("echo canary; exit 3"), "c"), "ends with exit status: 3: run it by hand"),
+        (
+            config(exec("echo canary; echo 'the session has ended' >&2; exit 1"), "c"),
+            "exit status: 1: the session has ended",
+        ),
+        (config(exec("echo canary-token"), "c"), "prints something other than an ExecCredential"),
+        (config(json!({}), ""), "current context"),
+        (config(json!({}), "gone"), "gone"),
+        ("users: [{name: u, user: {token: canary}}".to_owned(), "is not a kubeconfig"),
+        ("canary".to_owned(), "is not a kubeconfig"),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hushpod"));
+        let told = Told::of(command.args(["kubectl", "status", "--kubeconfig"]).arg(&file).output().unwrap());
+        assert!(told.code == 1 && told.err.contains(part), "{text}: {told:?}");
+        assert!(!told.err.contains("canary") && told.err.lines().count() == 1, "{text}: {told:?}");
+    }
+}
+
 #[test]
 fn who_holds_a_secret_and_who_ever_did() {
     let cluster = Cluster::of_four();

@@ -206,6 +206,17 @@ impl World {
         json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"continue": token}, "items": items})
     }
 
+    /// Of whatever kind, and whatever stands in its spec besides, such as `paused`.
+    fn workload(&self, name: &str) -> Value {
+        json!({
+            "metadata": {"name": name},
+            "spec": {
+                "selector": {"matchLabels": {"app": name}}, "paused": true,
+                "template": {"metadata": {"annotations": self.template}},
+            },
+        })
+    }
+
     fn patch(&mut self, namespace: &str, name: &str, patch: &Value) -> (StatusCode, Value) {
         let count = self.told.len();
         let breaks = self.breaks_after.is_some_and(|after| count >= after);
@@ -316,14 +327,7 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
         }
         (&Method::GET, ["apis", group, "v1", "namespaces", _, plural, name @ ("web" | "idle")]) => {
             assert_eq!(*group, if *plural == "jobs" { "batch" } else { "apps" });
-            // Whatever stands in its spec besides, such as `paused`.
-            let workload = json!({
-                "metadata": {"name": name},
-                "spec": {
-                    "selector": {"matchLabels": {"app": name}}, "paused": true,
-                    "template": {"metadata": {"annotations": world.template}},
-                },
-            });
+            let workload = world.workload(name);
             asked = format!("get {plural}");
             (&*asked, (StatusCode::OK, Body::from(workload.to_string())))
         }

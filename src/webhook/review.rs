@@ -10,6 +10,7 @@ use super::pod_view::PodView;
 use super::refusal::Refusal;
 use crate::audit::{Admission, AuditOutcome, write_admission};
 use crate::config::NamespaceLabels;
+use crate::sentence::counted;
 use crate::steps;
 
 pub use super::answer::{Answer, Outcome, Reviewer};
@@ -172,7 +173,7 @@ fn few(mut warnings: Vec<String>) -> Vec<String> {
     if warnings.len() > MOST {
         let more = warnings.len() - MOST;
         warnings.truncate(MOST);
-        warnings.push(format!("and {more} more warnings"));
+        warnings.push(format!("and {}", counted(more, "more warning")));
     }
     warnings.into_iter().map(shortened).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::allow::Allow;
 use super::ca_bundle::{CaBundle, RawCaBundle};
-use super::csi::{CsiConfig, RawCsi};
+use super::csi::CsiConfig;
 use super::deny::{Deny, RawDeny};
 use super::error::{ConfigError, ConfigFault, ConfigFaults, Faults, MOST};
 use super::identity::{Identity, expand};
@@ -52,7 +52,7 @@ struct RawConfig {
     injected_containers: Vec<String>,
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
-    csi: Option<RawCsi>,
+    csi: Option<Map<String, Value>>,
     #[serde(default = "yes")]
     audit: bool,
 }
@@ -201,7 +201,7 @@ impl Config {
             faults.push(ConfigError::new(".defaultProvider", unknown("provider", name, &written)));
         }
         let defaults = parse_defaults(&defaults, faults);
-        let csi = csi.and_then(|csi| faults.take(CsiConfig::checked(csi)));
+        let csi = csi.and_then(|csi| faults.below(".csi", |faults| CsiConfig::from_fields(&csi, faults)));
         let deny = checked_denials(&deny, &providers, faults);
         let is_whole = image.is_some();
         let config = Self {

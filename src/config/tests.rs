@@ -146,6 +146,17 @@ fn p9_what_depends_on_what_is_wrong_is_told_with_it() {
         ("v: {type: vault, adress: x}", "defaultProvider: v", &["adress"]),
         ("v: {type: vault, adress: x}", "defaultProvider: elsewhere", &["adress", "expected v"]),
         ("", "defaultProvider: elsewhere", &["there is none"]),
+        (
+            "",
+            "csi: {bytesPerNode: 1, bytesPerNamespace: x, unavailable: [{}, {nodeSelectr: {}}, {labels: 5}]}",
+            &[
+                ".csi.bytesPerNode: is not text: put it in quotes",
+                ".csi.bytesPerNamespace: invalid",
+                ".csi.unavailable[0]: would be every pod",
+                ".csi.unavailable[1]: unknown field \"nodeSelectr\"",
+                ".csi.unavailable[2].labels: has no fields",
+            ],
+        ),
         // Each item of a list, whatever the other fields of its rule are.
         (
             &format!(

@@ -3,10 +3,14 @@
 //! Servers never look at `~/.kube/config`: on a person's machine that is whatever cluster was looked at last, and its
 //! webhook configuration would be patched. A person who types `kubectl hushpod` means that very cluster.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use kube::Client;
+use kube::client::AuthError;
 use kube::config::{Config, InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+use crate::sentence::{fitting, one_line};
 
 pub mod events;
 pub mod namespaces;
@@ -21,7 +25,7 @@ pub enum ClusterError {
     )]
     NoPod(#[source] Box<InClusterError>),
     /// The file of `--kubeconfig` is of no use.
-    #[error("--kubeconfig {}: {cause}", path.display())]
+    #[error("--kubeconfig {}: {}", path.display(), of_kubeconfig(cause))]
     Kubeconfig {
         /// The file.
         path: PathBuf,
@@ -30,11 +34,61 @@ pub enum ClusterError {
         cause: Box<KubeconfigError>,
     },
     /// There is no such context, or no kubeconfig at all.
-    #[error("no cluster to talk to: {0}")]
+    #[error("no cluster to talk to: {}", of_kubeconfig(.0))]
     NoContext(#[source] Box<KubeconfigError>),
     /// What it says cannot be connected with.
-    #[error("cannot connect to the Kubernetes API: {0}")]
+    #[error("cannot connect to the Kubernetes API: {}", said(.0))]
     Client(#[source] Box<kube::Error>),
+}
+
+/// What an error of the API server, or of the way to it, says: its innermost cause. Never what an answer holds, nor what a
+/// program for logins prints, which may be a token.
+#[must_use]
+pub fn said(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
+    }
+    if let kube::Error::SerdeError(_) = error {
+        return "the answer is not that of an API server: check the address, and what stands in front of it".to_owned();
+    }
+    let mut cause: &(dyn Error + 'static) = error;
+    loop {
+        if let Some(login) = cause.downcast_ref::<AuthError>() {
+            return of_login(login);
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None => break,
+        }
+    }
+    let is_unreached = matches!(error, kube::Error::Service(_) | kube::Error::HyperError(_));
+    if is_unreached { format!("the API server cannot be reached: {cause}") } else { cause.to_string() }
+}
+
+/// What a login that a kubeconfig describes says.
+fn of_login(error: &AuthError) -> String {
+    const PROGRAM: &str = "the kubeconfig's program for logins";
+    /// Bytes of what it says on standard error.
+    const MOST: usize = 300;
+    match error {
+        AuthError::AuthExecStart(cause) => format!("{PROGRAM} cannot be started: {cause}"),
+        AuthError::AuthExecRun { out, .. } => {
+            let told = String::from_utf8_lossy(out.stderr.trim_ascii());
+            let told = if told.is_empty() { "run it by hand to see why".into() } else { one_line(&told) };
+            format!("{PROGRAM} ends with {}: {}", out.status, fitting(&told, MOST))
+        }
+        AuthError::AuthExecParse(_) => format!("{PROGRAM} prints something other than an ExecCredential"),
+        other => other.to_string(),
+    }
+}
+
+/// A kubeconfig holds keys and tokens: nothing of it is shown.
+fn of_kubeconfig(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::Parse(_) => "is not a kubeconfig, or not YAML".to_owned(),
+        KubeconfigError::CurrentContextNotSet => "has no current context: say --context".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// A client of the cluster that `kubeconfig` names, or else of the one that this process runs in. Connects later.

@@ -140,14 +140,14 @@ pub fn one_line(text: &str) -> String {
     line
 }
 
-/// `; did you mean X?` for the known word nearest to `word`, else `: expected one of` all.
+/// The known word that `word` may be a misspelling of.
 #[must_use]
-pub fn suggestion(word: &str, known: &[&str]) -> String {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     // Comparing takes as many steps as both have letters, multiplied.
     let mut room = MAX_COMPARED;
     let most = |candidate: &str| 1.max(candidate.len() / 3);
     let is_like = |candidate: &&&str| word.len().abs_diff(candidate.len()) <= most(candidate);
-    let nearest = known
+    let found = known
         .iter()
         .filter(|candidate| word.len().max(candidate.len()) <= MAX_COMPARED_WORD)
         .filter(is_like)
@@ -158,11 +158,24 @@ pub fn suggestion(word: &str, known: &[&str]) -> String {
         .min()
         .filter(|(distance, candidate)| *distance <= most(candidate));
     steps::spend(known.len() + (MAX_COMPARED - room) / 64);
-    match nearest {
-        Some((_, candidate)) => format!("; did you mean {candidate:?}?"),
+    found.map(|(_, candidate)| *candidate)
+}
+
+/// `; did you mean X?` for the known word nearest to `word`, else `: expected one of` all.
+#[must_use]
+pub fn suggestion(word: &str, known: &[&str]) -> String {
+    match nearest(word, known) {
+        Some(candidate) => format!("; did you mean {candidate:?}?"),
+        None if known.is_empty() => ": there is none".to_owned(),
         None if known.len() == 1 => format!(": expected {}", list(known)),
         None => format!(": expected one of {}", list(known)),
     }
+}
+
+/// So many of something that has its plural with an s: `1 pod`, `2 pods`.
+#[must_use]
+pub fn counted(count: usize, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Words with commas between them; of many, the first.

@@ -87,23 +87,23 @@ impl Allow {
     /// Reads a rule about a store of these parameters, and tells of each field that is wrong.
     pub(super) fn parse(raw: RawAllow, parameters: &Parameters, faults: &mut Faults) -> Option<Self> {
         let RawAllow { namespaces, namespace_labels, service_accounts, roles, requests } = raw;
-        let read = |texts: Vec<String>| {
-            texts.into_iter().map(|text| RequestGlob::parse(text, parameters, OLD_RULES_COUNT)).collect()
-        };
-        if namespaces.is_none() && namespace_labels.is_none() {
+        // What was taken away since it was wrong is not missing.
+        if namespaces.is_none() && namespace_labels.is_none() && faults.is_empty() {
             faults.push(ConfigError::new(".namespaces", "is missing: write names or globs, or namespaceLabels"));
         }
-        let namespaces = faults.take(plain_globs(".namespaces", namespaces));
+        let namespaces = namespaces.map(|texts| plain_globs(".namespaces", texts, faults));
         let namespace_labels = faults.take(namespace_labels.map(label_globs).transpose());
-        let service_accounts = faults.take(globs(".serviceAccounts", service_accounts));
-        let roles = faults.take(globs(".roles", roles));
-        let requests = faults.take(requests.map(read).transpose().map_err(ConfigError::at(".requests")));
+        let service_accounts = service_accounts.map(|texts| globs(".serviceAccounts", texts, faults));
+        let roles = roles.map(|texts| globs(".roles", texts, faults));
+        let read = |text: String| RequestGlob::parse(text, parameters, OLD_RULES_COUNT);
+        let requests = requests.map(|texts| faults.take_each(".requests", texts, read));
+        // Without what is wrong it says something else; then nothing is made of it, since there are faults.
         Some(Self {
-            namespaces: namespaces?,
+            namespaces: namespaces.flatten(),
             namespace_labels: namespace_labels?,
-            service_accounts: service_accounts?,
-            roles: roles?,
-            requests: requests?,
+            service_accounts: service_accounts.flatten(),
+            roles: roles.flatten(),
+            requests: requests.flatten(),
         })
     }
 
@@ -175,19 +175,16 @@ fn match_nothing(
     found.extend(bad.map(|glob| format!("{field}: {:?} is the name of no {what}", glob.written())));
 }
 
-/// Reads globs of a field.
-pub(super) fn globs(field: &'static str, texts: Option<Vec<String>>) -> Result<Option<Vec<Glob>>, ConfigError> {
-    let read = |texts: Vec<String>| texts.iter().map(|text| Glob::parse(text)).collect::<Result<Vec<_>, _>>();
-    texts.map(read).transpose().map_err(ConfigError::at(field))
+/// Reads globs of a field; `None` if one is wrong.
+pub(super) fn globs(field: &str, texts: Vec<String>, faults: &mut Faults) -> Option<Vec<Glob>> {
+    faults.take_each(field, texts, |text| Glob::parse(&text))
 }
 
 /// The same where a placeholder would make no sense.
-pub(super) fn plain_globs(field: &'static str, texts: Option<Vec<String>>) -> Result<Option<Vec<Glob>>, ConfigError> {
-    let globs = globs(field, texts)?;
-    if globs.iter().flatten().any(Glob::has_placeholder) {
-        return Err(ConfigError::new(field, EVERYONE));
-    }
-    Ok(globs)
+pub(super) fn plain_globs(field: &str, texts: Vec<String>, faults: &mut Faults) -> Option<Vec<Glob>> {
+    faults.take_each(field, texts, |text| {
+        Glob::parse(&text).and_then(|glob| if glob.has_placeholder() { Err(rule(EVERYONE)) } else { Ok(glob) })
+    })
 }
 
 const EVERYONE: &str = "a placeholder stands for each pod's own name here, and so for everyone: write names or globs";

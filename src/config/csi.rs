@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::allow::matches;
-use super::error::ConfigError;
+use super::error::{ConfigError, Faults};
+use super::shape;
 use crate::contract::CSI_DAEMON_SET;
 use crate::quantity::parse_bytes;
 
@@ -53,44 +55,46 @@ pub struct Unavailable {
 /// As it stands in the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub(super) struct RawCsi {
+struct RawCsi {
     bytes_per_namespace: Option<String>,
     bytes_per_node: Option<String>,
     daemon_set: Option<String>,
     #[serde(default)]
-    unavailable: Vec<Unavailable>,
+    unavailable: Vec<Map<String, Value>>,
 }
 
 // === impl CsiConfig ===
 
 impl CsiConfig {
-    /// # Errors
-    /// [`ConfigError`] names the field.
-    pub(super) fn checked(raw: RawCsi) -> Result<Self, ConfigError> {
-        let RawCsi { bytes_per_namespace, bytes_per_node, daemon_set, unavailable } = raw;
+    /// What can be made of the fields; it counts only if nothing is wrong.
+    pub(super) fn from_fields(fields: &Map<String, Value>, faults: &mut Faults) -> Option<Self> {
+        let RawCsi { bytes_per_namespace, bytes_per_node, daemon_set, unavailable: rules } = shape::read_all(fields, faults)?;
         let default = CsiLimits::default();
-        let bytes = |place: &str, text: Option<String>, default| {
-            let bytes = text.map(|text| parse_bytes(&text)).transpose().map_err(ConfigError::at(place))?;
-            Ok::<_, ConfigError>(bytes.unwrap_or(default))
+        let mut bytes = |field: &str, text: Option<String>, default| {
+            let bytes = text.map(|text| parse_bytes(&text)).transpose();
+            faults.take(bytes.map_err(ConfigError::at(field))).flatten().unwrap_or(default)
         };
         let limits = CsiLimits {
-            bytes_per_namespace: bytes(".csi.bytesPerNamespace", bytes_per_namespace, default.bytes_per_namespace)?,
-            bytes_per_node: bytes(".csi.bytesPerNode", bytes_per_node, default.bytes_per_node)?,
+            bytes_per_namespace: bytes(".bytesPerNamespace", bytes_per_namespace, default.bytes_per_namespace),
+            bytes_per_node: bytes(".bytesPerNode", bytes_per_node, default.bytes_per_node),
         };
-        if let Some(index) = unavailable.iter().position(|rule| *rule == Unavailable::default()) {
-            return Err(ConfigError::new(
-                format!(".csi.unavailable[{index}]"),
-                "would be every pod: expected namespaces, labels, nodeSelector or tolerations",
-            ));
+        let mut unavailable = Vec::new();
+        for (index, fields) in rules.iter().enumerate() {
+            unavailable.extend(faults.below(&format!(".unavailable[{index}]"), |faults| {
+                let rule = shape::read_all::<Unavailable>(fields, faults)?;
+                if faults.is_empty() && rule == Unavailable::default() {
+                    let problem = "would be every pod: expected namespaces, labels, nodeSelector or tolerations";
+                    faults.push(ConfigError::new("", problem));
+                }
+                Some(rule)
+            }));
         }
         let daemon_set = daemon_set.unwrap_or_else(|| CSI_DAEMON_SET.to_owned());
         if !is_object_name(&daemon_set) {
-            return Err(ConfigError::new(
-                ".csi.daemonSet",
-                "expected <name> or <namespace>/<name> of the driver's DaemonSet",
-            ));
+            let problem = "expected <name> or <namespace>/<name> of the driver's DaemonSet";
+            faults.push(ConfigError::new(".daemonSet", problem));
         }
-        Ok(Self { limits, daemon_set, unavailable })
+        Some(Self { limits, daemon_set, unavailable })
     }
 }
 

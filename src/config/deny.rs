@@ -52,15 +52,21 @@ impl Deny {
     /// Reads a rule, and tells of each field that is wrong.
     pub(super) fn parse(raw: RawDeny, providers: &Stores<'_>, faults: &mut Faults) -> Option<Self> {
         let RawDeny { references, namespaces, service_accounts } = raw;
-        if references.is_none() && namespaces.is_none() && service_accounts.is_none() {
+        // What was taken away since it was wrong is not missing.
+        if references.is_none() && namespaces.is_none() && service_accounts.is_none() && faults.is_empty() {
             let problem = "would be everything for everyone: expected references, namespaces or serviceAccounts";
             faults.push(ConfigError::new("", problem));
         }
-        let read = |texts: Vec<String>| texts.into_iter().map(|text| DeniedReference::parse(text, providers)).collect();
-        let references = faults.take(references.map(read).transpose().map_err(ConfigError::at(".references")));
-        let namespaces = faults.take(plain_globs(".namespaces", namespaces));
-        let service_accounts = faults.take(globs(".serviceAccounts", service_accounts));
-        Some(Self { references: references?, namespaces: namespaces?, service_accounts: service_accounts? })
+        let read = |text| DeniedReference::parse(text, providers);
+        let references = references.map(|texts| faults.take_each(".references", texts, read));
+        let namespaces = namespaces.map(|texts| plain_globs(".namespaces", texts, faults));
+        let service_accounts = service_accounts.map(|texts| globs(".serviceAccounts", texts, faults));
+        // Without what is wrong it would be about more: then nothing is made of it, since there are faults.
+        Some(Self {
+            references: references.flatten(),
+            namespaces: namespaces.flatten(),
+            service_accounts: service_accounts.flatten(),
+        })
     }
 
     /// Whether it is about what this identity asks for.

@@ -37,7 +37,7 @@ pub struct ConfigFaults(pub Vec<ConfigFault>);
 pub(super) struct Faults(Vec<ConfigError>);
 
 /// Faults of one file that are told: of a file that was given by mistake, no more is read.
-const MOST: usize = 100;
+pub(super) const MOST: usize = 100;
 
 // === impl ConfigError ===
 
@@ -118,6 +118,21 @@ impl Faults {
     /// What is good of it.
     pub(super) fn take<T>(&mut self, outcome: Result<T, ConfigError>) -> Option<T> {
         outcome.map_err(|error| self.push(error)).ok()
+    }
+
+    /// What is good of each item of a list, whose faults are all told; `None` if one is bad.
+    pub(super) fn take_each<T, U>(
+        &mut self,
+        field: &str,
+        items: Vec<T>,
+        read: impl Fn(T) -> Result<U, ParseError>,
+    ) -> Option<Vec<U>> {
+        let read = items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| self.take(read(item).map_err(ConfigError::at(&format!("{field}[{index}]")))));
+        let read: Vec<_> = read.collect();
+        read.into_iter().collect()
     }
 
     /// Those that `find` finds, below a place.

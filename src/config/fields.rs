@@ -8,12 +8,12 @@ use serde_json::{Map, Value};
 
 use super::allow::Allow;
 use super::ca_bundle::{CaBundle, RawCaBundle};
-use super::csi::{CsiConfig, RawCsi};
+use super::csi::CsiConfig;
 use super::deny::{Deny, RawDeny};
-use super::error::{ConfigError, ConfigFault, ConfigFaults, Faults};
+use super::error::{ConfigError, ConfigFault, ConfigFaults, Faults, MOST};
 use super::identity::{Identity, expand};
 use super::proxy::ProxyFields;
-use super::{Config, ProviderConfig, injected, no_provider, places, shape};
+use super::{Config, ProviderConfig, injected, places, shape};
 use crate::annotations::KEYS;
 use crate::bundle::parse_yaml;
 use crate::options::Options;
@@ -22,7 +22,7 @@ use crate::provider::http::check_ca;
 use crate::provider::{Parameters, ProviderSettings, Settings};
 use crate::quantity::parse_duration;
 use crate::reference::is_provider_name;
-use crate::sentence::suggestion;
+use crate::sentence::{nearest, suggestion};
 
 /// The file's top level, before its parts are checked.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the file")]
@@ -52,7 +52,7 @@ struct RawConfig {
     injected_containers: Vec<String>,
     proxy: Option<String>,
     no_proxy: Option<Vec<String>>,
-    csi: Option<RawCsi>,
+    csi: Option<Map<String, Value>>,
     #[serde(default = "yes")]
     audit: bool,
 }
@@ -119,6 +119,11 @@ impl Config {
             faults.push(places::locate(&places, ConfigError::new("", problem)));
         }
         faults.sort_by_key(|fault| (fault.line, fault.column));
+        if let Some((line, column)) = faults.get(MOST - 1).map(|last| (last.line, last.column)) {
+            faults.truncate(MOST);
+            let error = ConfigError::new("", "has as many faults as are told at once: mend these, there may be more");
+            faults.push(ConfigFault { line, column, error });
+        }
         Err(ConfigFaults(faults))
     }
 
@@ -189,15 +194,18 @@ impl Config {
         }
         let for_all = faults.take(ProxyFields::checked(proxy, no_proxy)).unwrap_or_default();
         let providers = checked_stores(stores, &for_all, faults);
-        let is_written = |name: &str| fields.get("providers").is_some_and(|stores| stores.get(name).is_some());
-        if let Some(name) = default_provider.as_deref().filter(|name| !is_written(name)) {
-            faults.push(ConfigError::new(".defaultProvider", no_provider(name, &providers)));
+        // One that is wrong is there all the same.
+        let written = fields.get("providers").and_then(Value::as_object).into_iter().flat_map(Map::keys);
+        let written: Vec<_> = written.map(String::as_str).filter(|name| is_provider_name(name)).collect();
+        if let Some(name) = default_provider.as_deref().filter(|name| !written.contains(name)) {
+            faults.push(ConfigError::new(".defaultProvider", unknown("provider", name, &written)));
         }
         let defaults = parse_defaults(&defaults, faults);
-        let csi = csi.and_then(|csi| faults.take(CsiConfig::checked(csi)));
+        let csi = csi.and_then(|csi| faults.below(".csi", |faults| CsiConfig::from_fields(&csi, faults)));
         let deny = checked_denials(&deny, &providers, faults);
+        let is_whole = image.is_some();
         let config = Self {
-            image: image?,
+            image: image.unwrap_or_default(),
             image_pull_policy,
             image_pull_secrets,
             native_sidecars,
@@ -212,10 +220,8 @@ impl Config {
             audit,
             injected_containers,
         };
-        if faults.is_empty() {
-            config.check_unlocking(faults);
-        }
-        Some(config)
+        config.check_unlocking(&written, faults);
+        is_whole.then_some(config)
     }
 }
 
@@ -260,8 +266,7 @@ fn checked_denials(
     for (index, rule) in deny.iter().enumerate() {
         denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
             let raw: RawDeny = shape::read_all(rule, faults)?;
-            // Without what was wrong it would say something else.
-            if faults.is_empty() { Deny::parse(raw, &settings, faults) } else { None }
+            Deny::parse(raw, &settings, faults)
         }));
     }
     denials
@@ -305,16 +310,15 @@ impl ProviderConfig {
             faults.push(ConfigError::new("", "write {type: …, address: …}"));
             return None;
         };
-        let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default();
-        if !ProviderSettings::TYPES.contains(&kind) {
-            faults.push(ConfigError::new(".type", unknown("provider type", kind, &ProviderSettings::TYPES)));
-            return None;
-        }
+        let kind = known_type(fields.get("type"), faults);
         let common: Map<_, _> = RawProvider::FIELDS
             .iter()
             .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
             .collect();
-        let settings: Option<ProviderSettings> = shape::read_all(&fields, faults);
+        let settings: Option<ProviderSettings> = kind.and_then(|kind| {
+            fields.insert("type".to_owned(), Value::from(kind));
+            shape::read_all(&fields, faults)
+        });
         let is_remote = settings.as_ref().is_none_or(|settings| settings.as_settings().is_remote());
         if let Some(ca) = fields.get("ca").and_then(Value::as_str).filter(|_| is_remote) {
             faults.take(check_ca(ca).map_err(ConfigError::at(".ca")));
@@ -368,9 +372,7 @@ impl ProviderConfig {
         let mut rules = Vec::new();
         for (index, fields) in allow.iter().flatten().enumerate() {
             rules.extend(faults.below(&format!(".allow[{index}]"), |faults| {
-                let raw = shape::read_all(fields, faults)?;
-                // Without what was wrong it would say something else.
-                if faults.is_empty() { Allow::parse(raw, &parameters, faults) } else { None }
+                Allow::parse(shape::read_all(fields, faults)?, &parameters, faults)
             }));
         }
         Some(Self {
@@ -385,6 +387,21 @@ impl ProviderConfig {
             allow: allow.map(|_| rules),
         })
     }
+}
+
+/// The type, or of one that is misspelt what it may be: what else is wrong is told all the same.
+fn known_type(written: Option<&Value>, faults: &mut Faults) -> Option<&'static str> {
+    const TYPES: [&str; ProviderSettings::TYPES.len()] = ProviderSettings::TYPES;
+    let Some(written) = written else {
+        faults.push(ConfigError::new(".type", format!("is missing: expected one of {}", TYPES.join(", "))));
+        return None;
+    };
+    let word = written.as_str().unwrap_or_default();
+    let known = TYPES.iter().find(|known| **known == word).copied();
+    if known.is_none() {
+        faults.push(ConfigError::new(".type", unknown("provider type", word, &TYPES)));
+    }
+    known.or_else(|| nearest(word, &TYPES))
 }
 
 fn checked_bundle(raw: RawCaBundle, settings: Option<&dyn Settings>) -> Result<CaBundle, ConfigError> {

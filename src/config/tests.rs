@@ -90,7 +90,7 @@ runtimClasses: []
         (15, 11, &[".providers.files.type", "did you mean \"file\"?"]),
         (17, 3, &[".csi", "did you mean \"bytesPerNode\"?"]),
         (19, 5, &[".deny[0]", "everything for everyone"]),
-        (20, 5, &[".deny[1].references", "names no provider"]),
+        (20, 18, &[".deny[1].references[0]", "names no provider"]),
         (22, 3, &[".defaults.mode", "init+sidecar"]),
         (23, 3, &[".defaults", "did you mean \"mount-path\"?"]),
         (24, 1, &["did you mean \"runtimeClasses\"?"]),
@@ -107,16 +107,97 @@ runtimClasses: []
     let faults = Config::read(&text).unwrap_err().0;
     let of_vault: Vec<_> =
         faults.iter().filter(|fault| (4..=11).contains(&fault.line)).map(|fault| (fault.line, fault.column)).collect();
-    assert_eq!(of_vault, [(6, 5), (7, 5), (8, 5), (10, 10), (11, 41)], "rules and times need no address: {faults:#?}");
+    assert_eq!(
+        of_vault,
+        [(6, 5), (7, 5), (8, 5), (10, 10), (11, 23), (11, 41)],
+        "rules and times need no address: {faults:#?}"
+    );
     let faults = Config::read(&text.replace("adress", "address")).unwrap_err().0;
     let of_vault: Vec<_> =
         faults.iter().filter(|fault| (4..=11).contains(&fault.line)).map(|fault| (fault.line, fault.column)).collect();
-    assert_eq!(of_vault, [(7, 5), (8, 5), (10, 10), (11, 41)], "{faults:#?}");
+    assert_eq!(of_vault, [(7, 5), (8, 5), (10, 10), (11, 23), (11, 41)], "{faults:#?}");
     for text in ["a: [b\n", "image: r/h:1\n  x: y\n", "image: r/h:1\n---\nb: c\n"] {
         let faults = Config::read(text).unwrap_err().0;
         assert!(faults.len() == 1 && faults[0].line > 0 && faults[0].column > 0, "{text}: {faults:?}");
     }
     assert_eq!(Config::read(GOOD), Ok(Config::from_yaml(GOOD).unwrap()));
+}
+
+/// What stands in the way of one fault hides no other, and makes none up.
+#[test]
+fn p9_what_depends_on_what_is_wrong_is_told_with_it() {
+    let vault = "v: {type: vault, address: 'https://x'}";
+    for (stores, more, expected) in [
+        // A type that is misspelt is taken for the one that it may be; without one, what all types have is looked at.
+        ("v: {type: vualt, adress: x, refresh: soon}", "", &[".type: unknown", "address", ".refresh: invalid"][..]),
+        ("v: {type: nothing, adress: x, refresh: soon}", "", &[".type: unknown", ".refresh: invalid"]),
+        ("v: {refresh: soon}", "", &[".type: is missing: expected one of vault", ".refresh: invalid"]),
+        // An identity of a store that is wrong is not judged; of one that is not there it is, whatever else is wrong.
+        (
+            "v: {type: vault, adress: x}, f: {type: file, volumes: true, identity: 'v:a#k'}",
+            "",
+            &["unknown field \"adress\""],
+        ),
+        (
+            "f: {type: file, volumes: true, identity: 'w:a#k'}",
+            "image: ''\nmadeUp: 1",
+            &["no other provider", ".image: write", "madeUp"],
+        ),
+        ("v: {type: vault, adress: x}", "defaultProvider: v", &["adress"]),
+        ("v: {type: vault, adress: x}", "defaultProvider: elsewhere", &["adress", "expected v"]),
+        ("", "defaultProvider: elsewhere", &["there is none"]),
+        (
+            "",
+            "csi: {bytesPerNode: 1, bytesPerNamespace: x, unavailable: [{}, {nodeSelectr: {}}, {labels: 5}]}",
+            &[
+                ".csi.bytesPerNode: is not text: put it in quotes",
+                ".csi.bytesPerNamespace: invalid",
+                ".csi.unavailable[0]: would be every pod",
+                ".csi.unavailable[1]: unknown field \"nodeSelectr\"",
+                ".csi.unavailable[2].labels: has no fields",
+            ],
+        ),
+        // Each item of a list, whatever the other fields of its rule are.
+        (
+            &format!(
+                "{}, allow: [{{namespaces: ['{{{{a}}}}', b, '{{{{c}}}}'], requests: 5}}]}}",
+                &vault[..vault.len() - 1]
+            ),
+            "",
+            &[".namespaces[0]: ", ".namespaces[2]: ", ".requests: is not a list"],
+        ),
+        (
+            &format!("{}, allow: [{{namespaces: 5}}]}}", &vault[..vault.len() - 1]),
+            "deny: [{references: 5}, {references: [x, 'v:y', z], namespace: [a]}]",
+            &[
+                ".namespaces: is not",
+                "deny[0].references: is not",
+                "[1].references[0]",
+                "[1].references[2]",
+                "\"namespace\"",
+            ],
+        ),
+    ] {
+        let image = if more.contains("image") { "" } else { "image: i\n" };
+        let text = format!("{image}providers: {{{stores}}}\n{more}\n");
+        let faults = Config::read(&text).unwrap_err().0;
+        let told: Vec<_> = faults.iter().map(|fault| fault.error.to_string()).collect();
+        assert_eq!(told.len(), expected.len(), "{text}: {told:#?}");
+        for part in expected {
+            assert!(told.iter().any(|told| told.contains(part)), "{text}: no {part:?} in {told:#?}");
+        }
+        assert!(faults.iter().all(|fault| fault.line > 0), "{faults:?}");
+    }
+}
+
+#[test]
+fn p9_a_hundred_faults_are_told_and_that_there_are_more() {
+    for (stores, told) in [(99, 99), (100, 101), (101, 101), (5000, 101)] {
+        let stores: String = (0..stores).map(|n| format!("  p{n}: {{type: aws, region: x, adress: x}}\n")).collect();
+        let faults = Config::read(&format!("image: i\nproviders:\n{stores}")).unwrap_err().0;
+        assert_eq!(faults.len(), told);
+        assert_eq!(faults.last().unwrap().error.to_string().contains("there may be more"), told > 100);
+    }
 }
 
 #[test]

@@ -46,10 +46,15 @@ impl Config {
         Ok((request, reference.key))
     }
 
-    /// Checks what can be without a pod.
-    pub(super) fn check_unlocking(&self, faults: &mut Faults) {
+    /// Checks what can be without a pod. Of the providers that are written some may not be here, since they are wrong.
+    pub(super) fn check_unlocking(&self, written: &[&str], faults: &mut Faults) {
+        let is_wrong = |name: &str| written.contains(&name) && !self.providers.contains_key(name);
         let anyone = Identity { namespace: "n".to_owned(), service_account: "s".to_owned() };
-        for name in self.providers.keys() {
+        for (name, provider) in &self.providers {
+            let template = provider.settings.as_settings().unlocked_by().unwrap_or_default();
+            if template.split_once(':').is_some_and(|(lender, _)| is_wrong(lender)) {
+                continue;
+            }
             faults.take(self.unlocking(name, &anyone).map_err(ConfigError::at(&format!(".providers.{name}"))));
         }
     }

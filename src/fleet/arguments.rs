@@ -219,7 +219,8 @@ impl Share {
             Some(digits) => number(digits, 100).map(Self::Percent),
             None => number(text, usize::MAX).map(Self::Pods),
         };
-        parsed.ok_or_else(|| rule("expected a number of pods, such as 3, or a share, such as 10%"))
+        parsed
+            .ok_or_else(|| rule("expected a number of pods from 1, such as 3, or a share from 1% to 100%, such as 10%"))
     }
 
     /// Of so many pods: at least one.
@@ -239,11 +240,13 @@ mod tests {
 
     #[test]
     fn a_share_is_a_number_or_percents_and_never_nobody() {
-        for (text, of_ten) in [("1", 1), ("25", 25), ("10%", 1), ("25%", 3), ("1%", 1), ("100%", 10)] {
+        for (text, of_ten) in
+            [("1", 1), ("25", 25), ("10%", 1), ("25%", 3), ("33%", 4), ("99%", 10), ("1%", 1), ("100%", 10)]
+        {
             assert_eq!(Share::parse(text).unwrap().of(10), of_ten, "{text}");
         }
-        for text in ["", "0", "0%", "101%", "-1", "ten", "1.5%", "%"] {
-            assert!(Share::parse(text).unwrap_err().to_string().contains("10%"), "{text}");
+        for text in ["", "0", "0%", "101%", "-1", "ten", "1.5%", "%", "99999999999999999999", " 1"] {
+            assert!(Share::parse(text).unwrap_err().to_string().contains("from 1% to 100%"), "{text}");
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::process::ExitCode;
 
-use super::arguments::ControlArgs;
+use super::arguments::{ControlArgs, TargetArgs};
 use super::connect::Cluster;
 use super::error::FleetError;
 use super::order::Wish;
@@ -13,6 +13,7 @@ use super::progress::ProgressLine;
 use super::safe::shown;
 use super::waves::{Waves, WavesEnded};
 use super::{inventory, next_pods, select};
+use crate::sentence::counted;
 
 /// Does it.
 pub(super) async fn run(
@@ -32,25 +33,29 @@ pub(super) async fn run(
     progress.end();
     let (pods, left_out): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|status| status.pod.is_live() && !status.pod.has_ended());
+    let say = |text: String| write(format!("{text}\n").as_bytes());
+    if !left_out.is_empty() {
+        let are = if left_out.len() == 1 { "is" } else { "are" };
+        say(format!(
+            "{} {are} left out: ended, being deleted, or with nothing of ours that runs (mode init)",
+            counted(left_out.len(), "pod")
+        ))?;
+    }
+    if pods.is_empty() {
+        return Err(FleetError::Failed(format!("no pod to tell: {}", nobody(&target, &cluster.namespace))));
+    }
     let order = wish.order(&pods, progress)?;
     let (done, mut todo): (Vec<_>, Vec<_>) = pods.into_iter().partition(|status| order.is_done(&status.reports));
     // What was begun is ended first; else in an order that is the same each time.
     todo.sort_by_key(|status| !order.is_asked(&status.pod));
     let at_a_time = max.of(done.len() + todo.len());
-    let say = |text: String| write(format!("{text}\n").as_bytes());
     say(order.summary(&done, &todo, at_a_time))?;
-    if !left_out.is_empty() {
-        say(format!(
-            "{} pods are left out: they have ended, or nothing of ours runs in them (mode init)",
-            left_out.len()
-        ))?;
-    }
     for (workload, annotations) in &found.templates {
         say(next_pods::sentence(&order, workload, annotations))?;
     }
     if dry_run {
         for (number, batch) in todo.chunks(at_a_time).enumerate() {
-            let names: Vec<_> = batch.iter().map(|status| shown(&status.pod.name, 253)).collect();
+            let names: Vec<_> = batch.iter().map(|status| status.pod.shown_from(&cluster.namespace)).collect();
             say(format!("{}: {}", number + 1, names.join(" ")))?;
         }
         say("nothing was changed (--dry-run)".to_owned())?;
@@ -59,7 +64,25 @@ pub(super) async fn run(
     let pods = todo.into_iter().map(|status| status.pod).collect();
     let waves = Waves { cluster, order: &order, at_a_time, pause, timeout };
     let WavesEnded { done: now_done, gone } = waves.run(pods, progress).await?;
-    let gone = if gone == 0 { String::new() } else { format!(", {gone} are gone") };
-    say(format!("done: {} pods{gone}", done.len() + now_done))?;
+    let gone = match gone {
+        0 => String::new(),
+        1 => ", 1 is gone".to_owned(),
+        _ => format!(", {gone} are gone"),
+    };
+    say(format!("done: {}{gone}", counted(done.len() + now_done, "pod")))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What there is none of, for somebody who mistyped a label or looks in another namespace.
+fn nobody(target: &TargetArgs, namespace: &str) -> String {
+    let of = match &target.selector {
+        Some(selector) => format!("labels {}", shown(selector, 253)),
+        None => target.names.iter().map(|name| shown(name, 253)).take(8).collect::<Vec<_>>().join(" "),
+    };
+    let place = if target.all_namespaces {
+        "no namespace".to_owned()
+    } else {
+        format!("nothing in namespace {}", shown(namespace, 253))
+    };
+    format!("{place} has running pods with secrets of hushpod for {of}")
 }

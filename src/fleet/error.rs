@@ -1,6 +1,7 @@
 //! Why a command did not do what it was asked for.
 
 use super::safe::shown;
+use crate::cluster;
 
 /// Most characters of what others say that an error repeats.
 const MOST: usize = 500;
@@ -43,10 +44,7 @@ impl FleetError {
 
 /// What an error of the API server says, for a terminal.
 pub(super) fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => shown(&status.message, MOST),
-        other => shown(&other.to_string(), MOST),
-    }
+    shown(&cluster::said(error), MOST)
 }
 
 /// Whether the API server has no such object.

@@ -9,6 +9,7 @@ use super::error::{FleetError, said};
 use super::inventory;
 use super::logs::{LogPart, reports};
 use super::our_pod::OurPod;
+use super::safe::shown;
 use super::select;
 use super::table::{age, aligned, now, pretty};
 use crate::options::Mode;
@@ -24,6 +25,11 @@ pub(super) async fn of(cluster: &Cluster, asked: &HistoryArgs) -> Result<String,
     let HistoryArgs { pod, output } = asked;
     let target = TargetArgs { names: vec![pod.clone()], selector: None, all_namespaces: false };
     let found = select::pods(cluster, &target).await?;
+    if !found.templates.is_empty() {
+        let names: Vec<_> = found.pods.iter().map(|pod| shown(&pod.name_any(), 253)).take(8).collect();
+        let names = if names.is_empty() { "none now".to_owned() } else { names.join(", ") };
+        return Err(FleetError::Usage(format!("a history is of one pod: those of {} are {names}", shown(pod, 253))));
+    }
     let pod = found.pods.iter().find_map(OurPod::of).ok_or_else(|| FleetError::Failed("no such pod".to_owned()))?;
     let lines = changes(all_reports(cluster, &pod).await?);
     if *output == Some(OutputFormat::Json) {

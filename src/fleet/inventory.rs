@@ -156,7 +156,11 @@ async fn drivers(cluster: &Cluster, nodes: &BTreeSet<&str>) -> Result<Vec<Pod>, 
     })?;
     let namespaces: BTreeSet<_> = found.iter().filter_map(kube::ResourceExt::namespace).collect();
     match namespaces.len() {
-        0 => Err(FleetError::Failed("no pod of the CSI driver was found: say --csi-namespace".to_owned())),
+        0 => {
+            let on: Vec<_> = nodes.iter().take(8).map(|node| shown(node, 253)).collect();
+            let on = on.join(", ");
+            Err(FleetError::Failed(format!("no pod of the CSI driver was found on {on}: say --csi-namespace")))
+        }
         1 => Ok(found),
         _ => {
             let all: Vec<_> = namespaces.iter().take(8).cloned().collect();
@@ -168,7 +172,10 @@ async fn drivers(cluster: &Cluster, nodes: &BTreeSet<&str>) -> Result<Vec<Pod>, 
 
 /// The driver's pod on this one's node.
 pub(super) async fn driver_of(cluster: &Cluster, pod: &OurPod) -> Result<Pod, FleetError> {
-    let nodes = pod.node.as_deref().into_iter().collect();
+    let Some(node) = pod.node.as_deref() else {
+        return Err(FleetError::Failed("the pod is on no node yet".to_owned()));
+    };
+    let nodes = [node].into();
     let found = drivers(cluster, &nodes).await?.into_iter().next();
     found.ok_or_else(|| FleetError::Failed("no pod of the driver is on its node".to_owned()))
 }

@@ -19,6 +19,7 @@ use crate::generation::GenerationId;
 use crate::parse_error::invalid;
 use crate::report::line::{Asked, ReportLine};
 use crate::report::rfc3339;
+use crate::sentence::counted;
 
 /// What a person wishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,10 +175,12 @@ impl Order {
         let all = done.len() + todo.len();
         let before = if done.is_empty() { String::new() } else { format!(", {} done before", done.len()) };
         let each = if at_a_time >= todo.len() { String::new() } else { format!(", {at_a_time} at a time") };
-        let mut text = format!("{what}: {all} pods{before}{each}");
-        let free = || todo.iter().flat_map(|status| &status.reports).filter(|report| !report.held).count();
-        if matches!(self, Self::Advance(_)) && free() > 0 {
-            let _ = write!(text, "; {} of them are not held, and follow the newest anyway", free());
+        let mut text = format!("{what}: {}{before}{each}", counted(all, "pod"));
+        let is_free = |status: &&PodStatus| status.reports.iter().any(|report| !report.held);
+        let free = todo.iter().filter(is_free).count();
+        if matches!(self, Self::Advance(_)) && free > 0 {
+            let (are, follow) = if free == 1 { ("is", "follows") } else { ("are", "follow") };
+            let _ = write!(text, "; {free} of them {are} not held, and {follow} the newest anyway");
         }
         text
     }
@@ -202,6 +205,7 @@ mod tests {
             mode: Mode::Sidecar,
             phase: "Running".into(),
             is_ready: true,
+            is_deleting: false,
             created,
             annotations,
         };

@@ -6,11 +6,15 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::ResourceExt as _;
 use serde::{Serialize, Serializer};
 
+use super::safe::shown;
 use crate::contract::{CSI_DRIVER, INIT, SIDECAR};
 use crate::options::Mode;
 
 /// The container of the CSI driver's pods.
 pub(super) const DRIVER_CONTAINER: &str = "csi";
+
+/// Characters of a name, as Kubernetes has it.
+const MOST_NAME: usize = 253;
 
 /// A pod of ours.
 #[derive(Debug, Clone, Serialize)]
@@ -24,6 +28,8 @@ pub(super) struct OurPod {
     pub(super) mode: Mode,
     pub(super) phase: String,
     pub(super) is_ready: bool,
+    /// Whether it is being deleted: its containers may run on for its grace period.
+    pub(super) is_deleting: bool,
     /// Seconds since 1970.
     #[serde(skip)]
     pub(super) created: i64,
@@ -73,6 +79,7 @@ impl OurPod {
             mode,
             phase: status.phase.unwrap_or_default(),
             is_ready,
+            is_deleting: pod.metadata.deletion_timestamp.is_some(),
             created: pod.creation_timestamp().map_or(0, |time| time.0.as_second()),
             annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         })
@@ -94,7 +101,13 @@ impl OurPod {
 
     /// Whether it has ended, or is about to.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.phase.as_str(), "Succeeded" | "Failed")
+        self.is_deleting || matches!(self.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Its name, for a terminal; with its namespace, if that is not the one that is being looked at.
+    pub(super) fn shown_from(&self, namespace: &str) -> String {
+        let name = shown(&self.name, MOST_NAME);
+        if self.namespace == namespace { name } else { format!("{}/{name}", shown(&self.namespace, MOST_NAME)) }
     }
 }
 

@@ -48,6 +48,17 @@ const KINDS: [WorkloadKind; 5] = [
     WorkloadKind { names: &["job", "jobs"], group: "batch/v1", plural: "jobs" },
 ];
 
+// === impl WorkloadKind ===
+
+impl WorkloadKind {
+    /// As people write it, or as `kubectl get -o name` does: `deployment.apps`.
+    fn is_called(&self, kind: &str) -> bool {
+        let group = self.group.split('/').next().unwrap_or_default();
+        let name = kind.strip_suffix(group).and_then(|name| name.strip_suffix('.')).unwrap_or(kind);
+        self.names.contains(&name)
+    }
+}
+
 /// What all of them have.
 #[derive(Deserialize)]
 struct Workload {
@@ -89,6 +100,7 @@ pub(super) async fn pods(cluster: &Cluster, target: &TargetArgs) -> Result<Selec
             None => found.pods.push(pod(cluster, name).await?),
             Some(("pod" | "pods" | "po", name)) => found.pods.push(pod(cluster, name).await?),
             Some((kind, name)) => {
+                let kind = &kind.to_ascii_lowercase();
                 let WorkloadSpec { selector, template } = workload(cluster, kind, name).await?;
                 let selector = selector.ok_or_else(|| FleetError::Failed(format!("{kind}/{name} selects no pods")))?;
                 let selector: Selector =
@@ -151,7 +163,7 @@ async fn pod(cluster: &Cluster, name: &str) -> Result<Pod, FleetError> {
 
 async fn workload(cluster: &Cluster, kind: &str, name: &str) -> Result<WorkloadSpec, FleetError> {
     check_name(name)?;
-    let Some(WorkloadKind { group, plural, .. }) = KINDS.iter().find(|known| known.names.contains(&kind)) else {
+    let Some(WorkloadKind { group, plural, .. }) = KINDS.iter().find(|known| known.is_called(kind)) else {
         let known: Vec<_> = KINDS.iter().flat_map(|kind| kind.names).copied().chain(["pod"]).collect();
         return Err(FleetError::Usage(format!("unknown kind {:?}{}", shown(kind, 64), suggestion(kind, &known))));
     };

@@ -13,6 +13,7 @@ use super::live::Live;
 use super::safe::shown;
 use crate::generation::GenerationId;
 use crate::report::line::{FailingProvider, Problem, ReportLine, Variables, ascii};
+use crate::sentence::counted;
 
 /// Characters of a cell.
 const MOST_CELL: usize = 200;
@@ -126,10 +127,13 @@ fn newest(report: &ReportLine) -> String {
 /// In words: what keeps the pod from what is newest, and what fails.
 pub(super) fn state(status: &PodStatus, report: &ReportLine, now: i64) -> String {
     if let Some(problem) = &status.problem {
-        return problem.clone();
+        return if status.pod.is_deleting { format!("being deleted: {problem}") } else { problem.clone() };
     }
     let ReportLine { generation, newest, held, pinned, problem, behind, failing, failing_left_out, .. } = report;
     let mut words = Vec::new();
+    if status.pod.is_deleting {
+        words.push("being deleted".to_owned());
+    }
     if generation.is_none() {
         words.push("waiting for the first files".to_owned());
     }
@@ -145,18 +149,24 @@ pub(super) fn state(status: &PodStatus, report: &ReportLine, now: i64) -> String
         }
         .to_owned()
     }));
-    if generation.is_some() && newest.is_some() && newest != generation && words.is_empty() {
+    if generation.is_some()
+        && newest.is_some()
+        && newest != generation
+        && !held
+        && pinned.is_none()
+        && problem.is_none()
+    {
         words.push("behind".to_owned());
     }
     if *behind > 0 {
-        words.push(format!("{behind} files behind"));
+        words.push(format!("{} behind", counted(*behind, "file")));
     }
     words.extend(failing.iter().map(|FailingProvider { provider, kind, since }| {
         let kind = kind.as_deref().unwrap_or("failing");
         format!("{provider} {kind} for {}", age(Some(since), now))
     }));
     if *failing_left_out > 0 {
-        words.push(format!("{failing_left_out} more fail"));
+        words.push(format!("{} more failing", counted(*failing_left_out, "provider")));
     }
     if let Some(Variables { restart_due: Some(due), .. }) = &report.variables {
         words.push(format!("restarts in {}", ahead(Some(due), now)));
@@ -219,6 +229,7 @@ mod tests {
             mode: Mode::Sidecar,
             phase: "Running".into(),
             is_ready: true,
+            is_deleting: false,
             created: 0,
             annotations: std::collections::BTreeMap::new(),
         };
@@ -244,10 +255,24 @@ mod tests {
             (ReportLine { pinned: Some(id("g1")), ..current() }, "pinned"),
             (ReportLine { problem: Some(Problem::Unusable), ..current() }, "the newest makes no files"),
             (ReportLine { behind: 2, ..current() }, "2 files behind"),
+            (ReportLine { behind: 1, ..current() }, "1 file behind"),
+            (ReportLine { failing_left_out: 1, ..current() }, "1 provider more failing"),
             (ReportLine { failing: vec![failing], ..current() }, "vault denied for 5m"),
             (ReportLine { advance: Some(Asked { id: "w1".into(), done: false }), ..current() }, "wave w1 not yet"),
         ] {
             assert_eq!(state(&status(vec![report.clone()]), &report, now), expected);
+        }
+    }
+
+    #[test]
+    fn a_pod_on_its_way_out_says_so() {
+        let held = ReportLine { generation: Some(id("g1")), held: true, ..ReportLine::default() };
+        for (reports, expected) in [(vec![held], "being deleted, held"), (vec![], "being deleted: no report\u{1b}[2J")]
+        {
+            let mut status = status(reports);
+            status.pod.is_deleting = true;
+            let report = status.reports.first().cloned().unwrap_or_default();
+            assert_eq!(state(&status, &report, 0), expected);
         }
     }
 

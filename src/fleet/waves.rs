@@ -18,6 +18,7 @@ use super::progress::ProgressLine;
 use super::safe::shown;
 use super::table::{now, state};
 use crate::report::line::ReportLine;
+use crate::sentence::counted;
 
 /// Between two looks at the reports: at first, and at most. A report comes within a second or two.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -96,7 +97,8 @@ impl Waves<'_> {
                 Ok(()) => told.push(pod),
                 Err(error) if is_gone(&error) => {}
                 Err(error) => {
-                    return Err(FleetError::of_api(&format!("pod {} cannot be told", shown(&pod.name, 253)), &error));
+                    let pod = pod.shown_from(&self.cluster.namespace);
+                    return Err(FleetError::of_api(&format!("pod {pod} cannot be told, so no further one is"), &error));
                 }
             }
         }
@@ -119,18 +121,29 @@ impl Waves<'_> {
             for status in statuses {
                 if self.order.is_done(&status.reports) {
                     ended.done += 1;
-                } else if status.reports.is_empty() && self.is_gone(&status.pod).await {
+                } else {
+                    behind.push(status);
+                }
+            }
+            // What went meanwhile, or is on its way, reports no more, or will report nothing new.
+            let mut looks = stream::iter(behind)
+                .map(|status| async move { (self.is_gone(&status.pod).await, status) })
+                .buffer_unordered(AT_A_TIME);
+            let mut behind = Vec::new();
+            while let Some((is_gone, status)) = looks.next().await {
+                if is_gone {
                     ended.gone += 1;
                 } else {
                     behind.push(status);
                 }
             }
+            drop(looks);
             count(ended.done);
             if behind.is_empty() {
                 return Ok(ended);
             }
             let refuse = behind.iter().filter(|status| self.order.is_refused(&status.reports));
-            let mut refuse: Vec<_> = refuse.map(|status| shown(&status.pod.name, 253)).collect();
+            let mut refuse: Vec<_> = refuse.map(|status| status.pod.shown_from(&self.cluster.namespace)).collect();
             if !refuse.is_empty() {
                 refuse.sort();
                 return Err(FleetError::Failed(format!(
@@ -139,7 +152,7 @@ impl Waves<'_> {
                 )));
             }
             if start.elapsed() >= self.timeout {
-                return Err(not_in_time(&behind, self.timeout));
+                return Err(self.not_in_time(&behind));
             }
             left = behind.into_iter().map(|status| status.pod).collect();
         }
@@ -171,7 +184,7 @@ impl Waves<'_> {
             while let Some((present, pod)) = looks.next().await {
                 let present = present.map_err(|error| FleetError::of_api("pods cannot be looked at", &error))?;
                 if present.is_some_and(|present| !present.is_ready) {
-                    unready.push(shown(&pod.name, 253));
+                    unready.push(pod.shown_from(&self.cluster.namespace));
                 }
             }
             drop(looks);
@@ -187,6 +200,26 @@ impl Waves<'_> {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+
+    fn not_in_time(&self, behind: &[PodStatus]) -> FleetError {
+        let none = ReportLine::default();
+        let mut names: Vec<_> = behind
+            .iter()
+            .map(|status| {
+                let report = status.reports.first().unwrap_or(&none);
+                let pod = status.pod.shown_from(&self.cluster.namespace);
+                format!("{pod} ({})", shown(&state(status, report, now()), 200))
+            })
+            .collect();
+        names.sort();
+        let have = if behind.len() == 1 { "has" } else { "have" };
+        FleetError::NotInTime(format!(
+            "{} {have} not reported within {} s that it is done: {}; type the same again to go on",
+            counted(behind.len(), "pod"),
+            self.timeout.as_secs(),
+            named(&names)
+        ))
+    }
 }
 
 /// A pod of that name has another UID, or there is none.
@@ -201,22 +234,4 @@ fn named(names: &[String]) -> String {
         let _ = write!(text, " and {more} more");
     }
     text
-}
-
-fn not_in_time(behind: &[PodStatus], timeout: Duration) -> FleetError {
-    let mut names: Vec<_> = behind
-        .iter()
-        .map(|status| {
-            let none = ReportLine::default();
-            let report = status.reports.first().unwrap_or(&none);
-            format!("{} ({})", shown(&status.pod.name, 253), shown(&state(status, report, now()), 200))
-        })
-        .collect();
-    names.sort();
-    FleetError::NotInTime(format!(
-        "{} pods have not reported within {} s that it is done: {}; type the same again to go on",
-        behind.len(),
-        timeout.as_secs(),
-        named(&names)
-    ))
 }

@@ -19,6 +19,7 @@ use crate::config::{Config, Identity};
 use crate::plan::PlannedReference;
 use crate::plan::policy::Refusals;
 use crate::report::line::{HeldSecret, ReportLine};
+use crate::sentence::counted;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -53,11 +54,13 @@ pub(super) async fn answer(
     progress.end();
     let silent = statuses.iter().filter(|status| status.problem.is_some()).count();
     let cut = statuses.iter().filter(|status| question.may_be_left_out(status)).count();
+    let of = |count, one, many| format!("{} {}", counted(count, "pod"), if count == 1 { one } else { many });
     if silent > 0 {
-        progress.say(&format!("{silent} pods have no report: nobody knows what they hold"));
+        progress.say(&format!("{}: nobody knows what is there", of(silent, "has no report", "have no report")));
     }
     if cut > 0 {
-        progress.say(&format!("{cut} pods hold more secrets than a report names: they may hold it, too"));
+        progress
+            .say(&format!("{} more secrets than a report names: this one may be among them", of(cut, "holds", "hold")));
     }
     let holders: Vec<_> = statuses.iter().flat_map(|status| question.holders(status)).collect();
     if is_json {

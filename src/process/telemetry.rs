@@ -81,6 +81,8 @@ where
     let level = LevelFilter::from_level(level);
     // "more verbose" is greater.
     let targets = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target("hushpod", level);
+    // It logs answers that it does not understand as they came, and every error that it returns to us.
+    let targets = targets.with_target("kube_client", LevelFilter::OFF);
     // Who got what is told whatever people want to read.
     let targets = targets.with_target(audit::TARGET, LevelFilter::INFO);
     let targets = targets.with_target(line::TARGET, LevelFilter::INFO);
@@ -267,6 +269,7 @@ mod tests {
             tracing::trace!(target: "hyper::proto", "canary");
             tracing::info!(target: "rustls", "canary");
             tracing::error!(target: "hyper::proto", "failed");
+            tracing::error!(target: "kube_client::client", "canary");
             tracing::trace!(target: "hushpod::agent", "ours");
         };
         let all = lines(TEXT, Level::TRACE, log);

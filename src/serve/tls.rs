@@ -14,6 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use tokio::io::AsyncReadExt as _;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -25,6 +26,8 @@ const ALPN_HTTP1: &[u8] = b"http/1.1";
 /// (<https://kubernetes.io/docs/concepts/configuration/secret/#tls-secrets>).
 const CERTIFICATE_FILE: &str = "tls.crt";
 const KEY_FILE: &str = "tls.key";
+/// Bytes of one of them: as many as a Secret has.
+const MAX_FILE: usize = 1 << 20;
 
 /// A certificate chain, leaf first, and the key that belongs to it.
 #[derive(Clone)]
@@ -134,8 +137,17 @@ pub(super) fn certificates(path: PathBuf, pem: &[u8]) -> Result<Vec<CertificateD
 }
 
 async fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    let read = tokio::fs::read(path).await;
-    read.map(Zeroizing::new).map_err(|cause| TlsError::Read { path: path.to_owned(), cause })
+    // All of it at once: what a growing buffer leaves behind is not overwritten.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
+    let read = async {
+        let file = tokio::fs::File::open(path).await?;
+        file.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes).await
+    };
+    match read.await {
+        Ok(length) if length > MAX_FILE => Err(TlsError::Pem { path: path.to_owned(), reason: "has more than 1 MiB" }),
+        Ok(_) => Ok(bytes),
+        Err(cause) => Err(TlsError::Read { path: path.to_owned(), cause }),
+    }
 }
 
 // === impl TlsCredentials ===

@@ -29,6 +29,7 @@ use self::merge::{Own, merge};
 use self::rotation::{Rotation, Stand};
 use super::certificate::{CertificateError, Names, issue};
 use super::trust::TrustReport;
+use crate::cluster::said;
 use crate::serve::readiness::{Guard, Readiness};
 use crate::serve::tls::Served;
 
@@ -95,7 +96,7 @@ struct Attempts {
 fn in_short(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        error => error.to_string(),
+        error => said(error),
     }
 }
 

@@ -10,6 +10,7 @@ use super::pod_view::PodView;
 use super::refusal::Refusal;
 use crate::audit::{Admission, AuditOutcome, write_admission};
 use crate::config::NamespaceLabels;
+use crate::sentence::counted;
 use crate::steps;
 
 pub use super::answer::{Answer, Outcome, Reviewer};
@@ -172,7 +173,7 @@ fn few(mut warnings: Vec<String>) -> Vec<String> {
     if warnings.len() > MOST {
         let more = warnings.len() - MOST;
         warnings.truncate(MOST);
-        warnings.push(format!("and {more} more warnings"));
+        warnings.push(format!("and {}", counted(more, "more warning")));
     }
     warnings.into_iter().map(shortened).collect()
 }
@@ -221,30 +222,29 @@ fn decide(
         let (account, user) = (&account, &user_info.username);
         tell(&decision, &Admission { namespace: &namespace, account, pod: &name, user, ..Admission::default() });
     }
+    match &decision {
+        // Its audit line says as much: two for each pod would cost as much again.
+        Ok(Mutation { patch, .. }) if !patch.is_empty() && !is_told => {
+            tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
+        }
+        Err(refusal) if unknown_namespace.is_none() => {
+            tracing::info!(namespace, pod = name, refusal = %shortened(refusal.to_string()), "denied");
+        }
+        _ => {}
+    }
+    respond(uid, decision)
+}
+
+fn respond(uid: String, decision: Result<Mutation, Refusal>) -> Decision {
     match decision {
-        Ok(Mutation { patch, warnings, .. }) if patch.is_empty() => (
-            AdmissionResponse { uid, allowed: true, warnings: few(warnings), ..AdmissionResponse::default() },
-            Outcome::Unchanged,
-            None,
-        ),
         Ok(Mutation { patch, warnings, .. }) => {
-            // Its audit line says as much: two for each pod would cost as much again.
-            if !is_told {
-                tracing::info!(namespace, pod = name, operations = patch.len(), "injected");
-            }
+            let (patch, outcome) =
+                if patch.is_empty() { (None, Outcome::Unchanged) } else { (Some(patch), Outcome::Injected) };
             let warnings = few(warnings);
-            (
-                AdmissionResponse { uid, allowed: true, patch: Some(patch), status: None, warnings },
-                Outcome::Injected,
-                None,
-            )
+            (AdmissionResponse { uid, allowed: true, patch, status: None, warnings }, outcome, None)
         }
         Err(refusal) => {
-            let message = shortened(refusal.to_string());
-            if unknown_namespace.is_none() {
-                tracing::info!(namespace, pod = name, refusal = %message, "denied");
-            }
-            let status = ReviewStatus { code: 422, reason: "Invalid", message };
+            let status = ReviewStatus { code: 422, reason: "Invalid", message: shortened(refusal.to_string()) };
             let response = AdmissionResponse { uid, status: Some(status), ..AdmissionResponse::default() };
             (response, Outcome::Denied, Some(refusal.reason()))
         }

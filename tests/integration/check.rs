@@ -361,6 +361,7 @@ fn files_are_known_by_what_they_are() {
             "a/.hushpod.yaml:1:1",
             "a/.hushpod.yaml:2:13",
             "a/broken-ours.yaml:1:4",
+            "a/operator.yaml:2:13",
             "a/operator.yaml:2:17",
             "a/templates/web.yaml:1:1",
             "a/web.json:1:42",

@@ -37,6 +37,12 @@ struct Pod {
     refresh: Option<Asked>,
     failing: bool,
     is_unready: bool,
+    /// Whether it is on its way out, in its grace period.
+    is_deleting: bool,
+    /// Whether it goes when it is told something.
+    goes: bool,
+    /// Running, unless it is said.
+    phase: &'static str,
     /// Whether it heeds its annotations.
     is_deaf: bool,
     /// What is in its log instead of a report, or why kubelet does not give it.
@@ -71,6 +77,7 @@ impl Pod {
             labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
             mode,
             node: "n1".to_owned(),
+            phase: "Running",
             generation: "aaaa".to_owned(),
             newest: "aaaa".to_owned(),
             ..Self::default()
@@ -154,12 +161,13 @@ impl Pod {
             "metadata": {
                 "namespace": self.namespace, "name": self.name, "uid": self.uid(), "labels": self.labels,
                 "annotations": self.annotations, "creationTimestamp": "2025-01-01T00:00:00Z",
+                "deletionTimestamp": self.is_deleting.then_some("2026-01-01T00:00:00Z"),
             },
             "spec": {
-                "nodeName": self.node, "initContainers": init, "containers": [container("app")], "volumes": volumes,
+                "nodeName": Some(&self.node).filter(|node| !node.is_empty()), "initContainers": init, "containers": [container("app")], "volumes": volumes,
             },
             "status": {
-                "phase": "Running",
+                "phase": self.phase,
                 "conditions": [{"type": "Ready", "status": if self.is_unready { "False" } else { "True" }}],
             },
         })
@@ -198,6 +206,17 @@ impl World {
         json!({"apiVersion": "v1", "kind": "PodList", "metadata": {"continue": token}, "items": items})
     }
 
+    /// Of whatever kind, and whatever stands in its spec besides, such as `paused`.
+    fn workload(&self, name: &str) -> Value {
+        json!({
+            "metadata": {"name": name},
+            "spec": {
+                "selector": {"matchLabels": {"app": name}}, "paused": true,
+                "template": {"metadata": {"annotations": self.template}},
+            },
+        })
+    }
+
     fn patch(&mut self, namespace: &str, name: &str, patch: &Value) -> (StatusCode, Value) {
         let count = self.told.len();
         let breaks = self.breaks_after.is_some_and(|after| count >= after);
@@ -211,7 +230,8 @@ impl World {
                 None => pod.annotations.remove(key),
             };
         }
-        if !pod.is_deaf {
+        pod.is_deleting |= pod.goes;
+        if !pod.is_deaf && !pod.is_deleting {
             pod.obey();
         }
         pod.is_unready |= breaks;
@@ -281,6 +301,7 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
     let mut world = cluster.world();
     world.at_work -= 1;
     let parts: Vec<_> = uri.path().split('/').skip(1).collect();
+    let asked;
     let (kind, response) = match (&method, &parts[..]) {
         (&Method::GET, ["api", "v1", "pods"]) => {
             ("list pods", (StatusCode::OK, Body::from(world.list(None, &query).to_string())))
@@ -304,15 +325,11 @@ async fn answer(State(cluster): State<Cluster>, request: Request) -> Response {
             let (code, bytes) = world.log(namespace, name, &query);
             ("get pods/log", (code, Body::from(bytes)))
         }
-        (&Method::GET, ["apis", "apps", "v1", "namespaces", _, "deployments", "web"]) => {
-            let deployment = json!({
-                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
-                "spec": {
-                    "selector": {"matchLabels": {"app": "web"}},
-                    "template": {"metadata": {"annotations": world.template}},
-                },
-            });
-            ("get deployments", (StatusCode::OK, Body::from(deployment.to_string())))
+        (&Method::GET, ["apis", group, "v1", "namespaces", _, plural, name @ ("web" | "idle")]) => {
+            assert_eq!(*group, if *plural == "jobs" { "batch" } else { "apps" });
+            let workload = world.workload(name);
+            asked = format!("get {plural}");
+            (&*asked, (StatusCode::OK, Body::from(workload.to_string())))
         }
         _ => ("unknown", (StatusCode::NOT_FOUND, Body::from(status(404, "no such thing").to_string()))),
     };
@@ -584,6 +601,64 @@ fn a_wave_stops_where_a_pod_is_ready_no_more() {
     assert_eq!(cluster.world().generations(), ["bbbb", "bbbb", "aaaa", "aaaa"]);
 }
 
+/// What an on-call person meets: pods that go, that have ended, that are not there yet, whose node is away.
+#[test]
+fn pods_that_go_are_not_waited_for() {
+    let cluster = Cluster::of_four();
+    {
+        let mut world = cluster.world();
+        world.pods[0].is_deleting = true;
+        world.pods[1].phase = "Succeeded";
+        // Told, it is deleted, and its last report stays in its log.
+        world.pods[2].goes = true;
+    }
+    let told = cluster.run("refresh deploy/web");
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(told.out.starts_with("2 pods are left out: ended, being deleted"), "{told:?}");
+    assert!(told.out.contains("refresh: 2 pods\n") && told.out.ends_with("done: 1 pod, 1 is gone\n"), "{told:?}");
+    assert_eq!(cluster.world().told.len(), 2);
+    let told = cluster.run("status -o json");
+    let pods = told.json()["pods"].as_array().unwrap().clone();
+    let deleting: Vec<_> = pods.iter().map(|pod| pod["is_deleting"].as_bool().unwrap()).collect();
+    assert_eq!(deleting, [true, false, true, false], "{told:?}");
+    let told = cluster.run("status web-1");
+    assert!(told.out.contains("being deleted"), "{told:?}");
+    // Those alone are left: nothing could be told, which is no success.
+    cluster.world().pods.truncate(3);
+    let told = cluster.run("refresh -l app=web");
+    assert!(told.code == 1 && told.out.starts_with("3 pods are left out"), "{told:?}");
+    assert!(told.err.contains("no pod to tell"), "{told:?}");
+}
+
+#[test]
+fn pods_without_a_report_are_named_with_the_reason() {
+    let waiting = "container \"hushpod\" in pod \"web-1\" is waiting to start: PodInitializing";
+    let away = "Get https://10.0.0.9:10250/containerLogs: dial tcp: connect: no route to host";
+    for (message, phase) in [(waiting, "Pending"), (away, "Running")] {
+        let cluster = Cluster::of([
+            Pod { log: Some(Err(message)), phase, ..Pod::new("a", "web-1", "sidecar") },
+            Pod::new("b", "web-1", "sidecar"),
+        ]);
+        let told = cluster.run("status");
+        assert!(told.code == 0 && told.out.contains(message), "{told:?}");
+        let told = cluster.run("who vault:secret/data/db");
+        assert!(told.code == 0 && told.err.contains("1 pod has no report"), "{told:?}");
+        // Of two of one name, the one that is meant.
+        let told = cluster.run("hold -A -l app=web --timeout 1s");
+        assert!(told.code == 3 && told.err.contains("1 pod has not reported within 1 s"), "{told:?}");
+        assert!(told.err.contains(message) && !told.err.contains("b/web-1"), "{told:?}");
+        let told = cluster.run("advance -A -l app=web --dry-run");
+        assert!(told.out.contains("1: web-1 b/web-1") || told.out.contains("1: b/web-1"), "{told:?}");
+    }
+    // On no node yet, and on one without a driver.
+    for (node, part) in [("", "on no node yet"), ("fargate-1", "no pod of the CSI driver was found on fargate-1")] {
+        let cluster = Cluster::of([Pod { node: node.to_owned(), ..Pod::new("a", "web-1", "csi") }]);
+        let told = cluster.run("history web-1");
+        assert!(told.code == 1 && told.err.contains(part), "{told:?}");
+        assert_eq!(cluster.run("status").code, 0);
+    }
+}
+
 #[test]
 fn pin_and_refresh_wait_for_the_reports() {
     let cluster = Cluster::of_four();
@@ -617,16 +692,65 @@ fn p9_what_is_asked_wrongly_is_answered_with_what_would_be_accepted() {
         ("pin latest web-1", 2, "invalid generation"),
         ("advance web-1 --wave a/b", 2, "invalid wave"),
         ("hold web-1 --max 0", 2, "10%"),
+        ("hold web-1 --max 101%", 2, "from 1% to 100%"),
+        ("status cronjob/web", 2, "expected one of deployment"),
+        ("status deployment.batch/web", 2, "unknown kind"),
+        ("status ingress/web", 2, "expected one of deployment"),
+        ("history deploy/web", 2, "a history is of one pod: those of deploy/web are web-1, web-2, web-3, web-4"),
+        ("history deploy/idle", 2, "are none now"),
+        ("hold -l app=wbe", 1, "nothing in namespace a has running pods with secrets of hushpod for labels app=wbe"),
+        ("advance -A -l app=wbe", 1, "no namespace has running pods"),
+        ("release deploy/idle --dry-run", 1, "for deploy/idle"),
+        ("hold once", 1, "no pod to tell"),
         ("explain-denial /nowhere", 2, "/nowhere"),
     ] {
         let told = cluster.run(line);
         assert_eq!(told.code, code, "{line}: {told:?}");
         assert!(told.err.contains(part), "{line}: {told:?}");
     }
-    let told = cluster.run("hold once");
-    assert!(told.code == 0 && told.out.contains("1 pods are left out"), "{told:?}");
     cluster = Cluster::default();
     assert!(cluster.run("status -A").out.contains("no pods"));
+}
+
+/// A kubeconfig of a person whose cluster, or whose login, is not what it was.
+#[test]
+fn p5_what_is_in_the_way_to_the_cluster_is_said_without_what_it_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("config");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    let exec = |script: &str| json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", script], "interactiveMode": "Never"}});
+    let config = |user: Value, context: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": context,
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{nobody}")}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "a"}}],
+            "users": [{"name": "u", "user": user}],
+        })
+        .to_string()
+    };
+    let absent = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "/nowhere/login", "interactiveMode": "Never"}});
+    for (text, part) in [
+        (config(json!({}), "c"), "pods cannot be listed: the API server cannot be reached: Connection refused"),
+        (config(absent, "c"), "program for logins cannot be started: No such file"),
+        (config(exec("echo canary; exit 3"), "c"), "ends with exit status: 3: run it by hand"),
+        (
+            config(exec("echo canary; echo 'the session has ended' >&2; exit 1"), "c"),
+            "exit status: 1: the session has ended",
+        ),
+        (config(exec("echo canary-token"), "c"), "prints something other than an ExecCredential"),
+        (config(json!({}), ""), "current context"),
+        (config(json!({}), "gone"), "gone"),
+        ("users: [{name: u, user: {token: canary}}".to_owned(), "is not a kubeconfig"),
+        ("canary".to_owned(), "is not a kubeconfig"),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hushpod"));
+        let told = Told::of(command.args(["kubectl", "status", "--kubeconfig"]).arg(&file).output().unwrap());
+        assert!(told.code == 1 && told.err.contains(part), "{text}: {told:?}");
+        assert!(!told.err.contains("canary") && told.err.lines().count() == 1, "{text}: {told:?}");
+    }
 }
 
 #[test]
@@ -799,10 +923,13 @@ fn the_charts_roles_have_the_rights_that_the_commands_use_and_no_others() {
         }
         cluster.world().requests.iter().cloned().collect()
     };
-    // The other kinds of workloads are read as Deployments are.
-    let workloads = ["statefulsets", "daemonsets", "replicasets", "jobs"].map(|kind| format!("get {kind}"));
-    let mut viewer = used(&["status", "status deploy/web", "status csi-1", "history web-1", "who vault:x"]);
-    viewer.extend(workloads);
+    let viewer = used(&[
+        "status",
+        "status deploy/web StatefulSet/web daemonset.apps/web rs/web job.batch/web",
+        "status csi-1",
+        "history web-1",
+        "who vault:x",
+    ]);
     assert_eq!(rights("hushpod-viewer"), viewer);
     let mut controls =
         used(&["hold deploy/web", "advance deploy/web", "refresh web-1", "pin aaaa web-1", "release -l app=web"]);

@@ -56,6 +56,50 @@ app.kubernetes.io/component: test
 {{ printf "%s/%s" (include "hushpod.csiNamespace" . | trim) "hushpod-csi" }}
 {{- end }}
 
+{{- /*
+What helm takes away for a null (`csi:` with nothing but comments behind it), or does not have yet, and what cannot be
+nothing. tests/integration/chart_values.rs goes through values.yaml.
+*/ -}}
+{{- define "hushpod.check" -}}
+{{- $needed := list
+  "image" "image.pullPolicy" "agentImage" "config"
+  "tls" "tls.mode" "tls.certManager" "tls.secret"
+  "webhook" "webhook.port" "webhook.adminPort" "webhook.timeoutSeconds" "webhook.drain" "webhook.logLevel" "webhook.logFormat"
+  "webhook.objectSelector" "policy" "policy.enabled"
+  "etcdSecrets" "etcdSecrets.enabled" "etcdSecrets.action" "etcdSecrets.namespaceSelector" "etcdSecrets.volumes"
+  "csi" "csi.enabled" "csi.image" "csi.createNamespace" "csi.kubeletRoot" "csi.startupTaint" "csi.updateStrategy" "csi.openshift"
+  "csi.logLevel" "csi.logFormat"
+  "replicaCount" "revisionHistoryLimit" "hostNetwork"
+  "podDisruptionBudget" "podDisruptionBudget.enabled" "podDisruptionBudget.unhealthyPodEvictionPolicy"
+  "service" "serviceAccount" "serviceAccount.create" "rbac" "rbac.create"
+  "networkPolicy" "networkPolicy.enabled" "networkPolicy.egress" "networkPolicy.egress.enabled" "networkPolicy.egress.apiServerPorts"
+  "test" "test.namespace" "roles" "roles.create" "roles.aggregate"
+  "metrics" "metrics.podMonitor" "metrics.podMonitor.enabled" "metrics.podMonitor.interval" "metrics.podMonitor.agents"
+  "metrics.rules" "metrics.rules.enabled" "metrics.rules.runbookUrl" "metrics.dashboard" "metrics.dashboard.enabled"
+-}}
+{{- $missing := list -}}
+{{- range $path := $needed -}}
+{{- $value := $.Values -}}
+{{- range splitList "." $path -}}
+{{- $value = ternary (get ($value | default dict) .) nil (and (kindIs "map" $value) (hasKey ($value | default dict) .)) -}}
+{{- end -}}
+{{- $is_told := false -}}
+{{- range $missing }}{{ if hasPrefix (printf "%s." .) $path }}{{ $is_told = true }}{{ end }}{{ end -}}
+{{- if and (kindIs "invalid" $value) (not $is_told) -}}{{- $missing = append $missing $path -}}{{- end -}}
+{{- end -}}
+{{- if $missing -}}
+{{- fail (printf "%s: nothing is there, since null takes away what values.yaml has: leave the name out, or write a value. If there is no null in your values, they are those of an older chart (helm upgrade --reuse-values): use --reset-then-reuse-values, or --values with your own" (join ", " $missing)) -}}
+{{- end -}}
+{{- $selector := .Values.webhook.objectSelector -}}
+{{- if not (or (include "hushpod.hasMatchConditions" .) (get $selector "matchLabels") (get $selector "matchExpressions")) -}}
+{{- fail "webhook.objectSelector: nothing is there, so every pod of the cluster would wait for the webhook: before Kubernetes 1.30 it needs matchLabels or matchExpressions" -}}
+{{- end -}}
+{{- $budget := .Values.podDisruptionBudget -}}
+{{- if and (kindIs "invalid" $budget.minAvailable) (has (toString $budget.maxUnavailable) (list "" "<nil>")) -}}
+{{- fail "podDisruptionBudget.minAvailable: nothing is there: write it or maxUnavailable, or enabled: false" -}}
+{{- end -}}
+{{- end }}
+
 {{- define "hushpod.csiNamespace" -}}
 {{ .Values.csi.namespace | default .Release.Namespace }}
 {{- end }}

@@ -10,6 +10,7 @@ use super::findings::{Checked, FileFinding, FindingKind, RuleAnswer};
 use crate::local::error::LocalError;
 use crate::local::github::{data, property};
 use crate::local::output::emit;
+use crate::sentence::counted;
 
 /// What a path keeps in a URI (RFC 3986, `pchar` and `/`), as far as nobody reads it otherwise.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -51,9 +52,9 @@ fn to_text(checked: &Checked) -> String {
         };
     }
     if checked.is_fine() && checked.answers.is_empty() {
-        let of = |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
-        let (files, pods) = (of(checked.files, "file"), of(checked.pods, "pod"));
-        let _ = writeln!(out, "{files}, {pods} that ask for secrets: nothing is wrong");
+        let (files, pods) = (counted(checked.files, "file"), counted(checked.pods, "pod"));
+        let ask = if checked.pods == 1 { "asks" } else { "ask" };
+        let _ = writeln!(out, "{files}, {pods} that {ask} for secrets: nothing is wrong");
     }
     out
 }
@@ -150,6 +151,8 @@ mod tests {
         let fine = Checked { files: 1, pods: 2, ..Checked::default() };
         assert_eq!(to_text(&fine), "1 file, 2 pods that ask for secrets: nothing is wrong\n");
         assert_eq!(to_github(&fine), "");
+        let one = Checked { pods: 1, ..fine };
+        assert_eq!(to_text(&one), "1 file, 1 pod that asks for secrets: nothing is wrong\n");
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Issuer {
             let keys = Keys { id: access_key_id, secret: secret_access_key, token: session_token };
             match expiration {
                 // In whatever zone, since it is Python's.
-                Some(end) => keys.until(&end.replace("+00:00", "Z")),
+                Some(end) => keys.until(&end),
                 None => Some(keys.for_ever()),
             }
         });

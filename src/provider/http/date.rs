@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
 
-/// Milliseconds since 1970 of `2026-01-31T05:31:56.123Z` (RFC 3339, in UTC).
+/// Milliseconds since 1970 of `2026-01-31T05:31:56.123Z`, or of the same with another offset (RFC 3339).
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
-    let at = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|_| text.ends_with('Z'))?;
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
@@ -45,7 +45,20 @@ mod tests {
             ("2023-11-07T05:31:56.120Z", Some(1_699_335_116_120)),
             ("2100-03-01T00:00:00.000123Z", Some(4_107_542_400_000)),
             ("2023-13-07T05:31:56Z", None),
-            ("2023-11-07T05:31:56+01:00", None),
+            // RFC 3339, 4.2 and 4.3, and the examples of 5.8.
+            ("2023-11-07T05:31:56+01:00", Some(1_699_331_516_000)),
+            ("2023-11-07T05:31:56+00:00", Some(1_699_335_116_000)),
+            ("2023-11-07T05:31:56-00:00", Some(1_699_335_116_000)),
+            ("2023-11-07T05:31:56.5-11:30", Some(1_699_376_516_500)),
+            ("1985-04-12t23:20:50.52z", Some(482_196_050_520)),
+            ("1996-12-19T16:39:57-08:00", Some(851_042_397_000)),
+            ("1990-12-31T15:59:60-08:00", Some(662_687_999_999)),
+            ("1937-01-01T12:00:27.87+00:20", None),
+            ("1970-01-01T00:30:00+01:00", None),
+            ("2023-11-07T05:31:56+24:00", None),
+            ("2023-11-07T05:31:56+0100", None),
+            ("2023-11-07T05:31:56", None),
+            ("2023-11-07T05:31:56UTC", None),
             ("2023-11-07", None),
             ("1969-12-31T23:59:59Z", None),
             ("0000-01-01T00:00:00Z", None),

@@ -63,6 +63,13 @@ async fn p5_what_cannot_be_served_is_said_without_showing_it() {
         assert!(error.contains(expected), "{error:?} should say {expected:?}");
         assert!(!error.contains(canary) && !error.contains("canary"), "{error}");
     }
+    // At the limit, and a byte over it.
+    for (blanks, part) in
+        [(MAX_FILE, "tls.crt holds no PEM certificate"), (MAX_FILE + 1, "tls.crt has more than 1 MiB")]
+    {
+        let error = load_pair(&" ".repeat(blanks), "").await.unwrap_err();
+        assert!(error.contains(part), "{error}");
+    }
     let missing = load(Path::new("/nonexistent")).await.unwrap_err().to_string();
     assert!(missing.starts_with("cannot read /nonexistent/tls.crt: No such file"), "{missing}");
 }

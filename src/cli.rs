@@ -45,15 +45,10 @@ pub struct Cli {
 enum Command {
     #[command(flatten)]
     Local(LocalCommand),
-    /// Answer the API server: patch pods that ask for secrets by annotation.
     Webhook(Box<WebhookArgs>),
-    /// Serve volumes with secrets on this node: the CSI driver csi.hushpod.dev.
     Csi(Box<CsiArgs>),
-    /// Show the whole chain on this machine: webhook, agent, application, rotation. No cluster, no root.
     Demo(DemoArgs),
-    /// Ask the API server whether a pod with annotations of ours would get its secrets: what `helm test` runs.
     Test(TestArgs),
-    /// See and steer the secrets of running pods, with your own kubeconfig: `kubectl hushpod` is the same.
     Kubectl(Box<FleetArgs>),
     /// Say what an annotation, a field of the configuration or a store means: the pages, without a network.
     #[command(long_about = LONG_EXPLAIN, after_help = AFTER_EXPLAIN)]

@@ -98,6 +98,7 @@ pub async fn run(command: LocalCommand) -> ExitCode {
         LocalCommand::Check(args) => args.errors,
         LocalCommand::RunHelper(_) => ErrorArgs::default(),
     };
+    output::tell_notes_as(errors.error_format);
     let is_run = matches!(command, LocalCommand::Run(_));
     let outcome = match command {
         LocalCommand::Run(args) => Box::pin(run::run(*args)).await,

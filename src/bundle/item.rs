@@ -120,6 +120,20 @@ impl BundleError {
     }
 }
 
+// === impl From ===
+
+impl From {
+    /// Every reference, in the order in which they are written.
+    #[must_use]
+    pub fn references(&self) -> Vec<&Reference> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Merge(several) => several.iter().collect(),
+            Self::Named(named) => named.values().collect(),
+        }
+    }
+}
+
 // === impl Format ===
 
 impl Format {

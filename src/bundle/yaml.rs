@@ -12,6 +12,8 @@ pub const MAX_YAML_NODES: usize = 10_000;
 /// Most documents of a file of Kubernetes objects.
 pub const MAX_DOCUMENTS: usize = 10_000;
 
+/// How the names of YAML's own types begin (`!!str`).
+const CORE_TAGS: &str = "tag:yaml.org,2002:";
 /// What is nested deeper has no places; the library reads no deeper documents.
 const MAX_DEPTH: usize = 64;
 /// Most places of a file: the library reads no more values, either.
@@ -80,9 +82,10 @@ fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Value, Parse
             location,
         } => {
             format!(
-                "line {}: has an anchor or alias, which begin with & and *: write out what they stand for, or put quotes \
-                 around a text",
-                location.line()
+                "has an anchor or alias at line {}, column {}: write out what it stands for, or put quotes around a text \
+                 that begins with & or *",
+                location.line(),
+                location.column()
             )
         }
         serde_saphyr::Error::Budget { breach: BudgetBreach::Nodes { .. }, .. } => {
@@ -90,7 +93,37 @@ fn parse_with(text: &str, options: serde_saphyr::Options) -> Result<Value, Parse
         }
         error => sentence(&error),
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| rule(problem(error)))
+    let value = serde_saphyr::from_str_with_options(text, options).map_err(|error| rule(problem(error)))?;
+    match tag_of(text) {
+        None => Ok(value),
+        Some((line, column)) => Err(rule(format!(
+            "has a tag at line {line}, column {column}: leave it out, or put quotes around a text that begins with !"
+        ))),
+    }
+}
+
+/// Where the first tag stands that is none of YAML's own: what it was to do (`!include`, `!vault`) is not done here.
+fn tag_of(text: &str) -> Option<TextPosition> {
+    if !text.contains('!') {
+        return None;
+    }
+    let mut parser = Parser::new_from_str_with_options(text, without_comments());
+    while let Some(Ok((event, span))) = parser.next_event() {
+        let (Event::Scalar(_, _, _, tag) | Event::SequenceStart(_, _, tag) | Event::MappingStart(_, _, tag)) = event
+        else {
+            continue;
+        };
+        if tag.is_some_and(|tag| tag.suffix_in_namespace(CORE_TAGS).is_none()) {
+            return Some((span.start.line() as u64, span.start.col() as u64 + 1));
+        }
+    }
+    None
+}
+
+fn without_comments() -> Options {
+    let mut options = Options::default();
+    options.set_emit_comments(false);
+    options
 }
 
 /// One sentence with the place, and nothing of what stands there: the library quotes it, and tells programmers which of
@@ -127,9 +160,7 @@ impl Places {
     /// Those of each document that is not empty. What is not YAML has places up to there.
     #[must_use]
     pub fn of_documents(text: &str) -> Vec<Self> {
-        let mut options = Options::default();
-        options.set_emit_comments(false);
-        let mut parser = Parser::new_from_str_with_options(text, options);
+        let mut parser = Parser::new_from_str_with_options(text, without_comments());
         let (mut documents, mut open) = (Vec::new(), Vec::new());
         let mut count = 0;
         while let Some(Ok((event, span))) = parser.next_event() {

@@ -11,10 +11,27 @@ use crate::cluster;
 use crate::parse_error::{ParseError, rule};
 use crate::webhook::server::Trial;
 
+const LONG: &str = "\
+Ask the API server whether a pod with annotations of ours would get its secrets:
+what `helm test` runs.
+
+Examples:
+  hushpod test --namespace shop --kubeconfig ~/.kube/config \\
+    --annotation hushpod.dev/file.password=secret/data/web/db#password
+  hushpod test --namespace shop --label app=web \\
+    --annotation hushpod.dev/dir.app=infisical:/backend";
+const AFTER: &str = "\
+The pod is a server-side dry run: none is made, and no store is asked.
+
+Exit codes: 0 injected; 1 not injected, or there was no asking: why, and what to
+do; 2 wrong usage";
+
 #[derive(Debug, Args)]
-#[command(after_help = "The pod is a server-side dry run: none is made, and no store is asked.\n\n\
-                  Exit codes: 0 injected · 1 not injected, or there was no asking: why, and what to do · 2 the command \
-                  line is wrong")]
+#[command(
+    about = "Ask the API server whether a pod with annotations of ours would get its secrets: what `helm test` runs",
+    long_about = LONG,
+    after_help = AFTER
+)]
 pub(super) struct TestArgs {
     /// Where the pod would be.
     #[arg(long, value_name = "NAME")]

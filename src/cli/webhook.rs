@@ -19,12 +19,26 @@ use crate::serve::readiness::Readiness;
 use crate::webhook::server;
 use crate::webhook::server::{Injector, Metrics, Names, WebhookSettings, reviewer};
 
+const LONG: &str = "\
+Answer the API server: patch pods that ask for secrets by annotation.
+
+Examples:
+  hushpod webhook --config config.yaml
+  hushpod webhook --config config.yaml --tls-dir /tls --client-ca ca.crt
+  hushpod webhook --config config.yaml --kubeconfig ~/.kube/config";
+const AFTER: &str = "\
+Without --tls-dir the webhook makes its own certificate, keeps the key in
+memory, and puts its authority into the MutatingWebhookConfiguration.
+A changed configuration file is in force at once; a bad one is refused with a
+log line, and the last good one stays.
+
+Exit codes: 0 ended by a signal; 1 it failed, and said why; 2 wrong usage";
+
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --tls-dir the webhook makes its own certificate, keeps the key in memory, and puts its \
-                        authority into the MutatingWebhookConfiguration.\n\n\
-                        A changed configuration file is in force at once; a bad one is refused with a log line, and the \
-                        last good one stays."
+    about = "Answer the API server: patch pods that ask for secrets by annotation",
+    long_about = LONG,
+    after_help = AFTER
 )]
 pub(super) struct WebhookArgs {
     /// The operator's configuration (YAML): providers, who may use them, defaults.

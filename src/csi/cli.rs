@@ -21,13 +21,26 @@ use crate::process::telemetry::{self, LogFormat};
 use crate::serve::admin;
 use crate::serve::readiness::Readiness;
 
+const LONG: &str = "\
+Serve volumes with secrets on this node: the CSI driver csi.hushpod.dev.
+
+Examples:
+  hushpod csi --config config.yaml --node-name \"$NODE_NAME\"
+  hushpod csi --config config.yaml --print-driver | kubectl apply -f -";
+const AFTER: &str = "\
+Runs as root on a node, as the chart's DaemonSet does. Volumes outlive it: the
+next process goes on with them.
+--print-driver writes the CSIDriver object that this configuration needs, for
+those who do not use the chart.
+
+Exit codes: 0 ended by a signal; 1 it failed, and said why; 2 wrong usage";
+
 /// What the driver is told by its arguments.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Runs as root on a node, as the chart's DaemonSet does. Volumes outlive it: the next process goes on \
-                        with them.\n\n\
-                        --print-driver writes the CSIDriver object that this configuration needs, for those who do not \
-                        use the chart: kubectl apply -f - takes it."
+    about = "Serve volumes with secrets on this node: the CSI driver csi.hushpod.dev",
+    long_about = LONG,
+    after_help = AFTER
 )]
 pub struct CsiArgs {
     /// The operator's configuration (YAML), the webhook's own.

@@ -48,6 +48,13 @@ pub(super) struct Webhook {
     server: tokio::task::JoinHandle<()>,
 }
 
+/// A value of so many before it that nobody has seen.
+pub(super) fn made_up(number: usize) -> Result<String, DemoError> {
+    let mut random = [0; 16];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| DemoError::Broken("no random numbers".to_owned()))?;
+    Ok(format!("demo-{number}-{:032x}", u128::from_ne_bytes(random)))
+}
+
 // === impl Stage ===
 
 impl Stage {
@@ -121,9 +128,7 @@ impl DemoStore {
     /// Replaces the document and gives the new value back. All its fields carry the same value, so a mixture
     /// shows.
     pub(super) fn rotate(&mut self) -> Result<String, DemoError> {
-        let mut random = [0; 16];
-        aws_lc_rs::rand::fill(&mut random).map_err(|_| DemoError::Broken("no random numbers".to_owned()))?;
-        let value = format!("demo-{}-{:032x}", self.values.len(), u128::from_ne_bytes(random));
+        let value = made_up(self.values.len())?;
         let fields = ["token", "user", "password"].map(|name| format!("  {name}: {value}\n")).concat();
         let next = self.file.with_extension("next");
         fs::write(&next, format!("app:\n{fields}"))

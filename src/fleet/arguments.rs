@@ -12,11 +12,84 @@ use crate::quantity::parse_duration;
 
 /// What stands behind the commands' help.
 const AFTER: &str = "\
-Needs the rights of the ClusterRoles hushpod-viewer (status, history, who) or hushpod-controls (the others), which the
-chart makes: hushpod explain kubectl.
+Needs the rights of the ClusterRoles hushpod-viewer (status, history, who) or
+hushpod-controls (the others), which the chart makes: hushpod explain kubectl.
 
-Exit codes: 0 done · 1 it failed, and said why · 2 the command line is wrong · 3 some pods have not reported in time that
-it is done · 4 stopped, since a pod that was ready is not any more";
+Exit codes: 0 done; 1 it failed, and said why; 2 the command line is wrong;
+3 some pods have not reported in time that it is done; 4 stopped, since a pod
+that was ready is not any more";
+const LONG: &str = "\
+See and steer the secrets of running pods.
+
+Examples:
+  kubectl hushpod status -A
+  kubectl hushpod who vault:secret/data/db --version 3
+  kubectl hushpod hold deploy/web
+  kubectl hushpod advance deploy/web --max 10% --pause 30s
+  kubectl hushpod release deploy/web";
+const STATUS: &str = "\
+What each pod holds since when, what is newer, and what is in the way.
+
+Examples:
+  kubectl hushpod status -A
+  kubectl hushpod status deploy/web -o wide
+  kubectl hushpod status -l app=web -o json";
+const HISTORY: &str = "\
+The generations that a pod had, as far back as its log goes.
+
+Examples:
+  kubectl hushpod history web-1
+  kubectl hushpod history web-1 -o json";
+const WHO: &str = "\
+Which pods hold a secret.
+
+Examples:
+  kubectl hushpod who vault:secret/data/db --version 3
+  kubectl hushpod who -A --denied-by config.yaml
+  kubectl hushpod who secret/data/db --from-audit audit.jsonl";
+const HOLD: &str = "\
+Keep pods at the generation that they have.
+
+Examples:
+  kubectl hushpod hold deploy/web
+  kubectl hushpod hold -l app=web --dry-run";
+const RELEASE: &str = "\
+Let go of hold and pin: pods take the newest, and follow it.
+
+Examples:
+  kubectl hushpod release deploy/web
+  kubectl hushpod release -A --max 10% --pause 30s";
+const PIN: &str = "\
+Go back to a generation that the pods had, and stay there.
+
+Examples:
+  kubectl hushpod pin 4f1c0a9e2b7d5566 deploy/web";
+const REFRESH: &str = "\
+Read every secret now.
+
+Examples:
+  kubectl hushpod refresh -l app=web
+  kubectl hushpod refresh deploy/web --max 5 --timeout 10m";
+const ADVANCE: &str = "\
+Let held pods take the newest once, some at a time, and hold again.
+
+Examples:
+  kubectl hushpod advance deploy/web --max 1
+  kubectl hushpod advance deploy/web --max 10% --pause 30s";
+const EXPLAIN_DENIAL: &str = "\
+Say which annotation, rule or field a denial is about, and where to read on; no
+cluster is asked.
+
+Examples:
+  kubectl apply -f pod.yaml 2>&1 | kubectl hushpod explain-denial -
+  kubectl hushpod explain-denial denial.txt
+  kubectl hushpod explain-denial pod.yaml --config operator.yaml --as shop/web";
+const COMPLETION: &str = "\
+Print a shell's completion of this command.
+
+Examples:
+  kubectl hushpod completion fish >kubectl-hushpod.fish
+  source <(kubectl hushpod completion bash)";
 
 /// See and steer the secrets of running pods.
 #[derive(Debug, Parser)]
@@ -24,6 +97,7 @@ it is done · 4 stopped, since a pod that was ready is not any more";
     name = "kubectl-hushpod",
     bin_name = "kubectl hushpod",
     version,
+    long_about = LONG,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -35,7 +109,8 @@ pub struct PluginCli {
 
 /// What is asked for, and of which cluster.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER, subcommand_required = true, arg_required_else_help = true)]
+#[command(about = "See and steer the secrets of running pods, with your own kubeconfig: `kubectl hushpod` is the same")]
+#[command(long_about = LONG, after_help = AFTER, subcommand_required = true, arg_required_else_help = true)]
 pub struct FleetArgs {
     #[command(subcommand)]
     pub(super) command: FleetCommand,
@@ -64,24 +139,34 @@ pub(super) struct ClusterArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum FleetCommand {
     /// What each pod holds since when, what is newer, and what is in the way
+    #[command(long_about = STATUS, after_help = AFTER)]
     Status(StatusArgs),
     /// The generations that a pod had, as far back as its log goes
+    #[command(long_about = HISTORY, after_help = AFTER)]
     History(HistoryArgs),
     /// Which pods hold a secret
+    #[command(long_about = WHO, after_help = AFTER)]
     Who(WhoArgs),
     /// Keep pods at the generation that they have
+    #[command(long_about = HOLD, after_help = AFTER)]
     Hold(ControlArgs),
     /// Let go of hold and pin: pods take the newest, and follow it
+    #[command(long_about = RELEASE, after_help = AFTER)]
     Release(ControlArgs),
     /// Go back to a generation that the pods had, and stay there
+    #[command(long_about = PIN, after_help = AFTER)]
     Pin(PinArgs),
     /// Read every secret now
+    #[command(long_about = REFRESH, after_help = AFTER)]
     Refresh(ControlArgs),
     /// Let held pods take the newest once, some at a time, and hold again
+    #[command(long_about = ADVANCE, after_help = AFTER)]
     Advance(AdvanceArgs),
     /// Say which annotation, rule or field a denial is about, and where to read on; no cluster is asked
+    #[command(long_about = EXPLAIN_DENIAL, after_help = AFTER)]
     ExplainDenial(DenialArgs),
     /// Print a shell's completion of this command
+    #[command(long_about = COMPLETION, after_help = AFTER)]
     Completion {
         /// bash, zsh, fish, powershell or elvish
         #[arg(value_name = "SHELL")]

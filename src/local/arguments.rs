@@ -312,6 +312,9 @@ pub struct RunArgs {
     pub(super) copies: CacheArgs,
     #[command(flatten)]
     pub(super) variables: VariableArgs,
+    /// Say on standard error where each variable and file comes from
+    #[arg(long, short = 'v')]
+    pub(super) verbose: bool,
     /// Leave this variable as the shell has it
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(super) keep: Vec<String>,

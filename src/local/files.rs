@@ -14,10 +14,13 @@ use crate::deliver::render::render;
 use crate::dotenv;
 use crate::env_vars::{MAX_TOTAL_BYTES, check_name, check_value};
 use crate::generation::GenerationId;
-use crate::plan::PlannedItem;
-use crate::reference::Key;
+use crate::plan::{PlannedItem, PlannedReference};
+use crate::reference::{Key, Reference, Request, Version};
 use crate::secret::{LookupError, SecretValue};
 use crate::sentence::store_name;
+
+/// The directory that is all of the volume.
+const WHOLE_VOLUME: &str = ".";
 
 /// Variables by name.
 pub(super) type NamedValues = BTreeMap<String, SecretValue>;
@@ -56,6 +59,23 @@ impl Fetched {
             return Err(LocalError::all(errors));
         }
         render(&self.items, &self.generation, self.size_limit).map_err(|error| LocalError::failed(error.to_string()))
+    }
+
+    /// What an item is made of: references, and the versions that stores name.
+    fn origin(&self, item: &PlannedItem) -> String {
+        let each = item.from.references().map(|PlannedReference { request, key }| {
+            let Request { provider, path, params } = request.clone();
+            let reference = Reference { provider: Some(provider), path, params, key: key.clone() };
+            let version = self.generation.versions.get(request);
+            let is_plain = |version: &str| version.bytes().all(|byte| byte.is_ascii_graphic());
+            let version = version.map(|Version(version)| match version.as_str() {
+                plain if is_plain(plain) => format!(" (version {plain})"),
+                other => format!(" (version {})", store_name(other)),
+            });
+            let missing = if self.generation.answers.contains_key(request) { "" } else { " (not there)" };
+            format!("{reference}{}{missing}", version.unwrap_or_default())
+        });
+        each.collect::<Vec<_>>().join(", ")
     }
 
     /// Whether the store has no such key, or nothing at all.
@@ -127,27 +147,63 @@ impl WantedSecrets {
     /// Every item that cannot be made, together; or which name cannot be a variable's.
     pub(super) fn contents(&self, fetched: &Fetched, args: &VariableArgs) -> Result<Contents, LocalError> {
         let mut files = fetched.files()?;
-        let variables = renamed(only(self.named(&files)?, &args.only)?, args)?;
+        let named = self.named(&files)?.into_iter().map(|(name, (_, value))| (name, value)).collect();
+        let variables = renamed(only(named, &args.only)?, args)?;
         files.retain(|file| variable_of(file.path.as_str()).is_none());
         Ok(Contents { generation: fetched.generation.id.clone(), variables, files })
     }
 
-    /// Of one name, the last source counts: what is said of one variable goes before what a file brings.
-    fn named(&self, files: &[RenderedFile]) -> Result<NamedValues, LocalError> {
-        let mut found = NamedValues::new();
+    /// Where each variable and file comes from, a line for each: names, references and versions.
+    ///
+    /// # Errors
+    /// As [`WantedSecrets::contents`].
+    pub(super) fn origins(
+        &self,
+        fetched: &Fetched,
+        contents: &Contents,
+        args: &VariableArgs,
+    ) -> Result<Vec<String>, LocalError> {
+        let mut of_paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, (path, _)) in self.named(&fetched.files()?)? {
+            let name = args.renamed(&name);
+            if contents.variables.contains_key(&name) {
+                of_paths.entry(path).or_default().push(name);
+            }
+        }
+        let lines = fetched.items.iter().filter_map(|item| {
+            let target = item.target.path().as_str();
+            let is_below = |path: &str| path.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'));
+            let inside = |path: &str| path == target || is_below(path) || target == WHOLE_VOLUME;
+            let mut names: Vec<_> =
+                of_paths.iter().filter(|(path, _)| inside(path)).flat_map(|(_, names)| names).collect();
+            let is_file = contents.files.iter().any(|file| inside(file.path.as_str()));
+            let file = (is_file && variable_of(target).is_none()).then(|| target.to_owned());
+            names.sort();
+            let named: Vec<_> = file.into_iter().chain(names.into_iter().cloned()).collect();
+            (!named.is_empty()).then(|| format!("{}: {}", named.join(", "), fetched.origin(item)))
+        });
+        Ok(lines.collect())
+    }
+
+    /// Of one name, the last source counts: what is said of one variable goes before what a file brings. Each with the path
+    /// that it comes from.
+    fn named(&self, files: &[RenderedFile]) -> Result<BTreeMap<String, (String, SecretValue)>, LocalError> {
+        let mut found = BTreeMap::new();
         for source in &self.options.environment {
             let source = source.path.as_str();
             let is_file = |target: &Target| matches!(target, Target::File(path) if path.as_str() == source);
             if self.bundle.items.iter().any(|item| is_file(&item.target)) {
                 for file in files.iter().filter(|file| file.path.as_str() == source) {
                     let read = dotenv::variables(file.bytes.expose());
-                    found.extend(read.map_err(|error| LocalError::failed(format!("{source}: {error}")))?);
+                    let read = read.map_err(|error| LocalError::failed(format!("{source}: {error}")))?;
+                    found.extend(read.into_iter().map(|(name, value)| (name, (source.to_owned(), value))));
                 }
                 continue;
             }
             let below = |file: &RenderedFile| {
                 let path = file.path.as_str();
-                let name = if source == "." { Some(path) } else { path.strip_prefix(source)?.strip_prefix('/') };
+                let name =
+                    if source == WHOLE_VOLUME { Some(path) } else { path.strip_prefix(source)?.strip_prefix('/') };
                 name.map(str::to_owned)
             };
             for file in files {
@@ -156,10 +212,24 @@ impl WantedSecrets {
                 check_name(&name)
                     .and_then(|()| check_value(&name, file.bytes.expose()))
                     .map_err(|error| LocalError::failed(error.of(&told)).about(vec![name.clone()]))?;
-                found.insert(name, file.bytes.clone());
+                found.insert(name, (file.path.as_str().to_owned(), file.bytes.clone()));
             }
         }
         Ok(found)
+    }
+}
+
+// === impl VariableArgs ===
+
+impl VariableArgs {
+    /// A name with the letters and the prefix that are asked for.
+    fn renamed(&self, name: &str) -> String {
+        let name = match self.case {
+            Some(LetterCase::Lower) => name.to_ascii_lowercase(),
+            Some(LetterCase::Upper) => name.to_ascii_uppercase(),
+            None => name.to_owned(),
+        };
+        format!("{}{name}", self.prefix)
     }
 }
 
@@ -180,12 +250,7 @@ fn renamed(found: NamedValues, args: &VariableArgs) -> Result<NamedValues, Local
     let mut renamed = NamedValues::new();
     let mut twice = BTreeSet::new();
     for (name, value) in found {
-        let name = match args.case {
-            Some(LetterCase::Lower) => name.to_ascii_lowercase(),
-            Some(LetterCase::Upper) => name.to_ascii_uppercase(),
-            None => name,
-        };
-        let name = format!("{}{name}", args.prefix);
+        let name = args.renamed(&name);
         let told = store_name(&name);
         check_name(&name)
             .and_then(|()| check_value(&name, value.expose()))

@@ -50,6 +50,8 @@ pub(super) struct ManifestPod {
     /// Kind and name of the object.
     name: String,
     annotations: BTreeMap<String, String>,
+    /// An annotation of ours that no API server takes.
+    not_text: Option<String>,
     pub(super) identity: Identity,
     containers: Vec<String>,
 }
@@ -72,9 +74,14 @@ pub(super) fn pod_of(file: &SourceFile, container: Option<&str>) -> Result<Manif
         templates.map(|(_, template)| ManifestPod::of(object, template)).collect::<Vec<_>>()
     };
     let mut asking: Vec<_> = objects.iter().flat_map(pods).collect();
-    asking.retain(|pod| opts_in(&pod.annotations));
+    let has_ours = asking.iter().any(|pod| pod.annotations.keys().any(|key| key.starts_with(PREFIX)));
+    asking.retain(|pod| opts_in(&pod.annotations) || pod.not_text.is_some());
     if asking.is_empty() {
-        return Err(wrong(format!("no pod in it has an annotation {PREFIX}…")));
+        return Err(wrong(if has_ours {
+            format!("the pods in it ask for no secrets: they have {PREFIX}{}: \"false\"", annotations::INJECT)
+        } else {
+            format!("no pod in it has an annotation {PREFIX}…")
+        }));
     }
     let known: Vec<_> = asking.iter().flat_map(|pod| pod.containers.clone()).collect();
     if let Some(name) = container {
@@ -111,11 +118,19 @@ pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, Pars
             return Err(rule(format!("has more than {MAX_OBJECTS} objects")));
         }
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-        if kind.ends_with("List")
+        if let Some(of_items) = kind.strip_suffix("List")
             && let Some(Value::Array(items)) = value.get_mut("items").map(Value::take)
         {
             let items = items.into_iter().enumerate().rev();
-            left.extend(items.map(|(at, item)| (document, format!("{path}.items[{at}]"), item)));
+            left.extend(items.map(|(at, mut item)| {
+                // An API server's own list says it once (`kubectl get --raw`).
+                if let Value::Object(fields) = &mut item
+                    && !of_items.is_empty()
+                {
+                    fields.entry("kind").or_insert_with(|| of_items.into());
+                }
+                (document, format!("{path}.items[{at}]"), item)
+            }));
             continue;
         }
         found.push(ManifestObject { kind, document, path, value });
@@ -217,6 +232,10 @@ impl ManifestPod {
         };
         Self {
             name: format!("{} {}", object.kind, object.name()),
+            not_text: annotations
+                .clone()
+                .find(|(key, value)| key.starts_with(PREFIX) && !value.is_string())
+                .map(|(key, _)| key.clone()),
             annotations: annotations
                 .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
                 .collect(),
@@ -243,6 +262,9 @@ impl ManifestPod {
         container: Option<&str>,
     ) -> Result<(Bundle, Options, Vec<String>), LocalError> {
         let wrong = |problem: String| LocalError::usage(format!("{}: {}: {problem}", file.shown, self.name));
+        if let Some(key) = &self.not_text {
+            return Err(wrong(format!("annotation {key}: is not text: put it in quotes")));
+        }
         let (bundle, mut options) = annotations::parse(&self.annotations).map_err(|error| wrong(error.to_string()))?;
         if let (Some(name), Some(selected)) = (container, &options.containers)
             && !selected.contains(name)
@@ -285,6 +307,7 @@ mod tests {
             format!("{{kind: PodTemplate, template: {pod}}}"),
             format!("{{kind: ScaledJob, spec: {{jobTargetRef: {{template: {pod}}}}}}}"),
             format!("{{kind: JobSet, spec: {{replicatedJobs: [{{template: {{spec: {{template: {pod}}}}}}}]}}}}"),
+            format!("{{kind: PodList, items: [{{{POD}}}]}}"),
             format!("kind: ConfigMap\n---\n{{kind: List, items: [{{kind: Service}}, {{kind: Pod, {POD}}}]}}"),
         ] {
             let file = file(&text);
@@ -307,13 +330,23 @@ mod tests {
             (&two, Some("app"), "several pods ask"),
             (&format!("{{kind: Pod, {POD}}}"), Some("ap"), "did you mean \"app\"?"),
             ("kind: [\n", None, "is not YAML"),
+            (
+                "{kind: Pod, metadata: {annotations: {hushpod.dev/env.A: a, hushpod.dev/inject: 'false'}}}",
+                None,
+                "they have hushpod.dev/inject: \"false\"",
+            ),
         ] {
             let error = pod_of(&file(text), container).unwrap_err().problem;
             assert!(error.contains(part) && error.contains("web.yaml"), "{text}: {error}");
         }
-        let text = "{kind: Pod, metadata: {annotations: {hushpod.dev/fiel.a: x}}}";
-        let file = file(text);
-        let error = pod_of(&file, None).unwrap().bundle(&file, None).unwrap_err().problem;
-        assert!(error.contains("hushpod.dev/fiel.a") && error.contains("did you mean"), "{error}");
+        for (annotations, part) in [
+            ("hushpod.dev/fiel.a: x", "did you mean"),
+            ("hushpod.dev/env.A: 5", "annotation hushpod.dev/env.A: is not text: put it in quotes"),
+            ("hushpod.dev/env.A: a, hushpod.dev/hold: true", "annotation hushpod.dev/hold: is not text"),
+        ] {
+            let file = file(&format!("{{kind: Pod, metadata: {{annotations: {{{annotations}}}}}}}"));
+            let error = pod_of(&file, None).unwrap().bundle(&file, None).unwrap_err().problem;
+            assert!(error.contains(part), "{annotations}: {error}");
+        }
     }
 }

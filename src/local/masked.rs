@@ -1,7 +1,7 @@
 //! A command whose output is masked: somebody has to read what it prints, in a pipe or as its terminal.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -18,6 +18,7 @@ use super::files::NamedValues;
 use super::mask::{Masker, Needles, PresentNeedles};
 use super::template::CommandTemplate;
 use super::terminal::{OuterTerminal, open_pair, resize};
+use crate::process::terminal::write_whole;
 
 /// What processes that outlive the command may still print.
 const AFTER_END: Duration = Duration::from_secs(2);
@@ -174,8 +175,8 @@ impl MaskedStreams {
 }
 
 /// Until the command, and all that it started, prints no more. A reader that is gone has seen enough.
-fn copy(mut from: File, mut to: File, mut masker: Masker) -> io::Result<()> {
-    let mut show = |out: &[u8]| match to.write_all(out) {
+fn copy(mut from: File, to: File, mut masker: Masker) -> io::Result<()> {
+    let show = |out: &[u8]| match write_whole(&to, out) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         shown => Ok(shown.is_ok()),
     };

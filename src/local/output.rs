@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::pin::pin;
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::time::timeout;
 
-use super::error::LocalError;
+use super::error::{ErrorFormat, LocalError};
 use super::private_file::write_private;
 use crate::process::terminal::print;
 use crate::sentence::list;
@@ -16,9 +18,23 @@ use crate::sentence::list;
 /// After so long a person is told what is waited for.
 const TELL: Duration = Duration::from_secs(1);
 
+/// How this process tells what is no failure: as it tells failures. Nobody said it yet: as sentences.
+static NOTES: OnceLock<ErrorFormat> = OnceLock::new();
+
+/// Tells all notes from now on as failures are told.
+pub(super) fn tell_notes_as(format: ErrorFormat) {
+    // A process has one command line.
+    let _ = NOTES.set(format);
+}
+
 /// A line that is no failure.
 pub(super) fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "hushpod: {line}");
+    let told = match NOTES.get() {
+        Some(ErrorFormat::Json) => format!("{}\n", json!({"code": "note", "message": line})),
+        Some(ErrorFormat::Text) | None => format!("hushpod: {line}\n"),
+    };
+    // If nobody hears it, nothing is lost that was asked for.
+    let _ = io::stderr().write_all(told.as_bytes());
 }
 
 /// Says what is waited for, if that takes long.

@@ -21,6 +21,7 @@ use rustix::thread::UnshareFlags;
 
 use super::error::LocalError;
 use super::private_file::random_hex;
+use crate::env_vars::FILES;
 
 /// Where directories are that a guardian removes, and where file systems are mounted, below `$XDG_RUNTIME_DIR`.
 const OURS: &str = env!("CARGO_PKG_NAME");
@@ -72,7 +73,12 @@ impl PrivateDir {
         // A guardian's link, in use or left: this system lets nobody mount.
         if !fs::read_link(&path).is_ok_and(|to| is_guarded(&to)) {
             if path.exists() && !is_empty(&path) {
-                return Err(failed("is not an empty directory: name one that is empty, or not there"));
+                let is_of_outer = std::env::var_os(FILES).is_some_and(|files| Path::new(&files) == path);
+                return Err(failed(if is_of_outer {
+                    "has the files of the hushpod run --files that this one runs in: name another directory"
+                } else {
+                    "is not an empty directory: name one that is empty, or not there"
+                }));
             }
             make_dir(&path).map_err(|error| failed(&error.to_string()))?;
             if can_mount(&path) {

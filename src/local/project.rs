@@ -2,13 +2,14 @@
 //! operator's configuration.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use self::paths::absolute_paths;
+use self::paths::user_file;
+pub(super) use self::paths::{PROJECT_FILE, find_project};
 use super::error::LocalError;
-use super::private_file::own_directory;
 use super::source_file::{FileFault, SourceFile};
 use crate::bundle::{Bundle, Format, Item, Target, VolumePath, parse_annotation, parse_reference};
 use crate::contract::ENV_DIR;
@@ -20,12 +21,8 @@ use crate::sentence::suggestion;
 
 mod paths;
 
-/// The file that is committed, and looked for upward.
-pub(super) const PROJECT_FILE: &str = ".hushpod.yaml";
 /// What one person lays over it, beside it.
 pub(super) const LOCAL_FILE: &str = ".hushpod.local.yaml";
-/// A person's own stores, below the configuration directory.
-const USER_FILE: &str = "hushpod/config.yaml";
 /// The profile that is taken where nobody says.
 const DEFAULT_PROFILE: &str = "default";
 
@@ -68,19 +65,6 @@ struct ParsedFile {
 struct SectionReader<'a> {
     file: &'a SourceFile,
     faults: &'a mut Vec<FileFault>,
-}
-
-/// The working directory and those above it up to the root of its git repository; it alone, if there is none.
-pub(super) fn find_project(from: &Path) -> Option<PathBuf> {
-    let repository: Vec<_> = from.ancestors().collect();
-    let last = repository.iter().position(|directory| directory.join(".git").exists()).unwrap_or(0);
-    let mut inside = repository.into_iter().take(last + 1);
-    inside.find_map(|directory| Some(directory.join(PROJECT_FILE)).filter(|file| file.is_file()))
-}
-
-fn user_file() -> Option<PathBuf> {
-    let directory = own_directory("XDG_CONFIG_HOME", ".config")?;
-    Some(directory.join(USER_FILE)).filter(|file| file.is_file())
 }
 
 // === impl ProjectFiles ===
@@ -127,10 +111,23 @@ impl ProjectFiles {
     /// # Errors
     /// One sentence with file, line and column; or that there is no such profile.
     pub(super) fn section(&self, profile: Option<&str>) -> Result<ProjectSection, LocalError> {
+        self.section_by(profile, ParsedFile::parse)
+    }
+
+    /// The same, of what is right in the project's files, for who tells what is wrong; errors are of the person's own.
+    pub(super) fn right_section(&self, profile: Option<&str>) -> Result<ProjectSection, LocalError> {
+        self.section_by(profile, |file, known| Ok(ParsedFile::read(file, known, &mut Vec::new())))
+    }
+
+    fn section_by(
+        &self,
+        profile: Option<&str>,
+        parse: fn(&SourceFile, &[&str]) -> Result<ParsedFile, LocalError>,
+    ) -> Result<ProjectSection, LocalError> {
         let mut whole = self.of_user()?;
         let mut profiles: BTreeMap<String, ProjectSection> = BTreeMap::new();
         for file in &self.project {
-            let parsed = ParsedFile::parse(file, &FILE_FIELDS)?;
+            let parsed = parse(file, &FILE_FIELDS)?;
             whole.lay_over(parsed.section);
             for (name, section) in parsed.profiles {
                 profiles.entry(name).or_default().lay_over(section);
@@ -395,21 +392,27 @@ impl ProjectSection {
     /// # Errors
     /// One sentence that names the place, if two items clash or `env` names what is not there.
     pub(super) fn bundle(&self) -> Result<(Bundle, Options), LocalError> {
-        let mut bundle = Bundle::default();
+        let (bundle, options, faults) = self.right_bundle();
+        faults.into_iter().next().map_or(Ok((bundle, options)), Err)
+    }
+
+    /// The same of what is right, and all that is wrong.
+    pub(super) fn right_bundle(&self) -> (Bundle, Options, Vec<LocalError>) {
+        let (mut bundle, mut faults) = (Bundle::default(), Vec::new());
         for item in self.items.iter().chain(self.variables.values()) {
-            let place = item.place.clone();
-            bundle.push(item.clone()).map_err(|error| LocalError::usage(format!("{place}: {error}")))?;
+            let pushed = bundle.push(item.clone());
+            faults.extend(pushed.err().map(|error| LocalError::usage(format!("{}: {error}", item.place))));
         }
+        let named = self.environment.iter().flat_map(|(place, paths)| paths.iter().map(move |path| (place, path)));
+        let named = named.map(|(place, path)| self.environment_source(place, path));
         let mut options = Options { provider: self.default_provider.clone(), ..Options::default() };
-        if let Some((place, paths)) = &self.environment {
-            for path in paths {
-                options.environment.push(self.environment_source(place, path)?);
+        for source in named.chain((!self.variables.is_empty()).then(variables_source)) {
+            match source {
+                Ok(source) => options.environment.push(source),
+                Err(fault) => faults.push(fault),
             }
         }
-        if !self.variables.is_empty() {
-            options.environment.push(variables_source()?);
-        }
-        Ok((bundle, options))
+        (bundle, options, faults)
     }
 
     fn environment_source(&self, place: &str, path: &VolumePath) -> Result<EnvironmentSource, LocalError> {

@@ -55,7 +55,8 @@ pub(super) fn prepare(args: &mut RunArgs) -> Result<(), LocalError> {
 /// # Errors
 /// Why there is no command now; it was not begun.
 pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
-    let RunArgs { stores, copies, variables, keep, place, watch, grace, mask, clean, pass, command, .. } = args;
+    let RunArgs { stores, copies, variables, verbose, keep, place, watch, grace, mask, clean, pass, command, .. } =
+        args;
     let masking = Masking::of(mask);
     let mut wanted = WantedSecrets::read(&stores, &variables.variables)?.caching(copies);
     wanted.select(&variables, place.is_some())?;
@@ -65,8 +66,13 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
     if place.is_none() {
         contents.files.clear();
     }
+    let origins = if verbose { wanted.origins(&fetched, &contents, &variables)? } else { Vec::new() };
     let mut words = command.into_iter();
     let program = words.next().ok_or_else(|| LocalError::usage("there is no command"))?;
+    if verbose {
+        origins.iter().for_each(|line| note(line));
+        tell_empty_words(words.as_slice());
+    }
     let files = place.as_ref().map(|place| place.path.clone());
     let template = CommandTemplate::new(program, words.collect(), clean.then_some(pass), files);
     tell_replaced(&contents.variables, |name| template.inherited(name));
@@ -128,6 +134,18 @@ pub(super) fn help(helper: &RunHelper) -> u8 {
     };
     // Nobody hears more than that.
     if outcome.is_ok() { 0 } else { error::RUN_FAILED }
+}
+
+/// Says which words of the command have nothing in them: often a shell has put a variable in that it does not have.
+fn tell_empty_words(words: &[OsString]) {
+    let empty = words.iter().enumerate().filter(|(_, word)| word.is_empty());
+    for (index, _) in empty {
+        note(&format!(
+            "argument {} of the command is empty: if it was to be a variable of the store, your shell filled it in before \
+             hushpod began: write -- sh -c '… \"$NAME\" …'",
+            index + 1
+        ));
+    }
 }
 
 /// Says which variables of the shell are others now.

@@ -10,6 +10,7 @@ use signal_hook::low_level::siginfo::Cause;
 use tokio::sync::mpsc::{Receiver, channel};
 
 use crate::process::PASSED_ON;
+use crate::provider::auth::tool::leave_signals;
 
 /// Most signals that wait to be heard; the thread that catches them waits then.
 const WAITING: usize = 64;
@@ -34,6 +35,7 @@ impl IncomingSignals {
     /// # Errors
     /// If the system forbids it.
     pub(super) fn listen() -> io::Result<Self> {
+        leave_signals();
         // What a command hears of, and that a child ended or stopped.
         let heard = || PASSED_ON.into_iter().chain([Signal::CHILD]);
         let mut signals = SignalsInfo::<WithOrigin>::new(heard().map(Signal::as_raw))?;

@@ -48,6 +48,7 @@ fn read_within(file: io::Result<impl Read>, shown: &str) -> Result<String, Local
 /// A path as it is told.
 pub(super) fn display_path(path: &Path) -> String {
     let below = env::current_dir().ok().and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned()));
+    let below = below.map(|below| if below.as_os_str().is_empty() { PathBuf::from(".") } else { below });
     one_line(&below.as_deref().unwrap_or(path).display().to_string())
 }
 

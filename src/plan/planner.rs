@@ -81,12 +81,7 @@ impl Plan {
         let mut planner = Planner::new(identity, labels, options, config);
         let mut faults = Vec::new();
         for item in &bundle.items {
-            let references: Vec<_> = match &item.from {
-                From::One(one) => vec![one],
-                From::Merge(several) => several.iter().collect(),
-                From::Named(named) => named.values().collect(),
-            };
-            for reference in references {
+            for reference in item.from.references() {
                 faults.extend(planner.plan_for(item, reference).err());
             }
         }

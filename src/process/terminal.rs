@@ -1,6 +1,10 @@
 //! Text for standard output, and for a terminal of a certain width.
 
 use std::io::{self, Write as _};
+use std::os::fd::AsFd;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 /// Writes to standard output at once: what follows may take its time. A reader that closed the pipe has seen enough.
 ///
@@ -8,10 +12,34 @@ use std::io::{self, Write as _};
 /// If it cannot be written.
 pub fn print(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
+    // What was written before, in its place; and then past Rust's own buffer, which forgets how much is written if the
+    // pipe is full.
+    match out.flush().and_then(|()| write_whole(&out, bytes)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Writes all of it, and waits where there is no room: somebody else who has the same pipe or terminal may have said that
+/// nobody waits there (`O_NONBLOCK`), as Node does.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_whole(to: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    let mut left = bytes;
+    while !left.is_empty() {
+        match rustix::io::write(&to, left) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => left = left.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&to, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            },
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Columns of the terminal that standard output is; `None` if it is not one.
@@ -59,7 +87,27 @@ fn columns(word: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::thread;
+
     use super::*;
+
+    #[test]
+    fn a_pipe_that_is_full_and_does_not_wait_gets_all_of_it() {
+        let (mut from, to) = io::pipe().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&to).unwrap();
+        rustix::fs::fcntl_setfl(&to, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        // More than a pipe holds.
+        let bytes: Vec<u8> = (0..1_000_003_u32).map(|at| at.to_le_bytes()[0]).collect();
+        let expected = bytes.clone();
+        let writer = thread::spawn(move || write_whole(&to, &bytes));
+        let mut read = Vec::new();
+        from.read_to_end(&mut read).unwrap();
+        assert!(writer.join().unwrap().is_ok() && read == expected, "{} bytes", read.len());
+        let (from, to) = io::pipe().unwrap();
+        drop(from);
+        assert_eq!(write_whole(&to, b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
 
     #[test]
     fn lines_are_broken_at_blanks_where_they_would_not_fit() {

@@ -108,7 +108,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "render/parts", "render/template", "render/template/filters", "render/template/node", "volume", "volume/error",
         "render/format", "volume/tree", "", "render/buffer",
     ]),
-    ("demo", &["", "pod", "watcher", "stage", "application", "exchange", "report", "claim", "error"]),
+    ("demo", &["", "pages", "pod", "watcher", "stage", "application", "exchange", "report", "claim", "error"]),
     ("exec", &["", "status", "supervise", "notify", "post", "failure", "read", "arguments"]),
     ("local", &[
         "", "check", "check/manifests", "check/projects", "check/live", "check/files", "check/operator", "check/tell",
@@ -132,7 +132,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "infisical/secrets", "vault/kv", "vault/login", "aws/credentials", "aws/errors", "azure/errors",
         "file/content", "gcp/adc", "gcp/gcloud", "gcp/api_types", "gcp/assertion", "gcp/errors", "infisical/api", "infisical/cli",
         "infisical/api_types", "infisical/asked", "infisical/events/frames", "session", "session/store", "vault/api", "vault/settings",
-        "auth/oauth", "auth/tool", "aws/sso", "aws/profile", "aws/settings", "aws/sts", "azure/settings", "file/sops", "gcp/settings",
+        "auth/oauth", "auth/tool", "auth/tool/interrupts", "aws/sso", "aws/profile", "aws/settings", "aws/sts", "azure/settings", "file/sops", "gcp/settings",
         "infisical/errors", "vault/api_types", "vault/errors", "aws/keys", "file/keys", "file/sops/value", "http",
         "infisical/limits", "infisical/settings", "auth", "file/sops/node", "http/date", "http/failure", "http/proxy",
         "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/call",

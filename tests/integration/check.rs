@@ -181,6 +181,52 @@ fn p9_every_fault_of_a_manifest_is_told_where_it_stands() {
     }
 }
 
+/// Whatever else is wrong: what depends on nothing that is wrong is told as well.
+#[test]
+fn p9_every_fault_of_a_project_is_told_at_once() {
+    let text = "\
+defaultProvider: vault
+providers:
+  vault: {type: valut, address: \"https://v\"}
+  files: {type: file, path: store}
+  sops: {type: file, path: a, adress: x}
+variabels: {}
+secrets:
+  - {file: a, from: \"files:x?version=2\"}
+  - {file: a/b, from: \"files:y\"}
+  - {file: c, from: \"files:y\", format: jsn}
+env: [none.env]
+variables:
+  1A: files:x
+  B: secret/data/x
+  C: fiels:x
+  D: files:x?version=1
+profiles:
+  prod: {variables: {E: \"files:x?version=3\"}, env: [more.env]}
+";
+    let directory = directory(&[(".hushpod.yaml", text)]);
+    let (code, told) = check_in(directory.path(), &[]);
+    let lines: Vec<_> = told.lines().map(|line| line.strip_prefix(".hushpod.yaml:").unwrap_or(line)).collect();
+    let expected = [
+        ("3:", "unknown provider type"),
+        ("5:", "adress"),
+        ("6:1: ", "did you mean \"variables\"?"),
+        ("8:", "version=2"),
+        ("9:", "\"a\""),
+        ("10:", "did you mean \"json\"?"),
+        ("11:", "none.env"),
+        ("13:3: ", "1A"),
+        ("15:3: ", "unknown provider \"fiels\""),
+        ("16:3: ", "version=1"),
+        ("18:", "more.env"),
+        ("18:", "version=3"),
+    ];
+    assert_eq!((code, lines.len()), (Some(1), expected.len()), "{lines:#?}");
+    for (start, part) in expected {
+        assert!(lines.iter().any(|line| line.starts_with(start) && line.contains(part)), "{start} {part}: {lines:#?}");
+    }
+}
+
 /// In kinds that are not Kubernetes' own, and where people write annotations by mistake.
 #[test]
 fn p9_annotations_are_found_wherever_they_stand() {

@@ -113,6 +113,7 @@ fn p9_exit_codes_tell_what_to_do() {
         (&["get"], 2, &["<REF>"]),
         (&["get", "token", "-p", "prd"], 2, &["did you mean \"prod\"?"]),
         (&["get", "token", "-f", "none.yaml"], 2, &["none.yaml: cannot be read"]),
+        (&["get", "token", "-f", "."], 2, &["hushpod: .: cannot be read"]),
         (&["get", "token", "--container", "app"], 2, &["--file"]),
         (&["run"], 125, &["COMMAND"]),
         (&["run", "--nothing", "--", "true"], 125, &["--nothing"]),
@@ -220,6 +221,33 @@ fn the_command_takes_the_process_over_with_the_variables_of_the_store() {
 }
 
 #[test]
+fn p5_where_each_variable_comes_from_is_told_if_that_is_asked_for() {
+    let machine = Machine::new(PROJECT);
+    let told = |arguments: &[&str]| {
+        let output = machine.run(arguments);
+        assert!(output.status.success(), "{output:?}");
+        let told = text(&output.stderr);
+        assert!(!told.contains(CANARY) && !told.contains("web"), "{told}");
+        told.lines().map(|line| line.strip_prefix("hushpod: ").unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for (flags, expected) in [
+        (&["-v"][..], &["PASSWORD, user: files:db.yaml", "TOKEN: files:token", "USER_NAME: files:db.yaml#user"][..]),
+        (&["--verbose", "--only", "TOKEN"], &["TOKEN: files:token"]),
+        (&["-v", "--only", "user", "--prefix", "A_", "--case", "upper"], &["A_USER: files:db.yaml"]),
+        (&["-v", "--env", "TOKEN=prod-token", "--only", "TOKEN"], &["TOKEN: files:prod-token"]),
+        (&["-v", "--only", "TOKEN", "--env", "USER_NAME=none#x", "-p", "prod"], &["TOKEN: files:prod-token"]),
+        (&["--only", "TOKEN"], &[]),
+    ] {
+        let arguments = [&["run"], flags, &["--", "true"]].concat();
+        assert_eq!(told(&arguments), expected, "{flags:?}");
+    }
+    // `run -- echo "$TOKEN"`: the caller's shell has no such variable, and fills nothing in.
+    let empty = told(&["run", "-v", "--only", "TOKEN", "--", "echo", "a", ""]);
+    assert!(empty.len() == 2 && empty[1].starts_with("argument 2 of the command is empty"), "{empty:?}");
+    assert!(empty[1].contains("sh -c"), "{empty:?}");
+}
+
+#[test]
 fn names_and_the_rest_of_the_environment_are_as_asked_for() {
     let machine = Machine::new(PROJECT);
     let names = |flags: &[&str]| {
@@ -305,6 +333,12 @@ fn p9_a_fault_of_the_project_has_its_place() {
         ("providers:\n  vault:\n    type: valut\n", ".hushpod.yaml:3:5: providers.vault.type: unknown provider type"),
         ("providers:\n  vault: {type: vault, adress: x}\n", ".hushpod.yaml:2:"),
         ("variables:\n  A: nowhere:x\n", "no file names a store"),
+        ("providers:\n  a: &it {type: file, path: x}\n", ".hushpod.yaml:2:"),
+        ("providers:\n  a: &it {type: file, path: x}\n", ": has an anchor or alias: write out what it stands for"),
+        ("variables:\n  A: !vault secret/data/x\n", ".hushpod.yaml:2:"),
+        ("variables:\n  A: !vault secret/data/x\n", ": has a tag: leave it out, or put quotes"),
+        ("variables: !include more.yaml\n", ": has a tag: leave it out"),
+        ("providers: !!map {a: !!map {type: !!str valut}}\n", "unknown provider type"),
         (
             "providers:\n  a: {type: file, path: x}\nvariables:\n  A: nowhere:x\n",
             ".hushpod.yaml:4:3: \"nowhere:x\": unknown provider",
@@ -323,9 +357,14 @@ fn p9_a_fault_of_the_project_has_its_place() {
 #[test]
 fn every_help_fits_a_terminal_and_begins_with_examples() {
     let machine = Machine::new(PROJECT);
-    for command in
-        ["run", "get", "export", "render", "login", "login status", "trust", "check", "completion", "explain", "man"]
-    {
+    let of_a_person =
+        ["run", "get", "export", "render", "login", "login status", "trust", "check", "completion", "explain", "man"];
+    let of_operators = ["demo", "test", "webhook", "csi", "kubectl"];
+    let of_the_plugin =
+        ["status", "history", "who", "hold", "release", "pin", "refresh", "advance", "explain-denial", "completion"]
+            .map(|name| format!("kubectl {name}"));
+    let commands = of_a_person.into_iter().chain(of_operators).chain(of_the_plugin.iter().map(String::as_str));
+    for command in commands {
         let arguments: Vec<_> = command.split(' ').chain(["--help"]).collect();
         let help = quiet(&machine.command(&arguments).env("COLUMNS", "80").output().unwrap());
         let at = |part: &str| help.find(part).unwrap_or_else(|| panic!("{command}: no {part}: {help}"));
@@ -385,6 +424,27 @@ fn what_cannot_be_written_is_told() {
         let output = machine.command(arguments).stdout(full).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {output:?}");
         assert!(text(&output.stderr).contains("standard output: no storage space"), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_pipe_that_is_full_and_does_not_wait_is_waited_for() {
+    let machine = Machine::new(PROJECT);
+    let value: Vec<u8> = (0..1_000_003_u32).map(|at| at.to_le_bytes()[1]).collect();
+    fs::write(machine.project().join("store/large"), &value).unwrap();
+    for arguments in
+        [&["get", "large"][..], &["run", "--mask", "always", "--only", "TOKEN", "--", "cat", "store/large"]]
+    {
+        let (mut from, to) = std::io::pipe().unwrap();
+        let flags = rustix::fs::fcntl_getfl(&to).unwrap();
+        rustix::fs::fcntl_setfl(&to, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+        let mut command = machine.command(arguments);
+        let mut child = command.stdout(to).stderr(Stdio::piped()).spawn().unwrap();
+        // It has our end of the pipe as well.
+        drop(command);
+        let mut read = Vec::new();
+        std::io::Read::read_to_end(&mut from, &mut read).unwrap();
+        assert!(child.wait().unwrap().success() && read == value, "{arguments:?}: {} bytes", read.len());
     }
 }
 

@@ -1,5 +1,7 @@
 //! `.hushpod.yaml`: what no command could use of it, in every profile.
 
+use std::collections::BTreeSet;
+
 use super::files::is_named;
 use super::findings::{Checked, FindingKind};
 use super::live::LiveCheck;
@@ -10,16 +12,16 @@ use crate::local::project::{LOCAL_FILE, ProjectFiles, ProjectSection};
 use crate::local::source_file::{FileFault, SourceFile};
 use crate::local::wanted::{person, stores_of};
 use crate::plan::{Plan, PlanError};
+use crate::reference::Reference;
 
 /// Says what is wrong with a project's file.
 pub(super) fn check(file: &SourceFile, live: Option<&mut LiveCheck>, checked: &mut Checked) {
-    let (faults, profiles) = ProjectFiles::read_alone(file);
-    let is_readable = faults.is_empty();
-    for fault in faults {
-        checked.fault(file, FindingKind::Project, fault);
+    let (mut known, profiles) = ProjectFiles::read_alone(file);
+    for fault in &known {
+        checked.fault(file, FindingKind::Project, fault.clone());
     }
     // What a person lays over a project completes it, and is not whole itself.
-    if !is_readable || is_named(&file.path, LOCAL_FILE) {
+    if is_named(&file.path, LOCAL_FILE) {
         return;
     }
     let files = match ProjectFiles::open(Some(&file.path)) {
@@ -28,9 +30,8 @@ pub(super) fn check(file: &SourceFile, live: Option<&mut LiveCheck>, checked: &m
     };
     let mut names = vec![None];
     names.extend(profiles.iter().map(|name| Some(name.as_str())));
-    let mut known = Vec::new();
     for name in names {
-        let Err(faults) = whole(file, &files, name, checked) else { continue };
+        let faults = whole(file, &files, name, checked);
         // What is wrong without a profile is so with each.
         let new: Vec<_> = faults.into_iter().filter(|fault| !known.contains(fault)).collect();
         for fault in &new {
@@ -43,20 +44,33 @@ pub(super) fn check(file: &SourceFile, live: Option<&mut LiveCheck>, checked: &m
     }
 }
 
-/// What is wrong with a profile, as it is laid over the rest.
-fn whole(
-    file: &SourceFile,
-    files: &ProjectFiles,
-    profile: Option<&str>,
-    checked: &mut Checked,
-) -> Result<(), Vec<FileFault>> {
-    let told = |error: LocalError| vec![file.placed(&error.problem)];
-    let section = files.section(profile).map_err(told)?;
-    let (bundle, options) = section.bundle().map_err(told)?;
-    let stores = stores_of(&section, None).map_err(told)?;
-    let config = Config::all_of_stores(stores.providers, stores.default_provider.as_deref());
-    let config =
-        config.map_err(|errors| errors.iter().map(|error| of_store(file, profile, error)).collect::<Vec<_>>())?;
+/// What is wrong with a profile, as it is laid over the rest: of what could be read, all of it, whatever else is wrong.
+fn whole(file: &SourceFile, files: &ProjectFiles, profile: Option<&str>, checked: &mut Checked) -> Vec<FileFault> {
+    let told = |error: &LocalError| file.placed(&error.problem);
+    let parts = files.right_section(profile).and_then(|section| Ok((stores_of(&section, None)?, section)));
+    let (stores, section) = match parts {
+        Ok(parts) => parts,
+        Err(error) => return vec![told(&error)],
+    };
+    let (mut bundle, options, faults) = section.right_bundle();
+    let mut faults: Vec<_> = faults.iter().map(told).collect();
+    let mut providers = stores.providers;
+    let default = stores.default_provider.as_deref();
+    let default = default.or_else(|| providers.keys().next().filter(|_| providers.len() == 1).map(String::as_str));
+    let default = default.map(str::to_owned);
+    let mut config = Config::all_of_stores(providers.clone(), stores.default_provider.as_deref());
+    if let Err(errors) = &config {
+        faults.extend(errors.iter().map(|error| of_store(file, profile, error)));
+        // What is asked of the others can still be wrong.
+        let broken: BTreeSet<_> = errors.iter().filter_map(provider_of).map(str::to_owned).collect();
+        providers.retain(|name, _| !broken.contains(name));
+        let is_broken =
+            |one: &&Reference| one.provider.as_ref().or(default.as_ref()).is_some_and(|it| broken.contains(it));
+        bundle.items.retain(|item| !item.from.references().iter().any(is_broken));
+        let default = default.as_deref().filter(|name| providers.contains_key(*name));
+        config = Config::all_of_stores(providers.clone(), default);
+    }
+    let Ok(config) = config else { return faults };
     let plan = Plan::faults(&person(), &NamespaceLabels::NotAsked, &bundle, &options, &config);
     let (elsewhere, wrong): (Vec<_>, Vec<_>) = plan.into_iter().partition(|error| is_elsewhere(error, &section));
     for error in elsewhere {
@@ -64,8 +78,14 @@ fn whole(
         let problem = format!("{problem}; if it is of a person's own file, all is well");
         checked.warn(file, FindingKind::Reference, FileFault { at, problem });
     }
-    let wrong: Vec<_> = wrong.iter().map(|error| file.placed(&error.to_string())).collect();
-    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+    faults.extend(wrong.iter().map(|error| file.placed(&error.to_string())));
+    faults
+}
+
+/// The store that an error is about.
+fn provider_of(error: &ConfigError) -> Option<&str> {
+    let rest = error.place().strip_prefix(".providers.")?;
+    rest.split(['.', '[']).next()
 }
 
 /// Whether a reference names a store that another file may have.

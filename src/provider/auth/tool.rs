@@ -50,6 +50,11 @@ impl Tool {
 }
 
 #[cfg(feature = "cluster")]
+mod interrupts;
+#[cfg(feature = "cluster")]
+pub use interrupts::leave_signals;
+
+#[cfg(feature = "cluster")]
 mod run {
     use std::env;
     use std::ffi::OsStr;
@@ -61,13 +66,13 @@ mod run {
     use std::process::{Child, Command, Stdio};
     use std::time::Duration;
 
-    use rustix::process::{Pid, Signal, kill_process_group};
+    use rustix::process::{Signal, kill_process_group};
     use tokio::io::AsyncReadExt as _;
     use tokio::net::unix::pipe::Receiver;
     use tokio::time::{sleep, timeout};
     use zeroize::Zeroizing;
 
-    use super::Tool;
+    use super::{Tool, interrupts};
     use crate::provider::{ErrorKind, ProviderError};
     use crate::secret::SecretValue;
 
@@ -103,7 +108,7 @@ mod run {
             command.env_remove(name);
         }
         // Many are scripts: what those start has to end with them.
-        let child = command.process_group(0).spawn().map_err(cannot)?;
+        let child = interrupts::spawn(command.process_group(0)).map_err(cannot)?;
         match timeout(LONGEST, ToolRun { child, has_ended: false }.answer()).await {
             Ok(Ok(Some(printed))) if !printed.is_empty() => Ok(printed),
             Ok(Ok(Some(_))) => Err(invalid(format!("{name} prints nothing: run `{}`", tool.login))),
@@ -131,10 +136,6 @@ mod run {
     // === impl ToolRun ===
 
     impl ToolRun {
-        fn id(&self) -> io::Result<Pid> {
-            i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::NotFound.into())
-        }
-
         /// What it printed; `None` if it failed.
         async fn answer(mut self) -> io::Result<Option<SecretValue>> {
             let stdout = self.child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -159,12 +160,12 @@ mod run {
 
     impl Drop for ToolRun {
         fn drop(&mut self) {
-            if self.has_ended {
-                return;
+            if !self.has_ended {
+                // It may have ended by itself; the command that takes this process over is to have no child of ours.
+                let _ = interrupts::leader(&self.child).map(|leader| kill_process_group(leader, Signal::KILL));
+                let _ = self.child.wait();
             }
-            // It may have ended by itself; the command that takes this process over is to have no child of ours.
-            let _ = self.id().map(|leader| kill_process_group(leader, Signal::KILL));
-            let _ = self.child.wait();
+            interrupts::forget(&self.child);
         }
     }
 

@@ -40,9 +40,12 @@ pub(super) fn user() -> Option<SecretValue> {
 
 /// Asks `infisical` for its login at that address. A login elsewhere is not sent there.
 pub(super) async fn log_in(address: &Address) -> Result<Token, ProviderError> {
+    let mut arguments: Vec<_> = ["user", "get", "token", "--plain", "--silent"].map(str::to_owned).into();
+    // Without it, a `.infisical.json` of the working directory says where the token is sent to be looked at.
+    arguments.push(format!("--domain={address}"));
     let tool = Tool {
         program: "infisical",
-        arguments: ["user", "get", "token", "--plain", "--silent"].map(str::to_owned).into(),
+        arguments,
         environment: &[("INFISICAL_DISABLE_UPDATE_CHECK", "true")],
         login: format!("infisical login --domain={address}"),
     };

@@ -77,6 +77,41 @@ fn json_strings_are_what_they_mean() {
     assert_eq!(json(r#"{"\u0061":1,"b\n":2}"#), r#"{"a":1,"b\n":2}"#);
 }
 
+/// As go.yaml.in/yaml 3.0.4 writes each text, whose lines end at U+2028 and U+2029 as well.
+#[test]
+fn texts_of_sops_have_the_line_ends_of_yaml_1_1() {
+    for (written, expected) in [
+        ("top:\n    k: 'a\u{2028}        b'\n", Some("a\u{2028}b")),
+        ("top:\n    k: '\u{2029}        a'\n", Some("\u{2029}a")),
+        ("top:\n    k: 'a\u{2028}'\n", Some("a\u{2028}")),
+        ("top:\n    k: 'a\u{2028}\u{2029}        b'\n", Some("a\u{2028}\u{2029}b")),
+        ("top:\n    k: 'it''s\u{2028}        b'\n", Some("it's\u{2028}b")),
+        ("top:\n    k: \"a\\L b\\P\"\n", Some("a\u{2028} b\u{2029}")),
+        ("top:\n    k: |\n        x\n        y\u{2028}        z\n", Some("x\ny\u{2028}z\n")),
+        ("top:\n    k: |-\n        x\u{2028}\n        y\n", Some("x\u{2028}\ny")),
+        ("top:\n    k: |-\n        x\n        y\u{2028}          z\n", Some("x\ny\u{2028}  z")),
+        ("top:\n    k: |4-\n         x\n        y\u{2028}        z\n", Some(" x\ny\u{2028}z")),
+        ("top:\n    k: |-\n\n        x\n        y\u{2028}        z\n", Some("\nx\ny\u{2028}z")),
+        ("top:\n    k: \"\\N\\uFEFF\\e\\x7F\\U0001F600\\_\"\n", Some("\u{85}\u{feff}\u{1b}\u{7f}😀\u{a0}")),
+        // A line that begins with it has no indentation before it, which YAML 1.2 takes for the block's end.
+        ("top:\n    k: |-\n        x\n\u{2028}        y\n", None),
+    ] {
+        let found = Node::from_yaml(written.as_bytes(), Dialect::Sops).map(SecretTree::from);
+        let found = found.ok().and_then(|tree| Some(tree.key("top").ok()?.key("k").ok()?.clone()));
+        assert!(
+            found == expected.map(|text| SecretTree::Text(text.into())),
+            "{written:?}: {:?}",
+            found.as_ref().map(shown)
+        );
+        // What people write is YAML 1.2, where these are characters like others.
+        if written.contains("'a\u{2028}        b'") {
+            let plain = SecretTree::from_yaml(written.as_bytes()).unwrap();
+            let value = plain.key("top").unwrap().key("k").unwrap().clone();
+            assert!(value == SecretTree::Text("a\u{2028}        b".into()));
+        }
+    }
+}
+
 #[test]
 fn p5_what_is_no_json_is_told_by_its_place_alone() {
     for (text, told) in [

@@ -26,6 +26,10 @@ pub(crate) enum Dialect {
 const MERGE: &str = "<<";
 const CORE: &str = "tag:yaml.org,2002:";
 
+/// What breaks lines in YAML 1.1 and not in 1.2. SOPS, whose YAML is of the former, writes them as such: in single quotes and
+/// in literal blocks with an indentation behind, which is none of the value's.
+const OLD_BREAKS: [char; 2] = ['\u{2028}', '\u{2029}'];
+
 /// Reads one document and nothing behind it; none is null.
 pub(super) fn read(text: &str, dialect: Dialect) -> Result<Node, DocumentError> {
     let mut options = Options::default();
@@ -33,7 +37,7 @@ pub(super) fn read(text: &str, dialect: Dialect) -> Result<Node, DocumentError> 
     let parser = Parser::new_from_str_with_options(text, options);
     let place = TextPlace { line: 1, column: 1 };
     let mut reader =
-        YamlReader { parser, dialect, place, depth: 0, budget: Budget::new(text), anchors: BTreeMap::new() };
+        YamlReader { parser, text, dialect, place, depth: 0, budget: Budget::new(text), anchors: BTreeMap::new() };
     let mut document = None;
     loop {
         match reader.next()? {
@@ -49,6 +53,7 @@ pub(super) fn read(text: &str, dialect: Dialect) -> Result<Node, DocumentError> 
 
 struct YamlReader<'a> {
     parser: Parser<'a, StrInput<'a>>,
+    text: &'a str,
     dialect: Dialect,
     /// Of the last event.
     place: TextPlace,
@@ -135,6 +140,7 @@ impl<'a> YamlReader<'a> {
         self.budget.take(1, 0)?;
         let (node, anchor) = match first {
             Event::Scalar(text, style, anchor, tag) => {
+                let text = self.without_old_indentation(text, style);
                 (self.scalar(text, style == ScalarStyle::Plain, tag.as_deref())?, anchor)
             }
             Event::SequenceStart(_, anchor, tag) => (self.nested(tag.as_deref(), "seq", anchor, Self::list)?, anchor),
@@ -149,6 +155,35 @@ impl<'a> YamlReader<'a> {
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
+    }
+
+    /// A scalar of SOPS without the indentation that stands behind its line breaks of YAML 1.1.
+    fn without_old_indentation(&self, text: Cow<'a, str>, style: ScalarStyle) -> Cow<'a, str> {
+        if self.dialect != Dialect::Sops || !text.contains(OLD_BREAKS) {
+            return text;
+        }
+        let width = match style {
+            // A value that has blanks there is in double quotes.
+            ScalarStyle::SingleQuoted => usize::MAX,
+            ScalarStyle::Literal => self.indentation_below(&text),
+            _ => return text,
+        };
+        let old = Zeroizing::new(text.into_owned());
+        let mut new = String::with_capacity(old.len());
+        for (index, part) in old.split_inclusive(OLD_BREAKS).enumerate() {
+            let blanks = part.len() - part.trim_start_matches(' ').len();
+            new.push_str(part.get(if index > 0 { blanks.min(width) } else { 0 }..).unwrap_or_default());
+        }
+        Cow::Owned(new)
+    }
+
+    /// How far the literal block is indented that is the last event: what its first line has beyond its value.
+    fn indentation_below(&self, value: &str) -> usize {
+        let blanks = |line: &str| line.len() - line.trim_start_matches(' ').len();
+        let is_filled = |line: &&str| !line.trim_matches(' ').is_empty();
+        let first = |text: &str, skipped: usize| text.split('\n').skip(skipped).find(is_filled).map_or(0, blanks);
+        // Lines are counted from one; the block's own begin at the event's.
+        first(self.text, self.place.line.saturating_sub(1)).saturating_sub(first(value, 0))
     }
 
     fn check_anchor(&self, anchor: usize) -> Result<(), DocumentError> {

@@ -17,6 +17,14 @@ static KEY: LazyLock<rcgen::KeyPair> = LazyLock::new(|| rcgen::KeyPair::generate
 /// The key that verifies them, PEM.
 pub(crate) static PUBLIC_KEY: LazyLock<String> = LazyLock::new(|| KEY.public_key_pem());
 
+/// The same as an issuer's key set (RFC 7517, RFC 7518).
+pub(crate) fn key_set() -> Value {
+    // A point that is not compressed: 4, x and y.
+    let (x, y) = KEY.public_key_raw()[1..].split_at(32);
+    let [x, y] = [x, y].map(|number| URL_SAFE_NO_PAD.encode(number));
+    json!({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "x": x, "y": y}]})
+}
+
 /// A JWT with these claims that expires in so many seconds.
 pub(crate) fn sign(claims: &Value, expires_in: i64) -> String {
     let now = i64::try_from(UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap();

@@ -3,15 +3,19 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 
+use hyper::Method;
 use serde_json::{Map, Value, json};
 
 use super::formats::{AWKWARD, machine as awkward_machine};
+use super::page::demo_value;
 use super::runner::{GithubJob, Variables, gitlab};
-use super::stores::{empty_vault, github, post};
+use super::stores::{RealVault, ask, empty_vault, github, post_to};
 use super::{CANARY, Machine};
+use crate::fakes::server::{FakeServer, Reply};
 use crate::fakes::token;
-use crate::fakes::vault::FakeVault;
+use crate::fakes::vault::{FakeVault, ROOT};
 use crate::readme::page;
 
 const PAGE: &str = "deploy/ci/README.md";
@@ -22,11 +26,13 @@ fn action() -> Value {
     serde_saphyr::from_str(&page("deploy/ci/github/action.yml")).unwrap()
 }
 
-/// The page's block with these words behind its fence.
-fn block(info: &str) -> String {
+/// The page's block that begins so, behind its fence: the words there, and the first of its first line, if that is needed.
+fn block(start: &str) -> String {
     let text = page(PAGE);
-    let (_, rest) = text.split_once(&format!("\n```{info}\n")).unwrap_or_else(|| panic!("no block {info}"));
-    rest.split_once("\n```\n").unwrap().0.to_owned()
+    let (_, rest) = text.split_once(&format!("\n```{start}")).unwrap_or_else(|| panic!("no block {start}"));
+    let (block, _) = rest.split_once("\n```\n").unwrap();
+    let first = start.split_once('\n').map_or("", |(_, first)| first);
+    format!("{first}{block}").trim_start().to_owned()
 }
 
 /// What a machine has for every step: the program on PATH.
@@ -39,10 +45,10 @@ fn variables(machine: &Machine) -> Variables {
     [("PATH", path.as_str()), ("HOME", home)].map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// The page's Vault, set up by the page's commands. Issuers are on no network here: their key is told instead.
-async fn vault() -> FakeVault {
-    let vault = empty_vault().await;
-    for line in block("sh not-run").replace("\\\n  ", "").lines() {
+/// Sets a Vault up by the page's commands. `issuer` is where its tokens' key is found, and by which authority; without,
+/// it is told the key itself.
+async fn set_up(vault: (&str, Option<&str>, &str), issuer: Option<(&str, &str)>) {
+    for line in block("sh not-run\nvault").replace("\\\n  ", "").lines() {
         let (piped, command) = line.split_once(" | ").map_or((None, line), |(piped, command)| (Some(piped), command));
         let words: Vec<_> = command.split(' ').collect();
         let (path, body) = match words[..] {
@@ -51,38 +57,67 @@ async fn vault() -> FakeVault {
                 let policy = piped.unwrap().strip_prefix("echo '").and_then(|rest| rest.strip_suffix('\''));
                 (format!("sys/policies/acl/{name}"), json!({"policy": policy.unwrap()}))
             }
-            ["vault", "write", path, ref fields @ ..] => (path.to_owned(), body(fields)),
+            ["vault", "write", path, ref fields @ ..] => (path.to_owned(), body(fields, issuer)),
             _ => panic!("{line}"),
         };
-        post(&vault, &format!("v1/{path}"), &body).await;
+        post_to(vault, &format!("v1/{path}"), &body).await;
     }
-    let data =
-        json!({"data": {"password": format!("{CANARY}\nsecond 100% {CANARY}\n"), "key": format!("{CANARY}-key")}});
-    post(&vault, "v1/secret/data/web", &data).await;
-    vault
+    let [password, key] = secrets();
+    post_to(vault, "v1/secret/data/web", &json!({"data": {"password": password, "key": key}})).await;
 }
 
-fn body(fields: &[&str]) -> Value {
+/// What the jobs are to have from a Vault.
+fn secrets() -> [String; 2] {
+    [format!("{CANARY}\nsecond 100% {CANARY}\n"), format!("{CANARY}-key")]
+}
+
+fn body(fields: &[&str], issuer: Option<(&str, &str)>) -> Value {
     let mut body = Map::new();
     for (name, value) in fields.iter().map(|field| field.split_once('=').unwrap()) {
-        match name {
-            "oidc_discovery_url" => {
-                body.insert("jwt_validation_pubkeys".to_owned(), json!([token::PUBLIC_KEY.as_str()]))
+        match (name, issuer) {
+            ("oidc_discovery_url", Some((url, authority))) => body.extend([
+                (name.to_owned(), json!(url)),
+                ("oidc_discovery_ca_pem".to_owned(), json!(authority)),
+                // Both systems sign with RSA, as Vault expects of those whom it asks.
+                ("jwt_supported_algs".to_owned(), json!(["ES256"])),
+            ]),
+            ("oidc_discovery_url", None) => {
+                body.extend([("jwt_validation_pubkeys".to_owned(), json!([token::PUBLIC_KEY.as_str()]))]);
             }
             // Lists, which Vault takes as text as well.
-            "bound_audiences" | "token_policies" => body.insert(name.to_owned(), json!([value])),
-            _ => body.insert(name.to_owned(), json!(value)),
-        };
+            ("bound_audiences" | "token_policies", _) => body.extend([(name.to_owned(), json!([value]))]),
+            _ => body.extend([(name.to_owned(), json!(value))]),
+        }
     }
     Value::Object(body)
 }
 
-/// The page's project, at the imitation's address.
-fn project(vault: &FakeVault) -> String {
+/// An imitation of Vault that the page's commands have set up.
+async fn vault() -> FakeVault {
+    let vault = empty_vault().await;
+    set_up((&vault.url(), Some(&vault.certificates.ca), ROOT), None).await;
+    vault
+}
+
+/// The page's project, at a Vault's address.
+fn project(address: &str, ca: Option<&str>) -> String {
     let written = r#"address: "https://vault.example:8200""#;
     let text = block("text project");
     assert!(text.contains(written), "{text}");
-    text.replace(written, &format!("address: \"https://{}\", ca: {}", vault.address, json!(vault.certificates.ca)))
+    text.replace(written, &format!("address: {}, ca: {}", json!(address), json!(ca)))
+}
+
+fn project_of(vault: &FakeVault) -> String {
+    project(&vault.url(), Some(&vault.certificates.ca))
+}
+
+/// A machine with the project and its programs.
+fn machine(project: &str) -> Machine {
+    let machine = Machine::new(project);
+    for name in ["migrate", "deploy"] {
+        program(&machine, name);
+    }
+    machine
 }
 
 /// A program of the repository that keeps what it was given, and shows it to all.
@@ -99,16 +134,12 @@ fn given(machine: &Machine, name: &str) -> Variables {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-#[tokio::test]
-async fn p5_the_page_of_ci_works_on_github_as_it_is_written() {
-    let vault = vault().await;
-    let machine = Machine::new(&project(&vault));
-    program(&machine, "migrate");
-    program(&machine, "deploy");
+/// Runs the page's job on GitHub; the runner is asked for so many tokens.
+async fn run_on_github(machine: &Machine, questions: usize, [password, key]: &[String; 2]) {
     let workflow: Value = serde_saphyr::from_str(&block("yaml workflow")).unwrap();
     assert_eq!(workflow["permissions"]["id-token"], "write");
-    let (url, answering) = github(token::sign(&json!({"aud": ["vault"], "sub": SUBJECT}), 300), 2);
-    let mut of_machine = variables(&machine);
+    let (url, answering) = github(token::sign(&json!({"aud": ["vault"], "sub": SUBJECT}), 300), questions);
+    let mut of_machine = variables(machine);
     of_machine.insert("ACTIONS_ID_TOKEN_REQUEST_URL".to_owned(), url);
     of_machine.insert("ACTIONS_ID_TOKEN_REQUEST_TOKEN".to_owned(), "canary-request".to_owned());
     let mut job = GithubJob::new(&machine.project(), of_machine);
@@ -119,41 +150,112 @@ async fn p5_the_page_of_ci_works_on_github_as_it_is_written() {
         job
     });
     let job = job.await.unwrap();
-    assert_eq!(answering.join().unwrap().len(), 2);
-    assert!(!job.log.contains("canary"), "{}", job.log);
-    assert!(job.log.contains("***\n***\n") && job.log.contains("[***]"), "{}", job.log);
-    let (migrate, deploy) = (given(&machine, "migrate"), given(&machine, "deploy"));
-    assert_eq!(migrate["DB_PASSWORD"], format!("{CANARY}\nsecond 100% {CANARY}\n"), "byte by byte");
+    assert_eq!(answering.join().unwrap().len(), questions);
+    let shows = |value: &String| value.lines().any(|line| job.log.contains(line));
+    assert!(!job.log.contains("canary") && !shows(password) && !shows(key), "{}", job.log);
+    let stars = "***\n".repeat(password.lines().count());
+    assert!(job.log.contains(&stars) && job.log.contains("[***]"), "{}", job.log);
+    let (migrate, deploy) = (given(machine, "migrate"), given(machine, "deploy"));
+    assert_eq!(&migrate["DB_PASSWORD"], password, "byte by byte");
     assert!(!migrate.contains_key("DEPLOY_KEY"), "one command's alone");
-    assert_eq!(deploy["DEPLOY_KEY"], format!("{CANARY}-key"));
+    assert_eq!(&deploy["DEPLOY_KEY"], key);
+}
+
+/// Runs the page's job on GitLab; gives its exit code and its log.
+async fn gitlab_job(machine: &Machine, subject: &'static str) -> (Option<i32>, String) {
+    let pipeline: Value = serde_saphyr::from_str(&block("yaml pipeline")).unwrap();
+    let (template, workspace, of_machine) = (page("deploy/ci/gitlab.yml"), machine.project(), variables(machine));
+    let sign = move |audience: &str| token::sign(&json!({"aud": [audience], "sub": subject}), 300);
+    let job = move || gitlab(&workspace, &pipeline, ("deploy", &template), &of_machine, sign);
+    tokio::task::spawn_blocking(job).await.unwrap()
+}
+
+async fn run_on_gitlab(machine: &Machine, [password, key]: &[String; 2]) {
+    let (code, log) = gitlab_job(machine, SUBJECT).await;
+    assert_eq!(code, Some(0), "{log}");
+    let shows = |value: &String| value.lines().any(|line| log.contains(line));
+    assert!(!log.contains("canary") && !shows(password) && !shows(key), "{log}");
+    assert!(log.contains("<DB_PASSWORD>") && log.contains("[<DEPLOY_KEY>]"), "{log}");
+    let (migrate, deploy) = (given(machine, "migrate"), given(machine, "deploy"));
+    assert_eq!((&migrate["DB_PASSWORD"], &deploy["DEPLOY_KEY"]), (password, key), "byte by byte");
+    assert!(!deploy.contains_key("DB_PASSWORD") && !deploy.keys().any(|name| name.starts_with("HUSHPOD_ID_TOKEN_")));
+}
+
+/// A job whose subject the page's role is not bound to has nothing.
+async fn refuse_a_stranger(machine: &Machine) {
+    let _ = fs::remove_file(machine.project().join("migrate.env"));
+    let (code, log) = gitlab_job(machine, "repo:stranger/web:ref:refs/heads/main").await;
+    assert_eq!(code, Some(125), "{log}");
+    assert!(!machine.project().join("migrate.env").exists(), "nothing is begun: {log}");
+}
+
+#[tokio::test]
+async fn p5_the_page_of_ci_works_on_github_as_it_is_written() {
+    let vault = vault().await;
+    run_on_github(&machine(&project_of(&vault)), 2, &secrets()).await;
 }
 
 #[tokio::test]
 async fn p5_the_page_of_ci_works_on_gitlab_as_it_is_written() {
     let vault = vault().await;
-    let machine = Machine::new(&project(&vault));
-    program(&machine, "migrate");
-    program(&machine, "deploy");
-    let pipeline: Value = serde_saphyr::from_str(&block("yaml pipeline")).unwrap();
-    let (template, workspace, of_machine) = (page("deploy/ci/gitlab.yml"), machine.project(), variables(&machine));
-    let run = move |subject: &'static str| {
-        let (pipeline, template) = (pipeline.clone(), template.clone());
-        let (workspace, of_machine) = (workspace.clone(), of_machine.clone());
-        let sign = move |audience: &str| token::sign(&json!({"aud": [audience], "sub": subject}), 300);
-        tokio::task::spawn_blocking(move || gitlab(&workspace, &pipeline, ("deploy", &template), &of_machine, sign))
-    };
-    let (code, log) = run(SUBJECT).await.unwrap();
-    assert_eq!(code, Some(0), "{log}");
-    assert!(!log.contains("canary") && log.contains("<DB_PASSWORD>") && log.contains("[<DEPLOY_KEY>]"), "{log}");
-    let (migrate, deploy) = (given(&machine, "migrate"), given(&machine, "deploy"));
-    assert_eq!(migrate["DB_PASSWORD"], format!("{CANARY}\nsecond 100% {CANARY}\n"), "byte by byte");
-    assert_eq!(deploy["DEPLOY_KEY"], format!("{CANARY}-key"));
-    assert!(!deploy.contains_key("DB_PASSWORD") && !deploy.keys().any(|name| name.starts_with("HUSHPOD_ID_TOKEN_")));
+    let machine = machine(&project_of(&vault));
+    run_on_gitlab(&machine, &secrets()).await;
+    refuse_a_stranger(&machine).await;
+}
 
-    fs::remove_file(machine.project().join("migrate.env")).unwrap();
-    let (code, log) = run("repo:stranger/web:ref:refs/heads/main").await.unwrap();
-    assert_eq!(code, Some(125), "{log}");
-    assert!(!machine.project().join("migrate.env").exists(), "nothing is begun: {log}");
+#[tokio::test]
+async fn p5_the_page_of_ci_works_with_the_demos_store() {
+    let machine = machine(&block("text project"));
+    fs::remove_dir_all(machine.project().join("store")).unwrap();
+    let line = block("sh not-run\nhushpod demo");
+    let mut command = Command::new("sh");
+    command.args(["-euc", &line]).current_dir(machine.project()).env_clear().envs(variables(&machine));
+    let output = command.output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let secrets = ["password", "key"].map(|key| demo_value(&machine, "web", key));
+    // Files want no token.
+    run_on_github(&machine, 0, &secrets).await;
+    run_on_gitlab(&machine, &secrets).await;
+}
+
+/// Who says by which key tokens are signed, as GitHub and GitLab do (OpenID Connect Discovery 1.0).
+async fn issuer() -> FakeServer {
+    FakeServer::start(|received| {
+        let url = format!("https://{}", received.header("host").unwrap());
+        match received.path.as_str() {
+            "/.well-known/openid-configuration" => Reply::json(
+                200,
+                &json!({"issuer": url, "jwks_uri": format!("{url}/keys"), "authorization_endpoint": url,
+                "token_endpoint": url, "subject_types_supported": ["public"], "response_types_supported": ["id_token"],
+                "id_token_signing_alg_values_supported": ["ES256"]}),
+            ),
+            "/keys" => Reply::json(200, &token::key_set()),
+            _ => Reply::json(404, &Value::Null),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+#[ignore = "wants a server: .ci/run contract starts it"]
+async fn the_page_of_ci_keeps_its_contract_with_a_real_vault() {
+    let RealVault { address, ca, root } = RealVault::of_environment();
+    let vault = (address.as_str(), ca.as_deref(), root.as_str());
+    let made = ["sys/auth/jwt", "sys/policies/acl/deploy", "secret/metadata/web"];
+    // What a run that failed left.
+    for path in made {
+        ask(vault, Method::DELETE, &format!("v1/{path}"), &Value::Null).await;
+    }
+    let issuer = issuer().await;
+    set_up(vault, Some((&issuer.url(), &issuer.certificates.ca))).await;
+    assert!(!issuer.take_seen().is_empty(), "Vault asks whom the page names");
+    let machine = machine(&project(&address, ca.as_deref()));
+    run_on_github(&machine, 2, &secrets()).await;
+    run_on_gitlab(&machine, &secrets()).await;
+    refuse_a_stranger(&machine).await;
+    for path in made {
+        assert!(ask(vault, Method::DELETE, &format!("v1/{path}"), &Value::Null).await, "{path}");
+    }
 }
 
 #[test]

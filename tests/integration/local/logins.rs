@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::UNIX_EPOCH;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::private_files::soon;
@@ -155,6 +157,45 @@ async fn az_is_asked_for_the_vaults_token() {
     soon("it ends", || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")));
 }
 
+/// A terminal's Ctrl-C does not reach it, which has a process group of its own.
+#[tokio::test]
+async fn who_ends_us_ends_the_stores_program() {
+    let azure = FakeAzure::start().await;
+    let person = Person::new("azure", azure.settings());
+    person.program("az", "sleep 600 & echo $! >\"$HOME/child.new\"; mv \"$HOME/child.new\" \"$HOME/child\"; wait");
+    let read = || fs::read_to_string(person.home("child"));
+    for (signal, arguments) in [
+        (Signal::INT, &["get", "db"][..]),
+        (Signal::TERM, &["run", "--env", "A=db", "--", "true"]),
+        (Signal::HUP, &["login", "status"]),
+        (Signal::INT, &["run", "--watch", "--mask", "always", "--env", "A=db", "--", "true"]),
+    ] {
+        let _ = fs::remove_file(person.home("child"));
+        let mut command = person.machine.command(arguments);
+        command.env("PATH", &person.bin).env("HUSHPOD_TRUST", "1").stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        soon("it is asked", || read().is_ok());
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.signal(), Some(signal.as_raw()), "{arguments:?}: {output:?}");
+        let stat = format!("/proc/{}/stat", read().unwrap().trim());
+        soon("it ends", || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")));
+    }
+    // Who was started to ignore a signal, as by nohup, goes on; and so does the program.
+    let _ = fs::remove_file(person.home("child"));
+    person.program("az", "echo asked >\"$HOME/child\"; while [ ! -e \"$HOME/go\" ]; do sleep 0.05; done; exit 1");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" get db", env!("CARGO_BIN_EXE_hushpod")]);
+    command.current_dir(person.machine.project()).env_clear().env("HOME", person.machine.directory.path());
+    command.env("PATH", format!("{}:/usr/bin:/bin", person.bin.display())).env("HUSHPOD_TRUST", "1");
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    soon("it is asked", || read().is_ok());
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    person.write("go", "");
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.code() == Some(4) && text(&output.stderr).contains("az has no login"), "{output:?}");
+}
+
 #[tokio::test]
 async fn p6_a_repository_names_no_program() {
     let azure = FakeAzure::start().await;
@@ -223,7 +264,8 @@ async fn infisicals_program_is_asked_for_a_login_at_that_very_address() {
     assert_eq!(person.take_words(), "", "a program that would begin a login is not run");
     person.write(".infisical/infisical-config.json", &user(&format!("{address}/api")));
     person.reads("store:/#TOKEN", CANARY).await;
-    assert_eq!(person.take_words(), "user get token --plain --silent\n");
+    let words = person.take_words();
+    assert_eq!(words, format!("user get token --plain --silent --domain={address}\n"), "not a repository's own");
     person.is_good("good for").await;
     let claims = "eyJleHAiOjF9";
     for (printed, part) in

@@ -1,4 +1,4 @@
-//! The page for laptops, line by line as it is written, with a Vault, and with files in its place, and stand-ins for the
+//! The page for laptops, line by line as it is written, with a Vault, and with the demo's store, and stand-ins for the
 //! programs that it names.
 //!
 //! Against a real Vault: see `contract/vault.rs`. It is given the page's secrets below `secret`.
@@ -10,10 +10,10 @@ use std::process::{Command, Output, Stdio};
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::stores::{empty_vault, post_to};
-use super::{CANARY, Machine, text};
+use super::stores::{RealVault, empty_vault, post_to};
+use super::{Machine, text};
 use crate::fakes::vault::ROOT;
 
 /// What the page's manifest is.
@@ -73,7 +73,18 @@ async fn follow_with_vault(address: &str, ca: Option<&str>, root: &str) {
         let body = json!({"data": {key: value}});
         post_to((address, ca, root), &format!("v1/secret/data/{path}"), &body).await;
     }
-    follow(&json!({"type": "vault", "address": address, "ca": ca}), root).await;
+    let of_page = "{type: vault, address: \"https://vault.example:8200\"}";
+    let project = project();
+    assert!(project.contains(of_page), "{project}");
+    let vault = json!({"type": "vault", "address": address, "ca": ca}).to_string();
+    let machine = machine(&project.replace(of_page, &vault));
+    // As it is before sops encrypts it, which the provider reads as well.
+    machine.write("secrets.enc.yaml", "sentry: {dsn: 'https://sentry.example/1'}\n");
+    let value = |path: &str, key: &str| {
+        let found = SECRETS.iter().find(|(at, name, _)| (*at, *name) == (path, key));
+        found.unwrap().2.to_owned()
+    };
+    follow(&machine, root, &["hushpod trust ."], &value).await;
 }
 
 #[tokio::test]
@@ -85,67 +96,88 @@ async fn p5_the_page_works_line_by_line() {
 #[tokio::test]
 #[ignore = "wants a server: .ci/run contract starts it"]
 async fn the_page_keeps_its_contract_with_a_real_vault() {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let address = variable("HUSHPOD_CONTRACT_VAULT").expect("HUSHPOD_CONTRACT_VAULT: a Vault's address");
-    let root = variable("HUSHPOD_CONTRACT_VAULT_TOKEN").expect("HUSHPOD_CONTRACT_VAULT_TOKEN: its root's token");
-    let ca = variable("HUSHPOD_CONTRACT_VAULT_CACERT").map(|file| fs::read_to_string(file).unwrap());
+    let RealVault { address, ca, root } = RealVault::of_environment();
     follow_with_vault(&address, ca.as_deref(), &root).await;
 }
 
 #[tokio::test]
-async fn the_page_works_with_files_in_the_vaults_place() {
-    follow(&json!({"type": "file", "path": "store"}), ROOT).await;
+async fn p5_the_page_works_with_the_demos_store() {
+    let machine = machine(&project());
+    let line = format!("hushpod demo{}", block(&laptop(), DEMO));
+    let value = |path: &str, key: &str| demo_value(&machine, path, key);
+    follow(&machine, ROOT, &[line.trim_end()], &value).await;
 }
 
-async fn follow(store: &Value, root: &str) {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/local.md")).unwrap();
-    let project = block(&page, "```text\n");
-    let of_page = "{type: vault, address: \"https://vault.example:8200\"}";
-    assert!(project.contains(of_page), "{project}");
-    let machine = Machine::new(&project.replace(of_page, &store.to_string()));
+/// What the demo's store has.
+pub(super) fn demo_value(machine: &Machine, path: &str, key: &str) -> String {
+    let value = fs::read_to_string(machine.project().join("store/secret/data").join(path).join(key)).unwrap();
+    assert!(value.len() > 32, "{value}");
+    value
+}
+
+/// How the block begins that makes the demo's store.
+const DEMO: &str = "```sh not-run\nhushpod demo";
+
+fn laptop() -> String {
+    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/local.md")).unwrap()
+}
+
+/// The page's `.hushpod.yaml`.
+fn project() -> String {
+    block(&laptop(), "```text\n")
+}
+
+/// A new machine with the page's programs, manifest and age identity.
+fn machine(project: &str) -> Machine {
+    let machine = Machine::new(project);
     let home = machine.directory.path().to_owned();
     for directory in ["bin", "run", ".config/sops/age", "project/k8s"] {
         fs::create_dir_all(home.join(directory)).unwrap();
     }
-    for (path, key, value) in SECRETS {
-        let directory = machine.project().join("store/secret/data").join(path);
-        fs::create_dir_all(&directory).unwrap();
-        fs::write(directory.join(key), value).unwrap();
-    }
+    // The page's own makes it.
+    fs::remove_dir_all(machine.project().join("store")).unwrap();
     symlink(env!("CARGO_BIN_EXE_hushpod"), home.join("bin/hushpod")).unwrap();
     for (name, script) in PROGRAMS {
         executable(&home.join("bin").join(name), &format!("#!/bin/sh\n{script}\n"));
     }
     machine.write("k8s/web.yaml", WEB);
-    // As it is before sops encrypts it, which the provider reads as well.
-    machine.write("secrets.enc.yaml", "sentry: {dsn: 'https://sentry.example/1'}\n");
     fs::write(home.join(".config/sops/age/keys.txt"), Identity::generate().to_string().expose_secret()).unwrap();
+    machine
+}
 
-    let lines = block(&page, "```sh not-run\nhushpod run -- npm start");
-    let lines: Vec<String> = ["hushpod trust .", "hushpod run -- npm start", "hushpod run -p prod -- npm start"]
-        .into_iter()
+async fn follow(machine: &Machine, root: &str, first: &[&str], value: &dyn Fn(&str, &str) -> String) {
+    let home = machine.directory.path();
+    let lines = block(&laptop(), "```sh not-run\nhushpod run -- npm start");
+    let more = ["hushpod run -- npm start", "hushpod run -p prod -- npm start"];
+    let lines: Vec<String> = first
+        .iter()
+        .copied()
+        .chain(more)
         .chain(lines.lines().filter(|line| !line.is_empty()))
         .map(str::to_owned)
         .collect();
     assert!(lines.len() > 8, "{lines:?}");
     for line in lines {
         let _ = fs::remove_file(home.join("seen"));
-        let output = shell(&machine, root, &line).await;
+        let output = shell(machine, root, &line).await;
         let told = text(&output.stdout) + &text(&output.stderr);
         assert!(output.status.success(), "{line}: {told}");
-        assert!(!told.contains(CANARY), "{line}: {told}");
+        let values = SECRETS.map(|(path, key, _)| value(path, key));
+        assert!(!values.iter().any(|value| told.contains(value)), "{line}: {told}");
+        let [db, user, hf, prod] = values;
         let seen = fs::read_to_string(home.join("seen")).unwrap_or_default();
         let program = PROGRAMS.iter().find(|(name, _)| line.contains(name));
         let expected = match program {
-            Some(("npm", _)) if line.contains("-p prod") => format!("{CANARY}-prod {CANARY}-db\n"),
-            Some(("npm", _)) => format!("{CANARY}-hf {CANARY}-db\n"),
-            Some(("python", _)) => format!("{CANARY}-db\n"),
-            Some(("nginx", _)) => format!("password='{CANARY}-db'\nuser='mailer'\n"),
-            Some(_) => format!("{CANARY}-db"),
+            Some(("npm", _)) if line.contains("-p prod") => format!("{prod} {db}\n"),
+            Some(("npm", _)) => format!("{hf} {db}\n"),
+            Some(("python", _)) => format!("{db}\n"),
+            Some(("nginx", _)) => format!("password='{db}'\nuser='{user}'\n"),
+            Some(_) => db.clone(),
             None => String::new(),
         };
         assert_eq!(seen, expected, "{line}: {told}");
     }
-    assert!(fs::read_to_string(machine.project().join(".env.run")).unwrap().contains(CANARY));
-    assert!(fs::read_to_string(home.join("run/web/app.env")).unwrap().contains(CANARY));
+    let db = value("db", "password");
+    assert!(fs::read_to_string(machine.project().join(".env.run")).unwrap().contains(&db));
+    assert!(fs::read_to_string(home.join("run/web/app.env")).unwrap().contains(&db));
 }

@@ -195,6 +195,14 @@ fn p5_files_are_seen_by_the_command_alone_and_end_with_it() {
         let later = "(sleep 1; cat \"$HUSHPOD_FILES/tls/key.pem\") & exit 0";
         let last = with(&["run", "--files", "here", "--", "sh", "-c", later]).output().unwrap();
         assert_eq!(text(&last.stdout), key, "they are there for what the command leaves behind");
+        let inside = |files: &str| {
+            let show = "cat \"$HUSHPOD_FILES/tls/key.pem\"";
+            let inner = [way.program.to_str().unwrap(), "run", "--files", files, "--", "sh", "-c", show];
+            with(&[&["run", "--files", "here", "--"][..], &inner].concat()).output().unwrap()
+        };
+        assert_eq!(text(&inside("there").stdout), key, "one inside of another has a directory of its own");
+        let told = text(&inside("here").stderr);
+        assert!(told.contains("the hushpod run --files that this one runs in: name another directory"), "{told}");
     }
 }
 

@@ -32,12 +32,42 @@ pub(super) async fn post(vault: &FakeVault, path: &str, body: &Value) {
 }
 
 /// The same to any: its address, its authority, and its root's token.
-pub(super) async fn post_to((address, ca, root): (&str, Option<&str>, &str), path: &str, body: &Value) {
+pub(super) async fn post_to(vault: (&str, Option<&str>, &str), path: &str, body: &Value) {
+    assert!(ask(vault, Method::POST, path, body).await, "{path}");
+}
+
+/// Asks a Vault for something as its root, and says whether it did it.
+pub(super) async fn ask(
+    (address, ca, root): (&str, Option<&str>, &str),
+    method: Method,
+    path: &str,
+    body: &Value,
+) -> bool {
     let no_proxy = Matcher::builder().build();
     let client = Client::new(Address::parse(address).unwrap(), ca, Limits::default(), &no_proxy).unwrap();
     let token = secret_header(&root.into(), "root token").unwrap();
-    let call = Call::new(Method::POST, path).header("x-vault-token".parse().unwrap(), token).json(body);
-    assert!(client.send(call).await.unwrap().status.is_success(), "{path}");
+    let call = Call::new(method, path).header("x-vault-token".parse().unwrap(), token).json(body);
+    client.send(call).await.unwrap().status.is_success()
+}
+
+/// The Vault that `.ci/run contract` starts.
+pub(super) struct RealVault {
+    pub(super) address: String,
+    pub(super) ca: Option<String>,
+    pub(super) root: String,
+}
+
+// === impl RealVault ===
+
+impl RealVault {
+    pub(super) fn of_environment() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            address: variable("HUSHPOD_CONTRACT_VAULT").expect("HUSHPOD_CONTRACT_VAULT: a Vault's address"),
+            ca: variable("HUSHPOD_CONTRACT_VAULT_CACERT").map(|file| fs::read_to_string(file).unwrap()),
+            root: variable("HUSHPOD_CONTRACT_VAULT_TOKEN").expect("HUSHPOD_CONTRACT_VAULT_TOKEN: its root's token"),
+        }
+    }
 }
 
 /// A Vault with an engine for secrets.
@@ -171,6 +201,36 @@ pub(super) fn github(jwt: String, questions: usize) -> (String, std::thread::Joi
     };
     let answering = std::thread::spawn(move || (0..questions).map(answer).collect());
     (url, answering)
+}
+
+#[tokio::test]
+async fn what_is_no_failure_is_told_as_failures_are() {
+    let vault = vault().await;
+    let machine = machine(&vault);
+    let login = [("VAULT_TOKEN", ROOT), ("HUSHPOD_TRUST", "1"), ("TOKEN", "mine")];
+    let verbose = run(&machine, &["run", "-v", "--", "true"], &login).await;
+    let told = text(&verbose.stderr);
+    assert!(told.starts_with("hushpod: TOKEN: vault:secret/data/web#token (version 1@"), "{told}");
+    for (format, code, is_json) in [("text", "", false), ("json", "note", true)] {
+        vault.fail("secret/data/web", 9, Fault::Silence);
+        let arguments = ["get", "vault:secret/data/web#token", "--timeout", "1500ms", "--error-format", format];
+        let output = run(&machine, &arguments, &login).await;
+        vault.heal();
+        let told = text(&output.stderr);
+        let lines: Vec<_> = told.lines().collect();
+        assert!(output.status.code() == Some(5) && lines.len() >= 2, "{told}");
+        if !is_json {
+            assert_eq!(lines[0], "hushpod: waiting for vault");
+            continue;
+        }
+        let lines: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).expect(line)).collect();
+        assert_eq!((&lines[0]["code"], &lines[0]["message"]), (&json!(code), &json!("waiting for vault")), "{told}");
+        assert_eq!(lines[1]["code"], "unreachable", "{told}");
+        let arguments = ["run", "--error-format=json", "--", "true"];
+        let replaced = run(&machine, &arguments, &login).await;
+        let note: Value = serde_json::from_slice(&replaced.stderr).unwrap();
+        assert!(note["message"].as_str().unwrap().contains("TOKEN (--keep"), "{note}");
+    }
 }
 
 #[tokio::test]

@@ -493,7 +493,7 @@ fn yaml_of_annotations_has_no_aliases() {
     let bomb =
         "- &a [x,x,x,x,x,x,x,x]\n- &b [*a,*a,*a,*a,*a,*a,*a,*a]\n- &c [*b,*b,*b,*b,*b,*b,*b,*b]\n- [*c,*c,*c,*c]";
     for (yaml, part) in [
-        (bomb, "line 1: has an anchor or alias"),
+        (bomb, "has an anchor or alias at line 1"),
         ("- {file: a, from: *a}", "alias"),
         ("- {file: a, from: &a b#k}", "has an anchor or alias"),
         ("- {<<: {file: a}, from: b#k}", "secrets"),

@@ -68,7 +68,8 @@ struct RawCsi {
 impl CsiConfig {
     /// What can be made of the fields; it counts only if nothing is wrong.
     pub(super) fn from_fields(fields: &Map<String, Value>, faults: &mut Faults) -> Option<Self> {
-        let RawCsi { bytes_per_namespace, bytes_per_node, daemon_set, unavailable: rules } = shape::read_all(fields, faults)?;
+        let RawCsi { bytes_per_namespace, bytes_per_node, daemon_set, unavailable: rules } =
+            shape::read_all(fields, faults)?;
         let default = CsiLimits::default();
         let mut bytes = |field: &str, text: Option<String>, default| {
             let bytes = text.map(|text| parse_bytes(&text)).transpose();

@@ -145,7 +145,7 @@ impl MaskedStreams {
         // A pipe that holds more lets the command and us take turns less often; a terminal is none.
         let _ = fcntl_setpipe_size(&from, PIECE);
         thread::Builder::new().spawn(move || {
-            let _ = done.send(copy(from.into(), to, masker));
+            let _ = done.send(copy(from.into(), &to, masker));
         })?;
         self.running += 1;
         Ok(())
@@ -175,8 +175,8 @@ impl MaskedStreams {
 }
 
 /// Until the command, and all that it started, prints no more. A reader that is gone has seen enough.
-fn copy(mut from: File, to: File, mut masker: Masker) -> io::Result<()> {
-    let show = |out: &[u8]| match write_whole(&to, out) {
+fn copy(mut from: File, to: &File, mut masker: Masker) -> io::Result<()> {
+    let show = |out: &[u8]| match write_whole(to, out) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
         shown => Ok(shown.is_ok()),
     };

@@ -70,7 +70,9 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
     let mut words = command.into_iter();
     let program = words.next().ok_or_else(|| LocalError::usage("there is no command"))?;
     if verbose {
-        origins.iter().for_each(|line| note(line));
+        for line in &origins {
+            note(line);
+        }
         tell_empty_words(words.as_slice());
     }
     let files = place.as_ref().map(|place| place.path.clone());

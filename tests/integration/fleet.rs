@@ -983,6 +983,6 @@ fn the_page_tells_of_every_field_of_a_report_line_and_of_every_exit_code() {
     let help = Command::new(env!("CARGO_BIN_EXE_hushpod")).args(["kubectl", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let (_, codes) = help.split_once("Exit codes: ").unwrap();
-    let codes: Vec<_> = codes.split(" · ").map(|part| part.trim().split(' ').next().unwrap().to_owned()).collect();
+    let codes: Vec<_> = codes.split(';').map(|part| part.trim().split(' ').next().unwrap().to_owned()).collect();
     assert_eq!(first_cells("<!-- exit codes: tested by tests/integration/fleet.rs -->"), codes);
 }

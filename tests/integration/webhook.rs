@@ -606,7 +606,7 @@ fn a_metrics_port_is_the_sidecars_and_its_probe_never_ends_it() {
         assert!(decide(&again).patch.is_empty(), "{mode}");
     }
     let decided = decide(&annotated(pod(), &[("metrics-port", "9102"), ("mode", "init")]));
-    assert!(decided.response["warnings"][0].as_str().unwrap().contains("mode init leaves no agent"));
+    assert!(decided.response["warnings"][0].as_str().unwrap().contains("mode init, which leaves no agent"));
     assert!(named(&decided.pod, "initContainers", "hushpod-init").get("ports").is_none());
 }
 

@@ -50,7 +50,7 @@ pub(super) struct RawDeny {
 
 impl Deny {
     /// Reads a rule, and tells of each field that is wrong.
-    pub(super) fn parse(raw: RawDeny, providers: &Stores<'_>, faults: &mut Faults) -> Option<Self> {
+    pub(super) fn parse(raw: RawDeny, providers: &Stores<'_>, faults: &mut Faults) -> Self {
         let RawDeny { references, namespaces, service_accounts } = raw;
         // What was taken away since it was wrong is not missing.
         if references.is_none() && namespaces.is_none() && service_accounts.is_none() && faults.is_empty() {
@@ -62,11 +62,11 @@ impl Deny {
         let namespaces = namespaces.map(|texts| plain_globs(".namespaces", texts, faults));
         let service_accounts = service_accounts.map(|texts| globs(".serviceAccounts", texts, faults));
         // Without what is wrong it would be about more: then nothing is made of it, since there are faults.
-        Some(Self {
+        Self {
             references: references.flatten(),
             namespaces: namespaces.flatten(),
             service_accounts: service_accounts.flatten(),
-        })
+        }
     }
 
     /// Whether it is about what this identity asks for.

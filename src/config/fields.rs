@@ -266,7 +266,7 @@ fn checked_denials(
     for (index, rule) in deny.iter().enumerate() {
         denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
             let raw: RawDeny = shape::read_all(rule, faults)?;
-            Deny::parse(raw, &settings, faults)
+            Some(Deny::parse(raw, &settings, faults))
         }));
     }
     denials

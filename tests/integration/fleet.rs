@@ -22,6 +22,7 @@ const PAGE: usize = 400;
 
 /// What an agent does, or a driver for a pod.
 #[derive(Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is what may become of a pod")]
 struct Pod {
     namespace: String,
     name: String,

@@ -133,14 +133,11 @@ impl Injector {
         csi_volume::fall_back(&pod, namespace, config, &mut options, &mut warnings);
         let mode = choose_mode(spec, options.mode, config, &mut warnings)?;
         options.mode = Some(mode);
-        let (ours, others): (Vec<_>, Vec<_>) =
-            LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container));
-        let earlier = if mode == Mode::Csi {
+        let (ours, others) = ours_and_others(spec);
+        if mode == Mode::Csi {
             csi_volume::check(&mut options, config)?;
-            csi_volume::chosen(spec)
-        } else {
-            ours.first().and_then(|container| plan_of(container)).map(|plan| plan.containers)
-        };
+        }
+        let earlier = selected_before(spec, &ours, mode);
         mounts::check_path(spec, &options, &mut warnings);
         let selection = Selection::of(spec, &options, earlier.as_deref(), config, &mut warnings)?;
         // By those that were selected at first, so what others inject later changes nothing.
@@ -172,10 +169,7 @@ impl Injector {
             containers: selection.names().map(str::to_owned).collect(),
             is_for_kubelet,
         };
-        let prepared = match &self.remembered {
-            Some(remembered) => remembered.prepare(asked, &bundle, &options, config)?,
-            None => Arc::new(Prepared::new(&asked, &bundle, &options, config)?),
-        };
+        let prepared = self.prepare(asked, &bundle, &options)?;
         prepared.warnings.iter().for_each(|warning| tracing::warn!(namespace, "{warning}"));
         warnings.extend(prepared.warnings.iter().cloned());
         pod_volumes::check(spec, &prepared.reads)?;
@@ -191,6 +185,26 @@ impl Injector {
         let patch = wanted.converge(pod, config, &mut warnings)?;
         Ok(Mutation { patch, warnings, requests: Some(Arc::clone(&prepared.requests)) })
     }
+
+    fn prepare(&self, asked: CacheKey, bundle: &Bundle, options: &Options) -> Result<Arc<Prepared>, Refusal> {
+        match &self.remembered {
+            Some(remembered) => remembered.prepare(asked, bundle, options, &self.config),
+            None => Ok(Arc::new(Prepared::new(&asked, bundle, options, &self.config)?)),
+        }
+    }
+}
+
+/// The containers of all lists, in their order.
+fn ours_and_others(spec: &Value) -> (Vec<&Value>, Vec<&Value>) {
+    LISTS.iter().flat_map(|list| containers(spec, list)).partition(|container| is_ours(container))
+}
+
+/// The containers that an injection before this one selected, if there was one.
+fn selected_before(spec: &Value, ours: &[&Value], mode: Mode) -> Option<Vec<String>> {
+    if mode == Mode::Csi {
+        return csi_volume::chosen(spec);
+    }
+    ours.first().and_then(|container| plan_of(container)).map(|plan| plan.containers)
 }
 
 // === impl WantedPod ===

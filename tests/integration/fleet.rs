@@ -431,15 +431,7 @@ fn a_status_says_what_pods_hold_in_every_mode() {
     pods[3].node = "n2".to_owned();
     pods[3].newest = "bbbb".to_owned();
     pods[3].annotations.insert("hushpod.dev/hold".to_owned(), "true".to_owned());
-    let mut driver = |namespace: &str, node: &str| {
-        let mut driver = Pod::new(namespace, &format!("driver-{node}"), "none");
-        driver.node = node.to_owned();
-        let labels = [("app.kubernetes.io/part-of", "hushpod"), ("app.kubernetes.io/component", "csi")];
-        driver.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        pods.push(driver);
-    };
-    driver("kube-system", "n1");
-    driver("kube-system", "n2");
+    pods.extend([driver_of("n1"), driver_of("n2")]);
     let cluster = Cluster::of(pods);
     let told = cluster.run("status");
     let lines: Vec<_> = told.out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
@@ -473,20 +465,28 @@ fn a_status_says_what_pods_hold_in_every_mode() {
     let line = |name: &str| told.out.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     assert!(line("p3").contains("held"), "{told:?}");
     assert!(line("p4").contains("cannot be read") && line("p4").contains("i/o timeout\\u{1b}"), "{told:?}");
-    // On a node without the driver, the pod says whose pods it would be.
+}
+
+fn driver_of(node: &str) -> Pod {
+    let mut driver = Pod::new("kube-system", &format!("driver-{node}"), "none");
+    node.clone_into(&mut driver.node);
+    let labels = [("app.kubernetes.io/part-of", "hushpod"), ("app.kubernetes.io/component", "csi")];
+    driver.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    driver
+}
+
+#[test]
+fn on_a_node_without_the_driver_a_pod_says_whose_pods_it_would_be() {
     for (annotation, part) in [
         (None, "no pod of the CSI driver is on its node"),
         (Some("nodes/hushpod-csi"), "no pod of DaemonSet nodes/hushpod-csi is on its node"),
         (Some("x\u{1b}[2J"), "no pod of DaemonSet x\\u{1b}[2J is on its node"),
     ] {
-        let mut world = cluster.world();
-        let pod = world.pods.iter_mut().find(|pod| pod.name == "p4").unwrap();
-        pod.node = "n3".to_owned();
+        let mut pod = Pod::new("a", "p0", "csi");
+        "n2".clone_into(&mut pod.node);
         pod.annotations.extend(annotation.map(|text| ("csi.hushpod.dev/daemon-set".to_owned(), text.to_owned())));
-        drop(world);
-        let told = cluster.run("status --csi-namespace kube-system");
-        let line = told.out.lines().find(|line| line.starts_with("p4")).unwrap();
-        assert!(line.contains(part), "{told:?}");
+        let told = Cluster::of(vec![pod, driver_of("n1")]).run("status --csi-namespace kube-system");
+        assert!(told.out.lines().any(|line| line.starts_with("p0") && line.contains(part)), "{told:?}");
     }
 }
 

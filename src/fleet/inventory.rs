@@ -155,19 +155,12 @@ async fn drivers(cluster: &Cluster, nodes: &BTreeSet<&str>) -> Result<Vec<Pod>, 
         ))
     })?;
     let namespaces: BTreeSet<_> = found.iter().filter_map(kube::ResourceExt::namespace).collect();
-    match namespaces.len() {
-        0 => {
-            let on: Vec<_> = nodes.iter().take(8).map(|node| shown(node, 253)).collect();
-            let on = on.join(", ");
-            Err(FleetError::Failed(format!("no pod of the CSI driver was found on {on}: say --csi-namespace")))
-        }
-        1 => Ok(found),
-        _ => {
-            let all: Vec<_> = namespaces.iter().take(8).cloned().collect();
-            let all = all.join(" and ");
-            Err(FleetError::Failed(format!("pods of {all} say that they are the CSI driver: say --csi-namespace")))
-        }
+    if namespaces.len() > 1 {
+        let all: Vec<_> = namespaces.iter().take(8).cloned().collect();
+        let all = all.join(" and ");
+        return Err(FleetError::Failed(format!("pods of {all} say that they are the CSI driver: say --csi-namespace")));
     }
+    Ok(found)
 }
 
 /// The driver's pod on this one's node.
@@ -177,7 +170,14 @@ pub(super) async fn driver_of(cluster: &Cluster, pod: &OurPod) -> Result<Pod, Fl
     };
     let nodes = [node].into();
     let found = drivers(cluster, &nodes).await?.into_iter().next();
-    found.ok_or_else(|| FleetError::Failed("no pod of the driver is on its node".to_owned()))
+    found.ok_or_else(|| FleetError::Failed(without_driver(pod)))
+}
+
+fn without_driver(pod: &OurPod) -> String {
+    match pod.annotations.get(CSI_DAEMON_SET_ANNOTATION) {
+        Some(daemon_set) => format!("no pod of DaemonSet {} is on its node", shown(daemon_set, 507)),
+        None => "no pod of the CSI driver is on its node".to_owned(),
+    }
 }
 
 // === impl DriverLogs ===
@@ -201,10 +201,7 @@ impl DriverLogs {
         let problem = reports.is_empty().then(|| match self.unread.get(node) {
             Some(cause) => format!("the log of its node's driver cannot be read: {cause}"),
             None if self.nodes.contains(node) => "the driver's log has no report of it".to_owned(),
-            None => match pod.annotations.get(CSI_DAEMON_SET_ANNOTATION) {
-                Some(daemon_set) => format!("no pod of DaemonSet {} is on its node", shown(daemon_set, 507)),
-                None => "no pod of the CSI driver is on its node".to_owned(),
-            },
+            None => without_driver(&pod),
         });
         PodStatus { pod, reports, problem }
     }

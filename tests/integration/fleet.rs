@@ -652,7 +652,7 @@ fn pods_without_a_report_are_named_with_the_reason() {
         assert!(told.out.contains("1: web-1 b/web-1") || told.out.contains("1: b/web-1"), "{told:?}");
     }
     // On no node yet, and on one without a driver.
-    for (node, part) in [("", "on no node yet"), ("fargate-1", "no pod of the CSI driver was found on fargate-1")] {
+    for (node, part) in [("", "on no node yet"), ("fargate-1", "no pod of the CSI driver is on its node")] {
         let cluster = Cluster::of([Pod { node: node.to_owned(), ..Pod::new("a", "web-1", "csi") }]);
         let told = cluster.run("history web-1");
         assert!(told.code == 1 && told.err.contains(part), "{told:?}");

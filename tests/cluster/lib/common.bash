@@ -86,7 +86,8 @@ start() {
   shift
   running "$name" && return
   mkdir -p "$STATE/run" "$LOG"
-  setsid "$@" </dev/null >>"$LOG/$name.log" 2>&1 9<&- &
+  # Containers start with what is ignored here (SIGHUP, where this runs under nohup), and a shell cannot trap that.
+  setsid env --default-signal "$@" </dev/null >>"$LOG/$name.log" 2>&1 9<&- &
   printf '%s %s\n' $! "$(started_at $!)" >"$STATE/run/$name.pid"
 }
 

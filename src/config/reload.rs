@@ -52,6 +52,8 @@ pub struct Reloading<T> {
     config: Config,
     make: fn(Config) -> T,
     current: watch::Sender<Arc<T>>,
+    /// What is wrong with the file as it is now: told once.
+    refused: Option<String>,
 }
 
 // === impl Reloading ===
@@ -68,7 +70,7 @@ impl<T> Reloading<T> {
         let watch = Watch::directory(directory)?;
         warn_of(&config);
         let current = watch::Sender::new(Arc::new(make(config.clone())));
-        Ok(Self { path: path.to_owned(), watch, text, config, make, current })
+        Ok(Self { path: path.to_owned(), watch, text, config, refused: None, make, current })
     }
 
     /// What is made of the last good configuration, now and later.
@@ -82,21 +84,31 @@ impl<T> Reloading<T> {
         let metrics = ConfigMetrics::new(registry, &self.text);
         loop {
             self.watch.changed().await;
-            match read(&self.path) {
-                Ok((text, config)) if config == self.config => metrics.unchanged(&text),
-                Ok((text, config)) => {
-                    warn_of(&config);
-                    self.config = config.clone();
-                    self.current.send_replace(Arc::new((self.make)(config)));
-                    metrics.loaded(&text);
-                    info!(path = %self.path.display(), "the new configuration is in force");
-                }
-                Err(error) => {
+            self.look(&metrics);
+        }
+    }
+
+    fn look(&mut self, metrics: &ConfigMetrics) {
+        let refused = self.refused.take();
+        match read(&self.path) {
+            Ok((text, config)) if config == self.config => metrics.unchanged(&text),
+            Ok((text, config)) => {
+                warn_of(&config);
+                self.config = config.clone();
+                self.current.send_replace(Arc::new((self.make)(config)));
+                metrics.loaded(&text);
+                info!(path = %self.path.display(), "the new configuration is in force");
+            }
+            Err(error) => {
+                let faults = error.to_string();
+                // Whatever else changes in the directory, our own log perhaps, wakes us, too.
+                if refused.as_ref() != Some(&faults) {
                     metrics.refused();
                     // One line for each fault, so none is cut.
-                    error.to_string().lines().for_each(|line| warn!("{line}"));
+                    faults.lines().for_each(|line| warn!("{line}"));
                     warn!(path = %self.path.display(), "keeping the last good configuration");
                 }
+                self.refused = Some(faults);
             }
         }
     }
@@ -114,5 +126,39 @@ fn read(path: &Path) -> Result<(String, Config), ReloadError> {
     match Config::read(&text) {
         Ok(config) => Ok((text, config)),
         Err(faults) => Err(ReloadError::Config { path: path.to_owned(), faults }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_bad_file_is_refused_once_whatever_else_changes_beside_it() {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("config.yaml");
+        fs::write(&file, "image: i").unwrap();
+        let registry = Registry::default();
+        let mut reloading = Reloading::open(&file, |config| config).unwrap();
+        let metrics = ConfigMetrics::new(&registry, &reloading.text);
+        for (text, refused) in [
+            ("image: [", 1),
+            ("image: [", 1),
+            ("madeUp: 1", 2),
+            ("madeUp: 1", 2),
+            ("image: i", 2),
+            ("madeUp: 1", 3),
+            ("image: other", 3),
+            ("madeUp: 1", 4),
+        ] {
+            fs::write(&file, text).unwrap();
+            reloading.look(&metrics);
+            let series = format!("hushpod_config_reload_total{{outcome=\"error\"}} {refused}\n");
+            assert!(registry.to_string().contains(&series), "{text}: {registry}");
+        }
     }
 }

@@ -142,6 +142,10 @@ pub(super) async fn list(
             return Err(FleetError::Failed(format!("more than {MOST} pods: name a namespace or a selector")));
         }
         match next {
+            Some(token) if params.continue_token.as_ref() == Some(&token) => {
+                let problem = "pods cannot be listed: the API server gives one page again and again";
+                return Err(FleetError::Failed(problem.to_owned()));
+            }
             Some(token) => params.continue_token = Some(token),
             None => return Ok(pods),
         }

@@ -52,11 +52,12 @@ pub(super) async fn answer(
     let found = select::pods(cluster, &target).await?;
     let statuses = inventory::look(cluster, found.pods, progress).await;
     progress.end();
-    let silent = statuses.iter().filter(|status| status.problem.is_some()).count();
+    let problems: Vec<_> = statuses.iter().filter_map(|status| status.problem.as_deref()).collect();
     let cut = statuses.iter().filter(|status| question.may_be_left_out(status)).count();
     let of = |count, one, many| format!("{} {}", counted(count, "pod"), if count == 1 { one } else { many });
-    if silent > 0 {
-        progress.say(&format!("{}: nobody knows what is there", of(silent, "has no report", "have no report")));
+    if let Some(first) = problems.first() {
+        let what = of(problems.len(), "has no report that can be read", "have no report that can be read");
+        progress.say(&format!("{what} ({first}): nobody knows what is there"));
     }
     if cut > 0 {
         progress
@@ -75,7 +76,7 @@ pub(super) async fn answer(
             pod
         });
         let pods: Vec<_> = pods.collect();
-        return Ok(pretty(&json!({"schema": 1, "pods": pods, "without_report": silent, "maybe": cut})));
+        return Ok(pretty(&json!({"schema": 1, "pods": pods, "without_report": problems.len(), "maybe": cut})));
     }
     if holders.is_empty() {
         let what = if matches!(question, Question::Denied(_)) { "what is denied" } else { "it" };

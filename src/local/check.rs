@@ -56,6 +56,7 @@ async fn checked(args: CheckArgs) -> Result<(Checked, Option<LocalError>), Local
         if let Some(config) = &config {
             let asking = Asking::new(identity, labels, args.roles);
             checked.answers = asking.answers(&targets, config)?;
+            checked.rules = operator.unwrap_or_default().display().to_string();
         }
         return Ok((checked, None));
     }

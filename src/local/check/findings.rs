@@ -58,6 +58,9 @@ pub(super) struct Checked {
     pub(super) faults: Vec<FileFinding>,
     pub(super) warnings: Vec<FileFinding>,
     pub(super) answers: Vec<RuleAnswer>,
+    /// The file whose rules gave them.
+    #[serde(skip)]
+    pub(super) rules: String,
     /// How many were looked into.
     pub(super) files: usize,
     /// How many ask for secrets.

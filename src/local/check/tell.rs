@@ -72,6 +72,15 @@ fn all(checked: &Checked) -> Vec<(&FileFinding, &'static str)> {
 
 /// <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>
 fn to_sarif(checked: &Checked) -> Value {
+    // A reference of the command line has no place but its rules'.
+    let refused = checked.answers.iter().filter(|answer| !answer.allowed).map(|answer| FileFinding {
+        file: checked.rules.clone(),
+        line: 1,
+        column: 1,
+        rule: FindingKind::Policy,
+        problem: format!("{}: {}", answer.reference, answer.sentence),
+    });
+    let refused: Vec<_> = refused.collect();
     let result = |(finding, level): (&FileFinding, &str)| {
         let FileFinding { file, line, column, rule, problem } = finding;
         let uri = utf8_percent_encode(file, IN_PATH).to_string();
@@ -103,7 +112,7 @@ fn to_sarif(checked: &Checked) -> Value {
         "runs": [{
             "tool": {"driver": driver},
             "columnKind": "unicodeCodePoints",
-            "results": all(checked).into_iter().map(result).collect::<Vec<_>>(),
+            "results": all(checked).into_iter().chain(refused.iter().map(|one| (one, ERROR))).map(result).collect::<Vec<_>>(),
         }],
     })
 }
@@ -178,6 +187,19 @@ mod tests {
             })
             .collect();
         assert_eq!(uris, ["file:///abs/x.yaml", "a%20b%2Cc%3A%25/%C3%A9.yaml"]);
+        let answer = |allowed| RuleAnswer {
+            reference: "v:a".to_owned(),
+            request: None,
+            allowed,
+            rule: None,
+            sentence: "no rule allows it".to_owned(),
+        };
+        let asked = Checked { answers: vec![answer(true), answer(false)], rules: "op.yaml".to_owned(), ..checked() };
+        let results = to_sarif(&asked)["runs"][0]["results"].clone();
+        assert_eq!(results.as_array().map(Vec::len), Some(3));
+        assert_eq!((&results[2]["ruleId"], &results[2]["level"]), (&json!("policy"), &json!("error")));
+        assert_eq!(results[2]["message"]["text"], "v:a: no rule allows it");
+        assert_eq!(results[2]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "op.yaml");
         for kind in FindingKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.word(), "JSON and SARIF say the same");
         }

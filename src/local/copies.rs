@@ -5,14 +5,15 @@
 //! never mixed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -211,6 +212,10 @@ impl Copies {
         };
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        // What is no file is nobody's copy, and would stay in the way.
+        if self.path.metadata().is_ok_and(|there| !there.is_file()) {
+            fs::remove_file(&self.path)?;
+        }
         write_private(&self.path, &sealed)?;
         make_room(directory)
     }
@@ -235,14 +240,16 @@ impl Copies {
     /// # Errors
     /// Why it is of no use, to stand behind its name.
     fn read(&self) -> Result<Option<CopyDocument>, CopyProblem> {
-        let file = match File::open(&self.path) {
+        // Not blocked by a FIFO.
+        let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+        let file = match OpenOptions::new().read(true).custom_flags(no_wait).open(&self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(BoundedReadError::Io(error).into()),
         };
         let about = file.metadata().map_err(BoundedReadError::Io)?;
         // age tells that nobody changed it, not who made it.
-        if about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
+        if !about.is_file() || about.uid() != rustix::process::geteuid().as_raw() || about.mode() & 0o077 != 0 {
             return Err(CopyProblem::NotOwn);
         }
         // Encrypted, it is a little longer.

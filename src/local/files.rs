@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::arguments::{LetterCase, VariableArgs};
 use super::error::{LocalError, LocalFailure};
 use super::fetch::name_of;
+use super::output::note;
 use super::wanted::{Fetched, WantedSecrets};
 use crate::annotations::variable_of;
-use crate::bundle::{Bundle, Target};
+use crate::bundle::{Bundle, Target, VolumePath};
 use crate::contract::ENV_DIR;
 use crate::deliver::RenderedFile;
-use crate::deliver::render::render;
+use crate::deliver::render::{Rendered, render_beside};
 use crate::dotenv;
 use crate::env_vars::{MAX_TOTAL_BYTES, check_name, check_value};
 use crate::generation::GenerationId;
@@ -32,17 +33,21 @@ pub(super) struct Contents {
     pub(super) variables: NamedValues,
     /// All files, those included that become variables.
     pub(super) files: Vec<RenderedFile>,
+    /// Paths of all that was good: what was, has to stay so.
+    pub(super) paths: BTreeSet<String>,
 }
 
 // === impl Fetched ===
 
 impl Fetched {
-    /// Every file, in the order of the items.
+    /// Every file, in the order of the items, and which keys of directories make none. `is_there` tells which were good
+    /// before: as in a pod, nothing is replaced until those are good again.
     ///
     /// # Errors
     /// Every item that cannot be made, together.
-    pub(super) fn files(&self) -> Result<Vec<RenderedFile>, LocalError> {
-        let one = |item: &PlannedItem| render(std::slice::from_ref(item), &self.generation, self.size_limit).err();
+    pub(super) fn files(&self, is_there: &dyn Fn(&VolumePath) -> bool) -> Result<Rendered, LocalError> {
+        let made = |items: &[PlannedItem]| render_beside(items, &self.generation, self.size_limit, is_there);
+        let one = |item: &PlannedItem| made(std::slice::from_ref(item)).err();
         let errors: Vec<_> = self
             .items
             .iter()
@@ -58,7 +63,7 @@ impl Fetched {
         if !errors.is_empty() {
             return Err(LocalError::all(errors));
         }
-        render(&self.items, &self.generation, self.size_limit).map_err(|error| LocalError::failed(error.to_string()))
+        made(&self.items).map_err(|error| LocalError::failed(error.to_string()))
     }
 
     /// What an item is made of: references, and the versions that stores name.
@@ -108,7 +113,7 @@ impl WantedSecrets {
     /// Everything that is missing, together; or that there is nothing to ask for.
     pub(super) async fn variables(&mut self, args: &VariableArgs) -> Result<NamedValues, LocalError> {
         self.select(args, false)?;
-        Ok(self.contents(&self.fetch().await?, args)?.variables)
+        Ok(self.contents(&self.fetch().await?, args, &BTreeSet::new())?.variables)
     }
 
     /// Leaves out what becomes neither a variable nor, `with_files`, a file.
@@ -141,16 +146,24 @@ impl WantedSecrets {
         Ok(())
     }
 
-    /// What was fetched, as a command has it.
+    /// What was fetched, as a command has it; `before`: the paths of what it had. Says what is left out.
     ///
     /// # Errors
     /// Every item that cannot be made, together; or which name cannot be a variable's.
-    pub(super) fn contents(&self, fetched: &Fetched, args: &VariableArgs) -> Result<Contents, LocalError> {
-        let mut files = fetched.files()?;
+    pub(super) fn contents(
+        &self,
+        fetched: &Fetched,
+        args: &VariableArgs,
+        before: &BTreeSet<String>,
+    ) -> Result<Contents, LocalError> {
+        let rendered = fetched.files(&|path| before.contains(path.as_str()))?;
+        tell_left_out(&rendered);
+        let mut files = rendered.files;
+        let paths = files.iter().map(|file| file.path.as_str().to_owned()).collect();
         let named = self.named(&files)?.into_iter().map(|(name, (_, value))| (name, value)).collect();
         let variables = renamed(only(named, &args.only)?, args)?;
         files.retain(|file| variable_of(file.path.as_str()).is_none());
-        Ok(Contents { generation: fetched.generation.id.clone(), variables, files })
+        Ok(Contents { generation: fetched.generation.id.clone(), variables, files, paths })
     }
 
     /// Where each variable and file comes from, a line for each: names, references and versions.
@@ -164,7 +177,7 @@ impl WantedSecrets {
         args: &VariableArgs,
     ) -> Result<Vec<String>, LocalError> {
         let mut of_paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (name, (path, _)) in self.named(&fetched.files()?)? {
+        for (name, (path, _)) in self.named(&fetched.files(&|_| false)?.files)? {
             let name = args.renamed(&name);
             if contents.variables.contains_key(&name) {
                 of_paths.entry(path).or_default().push(name);
@@ -230,6 +243,13 @@ impl VariableArgs {
             None => name.to_owned(),
         };
         format!("{}{name}", self.prefix)
+    }
+}
+
+/// Says which keys of directories make no file, as an agent's log does.
+pub(super) fn tell_left_out(rendered: &Rendered) {
+    for problem in &rendered.left_out {
+        note(&format!("left out: {problem}"));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Stores that are asked again, as a source thinks fit, for as long as a command runs.
 
+use std::collections::BTreeSet;
+
 use super::arguments::VariableArgs;
 use super::error::LocalError;
 use super::files::Contents;
@@ -47,12 +49,12 @@ impl FollowedStores {
         &self.last
     }
 
-    /// The same, as a command has it.
+    /// The same, as a command has it; `before`: the paths of what it had.
     ///
     /// # Errors
     /// As [`WantedSecrets::contents`].
-    pub(super) fn contents(&self, args: &VariableArgs) -> Result<Contents, LocalError> {
-        self.wanted.contents(&self.last, args)
+    pub(super) fn contents(&self, args: &VariableArgs, before: &BTreeSet<String>) -> Result<Contents, LocalError> {
+        self.wanted.contents(&self.last, args, before)
     }
 
     /// A command has this generation: what it replaced may be revoked.

@@ -296,7 +296,7 @@ impl<'a> CommandParent<'a> {
     /// Takes in another generation: files at once, variables by a restart.
     async fn renew(&mut self) {
         let Some(watching) = &mut self.watching else { return };
-        let contents = watching.stores.contents(&watching.arguments);
+        let contents = watching.stores.contents(&watching.arguments, &self.present.paths);
         let id = watching.stores.last().generation.id.clone();
         let mut contents = match contents {
             Ok(contents) => contents,
@@ -317,6 +317,7 @@ impl<'a> CommandParent<'a> {
                 Err(error) => return note(&format!("generation {id} cannot be written: {error}")),
             }
         }
+        self.present.paths.clone_from(&contents.paths);
         let names = changed_names(&self.present.variables, &contents.variables);
         match watching.on_change {
             WatchFor::Restart if !names.is_empty() => {

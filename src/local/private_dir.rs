@@ -6,14 +6,15 @@
 //! somebody killed it as well, the next command removes.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{Pid, PidfdFlags, getegid, geteuid, getpid, pidfd_open, setsid};
@@ -246,11 +247,16 @@ fn sweep(base: &Path) {
         let owner = entry.file_name().to_str().and_then(OwnerProcess::parse);
         // Of another process namespace, the lock alone says that it lives.
         let is_alive = owner.is_some_and(|owner| OwnerProcess::of_raw(owner.pid).is_some_and(|there| there == owner));
-        let is_locked = File::open(entry.path()).is_ok_and(|dir| dir.try_lock().is_err());
+        let is_locked = open_dir(&entry.path()).is_ok_and(|dir| dir.try_lock().is_err());
         if !is_alive && !is_locked {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Opens a directory, and is not blocked by what is none, such as a FIFO.
+fn open_dir(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(OFlags::DIRECTORY.bits().cast_signed()).open(path)
 }
 
 /// A process, and when it was started: numbers are given again.
@@ -285,6 +291,8 @@ impl OwnerProcess {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
     use super::*;
 
     #[test]
@@ -302,6 +310,7 @@ mod tests {
         let ended = dir("run-2147483647-1-aa");
         let guarded = dir("run-2147483647-2-aa");
         let of_others = dir("files");
+        mkfifoat(CWD, base.path().join("run-2147483647-3-aa"), Mode::RUSR | Mode::WUSR).unwrap();
         let lock = File::open(&guarded).unwrap();
         lock.lock().unwrap();
         sweep(base.path());

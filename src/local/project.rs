@@ -70,18 +70,15 @@ struct SectionReader<'a> {
 // === impl ProjectFiles ===
 
 impl ProjectFiles {
-    /// Those of a project, or none; and the person's own.
+    /// Those of a project, which was read once (a pipe gives no more), or none; and the person's own.
     ///
     /// # Errors
     /// One sentence that names the file which cannot be read.
-    pub(super) fn open(project: Option<&Path>) -> Result<Self, LocalError> {
-        let mut files = Vec::new();
-        if let Some(path) = project {
-            files.push(SourceFile::read(path)?);
-            let local = path.with_file_name(LOCAL_FILE);
-            if path.ends_with(PROJECT_FILE) && local.is_file() {
-                files.push(SourceFile::read(&local)?);
-            }
+    pub(super) fn open(project: Option<SourceFile>) -> Result<Self, LocalError> {
+        let mut files = Vec::from_iter(project);
+        let whole = files.first().filter(|file| file.path.ends_with(PROJECT_FILE));
+        if let Some(local) = whole.map(|file| file.path.with_file_name(LOCAL_FILE)).filter(|local| local.is_file()) {
+            files.push(SourceFile::read(&local)?);
         }
         let user = user_file().map(|path| SourceFile::read(&path)).transpose()?;
         Ok(Self { project: files, user })
@@ -95,6 +92,11 @@ impl ProjectFiles {
     /// Where the project's own file is.
     pub(super) fn path(&self) -> Option<&Path> {
         self.project.first().map(|file| file.path.as_path())
+    }
+
+    /// The project's file that this is true of; the one that wins first.
+    pub(super) fn file_where(&self, is_it: impl Fn(&SourceFile) -> bool) -> Option<&SourceFile> {
+        self.project.iter().rev().find(|file| is_it(file))
     }
 
     /// What the person's own file says, alone.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::arguments::RenderArgs;
 use super::error::LocalError;
+use super::files::tell_left_out;
 use super::followed::FollowedStores;
 use super::output::note;
 use super::wanted::WantedSecrets;
@@ -25,7 +26,9 @@ pub(super) async fn render(args: RenderArgs) -> Result<(), LocalError> {
     let mut wanted = WantedSecrets::read(&stores, &[])?.caching(copies);
     wanted.bundle = files_of(&wanted)?;
     let (fetched, source) = wanted.fetch_for(watch).await?;
-    let files = fetched.files()?;
+    let rendered = fetched.files(&|_| false)?;
+    tell_left_out(&rendered);
+    let files = rendered.files;
     let failed = |problem: String| LocalError::failed(format!("{}: {problem}", dir.display()));
     if !dir.is_dir() {
         DirBuilder::new().mode(0o700).create(&dir).map_err(|error| failed(error.kind().to_string()))?;
@@ -46,8 +49,11 @@ async fn follow(mut stores: FollowedStores, mut volume: AtomicVolume) {
     loop {
         let fetched = stores.changed().await;
         let id = fetched.generation.id.clone();
-        let written = match fetched.files() {
-            Ok(files) => volume.write(&id, &files).await.map_err(|error| error.to_string()),
+        let written = match fetched.files(&|path| volume.has(path)) {
+            Ok(rendered) => {
+                tell_left_out(&rendered);
+                volume.write(&id, &rendered.files).await.map_err(|error| error.to_string())
+            }
             Err(error) => Err(error.to_string()),
         };
         match written {

@@ -1,5 +1,6 @@
 //! `hushpod run`: the command takes this process over, with the variables of the store.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -61,7 +62,7 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
     let mut wanted = WantedSecrets::read(&stores, &variables.variables)?.caching(copies);
     wanted.select(&variables, place.is_some())?;
     let (fetched, source) = wanted.fetch_for(watch.is_some()).await?;
-    let mut contents = wanted.contents(&fetched, &variables)?;
+    let mut contents = wanted.contents(&fetched, &variables, &BTreeSet::new())?;
     parent::keep(&mut contents.variables, &keep);
     if place.is_none() {
         contents.files.clear();

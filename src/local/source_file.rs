@@ -71,7 +71,9 @@ impl SourceFile {
     /// One sentence.
     pub(super) fn read_stdin() -> Result<Self, LocalError> {
         let text = read_within(Ok(io::stdin().lock()), STDIN)?;
-        Ok(Self { shown: STDIN.to_owned(), path: PathBuf::from(STDIN), text, places: OnceLock::new() })
+        // Relative paths in it begin at the working directory.
+        let path = std::path::absolute(STDIN).unwrap_or_else(|_| PathBuf::from(STDIN));
+        Ok(Self { shown: STDIN.to_owned(), path, text, places: OnceLock::new() })
     }
 
     /// One that cannot be read.

@@ -68,7 +68,8 @@ fn file() -> Option<PathBuf> {
 
 /// What a person said yes to before.
 fn remembered() -> BTreeSet<String> {
-    let readable = file().filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() <= MAX_BYTES));
+    let readable =
+        file().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_BYTES));
     let text = readable.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
     text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }

@@ -66,7 +66,8 @@ pub(super) fn working_directory() -> Result<PathBuf, LocalError> {
 
 /// The project's files, where `-f` names none: a manifest's stores are in them, too.
 pub(super) fn project_here() -> Result<ProjectFiles, LocalError> {
-    ProjectFiles::open(find_project(&working_directory()?).as_deref())
+    let found = find_project(&working_directory()?);
+    ProjectFiles::open(found.as_deref().map(SourceFile::read).transpose()?)
 }
 
 /// Who asks, where no manifest says it.
@@ -94,7 +95,7 @@ impl WantedSecrets {
             return Err(LocalError::usage("--container belongs to a manifest of Kubernetes"));
         }
         let files = match &named {
-            Some(file) if !is_manifest => ProjectFiles::open(Some(&file.path))?,
+            Some(file) if !is_manifest => ProjectFiles::open(Some(file.clone()))?,
             _ => project_here()?,
         };
         let is_without_file = named.is_none() && !files.has_project();
@@ -352,7 +353,7 @@ pub(super) fn destinations_of(path: &Path) -> Result<BTreeSet<String>, LocalErro
     let Some(file) = file else {
         return Err(LocalError::usage(format!("{}: there is no .hushpod.yaml", path.display())));
     };
-    let files = ProjectFiles::open(Some(&file))?;
+    let files = ProjectFiles::open(Some(SourceFile::read(&file)?))?;
     let mut all = BTreeSet::new();
     for section in files.all_sections()? {
         all.extend(trust::destinations(&config_of(&files, &section, None)?));

@@ -506,6 +506,49 @@ fn p9_all_that_is_wrong_with_a_project_is_told_in_every_profile() {
     }
 }
 
+/// Relative to the file that it stands in, and not told again at the project's.
+#[test]
+fn p9_what_is_wrong_with_what_is_laid_over_a_project_is_told_where_it_stands() {
+    for (local, starts) in [
+        ("env: [nope]\nproviders:\n  f: {type: nope}\n", &["1:1: unknown file", "3:7: providers.f.type"][..]),
+        ("variables:\n  A: token\n  B: files:token?version=1\n", &["3:3: "]),
+        ("variables:\n  TOKEN: nobody:x\n", &["2:3: warning: \"nobody:x\": unknown provider"]),
+        ("providers:\n  files:\n    path: 5\n", &["3:5: providers.files.path"]),
+    ] {
+        let directory = directory(&[(".hushpod.yaml", PROJECT), (".hushpod.local.yaml", local)]);
+        for words in [&[][..], &[".hushpod.yaml"]] {
+            let (_, told) = check_in(directory.path(), words);
+            let lines: Vec<_> = told.lines().filter(|line| !line.contains("nothing is wrong")).collect();
+            assert_eq!(lines.len(), starts.len(), "{local}{words:?}: {told}");
+            for (line, start) in lines.iter().zip(starts) {
+                assert!(line.starts_with(&format!(".hushpod.local.yaml:{start}")), "{start}: {told}");
+            }
+        }
+    }
+}
+
+#[test]
+fn live_tells_keys_that_are_left_out_and_a_missing_login_is_no_fault_of_the_file() {
+    let project = "providers:\n  files: {type: file, path: store}\nsecrets:\n  - {dir: d, from: 'files:keys.yaml', decode: base64}\n";
+    let keys = format!("GOOD: aGk=\nBAD: '!{CANARY}'\nWORSE: '!'\n");
+    let of_files = directory(&[(".hushpod.yaml", project), ("store/keys.yaml", &keys)]);
+    let (code, told) = check_in(of_files.path(), &["--live", ".hushpod.yaml"]);
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!((code, lines.len()), (Some(1), 2), "{told}");
+    for (line, key) in lines.iter().zip(["BAD", "WORSE"]) {
+        assert!(line.starts_with(&format!(".hushpod.yaml:4:5: d: key \"{key}\" is not base64")), "{told}");
+    }
+    let output = run_in(of_files.path(), &["--live", "-"], project);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(1) && told.starts_with("stdin:4:5: d: "), "a pipe is read once: {output:?}");
+
+    let own = "providers: {v: {type: vault, address: 'https://127.0.0.1:1'}}\n";
+    let project = "defaultProvider: v\nvariables: {A: x/data/y#z}\n";
+    let of_vault = directory(&[(".hushpod.yaml", project), (".config/hushpod/config.yaml", own)]);
+    let (code, told) = check_in(of_vault.path(), &["--live", ".hushpod.yaml"]);
+    assert!(code == Some(4) && told.contains("there is no Vault token"), "{code:?} {told}");
+}
+
 #[test]
 fn p5_live_says_what_is_missing_and_shows_no_value() {
     let web = pod(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
@@ -302,6 +303,18 @@ fn a_laptop_has_what_the_manifest_gives_the_pod() {
     let refused = machine.run(&["run", "-f", "web.yaml", "--config", "operator.yaml", "--", "true"]);
     assert_eq!(refused.status.code(), Some(125), "{refused:?}");
     assert!(text(&refused.stderr).contains("namespace"), "the operator's rules hold: {refused:?}");
+}
+
+#[test]
+fn a_project_from_a_pipe_is_read_once() {
+    let machine = Machine::new("");
+    let store = machine.project().join("store");
+    let project =
+        format!("providers:\n  files: {{type: file, path: {}}}\nvariables: {{A: files:token}}\n", store.display());
+    let mut command = machine.command(&["run", "-f", "/dev/stdin", "--", "printenv", "A"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(project.as_bytes()).unwrap();
+    assert_eq!(quiet(&child.wait_with_output().unwrap()).trim(), format!("{CANARY}-token"));
 }
 
 #[test]

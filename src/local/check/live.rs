@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::findings::{Checked, FindingKind};
 use crate::annotations::variable_of;
 use crate::bundle::{Bundle, Item, Target, TextPosition};
+use crate::deliver::render::Rendered;
 use crate::local::error::{LocalError, LocalFailure};
 use crate::local::manifest::ManifestPod;
 use crate::local::project::ProjectFiles;
@@ -28,6 +29,8 @@ pub(super) struct LiveCheck {
     profile: Option<String>,
     timeout: Duration,
     by_asker: BTreeMap<LiveAsker, Vec<LiveItem>>,
+    /// The projects' files, by their paths: a pipe is read once.
+    projects: BTreeMap<PathBuf, SourceFile>,
 }
 
 /// Whose stores are asked, and as whom.
@@ -61,7 +64,8 @@ struct AskedItems {
 impl LiveCheck {
     pub(super) fn new(operator: Option<&Path>, profile: Option<&str>, timeout: Duration) -> Self {
         let profile = profile.filter(|profile| !profile.is_empty()).map(str::to_owned);
-        Self { operator: operator.map(Path::to_owned), profile, timeout, by_asker: BTreeMap::new() }
+        let operator = operator.map(Path::to_owned);
+        Self { operator, profile, timeout, by_asker: BTreeMap::new(), projects: BTreeMap::new() }
     }
 
     /// Adds what a pod asks for, unless it is wrong, and that was told.
@@ -90,6 +94,7 @@ impl LiveCheck {
     pub(super) fn add_project(&mut self, file: &SourceFile, files: &ProjectFiles) {
         let section = files.section(self.profile.as_deref());
         let Ok((bundle, options)) = section.and_then(|section| section.bundle()) else { return };
+        self.projects.insert(file.path.clone(), file.clone());
         let person = person();
         let asker = LiveAsker {
             project: Some(file.path.clone()),
@@ -98,6 +103,7 @@ impl LiveCheck {
             provider: options.provider,
         };
         let items = bundle.items.into_iter().map(|item| {
+            let file = files.file_where(|file| item.place.starts_with(&format!("{}:", file.shown))).unwrap_or(file);
             let at = file.placed(&format!("{}: ", item.place)).at;
             LiveItem { file: file.clone(), at, item }
         });
@@ -126,7 +132,7 @@ impl LiveCheck {
     fn wanted(&self, asker: &LiveAsker) -> Result<WantedSecrets, LocalError> {
         let LiveAsker { project, namespace, account, provider } = asker;
         let files = match project {
-            Some(path) => ProjectFiles::open(Some(path))?,
+            Some(path) => ProjectFiles::open(self.projects.get(path).cloned())?,
             None => project_here()?,
         };
         let section = files.section(self.profile.as_deref())?;
@@ -135,6 +141,15 @@ impl LiveCheck {
         wanted.identity.service_account.clone_from(account);
         wanted.options = Options { provider: provider.clone(), ..Options::default() };
         Ok(wanted)
+    }
+}
+
+// === impl LiveItem ===
+
+impl LiveItem {
+    fn fault(&self, problem: &str) -> FileFault {
+        let path = self.item.target.path().as_str();
+        FileFault { at: self.at, problem: format!("{}: {problem}", variable_of(path).unwrap_or(path)) }
     }
 }
 
@@ -150,10 +165,16 @@ impl AskedItems {
         while !self.left.is_empty() {
             wanted.bundle = self.bundle();
             let outcome = match wanted.fetch().await {
-                Ok(fetched) => fetched.files().map(drop),
+                Ok(fetched) => fetched.files(&|_| false),
                 Err(error) => Err(error),
             };
-            let Err(error) = outcome else { break };
+            let error = match outcome {
+                Ok(rendered) => {
+                    self.tell_left_out(&rendered, checked);
+                    break;
+                }
+                Err(error) => error,
+            };
             if !self.take_out(&error, checked) {
                 self.unanswered.push(error);
                 break;
@@ -175,19 +196,26 @@ impl AskedItems {
         bundle
     }
 
+    /// A pod would go without these keys of directories.
+    fn tell_left_out(&self, rendered: &Rendered, checked: &mut Checked) {
+        for sentence in rendered.left_out.iter().map(ToString::to_string) {
+            let Some((name, problem)) = sentence.strip_prefix("dir ").and_then(|rest| rest.split_once(": ")) else {
+                continue;
+            };
+            if let Some(item) = number(name).and_then(|index| self.items.get(index)) {
+                checked.fault(&item.file, FindingKind::Reference, item.fault(problem));
+            }
+        }
+    }
+
     /// Takes out what an error is about; `false`, if it is about none of them alone.
     fn take_out(&mut self, error: &LocalError, checked: &mut Checked) -> bool {
         let before = self.left.len();
         for part in error.parts() {
             let problem = without_names(part);
             for index in part.names.iter().filter_map(|name| number(name)) {
-                let Some(LiveItem { file, at, item }) = self.items.get(index).filter(|_| self.left.remove(&index))
-                else {
-                    continue;
-                };
-                let path = item.target.path().as_str();
-                let problem = format!("{}: {problem}", variable_of(path).unwrap_or(path));
-                let fault = FileFault { at: *at, problem };
+                let Some(item) = self.items.get(index).filter(|_| self.left.remove(&index)) else { continue };
+                let (file, fault) = (&item.file, item.fault(&problem));
                 match part.kind {
                     LocalFailure::Missing => checked.fault(file, FindingKind::Missing, fault),
                     LocalFailure::Usage | LocalFailure::Failed => checked.fault(file, FindingKind::Reference, fault),
@@ -207,7 +235,7 @@ fn number(name: &str) -> Option<usize> {
 /// What an error says, without the names under which was asked.
 fn without_names(error: &LocalError) -> String {
     let names = error.names.join(", ");
-    let prefixes = [format!("{names}: "), format!("file {names}: ")];
+    let prefixes = ["", "file ", "dir "].map(|kind| format!("{kind}{names}: "));
     let rest = prefixes.iter().find_map(|own| error.problem.strip_prefix(own.as_str()));
     rest.unwrap_or(&error.problem).to_owned()
 }

@@ -16,15 +16,16 @@ use crate::reference::Reference;
 
 /// Says what is wrong with a project's file.
 pub(super) fn check(file: &SourceFile, live: Option<&mut LiveCheck>, checked: &mut Checked) {
-    let (mut known, profiles) = ProjectFiles::read_alone(file);
+    let (known, profiles) = ProjectFiles::read_alone(file);
     for fault in &known {
         checked.fault(file, FindingKind::Project, fault.clone());
     }
+    let mut known: Vec<_> = known.into_iter().map(|fault| (file.clone(), fault)).collect();
     // What a person lays over a project completes it, and is not whole itself.
     if is_named(&file.path, LOCAL_FILE) {
         return;
     }
-    let files = match ProjectFiles::open(Some(&file.path)) {
+    let files = match ProjectFiles::open(Some(file.clone())) {
         Ok(files) => files,
         Err(error) => return checked.fault(file, FindingKind::Project, file.placed(&error.problem)),
     };
@@ -33,11 +34,12 @@ pub(super) fn check(file: &SourceFile, live: Option<&mut LiveCheck>, checked: &m
     for name in names {
         let faults = whole(file, &files, name, checked);
         // What is wrong without a profile is so with each.
-        let new: Vec<_> = faults.into_iter().filter(|fault| !known.contains(fault)).collect();
-        for fault in &new {
-            checked.fault(file, FindingKind::Project, fault.clone());
+        for (place, fault) in faults {
+            if !known.iter().any(|(at, it)| at.path == place.path && *it == fault) {
+                checked.fault(&place, FindingKind::Project, fault.clone());
+                known.push((place, fault));
+            }
         }
-        known.extend(new);
     }
     if let Some(live) = live.filter(|_| known.is_empty()) {
         live.add_project(file, &files);
@@ -45,8 +47,18 @@ pub(super) fn check(file: &SourceFile, live: Option<&mut LiveCheck>, checked: &m
 }
 
 /// What is wrong with a profile, as it is laid over the rest: of what could be read, all of it, whatever else is wrong.
-fn whole(file: &SourceFile, files: &ProjectFiles, profile: Option<&str>, checked: &mut Checked) -> Vec<FileFault> {
-    let told = |error: &LocalError| file.placed(&error.problem);
+fn whole(
+    file: &SourceFile,
+    files: &ProjectFiles,
+    profile: Option<&str>,
+    checked: &mut Checked,
+) -> Vec<(SourceFile, FileFault)> {
+    // What is laid over the project may be what is wrong.
+    let placed = |sentence: &str| {
+        let place = files.file_where(|file| sentence.starts_with(&format!("{}:", file.shown))).unwrap_or(file);
+        (place.clone(), place.placed(sentence))
+    };
+    let told = |error: &LocalError| placed(&error.problem);
     let parts = files.right_section(profile).and_then(|section| Ok((stores_of(&section, None)?, section)));
     let (stores, section) = match parts {
         Ok(parts) => parts,
@@ -60,7 +72,7 @@ fn whole(file: &SourceFile, files: &ProjectFiles, profile: Option<&str>, checked
     let default = default.map(str::to_owned);
     let mut config = Config::all_of_stores(providers.clone(), stores.default_provider.as_deref());
     if let Err(errors) = &config {
-        faults.extend(errors.iter().map(|error| of_store(file, profile, error)));
+        faults.extend(errors.iter().map(|error| of_store(file, files, profile, error)));
         // What is asked of the others can still be wrong.
         let broken: BTreeSet<_> = errors.iter().filter_map(provider_of).map(str::to_owned).collect();
         providers.retain(|name, _| !broken.contains(name));
@@ -74,11 +86,11 @@ fn whole(file: &SourceFile, files: &ProjectFiles, profile: Option<&str>, checked
     let plan = Plan::faults(&person(), &NamespaceLabels::NotAsked, &bundle, &options, &config);
     let (elsewhere, wrong): (Vec<_>, Vec<_>) = plan.into_iter().partition(|error| is_elsewhere(error, &section));
     for error in elsewhere {
-        let FileFault { at, problem } = file.placed(&error.to_string());
+        let (place, FileFault { at, problem }) = placed(&error.to_string());
         let problem = format!("{problem}; if it is of a person's own file, all is well");
-        checked.warn(file, FindingKind::Reference, FileFault { at, problem });
+        checked.warn(&place, FindingKind::Reference, FileFault { at, problem });
     }
-    faults.extend(wrong.iter().map(|error| file.placed(&error.to_string())));
+    faults.extend(wrong.iter().map(|error| placed(&error.to_string())));
     faults
 }
 
@@ -96,11 +108,19 @@ fn is_elsewhere(error: &PlanError, section: &ProjectSection) -> bool {
 }
 
 /// What is wrong with a store: the profile's own field, if it has one, else that of the rest.
-fn of_store(file: &SourceFile, profile: Option<&str>, error: &ConfigError) -> FileFault {
+fn of_store(
+    file: &SourceFile,
+    files: &ProjectFiles,
+    profile: Option<&str>,
+    error: &ConfigError,
+) -> (SourceFile, FileFault) {
     let field = error.place().trim_start_matches('.');
     let problem = if field.is_empty() { error.problem().to_owned() } else { format!("{field}: {}", error.problem()) };
     let place = error.place();
-    let of_profile = profile.map(|name| format!(".profiles.{name}{place}")).filter(|path| file.has(path));
-    let at = file.position(0, &of_profile.unwrap_or_else(|| place.to_owned()));
-    FileFault { at: at.filter(|at: &TextPosition| *at != (0, 0)), problem }
+    let of_profile = profile.map(|name| format!(".profiles.{name}{place}"));
+    let paths = of_profile.into_iter().chain([place.to_owned()]);
+    let found = paths.into_iter().find_map(|path| Some((files.file_where(|file| file.has(&path))?, path)));
+    let (file, path) = found.unwrap_or((file, place.to_owned()));
+    let at = file.position(0, &path).filter(|at: &TextPosition| *at != (0, 0));
+    (file.clone(), FileFault { at, problem })
 }

@@ -1,7 +1,9 @@
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
+use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::*;
 use crate::bundle::{Bundle, Item, Target, parse_reference};
@@ -211,7 +213,7 @@ fn p5_leased_answers_are_never_kept() {
 #[test]
 fn p9_a_copy_that_is_of_no_use_is_told_and_replaced() {
     type Harm = fn(&Cache);
-    let harms: [(&str, &str, Harm); 7] = [
+    let harms: [(&str, &str, Harm); 8] = [
         ("changed", "is damaged", |cache| {
             let mut bytes = fs::read(cache.path()).unwrap();
             *bytes.last_mut().unwrap() ^= 1;
@@ -232,6 +234,10 @@ fn p9_a_copy_that_is_of_no_use_is_told_and_replaced() {
         }),
         ("readable", "not yours alone", |cache| {
             fs::set_permissions(cache.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        }),
+        ("a FIFO", "is not yours alone", |cache| {
+            fs::remove_file(cache.path()).unwrap();
+            mkfifoat(CWD, cache.path(), Mode::RUSR | Mode::WUSR).unwrap();
         }),
         ("large", "has more than 1064960 bytes", |cache| {
             File::options().write(true).open(cache.path()).unwrap().set_len(MAX_BYTES as u64 * 2).unwrap();

@@ -27,7 +27,8 @@ pub(super) fn user_file() -> Option<PathBuf> {
 
 /// Paths in a provider's fields begin at its file, or at `~/`.
 pub(super) fn absolute_paths(fields: &mut Map<String, Value>, directory: &Path) {
-    let is_file = fields.get("type").and_then(Value::as_str) == Some("file");
+    // What is laid over a store need not say its type again; no other type has a path.
+    let is_file = fields.get("type").is_none_or(|kind| kind == "file");
     for (name, value) in fields.iter_mut() {
         match value {
             Value::String(text) if name.ends_with("File") || (is_file && name == "path") => {

@@ -61,6 +61,22 @@ fn a_profile_is_laid_over_what_is_laid_over_the_project() {
 }
 
 #[test]
+fn paths_that_are_laid_over_begin_at_their_own_file_with_or_without_a_type() {
+    for local in ["{path: mine/a.yaml}", "{type: file, path: ./mine/a.yaml}", "{path: x/../mine/a.yaml, refresh: 5s}"] {
+        let (directory, files) = files(PROJECT, &format!("providers: {{files: {local}}}\n"));
+        let mine = directory.path().join("mine/a.yaml").display().to_string();
+        let plain = files.section(None).unwrap();
+        assert_eq!(
+            (&plain.providers["files"]["path"], &plain.providers["files"]["type"]),
+            (&mine.into(), &"file".into())
+        );
+    }
+    let (_directory, files) = files(PROJECT, "providers: {files: {path: ~/mine}}\n");
+    let home = std::env::home_dir().unwrap().join("mine").display().to_string();
+    assert_eq!(files.section(None).unwrap().providers["files"]["path"], home.as_str());
+}
+
+#[test]
 fn p9_errors_name_file_line_and_column_and_what_would_be_accepted() {
     for (text, place, part) in [
         ("variabels: {}\n", ":1:1: ", "did you mean \"variables\"?"),

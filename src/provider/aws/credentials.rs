@@ -199,7 +199,7 @@ fn profile_of(settings: &AwsAuth) -> Result<Profile, Failure> {
     let config = file(&settings.config_file, "AWS_CONFIG_FILE", "config");
     let credentials = read(credentials.as_deref())?;
     let config = read(config.as_deref())?;
-    profile::find(&name, &credentials, &config).map_err(Failure::invalid)
+    Ok(profile::find(&name, &credentials, &config)?)
 }
 
 /// What tells a login from another one: an access key's id, or the role of a profile.
@@ -234,7 +234,7 @@ fn read(file: Option<&Path>) -> Result<Zeroizing<String>, Failure> {
 fn from_environment(environment: Environment<'_>) -> Result<Keys, Failure> {
     let needed = |name: &str| {
         environment(name).ok_or_else(|| {
-            Failure::invalid(format!(
+            Failure::denied(format!(
                 "there are no AWS credentials: {name} is not set (`aws configure export-credentials --format env` \
                  prints it)"
             ))
@@ -266,7 +266,7 @@ mod tests {
         for (lookup, missing) in [(with(one), "AWS_SECRET_ACCESS_KEY is not set"), (with(&[]), "AWS_ACCESS_KEY_ID is")]
         {
             let error = from_environment(&lookup).unwrap_err().error;
-            assert!(error.kind == ErrorKind::Invalid && error.message.contains(missing), "{error}");
+            assert!(error.kind == ErrorKind::Denied && error.message.contains(missing), "{error}");
             assert!(!error.message.contains("canary"), "{error}");
         }
     }

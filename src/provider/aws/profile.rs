@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::keys::Keys;
 use super::settings::{is_account, is_region};
-use crate::parse_error::{ParseError, rule};
+use crate::provider::{ErrorKind, ProviderError};
 use crate::secret::SecretValue;
 
 /// What a profile says about where credentials are.
@@ -40,15 +40,16 @@ pub(super) struct SsoProfile {
 const ELSEWHERE: [&str; 4] = ["credential_process", "source_profile", "credential_source", "login_session"];
 
 /// Looks a profile up; what the file of credentials says goes before what the file of settings says.
-pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profile, ParseError> {
+pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profile, ProviderError> {
+    let invalid = |problem: String| ProviderError::new(ErrorKind::Invalid, problem);
     let of_settings = if name == "default" { name.to_owned() } else { format!("profile {name}") };
     // `[profile default]` goes before `[default]` there.
     let all = [section(credentials, name), section(config, &format!("profile {name}")), section(config, &of_settings)];
     let get = |setting: &str| all.iter().flatten().find_map(|section| value(section, setting));
     if all.iter().all(Option::is_none) {
-        return Err(rule(format!(
-            "there is no AWS profile {name:?}: `aws configure list-profiles` prints those that are"
-        )));
+        // Nobody has logged in on this machine.
+        let problem = format!("there is no AWS profile {name:?}: `aws configure list-profiles` prints those that are");
+        return Err(ProviderError::new(ErrorKind::Denied, problem));
     }
     if let (Some(id), Some(secret)) = (get("aws_access_key_id"), get("aws_secret_access_key")) {
         let token = get("aws_session_token").map(SecretValue::from);
@@ -57,7 +58,7 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
     if let (Some(role), Some(file)) = (get("role_arn"), get("web_identity_token_file")) {
         // It is told at a refused login: nothing else that stands in a file of secrets may be.
         if !is_role(role) {
-            return Err(rule(format!("the role_arn of AWS profile {name:?} is not the ARN of a role")));
+            return Err(invalid(format!("the role_arn of AWS profile {name:?} is not the ARN of a role")));
         }
         return Ok(Profile::WebIdentity { role: role.to_owned(), token_file: PathBuf::from(file) });
     }
@@ -78,7 +79,7 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
             let (region, account, role) = (region.to_owned(), account.to_owned(), role.to_owned());
             return Ok(Profile::Sso(SsoProfile { session, region, account, role }));
         }
-        return Err(rule(format!(
+        return Err(invalid(format!(
             "AWS profile {name:?} lacks one of sso_start_url, sso_region, sso_account_id and sso_role_name, or it is not \
              one: `aws configure sso` writes them"
         )));
@@ -86,7 +87,7 @@ pub(super) fn find(name: &str, credentials: &str, config: &str) -> Result<Profil
     if ELSEWHERE.iter().any(|setting| get(setting).is_some()) {
         return Ok(Profile::Elsewhere);
     }
-    Err(rule(format!("AWS profile {name:?} has no aws_access_key_id and aws_secret_access_key")))
+    Err(invalid(format!("AWS profile {name:?} has no aws_access_key_id and aws_secret_access_key")))
 }
 
 /// <https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateRole.html>

@@ -87,7 +87,7 @@ fn ready_made_token(settings: &VaultAuth) -> Result<SecretValue, Failure> {
         return Ok(token);
     }
     auth::home_file(TOKEN_HOME_FILE, "Vault token")?.ok_or_else(|| {
-        Failure::invalid(format!(
+        Failure::denied(format!(
             "there is no Vault token: log in with `vault login`, set {TOKEN_VARIABLE}, or set auth.tokenFile"
         ))
     })

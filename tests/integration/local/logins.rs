@@ -352,6 +352,19 @@ async fn what_aws_sso_login_left_buys_a_roles_keys() {
 }
 
 #[tokio::test]
+async fn who_never_logged_in_is_denied_and_told_how() {
+    let region = |method: &str| json!({"region": REGION, "auth": {"method": method}});
+    for (kind, settings, part) in [
+        ("vault", json!({"address": "https://127.0.0.1:1"}), "there is no Vault token: log in with `vault login`"),
+        ("aws", json!({"region": REGION}), "there is no AWS profile \"default\""),
+        ("ssm", region("profile"), "there is no AWS profile \"default\""),
+        ("aws", region("environment"), "there are no AWS credentials: AWS_ACCESS_KEY_ID is not set"),
+    ] {
+        Person::new(kind, settings).refused(&[], 4, part).await;
+    }
+}
+
+#[tokio::test]
 async fn other_profiles_and_ended_logins_are_awss_own_programs_to_resolve() {
     let (aws, person) = aws().await;
     leave_login(&person, "corp", "canary-ended", &iso(now() - 60));

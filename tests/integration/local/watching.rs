@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::private_files::soon;
 use super::{CANARY, Machine, text};
 
 const PROJECT: &str = "\
@@ -30,9 +31,13 @@ struct Watched {
 }
 
 fn watched(machine: &Machine, flags: &[&str], script: &str) -> Watched {
+    spawned(machine, &[&["run"], flags, &["--", "sh", "-c", script]].concat())
+}
+
+fn spawned(machine: &Machine, arguments: &[&str]) -> Watched {
     // util-linux's: a terminal that the tests are run at is not the command's.
     let mut command = Command::new("setsid");
-    command.arg(env!("CARGO_BIN_EXE_hushpod")).arg("run").args(flags).args(["--", "sh", "-c", script]);
+    command.arg(env!("CARGO_BIN_EXE_hushpod")).args(arguments);
     command
         .current_dir(machine.project())
         .env_clear()
@@ -223,6 +228,48 @@ fn p2_files_change_as_a_whole_and_the_command_is_told() {
     assert!(heard.iter().all(|line| line != "told"), "the files are the same: {heard:?}");
     watched.signal(Signal::TERM);
     assert_eq!(watched.code(), Some(143));
+}
+
+/// As a pod keeps what it has.
+#[test]
+fn p2_a_key_that_goes_bad_changes_nothing_until_it_is_good() {
+    let machine = Machine::new(
+        "providers:\n  files: {type: file, path: store, refresh: 1s}\n\
+         secrets:\n  - {dir: d, from: 'files:keys.yaml', decode: base64}\nenv: [d]\n",
+    );
+    let keys = |bad: &str, good: &str| machine.write("store/keys.yaml", &format!("BAD: '{bad}'\nGOOD: {good}\n"));
+    keys("aGk=", "b25l");
+    let show = format!("trap 'echo ended; exit 3' TERM; echo \"has ${{BAD-none}} $GOOD.\"; {LOOP}");
+    let run = watched(&machine, &["--watch"], &show);
+    let render = spawned(&machine, &["render", "--dir", "out", "--watch"]);
+    let file = |name: &str| fs::read_to_string(machine.project().join("out/d").join(name)).unwrap_or_default();
+    run.heard("has hi one.");
+    soon("it is written", || file("GOOD") == "one");
+    keys("!!!", "dHdv");
+    let heard = run.heard("all stays as it is");
+    assert!(heard.iter().all(|line| !line.contains("ended")) && heard[0].contains("key \"BAD\""), "{heard:?}");
+    render.heard("the files stay");
+    assert_eq!([file("BAD"), file("GOOD")], ["hi", "one"]);
+    keys("aGk=", "dGhyZWU=");
+    let heard = run.heard("has hi three.");
+    assert!(heard.iter().all(|line| !line.contains("two")), "{heard:?}");
+    soon("it is written", || file("GOOD") == "three");
+    run.signal(Signal::TERM);
+    assert_eq!(run.code(), Some(3));
+    render.signal(Signal::KILL);
+
+    // One that was never good stands in nobody's way, and is told.
+    keys("!!!", "b25l");
+    for (arguments, printed) in [
+        (&["run", "--", "sh", "-c", "echo ${BAD-none} $GOOD"][..], "none one\n"),
+        (&["export", "--format", "dotenv", "--only", "GOOD"], "GOOD"),
+        (&["render", "--dir", "new"], ""),
+    ] {
+        let output = machine.run(arguments);
+        let told = text(&output.stderr);
+        assert!(output.status.success() && text(&output.stdout).starts_with(printed), "{arguments:?}: {output:?}");
+        assert!(told.contains("left out: dir d: key \"BAD\"") && !told.contains("!!!"), "{arguments:?}: {told}");
+    }
 }
 
 #[test]

@@ -178,6 +178,12 @@ pub fn counted(count: usize, one: &str) -> String {
     format!("{count} {one}{}", if count == 1 { "" } else { "s" })
 }
 
+/// The same with what they do: `1 pod has`, `2 pods have`.
+#[must_use]
+pub fn counted_with(count: usize, one: &str, does: &str, they_do: &str) -> String {
+    format!("{} {}", counted(count, one), if count == 1 { does } else { they_do })
+}
+
 /// Words with commas between them; of many, the first.
 #[must_use]
 pub fn list(words: &[&str]) -> String {

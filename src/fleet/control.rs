@@ -13,7 +13,7 @@ use super::progress::ProgressLine;
 use super::safe::shown;
 use super::waves::{Waves, WavesEnded};
 use super::{inventory, next_pods, select};
-use crate::sentence::counted;
+use crate::sentence::{counted, counted_with};
 
 /// Does it.
 pub(super) async fn run(
@@ -35,11 +35,8 @@ pub(super) async fn run(
         all.into_iter().partition(|status| status.pod.is_live() && !status.pod.has_ended());
     let say = |text: String| write(format!("{text}\n").as_bytes());
     if !left_out.is_empty() {
-        let are = if left_out.len() == 1 { "is" } else { "are" };
-        say(format!(
-            "{} {are} left out: ended, being deleted, or with nothing of ours that runs (mode init)",
-            counted(left_out.len(), "pod")
-        ))?;
+        let are = counted_with(left_out.len(), "pod", "is", "are");
+        say(format!("{are} left out: ended, being deleted, or with nothing of ours that runs (mode init)"))?;
     }
     if pods.is_empty() {
         return Err(FleetError::Failed(format!("no pod to tell: {}", nobody(&target, &cluster.namespace))));

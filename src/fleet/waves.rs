@@ -18,7 +18,7 @@ use super::progress::ProgressLine;
 use super::safe::shown;
 use super::table::{now, state};
 use crate::report::line::ReportLine;
-use crate::sentence::counted;
+use crate::sentence::counted_with;
 
 /// Between two looks at the reports: at first, and at most. A report comes within a second or two.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -212,10 +212,9 @@ impl Waves<'_> {
             })
             .collect();
         names.sort();
-        let have = if behind.len() == 1 { "has" } else { "have" };
         FleetError::NotInTime(format!(
-            "{} {have} not reported within {} s that it is done: {}; type the same again to go on",
-            counted(behind.len(), "pod"),
+            "{} not reported within {} s that it is done: {}; type the same again to go on",
+            counted_with(behind.len(), "pod", "has", "have"),
             self.timeout.as_secs(),
             named(&names)
         ))

@@ -19,7 +19,7 @@ use crate::config::{Config, Identity};
 use crate::plan::PlannedReference;
 use crate::plan::policy::Refusals;
 use crate::report::line::{HeldSecret, ReportLine};
-use crate::sentence::counted;
+use crate::sentence::counted_with;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -54,14 +54,13 @@ pub(super) async fn answer(
     progress.end();
     let problems: Vec<_> = statuses.iter().filter_map(|status| status.problem.as_deref()).collect();
     let cut = statuses.iter().filter(|status| question.may_be_left_out(status)).count();
-    let of = |count, one, many| format!("{} {}", counted(count, "pod"), if count == 1 { one } else { many });
     if let Some(first) = problems.first() {
-        let what = of(problems.len(), "has no report that can be read", "have no report that can be read");
-        progress.say(&format!("{what} ({first}): nobody knows what is there"));
+        let have = counted_with(problems.len(), "pod", "has", "have");
+        progress.say(&format!("{have} no report that can be read ({first}): nobody knows what is there"));
     }
     if cut > 0 {
-        progress
-            .say(&format!("{} more secrets than a report names: this one may be among them", of(cut, "holds", "hold")));
+        let hold = counted_with(cut, "pod", "holds", "hold");
+        progress.say(&format!("{hold} more secrets than a report names: this one may be among them"));
     }
     let holders: Vec<_> = statuses.iter().flat_map(|status| question.holders(status)).collect();
     if is_json {

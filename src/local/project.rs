@@ -6,9 +6,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use self::paths::absolute_paths;
-use self::paths::user_file;
 pub(super) use self::paths::{PROJECT_FILE, find_project};
+use self::paths::{absolute_paths, user_file};
 use super::error::LocalError;
 use super::source_file::{FileFault, SourceFile};
 use crate::bundle::{Bundle, Format, Item, Target, VolumePath, parse_annotation, parse_reference};

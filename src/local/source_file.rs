@@ -124,6 +124,11 @@ impl SourceFile {
         LocalError::usage(format!("{}: {}", self.told_at(fault.at), fault.problem))
     }
 
+    /// Whether a sentence begins with a place in this file.
+    pub(super) fn is_place_of(&self, sentence: &str) -> bool {
+        sentence.strip_prefix(&self.shown).is_some_and(|rest| rest.starts_with(':'))
+    }
+
     /// A sentence that may begin with a place in this file.
     pub(super) fn placed(&self, sentence: &str) -> FileFault {
         let place = sentence.strip_prefix(&format!("{}:", self.shown)).and_then(|rest| {

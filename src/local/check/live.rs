@@ -103,7 +103,7 @@ impl LiveCheck {
             provider: options.provider,
         };
         let items = bundle.items.into_iter().map(|item| {
-            let file = files.file_where(|file| item.place.starts_with(&format!("{}:", file.shown))).unwrap_or(file);
+            let file = files.file_where(|file| file.is_place_of(&item.place)).unwrap_or(file);
             let at = file.placed(&format!("{}: ", item.place)).at;
             LiveItem { file: file.clone(), at, item }
         });

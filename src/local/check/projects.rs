@@ -55,7 +55,7 @@ fn whole(
 ) -> Vec<(SourceFile, FileFault)> {
     // What is laid over the project may be what is wrong.
     let placed = |sentence: &str| {
-        let place = files.file_where(|file| sentence.starts_with(&format!("{}:", file.shown))).unwrap_or(file);
+        let place = files.file_where(|file| file.is_place_of(sentence)).unwrap_or(file);
         (place.clone(), place.placed(sentence))
     };
     let told = |error: &LocalError| placed(&error.problem);

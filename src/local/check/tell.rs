@@ -10,7 +10,7 @@ use super::findings::{Checked, FileFinding, FindingKind, RuleAnswer};
 use crate::local::error::LocalError;
 use crate::local::github::{data, property};
 use crate::local::output::emit;
-use crate::sentence::counted;
+use crate::sentence::{counted, counted_with};
 
 /// What a path keeps in a URI (RFC 3986, `pchar` and `/`), as far as nobody reads it otherwise.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -52,9 +52,9 @@ fn to_text(checked: &Checked) -> String {
         };
     }
     if checked.is_fine() && checked.answers.is_empty() {
-        let (files, pods) = (counted(checked.files, "file"), counted(checked.pods, "pod"));
-        let ask = if checked.pods == 1 { "asks" } else { "ask" };
-        let _ = writeln!(out, "{files}, {pods} that {ask} for secrets: nothing is wrong");
+        let files = counted(checked.files, "file");
+        let ask = counted_with(checked.pods, "pod", "that asks", "that ask");
+        let _ = writeln!(out, "{files}, {ask} for secrets: nothing is wrong");
     }
     out
 }
@@ -70,15 +70,21 @@ fn all(checked: &Checked) -> Vec<(&FileFinding, &'static str)> {
     all
 }
 
+/// What may not be had, of what was asked for on the command line.
+fn refusals(checked: &Checked) -> impl Iterator<Item = String> {
+    let refused = checked.answers.iter().filter(|answer| !answer.allowed);
+    refused.map(|answer| format!("{}: {}", answer.reference, answer.sentence))
+}
+
 /// <https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html>
 fn to_sarif(checked: &Checked) -> Value {
     // A reference of the command line has no place but its rules'.
-    let refused = checked.answers.iter().filter(|answer| !answer.allowed).map(|answer| FileFinding {
+    let refused = refusals(checked).map(|problem| FileFinding {
         file: checked.rules.clone(),
         line: 1,
         column: 1,
         rule: FindingKind::Policy,
-        problem: format!("{}: {}", answer.reference, answer.sentence),
+        problem,
     });
     let refused: Vec<_> = refused.collect();
     let result = |(finding, level): (&FileFinding, &str)| {
@@ -100,6 +106,7 @@ fn to_sarif(checked: &Checked) -> Value {
             }}],
         })
     };
+    let results = all(checked).into_iter().chain(refused.iter().map(|one| (one, ERROR))).map(result);
     let rule = |kind: FindingKind| json!({"id": kind.word(), "shortDescription": {"text": kind.meaning()}});
     let driver = json!({
         "name": env!("CARGO_PKG_NAME"),
@@ -112,7 +119,7 @@ fn to_sarif(checked: &Checked) -> Value {
         "runs": [{
             "tool": {"driver": driver},
             "columnKind": "unicodeCodePoints",
-            "results": all(checked).into_iter().chain(refused.iter().map(|one| (one, ERROR))).map(result).collect::<Vec<_>>(),
+            "results": results.collect::<Vec<_>>(),
         }],
     })
 }
@@ -125,8 +132,8 @@ fn to_github(checked: &Checked) -> String {
         let (file, title) = (property(file), property(&format!("hushpod: {}", rule.word())));
         let _ = writeln!(out, "::{level} file={file},line={line},col={column},title={title}::{}", data(problem));
     }
-    for answer in checked.answers.iter().filter(|answer| !answer.allowed) {
-        let _ = writeln!(out, "::error ::{}", data(&format!("{}: {}", answer.reference, answer.sentence)));
+    for problem in refusals(checked) {
+        let _ = writeln!(out, "::error ::{}", data(&problem));
     }
     out
 }

@@ -37,7 +37,7 @@ pub(crate) use self::limits::WORKERS;
 use self::limits::{HEAD, HEADER_LIST, RECORD, STREAMS, TLS_SEND, WINDOW};
 pub use self::limits::{Limits, workers};
 pub(crate) use self::listener::accept;
-use self::listener::{is_no_ipv6, listen};
+use self::listener::{Port, is_no_ipv6, listen};
 use self::peers::{Peer, Peers, Seat};
 
 pub mod admin;
@@ -105,10 +105,20 @@ impl Drain {
 impl Server {
     /// Listens on `address`, over both IPv6 and IPv4 if it is `[::]`.
     pub fn bind(address: SocketAddr) -> Result<Self, ServeError> {
-        let bound = match listen(address) {
+        Self::bind_as(address, Port::Own)
+    }
+
+    /// The same beside other processes at the same port: the kernel gives each connection to one that listens, and none to
+    /// one that died. They need the same uid.
+    pub fn bind_beside(address: SocketAddr) -> Result<Self, ServeError> {
+        Self::bind_as(address, Port::Shared)
+    }
+
+    fn bind_as(address: SocketAddr, port: Port) -> Result<Self, ServeError> {
+        let bound = match listen(address, port) {
             // The usual wildcard on nodes whose kernel has IPv6 switched off.
             Err(cause) if address.is_ipv6() && address.ip().is_unspecified() && is_no_ipv6(&cause) => {
-                listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+                listen((Ipv4Addr::UNSPECIFIED, address.port()).into(), port)
             }
             bound => bound,
         };

@@ -72,6 +72,10 @@ pub(super) struct WebhookArgs {
     /// This pod's name (downward API).
     #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "hushpod")]
     pod_name: String,
+    /// This container's name, where the pod has several of this program at the port of --listen: each has a certificate of
+    /// its own, and listens when it is ready. When one dies, the others have all that comes after.
+    #[arg(long, value_name = "NAME")]
+    container: Option<String>,
     /// This pod's namespace (downward API).
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", default_value = "hushpod")]
     pod_namespace: String,
@@ -92,6 +96,7 @@ pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), Str
         kubeconfig,
         drain,
         pod_name,
+        container,
         pod_namespace,
         pod_uid,
     } = args;
@@ -112,7 +117,7 @@ pub(super) async fn run(args: WebhookArgs, registry: Registry) -> Result<(), Str
         listen,
         admin: admin_listen,
         tls_dir,
-        names: Names { pod: pod_name, service, namespace: pod_namespace },
+        names: Names { pod: pod_name, container, service, namespace: pod_namespace },
         pod_uid,
         configuration: webhook_configuration,
         client_ca,

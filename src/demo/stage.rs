@@ -153,7 +153,7 @@ impl Webhook {
             "providers": {"store": {"type": "file", "path": store.file()}},
         });
         let injector = Injector::new(Config::from_yaml(&config.to_string()).map_err(|error| broken(&error))?);
-        let names = Names { pod: "demo".into(), service: "hushpod".into(), namespace: "demo".into() };
+        let names = Names { pod: "demo".into(), container: None, service: "hushpod".into(), namespace: "demo".into() };
         let issued = server::issue(&names, SystemTime::now()).map_err(|error| broken(&error))?;
         let served = tls::Served::default();
         served.publish(issued.credentials);

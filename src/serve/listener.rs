@@ -17,10 +17,20 @@ pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Clients in the kernel's queue, who are not accepted yet.
 const BACKLOG: u32 = 1024;
 
+/// Whose a port is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Port {
+    /// This process's alone.
+    Own,
+    /// Also of others that say so and have the same uid: each connection is one's of them (socket(7), `SO_REUSEPORT`).
+    Shared,
+}
+
 /// Accepted connections have the listener's buffers, until their first words are whole.
-pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn listen(address: SocketAddr, port: Port) -> io::Result<TcpListener> {
     let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(port == Port::Shared)?;
     socket.set_recv_buffer_size(OPENING_SOCKET)?;
     socket.set_send_buffer_size(SOCKET)?;
     socket.bind(address)?;

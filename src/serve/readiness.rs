@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 /// Ready while nothing blocks it and no drain has begun. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness(Arc<ReadinessState>);
@@ -22,6 +24,8 @@ struct ReadinessState {
     pending: Mutex<BTreeMap<u64, &'static str>>,
     next_id: AtomicU64,
     draining: AtomicBool,
+    /// A guard is gone.
+    released: Notify,
 }
 
 // === impl Readiness ===
@@ -37,6 +41,17 @@ impl Readiness {
     /// Not ready any more, for good.
     pub fn begin_drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until it is ready: at once if it is, and for ever once a drain has begun. Cancel safe.
+    pub async fn ready(&self) {
+        loop {
+            let released = self.0.released.notified();
+            if self.pending().is_empty() {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// What is waited for, in the order in which it was blocked; empty means ready.
@@ -60,11 +75,16 @@ impl ReadinessState {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.state.pending().remove(&self.id);
+        self.state.released.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -79,6 +99,21 @@ mod tests {
         assert_eq!(readiness.pending(), ["configuration", "certificate"]);
         drop((first, third));
         assert!(readiness.pending().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_hears_of_the_last_guard_and_of_no_other() {
+        let readiness = Readiness::default();
+        let guards = [readiness.block("configuration"), readiness.block("certificate")];
+        let mut ready = pin!(readiness.ready());
+        for guard in guards {
+            assert_eq!(ready.as_mut().now_or_never(), None);
+            drop(guard);
+        }
+        assert_eq!(ready.as_mut().now_or_never(), Some(()));
+        assert_eq!(readiness.ready().now_or_never(), Some(()));
+        readiness.begin_drain();
+        assert_eq!(readiness.ready().now_or_never(), None);
     }
 
     #[test]

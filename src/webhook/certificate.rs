@@ -37,6 +37,8 @@ const MAX_COMMON_NAME: usize = 64;
 pub struct Names {
     /// The pod, which names the authority.
     pub pod: String,
+    /// The container, where the pod has more than one of this program: then it names the authority, too.
+    pub container: Option<String>,
     /// The Service through which kube-apiserver calls.
     pub service: String,
     /// The namespace of both.
@@ -115,11 +117,17 @@ impl Names {
         format!("{}.{}.svc", self.service, self.namespace)
     }
 
-    /// The authority's common name: the pod's, or as much of its end, where it is unique, as X.509 has room for.
+    /// The authority's common name, `<pod>` or `<pod>/<container>`; or as much of its end, where it is unique, as X.509
+    /// has room for.
     #[must_use]
-    pub fn common_name(&self) -> &str {
-        let cut = self.pod.len().saturating_sub(MAX_COMMON_NAME);
-        self.pod.get(cut..).unwrap_or(&self.pod)
+    pub fn common_name(&self) -> String {
+        let mut name = self.pod.clone();
+        if let Some(container) = &self.container {
+            name.push('/');
+            name.push_str(container);
+        }
+        let cut = name.len().saturating_sub(MAX_COMMON_NAME);
+        name.get(cut..).map(str::to_owned).unwrap_or(name)
     }
 
     fn params(

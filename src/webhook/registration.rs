@@ -280,7 +280,7 @@ impl SelfManaged {
     async fn try_write(&self, api: &Api<MutatingWebhookConfiguration>, rotation: &Rotation) -> kube::Result<()> {
         let params = PatchParams { field_manager: Some("hushpod-webhook".to_owned()), ..PatchParams::default() };
         let (wanted, kept) = (rotation.wanted(), rotation.previous.as_slice());
-        let own = Own { common_name: self.names.common_name(), wanted: &wanted, kept };
+        let own = Own { common_name: &self.names.common_name(), wanted: &wanted, kept };
         for attempt in 1.. {
             let object = api.get(&self.configuration).await?;
             let Some(patch) = patch(&object, own, self.clock.now()) else { break };

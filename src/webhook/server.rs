@@ -202,9 +202,12 @@ pub async fn run(
         Some(clients) => tls::server_config_for(&certificate, Arc::new(clients.clone()))?,
         None => tls::server_config(&certificate)?,
     };
-    let server = Server::bind(listen)?.with_tls(tls).with_drain(drain);
+    let is_beside_others = names.container.is_some();
+    let alone = if is_beside_others { None } else { Some(Server::bind(listen)?) };
     let admin = Server::bind(admin)?.with_limits(Limits::ADMIN);
-    info!(address = %server.address(), admin = %admin.address(), "webhook listens");
+    if let Some(server) = &alone {
+        info!(address = %server.address(), admin = %admin.address(), "webhook listens");
+    }
 
     let mut tasks = JoinSet::new();
     if let Some(clients) = clients {
@@ -235,15 +238,44 @@ pub async fn run(
         shutdown.cancelled().await;
         readiness.begin_drain();
         leave.cancel();
+        Ok::<_, WebhookError>(())
+    };
+    let serve = async {
+        let server = match alone {
+            Some(server) => Some(server),
+            None => beside_others(listen, &readiness, &leave).await?,
+        };
+        if let Some(server) = server {
+            server.with_tls(tls).with_drain(drain).run(router(review, metrics, namespaces), leave.clone()).await;
+        }
+        Ok(())
     };
     tokio::select! {
-        ((), ()) = async { tokio::join!(begin_drain, server.run(router(review, metrics, namespaces), leave.clone())) } => {}
+        served = async { tokio::try_join!(begin_drain, serve) } => {
+            let ((), ()) = served?;
+        }
         Some(ended) = tasks.join_next() => match ended? { Ok(never) => match never {}, Err(error) => return Err(error) },
     }
     all_served.cancel();
     // It has said all that it had to say, or is gone.
     let _ = admin_over.await;
     Ok(())
+}
+
+/// A server at a port that others of this pod have, too, once it is ready: until then whom the kernel sends here could not
+/// trust it, and the others would serve them. `None` if it is to leave before that.
+async fn beside_others(
+    listen: SocketAddr,
+    readiness: &Readiness,
+    leave: &CancellationToken,
+) -> Result<Option<Server>, WebhookError> {
+    tokio::select! {
+        () = readiness.ready() => {}
+        () = leave.cancelled() => return Ok(None),
+    }
+    let server = Server::bind_beside(listen)?;
+    info!(address = %server.address(), "webhook listens beside the others of this pod");
+    Ok(Some(server))
 }
 
 /// Hears the clients of whatever authorities the file names.

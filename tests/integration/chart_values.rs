@@ -146,6 +146,7 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
         (json!({"config": {"defaultProvider": "vault"}}), &["config.providers has none"]),
         (json!({"webhook": {"port": 443}}), &["at '/webhook/port'", "got 443, want 1,024"]),
         (json!({"webhook": {"port": 8081}}), &["webhook.port and webhook.adminPort are both 8081"]),
+        (json!({"webhook": {"port": 8082}}), &["webhook.port is 8082, where webhook.twin has its probes"]),
         (json!({"extraArgs": ["listen"]}), &["at '/extraArgs/0'"]),
         (json!({"etcdSecrets": null}), &["etcdSecrets: nothing is there", "use --reset-then-reuse-values"]),
         (json!({"replicaCount": 0}), &["at '/replicaCount'"]),

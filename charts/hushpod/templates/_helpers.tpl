@@ -64,7 +64,7 @@ nothing. tests/integration/chart_values.rs goes through values.yaml.
 {{- $needed := list
   "image" "image.pullPolicy" "agentImage" "config"
   "tls" "tls.mode" "tls.certManager" "tls.secret"
-  "webhook" "webhook.port" "webhook.adminPort" "webhook.timeoutSeconds" "webhook.drain" "webhook.logLevel" "webhook.logFormat"
+  "webhook" "webhook.port" "webhook.adminPort" "webhook.twin" "webhook.timeoutSeconds" "webhook.drain" "webhook.logLevel" "webhook.logFormat"
   "webhook.objectSelector" "policy" "policy.enabled"
   "etcdSecrets" "etcdSecrets.enabled" "etcdSecrets.action" "etcdSecrets.namespaceSelector" "etcdSecrets.volumes"
   "csi" "csi.enabled" "csi.image" "csi.createNamespace" "csi.kubeletRoot" "csi.startupTaint" "csi.updateStrategy" "csi.openshift"
@@ -197,11 +197,25 @@ nothing. tests/integration/chart_values.rs goes through values.yaml.
 {{- if $found }}true{{ end -}}
 {{- end }}
 
+{{- /* The containers of a replica that are the webhook, by their names. */ -}}
+{{- define "hushpod.processes" -}}
+{{- ternary (list "webhook" "twin") (list "webhook") .Values.webhook.twin | toJson -}}
+{{- end }}
+
+{{- /* Names of their ports for probes and metrics: one for each. */ -}}
+{{- define "hushpod.adminPorts" -}}
+{{- ternary (list "admin" "admin-twin") (list "admin") .Values.webhook.twin | toJson -}}
+{{- end }}
+
 {{- /* The webhook's port. On the node's own network the default one is kubelet's. */ -}}
 {{- define "hushpod.port" -}}
 {{- $port := int .Values.webhook.port -}}
-{{- if eq $port (int .Values.webhook.adminPort) -}}
+{{- $admin := int .Values.webhook.adminPort -}}
+{{- if eq $port $admin -}}
 {{- fail (printf "webhook.port and webhook.adminPort are both %d: they must differ" $port) -}}
+{{- end -}}
+{{- if and .Values.webhook.twin (eq $port (add1 $admin | int)) -}}
+{{- fail (printf "webhook.port is %d, where webhook.twin has its probes: the port after webhook.adminPort" $port) -}}
 {{- end -}}
 {{- ternary 10275 $port (and .Values.hostNetwork (eq $port 10250)) -}}
 {{- end }}
@@ -396,7 +410,8 @@ have, by its own numbers, and with links to where its runbook is.
 {{- $known = append $known .alert -}}
 {{- $is_wanted := not (has .alert $rules.disabled) -}}
 {{- if eq .alert "HushpodWebhookReplicaMissing" -}}
-{{- $_ := set . "expr" (replace "< 2" (printf "< %d" (int $.Values.replicaCount)) .expr) -}}
+{{- $processes := mul $.Values.replicaCount (include "hushpod.processes" $ | fromJsonArray | len) -}}
+{{- $_ := set . "expr" (replace "< 4" (printf "< %d" $processes) .expr) -}}
 {{- $is_wanted = and $is_wanted (gt (int $.Values.replicaCount) 1) -}}
 {{- else if eq .alert "HushpodDriverNearlyFull" -}}
 {{- $_ := set . "expr" (replace "1073741824" (mul (include "hushpod.csiMebibytes" $ | int64) 1048576 | toString) .expr) -}}

@@ -10,7 +10,7 @@ use crate::serve::tls::{Served, server_config};
 use crate::serve::{Server, tls};
 
 fn names(pod: &str) -> Names {
-    Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() }
+    Names { pod: pod.to_owned(), container: None, service: "hushpod".to_owned(), namespace: "secrets".to_owned() }
 }
 
 fn seconds(time: SystemTime) -> i64 {
@@ -69,6 +69,13 @@ fn long_pod_names_keep_their_unique_end() {
     let name = names(&long);
     assert_eq!((name.common_name().len(), name.common_name().ends_with("-x2x4z")), (64, true));
     assert!(issue(&name, SystemTime::now()).is_ok());
+}
+
+#[test]
+fn containers_of_one_pod_have_authorities_of_their_own() {
+    let of = |container: &str| Names { container: Some(container.to_owned()), ..names("pod-a") };
+    assert_eq!([of("webhook").common_name(), of("twin").common_name()], ["pod-a/webhook", "pod-a/twin"]);
+    assert!(issue(&of("twin"), SystemTime::now()).is_ok());
 }
 
 #[test]

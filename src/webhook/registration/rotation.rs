@@ -98,7 +98,7 @@ impl Rotation {
 
     pub(super) fn wants_write(&self, bundles: &[Vec<u8>], names: &Names, now: SystemTime) -> bool {
         let wanted = self.wanted();
-        let own = Own { common_name: names.common_name(), wanted: &wanted, kept: self.previous.as_slice() };
+        let own = Own { common_name: &names.common_name(), wanted: &wanted, kept: self.previous.as_slice() };
         bundles.iter().any(|bundle| merge(bundle, own, now).is_some())
     }
 
@@ -152,7 +152,12 @@ mod tests {
     fn what_is_missing_beside_others_counts_for_two_seconds_and_is_not_switched_to_meanwhile() {
         let wall = SystemTime::now();
         let make = |pod: &str| {
-            let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
+            let names = Names {
+                pod: pod.to_owned(),
+                container: None,
+                service: "hushpod".to_owned(),
+                namespace: "secrets".to_owned(),
+            };
             issue(&names, wall).unwrap()
         };
         let (serving, next, stranger) = (make("pod-a"), make("pod-a"), make("pod-b"));

@@ -196,7 +196,12 @@ impl Replica {
     }
 
     fn of(client: kube::Client, configuration: &str, pod: &str, clock: RenewalClock, born: SystemTime) -> Self {
-        let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
+        let names = Names {
+            pod: pod.to_owned(),
+            container: None,
+            service: "hushpod".to_owned(),
+            namespace: "secrets".to_owned(),
+        };
         let (served, readiness) = (Served::default(), Readiness::default());
         let own = SelfManaged::new(names, configuration.to_owned(), served.clone(), readiness.clone(), clock);
         let registry = Registry::default();

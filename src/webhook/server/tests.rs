@@ -138,19 +138,38 @@ async fn start(mounted: &MountedSecret) -> Running {
 }
 
 async fn start_with(mounted: &MountedSecret, review: Reviewer) -> Running {
-    let (listen, admin, shutdown) = (free_address().await, free_address().await, CancellationToken::new());
-    let settings = WebhookSettings {
+    run_by(settings(mounted).await, review)
+}
+
+async fn settings(mounted: &MountedSecret) -> WebhookSettings {
+    WebhookSettings {
         pod_uid: None,
-        listen,
-        admin,
+        listen: free_address().await,
+        admin: free_address().await,
         tls_dir: Some(mounted.directory.path().to_owned()),
-        names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
+        names: Names {
+            pod: "pod-a".to_owned(),
+            container: None,
+            service: "hushpod".to_owned(),
+            namespace: "test".to_owned(),
+        },
         configuration: "hushpod".to_owned(),
         client_ca: None,
         namespaces: Namespaces::default(),
         kubeconfig: None,
         drain_delay: Duration::ZERO,
-    };
+    }
+}
+
+/// One of several at the same port.
+async fn start_beside(mounted: &MountedSecret, listen: SocketAddr, container: &str) -> Running {
+    let alone = settings(mounted).await;
+    let names = Names { container: Some(container.to_owned()), ..alone.names.clone() };
+    run_by(WebhookSettings { listen, names, ..alone }, review())
+}
+
+fn run_by(settings: WebhookSettings, review: Reviewer) -> Running {
+    let (listen, admin, shutdown) = (settings.listen, settings.admin, CancellationToken::new());
     let (metrics, readiness) = (Metrics::new(Registry::default()), Readiness::default());
     let webhook = tokio::spawn(run(settings, review, metrics, readiness, shutdown.clone()));
     Running { listen, admin, shutdown, webhook }
@@ -215,6 +234,42 @@ async fn a_directory_is_served_as_it_changes_and_the_last_good_stays() {
 }
 
 #[tokio::test]
+async fn of_two_at_one_port_the_other_has_all_that_comes_when_one_dies() {
+    let mut mounted = MountedSecret::new();
+    let mut unready = MountedSecret::new();
+    let root = mounted.renew();
+    let listen = free_address().await;
+    let first = start_beside(&mounted, listen, "webhook").await;
+    first.until_serves(&root).await;
+    // It would have had half of these, and could answer none.
+    let second = start_beside(&unready, listen, "twin").await;
+    while second.admin("/readyz").await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        assert!(first.serves(&root).await, "one that is not ready takes a connection");
+    }
+
+    let other_root = unready.renew();
+    second.until_serves(&other_root).await;
+    first.webhook.abort();
+    while !first.webhook.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..20 {
+        assert!(second.serves(&other_root).await, "a connection went to the dead one");
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_told_to_stop_before_it_is_ready_stops() {
+    let empty = MountedSecret::new();
+    let running = start_beside(&empty, free_address().await, "twin").await;
+    running.shutdown.cancel();
+    running.webhook.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn drain_is_unready_first_and_serves_on_for_five_seconds() {
     let mut mounted = MountedSecret::new();
     let root = mounted.renew();
@@ -251,12 +306,7 @@ async fn what_cannot_start_says_why() {
         listen: taken.local_addr().unwrap(),
         admin: "127.0.0.1:0".parse().unwrap(),
         tls_dir: Some(mounted.directory.path().join("missing")),
-        names: Names { pod: "pod-a".to_owned(), service: "hushpod".to_owned(), namespace: "test".to_owned() },
-        configuration: "hushpod".to_owned(),
-        client_ca: None,
-        namespaces: Namespaces::default(),
-        kubeconfig: None,
-        drain_delay: Duration::ZERO,
+        ..settings(&mounted).await
     };
     let run = |settings| {
         run(settings, review(), Metrics::new(Registry::default()), Readiness::default(), CancellationToken::new())

@@ -44,7 +44,7 @@ pub(crate) fn run(args: Args) -> super::Outcome {
         listen,
         admin: admin_listen,
         tls_dir: Some(tls_dir),
-        names: Names { pod: String::new(), service: String::new(), namespace: String::new() },
+        names: Names { pod: String::new(), container: None, service: String::new(), namespace: String::new() },
         configuration: String::new(),
         client_ca: None,
         namespaces: Namespaces::default(),

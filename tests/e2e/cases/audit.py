@@ -34,7 +34,7 @@ def driver_lines(t):
 
 
 def webhook_lines(t):
-    texts = [kubectl("-n", NAMESPACE, "logs", each["metadata"]["name"]) for each in t.suite.product.pods()]
+    texts = [kubectl("-n", NAMESPACE, "logs", each["metadata"]["name"], "--all-containers") for each in t.suite.product.pods()]
     return [line for text in texts for line in lines_of(text) if line["namespace"] == t.namespace]
 
 

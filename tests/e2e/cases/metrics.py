@@ -45,10 +45,11 @@ def queries():
     return found
 
 
-def target(job, thing, port):
+def target(job, thing, port, container):
     """As the operator's Prometheus has it of a PodMonitor: address, and the labels that it gives to series."""
     metadata = thing["metadata"]
     labels = {"namespace": metadata["namespace"], "pod": metadata["name"], "node": thing["spec"]["nodeName"]}
+    labels["container"] = container
     return {
         "job_name": job,
         "static_configs": [{"targets": [f"{thing['status']['podIP']}:{port}"], "labels": labels}],
@@ -168,9 +169,13 @@ def metrics_answer_every_query_of_alerts_and_dashboard(t):
             seconds=180,
         )
         t.start(pod("volume", {"file.password": f"{reference}#password", "mode": "csi", "refresh": "1s"}))
-        targets = [target(f"{NAMESPACE}/hushpod-webhook", each, 8081) for each in product.pods()]
-        targets += [target(f"{NAMESPACE}/hushpod-agents", each, 9102) for each in agents]
-        targets.append(target(f"{CSI_NAMESPACE}/hushpod-csi", product.driver(), 8081))
+        targets = [
+            target(f"{NAMESPACE}/hushpod-webhook", each, port, container)
+            for each in product.pods()
+            for container, port in product.processes(each).items()
+        ]
+        targets += [target(f"{NAMESPACE}/hushpod-agents", each, 9102, "hushpod") for each in agents]
+        targets.append(target(f"{CSI_NAMESPACE}/hushpod-csi", product.driver(), 8081, "csi"))
         with Prometheus(directory, targets) as prometheus:
 
             def all_up():

@@ -55,8 +55,8 @@ def ready(t):
 
     def both():
         pods = t.suite.product.pods()
-        found = [each["status"].get("containerStatuses", [{}])[0] for each in pods]
-        return len(found) == 2 and all(each.get("ready") for each in found) and pods
+        found = [each["status"].get("containerStatuses", [{}]) for each in pods]
+        return len(found) == 2 and all(each.get("ready") for of_pod in found for each in of_pod) and pods
 
     return wait("both replicas to be ready", 60, both)
 
@@ -67,8 +67,14 @@ def ready_since(t):
     return {each["metadata"]["name"]: conditions(each)["Ready"] for each in ready(t)}
 
 
+def pids_of(t, replica):
+    """Of its processes, by their containers."""
+    return {each["name"]: t.node.pid(each) for each in replica["status"]["containerStatuses"]}
+
+
 def pid_of(t, replica):
-    return t.node.pid(replica["status"]["containerStatuses"][0])
+    """Of one: they have one network."""
+    return next(iter(pids_of(t, replica).values()))
 
 
 @contextlib.contextmanager
@@ -98,15 +104,18 @@ def cut_off(t, outcomes):
 
 
 def killed(t, outcomes):
-    """Each replica, with signal 9. Pods are refused for as long as the API server goes on calling it."""
-    all_refused = []
+    """Each process, with signal 9: the other of its replica has all calls that come after. What the dead one was about to
+    answer, one pod at most, is lost."""
+    start = len(outcomes)
     for replica in ready(t):
-        os.kill(pid_of(t, replica), signal.SIGKILL)
-        refused = served_again(t, outcomes, "after a replica was killed")
-        check(len(refused) <= 40, f"{len(refused)} pods were refused when one of two replicas was killed")
-        all_refused += refused
-        ready(t)
-    return all_refused
+        for container, pid in pids_of(t, replica).items():
+            first, since = len(outcomes), ready_since(t)
+            os.kill(pid, signal.SIGKILL)
+            wait("its replica to be unready, and ready again", 60, lambda since=since: ready_since(t) != since)
+            refused = failures_of(outcomes, first)
+            t.suite.say(f"{container} of a replica was killed: {len(refused)} of {len(outcomes) - first} refused")
+            check(len(refused) <= 1, f"{len(refused)} pods were refused when one of four processes was killed: {refused}")
+    return failures_of(outcomes, start)
 
 
 def made_anew(t, outcomes):
@@ -146,9 +155,9 @@ def emptied_twice(t, outcomes):
 
 @test(when=ALONE, node=True)
 def p7_trust_under_fire_admits_no_pod_without_its_secrets(t):
-    """Replicas are cut off from the API server and killed, the configuration is deleted and made anew, and its `caBundle`
-    emptied, as server-side apply by somebody else would do it. Partitions never refuse a pod; the others do, for as long as
-    it takes, and all of it heals by itself. No replica becomes unready for what all lost. (That rolling refuses none is a
+    """Replicas are cut off from the API server, their processes are killed, the configuration is deleted and made anew, and
+    its `caBundle` emptied, as server-side apply by somebody else would do it. Partitions and dead processes refuse no pod;
+    the others do, for as long as it takes, and all of it heals by itself. No replica becomes unready for what all lost. (That rolling refuses none is a
     case of its own; the long form is `tests/bench/run trust`.)"""
     t.open()
     product = t.suite.product
@@ -160,7 +169,7 @@ def p7_trust_under_fire_admits_no_pod_without_its_secrets(t):
         since = ready_since(t)
         for strike in (made_anew, emptied, emptied_twice):
             strike(t, outcomes)
-            equal(product.authorities().count("BEGIN"), 2, f"authorities after the configuration was {strike.__name__}")
+            equal(product.authorities().count("BEGIN"), 4, f"authorities after the configuration was {strike.__name__}")
             equal(ready_since(t), since, f"since when replicas are ready, after the configuration was {strike.__name__}")
         told = {each["reason"] for each in t.api.list("Event", NAMESPACE) if each["involvedObject"]["kind"] == "Pod"}
         check({"CertificateNotTrusted", "CertificateTrusted"} <= told, f"events say {sorted(told)}")
@@ -181,9 +190,9 @@ def signed(authority, serial):
 
 
 def serials(t, port):
-    """Of the certificates that the replicas serve."""
+    """Of the certificates that the replicas serve, whichever of their processes answers."""
     found = set()
-    for replica in t.suite.product.pods():
+    for replica in t.suite.product.pods() * 8:
         pem = ssl.get_server_certificate((replica["status"]["podIP"], port), timeout=5)
         text = run("openssl", "x509", "-noout", "-serial", stdin=pem)
         found.add(int(re.search(r"serial=(\w+)", text)[1], 16))

@@ -245,6 +245,15 @@ class Product:
         pods = self.api.list("Pod", NAMESPACE, REPLICAS)
         return [each for each in pods if "deletionTimestamp" not in each["metadata"]]
 
+    @staticmethod
+    def processes(replica):
+        """Its containers by their names, each with the port of its metrics."""
+        containers = {each["name"]: each for each in replica["spec"]["containers"]}
+        admin = lambda container: next(  # noqa: E731
+            port["containerPort"] for port in container["ports"] if port["name"].startswith("admin")
+        )
+        return {name: admin(container) for name, container in containers.items()}
+
     def deployment(self):
         deployments = self.api.list("Deployment", NAMESPACE, version="apps/v1")
         check(len(deployments) == 1, f"{len(deployments)} Deployments in {NAMESPACE}")
@@ -292,13 +301,17 @@ class Product:
         return self.api.sums(text), text
 
     def counted(self):
-        """What each replica's `/metrics` says, by its pod's name."""
-        names = [each["metadata"]["name"] for each in self.pods()]
-        paths = {name: f"/api/v1/namespaces/{NAMESPACE}/pods/{name}:8081/proxy/metrics" for name in names}
-        return {name: self.api.text(path) for name, path in paths.items()}
+        """What each process's `/metrics` says, by its pod's name and its container's."""
+        found = {}
+        for each in self.pods():
+            pod = each["metadata"]["name"]
+            for container, port in self.processes(each).items():
+                path = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}:{port}/proxy/metrics"
+                found[pod, container] = self.api.text(path)
+        return found
 
     def reloads(self):
-        """How many configurations each replica has taken into use since it started, by its pod's name."""
+        """How many configurations each process has taken into use since it started, by its pod's name and its container's."""
         series = 'hushpod_config_reload_total{outcome="ok"}'
         return {name: self.api.sums(text)[series] for name, text in self.counted().items()}
 
@@ -313,7 +326,7 @@ class Product:
         parts = []
         for each in self.api.list("Pod", NAMESPACE):
             name = each["metadata"]["name"]
-            parts.append(f"{name}:\n" + run("kubectl", "-n", NAMESPACE, "logs", name, "--tail=30", ok=False).stdout)
+            parts.append(f"{name}:\n" + run("kubectl", "-n", NAMESPACE, "logs", name, "--all-containers", "--tail=30", ok=False).stdout)
         for each in self.api.list("Pod", CSI_NAMESPACE) if self.api.find("Namespace", None, CSI_NAMESPACE) else []:
             name = each["metadata"]["name"]
             log = run("kubectl", "-n", CSI_NAMESPACE, "logs", name, "--tail=60", ok=False).stdout

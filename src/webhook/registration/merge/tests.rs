@@ -12,7 +12,8 @@ fn now() -> SystemTime {
 
 /// An authority of `pod` that has this many hours to live.
 fn ours_for(pod: &str, hours: u64) -> CertificateDer<'static> {
-    let names = Names { pod: pod.to_owned(), service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
+    let names =
+        Names { pod: pod.to_owned(), container: None, service: "hushpod".to_owned(), namespace: "secrets".to_owned() };
     issue(&names, now() + Duration::from_hours(hours) - LIFE).unwrap().authority
 }
 

@@ -1,6 +1,7 @@
 //! The webhook's server: HTTP in front of a pure decision, TLS that it manages itself or reads from a directory.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -88,6 +89,15 @@ pub enum WebhookError {
     /// A part that should run for ever did not.
     #[error("a part of the webhook failed: {0}")]
     Task(#[from] tokio::task::JoinError),
+}
+
+/// Where it serves.
+enum Front {
+    /// At a port of its own, at once: a port that is not to be had is told before anything else is begun.
+    Own(Server),
+    /// At a port that others of this pod have, too, once it is ready: whom the kernel sends here before could not trust it,
+    /// and the others would have served them.
+    Shared(SocketAddr),
 }
 
 /// A decision needs the labels of this namespace.
@@ -182,56 +192,24 @@ pub async fn run(
     readiness: Readiness,
     shutdown: CancellationToken,
 ) -> Result<(), WebhookError> {
-    let WebhookSettings {
-        listen,
-        admin,
-        tls_dir,
-        names,
-        pod_uid,
-        configuration,
-        client_ca,
-        namespaces,
-        kubeconfig,
-        drain_delay,
-    } = settings;
+    let WebhookSettings { listen, admin, client_ca, drain_delay, .. } = &settings;
     let certificate = Served::default();
     metrics.show_expiry(certificate.clone());
-    let drain = Drain { delay: drain_delay.max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
+    let drain = Drain { delay: (*drain_delay).max(WebhookSettings::LEAST_DRAIN_DELAY), deadline: DRAIN_DEADLINE };
     let clients = client_ca.as_deref().map(ClientAuthorities::open).transpose()?;
     let tls = match &clients {
         Some(clients) => tls::server_config_for(&certificate, Arc::new(clients.clone()))?,
         None => tls::server_config(&certificate)?,
     };
-    let is_beside_others = names.container.is_some();
-    let alone = if is_beside_others { None } else { Some(Server::bind(listen)?) };
-    let admin = Server::bind(admin)?.with_limits(Limits::ADMIN);
-    if let Some(server) = &alone {
-        info!(address = %server.address(), admin = %admin.address(), "webhook listens");
-    }
+    let front = Front::open(*listen, settings.names.container.is_some())?;
+    let admin = Server::bind(*admin)?.with_limits(Limits::ADMIN);
+    info!(address = %front, admin = %admin.address(), "webhook listens");
 
-    let mut tasks = JoinSet::new();
-    if let Some(clients) = clients {
-        let directory = clients.path().parent().filter(|parent| !parent.as_os_str().is_empty());
-        let watch = Watch::directory(directory.unwrap_or(Path::new(".")))?;
-        tasks.spawn(async move { Ok(follow_clients(&clients, watch).await) });
-    }
-    if let Some(directory) = tls_dir {
-        let watch = Watch::directory(&directory)?;
-        let waiting = readiness.block("certificate in the TLS directory");
-        tasks.spawn(async move { Ok(follow(&directory, watch, certificate, waiting).await) });
-    } else {
-        let client = cluster::client(kubeconfig.as_deref()).await?;
-        let (report, send) = TrustReport::of_pod(client.clone(), &names, pod_uid, metrics.registry());
-        let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), RenewalClock::default());
-        let own = own.reporting_to(report);
-        tasks.spawn(async move {
-            tokio::select! { never = own.run(client) => Ok(never?), () = send => pending().await }
-        });
-    }
-
+    let router = router(review, metrics.clone(), settings.namespaces.clone());
+    let probes = admin::router(readiness.clone(), metrics.registry().clone());
+    let mut parts = parts(settings, clients, certificate, &metrics, &readiness).await?;
     // kubelet must be able to ask until the end, and whatever is being decided.
     let all_served = CancellationToken::new();
-    let probes = admin::router(readiness.clone(), metrics.registry().clone());
     let admin_over = admin.run_apart("admin", probes, all_served.clone())?;
     let leave = CancellationToken::new();
     let begin_drain = async {
@@ -241,12 +219,8 @@ pub async fn run(
         Ok::<_, WebhookError>(())
     };
     let serve = async {
-        let server = match alone {
-            Some(server) => Some(server),
-            None => beside_others(listen, &readiness, &leave).await?,
-        };
-        if let Some(server) = server {
-            server.with_tls(tls).with_drain(drain).run(router(review, metrics, namespaces), leave.clone()).await;
+        if let Some(server) = front.server(&readiness, &leave).await? {
+            server.with_tls(tls).with_drain(drain).run(router, leave.clone()).await;
         }
         Ok(())
     };
@@ -254,7 +228,7 @@ pub async fn run(
         served = async { tokio::try_join!(begin_drain, serve) } => {
             let ((), ()) = served?;
         }
-        Some(ended) = tasks.join_next() => match ended? { Ok(never) => match never {}, Err(error) => return Err(error) },
+        Some(ended) = parts.join_next() => match ended? { Ok(never) => match never {}, Err(error) => return Err(error) },
     }
     all_served.cancel();
     // It has said all that it had to say, or is gone.
@@ -262,20 +236,35 @@ pub async fn run(
     Ok(())
 }
 
-/// A server at a port that others of this pod have, too, once it is ready: until then whom the kernel sends here could not
-/// trust it, and the others would serve them. `None` if it is to leave before that.
-async fn beside_others(
-    listen: SocketAddr,
+/// What goes on beside the answers, for ever: who may ask, and the certificate, of which `certificate` is served.
+async fn parts(
+    settings: WebhookSettings,
+    clients: Option<ClientAuthorities>,
+    certificate: Served,
+    metrics: &Metrics,
     readiness: &Readiness,
-    leave: &CancellationToken,
-) -> Result<Option<Server>, WebhookError> {
-    tokio::select! {
-        () = readiness.ready() => {}
-        () = leave.cancelled() => return Ok(None),
+) -> Result<JoinSet<Result<Infallible, WebhookError>>, WebhookError> {
+    let WebhookSettings { tls_dir, names, pod_uid, configuration, kubeconfig, .. } = settings;
+    let mut parts = JoinSet::new();
+    if let Some(clients) = clients {
+        let directory = clients.path().parent().filter(|parent| !parent.as_os_str().is_empty());
+        let watch = Watch::directory(directory.unwrap_or(Path::new(".")))?;
+        parts.spawn(async move { Ok(follow_clients(&clients, watch).await) });
     }
-    let server = Server::bind_beside(listen)?;
-    info!(address = %server.address(), "webhook listens beside the others of this pod");
-    Ok(Some(server))
+    if let Some(directory) = tls_dir {
+        let watch = Watch::directory(&directory)?;
+        let waiting = readiness.block("certificate in the TLS directory");
+        parts.spawn(async move { Ok(follow(&directory, watch, certificate, waiting).await) });
+    } else {
+        let client = cluster::client(kubeconfig.as_deref()).await?;
+        let (report, send) = TrustReport::of_pod(client.clone(), &names, pod_uid, metrics.registry());
+        let own = SelfManaged::new(names, configuration, certificate, readiness.clone(), RenewalClock::default());
+        let own = own.reporting_to(report);
+        parts.spawn(async move {
+            tokio::select! { never = own.run(client) => Ok(never?), () = send => pending().await }
+        });
+    }
+    Ok(parts)
 }
 
 /// Hears the clients of whatever authorities the file names.
@@ -308,6 +297,34 @@ async fn follow(directory: &Path, mut watch: Watch, served: Served, waiting: Gua
             Err(error) => warn!(%error, "cannot serve the new certificate, keeping the last one"),
         }
         watch.changed().await;
+    }
+}
+
+// === impl Front ===
+
+impl Front {
+    fn open(address: SocketAddr, is_shared: bool) -> Result<Self, ServeError> {
+        if is_shared { Ok(Self::Shared(address)) } else { Server::bind(address).map(Self::Own) }
+    }
+
+    /// `None` if it is told to leave before it could serve.
+    async fn server(self, readiness: &Readiness, leave: &CancellationToken) -> Result<Option<Server>, ServeError> {
+        match self {
+            Self::Own(server) => Ok(Some(server)),
+            Self::Shared(address) => tokio::select! {
+                () = readiness.ready() => Server::bind_beside(address).map(Some),
+                () = leave.cancelled() => Ok(None),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(server) => server.address().fmt(f),
+            Self::Shared(address) => write!(f, "{address}, once it is ready"),
+        }
     }
 }
 

@@ -128,14 +128,14 @@ fn bundles(object: &MutatingWebhookConfiguration) -> Vec<Vec<u8>> {
     webhooks.map(|webhook| webhook.client_config.ca_bundle.clone().unwrap_or_default().0).collect()
 }
 
-/// After the first lost race up to 16 ms, for until it writes again, API servers refuse this replica; twice as much after
+/// After the first lost race up to 4 ms, for until it writes again, API servers refuse this process; twice as much after
 /// each other one, up to half a second: those who lost together must not collide for ever.
 fn jitter(attempt: u32) -> Duration {
     let mut random = [0];
     // Without randomness there is still no harm in waiting for some time.
     let _ = aws_lc_rs::rand::fill(&mut random);
     let [random] = random;
-    Duration::from_micros(u64::from(random) << (5 + attempt.min(6)))
+    Duration::from_micros(u64::from(random) << (3 + attempt.min(8)))
 }
 
 // === impl RenewalClock ===
@@ -198,6 +198,8 @@ impl SelfManaged {
         let mut rotation = Rotation::new(issue(&self.names, self.clock.now())?);
         self.served.publish(rotation.serving.issued.credentials.clone());
         let mut watched: Vec<Vec<u8>> = Vec::new();
+        // What the watch showed last, until a write was tried with it.
+        let mut shown = None;
         let mut attempts = Attempts::new();
         loop {
             rotation.look(&watched, Instant::now());
@@ -208,7 +210,7 @@ impl SelfManaged {
             }
             let wants_write = rotation.wants_write(&watched, &self.names, self.clock.now());
             if wants_write && attempts.are_due() {
-                let written = self.write(&api, &rotation).await;
+                let written = self.write(&api, &rotation, shown.take()).await;
                 if let Some(report) = &self.report {
                     report.wrote(&written);
                 }
@@ -218,7 +220,10 @@ impl SelfManaged {
             }
             tokio::select! {
                 object = watch.next() => match object {
-                    Some(Ok(object)) => watched = self.watched(object.as_ref()),
+                    Some(Ok(object)) => {
+                        watched = self.watched(object.as_ref());
+                        shown = object;
+                    }
                     Some(Err(error)) => warn!(configuration = self.configuration, %error, "watch failed, trying again"),
                     // The stream has no end; if it had one, what is known stays as it is.
                     None => pending().await,
@@ -267,22 +272,33 @@ impl SelfManaged {
         &self,
         api: &Api<MutatingWebhookConfiguration>,
         rotation: &Rotation,
+        shown: Option<MutatingWebhookConfiguration>,
     ) -> Result<(), RegistrationError> {
         let name = &self.configuration;
         let patience = rotation.patience(Instant::now()).unwrap_or(WRITE_TIMEOUT);
-        match timeout(patience, self.try_write(api, rotation)).await {
+        match timeout(patience, self.try_write(api, rotation, shown)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(cause)) => Err(RegistrationError::Api { name: name.clone(), cause: Box::new(cause) }),
             Err(_) => Err(RegistrationError::Timeout { name: name.clone(), patience }),
         }
     }
 
-    async fn try_write(&self, api: &Api<MutatingWebhookConfiguration>, rotation: &Rotation) -> kube::Result<()> {
+    /// First with what was `shown`, which is the newest there is if the watch has just told of it; after that with what is
+    /// asked for.
+    async fn try_write(
+        &self,
+        api: &Api<MutatingWebhookConfiguration>,
+        rotation: &Rotation,
+        mut shown: Option<MutatingWebhookConfiguration>,
+    ) -> kube::Result<()> {
         let params = PatchParams { field_manager: Some("hushpod-webhook".to_owned()), ..PatchParams::default() };
         let (wanted, kept) = (rotation.wanted(), rotation.previous.as_slice());
         let own = Own { common_name: &self.names.common_name(), wanted: &wanted, kept };
         for attempt in 1.. {
-            let object = api.get(&self.configuration).await?;
+            let object = match shown.take() {
+                Some(object) => object,
+                None => api.get(&self.configuration).await?,
+            };
             let Some(patch) = patch(&object, own, self.clock.now()) else { break };
             let written = api.patch(&self.configuration, &params, &Patch::<()>::Json(patch)).await;
             match written {

@@ -10,8 +10,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::webhook::certificate::ORGANIZATION;
 
-/// Most certificates of ours in one bundle: 64 of them are about 45 KB, and replicas that were killed leave theirs
-/// behind for a day.
+/// Most certificates of ours in one bundle, by which the chart's `replicaCount` goes: 64 of them are about 45 KB, and
+/// replicas that were killed leave theirs behind for a day.
 pub(super) const MAX_OURS: usize = 64;
 
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";

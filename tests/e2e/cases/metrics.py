@@ -150,7 +150,7 @@ def trusted_by_bundle(t):
 
 @test(when=ALONE, node=True, long=True)
 def metrics_answer_every_query_of_alerts_and_dashboard(t):
-    """Both replicas, the driver, and agents of which one has leases, one an application that hears nothing, and one a
+    """Both processes of both replicas, the driver, and agents of which one has leases, one an application that hears nothing, and one a
     restart before it: Prometheus reads them as the monitors say, and no query is about something that nobody tells."""
     if not shutil.which("prometheus"):
         raise Skipped("there is no prometheus: apt-get install --no-install-recommends prometheus")
@@ -179,8 +179,8 @@ def metrics_answer_every_query_of_alerts_and_dashboard(t):
         with Prometheus(directory, targets) as prometheus:
 
             def all_up():
-                found = {each["metric"]["pod"]: each["value"][1] for each in prometheus.series("up")}
-                equal(found, dict.fromkeys(found, "1"), "targets that are up")
+                found = [(each["metric"]["pod"], each["value"][1]) for each in prometheus.series("up")]
+                equal([pod for pod, up in found if up != "1"], [], "pods with targets that are not up")
                 return len(found) == len(targets)
 
             wait("all targets to be scraped", 60, all_up)

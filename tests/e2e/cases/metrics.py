@@ -150,8 +150,9 @@ def trusted_by_bundle(t):
 
 @test(when=ALONE, node=True, long=True)
 def metrics_answer_every_query_of_alerts_and_dashboard(t):
-    """Both processes of both replicas, the driver, and agents of which one has leases, one an application that hears nothing, and one a
-    restart before it: Prometheus reads them as the monitors say, and no query is about something that nobody tells."""
+    """The processes of both replicas, the driver, and agents of which one has leases, one an application that hears
+    nothing, and one a restart before it: Prometheus reads them as the monitors say, and no query is about something that
+    nobody tells."""
     if not shutil.which("prometheus"):
         raise Skipped("there is no prometheus: apt-get install --no-install-recommends prometheus")
     t.open()

@@ -19,7 +19,7 @@ use crate::parse_error::{ParseError, rule};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
-use crate::report::Denied;
+use crate::report::Denial;
 use crate::sentence::one_line;
 
 pub use crate::config::Identity;
@@ -326,7 +326,7 @@ impl Plan {
 
     /// What the operator's refusals say by now of a plan that was made before, what unlocks a store included.
     #[must_use]
-    pub fn denied(&self, config: &Config) -> Option<Denied> {
+    pub fn denied(&self, config: &Config) -> Option<Denial> {
         if config.deny.is_empty() {
             return None;
         }
@@ -340,7 +340,7 @@ impl Plan {
                 providers.entry(request.provider.clone()).or_insert_with(|| refusal.to_string());
             }
         }
-        (!providers.is_empty()).then(|| Denied { rules: rules_text(&rules), providers })
+        (!providers.is_empty()).then(|| Denial { rules: rules_text(&rules), providers })
     }
 
     /// Bytes of a volume that one generation may fill, in whole pages: the size limit, and a page for each file that is

@@ -43,7 +43,7 @@ pub struct Report {
     pub failing: BTreeMap<String, SystemTime>,
     /// What the operator's `deny` refuses by now: of such a volume no store is asked.
     #[serde(skip)]
-    pub denied: Option<Denied>,
+    pub denied: Option<Denial>,
     /// When all containers are restarted for changed variables.
     #[serde(serialize_with = "as_time")]
     pub restart_due: Option<SystemTime>,
@@ -53,7 +53,7 @@ pub struct Report {
 
 /// What the operator's `deny` refuses of what a pod was planned to have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Denied {
+pub struct Denial {
     /// The rules, such as `deny[0]`.
     pub rules: String,
     /// Why, in a sentence for each provider.
@@ -107,9 +107,9 @@ impl Report {
 
     /// Takes in what is refused from now on, or that nothing is any more, and reports it. What is refused is told once
     /// more, for those who read no log.
-    pub fn note_denied(&mut self, denied: Option<Denied>) -> Option<String> {
+    pub fn note_denied(&mut self, denied: Option<Denial>) -> Option<String> {
         let before = std::mem::replace(&mut self.denied, denied);
-        let Some(Denied { providers, .. }) = self.denied.clone() else {
+        let Some(Denial { providers, .. }) = self.denied.clone() else {
             self.note_failing(&BTreeSet::new());
             if before.is_some() {
                 self.info("allowed_again", "the operator's rules refuse nothing of it any more: it is read now");
@@ -117,7 +117,7 @@ impl Report {
             return None;
         };
         self.note_failing(&providers.keys().map(String::as_str).collect());
-        let why = self.denied.as_ref().map(Denied::why).unwrap_or_default();
+        let why = self.denied.as_ref().map(Denial::why).unwrap_or_default();
         self.warn("denied", &why, STAYS);
         Some(format!("{why}; {STAYS}"))
     }
@@ -133,9 +133,9 @@ impl Report {
     }
 }
 
-// === impl Denied ===
+// === impl Denial ===
 
-impl Denied {
+impl Denial {
     /// All sentences, each once.
     #[must_use]
     pub fn why(&self) -> String {

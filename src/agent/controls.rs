@@ -110,7 +110,7 @@ impl Controls {
     }
 }
 
-/// What stands there, in the place of rules: whoever may set it has said enough, whatever it is.
+/// What stands there, in the place of rules: one who may set it has said enough, whatever it is.
 fn rules(text: &str) -> Option<String> {
     let is_plain = |c: char| c == ' ' || c.is_ascii_graphic();
     let plain = text.trim().chars().take(MOST_RULES).map(|c| if is_plain(c) { c } else { '?' }).collect::<String>();

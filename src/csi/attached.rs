@@ -12,7 +12,7 @@ use super::volume::MountedVolume;
 use crate::deliver::controls::LiveControls;
 use crate::deliver::delivery::Delivery;
 use crate::deliver::reporting::Reporting;
-use crate::report::Denied;
+use crate::report::Denial;
 use crate::source::Obstacles;
 
 /// A volume that is looked after.
@@ -44,7 +44,7 @@ impl Attached {
     }
 
     /// Notes what is refused from now on, or that nothing is any more, and tells its pod.
-    pub(super) fn deny(&mut self, denied: Option<Denied>, around: &dyn Surroundings) {
+    pub(super) fn deny(&mut self, denied: Option<Denial>, around: &dyn Surroundings) {
         if let Some(told) = self.delivery.report_mut().note_denied(denied) {
             around.trouble(&self.record.pod, &told);
         }
@@ -75,7 +75,7 @@ impl Attached {
     }
 }
 
-pub(super) fn denial(denied: &Denied) -> CallFailure {
+pub(super) fn denial(denied: &Denial) -> CallFailure {
     CallFailure::new(FailureKind::Denied, denied.why())
 }
 

@@ -29,7 +29,7 @@ use crate::generation::Generation;
 use crate::metrics::board::BoardPlace;
 use crate::plan::Plan;
 use crate::provider::TokenSource;
-use crate::report::Denied;
+use crate::report::Denial;
 use crate::secret::SecretValue;
 use crate::source::persisted::{HandOverFile, PersistedState};
 use crate::source::{Event, HandOver, SetupError, Source};
@@ -59,7 +59,7 @@ pub(super) struct Feed {
     refused: Option<(Instant, CallFailure)>,
     config: watch::Receiver<Arc<Config>>,
     /// What the operator refuses by now: while there is any of it, no store is asked and nothing is written.
-    denied: Option<Denied>,
+    denied: Option<Denial>,
     volumes: Vec<Attached>,
     /// By provider: the audience, and where its token goes.
     tokens: BTreeMap<String, (String, watch::Sender<Option<SecretValue>>)>,

@@ -963,8 +963,14 @@ fn the_charts_roles_have_the_rights_that_the_commands_use_and_no_others() {
     let rules = "image: i\nproviders: {vault: {type: vault, address: 'https://v'}}\ndeny: [{namespaces: [a]}]\n";
     std::fs::write(&config, rules).unwrap();
     let deny = format!("deny --config {} deploy/web", config.display());
-    let mut controls =
-        used(&["hold deploy/web", "advance deploy/web", "refresh web-1", "pin aaaa web-1", "release -l app=web", &deny]);
+    let mut controls = used(&[
+        "hold deploy/web",
+        "advance deploy/web",
+        "refresh web-1",
+        "pin aaaa web-1",
+        "release -l app=web",
+        &deny,
+    ]);
     controls.extend(viewer);
     assert_eq!(rights("hushpod-controls"), controls);
     let page = page("src/fleet.md");

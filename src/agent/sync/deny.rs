@@ -3,7 +3,7 @@
 
 use super::SyncLoop;
 use crate::agent::error::AgentError;
-use crate::report::Denied;
+use crate::report::Denial;
 
 // === impl SyncLoop ===
 
@@ -20,7 +20,7 @@ impl SyncLoop {
             let denied = rules.map(|rules| {
                 let why = AgentError::Denied(rules.to_owned()).to_string();
                 let providers = self.providers.iter().map(|provider| (provider.clone(), why.clone())).collect();
-                Denied { rules: rules.to_owned(), providers }
+                Denial { rules: rules.to_owned(), providers }
             });
             report.note_denied(denied);
             if !self.is_denied() {
@@ -29,7 +29,7 @@ impl SyncLoop {
             }
         }
         match &self.delivery.report().denied {
-            Some(Denied { rules, .. }) if !self.delivery.is_open() => Err(AgentError::Denied(rules.clone())),
+            Some(Denial { rules, .. }) if !self.delivery.is_open() => Err(AgentError::Denied(rules.clone())),
             _ => Ok(()),
         }
     }

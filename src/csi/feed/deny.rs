@@ -2,7 +2,7 @@
 
 use super::Feed;
 use crate::csi::attached::denial;
-use crate::report::Denied;
+use crate::report::Denial;
 
 // === impl Feed ===
 
@@ -15,7 +15,7 @@ impl Feed {
         self.set_denied(denied);
     }
 
-    pub(super) fn set_denied(&mut self, denied: Option<Denied>) {
+    pub(super) fn set_denied(&mut self, denied: Option<Denial>) {
         if denied == self.denied {
             return;
         }

@@ -112,7 +112,7 @@ def tell_agents(t, controls, value):
     contains(deny(t, controls), "done: 2 pods", "deny")
     contains(controls.says("status"), "denied by deny[1]", "the agent's state")
     t.secret(password=canary())
-    # Whoever asks needs another login now, and there would be one more.
+    # An agent that asks needs another login now, and there would be one more.
     for accessor in t.vault.logins(t.role):
         t.vault.write("auth/token/revoke-accessor", accessor=accessor)
     equal(t.vault.logins(t.role), set(), "logins after they were revoked")

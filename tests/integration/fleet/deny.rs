@@ -24,7 +24,7 @@ impl Cluster {
         let vault = "image: i\nproviders: {vault: {type: vault, address: 'https://v'}}\n";
         std::fs::write(file.path(), format!("{vault}{rules}")).unwrap();
         self.world().told.clear();
-        self.run(&format!("deny --config {} {more}", file.path().display()))
+        self.run(format!("deny --config {} {more}", file.path().display()).trim_end())
     }
 
     /// The pods that have the annotation, with its text.
@@ -83,7 +83,9 @@ fn agents_are_told_what_a_configuration_refuses_and_what_it_refuses_no_more() {
     let expected = [("a/web-1", "deny[0]"), ("a/web-2", "deny[0]"), ("a/web-3", "deny[1]"), ("b/web-4", "deny[1]")];
     assert_eq!(cluster.denied(), pairs(&expected));
     let told = cluster.deny("", "-A --dry-run");
-    assert!(told.out.contains("deny: 4 pods; 4 pods are denied no more") && told.out.contains("web-2 (denied no more)"));
+    assert!(
+        told.out.contains("deny: 4 pods; 4 pods are denied no more") && told.out.contains("web-2 (denied no more)")
+    );
     assert!(!told.out.contains("next pods"), "{told:?}");
     assert_eq!(cluster.deny("", "-A").code, 0);
     assert_eq!(cluster.denied(), []);

@@ -21,7 +21,7 @@ pub use self::values::{parse_bool, set};
 pub const MAX_BYTES: usize = 128 * 1024;
 
 /// Keys that say nothing of a volume.
-const OF_THE_POD: [&str; 17] = [
+const OF_THE_POD: [&str; 18] = [
     INJECT,
     MODE,
     MOUNT_PATH,
@@ -39,6 +39,7 @@ const OF_THE_POD: [&str; 17] = [
     PIN,
     ADVANCE,
     REFRESH_NOW,
+    DENY,
 ];
 
 /// An annotation that cannot be understood: which, and what would be.
@@ -351,6 +352,11 @@ fn control_key(name: &str, value: &str) -> Result<bool, AnnotationError> {
     match name {
         HOLD => parse_bool(value).map(drop).map_err(|problem| AnnotationError::new(name, problem)).map(|()| true),
         PIN | ADVANCE | REFRESH_NOW => Ok(true),
+        DENY => Err(AnnotationError::new(
+            name,
+            "stops the agent of a pod that runs, so a new one would have no files: leave it out (kubectl hushpod deny \
+             sets it, and takes it away)",
+        )),
         INJECT if value == "true" => Ok(true),
         INJECT => Err(AnnotationError::new(name, invalid("value", value, "true or false"))),
         _ => Ok(false),

@@ -20,6 +20,7 @@ mod completion;
 mod connect;
 mod control;
 mod denial;
+mod deny;
 mod error;
 mod history;
 mod inventory;
@@ -74,6 +75,7 @@ async fn command(args: FleetArgs) -> Result<ExitCode, FleetError> {
         FleetCommand::Advance(asked) => {
             return control::run(&connect().await?, Wish::Advance(asked.wave), asked.control, progress).await;
         }
+        FleetCommand::Deny(asked) => return deny::run(&connect().await?, asked, progress).await,
     };
     write(&text)?;
     Ok(ExitCode::SUCCESS)

@@ -19,6 +19,7 @@ use crate::parse_error::{ParseError, rule};
 use crate::provider::ProviderSettings;
 use crate::provider::http::Proxy;
 use crate::reference::{self, Key, Reference, ReferenceError, Request};
+use crate::report::Denial;
 use crate::sentence::one_line;
 
 pub use crate::config::Identity;
@@ -26,7 +27,7 @@ pub use crate::config::Identity;
 mod planner;
 pub mod policy;
 
-use self::policy::{PolicyError, Refusals};
+use self::policy::{Refusals, rules_text};
 
 /// The format that this program writes and understands.
 pub const PLAN_VERSION: u32 = 1;
@@ -323,17 +324,23 @@ impl Plan {
         serde_json::from_str(json).map_err(damaged)
     }
 
-    /// What the operator's refusals say by now of a plan that was made before: the sentence of each request, what unlocks
-    /// a store included.
+    /// What the operator's refusals say by now of a plan that was made before, what unlocks a store included.
     #[must_use]
-    pub fn refused<'a>(&'a self, config: &Config) -> Vec<(&'a Request, PolicyError)> {
+    pub fn denied(&self, config: &Config) -> Option<Denial> {
         if config.deny.is_empty() {
-            return Vec::new();
+            return None;
         }
         let refusals = Refusals::of(&config.deny, &self.identity);
         let unlocking = self.providers.values().filter_map(|provider| provider.unlock.as_ref());
         let all: BTreeSet<_> = self.requests().into_iter().chain(unlocking.map(|take| &take.request)).collect();
-        all.into_iter().filter_map(|request| Some((request, refusals.check(request).err()?))).collect()
+        let (mut rules, mut providers) = (BTreeSet::new(), BTreeMap::new());
+        for request in all {
+            if let Err(refusal) = refusals.check(request) {
+                rules.extend(refusals.rule(request));
+                providers.entry(request.provider.clone()).or_insert_with(|| refusal.to_string());
+            }
+        }
+        (!providers.is_empty()).then(|| Denial { rules: rules_text(&rules), providers })
     }
 
     /// Bytes of a volume that one generation may fill, in whole pages: the size limit, and a page for each file that is

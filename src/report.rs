@@ -41,15 +41,27 @@ pub struct Report {
     /// Providers whose last answer was an error, and since when.
     #[serde(serialize_with = "as_times")]
     pub failing: BTreeMap<String, SystemTime>,
-    /// Those of them that the operator's `deny` refuses by now: they are not asked.
+    /// What the operator's `deny` refuses by now: of such a volume no store is asked.
     #[serde(skip)]
-    pub denied: BTreeSet<String>,
+    pub denied: Option<Denial>,
     /// When all containers are restarted for changed variables.
     #[serde(serialize_with = "as_time")]
     pub restart_due: Option<SystemTime>,
     /// How often they were, where they may be.
     pub restarts: Option<u64>,
 }
+
+/// What the operator's `deny` refuses of what a pod was planned to have.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Denial {
+    /// The rules, such as `deny[0]`.
+    pub rules: String,
+    /// Why, in a sentence for each provider.
+    pub providers: BTreeMap<String, String>,
+}
+
+/// What becomes of a volume that is denied.
+const STAYS: &str = "nothing of it is read or renewed any more: the last good files stay";
 
 /// The fields of every report.
 macro_rules! report {
@@ -93,6 +105,23 @@ impl Report {
         }
     }
 
+    /// Takes in what is refused from now on, or that nothing is any more, and reports it. What is refused is told once
+    /// more, for those who read no log.
+    pub fn note_denied(&mut self, denied: Option<Denial>) -> Option<String> {
+        let before = std::mem::replace(&mut self.denied, denied);
+        let Some(Denial { providers, .. }) = self.denied.clone() else {
+            self.note_failing(&BTreeSet::new());
+            if before.is_some() {
+                self.info("allowed_again", "the operator's rules refuse nothing of it any more: it is read now");
+            }
+            return None;
+        };
+        self.note_failing(&providers.keys().map(String::as_str).collect());
+        let why = self.denied.as_ref().map(Denial::why).unwrap_or_default();
+        self.warn("denied", &why, STAYS);
+        Some(format!("{why}; {STAYS}"))
+    }
+
     /// Reports a change for the good, or one that someone asked for.
     pub fn info(&self, event: &'static str, sentence: &str) {
         report!(info, self, event, None::<&str>, sentence);
@@ -101,6 +130,17 @@ impl Report {
     /// Reports that something is in the way.
     pub fn warn(&self, event: &'static str, problem: &str, sentence: &str) {
         report!(warn, self, event, Some(problem), sentence);
+    }
+}
+
+// === impl Denial ===
+
+impl Denial {
+    /// All sentences, each once.
+    #[must_use]
+    pub fn why(&self) -> String {
+        let sentences: BTreeSet<&str> = self.providers.values().map(String::as_str).collect();
+        sentences.into_iter().collect::<Vec<_>>().join("; ")
     }
 }
 

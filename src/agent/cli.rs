@@ -37,7 +37,7 @@ container as a program of its own: see `hushpod-agent exec --help`, also for `hu
 
 Exit codes:
   0    done; sidecar: stopped by SIGTERM or SIGINT; ready: always
-  1    a store refuses what the plan asks for, or its answers do not make the files that were asked for
+  1    a store or the operator refuses what the plan asks for, or answers do not make the files that were asked for
   2    wrong usage, or no plan that this agent understands
   3    the volume cannot be used, or its gate is not the one that this agent made
   4    the process could not be set up (signals, runtime)
@@ -76,7 +76,7 @@ struct AgentOptions {
     /// State volume: the hand-over of logins and leases (optional for init)
     #[arg(long, global = true, value_name = "DIR", default_value = STATE_PATH)]
     state: PathBuf,
-    /// Downward API volume with the file `annotations`: hold, pin and refresh-now
+    /// Downward API volume with the file `annotations`: hold, pin, deny and the other controls
     #[arg(long, global = true, value_name = "DIR", default_value = CONTROLS_PATH)]
     controls: PathBuf,
     /// Projected service account tokens, one file per provider

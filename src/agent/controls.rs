@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use crate::annotations::DENY;
 use crate::bounded_read::{BoundedReadError, read_text};
 use crate::contract::{ANNOTATIONS_FILE, PREFIX};
 use crate::deliver::controls::{Control, LiveControls, Wanted};
@@ -23,7 +24,12 @@ pub struct Controls {
     file: PathBuf,
     watch: Option<Watch>,
     live: LiveControls,
+    /// The rules that stop the pod.
+    denied: Option<String>,
 }
+
+/// Characters of the rules: reports repeat them.
+const MOST_RULES: usize = 120;
 
 // === impl Controls ===
 
@@ -38,7 +44,8 @@ impl Controls {
                 |error| warn!(%error, path = %dir.display(), "live controls are off: the directory cannot be watched"),
             )
             .ok();
-        let mut controls = Self { file: dir.join(ANNOTATIONS_FILE), watch, live: LiveControls::default() };
+        let mut controls =
+            Self { file: dir.join(ANNOTATIONS_FILE), watch, live: LiveControls::default(), denied: None };
         controls.read();
         let wanted = controls.wanted().clone();
         let advanced = wanted.advance.clone();
@@ -57,16 +64,24 @@ impl Controls {
         self.live.wanted()
     }
 
-    /// Waits until the annotations ask for something else; pends for ever without a directory. Another `pin`, or another
-    /// `refresh-now`, within five seconds of the last waits for their end. Cancel safe.
+    /// The rules of the operator's that stop the pod, if its annotation says so.
+    #[must_use]
+    pub fn denied(&self) -> Option<&str> {
+        self.denied.as_deref()
+    }
+
+    /// Waits until the annotations ask for something else, or deny something else, which [`Controls::denied`] tells;
+    /// pends for ever without a directory. Another `pin`, or another `refresh-now`, within five seconds of the last
+    /// waits for their end, and all of them wait while the pod is denied. Cancel safe.
     pub async fn changed(&mut self) -> Vec<Control> {
+        let denied = self.denied.clone();
         loop {
             let now = Instant::now();
-            let changes = self.live.due(now);
-            if !changes.is_empty() {
+            let changes = if self.denied.is_none() { self.live.due(now) } else { Vec::new() };
+            if !changes.is_empty() || self.denied != denied {
                 return changes;
             }
-            let next = self.live.next(now);
+            let next = self.live.next(now).filter(|_| self.denied.is_none());
             let Some(watch) = &mut self.watch else { return std::future::pending().await };
             let alarm = async {
                 match next {
@@ -91,7 +106,15 @@ impl Controls {
             }
         };
         self.live.update(annotations(&text));
+        self.denied = annotations(&text).find(|(name, _)| *name == DENY).and_then(|(_, text)| rules(&text));
     }
+}
+
+/// What stands there, in the place of rules: one who may set it has said enough, whatever it is.
+fn rules(text: &str) -> Option<String> {
+    let is_plain = |c: char| c == ' ' || c.is_ascii_graphic();
+    let plain = text.trim().chars().take(MOST_RULES).map(|c| if is_plain(c) { c } else { '?' }).collect::<String>();
+    (!plain.is_empty()).then_some(plain)
 }
 
 /// Our annotations in a downward API file: `key="value"` lines, values quoted as Go's `strconv.Quote` does

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::gate::GateError;
+use crate::annotations::DENY;
+use crate::contract::PREFIX;
 use crate::deliver::render::RenderError;
 use crate::deliver::volume::VolumeError;
 use crate::plan::PlanReadError;
@@ -20,6 +22,9 @@ pub enum AgentError {
     /// Stores refuse what the plan asks for.
     #[error("{}", refusals(.0, |error| &error.message))]
     Refused(Vec<SourceFailure>),
+    /// The operator's rules refuse what the plan asks for, as the pod's annotation says, and there are no files.
+    #[error("the operator denies what this pod asks for: {0} (annotation {PREFIX}{DENY})")]
+    Denied(String),
     /// A provider cannot be set up.
     #[error("{0}")]
     Provider(#[from] SetupError),
@@ -61,9 +66,12 @@ impl AgentError {
             Self::Provider(error) => error.public(),
             Self::Render(error) => format!("the files cannot be made: {}", error.public()),
             Self::Interrupted(sentence) => sentence.public().to_owned(),
-            Self::Plan(_) | Self::Gate(_) | Self::Volume(_) | Self::Program { .. } | Self::Process(_) => {
-                self.to_string()
-            }
+            Self::Denied(_)
+            | Self::Plan(_)
+            | Self::Gate(_)
+            | Self::Volume(_)
+            | Self::Program { .. }
+            | Self::Process(_) => self.to_string(),
         }
     }
 
@@ -71,7 +79,7 @@ impl AgentError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused(_) | Self::Provider(_) | Self::Render(_) => 1,
+            Self::Refused(_) | Self::Denied(_) | Self::Provider(_) | Self::Render(_) => 1,
             Self::Plan(_) => 2,
             Self::Gate(_) | Self::Volume(_) | Self::Program { .. } => 3,
             Self::Process(_) => 4,

@@ -24,6 +24,7 @@ use crate::report::line::{ReportedPod, Writer};
 use crate::source::persisted::{HandOverFile, PersistedState};
 use crate::source::{Event, Obstacles, Source, SourceFailure};
 
+mod deny;
 mod restart;
 mod waiting;
 
@@ -34,6 +35,8 @@ const REVOKE_TIMEOUT: Duration = Duration::from_millis(1500);
 #[derive(Debug)]
 pub(super) struct SyncLoop {
     mode: AgentMode,
+    /// Names of the plan's.
+    providers: Vec<String>,
     source: Source,
     delivery: Delivery<GatedVolume>,
     controls: Controls,
@@ -91,6 +94,7 @@ impl SyncLoop {
         let reporting = Reporting::new(pod_of(&plan, audit.who()), writer, None);
         Self {
             mode,
+            providers: plan.providers.into_keys().collect(),
             source,
             delivery: Delivery::new(plan.items, plan.size_limit, volume).audited(audit),
             controls: Controls::open(&paths.controls),
@@ -156,8 +160,10 @@ impl SyncLoop {
             report.info("waiting", "fetching the first time: containers after this one wait for the files");
         }
         debug!(resumed, "logins and leases of an earlier process");
-        if let Some(pin) = pin {
-            self.pin(Some(pin)).await;
+        match pin {
+            Some(pin) if self.controls.denied().is_some() => self.delivery.pin_later(pin),
+            Some(pin) => self.pin(Some(pin)).await,
+            None => {}
         }
     }
 
@@ -170,6 +176,7 @@ impl SyncLoop {
     }
 
     async fn work(&mut self, shutdown: &CancellationToken) -> Result<Ended, AgentError> {
+        self.judge()?;
         while !self.is_done() {
             self.show();
             match self.wait(shutdown).await {
@@ -196,12 +203,15 @@ impl SyncLoop {
                     self.save();
                 }
                 Woken::Controls(changes) => {
+                    self.judge()?;
                     for change in changes {
                         self.control(change).await;
                     }
                 }
             }
-            self.catch_up().await?;
+            if !self.is_denied() {
+                self.catch_up().await?;
+            }
             self.leave_word();
             self.save();
         }
@@ -218,13 +228,14 @@ impl SyncLoop {
     }
 
     /// An init container that finds files (kubelet runs it again in a new sandbox of the same pod) asks once if there
-    /// are newer ones; a store that is down does not hold the pod back then.
+    /// are newer ones; a store that is down does not hold the pod back then, nor does one that must not be asked.
     fn is_done(&self) -> bool {
-        let is_asked = self.delivery.has_newest() || self.has_failed;
+        let is_asked = self.delivery.has_newest() || self.has_failed || self.is_denied();
         self.mode == AgentMode::Init && self.delivery.is_open() && is_asked && !self.delivery.is_reading()
     }
 
     async fn wait(&mut self, shutdown: &CancellationToken) -> Woken {
+        let is_denied = self.is_denied();
         let Self { source, controls, delivery, restarts, reporting, .. } = self;
         let restart = async {
             match restarts {
@@ -237,9 +248,9 @@ impl SyncLoop {
             () = shutdown.cancelled() => Woken::Stop,
             changes = controls.changed() => Woken::Controls(changes),
             () = restart => Woken::Restart,
-            due = delivery.wait() => Woken::Delivery(due),
+            due = delivery.wait(), if !is_denied => Woken::Delivery(due),
             () = reporting.due() => Woken::Report,
-            event = source.next() => Woken::Source(event),
+            event = source.next(), if !is_denied => Woken::Source(event),
         }
     }
 

@@ -55,4 +55,5 @@ keys! {
     PIN = "pin", "none", false, "live: a generation id to return to and stay at";
     ADVANCE = "advance", "–", false, "live: a new text takes the newest generation once, and holds again: see Waves";
     REFRESH_NOW = "refresh-now", "–", false, "live: any new text fetches at once";
+    DENY = "deny", "–", false, "live, of running pods alone: any text stops the agent, and the files stay: see Denied pods";
 }

@@ -70,6 +70,8 @@ fn p9_every_bad_value_is_answered_with_its_key_and_what_to_write() {
         ("zzzzzz", "x", "expected one of inject, file.<name>, "),
         ("inject", "yes", "expected true or false"),
         ("hold", "yes", "expected true or false"),
+        ("deny", "deny[0]", "leave it out"),
+        ("deny", "", "leave it out"),
         ("file.x", "a b", "white space"),
         ("file...", "a", "begins with '..'"),
         ("dir.x", "arn:aws:x", "aws:arn:"),

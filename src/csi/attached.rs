@@ -1,7 +1,5 @@
 //! One volume of a feed: its pod's wishes, its delivery, and what kubelet's call is told of it.
 
-use std::collections::BTreeMap;
-
 use tokio::sync::watch;
 use tracing::Span;
 
@@ -14,6 +12,7 @@ use super::volume::MountedVolume;
 use crate::deliver::controls::LiveControls;
 use crate::deliver::delivery::Delivery;
 use crate::deliver::reporting::Reporting;
+use crate::report::Denial;
 use crate::source::Obstacles;
 
 /// A volume that is looked after.
@@ -45,20 +44,10 @@ impl Attached {
     }
 
     /// Notes what is refused from now on, or that nothing is any more, and tells its pod.
-    pub(super) fn deny(&mut self, denied: &BTreeMap<String, String>, around: &dyn Surroundings) {
-        let report = self.delivery.report_mut();
-        let before = std::mem::replace(&mut report.denied, denied.keys().cloned().collect());
-        report.note_failing(&denied.keys().map(String::as_str).collect());
-        if denied.is_empty() {
-            if !before.is_empty() {
-                report.info("allowed_again", "the operator's rules refuse nothing of it any more: it is read now");
-            }
-            return;
+    pub(super) fn deny(&mut self, denied: Option<Denial>, around: &dyn Surroundings) {
+        if let Some(told) = self.delivery.report_mut().note_denied(denied) {
+            around.trouble(&self.record.pod, &told);
         }
-        let failure = denial(denied);
-        let sentence = "nothing of it is read or renewed any more: the last good files stay";
-        report.warn("denied", &failure.to_string(), sentence);
-        around.trouble(&self.record.pod, &format!("{failure}; {sentence}"));
     }
 
     pub(super) fn is_delivered(&self) {
@@ -86,9 +75,8 @@ impl Attached {
     }
 }
 
-pub(super) fn denial(denied: &BTreeMap<String, String>) -> CallFailure {
-    let sentences: Vec<_> = denied.values().map(String::as_str).collect();
-    CallFailure::new(FailureKind::Denied, sentences.join("; "))
+pub(super) fn denial(denied: &Denial) -> CallFailure {
+    CallFailure::new(FailureKind::Denied, denied.why())
 }
 
 /// Whether a call of kubelet waits for the first files of one of these.

@@ -29,6 +29,7 @@ use crate::generation::Generation;
 use crate::metrics::board::BoardPlace;
 use crate::plan::Plan;
 use crate::provider::TokenSource;
+use crate::report::Denial;
 use crate::secret::SecretValue;
 use crate::source::persisted::{HandOverFile, PersistedState};
 use crate::source::{Event, HandOver, SetupError, Source};
@@ -57,8 +58,8 @@ pub(super) struct Feed {
     /// Why it is of no use to ask for the same now.
     refused: Option<(Instant, CallFailure)>,
     config: watch::Receiver<Arc<Config>>,
-    /// What the operator refuses by now, by provider: while there is any of it, no store is asked and nothing is written.
-    denied: BTreeMap<String, String>,
+    /// What the operator refuses by now: while there is any of it, no store is asked and nothing is written.
+    denied: Option<Denial>,
     volumes: Vec<Attached>,
     /// By provider: the audience, and where its token goes.
     tokens: BTreeMap<String, (String, watch::Sender<Option<SecretValue>>)>,
@@ -130,7 +131,7 @@ impl Feed {
             failed_at: None,
             refused: None,
             config: around.config(),
-            denied: BTreeMap::new(),
+            denied: None,
             volumes: Vec::new(),
             tokens,
             hand_over,
@@ -181,7 +182,7 @@ impl Feed {
                 FeedWoken::Delivery(_, Due::Settled) => {}
                 FeedWoken::Delivery(at, Due::Retry) => self.retry(at).await,
             }
-            if self.denied.is_empty() {
+            if self.denied.is_none() {
                 self.obey().await;
                 self.catch_up().await;
             }
@@ -204,7 +205,7 @@ impl Feed {
     async fn wait(&mut self, commands: &mut mpsc::Receiver<FeedCommand>) -> FeedWoken {
         let Self { source, volumes, failed_at, refused, config, denied, logins, turn, shutdown, .. } = self;
         let now = Instant::now();
-        let is_denied = !denied.is_empty();
+        let is_denied = denied.is_some();
         let controls = volumes.iter().filter_map(|volume| volume.controls.next(now)).min().filter(|_| !is_denied);
         let refused = refused.as_ref().map(|(until, _)| *until).filter(|_| volumes.is_empty());
         let probe = failed_at.filter(|_| are_waited_for(volumes) && !is_denied);

@@ -94,10 +94,10 @@ impl Reporting {
         let report = delivery.report();
         let time = SystemTime::now();
         let at = |instant: Instant| rfc3339(time + instant.saturating_duration_since(now));
+        let is_denied = |provider| report.denied.as_ref().is_some_and(|denied| denied.providers.contains_key(provider));
         let failing = report.failing.iter().map(|(provider, since)| FailingProvider {
             provider: provider.clone(),
-            kind: if report.denied.contains(provider) { Some("denied") } else { source.failure(provider) }
-                .map(str::to_owned),
+            kind: if is_denied(provider) { Some("denied") } else { source.failure(provider) }.map(str::to_owned),
             since: rfc3339(*since),
         });
         ReportLine {
@@ -117,8 +117,9 @@ impl Reporting {
             pin_refused: report.pin_refused.clone(),
             advance: report.advance.clone(),
             refresh: report.refresh.clone(),
+            denied: report.denied.as_ref().map(|denied| denied.rules.clone()),
             failing: failing.collect(),
-            next_due: source.next_due().map(at),
+            next_due: source.next_due().filter(|_| report.denied.is_none()).map(at),
             lease_end: source.lease_end().map(at),
             variables: variables(report),
             secrets: report.generation.as_ref().map(|id| secrets(source, id)).unwrap_or_default(),

@@ -58,7 +58,7 @@ Let go of hold and pin: pods take the newest, and follow it.
 
 Examples:
   kubectl hushpod release deploy/web
-  kubectl hushpod release -A --max 10% --pause 30s";
+  kubectl hushpod release -A -l app=web --max 10% --pause 30s";
 const PIN: &str = "\
 Go back to a generation that the pods had, and stay there.
 
@@ -76,6 +76,14 @@ Let held pods take the newest once, some at a time, and hold again.
 Examples:
   kubectl hushpod advance deploy/web --max 1
   kubectl hushpod advance deploy/web --max 10% --pause 30s";
+const DENY: &str = "\
+Stop the agents of pods that ask for what the operator's configuration refuses
+by now, and let those go on that it refuses no more. The files stay.
+
+Examples:
+  kubectl hushpod deny --config config.yaml -A --dry-run
+  kubectl hushpod deny --config config.yaml -A
+  kubectl hushpod deny --config config.yaml deploy/web --max 10% --pause 30s";
 const EXPLAIN_DENIAL: &str = "\
 Say which annotation, rule or field a denial is about, and where to read on; no
 cluster is asked.
@@ -162,6 +170,9 @@ pub(super) enum FleetCommand {
     /// Let held pods take the newest once, some at a time, and hold again
     #[command(long_about = ADVANCE, after_help = AFTER)]
     Advance(AdvanceArgs),
+    /// Stop agents of pods that ask for what the operator's configuration refuses by now; the files stay
+    #[command(long_about = DENY, after_help = AFTER)]
+    Deny(DenyArgs),
     /// Say which annotation, rule or field a denial is about, and where to read on; no cluster is asked
     #[command(long_about = EXPLAIN_DENIAL, after_help = AFTER)]
     ExplainDenial(DenialArgs),
@@ -224,7 +235,7 @@ pub(super) struct WhoArgs {
     /// The store's version; any if left out
     #[arg(long, value_name = "VERSION")]
     pub(super) version: Option<String>,
-    /// The operator's configuration (YAML): pods that hold what its deny refuses. Agents of running pods do not hear of it
+    /// The operator's configuration (YAML): pods that hold what its deny refuses. kubectl hushpod deny tells their agents
     #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "version", "from_audit"])]
     pub(super) denied_by: Option<PathBuf>,
     /// Audit lines (JSON, one a line; - for standard input) of pods that ever had it, instead of asking the cluster
@@ -271,6 +282,15 @@ pub(super) struct AdvanceArgs {
     /// to end goes on, or a new one begins
     #[arg(long, value_name = "NAME")]
     pub(super) wave: Option<String>,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DenyArgs {
+    /// The operator's configuration (YAML), whose deny counts
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
     #[command(flatten)]
     pub(super) control: ControlArgs,
 }

@@ -7,6 +7,10 @@ use super::safe::shown;
 use crate::annotations::{HOLD, PIN};
 use crate::contract::PREFIX;
 
+/// One sentence about those of pods that are denied: no template decides on them.
+pub(super) const OF_DENIED: &str =
+    "the next pods that ask for it are refused by the webhook, once it has this configuration";
+
 /// One sentence about them, for what is done to the running ones.
 pub(super) fn sentence(order: &Order, workload: &str, template: &BTreeMap<String, String>) -> String {
     let annotation = |name: &str| template.get(&format!("{PREFIX}{name}")).map(|value| shown(value, 128));
@@ -20,7 +24,7 @@ pub(super) fn sentence(order: &Order, workload: &str, template: &BTreeMap<String
         Order::Hold => !is_held,
         Order::Release => is_held || annotation(PIN).is_some(),
         Order::Pin(id) => annotation(PIN).as_deref() != Some(id.0.as_str()),
-        Order::Refresh(_) | Order::Advance(_) => false,
+        Order::Refresh(_) | Order::Advance(_) | Order::Deny(_) => false,
     };
     let cure = if differs { ": annotate the template for others" } else { "" };
     format!("the next pods of {workload} {next}{cure}")

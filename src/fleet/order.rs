@@ -12,14 +12,15 @@ use super::our_pod::OurPod;
 use super::progress::ProgressLine;
 use super::safe::shown;
 use super::table::seconds;
-use crate::annotations::{ADVANCE, HOLD, PIN, REFRESH_NOW};
+use crate::annotations::{ADVANCE, DENY, HOLD, PIN, REFRESH_NOW};
 use crate::contract::PREFIX;
 use crate::deliver::controls::{is_wave, parse_generation};
 use crate::generation::GenerationId;
+use crate::options::Mode;
 use crate::parse_error::invalid;
 use crate::report::line::{Asked, ReportLine};
 use crate::report::rfc3339;
-use crate::sentence::counted;
+use crate::sentence::{counted, counted_with};
 
 /// What a person wishes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(super) enum Order {
     Pin(GenerationId),
     Refresh(String),
     Advance(String),
+    /// The rules that refuse what a pod holds, by its UID; the others are let go of.
+    Deny(BTreeMap<String, String>),
 }
 
 /// A name that no earlier command had, and that says when it was made.
@@ -105,7 +108,7 @@ fn unfinished(pods: &[PodStatus]) -> Option<String> {
     let last = begun.filter(|wave| is_wave(wave) && made_at(wave).is_some()).max()?.clone();
     let began = made_at(&last)?;
     let order = Order::Advance(last.clone());
-    let is_left = |status: &&PodStatus| status.pod.created <= began && !order.is_done(&status.reports);
+    let is_left = |status: &&PodStatus| status.pod.created <= began && !order.is_done(status);
     pods.iter().find(is_left).map(|_| last)
 }
 
@@ -113,30 +116,34 @@ fn unfinished(pods: &[PodStatus]) -> Option<String> {
 
 impl Order {
     /// What a pod's annotations are to be; `null` takes one away.
-    fn annotations(&self) -> Vec<(String, Option<String>)> {
+    fn annotations(&self, pod: &OurPod) -> Vec<(String, Option<String>)> {
         let all: &[(&str, Option<&str>)] = match self {
             Self::Hold => &[(HOLD, Some("true"))],
             Self::Release => &[(HOLD, None), (PIN, None), (ADVANCE, None)],
             Self::Pin(GenerationId(id)) => &[(PIN, Some(id))],
             Self::Refresh(name) => &[(REFRESH_NOW, Some(name))],
             Self::Advance(wave) => &[(ADVANCE, Some(wave))],
+            // The driver has the configuration itself.
+            Self::Deny(_) if pod.mode == Mode::Csi => &[],
+            Self::Deny(rules) => &[(DENY, rules.get(&pod.uid).map(String::as_str))],
         };
         all.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.map(str::to_owned))).collect()
     }
 
     /// The patch that says so to this pod: another one of the same name is another pod.
     pub(super) fn patch(&self, pod: &OurPod) -> Value {
-        let annotations: BTreeMap<_, _> = self.annotations().into_iter().collect();
+        let annotations: BTreeMap<_, _> = self.annotations(pod).into_iter().collect();
         json!({"metadata": {"uid": pod.uid, "annotations": annotations}})
     }
 
     /// Whether the pod was told already.
     pub(super) fn is_asked(&self, pod: &OurPod) -> bool {
-        self.annotations().iter().all(|(name, value)| pod.annotations.get(name) == value.as_ref())
+        self.annotations(pod).iter().all(|(name, value)| pod.annotations.get(name) == value.as_ref())
     }
 
-    /// Whether all volumes report that it is done.
-    pub(super) fn is_done(&self, reports: &[ReportLine]) -> bool {
+    /// Whether all volumes of a pod report that it is done.
+    pub(super) fn is_done(&self, status: &PodStatus) -> bool {
+        let PodStatus { pod, reports, .. } = status;
         let is_done = |asked: &Option<Asked>, id: &str| asked.as_ref().is_some_and(|it| it.id == id && it.done);
         !reports.is_empty()
             && reports.iter().all(|report| match self {
@@ -150,6 +157,9 @@ impl Order {
                 Self::Pin(id) => report.pinned.as_ref() == Some(id),
                 Self::Refresh(name) => is_done(&report.refresh, name),
                 Self::Advance(wave) => is_done(&report.advance, wave),
+                // Which rule it is, the driver knows better.
+                Self::Deny(rules) if pod.mode == Mode::Csi => report.denied.is_some() == rules.contains_key(&pod.uid),
+                Self::Deny(rules) => report.denied.as_ref() == rules.get(&pod.uid),
             })
     }
 
@@ -171,6 +181,7 @@ impl Order {
             Self::Pin(GenerationId(id)) => format!("pin {id}"),
             Self::Refresh(_) => "refresh".to_owned(),
             Self::Advance(wave) => format!("advance, wave {wave}"),
+            Self::Deny(_) => "deny".to_owned(),
         };
         let all = done.len() + todo.len();
         let before = if done.is_empty() { String::new() } else { format!(", {} done before", done.len()) };
@@ -182,14 +193,29 @@ impl Order {
             let (are, follow) = if free == 1 { ("is", "follows") } else { ("are", "follow") };
             let _ = write!(text, "; {free} of them {are} not held, and {follow} the newest anyway");
         }
+        if let Self::Deny(rules) = self
+            && rules.len() < all
+        {
+            let _ = write!(text, "; {} denied no more", counted_with(all - rules.len(), "pod", "is", "are"));
+        }
         text
+    }
+
+    /// A pod that is to be told, for people: with what is different from pod to pod.
+    pub(super) fn shown(&self, pod: &OurPod, namespace: &str) -> String {
+        let name = pod.shown_from(namespace);
+        match self {
+            Self::Deny(rules) => {
+                format!("{name} ({})", rules.get(&pod.uid).map_or("denied no more", String::as_str))
+            }
+            _ => name,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Mode;
 
     fn id(text: &str) -> GenerationId {
         GenerationId(text.to_owned())
@@ -245,6 +271,8 @@ mod tests {
     #[test]
     fn an_order_is_done_when_every_volume_reports_it() {
         let line = ReportLine { generation: Some(id("g1")), newest: Some(id("g1")), ..ReportLine::default() };
+        let denied = |by: &str| ReportLine { denied: Some(by.to_owned()), ..line.clone() };
+        let deny = |by: &str| Order::Deny(BTreeMap::from([("u".to_owned(), by.to_owned())]));
         let asked = |id: &str, done| Some(Asked { id: id.to_owned(), done });
         let held = ReportLine { held: true, ..line.clone() };
         for (order, report, expected) in [
@@ -261,11 +289,23 @@ mod tests {
             (Order::Refresh("r".into()), ReportLine { refresh: asked("r", false), ..line.clone() }, false),
             (Order::Advance("w".into()), ReportLine { advance: asked("w", true), ..held.clone() }, true),
             (Order::Advance("w".into()), ReportLine { advance: asked("v", true), ..held }, false),
+            (deny("deny[0]"), denied("deny[0]"), true),
+            (deny("deny[0]"), denied("deny[1]"), false),
+            (deny("deny[0]"), line.clone(), false),
+            (Order::Deny(BTreeMap::new()), denied("deny[0]"), false),
         ] {
-            assert_eq!(order.is_done(std::slice::from_ref(&report)), expected, "{order:?} {report:?}");
-            assert!(!order.is_done(&[report, ReportLine::default()]), "{order:?}: another volume");
+            let of = |reports| PodStatus { reports, ..status(0, None, None) };
+            assert_eq!(order.is_done(&of(vec![report.clone()])), expected, "{order:?} {report:?}");
+            if expected {
+                assert!(!order.is_done(&of(vec![report, ReportLine::default()])), "{order:?}: another volume");
+            }
         }
-        assert!(!Order::Release.is_done(&[]), "no report says nothing");
+        let none = PodStatus { reports: Vec::new(), ..status(0, None, None) };
+        assert!(!Order::Release.is_done(&none), "no report says nothing");
+        let mut of_driver = PodStatus { reports: vec![denied("deny[4]")], ..status(0, None, None) };
+        of_driver.pod.mode = Mode::Csi;
+        let order = deny("deny[0]");
+        assert!(order.is_done(&of_driver) && order.is_asked(&of_driver.pod), "the driver has the configuration itself");
     }
 
     #[test]

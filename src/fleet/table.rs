@@ -129,7 +129,8 @@ pub(super) fn state(status: &PodStatus, report: &ReportLine, now: i64) -> String
     if let Some(problem) = &status.problem {
         return if status.pod.is_deleting { format!("being deleted: {problem}") } else { problem.clone() };
     }
-    let ReportLine { generation, newest, held, pinned, problem, behind, failing, failing_left_out, .. } = report;
+    let ReportLine { generation, newest, held, pinned, problem, behind, denied, failing, failing_left_out, .. } =
+        report;
     let mut words = Vec::new();
     if status.pod.is_deleting {
         words.push("being deleted".to_owned());
@@ -161,7 +162,9 @@ pub(super) fn state(status: &PodStatus, report: &ReportLine, now: i64) -> String
     if *behind > 0 {
         words.push(format!("{} behind", counted(*behind, "file")));
     }
-    words.extend(failing.iter().map(|FailingProvider { provider, kind, since }| {
+    words.extend(denied.as_ref().map(|rules| format!("denied by {rules}")));
+    let is_told = |one: &&FailingProvider| denied.is_none() || one.kind.as_deref() != Some("denied");
+    words.extend(failing.iter().filter(is_told).map(|FailingProvider { provider, kind, since }| {
         let kind = kind.as_deref().unwrap_or("failing");
         format!("{provider} {kind} for {}", age(Some(since), now))
     }));
@@ -257,7 +260,11 @@ mod tests {
             (ReportLine { behind: 2, ..current() }, "2 files behind"),
             (ReportLine { behind: 1, ..current() }, "1 file behind"),
             (ReportLine { failing_left_out: 1, ..current() }, "1 provider more failing"),
-            (ReportLine { failing: vec![failing], ..current() }, "vault denied for 5m"),
+            (ReportLine { failing: vec![failing.clone()], ..current() }, "vault denied for 5m"),
+            (
+                ReportLine { failing: vec![failing], denied: Some("deny[0]".into()), newest: None, ..current() },
+                "denied by deny[0]",
+            ),
             (ReportLine { advance: Some(Asked { id: "w1".into(), done: false }), ..current() }, "wave w1 not yet"),
         ] {
             assert_eq!(state(&status(vec![report.clone()]), &report, now), expected);

@@ -119,7 +119,7 @@ impl Waves<'_> {
             let statuses = inventory::look_at(self.cluster, std::mem::take(&mut left), seconds, &mut silent).await;
             let mut behind = Vec::new();
             for status in statuses {
-                if self.order.is_done(&status.reports) {
+                if self.order.is_done(&status) {
                     ended.done += 1;
                 } else {
                     behind.push(status);

@@ -162,19 +162,13 @@ impl Question<'_> {
     fn holders<'a>(&self, status: &'a PodStatus) -> Vec<Holding<'a>> {
         let of_report = |report: &'a ReportLine| -> Vec<Holding<'a>> {
             let held = |secret: &'a HeldSecret, rule| Holding { status, report, secret, rule };
-            let secrets = report.secrets.iter();
             let Self::Denied(config) = self else {
+                let secrets = report.secrets.iter();
                 let is_asked = |secret: &&HeldSecret| self.is_about(&secret.reference, secret.version.as_deref());
                 return secrets.filter(is_asked).map(|secret| held(secret, None)).collect();
             };
-            let identity =
-                Identity { namespace: status.pod.namespace.clone(), service_account: report.pod.account.clone() };
-            let refusals = Refusals::of(&config.deny, &identity);
-            let refused = secrets.filter_map(|secret| {
-                let taken = PlannedReference::try_from(secret.reference.clone()).ok()?;
-                Some(held(secret, Some(refusals.rule(&taken.request)?)))
-            });
-            refused.collect()
+            let refused = refused(config, &status.pod.namespace, report).into_iter();
+            refused.map(|(secret, rule)| held(secret, Some(rule))).collect()
         };
         status.reports.iter().flat_map(of_report).collect()
     }
@@ -182,6 +176,17 @@ impl Question<'_> {
     fn may_be_left_out(&self, status: &PodStatus) -> bool {
         status.reports.iter().any(|report| report.secrets_left_out > 0) && self.holders(status).is_empty()
     }
+}
+
+/// What a report names and the operator's refusals are about: each with the place of its rule.
+pub(super) fn refused<'a>(config: &Config, namespace: &str, report: &'a ReportLine) -> Vec<(&'a HeldSecret, usize)> {
+    let identity = Identity { namespace: namespace.to_owned(), service_account: report.pod.account.clone() };
+    let refusals = Refusals::of(&config.deny, &identity);
+    let refused = report.secrets.iter().filter_map(|secret| {
+        let taken = PlannedReference::try_from(secret.reference.clone()).ok()?;
+        Some((secret, refusals.rule(&taken.request)?))
+    });
+    refused.collect()
 }
 
 /// Without a provider any provider's is meant, without parameters any that has some.

@@ -3,6 +3,8 @@
 //! Defence in depth: the store's own policy is the authority. These rules keep a tenant's typo, or a role that is too
 //! wide, from reaching further than the operator meant.
 
+use std::collections::BTreeSet;
+
 use super::Identity;
 use crate::config::{Allow, Deny, Filled, Glob, NamespaceLabels, OLD_RULES_COUNT, RequestGlob};
 use crate::provider::Parameters;
@@ -187,6 +189,15 @@ impl<'a> Refusals<'a> {
         let request = fitting(&request, MOST_SHOWN);
         Err(PolicyError::Denied(format!("{who} may not request {request} (the operator's rule deny[{index}])")))
     }
+}
+
+/// Rules of `deny` by their places, as reports and annotations name them: `deny[0], deny[2]`; of many the first.
+#[must_use]
+pub fn rules_text(places: &BTreeSet<usize>) -> String {
+    const MOST: usize = 4;
+    let named: Vec<_> = places.iter().take(MOST).map(|place| format!("deny[{place}]")).collect();
+    let more = places.len().saturating_sub(MOST);
+    named.join(", ") + &if more == 0 { String::new() } else { format!(" and {more} more") }
 }
 
 impl<'a> Right<'a> {

@@ -65,6 +65,9 @@ pub struct ReportLine {
     pub advance: Option<Asked>,
     /// The `refresh-now` that asked last.
     pub refresh: Option<Asked>,
+    /// The rules of the operator's `deny` that stop it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denied: Option<String>,
     /// Providers whose last answer was an error.
     pub failing: Vec<FailingProvider>,
     /// How many more of them there are.
@@ -220,6 +223,7 @@ impl ReportLine {
         for asked in [&mut self.advance, &mut self.refresh].into_iter().flatten() {
             cut(&mut asked.id);
         }
+        self.denied.iter_mut().for_each(cut);
         let pod = [&mut self.pod.name, &mut self.pod.uid, &mut self.volume].into_iter().flatten();
         pod.chain([&mut self.pod.namespace, &mut self.pod.account]).for_each(cut_name);
         self.secrets.iter_mut().filter_map(|secret| secret.version.as_mut()).for_each(cut);
@@ -325,6 +329,7 @@ pub(crate) mod tests {
             failing: vec![failing; 40],
             refresh: Some(Asked { id: "é\u{1b}[2J\u{202e}".repeat(4000), done: false }),
             volume: Some("v".repeat(4000)),
+            denied: Some("\u{7}é".repeat(4000)),
             variables: Some(Variables { running: Some(vec![id(&"f".repeat(30)); 900]), ..Variables::default() }),
             ..whole()
         };

@@ -83,7 +83,7 @@ const CRATES: &[(&str, &[&str])] = &[
 #[rustfmt::skip]
 const ORDERS: &[(&str, &[&str])] = &[
     ("agent", &[
-        "cli", "", "sync/restart", "sync/waiting", "sync", "gated_volume", "install", "termination", "error",
+        "cli", "", "sync/deny", "sync/restart", "sync/waiting", "sync", "gated_volume", "install", "termination", "error",
         "restart_all", "metrics", "controls", "gate", "notify", "settings", "swap", "usage",
     ]),
     ("annotations", &["", "values", "keys"]),
@@ -122,7 +122,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ]),
     ("explain", &["", "page"]),
     ("fleet", &[
-        "", "control", "history", "waves", "who", "next_pods", "order", "table", "live", "inventory", "select", "logs",
+        "", "deny", "control", "history", "waves", "who", "next_pods", "order", "table", "live", "inventory", "select", "logs",
         "our_pod", "completion", "denial", "audit_file", "connect", "arguments", "out", "error", "progress", "safe",
     ]),
     ("provider", &[

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 
 use crate::readme::page;
 
+mod deny;
+
 /// Pods that the server lets pass in one page, whatever is asked for.
 const PAGE: usize = 400;
 
@@ -37,6 +39,10 @@ struct Pod {
     advance: Option<Asked>,
     refresh: Option<Asked>,
     failing: bool,
+    /// The rules that its report says it is denied by.
+    denied: Option<String>,
+    /// In the environment of its agent, if it has one.
+    plan: Option<String>,
     is_unready: bool,
     /// Whether it is on its way out, in its grace period.
     is_deleting: bool,
@@ -112,6 +118,9 @@ impl Pod {
         self.pinned = pin;
         self.advance = advance.map(|id| Asked { id, done: true });
         self.refresh = refresh.map(|id| Asked { id, done: true });
+        if self.mode != "csi" {
+            self.denied = self.annotations.get("hushpod.dev/deny").cloned();
+        }
     }
 
     fn report(&self) -> String {
@@ -139,6 +148,7 @@ impl Pod {
             pin_refused: self.pin_refused.clone().map(GenerationId),
             advance: self.advance.clone(),
             refresh: self.refresh.clone(),
+            denied: self.denied.clone(),
             failing: if self.failing { vec![failing] } else { Vec::new() },
             secrets: vec![HeldSecret {
                 reference: "vault:secret/data/db".to_owned(),
@@ -151,7 +161,11 @@ impl Pod {
     }
 
     fn object(&self) -> Value {
-        let container = |name: &str| json!({"name": name, "image": "x"});
+        let container = |name: &str| {
+            let plan = self.plan.as_ref().filter(|_| name.starts_with("hushpod"));
+            let env: Vec<_> = plan.iter().map(|plan| json!({"name": "HUSHPOD_PLAN", "value": plan})).collect();
+            json!({"name": name, "image": "x", "env": env})
+        };
         let (init, volumes) = match self.mode {
             "sidecar" => (vec![container("hushpod")], json!([])),
             "init+sidecar" => (vec![container("hushpod-init"), container("hushpod")], json!([])),
@@ -929,7 +943,8 @@ fn the_charts_roles_have_the_rights_that_the_commands_use_and_no_others() {
         let labels = [("app.kubernetes.io/part-of", "hushpod"), ("app.kubernetes.io/component", "csi")];
         driver.labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let cluster = Cluster::of_four();
-        cluster.world().pods.extend([driver, Pod::new("a", "csi-1", "csi")]);
+        let of_driver = Pod { denied: Some("deny[0]".to_owned()), ..Pod::new("a", "csi-1", "csi") };
+        cluster.world().pods.extend([driver, of_driver]);
         for line in lines {
             assert_eq!(cluster.run(line).code, 0, "{line}");
         }
@@ -943,8 +958,19 @@ fn the_charts_roles_have_the_rights_that_the_commands_use_and_no_others() {
         "who vault:x",
     ]);
     assert_eq!(rights("hushpod-viewer"), viewer);
-    let mut controls =
-        used(&["hold deploy/web", "advance deploy/web", "refresh web-1", "pin aaaa web-1", "release -l app=web"]);
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.yaml");
+    let rules = "image: i\nproviders: {vault: {type: vault, address: 'https://v'}}\ndeny: [{namespaces: [a]}]\n";
+    std::fs::write(&config, rules).unwrap();
+    let deny = format!("deny --config {} deploy/web", config.display());
+    let mut controls = used(&[
+        "hold deploy/web",
+        "advance deploy/web",
+        "refresh web-1",
+        "pin aaaa web-1",
+        "release -l app=web",
+        &deny,
+    ]);
     controls.extend(viewer);
     assert_eq!(rights("hushpod-controls"), controls);
     let page = page("src/fleet.md");
@@ -975,6 +1001,7 @@ fn the_page_tells_of_every_field_of_a_report_line_and_of_every_exit_code() {
         pin_refused: Some(id()),
         advance: asked(),
         refresh: asked(),
+        denied: Some("deny[0]".to_owned()),
         failing: vec![FailingProvider { kind: Some("denied".to_owned()), ..FailingProvider::default() }; 500],
         secrets: vec![HeldSecret { reference: "x".repeat(5000), lease: true, ..HeldSecret::default() }; 2],
         variables: Some(Variables { running: Some(vec![id()]), restart_due: Some(String::new()), restarts: Some(1) }),

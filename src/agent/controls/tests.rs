@@ -56,6 +56,26 @@ fn annotations_are_read_and_meaningless_ones_change_nothing() {
     }
 }
 
+#[test]
+fn any_text_denies_and_is_told_in_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "é".repeat(200_000);
+    for (text, expected) in [
+        ("", None),
+        ("hushpod.dev/deny=\"\"\n", None),
+        ("hushpod.dev/deny=\"  \"\n", None),
+        ("hushpod.dev/hold=\"true\"\nother.dev/deny=\"x\"\n", None),
+        ("hushpod.dev/deny=\"deny[0], deny[2]\"\n", Some("deny[0], deny[2]".to_owned())),
+        ("hushpod.dev/deny=\" a\\nb\\u202e \"\n", Some("a?b?".to_owned())),
+        (&format!("hushpod.dev/deny=\"{}\"\n", "x".repeat(MOST_RULES)), Some("x".repeat(MOST_RULES))),
+        (&format!("hushpod.dev/deny=\"{}y\"\n", "x".repeat(MOST_RULES)), Some("x".repeat(MOST_RULES))),
+        (&format!("hushpod.dev/deny=\"{long}\"\n"), Some("?".repeat(MOST_RULES))),
+    ] {
+        fs::write(dir.path().join(ANNOTATIONS_FILE), text).unwrap();
+        assert_eq!(Controls::open(dir.path()).denied(), expected.as_deref(), "{}", &text[..text.len().min(60)]);
+    }
+}
+
 /// A person who annotates pods may paste a password; the log is read by more people.
 #[test]
 fn p5_what_a_control_does_not_understand_is_told_without_its_bytes() {

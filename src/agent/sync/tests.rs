@@ -21,6 +21,7 @@ use crate::source::tests::fake::{FakeClock, Secret, Store, plan, with_plan};
 
 mod audit;
 mod controls;
+mod denied;
 mod restarts;
 mod waves;
 

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 use tracing::{Instrument as _, info_span};
 
 use super::Feed;
-use super::deny::refused_by;
 use crate::audit::Who;
 use crate::csi::attached::{Attached, denial};
 use crate::csi::record::PodRef;
@@ -29,11 +28,11 @@ impl Feed {
             return;
         }
         // One plan for all of the feed.
-        let denied = refused_by(&record.plan, &self.config.borrow());
+        let denied = record.plan.denied(&self.config.borrow());
         self.set_denied(denied);
-        if !self.denied.is_empty() && volume.is_empty() {
+        if let Some(denied) = self.denied.as_ref().filter(|_| volume.is_empty()) {
             self.around.forget(&record.volume);
-            first.send_replace(First::Refused(denial(&self.denied)));
+            first.send_replace(First::Refused(denial(denied)));
             return;
         }
         // Its namespace is the feed's.
@@ -62,7 +61,7 @@ impl Feed {
             _reservation: reservation,
         };
         self.begin(&mut attached).instrument(span).await;
-        attached.deny(&self.denied, &*self.around);
+        attached.deny(self.denied.clone(), &*self.around);
         self.volumes.push(attached);
         self.hand_tokens_on();
     }
@@ -80,8 +79,10 @@ impl Feed {
         if report.generation.is_some() {
             report.info("adopted", "the files of an earlier process are in place and are kept fresh from now on");
         }
-        if let Some(pin) = pin.filter(|_| denied.is_empty()) {
-            attached.delivery.pin(Some(pin), source).await;
+        match pin {
+            Some(pin) if denied.is_some() => attached.delivery.pin_later(pin),
+            Some(pin) => drop(attached.delivery.pin(Some(pin), source).await),
+            None => {}
         }
         if let Some(newest) = newest {
             attached.delivery.offer(Arc::clone(newest));
@@ -92,7 +93,7 @@ impl Feed {
         let Some(attached) = self.volumes.iter_mut().find(|attached| attached.record.volume == volume) else { return };
         attached.tokens = tokens;
         // Not for each call: a store that is busy has a pause of its own.
-        if self.hand_tokens_on() && self.denied.is_empty() && self.source.failing().next().is_some() {
+        if self.hand_tokens_on() && self.denied.is_none() && self.source.failing().next().is_some() {
             // It may be what the stores were waiting for.
             self.source.refresh_now();
         }

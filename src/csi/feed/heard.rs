@@ -46,7 +46,8 @@ impl Feed {
     }
 
     pub(super) fn note_failing(&mut self) {
-        let failing: BTreeSet<&str> = self.source.failing().chain(self.denied.keys().map(String::as_str)).collect();
+        let denied = self.denied.iter().flat_map(|denied| denied.providers.keys());
+        let failing: BTreeSet<&str> = self.source.failing().chain(denied.map(String::as_str)).collect();
         for attached in &mut self.volumes {
             attached.delivery.report_mut().note_failing(&failing);
             attached.obstacles.retain(&failing);

@@ -1,4 +1,4 @@
-use super::controls::tell;
+use super::controls::{generation, tell};
 use super::node::{Ask, FILE, KV, LEASED, Life, Node, USER, moment, seconds};
 use crate::csi::failure::FailureKind;
 use crate::provider::ErrorKind;
@@ -80,6 +80,32 @@ async fn a_call_that_waits_for_first_files_ends_with_the_rule() {
     assert!(refused.to_string().contains("deny[1]"), "{refused}");
     moment().await;
     node.assert_bare();
+}
+
+/// What stands in the annotations is of the agents: the driver has the configuration itself.
+#[tokio::test(start_paused = true)]
+async fn a_pin_outlives_a_denial_and_the_annotation_of_agents_is_passed_over() {
+    let node = Node::new();
+    let mut life = node.start();
+    let ask = Ask::new(1, &[FILE]);
+    life.publish(&ask).await.unwrap();
+    let first = generation(&node, &ask);
+    tell(&life, &ask, &[("deny", "deny[0]")]);
+    node.store.put(KV, "2", r#"{"password":"canary-v2"}"#);
+    seconds(60).await;
+    assert_eq!(node.file(&ask, "db"), "canary-v2");
+    tell(&life, &ask, &[("pin", &first)]);
+    seconds(10).await;
+    assert_ne!(node.file(&ask, "db"), "canary-v2");
+    node.configure("csi: {}", RULE);
+    moment().await;
+    life.end().await;
+    life = node.start();
+    seconds(10).await;
+    life.publish(&ask).await.unwrap();
+    node.configure("csi: {}", "csi: {}");
+    seconds(60).await;
+    assert_ne!(node.file(&ask, "db"), "canary-v2", "it is pinned");
 }
 
 #[tokio::test(start_paused = true)]

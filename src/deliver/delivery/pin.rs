@@ -36,6 +36,11 @@ impl<V: Volume> Delivery<V> {
         if self.is_open() { self.pin_again(source).await } else { Changed::default() }
     }
 
+    /// Returns to it with the next [`Delivery::catch_up`]: nothing is written, and no store is asked, before.
+    pub fn pin_later(&mut self, id: GenerationId) {
+        self.position = Position::Pinning(id);
+    }
+
     /// Looks at a pin that could not be looked at yet.
     pub(super) async fn pin_again(&mut self, source: &mut Source) -> Changed {
         let (Position::Pinning(id) | Position::Reading(id)) = self.position.clone() else { return Changed::default() };

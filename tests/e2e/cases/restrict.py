@@ -1,12 +1,16 @@
-"""The operator's rules on the cluster: by labels of namespaces, what `deny` stops at once, environments apart."""
+"""The operator's rules on the cluster: by labels of namespaces, what `deny` stops, environments apart."""
 
+import os
+import signal
+import tempfile
 import time
 
 from suite.base import Failed, check, contains, equal, holds, run, wait
 from suite.cluster import kubectl
+from suite.on_call import OnCall
 from suite.product import CSI_NAMESPACE, NAMESPACE
 from suite.runner import ALONE, test
-from suite.space import canary, has_run, pod
+from suite.space import canary, has_run, pod, statuses
 
 FAST = {"refresh": "1s"}
 TIER = "example.com/tier"
@@ -80,31 +84,84 @@ def p6_rules_by_labels_of_namespaces(t):
     equal(may_list_namespaces(), ["no", "no"], "rights on namespaces afterwards")
 
 
-@test(when=ALONE)
+def deny(t, controls, *words):
+    """`kubectl hushpod deny` with the configuration that the cluster has."""
+    text = kubectl("-n", NAMESPACE, "get", "configmap", "hushpod-config", "-o", r"jsonpath={.data.config\.yaml}")
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        return controls.says("deny", "--config", file.name, *words)
+
+
+def restart_agent(t, name):
+    """Signal 9 to the agent, whose container is started anew."""
+    before = statuses(t.pod(name))["hushpod"]["restartCount"]
+    os.kill(t.node.pid(statuses(t.pod(name))["hushpod"]), signal.SIGKILL)
+
+    def back():
+        status = statuses(t.pod(name))["hushpod"]
+        return status["restartCount"] > before and "running" in status["state"] and status.get("started")
+
+    wait(f"the agent of {name} to be back", 60, back)
+
+
+def tell_agents(t, controls, value):
+    """The rule reaches the agent, which asks Vault for nothing from then on, not even a login after a restart."""
+    told = deny(t, controls, "--dry-run")
+    contains(told, ["deny: 2 pods, 1 done before", "agent (deny[1])"], "a dry run")
+    contains(deny(t, controls), "done: 2 pods", "deny")
+    contains(controls.says("status"), "denied by deny[1]", "the agent's state")
+    t.secret(password=canary())
+    # An agent that asks needs another login now, and there would be one more.
+    for accessor in t.vault.logins(t.role):
+        t.vault.write("auth/token/revoke-accessor", accessor=accessor)
+    equal(t.vault.logins(t.role), set(), "logins after they were revoked")
+    restart_agent(t, "agent")
+    t.says("agent", "denied")
+
+    def stands():
+        return t.file("agent", "/secrets/password") == value and not t.vault.logins(t.role)
+
+    holds("the agent's file, and no login", 15, stands, every=1)
+    log = t.log("agent", "hushpod")
+    for event in ("login", "read"):
+        check(f'"event":"{event}"' not in log, f"the agent has asked: {event} is in its log")
+    contains(controls.says("status"), "denied by deny[1]", "the agent's state after a restart")
+    contains(deny(t, controls), "2 done before", "deny once more")
+
+
+@test(when=ALONE, node=True)
 def p3_what_is_denied_stops_at_once(t):
-    """`deny` refuses new pods and stops a running volume of the driver, whose file stays; an agent goes on by its plan,
-    as the page says; and without the rule all of it goes on."""
+    """`deny` refuses new pods and stops a running volume of the driver, whose file stays; an agent goes on by its plan
+    until `kubectl hushpod deny` tells it, through a restart, too; and without the rule all of it goes on."""
     t.open()
     first, second, third = canary(), canary(), canary()
     keys = {"file.password": f"{t.secret(password=first)}#password", **FAST}
-    before = t.start(pod("volume", {**keys, "mode": "csi"}), pod("agent", keys))
+    volume, _ = t.start(pod("volume", {**keys, "mode": "csi"}), pod("agent", keys))
     rules = [{"namespaces": ["nobody"]}, {"references": [f"vault:secret/data/{t.namespace}/*"]}]
-    with t.suite.product.configured(deny=rules):
-        for mode in ("sidecar", "csi"):
-            t.refused(pod("later", {**keys, "mode": mode}), "the operator's rule deny[1]")
 
-        def told():
-            parts = ("deny[1]", "last good files stay")
-            events = t.api.call("GET", f"/api/v1/namespaces/{t.namespace}/events")["items"]
-            return any(all(part in each["message"] for part in parts) for each in events)
+    def told():
+        parts = ("deny[1]", "last good files stay")
+        events = t.api.call("GET", f"/api/v1/namespaces/{t.namespace}/events")["items"]
+        return any(all(part in each["message"] for part in parts) for each in events)
 
-        looking(t, "an event that names the rule", 150, told)
-        t.secret(password=second)
-        t.sees("agent", "/secrets/password", second)
-        holds("the volume's file", 10, lambda: t.file("volume", "/secrets/password") == first, every=1)
-    t.secret(password=third)
-    looking(t, "the volume's file to change", 150, lambda: t.file("volume", "/secrets/password") == third)
-    t.never_restarted(*before)
+    with OnCall(t, "hushpod-controls") as controls:
+        with t.suite.product.configured(deny=rules):
+            for mode in ("sidecar", "csi"):
+                t.refused(pod("later", {**keys, "mode": mode}), "the operator's rule deny[1]")
+            looking(t, "an event that names the rule", 150, told)
+            t.secret(password=second)
+            t.sees("agent", "/secrets/password", second)
+            holds("the volume's file", 10, lambda: t.file("volume", "/secrets/password") == first, every=1)
+            tell_agents(t, controls, second)
+        t.secret(password=third)
+        looking(t, "the volume's file to change", 150, lambda: t.file("volume", "/secrets/password") == third)
+        equal(t.file("agent", "/secrets/password"), second, "the file of an agent that nobody told")
+        contains(deny(t, controls), "denied no more", "deny without the rule")
+        t.sees("agent", "/secrets/password", third)
+        contains(deny(t, controls), "no pod asks for what is denied", "deny with nothing to do")
+    t.never_restarted(volume)
+    equal(statuses(t.pod("agent"))["app"]["restartCount"], 0, "restarts of the application")
 
 
 @test()

@@ -75,6 +75,7 @@ fn chart_and_readme_name_the_same_versions_of_kubernetes() {
 }
 
 /// Values, and what the sentence that refuses them must say.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn refused() -> Vec<(Value, &'static [&'static str])> {
     let vault = |field: &str, value: Value| {
         let mut provider = json!({"type": "vault", "address": "https://v"});

@@ -24,6 +24,7 @@ mod proxy;
 pub mod reload;
 mod shape;
 mod unlock;
+mod written;
 
 pub use allow::{Allow, Filled, Glob, OLD_RULES_COUNT, RequestGlob, RequestParts, matches};
 pub use ca_bundle::{CaBundle, LabelSelector, Operator, Requirement};

@@ -23,7 +23,7 @@ static PAGES: [Page; 23] = [
     Page { name: "annotations", text: include_str!("annotations.md"), aliases: &[] },
     Page { name: "variables", text: include_str!("exec.md"), aliases: &["exec"] },
     Page { name: "csi", text: include_str!("csi.md"), aliases: &["driver"] },
-    Page { name: "kubectl", text: include_str!("fleet.md"), aliases: &["fleet", "status"] },
+    Page { name: "kubectl", text: include_str!("fleet.md"), aliases: &["fleet", "status", "who", "history"] },
     Page { name: "local", text: include_str!("local.md"), aliases: &["laptop", "ci", "run", "export"] },
     Page { name: "config", text: include_str!("config.md"), aliases: &["configuration"] },
     Page { name: "metrics", text: include_str!("metrics.md"), aliases: &["prometheus"] },
@@ -207,11 +207,15 @@ fn unknown(asked: &str) -> UnknownTopic {
         let name = name.strip_prefix(PREFIX).unwrap_or(name);
         name.split(['{', '<']).next().unwrap_or(name).trim_end_matches('.').to_owned()
     }));
-    let known: Vec<_> = known.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
-    let bare = asked.strip_prefix(PREFIX).unwrap_or(asked);
-    let bare = bare.rsplit_once('.').map_or(bare, |(_, field)| field);
+    // A sign of a table is near to every short word.
+    let known: Vec<_> = known.iter().map(String::as_str).filter(|name| name.len() > 1).collect();
+    // Of a key the family, unless that is one; of a field the last word.
+    let word = match asked.strip_prefix(PREFIX) {
+        Some(key) => key.split('.').next().filter(|family| !known.contains(family)).unwrap_or(key),
+        None => asked.rsplit('.').next().unwrap_or(asked),
+    };
     // Without one that is near, it would list them all.
-    let nearest = suggestion(bare, &known);
+    let nearest = suggestion(word, &known);
     let nearest = if nearest.contains("did you mean") { nearest } else { String::new() };
     UnknownTopic { asked: asked.to_owned(), nearest }
 }
@@ -304,6 +308,7 @@ mod tests {
         for (asked, nearest) in [
             ("vualt", "; did you mean \"vault\"?"),
             ("hushpod.dev/notfy", "; did you mean \"notify\"?"),
+            ("hushpod.dev/fiel.a", "; did you mean \"file\"?"),
             ("providers.vault.adress", "; did you mean \"address\"?"),
             ("defaultProvidr", "; did you mean \"defaultProvider\"?"),
             ("rollbak-of-everything-at-once", ""),

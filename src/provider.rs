@@ -10,6 +10,7 @@ mod arrivals;
 pub mod auth;
 pub mod aws;
 pub mod azure;
+mod faults;
 pub mod file;
 pub mod gcp;
 pub mod http;
@@ -23,6 +24,7 @@ pub use crate::reference::Version;
 #[cfg(test)]
 pub(crate) use arrivals::arrive;
 pub use arrivals::{ArrivalRoom, Arrivals};
+pub use faults::{SettingsFault, SettingsFaults};
 pub use interface::{
     Answer, ErrorKind, Extended, Known, Lease, Login, Parameters, Pending, Provider, ProviderError, ReadResult,
     Reading, Session, Settings, TokenSource,

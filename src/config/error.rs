@@ -63,6 +63,16 @@ impl ConfigError {
         move |problem| Self::new(place, problem)
     }
 
+    /// Whether it is about this field, a field of it, or one that it is a field of.
+    pub(super) fn is_about(&self, place: &str) -> bool {
+        let is_in = |deep: &str, high: &str| {
+            deep.strip_prefix(high).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        // An unknown field is about itself alone.
+        let is_place = self.field.is_none() && !self.place.is_empty();
+        is_place && (is_in(&self.place, place) || is_in(place, &self.place))
+    }
+
     /// The same in fields that stand below `place`.
     pub(super) fn below(mut self, place: &str) -> Self {
         self.place.insert_str(0, &one_line(place));

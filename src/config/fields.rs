@@ -10,16 +10,16 @@ use super::allow::Allow;
 use super::ca_bundle::{CaBundle, RawCaBundle};
 use super::csi::CsiConfig;
 use super::deny::{Deny, RawDeny};
-use super::error::{ConfigError, ConfigFault, ConfigFaults, Faults, MOST};
+use super::error::{ConfigError, Faults};
 use super::identity::{Identity, expand};
 use super::proxy::ProxyFields;
-use super::{Config, ProviderConfig, injected, places, shape};
+use super::{Config, ProviderConfig, injected, shape};
 use crate::annotations::KEYS;
 use crate::bundle::parse_yaml;
 use crate::options::Options;
 use crate::parse_error::{invalid, unknown};
 use crate::provider::http::check_ca;
-use crate::provider::{Parameters, ProviderSettings, Settings};
+use crate::provider::{Parameters, ProviderSettings, Settings, SettingsFault, SettingsFaults};
 use crate::quantity::parse_duration;
 use crate::reference::is_provider_name;
 use crate::sentence::{nearest, suggestion};
@@ -94,40 +94,7 @@ impl Config {
         Self::from_value(&value).map_err(first)
     }
 
-    /// As [`Config::from_yaml`], and finds all that is wrong.
-    ///
-    /// # Errors
-    /// [`ConfigFaults`], each with its line and column.
-    pub fn read(text: &str) -> Result<Self, ConfigFaults> {
-        let outcome = parse_yaml(text);
-        if let Some(Ok(config)) = outcome.as_ref().ok().map(Self::from_value) {
-            return Ok(config);
-        }
-        let (places, value) = match places::read(text) {
-            Ok(read) => read,
-            Err((line, column)) => {
-                let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is not YAML".to_owned());
-                let error = ConfigError::new("", problem);
-                return Err(ConfigFaults(vec![ConfigFault { line, column, error }]));
-            }
-        };
-        let mut faults = places::twice(&places);
-        let errors = Self::from_value(&value).err().unwrap_or_default();
-        faults.extend(errors.into_iter().map(|error| places::locate(&places, error)));
-        if faults.is_empty() {
-            let problem = outcome.map_or_else(|problem| problem.to_string(), |_| "is of no use".to_owned());
-            faults.push(places::locate(&places, ConfigError::new("", problem)));
-        }
-        faults.sort_by_key(|fault| (fault.line, fault.column));
-        if let Some((line, column)) = faults.get(MOST - 1).map(|last| (last.line, last.column)) {
-            faults.truncate(MOST);
-            let error = ConfigError::new("", "has as many faults as are told at once: mend these, there may be more");
-            faults.push(ConfigFault { line, column, error });
-        }
-        Err(ConfigFaults(faults))
-    }
-
-    fn from_value(value: &Value) -> Result<Self, Vec<ConfigError>> {
+    pub(super) fn from_value(value: &Value) -> Result<Self, Vec<ConfigError>> {
         let Value::Object(fields) = value else {
             return Err(vec![ConfigError::new("", "has no fields: write image: and providers:")]);
         };
@@ -315,16 +282,12 @@ impl ProviderConfig {
             .iter()
             .filter_map(|field| fields.remove(*field).map(|value| ((*field).to_owned(), value)))
             .collect();
-        let settings: Option<ProviderSettings> = kind.and_then(|kind| {
-            fields.insert("type".to_owned(), Value::from(kind));
-            shape::read_all(&fields, faults)
+        let settings = kind.and_then(|kind| {
+            let written = fields.insert("type".to_owned(), Value::from(kind));
+            checked_settings(&fields, written.is_some_and(|written| written == kind), faults)
         });
-        let is_remote = settings.as_ref().is_none_or(|settings| settings.as_settings().is_remote());
-        if let Some(ca) = fields.get("ca").and_then(Value::as_str).filter(|_| is_remote) {
+        if let Some(ca) = fields.get("ca").and_then(Value::as_str).filter(|_| kind.is_none()) {
             faults.take(check_ca(ca).map_err(ConfigError::at(".ca")));
-        }
-        if let Some(settings) = settings.as_ref().filter(|_| faults.is_empty()) {
-            faults.take(settings.as_settings().validate().map_err(ConfigError::at("")));
         }
         let raw = shape::read_all(&common, faults);
         Self::from_parts(settings, raw?, for_all, faults)
@@ -387,6 +350,38 @@ impl ProviderConfig {
             allow: allow.map(|_| rules),
         })
     }
+}
+
+/// The settings, if all that they need is there; what is wrong with them is told in any case. `is_sure`: their type is no
+/// guess; else nobody knows what their values should be.
+fn checked_settings(fields: &Map<String, Value>, is_sure: bool, faults: &mut Faults) -> Option<ProviderSettings> {
+    let mut misread = Faults::default();
+    let read = shape::read_filled::<ProviderSettings>(fields, &mut misread);
+    let mut found = SettingsFaults::default();
+    if let Some((settings, _)) = read.as_ref().filter(|_| is_sure) {
+        settings.as_settings().check(&mut found);
+    }
+    let misread = misread.into_errors();
+    let (settings, filled) = read.map_or((None, Vec::new()), |(settings, filled)| (Some(settings), filled));
+    let is_misread = |field: &str| {
+        let place = format!(".{field}");
+        filled.contains(&place) || misread.iter().any(|error| error.is_about(&place))
+    };
+    let is_news = |fault: &SettingsFault| {
+        // What is missing may be what has another name there.
+        let may_be_missing = misread.is_empty();
+        let is_known = is_misread(&fault.field) || fault.others.iter().any(|field| is_misread(field));
+        !is_known && (may_be_missing || !fault.is_missing)
+    };
+    let found = found
+        .into_iter()
+        .filter(is_news)
+        .map(|SettingsFault { field, problem, .. }| ConfigError::new(shape::place(field.split('.')), problem))
+        .collect::<Vec<_>>();
+    for error in misread.into_iter().chain(found) {
+        faults.push(error);
+    }
+    settings.filter(|_| filled.is_empty())
 }
 
 /// The type, or of one that is misspelt what it may be: what else is wrong is told all the same.

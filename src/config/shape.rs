@@ -13,27 +13,84 @@ const MAX_NAME_BYTES: usize = 40;
 /// Why fields do not fit.
 struct Misfit {
     error: ConfigError,
-    /// The field without which there is another problem, or none.
-    culprit: Option<String>,
+    culprit: Culprit,
+}
+
+/// What is in the way.
+enum Culprit {
+    /// The field on this path.
+    There(Vec<String>),
+    /// One on this path that is not there.
+    Missing(Vec<String>),
+    Unknown,
 }
 
 /// Reads fields, and tells of each that does not fit, in our own words, with the place behind that of the fields. What is
 /// returned is made of the others; `None` if nothing can be.
 pub(super) fn read_all<T: DeserializeOwned>(fields: &Map<String, Value>, faults: &mut Faults) -> Option<T> {
+    read_filled(fields, faults).and_then(|(read, filled)| filled.is_empty().then_some(read))
+}
+
+/// As [`read_all`], with an empty text for what must be there and is not; the places of those are returned as well.
+pub(super) fn read_filled<T: DeserializeOwned>(
+    fields: &Map<String, Value>,
+    faults: &mut Faults,
+) -> Option<(T, Vec<String>)> {
     let mut left = fields.clone();
-    let mut is_whole = true;
+    let mut filled = Vec::new();
+    let mut is_told = false;
     loop {
         let Misfit { error, culprit } = match try_read(&left) {
-            Ok(read) => return Some(read),
+            Ok(read) => {
+                let places = filled.iter().map(|path: &Vec<String>| place(path.iter().map(String::as_str)));
+                return Some((read, places.collect()));
+            }
             Err(misfit) => misfit,
         };
-        let removed = culprit.and_then(|name| left.remove(&name));
-        // That one is missing which was taken away is no news.
-        if removed.is_some() || is_whole {
-            faults.push(error);
+        match culprit {
+            Culprit::There(path) if !filled.contains(&path) => {
+                remove(&mut left, &path);
+                faults.push(error);
+            }
+            // That one is missing which was taken away is no news.
+            Culprit::Missing(path) if !filled.contains(&path) => {
+                if !is_told {
+                    faults.push(error);
+                }
+                insert(&mut left, &path);
+                filled.push(path);
+            }
+            Culprit::There(_) | Culprit::Missing(_) => return None,
+            Culprit::Unknown => {
+                faults.push(error);
+                return None;
+            }
         }
-        removed.as_ref()?;
-        is_whole = false;
+        is_told = true;
+    }
+}
+
+fn remove(fields: &mut Map<String, Value>, path: &[String]) {
+    match path {
+        [] => {}
+        [name] => drop(fields.remove(name)),
+        [name, deeper @ ..] => {
+            if let Some(Value::Object(inner)) = fields.get_mut(name) {
+                remove(inner, deeper);
+            }
+        }
+    }
+}
+
+fn insert(fields: &mut Map<String, Value>, path: &[String]) {
+    match path {
+        [] => {}
+        [name] => drop(fields.insert(name.clone(), Value::from(""))),
+        [name, deeper @ ..] => {
+            if let Some(Value::Object(inner)) = fields.get_mut(name) {
+                insert(inner, deeper);
+            }
+        }
     }
 }
 
@@ -42,42 +99,94 @@ fn try_read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfi
         Ok(read) => return Ok(read),
         Err(error) => error.to_string(),
     };
-    // The one without which there is another problem, or none.
-    let same_without = |name: &str| {
-        let mut without = fields.clone();
-        without.remove(name);
-        serde_json::from_value::<T>(Value::Object(without)).is_err_and(|error| error.to_string() == told)
+    let fails_so = |fields: &Map<String, Value>| {
+        serde_json::from_value::<T>(Value::Object(fields.clone())).is_err_and(|error| error.to_string() == told)
     };
-    let culprit = || fields.keys().find(|name| !same_without(name)).cloned();
-    if let Some(rest) = told.strip_prefix("unknown field `") {
-        let (name, known) = rest.split_once('`').unwrap_or_default();
-        let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
-        let problem = match field_name(name) {
-            Some(name) => unknown("field", name, &known).to_string(),
-            None => format!("has an unknown field: expected one of {}", known.join(", ")),
-        };
-        if fields.contains_key(name) {
-            return Err(Misfit { error: ConfigError::new("", problem).of(name), culprit: Some(name.to_owned()) });
-        }
-        // It stands deeper.
-        let culprit = culprit();
-        let place = culprit.as_deref().and_then(field_name).map_or_else(String::new, |name| format!(".{name}"));
-        return Err(Misfit { error: ConfigError::new(place, problem).of(name), culprit });
-    }
     if let Some(rest) = told.strip_prefix("missing field `") {
         let name = rest.split('`').next().unwrap_or_default();
-        return Err(Misfit { error: ConfigError::new(format!(".{name}"), "is missing"), culprit: None });
+        let path = [holder(fields, &fails_so), vec![name.to_owned()]].concat();
+        let error = ConfigError::new(place(path.iter().map(String::as_str)), "is missing");
+        return Err(Misfit { error, culprit: Culprit::Missing(path) });
     }
-    let culprit = culprit();
-    let name = culprit.as_deref();
-    let place = name.and_then(field_name).map_or_else(String::new, |name| format!(".{name}"));
-    let expected = told.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
-    let is_plain = name.and_then(|name| fields.get(name)).is_some_and(|value| value.is_number() || value.is_boolean());
-    Err(Misfit { error: ConfigError::new(place, said(expected, is_plain)), culprit })
+    let path = culprit(fields, &fails_so);
+    let value = path
+        .split_first()
+        .and_then(|(name, deeper)| deeper.iter().try_fold(fields.get(name)?, |value, name| value.get(name)));
+    let is_plain = value.is_some_and(|value| value.is_number() || value.is_boolean());
+    let error = match told.strip_prefix("unknown field `") {
+        Some(rest) => {
+            let (name, known) = rest.split_once('`').unwrap_or_default();
+            let known: Vec<_> = known.split('`').skip(1).step_by(2).collect();
+            let problem = match field_name(name) {
+                Some(name) => unknown("field", name, &known).to_string(),
+                None => format!("has an unknown field: expected one of {}", known.join(", ")),
+            };
+            let holder = path.split_last().filter(|(last, _)| *last == name).map_or(&*path, |(_, holder)| holder);
+            ConfigError::new(place(holder.iter().map(String::as_str)), problem).of(name)
+        }
+        None => ConfigError::new(place(path.iter().map(String::as_str)), said(&told, is_plain)),
+    };
+    let culprit = if path.is_empty() { Culprit::Unknown } else { Culprit::There(path) };
+    Err(Misfit { error, culprit })
 }
 
-/// What was expected, of what serde says.
-fn said(expected: &str, is_plain: bool) -> String {
+/// The first field, as deep as it goes, that what is read with it fails by: fields are read in their order.
+fn culprit(fields: &Map<String, Value>, fails_so: &dyn Fn(&Map<String, Value>) -> bool) -> Vec<String> {
+    const TYPE: &str = "type";
+    let mut read = Map::new();
+    read.extend(fields.get(TYPE).map(|kind| (TYPE.to_owned(), kind.clone())));
+    for (name, value) in fields {
+        read.insert(name.clone(), value.clone());
+        if !fails_so(&read) {
+            continue;
+        }
+        let deeper = value.as_object().map(|inner| {
+            culprit(inner, &|inner| {
+                let mut read = read.clone();
+                read.insert(name.clone(), Value::Object(inner.clone()));
+                fails_so(&read)
+            })
+        });
+        return [vec![name.clone()], deeper.unwrap_or_default()].concat();
+    }
+    Vec::new()
+}
+
+/// The field, as deep as it goes, in which another is missing; nothing if it is missing beside them.
+fn holder(fields: &Map<String, Value>, fails_so: &dyn Fn(&Map<String, Value>) -> bool) -> Vec<String> {
+    for (name, value) in fields {
+        let Value::Object(inner) = value else { continue };
+        let mut without = fields.clone();
+        without.remove(name);
+        if fails_so(&without) {
+            continue;
+        }
+        let deeper = holder(inner, &|inner| {
+            let mut with = fields.clone();
+            with.insert(name.clone(), Value::Object(inner.clone()));
+            fails_so(&with)
+        });
+        return [vec![name.clone()], deeper].concat();
+    }
+    Vec::new()
+}
+
+/// The place of a field, as far as its names look like a field's.
+pub(super) fn place<'a>(path: impl IntoIterator<Item = &'a str>) -> String {
+    let names = path.into_iter().map_while(|name| {
+        let bare = name.split('[').next().unwrap_or_default();
+        field_name(bare).map(|_| format!(".{name}"))
+    });
+    names.collect()
+}
+
+/// What was expected, of what serde says, or of what our own types say.
+fn said(told: &str, is_plain: bool) -> String {
+    let is_ours = ["type", "value", "length"].iter().all(|theirs| !told.starts_with(&format!("invalid {theirs}: ")));
+    if told.starts_with("invalid ") && is_ours {
+        return told.to_owned();
+    }
+    let expected = told.rsplit_once(", expected ").map_or("", |(_, expected)| expected);
     if expected.contains("string") && is_plain {
         return "is not text: put it in quotes".to_owned();
     }
@@ -135,4 +244,104 @@ pub(super) fn without_scalars(sentence: &str, value: &Value) -> String {
         }
     }
     left + ours
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    /// What is wrong with a store's own settings is told field by field, and each of what goes together once.
+    #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn p9_all_faults_of_a_stores_settings_are_told_at_once() {
+        for (store, expected) in [
+            (
+                "type: vault, address: 'http://v.example', ca: x, namespace: '/', writableMounts: [pki, /a, 'b/'], \
+                 auth: {mount: auth/k, roleIdFile: a}",
+                &[
+                    ".address: address",
+                    ".ca: ca has no",
+                    ".namespace: invalid",
+                    ".writableMounts[1]: invalid",
+                    ".writableMounts[2]: invalid",
+                    ".auth.mount: invalid",
+                    ".auth.roleIdFile: is of no use to method kubernetes",
+                ][..],
+            ),
+            // What is of no use cannot be told of a method that is none.
+            (
+                "type: vault, address: 5, namespace: 5, adress: x, auth: {method: tokn, roleIdFil: a, mount: 5}",
+                &[
+                    ".address: is not text",
+                    ".namespace: is not text",
+                    ": unknown field \"adress\"",
+                    ".auth.method: is not one of kubernetes, jwt, token, approle",
+                    ".auth: unknown field \"roleIdFil\"",
+                    ".auth.mount: is not text",
+                ],
+            ),
+            // What is missing and may stand there by another name is told once; all else with it.
+            ("type: vault, adress: x, namespace: '/'", &[": unknown field \"adress\"", ".namespace: invalid"]),
+            ("type: vault, namespace: '/'", &[".address: is missing", ".namespace: invalid"]),
+            ("type: azure, tenant: ../x", &[".address: is missing", ".tenant: invalid"]),
+            ("type: azure, address: 'https://v', tennant: x", &[": unknown field \"tennant\""]),
+            ("type: azure, address: 'https://v', auth: {method: manged-identity}", &[".auth.method: is not one of"]),
+            (
+                "type: azure, address: x, authority: y, scope: z",
+                &[".address: address", ".authority: address", ".tenant: is missing", ".scope: invalid"],
+            ),
+            (
+                "type: aws, region: x, account: '1', endpoint: x, ssoEndpoint: y, auth: {profile: p, configFile: /x}",
+                &[
+                    ".region: invalid",
+                    ".account: invalid",
+                    ".endpoint: address",
+                    ".ssoEndpoint: address",
+                    ".auth.profile: is of no use",
+                    ".auth.configFile: is of no use",
+                ],
+            ),
+            (
+                "type: gcp, project: x/y, location: X, auth: {file: /x, metadata: m}",
+                &[
+                    ".project: invalid",
+                    ".location: invalid",
+                    ".auth.audience: is missing: method",
+                    ".auth.file: is of no use",
+                    ".auth.metadata: is of no use",
+                    ".auth.metadata: address",
+                ],
+            ),
+            (
+                "type: gcp, auth: {audience: x}",
+                &[".auth.audience: invalid audience \"…\": expected //iam.googleapis.com/"],
+            ),
+            (
+                "type: infisical, address: 'https://i/api', organization: a b, project: a b, \
+                 namespaces: {a: {}, b: {environment: x/y, projet: z}}",
+                &[
+                    ".address: address ends in /api",
+                    ".organization: invalid",
+                    ".project: invalid",
+                    ".namespaces.a: is empty",
+                    ".namespaces.b.environment: invalid",
+                    ".namespaces.b: unknown field \"projet\"",
+                ],
+            ),
+            ("type: file, path: x, identityFile: y", &[".path: invalid path", ".identityFile: invalid path"]),
+            ("type: file, pth: /x", &[": unknown field \"pth\""]),
+            ("type: file, path: /x, volumes: true", &[".path: path and volumes: write one"]),
+            ("type: file, path: 5, volumes: true", &[".path: is not text"]),
+            ("type: vault, address: 'https://v', caBundle: {}", &[".caBundle"]),
+        ] {
+            let faults = Config::read(&format!("image: i\nproviders:\n  v: {{{store}}}\n")).unwrap_err().0;
+            let told: Vec<_> = faults.iter().map(|fault| fault.error.to_string()).collect();
+            assert_eq!(told.len(), expected.len(), "{store}: {told:#?}");
+            for part in expected {
+                let whole = format!(".providers.v{part}");
+                assert!(told.iter().any(|told| told.contains(&whole)), "{store}: no {whole:?} in {told:#?}");
+            }
+            assert!(faults.iter().all(|fault| fault.line == 3 && fault.column >= 3), "{faults:?}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use super::project::{ProjectFiles, ProjectSection, find_project};
 use super::source_file::SourceFile;
 use super::trust;
 use crate::bundle::Bundle;
-use crate::config::{Config, ConfigError, Identity, NamespaceLabels};
+use crate::config::{Config, ConfigError, ConfigFaults, Identity, NamespaceLabels};
 use crate::generation::Generation;
 use crate::options::Options;
 use crate::plan::{Plan, PlanError, PlannedItem};
@@ -315,8 +315,10 @@ fn placed(files: &ProjectFiles, error: &ConfigError) -> LocalError {
 /// An operator's stores, without what is said of pods; the rules go into `rules`.
 fn of_operator(file: &SourceFile, rules: &mut Map<String, Value>) -> Result<ProjectSection, LocalError> {
     let wrong = |problem: String| LocalError::usage(format!("{}: {problem}", file.shown));
-    Config::from_yaml(&file.text).map_err(|error| wrong(error.to_string()))?;
-    let mut value = crate::bundle::parse_yaml(&file.text).map_err(|error| file.malformed(&error))?;
+    let first = |faults: ConfigFaults| faults.0.into_iter().next().map(|fault| fault.error.to_string());
+    Config::read_written(&file.text).map_err(|faults| wrong(first(faults).unwrap_or_default()))?;
+    let value = crate::bundle::parse_yaml(&file.text).map_err(|error| file.malformed(&error))?;
+    let mut value = Config::in_values(&value).map_or_else(|| value.clone(), |config| Value::Object(config.clone()));
     let default_provider = value.get("defaultProvider").and_then(Value::as_str).map(str::to_owned);
     let Some(Value::Object(mut providers)) = value.get_mut("providers").map(Value::take) else {
         return Ok(ProjectSection::stores(default_provider, Map::new()));

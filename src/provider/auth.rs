@@ -5,12 +5,16 @@ use std::{fmt, io};
 
 use zeroize::Zeroizing;
 
+use super::faults::SettingsFaults;
 use super::interface::{ErrorKind, Login, ProviderError, TokenSource};
-use crate::parse_error::{ParseError, rule};
+use crate::parse_error::rule;
 use crate::secret::SecretValue;
 
 pub mod oauth;
 pub mod tool;
+
+/// The field that says how to log in.
+pub const METHOD: &str = "auth.method";
 
 /// No token or key is longer; a file that is was meant for something else.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -87,14 +91,11 @@ pub fn text<'a>(secret: &'a SecretValue, what: &str) -> Result<&'a str, Provider
     secret.expose_str().ok_or_else(|| ProviderError::new(ErrorKind::Invalid, format!("{what} is not text")))
 }
 
-/// Refuses fields of `auth` that are set and of no use to the method: `(field, is set, is of use)`.
-///
-/// # Errors
-/// One sentence that names the field.
-pub fn check_fields(method: impl fmt::Display, fields: &[(&str, bool, bool)]) -> Result<(), ParseError> {
-    match fields.iter().find(|(_, is_set, is_of_use)| *is_set && !is_of_use) {
-        Some((field, ..)) => Err(rule(format!("auth.{field} is of no use to method {method}"))),
-        None => Ok(()),
+/// Finds fields of `auth` that are set and of no use to the method: `(field, is set, is of use)`.
+pub fn check_fields(method: impl fmt::Display, fields: &[(&str, bool, bool)], faults: &mut SettingsFaults) {
+    for (field, ..) in fields.iter().filter(|(_, is_set, is_of_use)| *is_set && !is_of_use) {
+        let problem = rule(format!("is of no use to method {method}"));
+        faults.together(&format!("auth.{field}"), &[METHOD], problem);
     }
 }
 

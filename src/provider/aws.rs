@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::REFRESH;
-use super::Settings;
+use super::{Settings, SettingsFaults};
 use crate::parse_error::ParseError;
 use crate::reference::{Reference, Request};
 use crate::secret::SecretValue;
@@ -61,8 +61,8 @@ impl Settings for AwsSettings {
         credentials::credential(&self.auth)
     }
 
-    fn validate(&self) -> Result<(), ParseError> {
-        self.validate()
+    fn check(&self, faults: &mut SettingsFaults) {
+        self.check(faults);
     }
 }
 
@@ -99,8 +99,8 @@ impl Settings for SsmSettings {
         self.0.credential()
     }
 
-    fn validate(&self) -> Result<(), ParseError> {
-        self.0.validate()
+    fn check(&self, faults: &mut SettingsFaults) {
+        self.0.check(faults);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use self::settings::{AUDIENCE, DEFAULT_SCOPE, MAX_NAME, VERSION_DIGITS, is_kind, is_tenant, is_version};
-use super::{Settings, http};
+use super::{Settings, SettingsFaults, auth, http};
 use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 use crate::secret::SecretValue;
@@ -84,23 +84,24 @@ impl Settings for AzureSettings {
         login::credential(&self.auth)
     }
 
-    fn validate(&self) -> Result<(), ParseError> {
-        http::Address::parse(&self.address)?;
-        self.ca().map_or(Ok(()), http::check_ca)?;
-        http::check_address("authority", self.authority.as_deref())?;
+    fn check(&self, faults: &mut SettingsFaults) {
+        faults.of("address", http::check_address(Some(&self.address)));
+        faults.of("ca", self.ca().map_or(Ok(()), http::check_ca));
+        faults.of("authority", http::check_address(self.authority.as_deref()));
         match &self.tenant {
             Some(tenant) if !is_tenant(tenant) => {
-                return Err(invalid("tenant", tenant, "the directory's id or domain"));
+                faults.of("tenant", Err(invalid("tenant", tenant, "the directory's id or domain")));
             }
             None if self.auth.method == Method::WorkloadIdentity => {
-                return Err(rule("tenant is missing: write the id of the directory that the vault belongs to"));
+                let sentence = "write the id of the directory that the vault belongs to";
+                faults.missing("tenant", &[auth::METHOD], sentence);
             }
             _ => {}
         }
         if let Some(scope) = self.scope.as_ref().filter(|scope| !scope.ends_with(DEFAULT_SCOPE)) {
-            return Err(invalid("scope", scope, format!("<resource>{DEFAULT_SCOPE}")));
+            faults.of("scope", Err(invalid("scope", scope, format!("<resource>{DEFAULT_SCOPE}"))));
         }
-        self.auth.validate()
+        self.auth.check(faults);
     }
 }
 

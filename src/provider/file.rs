@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::keys::{AgeKeys, KeySource};
 use self::read::Problem;
+use super::faults::SettingsFaults;
 use super::interface::{
     Answer, ErrorKind, Known, Login, Pending, Provider, ProviderError, ReadResult, Reading, Settings,
 };
@@ -107,19 +108,23 @@ impl Settings for FileSettings {
     }
 
     /// Checks the paths without looking whether they are there.
-    fn validate(&self) -> Result<(), ParseError> {
+    fn check(&self, faults: &mut SettingsFaults) {
         match (&self.path, self.volumes) {
-            (Some(path), false) => check_path("path", path, "/etc/secrets-source")?,
+            (Some(path), false) => faults.of("path", check_path(path, "/etc/secrets-source")),
             (None, true) => {}
-            (Some(_), true) => return Err(rule("path and volumes: write one of them")),
+            (Some(_), true) => faults.together("path", &["volumes"], rule("path and volumes: write one of them")),
             (None, false) => {
-                return Err(rule("write path: <a directory>, or volumes: true for the pod's own ConfigMap volumes"));
+                let sentence = "write path: <a directory>, or volumes: true for the pod's own ConfigMap volumes";
+                faults.missing("path", &["volumes"], sentence);
             }
         }
         match (&self.identity, &self.identity_file) {
-            (Some(_), Some(_)) => Err(rule("identity and identityFile: write one of them")),
-            (None, Some(file)) => check_path("identityFile", file, "/home/me/.config/sops/age/keys.txt"),
-            _ => Ok(()),
+            (Some(_), Some(_)) => {
+                let problem = rule("identity and identityFile: write one of them");
+                faults.together("identityFile", &["identity"], problem);
+            }
+            (None, Some(file)) => faults.of("identityFile", check_path(file, "/home/me/.config/sops/age/keys.txt")),
+            _ => {}
         }
     }
 
@@ -149,13 +154,13 @@ fn check_component(path: &str, component: &str) -> Result<(), ParseError> {
     Err(rule(format!("{path:?} {problem}: write a path inside the store, such as team/db.json")))
 }
 
-fn check_path(field: &str, text: &str, example: &str) -> Result<(), ParseError> {
+fn check_path(text: &str, example: &str) -> Result<(), ParseError> {
     let path = Path::new(text);
     let plain = path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
     if path.is_absolute() && plain {
         Ok(())
     } else {
-        Err(invalid("path", text, format!("an absolute path without '..', such as {example}")).at(field))
+        Err(invalid("path", text, format!("an absolute path without '..', such as {example}")))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::{LATEST, canonical_version, is_location, is_project};
-use super::{Settings, auth, http};
+use super::{Settings, SettingsFaults, auth, http};
 use crate::parse_error::{ParseError, invalid, rule, unknown};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 use crate::secret::SecretValue;
@@ -95,16 +95,17 @@ impl Settings for GcpSettings {
         }
     }
 
-    fn validate(&self) -> Result<(), ParseError> {
+    fn check(&self, faults: &mut SettingsFaults) {
         if let Some(location) = self.location.as_ref().filter(|location| !is_location(location)) {
-            return Err(invalid("location", location, "a region such as europe-west3"));
+            faults.of("location", Err(invalid("location", location, "a region such as europe-west3")));
         }
-        http::Address::parse(&self.address())?.must_not_end_in("v1")?;
-        self.ca().map_or(Ok(()), http::check_ca)?;
+        let address = self.address.as_deref().map(http::Address::parse).transpose();
+        faults.of("address", address.and_then(|it| it.map_or(Ok(()), |address| address.must_not_end_in("v1"))));
+        faults.of("ca", self.ca().map_or(Ok(()), http::check_ca));
         if let Some(project) = self.project.as_ref().filter(|project| !is_project(project)) {
-            return Err(invalid("project", project, "its id or number"));
+            faults.of("project", Err(invalid("project", project, "its id or number")));
         }
-        self.auth.validate()
+        self.auth.check(faults);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::is_name;
-use super::{Parameters, Settings, http};
+use super::{Parameters, Settings, SettingsFaults, http};
 use crate::parse_error::{ParseError, invalid, rule};
 use crate::reference::{Reference, Request};
 use crate::secret::SecretValue;
@@ -71,23 +71,21 @@ impl Settings for InfisicalSettings {
         login::credential(&self.auth)
     }
 
-    fn validate(&self) -> Result<(), ParseError> {
-        http::Address::parse(&self.address)?.must_not_end_in("api")?;
-        if self.address.trim_end_matches('/').ends_with("/api") {
-            return Err(rule("address ends in /api: leave that out"));
-        }
-        self.ca().map_or(Ok(()), http::check_ca)?;
+    fn check(&self, faults: &mut SettingsFaults) {
+        faults.of("address", http::Address::parse(&self.address).and_then(|address| address.must_not_end_in("api")));
+        faults.of("ca", self.ca().map_or(Ok(()), http::check_ca));
         if let Some(slug) = self.organization.as_deref().filter(|slug| !is_name(slug)) {
-            return Err(invalid("organization", slug, "its slug"));
+            faults.of("organization", Err(invalid("organization", slug, "its slug")));
         }
-        self.place().validate()?;
+        self.place().check(faults);
         for (namespace, place) in &self.namespaces {
+            let field = format!("namespaces.{namespace}");
             if *place == Place::default() {
-                return Err(rule(format!("namespaces.{namespace} is empty: write {{project: …, environment: …}}")));
+                faults.of(&field, Err(rule("is empty: write {project: …, environment: …}")));
             }
-            place.validate().map_err(|problem| problem.at(&format!("namespaces.{namespace}")))?;
+            faults.below(&field, |faults| place.check(faults));
         }
-        self.auth.validate()
+        self.auth.check(faults);
     }
 }
 

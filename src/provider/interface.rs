@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::faults::SettingsFaults;
 use crate::parse_error::ParseError;
 use crate::reference::{Reference, Request, VERSION_PARAM, Version};
 use crate::secret::{SecretTree, SecretValue};
@@ -230,11 +231,18 @@ pub trait Settings {
         None
     }
 
-    /// Checks what the type system could not.
+    /// Finds all that is wrong which the type system could not see.
+    fn check(&self, faults: &mut SettingsFaults);
+
+    /// As [`Settings::check`], where the first fault is enough.
     ///
     /// # Errors
     /// One sentence that names the field.
-    fn validate(&self) -> Result<(), ParseError>;
+    fn validate(&self) -> Result<(), ParseError> {
+        let mut faults = SettingsFaults::default();
+        self.check(&mut faults);
+        faults.first()
+    }
 
     /// Whether it is reached over a network, and so perhaps through a proxy.
     fn is_remote(&self) -> bool {

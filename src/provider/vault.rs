@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use hyper::header::HeaderValue;
 
 use self::settings::{NOT_SECRETS, is_plain_component};
-use super::{Parameters, Settings, http};
+use super::{Parameters, Settings, SettingsFaults, http};
 use crate::parse_error::{ParseError, invalid, rule};
 use crate::reference::{Reference, Request, VERSION_PARAM};
 use crate::secret::SecretValue;
@@ -91,19 +91,20 @@ impl Settings for VaultSettings {
         login::credential(&self.auth)
     }
 
-    fn validate(&self) -> Result<(), ParseError> {
-        http::Address::parse(&self.address)?.must_not_end_in("v1")?;
-        self.ca().map_or(Ok(()), http::check_ca)?;
+    fn check(&self, faults: &mut SettingsFaults) {
+        faults.of("address", http::Address::parse(&self.address).and_then(|address| address.must_not_end_in("v1")));
+        faults.of("ca", self.ca().map_or(Ok(()), http::check_ca));
         if let Some(namespace) = &self.namespace
             && (namespace.trim_matches('/').is_empty() || HeaderValue::from_str(namespace).is_err())
         {
-            return Err(invalid("namespace", namespace, "its path, such as admin/team"));
+            faults.of("namespace", Err(invalid("namespace", namespace, "its path, such as admin/team")));
         }
-        let is_mount = |mount: &&String| mount.split('/').all(is_plain_component) && !mount.starts_with("v1/");
-        if let Some(mount) = self.writable_mounts.iter().find(|mount| !is_mount(mount)) {
-            return Err(invalid("mount", mount, "its path, such as pki or team/pki").at("writableMounts"));
+        let is_mount = |mount: &str| mount.split('/').all(is_plain_component) && !mount.starts_with("v1/");
+        for (index, mount) in self.writable_mounts.iter().enumerate().filter(|(_, mount)| !is_mount(mount)) {
+            let problem = invalid("mount", mount, "its path, such as pki or team/pki");
+            faults.of(&format!("writableMounts[{index}]"), Err(problem));
         }
-        self.auth.validate()
+        self.auth.check(faults);
     }
 }
 

@@ -95,7 +95,7 @@ const ORDERS: &[(&str, &[&str])] = &[
     ("cli", &["", "man", "demo", "test", "webhook"]),
     ("cluster", &["", "events", "namespaces", "watch"]),
     ("config", &[
-        "reload", "metrics", "fields", "unlock", "", "csi", "deny", "allow", "labels", "identity", "ca_bundle",
+        "reload", "metrics", "written", "fields", "unlock", "", "csi", "deny", "allow", "labels", "identity", "ca_bundle",
         "injected", "places", "proxy", "shape", "error",
     ]),
     ("csi", &[
@@ -137,6 +137,7 @@ const ORDERS: &[(&str, &[&str])] = &[
         "infisical/limits", "infisical/settings", "auth", "file/sops/node", "http/date", "http/failure", "http/proxy",
         "http/reach", "names", "session/token", "file/sops/form", "http/client", "http/call",
         "http/response", "http/meter", "http/pool", "http/authorities", "http/connect", "interface", "http/address", "arrivals",
+        "faults",
     ]),
     ("metrics", &["", "board", "catalogue"]),
     ("report", &["", "line"]),

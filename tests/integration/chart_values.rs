@@ -75,6 +75,7 @@ fn chart_and_readme_name_the_same_versions_of_kubernetes() {
 }
 
 /// Values, and what the sentence that refuses them must say.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn refused() -> Vec<(Value, &'static [&'static str])> {
     let vault = |field: &str, value: Value| {
         let mut provider = json!({"type": "vault", "address": "https://v"});
@@ -82,6 +83,7 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
         json!({"config": {"providers": {"v": provider}}})
     };
     let allow = |rule: Value| vault("allow", json!([rule]));
+    let store = |settings: Value| json!({"config": {"providers": {"v": settings}}});
     vec![
         (json!({"image": {"repository": ""}}), &["image.repository is not set"]),
         (json!({"image": {"repository": "registry.example/hushpod:1"}}), &["at '/image/repository'", "hushpod:1'"]),
@@ -121,6 +123,40 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
             &["at '/tls/secret/ca'", "BEGIN CERTIFICATE"],
         ),
         (json!({"tls": {"mode": "secret", "secret": {"name": "own"}}}), &["tls.mode secret needs tls.secret.ca"]),
+        (json!({"tls": {"mode": "secret"}}), &["tls.mode secret needs tls.secret.name and tls.secret.ca"]),
+        (
+            json!({"tls": {"certManager": {"issuerRef": {"kind": "Issuer"}}}}),
+            &["at '/tls/certManager/issuerRef'", "name"],
+        ),
+        (json!({"networkPolicy": {"webhookFrom": ["10.0.0.0/8"]}}), &["at '/networkPolicy/webhookFrom/0'"]),
+        (json!({"networkPolicy": {"csiEgress": [443]}}), &["at '/networkPolicy/csiEgress/0'"]),
+        (json!({"networkPolicy": {"egress": {"apiServers": ["10.0.0.1"]}}}), &["/networkPolicy/egress/apiServers/0'"]),
+        (json!({"metrics": {"dashboard": {"namespace": "Grafana"}}}), &["at '/metrics/dashboard/namespace'"]),
+        (json!({"priorityClassName": "System Critical"}), &["at '/priorityClassName'"]),
+        (json!({"strategy": {"type": "Rolling"}}), &["at '/strategy/type'", "'RollingUpdate', 'Recreate'"]),
+        (json!({"resources": {"limit": {}}}), &["at '/resources'", "'limit' not allowed"]),
+        (json!({"csi": {"resources": {"limits": {"memory": "2 Gi"}}}}), &["at '/csi/resources/limits/memory'"]),
+        (json!({"service": {"ipFamilies": ["IPv6", "IPv6"]}}), &["at '/service/ipFamilies'"]),
+        (store(json!({"type": "azure", "address": "https://v"})), &["/config/providers/v'", "'tenant'"]),
+        (store(json!({"type": "gcp", "auth": {}})), &["/config/providers/v/auth'", "'audience'"]),
+        (store(json!({"type": "file"})), &["/config/providers/v'", "'path'", "'volumes'"]),
+        (store(json!({"type": "file", "path": "/srv", "volumes": true})), &["/config/providers/v/volumes'"]),
+        (vault("namespace", json!("/")), &["/config/providers/v/namespace'"]),
+        (vault("noProxy", json!(["a b"])), &["/config/providers/v/noProxy/0'"]),
+        (json!({"config": {"csi": {"bytesPerNode": "1Ti"}}}), &["/config/csi/bytesPerNode'"]),
+        (json!({"config": {"csi": {"unavailable": [{"namespaces": []}]}}}), &["/unavailable/0/namespaces'"]),
+        (json!({"config": {"defaults": {"size-limit": "4 Mi"}}}), &["/config/defaults/size-limit'"]),
+        (json!({"config": {"defaults": {"run-as-user": 0}}}), &["/config/defaults/run-as-user'"]),
+        (
+            json!({"csi": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}}),
+            &["/csi/updateStrategy/rollingUpdate/maxUnavailable'"],
+        ),
+        (
+            json!({"podDisruptionBudget": {"minAvailable": 2}}),
+            &["minAvailable: 2 of 2 replicas", "less than replicaCount"],
+        ),
+        (json!({"podDisruptionBudget": {"minAvailable": "100%"}}), &["minAvailable: 100% of 2 replicas"]),
+        (json!({"podDisruptionBudget": {"maxUnavailable": 0}}), &["maxUnavailable: 0 would keep", "enabled: false"]),
         (allow(json!({"namespaces": ["team-?"]})), &["/allow/0/namespaces/0'", "'team-?' does not match"]),
         (allow(json!({"namespaces": ["{{namespace}}"]})), &["/allow/0/namespaces/0'"]),
         (allow(json!({"namespaces": ["*"], "serviceAccounts": ["{{account}}"]})), &["/allow/0/serviceAccounts/0'"]),

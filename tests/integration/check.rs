@@ -87,6 +87,25 @@ fn exit_codes_and_lines_say_who_may_have_what() {
     }
 }
 
+/// The chart's values are the file that an operator has.
+#[test]
+fn p9_the_charts_values_are_checked_where_the_configuration_stands_in_them() {
+    let config = CONFIG.replacen("\nimage: i", "", 1).replace('\n', "\n  ");
+    let values = format!("replicaCount: 3\nimage: {{repository: r/h}}\nconfig:{config}\n");
+    for (words, code, part) in [
+        (&["--as", "ops/web", "secret/data/x"][..], 0, "allowed: vault:secret/data/x: providers.vault.allow[0]"),
+        (&["--as", "ops/web", "secret/data/old/y"], 1, "refused: vault:secret/data/old/y: deny[0]: "),
+        (&[], 0, ": warning: providers.vault.allow: parameters"),
+    ] {
+        let (found, told) = check(&values, words);
+        assert!(found == Some(code) && told.contains(part), "{words:?}: {found:?}: {told}\n{values}");
+    }
+    let directory = directory(&[("v.yaml", &values.replacen("type: vault", "type: vualt", 1))]);
+    let (code, told) = check_in(directory.path(), &["v.yaml"]);
+    assert!(code == Some(1) && told.contains("configuration.config.providers.vault.type: unknown"), "{told}");
+    assert!(told.lines().all(|line| !line.starts_with("v.yaml:1:1")), "{told}");
+}
+
 #[test]
 fn p9_all_faults_are_told_in_text_and_json() {
     let bad = format!("{CONFIG}runtimClasses: []\ndefaults: {{mode: both}}\n");

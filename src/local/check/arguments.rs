@@ -16,7 +16,7 @@ pub struct CheckArgs {
     /// Files, directories or - for standard input [default: the working directory]; with --as, references
     #[arg(value_name = "FILE|DIR|-|REFERENCE")]
     pub(super) targets: Vec<PathBuf>,
-    /// The operator's configuration (YAML): it is checked, and manifests by it
+    /// The operator's configuration, alone or in the chart's values: it is checked, and manifests by it
     #[arg(long, env = "HUSHPOD_CONFIG", value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Ask the stores for every reference, with your login

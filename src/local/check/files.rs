@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::findings::{Checked, FindingKind};
 use crate::bundle::parse_yaml_documents;
+use crate::config::Config;
 use crate::contract::PREFIX;
 use crate::local::error::LocalError;
 use crate::local::project::{LOCAL_FILE, PROJECT_FILE};
@@ -172,14 +173,16 @@ impl FileKind {
         let says_what = any(&["secrets", "variables", "profiles"]);
         let is_project = (has_stores && (is_named || says_what))
             || (is_named && any(&["defaultProvider", "profiles"]) && !any(&OF_OPERATORS));
-        if has_stores && any(&OF_OPERATORS) && (is_named || has_image) {
+        let in_values = documents.first().and_then(Config::in_values);
+        let are_values = is_named && in_values.is_some_and(|config| config.contains_key(PROVIDERS));
+        if are_values || (has_stores && any(&OF_OPERATORS) && (is_named || has_image)) {
             Self::Operator
         } else if is_project {
             Self::Project
         } else if is_named && !documents.is_empty() {
             Self::Other(Some(
-                "not looked into: expected Kubernetes' objects, an operator's configuration (providers, image) or a \
-                 .hushpod.yaml",
+                "not looked into: expected Kubernetes' objects, an operator's configuration (providers, image), the \
+                 chart's values (config) or a .hushpod.yaml",
             ))
         } else {
             Self::Other(None)

@@ -23,12 +23,12 @@ pub(super) struct Asking {
 
 /// Says what is wrong with a configuration; gives it, if nothing is.
 pub(super) fn check(file: &SourceFile, checked: &mut Checked) -> Option<Config> {
-    match Config::read(&file.text) {
-        Ok(config) => {
+    match Config::read_written(&file.text) {
+        Ok((config, above)) => {
             for warning in config.warnings() {
                 // It begins with the field.
                 let field = warning.split(": ").next().unwrap_or_default();
-                let fault = file.fault(&format!(".{field}"), &warning);
+                let fault = file.fault(&format!("{above}.{field}"), &warning);
                 checked.warn(file, FindingKind::Advice, fault);
             }
             Some(config)

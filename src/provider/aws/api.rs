@@ -20,7 +20,7 @@ use super::keys::Keys;
 use super::settings::{AwsSettings, Method};
 use crate::provider::http::{Call, Client, Failure, Limits, Reach, secret_header, to_json};
 use crate::provider::session::{Health, Outcome, Token};
-use crate::provider::{Known, Login, ProviderError, Reading};
+use crate::provider::{Known, Login, ProviderError, Reading, Settings as _};
 use crate::reference::Request;
 use crate::secret::SecretValue;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::parse_error::{ParseError, invalid, rule};
-use crate::provider::http;
+use crate::parse_error::{invalid, rule};
+use crate::provider::{SettingsFaults, auth, http};
 
 /// Where Secrets Manager is and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +106,7 @@ impl AwsAuth {
         url.split_at_checked(end).unwrap_or((url, ""))
     }
 
-    pub(super) fn validate(&self) -> Result<(), ParseError> {
+    pub(super) fn check(&self, faults: &mut SettingsFaults) {
         let method = self.method;
         for (field, is_set, of) in [
             ("tokenFile", self.token_file.is_some(), Method::WebIdentity),
@@ -116,10 +116,11 @@ impl AwsAuth {
             ("configFile", self.config_file.is_some(), Method::Profile),
         ] {
             if is_set && self.method != of {
-                return Err(rule(format!("auth.{field} is of no use to method {method}: it belongs to {of}")));
+                let problem = rule(format!("is of no use to method {method}: it belongs to {of}"));
+                faults.together(&format!("auth.{field}"), &[auth::METHOD], problem);
             }
         }
-        http::check_address("auth.agent", Some(self.agent().0))
+        faults.of("auth.agent", http::check_address(Some(self.agent().0)));
     }
 }
 
@@ -152,18 +153,18 @@ impl AwsSettings {
         }
     }
 
-    pub(super) fn validate(&self) -> Result<(), ParseError> {
+    pub(super) fn check(&self, faults: &mut SettingsFaults) {
         if !is_region(&self.region) {
-            return Err(invalid("region", &self.region, "one such as eu-west-1"));
+            faults.of("region", Err(invalid("region", &self.region, "one such as eu-west-1")));
         }
         if let Some(account) = self.account.as_deref().filter(|account| !is_account(account)) {
-            return Err(invalid("account", account, "its twelve digits, in quotes"));
+            faults.of("account", Err(invalid("account", account, "its twelve digits, in quotes")));
         }
-        http::check_address("endpoint", self.endpoint.as_deref())?;
-        http::check_address("stsEndpoint", self.sts_endpoint.as_deref())?;
-        http::check_address("ssoEndpoint", self.sso_endpoint.as_deref())?;
-        self.ca.as_deref().map_or(Ok(()), http::check_ca)?;
-        self.auth.validate()
+        faults.of("endpoint", http::check_address(self.endpoint.as_deref()));
+        faults.of("stsEndpoint", http::check_address(self.sts_endpoint.as_deref()));
+        faults.of("ssoEndpoint", http::check_address(self.sso_endpoint.as_deref()));
+        faults.of("ca", self.ca.as_deref().map_or(Ok(()), http::check_ca));
+        self.auth.check(faults);
     }
 }
 

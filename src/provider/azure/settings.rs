@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::parse_error::{ParseError, rule};
-use crate::provider::{auth, http};
+use crate::provider::{SettingsFaults, auth, http};
 
 /// Where the vault is and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,13 +107,13 @@ impl fmt::Display for Method {
 // === impl AzureAuth ===
 
 impl AzureAuth {
-    pub(super) fn validate(&self) -> Result<(), ParseError> {
+    pub(super) fn check(&self, faults: &mut SettingsFaults) {
         let fields = [
             ("tokenFile", self.token_file.is_some(), self.method == Method::WorkloadIdentity),
             ("metadata", self.metadata.is_some(), self.method == Method::ManagedIdentity),
         ];
-        auth::check_fields(self.method, &fields)?;
-        http::check_address("auth.metadata", self.metadata.as_deref())
+        auth::check_fields(self.method, &fields, faults);
+        faults.of("auth.metadata", http::check_address(self.metadata.as_deref()));
     }
 }
 

@@ -99,7 +99,7 @@ fn p9_bad_settings_name_the_field() {
     let tenant = "tenant: 72f988bf-86f1-41af-91ab-2d7cd011db47";
     for (yaml, part) in [
         (format!("{{address: 'http://shop.vault.azure.net', {tenant}}}"), "https://<host>"),
-        ("{address: 'https://shop.vault.azure.net'}".to_owned(), "tenant is missing"),
+        ("{address: 'https://shop.vault.azure.net'}".to_owned(), "tenant: is missing"),
         ("{address: 'https://shop.vault.azure.net', tenant: ../x}".to_owned(), "directory's id"),
         (format!("{{address: 'https://v', {tenant}, authority: 'http://a'}}"), "authority: "),
         (format!("{{address: 'https://v', {tenant}, scope: 'https://v'}}"), "/.default"),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::parse_error::{ParseError, invalid, rule};
-use crate::provider::{auth, http};
+use crate::provider::{SettingsFaults, auth, http};
 
 /// Where Secret Manager is and how to log in.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,7 +131,7 @@ impl fmt::Display for Method {
 // === impl GcpAuth ===
 
 impl GcpAuth {
-    pub(super) fn validate(&self) -> Result<(), ParseError> {
+    pub(super) fn check(&self, faults: &mut SettingsFaults) {
         let is_federation = self.method == Method::WorkloadIdentityFederation;
         let is_metadata = self.method == Method::Metadata;
         let is_file = self.method == Method::ApplicationDefaultCredentials;
@@ -142,19 +142,14 @@ impl GcpAuth {
             ("metadata", self.metadata.is_some(), is_metadata),
             ("file", self.file.is_some(), is_file),
         ];
-        auth::check_fields(self.method, &fields)?;
+        auth::check_fields(self.method, &fields, faults);
         if is_federation && self.audience.is_none() {
-            return Err(rule(format!(
-                "auth.audience is missing: method {} needs the provider of a workload identity pool, \
-                 //iam.googleapis.com/projects/…",
-                self.method
-            )));
+            let needs = "needs the provider of a workload identity pool, //iam.googleapis.com/projects/…";
+            faults.missing("auth.audience", &[auth::METHOD], &format!("method {} {needs}", self.method));
         }
-        if let Some(url) = &self.token_url {
-            http::check_endpoint(url).map_err(|problem| problem.at("auth.tokenUrl"))?;
-        }
-        http::check_address("auth.impersonationUrl", self.impersonation_url.as_deref())?;
-        http::check_address("auth.metadata", self.metadata.as_deref())
+        faults.of("auth.tokenUrl", self.token_url.as_deref().map_or(Ok(()), http::check_endpoint));
+        faults.of("auth.impersonationUrl", http::check_address(self.impersonation_url.as_deref()));
+        faults.of("auth.metadata", http::check_address(self.metadata.as_deref()));
     }
 }
 

@@ -69,7 +69,7 @@ fn p9_what_secret_manager_cannot_mean_says_what_to_write() {
 fn p9_bad_settings_name_the_field() {
     let metadata = "auth: {method: metadata}";
     for (yaml, part) in [
-        ("{}".to_owned(), "auth.audience is missing"),
+        ("{}".to_owned(), "auth.audience: is missing"),
         ("{auth: {method: metadata, audience: 'PROVIDER'}}".replace("PROVIDER", PROVIDER), "auth.audience"),
         ("{auth: {method: metadata, file: /x}}".to_owned(), "auth.file"),
         ("{auth: {method: metadata, tokenUrl: 'https://x/y'}}".to_owned(), "auth.tokenUrl"),

@@ -111,13 +111,12 @@ impl fmt::Display for Address {
     }
 }
 
-/// Checks the address in a field, if there is one.
+/// Checks an address, if there is one.
 ///
 /// # Errors
-/// One sentence that names the field.
-pub fn check_address(field: &str, address: Option<&str>) -> Result<(), ParseError> {
-    let checked = address.map_or(Ok(()), |address| Address::parse(address).map(drop));
-    checked.map_err(|problem| problem.at(field))
+/// One sentence that says what to write.
+pub fn check_address(address: Option<&str>) -> Result<(), ParseError> {
+    address.map_or(Ok(()), |address| Address::parse(address).map(drop))
 }
 
 /// Checks the URL of an endpoint.

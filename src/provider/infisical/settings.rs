@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::parse_error::{ParseError, invalid, rule};
-use crate::provider::auth;
+use crate::parse_error::{invalid, rule};
 use crate::provider::names::is_uuid;
+use crate::provider::{SettingsFaults, auth};
 
 /// Where Infisical is, what a reference without parameters is about, and how to log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,28 +139,29 @@ impl PlaceParam {
 // === impl Place ===
 
 impl Place {
-    pub(super) fn validate(&self) -> Result<(), ParseError> {
+    pub(super) fn check(&self, faults: &mut SettingsFaults) {
         for (field, value) in
             [("project", &self.project), ("projectSlug", &self.project_slug), ("environment", &self.environment)]
         {
             if let Some(text) = value.as_deref().filter(|text| !is_name(text)) {
-                return Err(invalid(field, text, "an id, or a slug such as my-project"));
+                faults.of(field, Err(invalid(field, text, "an id, or a slug such as my-project")));
             }
         }
-        match (&self.project, &self.project_slug) {
-            (None, Some(_)) => Err(rule("projectSlug stands beside project: write the project's id too")),
+        let problem = match (&self.project, &self.project_slug) {
+            (None, Some(_)) => rule("projectSlug stands beside project: write the project's id too"),
             (Some(project), Some(slug)) if !is_uuid(project) && project != slug => {
-                Err(rule(format!("project {project:?} is a slug already: leave projectSlug out, or write the id")))
+                rule(format!("project {project:?} is a slug already: leave projectSlug out, or write the id"))
             }
-            _ => Ok(()),
-        }
+            _ => return,
+        };
+        faults.together("projectSlug", &["project"], problem);
     }
 }
 
 // === impl InfisicalAuth ===
 
 impl InfisicalAuth {
-    pub(super) fn validate(&self) -> Result<(), ParseError> {
+    pub(super) fn check(&self, faults: &mut SettingsFaults) {
         let is_universal = self.method == Method::Universal;
         let takes_token = !matches!(self.method, Method::Universal | Method::Cli);
         let fields = [
@@ -168,11 +169,11 @@ impl InfisicalAuth {
             ("clientSecretFile", self.client_secret_file.is_some(), is_universal),
             ("tokenFile", self.token_file.is_some(), takes_token),
         ];
-        auth::check_fields(self.method, &fields)?;
-        if self.client_id_file.is_some() != self.client_secret_file.is_some() {
-            return Err(rule("auth.clientIdFile and auth.clientSecretFile belong together: set both, or none"));
+        auth::check_fields(self.method, &fields, faults);
+        if is_universal && self.client_id_file.is_some() != self.client_secret_file.is_some() {
+            let problem = rule("auth.clientIdFile and auth.clientSecretFile belong together: set both, or none");
+            faults.together("auth.clientIdFile", &["auth.clientSecretFile", auth::METHOD], problem);
         }
-        Ok(())
     }
 }
 

@@ -185,8 +185,11 @@ fn p9_settings_that_cannot_work_name_the_field() {
         (json(r#""projectSlug":"x""#), "project's id too"),
         (json(r#""project":"x","projectSlug":"y""#), "leave projectSlug out"),
         (json(r#""organization":"a b""#), "organization"),
-        (json(r#""namespaces":{"team-a":{}}"#), "namespaces.team-a is empty"),
-        (json(r#""namespaces":{"team-a":{"environment":"a/b"}}"#), "namespaces.team-a: invalid environment"),
+        (json(r#""namespaces":{"team-a":{}}"#), "namespaces.team-a: is empty"),
+        (
+            json(r#""namespaces":{"team-a":{"environment":"a/b"}}"#),
+            "namespaces.team-a.environment: invalid environment",
+        ),
         (json(r#""auth":{"clientIdFile":"a"}"#), "auth.clientIdFile"),
         (json(r#""auth":{"method":"universal","clientIdFile":"a"}"#), "belong together"),
         (json(r#""auth":{"method":"universal","tokenFile":"a"}"#), "auth.tokenFile"),

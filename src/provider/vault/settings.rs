@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::parse_error::{ParseError, invalid, rule};
-use crate::provider::auth;
+use crate::provider::{SettingsFaults, auth};
 use crate::reference::VERSION_PARAM;
 
 /// Where Vault is and how to log in.
@@ -91,22 +91,24 @@ impl VaultAuth {
         self.mount.clone().unwrap_or_else(|| self.method.to_string())
     }
 
-    pub(super) fn validate(&self) -> Result<(), ParseError> {
+    pub(super) fn check(&self, faults: &mut SettingsFaults) {
         let method = self.method;
         if let Some(mount) = &self.mount {
             let is_plain = mount.split('/').all(is_plain_component);
             if self.method == Method::Token || !is_plain || mount.starts_with("auth/") {
                 let what = "what stands between auth/ and /login, and nothing for method token";
-                return Err(invalid("mount", mount, what).at("auth.mount"));
+                faults.together("auth.mount", &[auth::METHOD], invalid("mount", mount, what));
             }
         }
         let is_approle = self.method == Method::Approle;
         let files = [("roleIdFile", self.role_id_file.is_some()), ("secretIdFile", self.secret_id_file.is_some())];
         if is_approle && self.role_id_file.is_some() != self.secret_id_file.is_some() {
-            return Err(rule("auth.roleIdFile and auth.secretIdFile belong together: set both, or none"));
+            let problem = rule("auth.roleIdFile and auth.secretIdFile belong together: set both, or none");
+            faults.together("auth.roleIdFile", &["auth.secretIdFile", auth::METHOD], problem);
         }
         let [role_id, secret_id] = files.map(|(field, is_set)| (field, is_set, is_approle));
-        auth::check_fields(method, &[role_id, secret_id, ("tokenFile", self.token_file.is_some(), !is_approle)])
+        let token = ("tokenFile", self.token_file.is_some(), !is_approle);
+        auth::check_fields(method, &[role_id, secret_id, token], faults);
     }
 }
 

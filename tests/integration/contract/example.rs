@@ -12,7 +12,7 @@ use std::time::Duration;
 use hushpod::parse_error::{ParseError, invalid, unknown};
 use hushpod::provider::http::{self, Call, Client, Failure, Reach, Response, Scope, bearer};
 use hushpod::provider::session::{LoggedIn, Outcome, Renewal, Store, Token};
-use hushpod::provider::{Answer, Login, ProviderError, Reading, Settings, Version, auth};
+use hushpod::provider::{Answer, Login, ProviderError, Reading, Settings, SettingsFaults, Version, auth};
 use hushpod::reference::{Reference, Request, VERSION_PARAM};
 use hushpod::secret::{SecretTree, SecretValue};
 use hyper::Method;
@@ -50,9 +50,9 @@ impl Settings for ExampleSettings {
         Some("example")
     }
 
-    fn validate(&self) -> Result<(), ParseError> {
-        http::Address::parse(&self.address)?;
-        self.ca.as_deref().map_or(Ok(()), http::check_ca)
+    fn check(&self, faults: &mut SettingsFaults) {
+        faults.of("address", http::check_address(Some(&self.address)));
+        faults.of("ca", self.ca.as_deref().map_or(Ok(()), http::check_ca));
     }
 }
 

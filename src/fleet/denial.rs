@@ -50,6 +50,13 @@ const PHRASES: &[(&str, &str, &str)] = &[
     ("has two containers of the name", "the pod's containers", "containers"),
     ("is hushpod's own", "a name of hushpod's in the pod's spec", "what-it-creates"),
     ("more than one review may take", "how much is annotated", "all-annotations"),
+    (
+        "hushpod-etcd-secrets",
+        "the policy about Secrets in variables: `etcdSecrets` of the chart",
+        "teams-that-leave-secrets-behind",
+    ),
+    ("csi.hushpod.dev not found", "the CSI driver, which kubelet does not know on that node", "when-something-fails"),
+    ("failed to create subPath directory", "the gate: the files are not there yet, and kubelet waits for them", "gate"),
     ("failed calling webhook", "the way from the API server to the webhook: no pod was looked at", "platforms"),
 ];
 
@@ -88,12 +95,13 @@ pub(super) fn explain(asked: &DenialArgs) -> Result<String, FleetError> {
     Ok(out)
 }
 
-/// The operator's configuration.
+/// The operator's configuration, by itself or in the chart's values.
 ///
 /// # Errors
 /// A file that cannot be read, or all that is wrong with it.
 pub(super) fn configuration(path: &Path) -> Result<Config, FleetError> {
-    Config::read(&open(path)?).map_err(|faults| FleetError::Usage(faults.of_file(path)))
+    let read = Config::read_written(&open(path)?);
+    read.map(|(config, _)| config).map_err(|faults| FleetError::Usage(faults.of_file(path)))
 }
 
 fn open(path: &Path) -> Result<String, FleetError> {
@@ -287,6 +295,12 @@ mod tests {
                 "what-it-creates",
             ),
             ("Internal error occurred: failed calling webhook \"hushpod.dev\": timeout", "platforms"),
+            (
+                "ValidatingAdmissionPolicy 'hushpod-etcd-secrets' with binding 'hushpod-etcd-secrets' denied request",
+                "teams-that-leave-secrets-behind",
+            ),
+            ("driver name csi.hushpod.dev not found in the list of registered CSI drivers", "when-something-fails"),
+            ("Error: failed to create subPath directory for volumeMount \"hushpod-secrets\"", "gate"),
         ] {
             assert!(topics(sentence).contains(&topic.to_owned()), "{sentence}: {:?}", topics(sentence));
         }

@@ -183,6 +183,11 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
         (json!({"webhook": {"port": 443}}), &["at '/webhook/port'", "got 443, want 1,024"]),
         (json!({"webhook": {"port": 8081}}), &["webhook.port and webhook.adminPort are both 8081"]),
         (json!({"webhook": {"port": 8082}}), &["webhook.port is 8082, where webhook.twin has its probes"]),
+        (
+            json!({"hostNetwork": true, "webhook": {"adminPort": 10275}}),
+            &["webhook.port and webhook.adminPort are both 10275"],
+        ),
+        (json!({"hostNetwork": true, "webhook": {"adminPort": 10274}}), &["webhook.port is 10275"]),
         (json!({"extraArgs": ["listen"]}), &["at '/extraArgs/0'"]),
         (json!({"etcdSecrets": null}), &["etcdSecrets: nothing is there", "use --reset-then-reuse-values"]),
         (json!({"replicaCount": 0}), &["at '/replicaCount'"]),

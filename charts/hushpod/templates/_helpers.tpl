@@ -211,13 +211,14 @@ nothing. tests/integration/chart_values.rs goes through values.yaml.
 {{- define "hushpod.port" -}}
 {{- $port := int .Values.webhook.port -}}
 {{- $admin := int .Values.webhook.adminPort -}}
+{{- $port = ternary 10275 $port (and .Values.hostNetwork (eq $port 10250)) -}}
 {{- if eq $port $admin -}}
 {{- fail (printf "webhook.port and webhook.adminPort are both %d: they must differ" $port) -}}
 {{- end -}}
 {{- if and .Values.webhook.twin (eq $port (add1 $admin | int)) -}}
 {{- fail (printf "webhook.port is %d, where webhook.twin has its probes: the port after webhook.adminPort" $port) -}}
 {{- end -}}
-{{- ternary 10275 $port (and .Values.hostNetwork (eq $port 10250)) -}}
+{{- $port -}}
 {{- end }}
 
 {{- /*

@@ -152,7 +152,7 @@ pub async fn run(
 
     // kubelet calls the driver as soon as it has seen the second one.
     let socket = own.join("csi.sock");
-    let services = CsiServices::new(NodeService { driver, node: node.clone() });
+    let services = CsiServices::new(NodeService { driver: Arc::clone(&driver), node: node.clone() });
     let (calls, _) = listen(&socket)?.serve(services, shutdown.clone());
     let (told, registered) = oneshot::channel();
     let endpoint = socket.to_string_lossy().into_owned();
@@ -182,6 +182,9 @@ pub async fn run(
     // Without its socket kubelet takes the driver for gone, which it is.
     registry_socket.remove();
     tasks.shutdown().await;
+    // While this process is the sole one: another goes on with what feeds have written.
+    shutdown.cancel();
+    driver.ended().await;
     all_served.cancel();
     let _ = admin_over.await;
     outcome

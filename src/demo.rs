@@ -5,7 +5,7 @@
 //! end was measured; a claim that does not hold makes the exit code 1.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod application;
@@ -42,6 +42,16 @@ pub struct DemoSettings {
     pub agent: PathBuf,
 }
 
+/// What every mode is shown with.
+struct Demo<'a> {
+    rotations: u32,
+    agent: PathBuf,
+    stage: Stage,
+    store: DemoStore,
+    webhook: Webhook,
+    report: DemoReport<'a>,
+}
+
 /// Runs the demo and writes to `out`; `true` if every claim held.
 ///
 /// # Errors
@@ -55,131 +65,126 @@ pub async fn run(settings: DemoSettings, out: &mut (dyn Write + Send)) -> Result
     let mut report = DemoReport::new(out, style, terminal::width_of_stdout());
     report.line("hushpod demo: a webhook, an agent and an application on this machine; no cluster, no root")?;
     let stage = Stage::set()?;
-    let mut store = DemoStore::create(&stage)?;
+    let store = DemoStore::create(&stage)?;
     let webhook = Webhook::start(&store)?;
     report.step("store", &format!("one file that is rotated by rename, in {}", stage.kind()))?;
     report.step("webhook", &webhook.describe())?;
+    let mut demo = Demo { rotations, agent, stage, store, webhook, report };
     for mode in [Mode::Sidecar, Mode::InitAndSidecar, Mode::Init] {
-        show_mode(mode, rotations, &agent, &stage, &mut store, &webhook, &mut report).await?;
+        demo.show_mode(mode).await?;
     }
-    let holds = report.finish()?;
-    webhook.stop().await;
+    let holds = demo.report.finish()?;
+    demo.webhook.stop().await;
     Ok(holds)
 }
 
-/// One mode, from the annotated pod to its last rotation.
-async fn show_mode(
-    mode: Mode,
-    rotations: u32,
-    agent: &Path,
-    stage: &Stage,
-    store: &mut DemoStore,
-    webhook: &Webhook,
-    report: &mut DemoReport<'_>,
-) -> Result<(), DemoError> {
-    let name = mode.as_str();
-    report.heading(&format!("mode {name}"))?;
-    let mut pod = Pod::prepare(stage, mode).await?;
-    for (key, value) in pod.annotations() {
-        report.step("annotation", &format!("{key}: {}", value.trim_end().replace('\n', "\n                  ")))?;
-    }
-    let (patched, patch) = webhook.review(pod.manifest()).await?;
-    for line in report::describe_patch(&patch, &patched) {
-        report.step("patch", &line)?;
-    }
-    let start = pod.start_agents(agent, &patched, store).await?;
-    report.step("agent", &start.words())?;
-    report.step("agent", &format!("files there {} after the secret was in the store", report::millis(start.first)))?;
-    let live = pod.live();
-    let process = pod.start_application(&live).await?;
-    let file = live.join("token");
-    report.step("application", &format!("process {process} reads {} at every request", file.display()))?;
+// === impl Demo ===
 
-    let watcher = Watcher::start(live);
-    let delays = if mode == Mode::Init {
-        show_no_rotation(&pod, store, report).await?
-    } else {
-        show_rotations(&mut pod, rotations, store, report).await?
-    };
-    if mode == Mode::Sidecar {
-        show_hold(&mut pod, store, report).await?;
-    }
-    let (reads, torn) = watcher.stop().await;
-    let end = if mode == Mode::Init { pod.application_reads().await? } else { pod.until_told().await? };
-    pod.stop().await;
+impl Demo<'_> {
+    /// One mode, from the annotated pod to its last rotation.
+    async fn show_mode(&mut self, mode: Mode) -> Result<(), DemoError> {
+        let Self { agent, stage, store, webhook, report, .. } = self;
+        let name = mode.as_str();
+        report.heading(&format!("mode {name}"))?;
+        let mut pod = Pod::prepare(stage, mode).await?;
+        for (key, value) in pod.annotations() {
+            report.step("annotation", &format!("{key}: {}", value.trim_end().replace('\n', "\n                  ")))?;
+        }
+        let (patched, patch) = webhook.review(pod.manifest()).await?;
+        for line in report::describe_patch(&patch, &patched) {
+            report.step("patch", &line)?;
+        }
+        let start = pod.start_agents(agent, &patched, store).await?;
+        report.step("agent", &start.words())?;
+        report
+            .step("agent", &format!("files there {} after the secret was in the store", report::millis(start.first)))?;
+        let live = pod.live();
+        let process = pod.start_application(&live).await?;
+        let file = live.join("token");
+        report.step("application", &format!("process {process} reads {} at every request", file.display()))?;
 
-    report.claim(
-        format!("mode {name}: files before the application's first instruction"),
-        start.holds(),
-        start.words(),
-    );
-    let seen = format!("process {process} at the start, {} at the end", end.pid);
-    report.claim(format!("mode {name}: no restart"), end.pid == process, seen);
-    let seen = format!("{torn} of {reads} reads of the whole set");
-    report.claim(format!("mode {name}: no torn read"), torn == 0 && reads > 0, seen);
-    if mode != Mode::Init {
-        let seen = format!("{} notifications", end.notified);
-        report.claim(format!("mode {name}: the application is told"), end.notified > 0, seen);
-    }
-    for (what, text) in [("the patched pod", patched.to_string()), ("the agent's log", pod.logs()?)] {
-        let values = store.values();
-        let found = values.iter().filter(|value| text.contains(value.as_str())).count();
-        let seen = format!("{found} of {} values found", values.len());
-        report.claim(format!("mode {name}: {what} shows no value"), found == 0, seen);
-    }
-    report.measured(name, &delays, reads, torn);
-    Ok(())
-}
+        let watcher = Watcher::start(live);
+        let delays =
+            if mode == Mode::Init { self.show_no_rotation(&pod).await? } else { self.show_rotations(&mut pod).await? };
+        if mode == Mode::Sidecar {
+            self.show_hold(&mut pod).await?;
+        }
+        let Self { store, report, .. } = self;
+        let (reads, torn) = watcher.stop().await;
+        let end = if mode == Mode::Init { pod.application_reads().await? } else { pod.until_told().await? };
+        pod.stop().await;
 
-/// Rotates, and measures how long each time until the application reads the new value.
-async fn show_rotations(
-    pod: &mut Pod,
-    rotations: u32,
-    store: &mut DemoStore,
-    report: &mut DemoReport<'_>,
-) -> Result<Vec<Duration>, DemoError> {
-    let mut delays = Vec::new();
-    for round in 1..=rotations {
-        // The agent swaps once a second at most, so readers finish: let that pass, to measure the way alone.
-        tokio::time::sleep(GRACE).await;
+        report.claim(
+            format!("mode {name}: files before the application's first instruction"),
+            start.holds(),
+            start.words(),
+        );
+        let seen = format!("process {process} at the start, {} at the end", end.pid);
+        report.claim(format!("mode {name}: no restart"), end.pid == process, seen);
+        let seen = format!("{torn} of {reads} reads of the whole set");
+        report.claim(format!("mode {name}: no torn read"), torn == 0 && reads > 0, seen);
+        if mode != Mode::Init {
+            let seen = format!("{} notifications", end.notified);
+            report.claim(format!("mode {name}: the application is told"), end.notified > 0, seen);
+        }
+        for (what, text) in [("the patched pod", patched.to_string()), ("the agent's log", pod.logs()?)] {
+            let values = store.values();
+            let found = values.iter().filter(|value| text.contains(value.as_str())).count();
+            let seen = format!("{found} of {} values found", values.len());
+            report.claim(format!("mode {name}: {what} shows no value"), found == 0, seen);
+        }
+        report.measured(name, &delays, reads, torn);
+        Ok(())
+    }
+
+    /// Rotates, and measures how long each time until the application reads the new value.
+    async fn show_rotations(&mut self, pod: &mut Pod) -> Result<Vec<Duration>, DemoError> {
+        let Self { rotations, store, report, .. } = self;
+        let mut delays = Vec::new();
+        for round in 1..=*rotations {
+            // The agent swaps once a second at most, so readers finish: let that pass, to measure the way alone.
+            tokio::time::sleep(GRACE).await;
+            let value = store.rotate()?;
+            let delay = pod.until_visible(&value).await?;
+            let words = report::millis(delay);
+            report.step("rotation", &format!("{round}: the application reads the new value after {words}"))?;
+            delays.push(delay);
+        }
+        Ok(delays)
+    }
+
+    /// Rotates once where nobody follows.
+    async fn show_no_rotation(&mut self, pod: &Pod) -> Result<Vec<Duration>, DemoError> {
+        let Self { store, report, .. } = self;
         let value = store.rotate()?;
-        let delay = pod.until_visible(&value).await?;
-        let words = report::millis(delay);
-        report.step("rotation", &format!("{round}: the application reads the new value after {words}"))?;
-        delays.push(delay);
+        tokio::time::sleep(GRACE).await;
+        let still = pod.application_reads().await?.token != value;
+        report.step("rotation", "not followed: this mode fetches once, before the application starts")?;
+        let seen = "one rotation later the first value is still there";
+        report.claim("mode init: fetched once, never refreshed", still, seen);
+        Ok(Vec::new())
     }
-    Ok(delays)
-}
 
-/// Rotates once where nobody follows.
-async fn show_no_rotation(
-    pod: &Pod,
-    store: &mut DemoStore,
-    report: &mut DemoReport<'_>,
-) -> Result<Vec<Duration>, DemoError> {
-    let value = store.rotate()?;
-    tokio::time::sleep(GRACE).await;
-    let still = pod.application_reads().await?.token != value;
-    report.step("rotation", "not followed: this mode fetches once, before the application starts")?;
-    let seen = "one rotation later the first value is still there";
-    report.claim("mode init: fetched once, never refreshed", still, seen);
-    Ok(Vec::new())
-}
-
-/// `kubectl annotate … hushpod.dev/hold=true`, as kubelet would carry it in.
-async fn show_hold(pod: &mut Pod, store: &mut DemoStore, report: &mut DemoReport<'_>) -> Result<(), DemoError> {
-    pod.set_control("hold", Some("true"))?;
-    // Every line of the log has `held=…`: only the event itself says that the hold is in force.
-    pod.until_logged("event=\"held\"").await?;
-    let held = store.rotate()?;
-    tokio::time::sleep(GRACE).await;
-    let frozen = pod.application_reads().await?.token != held;
-    pod.set_control("hold", None)?;
-    let delay = pod.until_visible(&held).await?;
-    report.step(
-        "hold",
-        &format!("a rotation waited until the hold was taken off, then was there after {}", report::millis(delay)),
-    )?;
-    report.claim("mode sidecar: hold freezes the files", frozen, "a rotation under hold did not reach the application");
-    Ok(())
+    /// `kubectl annotate … hushpod.dev/hold=true`, as kubelet would carry it in.
+    async fn show_hold(&mut self, pod: &mut Pod) -> Result<(), DemoError> {
+        let Self { store, report, .. } = self;
+        pod.set_control("hold", Some("true"))?;
+        // Every line of the log has `held=…`: only the event itself says that the hold is in force.
+        pod.until_logged("event=\"held\"").await?;
+        let held = store.rotate()?;
+        tokio::time::sleep(GRACE).await;
+        let frozen = pod.application_reads().await?.token != held;
+        pod.set_control("hold", None)?;
+        let delay = pod.until_visible(&held).await?;
+        report.step(
+            "hold",
+            &format!("a rotation waited until the hold was taken off, then was there after {}", report::millis(delay)),
+        )?;
+        report.claim(
+            "mode sidecar: hold freezes the files",
+            frozen,
+            "a rotation under hold did not reach the application",
+        );
+        Ok(())
+    }
 }

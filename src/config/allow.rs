@@ -122,15 +122,14 @@ impl Allow {
 
     /// What of it nothing can ever match, each with the field before it.
     pub(super) fn matches_nothing(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        namespaces_match_nothing(self.namespaces.as_deref(), &mut found);
+        let mut found = namespaces_match_nothing(self.namespaces.as_deref());
         for (name, glob) in self.namespace_labels.iter().flatten() {
             let key = name.rsplit('/').next().unwrap_or_default();
             if !glob.can_be(is_label_character, MAX_LABEL) || key.is_empty() || !key.chars().all(is_label_character) {
                 found.push(format!("namespaceLabels: {name:?} with this value is on no namespace"));
             }
         }
-        accounts_match_nothing(self.service_accounts.as_deref(), &mut found);
+        found.extend(accounts_match_nothing(self.service_accounts.as_deref()));
         if self.requests.as_ref().is_some_and(Vec::is_empty) {
             found.push("requests: an empty list lets nobody ask for anything".to_owned());
         }
@@ -148,15 +147,15 @@ fn is_label_character(c: char) -> bool {
 }
 
 /// What can be no namespace's name.
-pub(super) fn namespaces_match_nothing(globs: Option<&[Glob]>, found: &mut Vec<String>) {
+pub(super) fn namespaces_match_nothing(globs: Option<&[Glob]>) -> Vec<String> {
     let is_character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    match_nothing("namespaces", "namespace", globs, &is_character, MAX_LABEL, found);
+    match_nothing("namespaces", "namespace", globs, &is_character, MAX_LABEL)
 }
 
 /// What can be no service account's name.
-pub(super) fn accounts_match_nothing(globs: Option<&[Glob]>, found: &mut Vec<String>) {
+pub(super) fn accounts_match_nothing(globs: Option<&[Glob]>) -> Vec<String> {
     let is_character = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
-    match_nothing("serviceAccounts", "service account", globs, &is_character, MAX_ACCOUNT, found);
+    match_nothing("serviceAccounts", "service account", globs, &is_character, MAX_ACCOUNT)
 }
 
 fn match_nothing(
@@ -165,14 +164,13 @@ fn match_nothing(
     globs: Option<&[Glob]>,
     is_character: &dyn Fn(char) -> bool,
     most: usize,
-    found: &mut Vec<String>,
-) {
-    let Some(globs) = globs else { return };
+) -> Vec<String> {
+    let Some(globs) = globs else { return Vec::new() };
     if globs.is_empty() {
-        found.push(format!("{field}: an empty list stands for no {what}"));
+        return vec![format!("{field}: an empty list stands for no {what}")];
     }
     let bad = globs.iter().filter(|glob| !glob.can_be(is_character, most));
-    found.extend(bad.map(|glob| format!("{field}: {:?} is the name of no {what}", glob.written())));
+    bad.map(|glob| format!("{field}: {:?} is the name of no {what}", glob.written())).collect()
 }
 
 /// Reads globs of a field; `None` if one is wrong.
@@ -222,7 +220,7 @@ impl Glob {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
-            Self::read_plain(before, literal, &mut parts)?;
+            parts.extend(Self::read_plain(before, literal)?);
             let (name, tail) =
                 after.split_once("}}").ok_or_else(|| rule(format!("{text:?} has a {{{{ without its }}}}")))?;
             parts.push(match name.trim() {
@@ -232,15 +230,15 @@ impl Glob {
             });
             rest = tail;
         }
-        Self::read_plain(rest, literal, &mut parts)?;
+        parts.extend(Self::read_plain(rest, literal)?);
         Ok(Self(parts))
     }
 
     fn read_plain(
         text: &str,
         literal: &dyn Fn(&str) -> Result<String, ParseError>,
-        parts: &mut Vec<GlobPart>,
-    ) -> Result<(), ParseError> {
+    ) -> Result<Vec<GlobPart>, ParseError> {
+        let mut parts = Vec::new();
         for (index, part) in text.split('*').enumerate() {
             if index > 0 {
                 parts.push(GlobPart::Any);
@@ -249,7 +247,7 @@ impl Glob {
                 parts.push(GlobPart::Text(literal(part)?));
             }
         }
-        Ok(())
+        Ok(parts)
     }
 
     fn has_star(&self) -> bool {

@@ -79,17 +79,14 @@ impl CsiConfig {
             bytes_per_namespace: bytes(".bytesPerNamespace", bytes_per_namespace, default.bytes_per_namespace),
             bytes_per_node: bytes(".bytesPerNode", bytes_per_node, default.bytes_per_node),
         };
-        let mut unavailable = Vec::new();
-        for (index, fields) in rules.iter().enumerate() {
-            unavailable.extend(faults.below(&format!(".unavailable[{index}]"), |faults| {
-                let rule = shape::read_all::<Unavailable>(fields, faults)?;
-                if faults.is_empty() && rule == Unavailable::default() {
-                    let problem = "would be every pod: expected namespaces, labels, nodeSelector or tolerations";
-                    faults.push(ConfigError::new("", problem));
-                }
-                Some(rule)
-            }));
-        }
+        let unavailable = faults.below_each(".unavailable", &rules, |fields, faults| {
+            let rule = shape::read_all::<Unavailable>(fields, faults)?;
+            if faults.is_empty() && rule == Unavailable::default() {
+                let problem = "would be every pod: expected namespaces, labels, nodeSelector or tolerations";
+                faults.push(ConfigError::new("", problem));
+            }
+            Some(rule)
+        });
         let daemon_set = daemon_set.unwrap_or_else(|| CSI_DAEMON_SET.to_owned());
         if !is_object_name(&daemon_set) {
             let problem = "expected <name> or <namespace>/<name> of the driver's DaemonSet";

@@ -93,8 +93,8 @@ impl Deny {
         for DeniedReference { text, fault, .. } in self.references.iter().flatten() {
             found.extend(fault.as_ref().map(|fault| format!("references: {text:?}: {fault}")));
         }
-        namespaces_match_nothing(self.namespaces.as_deref(), &mut found);
-        accounts_match_nothing(self.service_accounts.as_deref(), &mut found);
+        found.extend(namespaces_match_nothing(self.namespaces.as_deref()));
+        found.extend(accounts_match_nothing(self.service_accounts.as_deref()));
         found
     }
 }

@@ -155,6 +155,19 @@ impl Faults {
         found
     }
 
+    /// What is good of each item of a list, which `read` reads below its place.
+    pub(super) fn below_each<T, U>(
+        &mut self,
+        field: &str,
+        items: impl IntoIterator<Item = T>,
+        read: impl Fn(T, &mut Self) -> Option<U>,
+    ) -> Vec<U> {
+        let items = items.into_iter().enumerate();
+        items
+            .filter_map(|(index, item)| self.below(&format!("{field}[{index}]"), |faults| read(item, faults)))
+            .collect()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::allow::Allow;
 use super::ca_bundle::{CaBundle, RawCaBundle};
 use super::csi::CsiConfig;
-use super::deny::{Deny, RawDeny};
+use super::deny::Deny;
 use super::error::{ConfigError, Faults};
 use super::identity::{Identity, expand};
 use super::proxy::ProxyFields;
@@ -228,15 +228,9 @@ fn checked_denials(
     providers: &BTreeMap<String, ProviderConfig>,
     faults: &mut Faults,
 ) -> Vec<Deny> {
-    let settings = providers.iter().map(|(name, provider)| (name.as_str(), provider.settings.as_settings()));
-    let (settings, mut denials) = (settings.collect(), Vec::new());
-    for (index, rule) in deny.iter().enumerate() {
-        denials.extend(faults.below(&format!(".deny[{index}]"), |faults| {
-            let raw: RawDeny = shape::read_all(rule, faults)?;
-            Some(Deny::parse(raw, &settings, faults))
-        }));
-    }
-    denials
+    let settings = providers.iter().map(|(name, provider)| (name.as_str(), provider.settings.as_settings())).collect();
+    faults
+        .below_each(".deny", deny, |rule, faults| Some(Deny::parse(shape::read_all(rule, faults)?, &settings, faults)))
 }
 
 fn parse_defaults(entries: &BTreeMap<String, Value>, faults: &mut Faults) -> Options {
@@ -332,12 +326,11 @@ impl ProviderConfig {
             faults.take(expand(template, &anyone).map_err(ConfigError::at(".role")));
         }
         let parameters = known.map_or(Parameters { narrowing: &[], widening: None }, Settings::parameters);
-        let mut rules = Vec::new();
-        for (index, fields) in allow.iter().flatten().enumerate() {
-            rules.extend(faults.below(&format!(".allow[{index}]"), |faults| {
-                Allow::parse(shape::read_all(fields, faults)?, &parameters, faults)
-            }));
-        }
+        let rules = allow.as_deref().map(|rules| {
+            faults.below_each(".allow", rules, |rule, faults| {
+                Allow::parse(shape::read_all(rule, faults)?, &parameters, faults)
+            })
+        });
         Some(Self {
             settings: settings?,
             audience: audience.or(default_audience),
@@ -347,7 +340,7 @@ impl ProviderConfig {
             revoke_on_exit,
             proxy: if is_remote { proxy.or(for_all) } else { None },
             ca_bundle,
-            allow: allow.map(|_| rules),
+            allow: rules,
         })
     }
 }

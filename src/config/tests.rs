@@ -261,6 +261,30 @@ fn p9_a_bad_configuration_names_the_field() {
 }
 
 #[test]
+fn p9_the_drivers_daemon_set_is_one_that_there_could_be() {
+    let longest = "x".repeat(253);
+    for (name, is_one) in [
+        ("driver", true),
+        ("kube-system/driver.1", true),
+        (&longest, true),
+        (&format!("{longest}x"), false),
+        ("", false),
+        ("driver/", false),
+        ("a/b/c", false),
+        ("Driver", false),
+    ] {
+        let text = GOOD.replace("runtimeClasses: [runc]", &format!("csi: {{daemonSet: '{name}'}}"));
+        match Config::from_yaml(&text) {
+            Ok(config) => assert!(is_one && config.csi.unwrap().daemon_set == name, "{name}"),
+            Err(error) => {
+                let error = error.to_string();
+                assert!(!is_one && error.contains(".csi.daemonSet: expected <name> or <namespace>/<name>"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_proxy_for_all_is_every_stores_unless_it_has_its_own() {
     let config = |for_all: &str, own: &str| {
         let vault = format!("{{type: vault, address: 'https://vault:8200'{own}}}");

@@ -9,6 +9,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use super::attributes::{Publication, PublishCall};
@@ -61,6 +62,8 @@ pub(super) struct Driver {
     audit: AuditLog,
     sources: SourceMaker,
     known: Mutex<KnownVolumes>,
+    /// The feeds at work, and what ends leases of nobody.
+    work: TaskTracker,
     shutdown: CancellationToken,
 }
 
@@ -115,6 +118,7 @@ impl Driver {
             audit,
             sources,
             known: Mutex::default(),
+            work: TaskTracker::new(),
             shutdown,
         })
     }
@@ -326,7 +330,7 @@ impl Driver {
             let PodRef { namespace, .. } = &record.pod;
             let account = &record.plan.identity.service_account;
             let span = info_span!("feed", namespace, account);
-            tokio::spawn(feed.with_room(answers).run(commands).instrument(span));
+            self.work.spawn(feed.with_room(answers).run(commands).instrument(span));
             known.feeds.insert(key.clone(), KnownFeed { commands: sender, plan: Arc::clone(&record.plan) });
         }
         if !known.tell(key, FeedCommand::Attach(Box::new(volume))) {
@@ -394,6 +398,14 @@ impl Driver {
             known.volumes.values().filter(|volume| volume.pod == uid).map(|volume| &volume.feed).collect();
         for feed in feeds {
             known.tell(feed, FeedCommand::Annotations(uid.to_owned(), seen.annotations.clone()));
+        }
+    }
+
+    /// Waits, once `shutdown` is cancelled, until no feed writes any more: the next process reads what they have written.
+    pub(super) async fn ended(&self) {
+        self.work.close();
+        if timeout(LETTING_GO, self.work.wait()).await.is_err() {
+            warn!("some feeds do not end: the driver ends without them");
         }
     }
 

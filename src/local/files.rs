@@ -31,7 +31,9 @@ pub(super) type NamedValues = BTreeMap<String, SecretValue>;
 pub(super) struct Contents {
     pub(super) generation: GenerationId,
     pub(super) variables: NamedValues,
-    /// All files, those included that become variables.
+    /// By the name of a variable, the path of the file that it comes from.
+    sources: BTreeMap<String, String>,
+    /// All files but those that were made for one variable each.
     pub(super) files: Vec<RenderedFile>,
     /// Paths of all that was good: what was, has to stay so.
     pub(super) paths: BTreeSet<String>,
@@ -64,6 +66,22 @@ impl Fetched {
             return Err(LocalError::all(errors));
         }
         made(&self.items).map_err(|error| LocalError::failed(error.to_string()))
+    }
+
+    /// Where each variable and file comes from, a line for each: names, references and versions.
+    pub(super) fn origins(&self, contents: &Contents) -> Vec<String> {
+        let lines = self.items.iter().filter_map(|item| {
+            let target = item.target.path().as_str();
+            let is_below = |path: &str| path.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'));
+            let is_inside = |path: &str| path == target || is_below(path) || target == WHOLE_VOLUME;
+            let comes_from_it = |name: &&String| contents.sources.get(*name).is_some_and(|path| is_inside(path));
+            let names = contents.variables.keys().filter(comes_from_it).map(String::as_str);
+            let is_file = contents.files.iter().any(|file| is_inside(file.path.as_str()));
+            let file = (is_file && variable_of(target).is_none()).then_some(target);
+            let named: Vec<_> = file.into_iter().chain(names).collect();
+            (!named.is_empty()).then(|| format!("{}: {}", named.join(", "), self.origin(item)))
+        });
+        lines.collect()
     }
 
     /// What an item is made of: references, and the versions that stores name.
@@ -160,42 +178,14 @@ impl WantedSecrets {
         tell_left_out(&rendered);
         let mut files = rendered.files;
         let paths = files.iter().map(|file| file.path.as_str().to_owned()).collect();
-        let named = self.named(&files)?.into_iter().map(|(name, (_, value))| (name, value)).collect();
+        let (mut sources, mut named) = (BTreeMap::new(), NamedValues::new());
+        for (name, (path, value)) in self.named(&files)? {
+            sources.insert(args.renamed(&name), path);
+            named.insert(name, value);
+        }
         let variables = renamed(only(named, &args.only)?, args)?;
         files.retain(|file| variable_of(file.path.as_str()).is_none());
-        Ok(Contents { generation: fetched.generation.id.clone(), variables, files, paths })
-    }
-
-    /// Where each variable and file comes from, a line for each: names, references and versions.
-    ///
-    /// # Errors
-    /// As [`WantedSecrets::contents`].
-    pub(super) fn origins(
-        &self,
-        fetched: &Fetched,
-        contents: &Contents,
-        args: &VariableArgs,
-    ) -> Result<Vec<String>, LocalError> {
-        let mut of_paths: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (name, (path, _)) in self.named(&fetched.files(&|_| false)?.files)? {
-            let name = args.renamed(&name);
-            if contents.variables.contains_key(&name) {
-                of_paths.entry(path).or_default().push(name);
-            }
-        }
-        let lines = fetched.items.iter().filter_map(|item| {
-            let target = item.target.path().as_str();
-            let is_below = |path: &str| path.strip_prefix(target).is_some_and(|rest| rest.starts_with('/'));
-            let inside = |path: &str| path == target || is_below(path) || target == WHOLE_VOLUME;
-            let mut names: Vec<_> =
-                of_paths.iter().filter(|(path, _)| inside(path)).flat_map(|(_, names)| names).collect();
-            let is_file = contents.files.iter().any(|file| inside(file.path.as_str()));
-            let file = (is_file && variable_of(target).is_none()).then(|| target.to_owned());
-            names.sort();
-            let named: Vec<_> = file.into_iter().chain(names.into_iter().cloned()).collect();
-            (!named.is_empty()).then(|| format!("{}: {}", named.join(", "), fetched.origin(item)))
-        });
-        Ok(lines.collect())
+        Ok(Contents { generation: fetched.generation.id.clone(), variables, sources, files, paths })
     }
 
     /// Of one name, the last source counts: what is said of one variable goes before what a file brings. Each with the path

@@ -115,7 +115,7 @@ pub(super) fn objects(documents: Vec<Value>) -> Result<Vec<ManifestObject>, Pars
     while let Some((document, path, mut value)) = left.pop() {
         count += 1;
         if count > MAX_OBJECTS {
-            return Err(rule(format!("has more than {MAX_OBJECTS} objects")));
+            return Err(rule(format!("has more than {MAX_OBJECTS} objects: make several files of it")));
         }
         let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
         if let Some(of_items) = kind.strip_suffix("List")
@@ -281,6 +281,8 @@ impl ManifestPod {
 mod tests {
     use std::fs;
 
+    use serde_json::json;
+
     use super::*;
 
     fn file(text: &str) -> SourceFile {
@@ -319,6 +321,15 @@ mod tests {
             assert_eq!(ignored, ["hushpod.dev/role.vault"]);
         }
         assert!(!is_manifest(&file("providers: {}")));
+    }
+
+    #[test]
+    fn p9_a_file_has_so_many_objects_and_not_one_more() {
+        // The list is one of them.
+        let list = |items| vec![json!({"kind": "List", "items": vec![json!({"kind": "Service"}); items]})];
+        assert_eq!(objects(list(MAX_OBJECTS - 1)).unwrap().len(), MAX_OBJECTS - 1);
+        let problem = objects(list(MAX_OBJECTS)).unwrap_err().to_string();
+        assert!(problem.contains("more than 10000 objects: make several files"), "{problem}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Where values go: to a file of their owner, or to standard output, and to a terminal only if that was asked for.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::pin::pin;
@@ -79,8 +78,8 @@ pub(crate) fn emit(output: Option<&Path>, bytes: &[u8]) -> Result<(), LocalError
 /// A time in the largest unit that has two of it.
 pub(super) fn spoken(time: Duration) -> String {
     let seconds = time.as_secs();
-    let units = BTreeMap::from([(86_400, "d"), (3600, "h"), (60, "m")]);
-    let unit = units.iter().rev().find(|(length, _)| seconds >= **length * 2);
+    let units = [(86_400, "d"), (3600, "h"), (60, "m")];
+    let unit = units.iter().find(|(length, _)| seconds >= length * 2);
     unit.map_or_else(|| format!("{seconds}s"), |(length, unit)| format!("{}{unit}", seconds / length))
 }
 

@@ -63,7 +63,7 @@ struct ParsedFile {
 /// Reads what stands in a file, and goes on behind what is wrong.
 struct SectionReader<'a> {
     file: &'a SourceFile,
-    faults: &'a mut Vec<FileFault>,
+    faults: Vec<FileFault>,
 }
 
 // === impl ProjectFiles ===
@@ -117,7 +117,7 @@ impl ProjectFiles {
 
     /// The same, of what is right in the project's files, for who tells what is wrong; errors are of the person's own.
     pub(super) fn right_section(&self, profile: Option<&str>) -> Result<ProjectSection, LocalError> {
-        self.section_by(profile, |file, known| Ok(ParsedFile::read(file, known, &mut Vec::new())))
+        self.section_by(profile, |file, known| Ok(ParsedFile::read(file, known).0))
     }
 
     fn section_by(
@@ -158,8 +158,7 @@ impl ProjectFiles {
 
     /// All that is wrong with one file, whatever others say; and the names of its profiles.
     pub(super) fn read_alone(file: &SourceFile) -> (Vec<FileFault>, Vec<String>) {
-        let mut faults = Vec::new();
-        let parsed = ParsedFile::read(file, &FILE_FIELDS, &mut faults);
+        let (parsed, faults) = ParsedFile::read(file, &FILE_FIELDS);
         (faults, parsed.profiles.into_keys().collect())
     }
 
@@ -181,45 +180,44 @@ impl ProjectFiles {
 
 impl ParsedFile {
     fn parse(file: &SourceFile, known: &[&str]) -> Result<Self, LocalError> {
-        let mut faults = Vec::new();
-        let parsed = Self::read(file, known, &mut faults);
+        let (parsed, faults) = Self::read(file, known);
         faults.first().map_or(Ok(parsed), |first| Err(file.error_of(first)))
     }
 
     /// What can be made of a file, and all that is wrong with it.
-    fn read(file: &SourceFile, known: &[&str], faults: &mut Vec<FileFault>) -> Self {
-        let mut parsed = Self { section: ProjectSection::default(), profiles: BTreeMap::new() };
+    fn read(file: &SourceFile, known: &[&str]) -> (Self, Vec<FileFault>) {
+        let mut reader = SectionReader { file, faults: Vec::new() };
         let mut fields = match parse_annotation(&file.text) {
             Ok(Value::Object(fields)) => fields,
             Ok(Value::Null) => Map::new(),
             Ok(_) => {
-                faults.push(file.fault("", "has no fields: write providers:, variables: and the like"));
-                return parsed;
+                reader.wrong("", "has no fields: write providers:, variables: and the like");
+                Map::new()
             }
             Err(error) => {
-                faults.push(FileFault::malformed(&error));
-                return parsed;
-            }
-        };
-        let profiles = match fields.remove("profiles").filter(|_| known.contains(&"profiles")) {
-            None => Map::new(),
-            Some(Value::Object(profiles)) => profiles,
-            Some(_) => {
-                faults.push(file.fault(".profiles", "has no fields: write {name: {variables: …}}"));
+                reader.faults.push(FileFault::malformed(&error));
                 Map::new()
             }
         };
-        parsed.section = SectionReader { file, faults }.section("", fields, known);
-        for (name, value) in profiles {
+        let written = match fields.remove("profiles").filter(|_| known.contains(&"profiles")) {
+            None => Map::new(),
+            Some(Value::Object(profiles)) => profiles,
+            Some(_) => {
+                reader.wrong(".profiles", "has no fields: write {name: {variables: …}}");
+                Map::new()
+            }
+        };
+        let section = reader.section("", fields, known);
+        let mut profiles = BTreeMap::new();
+        for (name, value) in written {
             let place = format!(".profiles.{name}");
             if let Value::Object(fields) = value {
-                let section = SectionReader { file, faults }.section(&place, fields, &SECTION_FIELDS);
-                parsed.profiles.insert(name, section);
+                profiles.insert(name, reader.section(&place, fields, &SECTION_FIELDS));
             } else {
-                faults.push(file.fault(&place, "has no fields: write {variables: …}"));
+                reader.wrong(&place, "has no fields: write {variables: …}");
             }
         }
-        parsed
+        (Self { section, profiles }, reader.faults)
     }
 }
 

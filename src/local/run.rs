@@ -67,12 +67,11 @@ pub(super) async fn run(args: RunArgs) -> Result<u8, LocalError> {
     if place.is_none() {
         contents.files.clear();
     }
-    let origins = if verbose { wanted.origins(&fetched, &contents, &variables)? } else { Vec::new() };
     let mut words = command.into_iter();
     let program = words.next().ok_or_else(|| LocalError::usage("there is no command"))?;
     if verbose {
-        for line in &origins {
-            note(line);
+        for line in fetched.origins(&contents) {
+            note(&line);
         }
         tell_empty_words(words.as_slice());
     }

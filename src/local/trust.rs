@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::error::{LocalError, LocalFailure};
 use super::private_file::{own_directory, write_private};
+use crate::bounded_read::read_text;
 use crate::config::{Config, ProviderConfig};
 
 /// Says yes for all stores, where nobody can be asked.
@@ -18,7 +19,7 @@ const VARIABLE: &str = "HUSHPOD_TRUST";
 /// Below the state directory (XDG Base Directory Specification).
 const FILE: &str = "hushpod/trusted";
 /// Most bytes of that file.
-const MAX_BYTES: u64 = 1 << 20;
+const MAX_BYTES: usize = 1 << 20;
 
 /// Where a store's settings send logins: its type, every address in it, and every file of `auth`, since some of those
 /// hold addresses, too, and each is sent or says what is. `None` if the settings leave all to the type.
@@ -28,9 +29,8 @@ pub(super) fn destination(provider: &ProviderConfig) -> Option<String> {
     }
     let settings = serde_json::to_value(&provider.settings).unwrap_or(Value::Null);
     let proxy = serde_json::to_value(&provider.proxy).unwrap_or(Value::Null);
-    let mut addresses = Vec::new();
-    gather("", &settings, &mut addresses);
-    gather("proxy", &proxy, &mut addresses);
+    let mut addresses = addresses_in("", &settings);
+    addresses.extend(addresses_in("proxy", &proxy));
     if addresses.is_empty() {
         return None;
     }
@@ -42,18 +42,14 @@ pub(super) fn destination(provider: &ProviderConfig) -> Option<String> {
     Some(format!("{kind} {}", addresses.join(" ")).escape_debug().to_string())
 }
 
-fn gather(name: &str, value: &Value, into: &mut Vec<String>) {
+fn addresses_in(name: &str, value: &Value) -> Vec<String> {
     match value {
         Value::String(text) if text.contains("://") || name == "file" || name.ends_with("File") => {
-            into.push(if name == "address" { text.clone() } else { format!("{name}={text}") });
+            vec![if name == "address" { text.clone() } else { format!("{name}={text}") }]
         }
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                gather(name, value, into);
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| gather(name, item, into)),
-        _ => {}
+        Value::Object(fields) => fields.iter().flat_map(|(name, value)| addresses_in(name, value)).collect(),
+        Value::Array(items) => items.iter().flat_map(|item| addresses_in(name, item)).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -68,9 +64,8 @@ fn file() -> Option<PathBuf> {
 
 /// What a person said yes to before.
 fn remembered() -> BTreeSet<String> {
-    let readable =
-        file().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_BYTES));
-    let text = readable.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+    let file = file().filter(|file| file.is_file());
+    let text = file.and_then(|file| read_text(File::open(file), MAX_BYTES).ok()).unwrap_or_default();
     text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 

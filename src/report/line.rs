@@ -344,6 +344,7 @@ pub(crate) mod tests {
             assert_eq!(read.secrets.len() + read.secrets_left_out, count);
             assert_eq!(read.failing.len() + read.failing_left_out, 40);
             assert!(read.secrets_left_out > 0 && !read.failing.is_empty());
+            assert_eq!(read.variables.as_ref().unwrap().running.as_ref().map(Vec::len), Some(MOST_RUNNING));
             assert_eq!(read.to_text(), text, "once more it is the same");
         }
     }

@@ -46,13 +46,8 @@ pub(super) fn delay(kind: ErrorKind, failures: u32, starting: bool, chance: f64)
             let wish = wish.min(LONGEST_WISH);
             return wish.saturating_add(wish.mul_f64(chance / 10.0)).saturating_add(SHORTEST);
         }
-        ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } => {
-            if starting {
-                UNAVAILABLE_AT_START
-            } else {
-                UNAVAILABLE
-            }
-        }
+        ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } if starting => UNAVAILABLE_AT_START,
+        ErrorKind::Unavailable | ErrorKind::Throttled { retry_after: None } => UNAVAILABLE,
         ErrorKind::NotFound | ErrorKind::Denied | ErrorKind::Invalid => {
             let (base, cap) = PERMANENT;
             return jittered(base, cap, failures, chance).max(base);

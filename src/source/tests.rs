@@ -319,6 +319,19 @@ async fn a_pin_too_waits_for_what_the_store_asked_for_and_so_does_the_next_proce
 }
 
 #[tokio::test(start_paused = true)]
+async fn p3_no_hand_over_asks_for_more_patience_than_a_store_may() {
+    let a = Store::default();
+    a.put("x", "1", r#"{"k":"1"}"#);
+    let clock = FakeClock::new();
+    let mut source = with_clock(&["a:x"], &[("a", &a)], &clock);
+    // So it stands there if the machine's clock was put back meanwhile.
+    let until = clock.system() + Duration::from_hours(24);
+    source.resume(HandOver { patience: vec![("a".to_owned(), until)], ..HandOver::default() });
+    assert!(events(&mut source, 14 * 60).await.is_empty());
+    generation(&mut source, 2 * 60).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stores_wish_for_patience_holds_for_all_its_requests() {
     let a = Store::default();
     a.put("x", "1", r#"{"k":"x1"}"#);

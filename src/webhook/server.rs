@@ -94,7 +94,7 @@ pub enum WebhookError {
 /// Where it serves.
 enum Front {
     /// At a port of its own, at once: a port that is not to be had is told before anything else is begun.
-    Own(Server),
+    Own(Box<Server>),
     /// At a port that others of this pod have, too, once it is ready: whom the kernel sends here before could not trust it,
     /// and the others would have served them.
     Shared(SocketAddr),
@@ -304,13 +304,13 @@ async fn follow(directory: &Path, mut watch: Watch, served: Served, waiting: Gua
 
 impl Front {
     fn open(address: SocketAddr, is_shared: bool) -> Result<Self, ServeError> {
-        if is_shared { Ok(Self::Shared(address)) } else { Server::bind(address).map(Self::Own) }
+        if is_shared { Ok(Self::Shared(address)) } else { Ok(Self::Own(Box::new(Server::bind(address)?))) }
     }
 
     /// `None` if it is told to leave before it could serve.
     async fn server(self, readiness: &Readiness, leave: &CancellationToken) -> Result<Option<Server>, ServeError> {
         match self {
-            Self::Own(server) => Ok(Some(server)),
+            Self::Own(server) => Ok(Some(*server)),
             Self::Shared(address) => tokio::select! {
                 () = readiness.ready() => Server::bind_beside(address).map(Some),
                 () = leave.cancelled() => Ok(None),

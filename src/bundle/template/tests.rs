@@ -332,3 +332,15 @@ fn no_text_panics() {
         }
     }
 }
+
+#[test]
+fn p9_an_expression_has_so_many_words_and_signs_and_not_one_more() {
+    // A word and a sign each, and the brackets' end.
+    let sum = |signs: usize| format!("{{{{ s{} }}}}", " + s".repeat(signs));
+    let choice = |branches: usize| format!("{{% if s %}}{}{{% endif %}}", "{% elif s %}".repeat(branches));
+    for (fits, too_long) in [(sum(124), sum(125)), (choice(250), choice(251))] {
+        assert_eq!(check(&fits, Some(&["s"])), Ok(()));
+        let problem = check(&too_long, Some(&["s"])).unwrap_err().to_string();
+        assert!(problem.contains("more words and signs than are read at once") && problem.contains("250"), "{problem}");
+    }
+}

@@ -114,13 +114,14 @@ fn p9_what_cannot_be_is_refused_with_one_sentence() {
     fn set(request: &mut NodePublishVolumeRequest, key: &str, value: &str) {
         request.volume_context.insert(key.to_owned(), value.to_owned());
     }
-    let cases: [(Change, FailureKind, &[&str]); 22] = [
+    let cases: [(Change, FailureKind, &[&str]); 23] = [
         (|r| r.volume_id.clear(), FailureKind::Invalid, &["no volume id"]),
         (|r| r.volume_id = "a/../b".to_owned(), FailureKind::Invalid, &["invalid volume id"]),
         (|r| r.volume_id = "x".repeat(129), FailureKind::Invalid, &["invalid volume id"]),
         (|r| r.target_path.clear(), FailureKind::Invalid, &["no target path"]),
         (|r| r.target_path = "/etc".to_owned(), FailureKind::Invalid, &["invalid target path"]),
         (|r| r.target_path = "/var/lib/kubelet".to_owned(), FailureKind::Invalid, &["invalid target path"]),
+        (|r| r.target_path += &"x".repeat(4096), FailureKind::Invalid, &["invalid target path"]),
         (|r| r.target_path = "/var/lib/kubelet/../x".to_owned(), FailureKind::Invalid, &["'..'"]),
         (|r| r.target_path = "/var/lib/kubelet//x".to_owned(), FailureKind::Invalid, &["invalid target path"]),
         (|r| r.volume_capability = None, FailureKind::Invalid, &["capability"]),

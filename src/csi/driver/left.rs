@@ -88,12 +88,11 @@ impl Driver {
         }
         if self.has_unclaimed(&unclaimed) {
             let driver = Arc::clone(self);
-            tokio::spawn(async move {
-                let waited = driver.shutdown.run_until_cancelled(tokio::time::sleep(UNCLAIMED)).await;
-                if waited.is_some() {
-                    driver.end_unclaimed(unclaimed).await;
-                }
-            });
+            let shutdown = self.shutdown.clone();
+            self.work.spawn(shutdown.run_until_cancelled_owned(async move {
+                tokio::time::sleep(UNCLAIMED).await;
+                driver.end_unclaimed(unclaimed).await;
+            }));
         }
     }
 

@@ -373,7 +373,7 @@ impl Life {
 
     pub(super) async fn end(self) {
         self.shutdown.cancel();
-        moment().await;
+        self.driver.ended().await;
     }
 
     pub(super) fn trouble(&mut self) -> Option<String> {

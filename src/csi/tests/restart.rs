@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -46,6 +47,19 @@ async fn p4_the_next_process_goes_on_with_logins_leases_and_files() {
     moment().await;
     node.assert_bare();
     assert_eq!(life.driver.counts(), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn p4_a_driver_ends_when_its_feeds_have_and_not_before() {
+    let node = Node::new();
+    let life = node.start();
+    for ask in [Ask::new(1, &[FILE, USER]), Ask::new(2, &[FILE])] {
+        life.publish(&ask).await.unwrap();
+    }
+    let driver = Arc::clone(&life.driver);
+    assert!(Arc::strong_count(&driver) > 2, "or this would show nothing");
+    life.end().await;
+    assert_eq!(Arc::strong_count(&driver), 1, "nobody is left who writes");
 }
 
 async fn life_without_a_store(node: &Node) {

@@ -32,6 +32,15 @@ pub(super) struct CheckedBy {
     known: BTreeMap<String, NamespaceLabels>,
 }
 
+/// A pod that an object of a file makes.
+struct FoundTemplate<'a> {
+    file: &'a SourceFile,
+    object: &'a ManifestObject,
+    /// Where in the object it is.
+    path: &'a str,
+    value: &'a Value,
+}
+
 /// Says what is wrong with every object of a file.
 pub(super) fn check(
     file: &SourceFile,
@@ -48,23 +57,22 @@ pub(super) fn check(
         let templates = object.templates();
         misplaced(file, object, &templates, checked);
         let namespace = object.namespace().unwrap_or(&by.namespace);
-        for (path, template) in &templates {
-            let LintedPod { faults, warnings } = by.linter.lint(template, namespace, by.labels_of(namespace));
+        for (path, value) in &templates {
+            let template = FoundTemplate { file, object, path, value };
+            let LintedPod { faults, warnings } = by.linter.lint(value, namespace, by.labels_of(namespace));
             for fault in faults {
-                checked.fault(file, FindingKind::of_reason(fault.reason), placed(file, object, path, template, fault));
+                checked.fault(file, FindingKind::of_reason(fault.reason), template.placed(fault));
             }
             for warning in warnings {
-                let kind = FindingKind::of_reason(warning.reason);
-                checked.warn(file, kind, placed(file, object, path, template, warning));
+                checked.warn(file, FindingKind::of_reason(warning.reason), template.placed(warning));
             }
-            let pod = ManifestPod::of(object, template);
+            let pod = ManifestPod::of(object, value);
             if !opts_in(pod.annotations()) {
                 continue;
             }
             checked.pods += 1;
             if let Some(live) = &mut live {
-                let at =
-                    |key: &str, inside: &str| position(file, object, path, template, &annotation_path(key), inside);
+                let at = |key: &str, inside: &str| template.position(&format!("{ANNOTATIONS_PLACE}.{key}"), inside);
                 live.add_pod(file, &pod, namespace, at);
             }
         }
@@ -102,32 +110,26 @@ fn misplaced(file: &SourceFile, object: &ManifestObject, templates: &[(String, &
     }
 }
 
-fn annotation_path(key: &str) -> String {
-    format!("{ANNOTATIONS_PLACE}.{key}")
-}
+// === impl FoundTemplate ===
 
-fn placed(file: &SourceFile, object: &ManifestObject, path: &str, template: &Value, fault: PodFault) -> FileFault {
-    let at = position(file, object, path, template, &fault.path, &fault.inside);
-    FileFault { at, problem: fault.sentence }
-}
+impl FoundTemplate<'_> {
+    fn placed(&self, fault: PodFault) -> FileFault {
+        FileFault { at: self.position(&fault.path, &fault.inside), problem: fault.sentence }
+    }
 
-/// The place of a field of a pod. What is in the text of an annotation has one, too, where its lines stand as they are.
-fn position(
-    file: &SourceFile,
-    object: &ManifestObject,
-    template_path: &str,
-    template: &Value,
-    path: &str,
-    inside: &str,
-) -> Option<TextPosition> {
-    let whole = format!("{}{template_path}{path}", object.path);
-    let (at, places, _) = file.places().get(object.document)?.follow(&whole);
-    let text = || {
-        let key = path.strip_prefix(ANNOTATIONS_PLACE)?.strip_prefix('.')?;
-        template.pointer("/metadata/annotations")?.get(key)?.as_str()
-    };
-    let deeper = || inside_lines(&file.text, at, places, text()?, inside);
-    Some(deeper().filter(|_| !inside.is_empty()).unwrap_or(at))
+    /// The place of a field of the pod. What is in the text of an annotation has one, too, where its lines stand as they
+    /// are.
+    fn position(&self, path: &str, inside: &str) -> Option<TextPosition> {
+        let Self { file, object, path: template, value } = self;
+        let whole = format!("{}{template}{path}", object.path);
+        let (at, places, _) = file.places().get(object.document)?.follow(&whole);
+        let text = || {
+            let key = path.strip_prefix(ANNOTATIONS_PLACE)?.strip_prefix('.')?;
+            value.pointer("/metadata/annotations")?.get(key)?.as_str()
+        };
+        let deeper = || inside_lines(&file.text, at, places, text()?, inside);
+        Some(deeper().filter(|_| !inside.is_empty()).unwrap_or(at))
+    }
 }
 
 /// The place of what is inside a block of lines (`|`) below its key, by its place in the block's text.

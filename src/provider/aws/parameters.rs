@@ -147,11 +147,14 @@ fn batches<'a>(requests: &[&'a Request], spoilers: &BTreeSet<Request>) -> Vec<Ve
     batches
 }
 
+/// Parameters of a tree that this login may not read, and why.
+type WithheldParameters = BTreeMap<String, &'static str>;
+
 /// Behind a parameter's name.
 const UNDECRYPTED: &str = "cannot be had: this login lacks kms:Decrypt on its KMS key, or ssm:GetParameters on it";
 
 /// The version of a tree: a digest of its parameters' names and versions, never of values, and of what is withheld.
-fn tree_version(parameters: &BTreeMap<String, Parameter>, withheld: &BTreeMap<String, &'static str>) -> Version {
+fn tree_version(parameters: &BTreeMap<String, Parameter>, withheld: &WithheldParameters) -> Version {
     let mut digest = Context::new(&SHA256);
     for (name, parameter) in parameters {
         digest.update(format!("{name}\0{}\n", parameter.version()).as_bytes());
@@ -207,7 +210,7 @@ impl SsmStore {
         for batch in batches(requests, &self.spoilers) {
             let found = match self.get(&batch, decrypted).await {
                 Err(failure) if failure.is_about_one() && batch.len() > 1 => {
-                    self.get_each(&batch, decrypted, &mut outcomes).await;
+                    outcomes.extend(self.get_each(&batch, decrypted).await);
                     continue;
                 }
                 found => found,
@@ -220,12 +223,8 @@ impl SsmStore {
         outcomes
     }
 
-    async fn get_each<'a>(
-        &mut self,
-        requests: &[&'a Request],
-        decrypted: bool,
-        outcomes: &mut Outcomes<'a, Parameter>,
-    ) {
+    async fn get_each<'a>(&mut self, requests: &[&'a Request], decrypted: bool) -> Outcomes<'a, Parameter> {
+        let mut outcomes = Outcomes::new();
         for request in requests {
             let outcome = match self.get(&[request], decrypted).await {
                 Ok(found) => self.pick(request, &found),
@@ -238,6 +237,7 @@ impl SsmStore {
             };
             outcomes.insert(request, outcome);
         }
+        outcomes
     }
 
     async fn get(&mut self, requests: &[&Request], with_decryption: bool) -> Result<Found, Failure> {
@@ -263,11 +263,11 @@ impl SsmStore {
     }
 
     async fn read_tree(&mut self, request: &Request, known: Option<&Version>) -> Result<Reading, Failure> {
-        let (mut found, mut withheld) = (None, BTreeMap::new());
+        let mut found = None;
         if !self.spoilers.contains(request) {
             if known.is_some() {
                 let listed = self.get_tree(request, false).await?;
-                if known == Some(&tree_version(&listed, &withheld)) {
+                if known == Some(&tree_version(&listed, &WithheldParameters::new())) {
                     return Ok(Reading::NotModified);
                 }
                 found = Some(listed).filter(|listed| !listed.values().any(Parameter::is_encrypted));
@@ -281,9 +281,9 @@ impl SsmStore {
                 }
             }
         }
-        let parameters = match found {
-            Some(parameters) => parameters,
-            None => self.get_tree_each(request, &mut withheld).await?,
+        let (parameters, withheld) = match found {
+            Some(parameters) => (parameters, WithheldParameters::new()),
+            None => self.get_tree_each(request).await?,
         };
         if parameters.is_empty() && withheld.is_empty() {
             let message = format!("there are no parameters below {}", request.path);
@@ -300,14 +300,14 @@ impl SsmStore {
     async fn get_tree_each(
         &mut self,
         request: &Request,
-        withheld: &mut BTreeMap<String, &'static str>,
-    ) -> Result<BTreeMap<String, Parameter>, Failure> {
+    ) -> Result<(BTreeMap<String, Parameter>, WithheldParameters), Failure> {
         let listed = self.get_tree(request, false).await?;
         let (encrypted, mut parameters): (BTreeMap<_, _>, BTreeMap<_, _>) =
             listed.into_iter().partition(|(_, parameter)| parameter.is_encrypted());
         let single = |parameter: &Parameter| Request { path: parameter.name.clone(), ..request.clone() };
         let requests: Vec<Request> = encrypted.values().map(single).collect();
         let mut outcomes = self.get_all(&requests.iter().collect::<Vec<_>>(), true).await;
+        let mut withheld = WithheldParameters::new();
         for (name, request) in encrypted.into_keys().zip(&requests) {
             match outcomes.remove(request) {
                 Some(Ok(parameter)) => drop(parameters.insert(name, parameter)),
@@ -318,7 +318,7 @@ impl SsmStore {
                 None => {}
             }
         }
-        Ok(parameters)
+        Ok((parameters, withheld))
     }
 
     /// All parameters of a tree, by their names within it.

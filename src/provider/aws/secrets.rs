@@ -211,9 +211,10 @@ impl SecretsManagerStore {
 
     /// Reads up to twenty secrets with one call. What it leaves open is to be read one by one: all of it, if calls of
     /// this kind are not allowed.
-    async fn get_batch<'a>(&mut self, requests: &[&'a Request], outcomes: &mut Outcomes<'a, Reading>) {
+    async fn get_batch<'a>(&mut self, requests: &[&'a Request]) -> Outcomes<'a, Reading> {
+        let mut outcomes = Outcomes::new();
         if requests.len() < 2 || self.denied.batch {
-            return;
+            return outcomes;
         }
         let ids: Vec<_> = requests.iter().map(|request| request.path.as_str()).collect();
         let what = format!("{} secrets", ids.len());
@@ -225,32 +226,33 @@ impl SecretsManagerStore {
                 Ok(page) => page,
                 Err(failure) if failure.is_denial() => {
                     self.denied.batch = true;
-                    return;
+                    break;
                 }
                 // One name that AWS does not like spoils no other: each is read alone.
-                Err(failure) if failure.is_about_one() => return,
+                Err(failure) if failure.is_about_one() => break,
                 Err(failure) => {
                     for request in requests {
                         outcomes.entry(request).or_insert_with(|| Err(failure.clone()));
                     }
-                    return;
+                    break;
                 }
             };
-            self.take_page(page.secret_values, page.errors.unwrap_or_default(), requests, outcomes);
+            outcomes.extend(self.pick(page.secret_values, page.errors.unwrap_or_default(), requests));
             next_token = page.next_token.filter(|token| !token.is_empty());
             if next_token.is_none() {
-                return;
+                break;
             }
         }
+        outcomes
     }
 
-    fn take_page<'a>(
+    fn pick<'a>(
         &self,
         secrets: Vec<Secret>,
         errors: Vec<BatchError>,
         requests: &[&'a Request],
-        outcomes: &mut Outcomes<'a, Reading>,
-    ) {
+    ) -> Outcomes<'a, Reading> {
+        let mut outcomes = Outcomes::new();
         for secret in secrets {
             let Some(request) = requests.iter().find(|request| secret.is_called(&request.path)) else { continue };
             let reading = secret.into_answer().map(Reading::Fresh);
@@ -262,6 +264,7 @@ impl SecretsManagerStore {
             let refusal = Refusal { status: 400, code: error.error_code, text, retry_after: None };
             outcomes.insert(request, Err(self.api.explain(&refusal, "GetSecretValue", &describe(request))));
         }
+        outcomes
     }
 }
 
@@ -292,7 +295,7 @@ impl Store for SecretsManagerStore {
         }
         let (pinned, current): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|request| request.version().is_some());
         for batch in current.chunks(BATCH) {
-            self.get_batch(batch, &mut outcomes).await;
+            outcomes.extend(self.get_batch(batch).await);
         }
         let left = current.into_iter().filter(|request| !outcomes.contains_key(request)).collect::<Vec<_>>();
         for request in pinned.into_iter().chain(left) {

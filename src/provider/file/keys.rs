@@ -82,10 +82,7 @@ impl OwnKeys {
     /// # Errors
     /// `Invalid`, with a message that names the line.
     pub(crate) fn of(texts: &[SecretValue]) -> Result<Self, ProviderError> {
-        let mut identities = Vec::new();
-        for text in texts {
-            parse(text, &mut identities)?;
-        }
+        let identities = parse(texts)?;
         let recipients = identities.iter().map(Identity::to_public).collect();
         let keys = AgeKeys { source: KeySource::Environment, identities: OnceCell::from(Ok(identities)) };
         Ok(Self(keys, recipients))
@@ -176,11 +173,7 @@ fn load(source: &KeySource) -> Result<Vec<Identity>, ProviderError> {
              for pods, or identityFile: on a person's machine, where SOPS_AGE_KEY and SOPS_AGE_KEY_FILE count too",
         ));
     }
-    let mut identities = Vec::new();
-    for text in texts {
-        parse(&text, &mut identities)?;
-    }
-    Ok(identities)
+    parse(&texts)
 }
 
 fn from_environment() -> Result<Vec<SecretValue>, ProviderError> {
@@ -208,34 +201,35 @@ fn path_of(variable: &str) -> Option<PathBuf> {
     env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// One identity per line; empty lines and comments are passed over.
-fn parse(text: &SecretValue, identities: &mut Vec<Identity>) -> Result<(), ProviderError> {
-    let known = identities.len();
-    let text = text.expose_str().ok_or_else(|| invalid("the age identity is not UTF-8"))?;
-    for (index, line) in text.lines().map(str::trim).enumerate() {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
+/// One identity per line of each text; empty lines and comments are passed over.
+fn parse(texts: &[SecretValue]) -> Result<Vec<Identity>, ProviderError> {
+    let mut identities = Vec::new();
+    for text in texts {
+        let known = identities.len();
+        let text = text.expose_str().ok_or_else(|| invalid("the age identity is not UTF-8"))?;
+        let lines = text.lines().map(str::trim).enumerate();
+        for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+            let problem = match line.parse() {
+                Ok(_) if identities.len() == MAX_IDENTITIES => "is one too many: at most 32 are tried",
+                Ok(identity) => {
+                    identities.push(identity);
+                    continue;
+                }
+                Err(_) if line.starts_with("AGE-PLUGIN-") => "is of a plugin, and no plugin runs here",
+                Err(_) if line.starts_with("AGE-SECRET-KEY-PQ-") => "is a post-quantum one, which is not supported yet",
+                Err(_) if line.starts_with("-----BEGIN") => "is a key of SSH, or encrypted itself",
+                Err(_) => "is not a key",
+            };
+            return Err(invalid(&format!(
+                "line {} of the age identity {problem}: expected keys such as AGE-SECRET-KEY-1…, one per line",
+                index + 1
+            )));
         }
-        let problem = match line.parse() {
-            Ok(_) if identities.len() == MAX_IDENTITIES => "is one too many: at most 32 are tried",
-            Ok(identity) => {
-                identities.push(identity);
-                continue;
-            }
-            Err(_) if line.starts_with("AGE-PLUGIN-") => "is of a plugin, and no plugin runs here",
-            Err(_) if line.starts_with("AGE-SECRET-KEY-PQ-") => "is a post-quantum one, which is not supported yet",
-            Err(_) if line.starts_with("-----BEGIN") => "is a key of SSH, or encrypted itself",
-            Err(_) => "is not a key",
-        };
-        return Err(invalid(&format!(
-            "line {} of the age identity {problem}: expected keys such as AGE-SECRET-KEY-1…, one per line",
-            index + 1
-        )));
+        if identities.len() == known {
+            return Err(invalid("the age identity has no key in it: expected AGE-SECRET-KEY-1…"));
+        }
     }
-    if identities.len() == known {
-        return Err(invalid("the age identity has no key in it: expected AGE-SECRET-KEY-1…"));
-    }
-    Ok(())
+    Ok(identities)
 }
 
 fn invalid(problem: &str) -> ProviderError {

@@ -193,7 +193,6 @@ impl<'a> Store<'a> {
         for entry in Dir::read_from(fd).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;
             let name = entry.file_name().to_string_lossy();
-            // Names with a dot in front are not for others.
             if name.starts_with('.') {
                 continue;
             }
@@ -204,7 +203,7 @@ impl<'a> Store<'a> {
             };
             let Some(tree) = tree else { continue };
             if entries.len() == MAX_FILES {
-                let problem = format!("{path}: has more than {MAX_FILES} files");
+                let problem = format!("{path}: has more than {MAX_FILES} files: make several directories of it");
                 return Err(ProviderError::new(ErrorKind::Invalid, problem).into());
             }
             let name = content::plain_name(&name).to_owned();

@@ -72,8 +72,10 @@ struct Walk<'a> {
     key: &'a DataKey,
     rule: &'a Rule,
     only_encrypted: bool,
-    /// AgeKeys on the way, each with a `:` behind it: what a value is bound to.
+    /// Keys on the way, each with a `:` behind it: what a value is bound to.
     path: String,
+    /// One of them has the rule's ending.
+    is_matched: bool,
     mac: digest::Context,
 }
 
@@ -158,12 +160,13 @@ fn walk(document: Fields, metadata: &SopsMetadata, key: &DataKey) -> Result<Secr
         rule: &metadata.rule,
         only_encrypted: metadata.mac_only_encrypted,
         path: String::new(),
+        is_matched: false,
         mac: digest::Context::new(&digest::SHA512),
     };
     if metadata.mac_only_encrypted {
         walk.mac.update(&ONLY_ENCRYPTED);
     }
-    let tree = walk.map(document, false)?;
+    let tree = walk.map(document)?;
     let found = hex::encode_upper(walk.mac.finish().as_ref());
     let (kind, written) = value::decrypt(&metadata.mac, key, &metadata.last_modified)
         .map_err(|_| Problem::new("has a MAC that cannot be decrypted: the file was changed without sops"))?;
@@ -190,7 +193,9 @@ impl SopsMetadata {
         };
         let (data_keys, recipients) = (each("enc"), each("recipient"));
         if data_keys.len() > MAX_RECIPIENTS {
-            return Err(Problem::new(format!("is encrypted to more than {MAX_RECIPIENTS} age recipients")));
+            return Err(Problem::new(format!(
+                "is encrypted to more than {MAX_RECIPIENTS} age recipients: take some out (sops updatekeys)"
+            )));
         }
         if data_keys.is_empty() {
             return Err(Problem::new(if !items("key_groups").is_empty() {
@@ -255,27 +260,27 @@ impl Rule {
 // === impl Walk ===
 
 impl Walk<'_> {
-    /// `matched`: a key on the way has the rule's ending.
-    fn map(&mut self, fields: Fields, matched: bool) -> Result<SecretTree, Problem> {
+    fn map(&mut self, fields: Fields) -> Result<SecretTree, Problem> {
         let entries = fields.into_iter().map(|(key, node)| {
-            let here = self.path.len();
+            let (here, was_matched) = (self.path.len(), self.is_matched);
             self.path.extend([&key, ":"]);
-            let matched = matched || self.rule.is_matched(&key);
+            self.is_matched |= self.rule.is_matched(&key);
             let tree = self
-                .node(node, matched)?
+                .node(node)?
                 .ok_or_else(|| Problem::new("is an encrypted comment, where none can be").at(&self.path))?;
             self.path.truncate(here);
+            self.is_matched = was_matched;
             Ok((key, tree))
         });
         entries.collect::<Result<_, _>>().map(SecretTree::Map)
     }
 
     /// `None` is an encrypted comment: SOPS keeps those of a list among its items.
-    fn node(&mut self, node: Node, matched: bool) -> Result<Option<SecretTree>, Problem> {
+    fn node(&mut self, node: Node) -> Result<Option<SecretTree>, Problem> {
         let text = match node {
-            Node::Map(fields) => return self.map(fields, matched).map(Some),
+            Node::Map(fields) => return self.map(fields).map(Some),
             Node::List(items) => {
-                let items = items.into_iter().filter_map(|item| self.node(item, matched).transpose());
+                let items = items.into_iter().filter_map(|item| self.node(item).transpose());
                 return items.collect::<Result<_, _>>().map(|items| Some(SecretTree::List(items)));
             }
             Node::Text(text) | Node::Bytes(text) => text,
@@ -283,19 +288,18 @@ impl Walk<'_> {
             {
                 Typed::Text => text.clone(),
                 Typed::Null => return Ok(Some(SecretTree::null())),
-                _ if self.is_encrypted(matched, None) => return Err(self.plain_where_encrypted()),
+                _ if self.is_encrypted(None) => return Err(self.plain_where_encrypted()),
                 typed => {
                     if let Some(in_mac) = value::in_mac(typed, text) {
-                        self.hash(&in_mac, false);
+                        self.hash_plain(&in_mac);
                     }
                     return Ok(Some(node.into()));
                 }
             },
         };
         // SOPS leaves empty text as it is.
-        let is_encrypted = self.is_encrypted(matched, Some(&text));
-        if !is_encrypted || text.is_empty() {
-            self.hash(&text, is_encrypted);
+        if !self.is_encrypted(Some(&text)) || text.is_empty() {
+            self.hash_plain(&text);
             return Ok(Some(text.into()));
         }
         let Some(sealed) = text.expose_str().filter(|text| text.starts_with(ENCRYPTED)) else {
@@ -303,14 +307,14 @@ impl Walk<'_> {
         };
         let opened = value::decrypt(sealed, self.key, &self.path).and_then(|(kind, text)| value::leaf(kind, text));
         let value::Leaf { tree, in_mac } = opened.map_err(|problem| Problem::new(problem).at(&self.path))?;
-        self.hash(&in_mac, true);
+        self.mac.update(in_mac.expose());
         Ok(tree)
     }
 
-    fn is_encrypted(&self, matched: bool, text: Option<&SecretValue>) -> bool {
+    fn is_encrypted(&self, text: Option<&SecretValue>) -> bool {
         match self.rule {
-            Rule::Except(_) => !matched,
-            Rule::Only(_) => matched,
+            Rule::Except(_) => !self.is_matched,
+            Rule::Only(_) => self.is_matched,
             Rule::Looks => text.and_then(SecretValue::expose_str).is_some_and(|text| text.starts_with(ENCRYPTED)),
         }
     }
@@ -320,8 +324,8 @@ impl Walk<'_> {
             .at(&self.path)
     }
 
-    fn hash(&mut self, in_mac: &SecretValue, is_encrypted: bool) {
-        if is_encrypted || !self.only_encrypted {
+    fn hash_plain(&mut self, in_mac: &SecretValue) {
+        if !self.only_encrypted {
             self.mac.update(in_mac.expose());
         }
     }

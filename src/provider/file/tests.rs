@@ -252,6 +252,19 @@ async fn p5_what_cannot_be_read_has_a_kind_and_a_sentence_without_content() {
     assert!(read(&mut files, "largest").await.is_ok());
 }
 
+#[tokio::test]
+async fn p9_a_directory_has_so_many_files_and_not_one_more() {
+    let fixture = Fixture::new(&[]);
+    (0..1024).for_each(|number| fixture.write(&format!("all/{number}"), "x"));
+    let mut files = fixture.connect("");
+    let SecretTree::Map(entries) = read(&mut files, "all").await.unwrap() else { panic!() };
+    assert_eq!(entries.len(), 1024);
+    fixture.write("all/more", "x");
+    let error = read(&mut files, "all").await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Invalid);
+    assert!(error.message.contains("all: has more than 1024 files: make several directories"), "{error}");
+}
+
 /// Files that are never right, by their names.
 const NEVER_RIGHT: [(&str, &[u8]); 10] = [
     ("twice.yaml", b"a: 1\na: 2\n"),

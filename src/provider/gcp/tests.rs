@@ -41,8 +41,11 @@ fn aliases_of_one_secret_are_one_request() {
 #[test]
 fn p9_what_secret_manager_cannot_mean_says_what_to_write() {
     let (own, none, regional) = ("{project: shop}", "{}", "{project: shop, location: europe-west3}");
+    let longest = format!("db?version={}", "a".repeat(63));
+    assert!(resolve(own, &longest).is_ok());
     for (yaml, reference, part) in [
         (none, "db", "no project of its own"),
+        (own, &format!("{longest}a"), "number above zero, an alias"),
         (own, "db/password", "projects/<project>/secrets/<name>"),
         (own, "gcp:projects/shop/secrets", "projects/<project>/secrets/<name>"),
         (own, "gcp:projects/shop/secrets/", "invalid secret name"),

@@ -74,7 +74,7 @@ pub(super) enum CaProblem {
     NotAFile,
     #[error("has more than {MAX_BYTES} bytes")]
     TooLong,
-    #[error("has more than {MAX_CERTIFICATES} certificates")]
+    #[error("has more than {MAX_CERTIFICATES} certificates: leave out those of other stores")]
     TooMany,
     #[error("has no certificate: write PEM, -----BEGIN CERTIFICATE----- and so on")]
     Empty,

@@ -280,7 +280,8 @@ impl Client {
         }
         let values = values_in(&body);
         if values > MAX_VALUES {
-            let message = format!("{} answers more than {MAX_VALUES} values to one request", self.address);
+            let message =
+                format!("{} answers more than {MAX_VALUES} values to one request: ask for less of it", self.address);
             return Err(SendError { is_connected: true, error: ProviderError::new(ErrorKind::Invalid, message) });
         }
         // What is made of it stands beside it.

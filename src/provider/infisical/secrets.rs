@@ -97,12 +97,12 @@ impl ApiVersion {
             .query("environment", &asked.environment)
             .query("secretPath", &asked.path)
             .query("viewSecretValue", "true")
-            .query("expandSecretReferences", if asked.expands { "true" } else { "false" });
+            .query("expandSecretReferences", &asked.expands.to_string());
         // A pin would be answered with an import's secret of that name, if the version is gone.
-        let imports = if matches!(asked.what, What::Secret { version: Some(_), .. }) { "false" } else { "true" };
-        call = call.query("include_imports", imports);
+        let imports = !matches!(asked.what, What::Secret { version: Some(_), .. });
+        call = call.query("include_imports", &imports.to_string());
         if self == Self::V4 {
-            call = call.query("includeImports", imports);
+            call = call.query("includeImports", &imports.to_string());
         }
         match &asked.what {
             What::Secret { version, .. } => {
@@ -113,7 +113,7 @@ impl ApiVersion {
                 if self == Self::V4 {
                     call = call.query("includePersonalOverrides", "false");
                 }
-                call = call.query("recursive", if *recursive { "true" } else { "false" });
+                call = call.query("recursive", &recursive.to_string());
                 tags.iter().fold(call, |call, tags| call.query("tagSlugs", tags))
             }
             What::Lease { .. } => call,

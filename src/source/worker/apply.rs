@@ -56,12 +56,7 @@ impl Worker {
                     let read = requests.into_iter().zip(answers(results));
                     self.apply_reads(read, failed_login.as_ref(), now, context, &mut applied);
                 }
-                Completed::Renewed(results) => {
-                    let chance = context.jitter.chance();
-                    for (request, result) in results {
-                        self.apply_renewal(request, result, now, chance, context, &mut applied);
-                    }
-                }
+                Completed::Renewed(results) => self.apply_renewals(results, now, context, &mut applied),
                 Completed::Extended(result) => self.apply_extension(result, now, context, &mut applied),
                 Completed::Revoked(results) => self.apply_revocations(&results, now, context.jitter),
                 Completed::ReadAgain(wanted, results) => {
@@ -138,35 +133,35 @@ impl Worker {
         }
     }
 
-    fn apply_renewal(
+    fn apply_renewals(
         &mut self,
-        request: Request,
-        result: Result<Lease, ProviderError>,
+        results: Vec<(Request, Result<Lease, ProviderError>)>,
         now: Instant,
-        chance: f64,
         context: &mut ApplyContext<'_>,
         applied: &mut Applied,
     ) {
-        let Some(state) = self.states.get_mut(&request) else { return };
-        match &result {
-            Ok(_) => context.refreshes.succeeded(RefreshKind::Renew, false),
-            Err(error) => context.refreshes.failed(RefreshKind::Renew, error.kind),
-        }
-        match result {
-            Ok(lease) => {
-                state.renewed(lease, self.started, context.jitter);
-                applied.answers += 1;
-            }
-            Err(error) if error.kind.is_permanent() => {
+        let chance = context.jitter.chance();
+        for (request, result) in results {
+            let Some(state) = self.states.get_mut(&request) else { continue };
+            let error = match result {
+                Ok(lease) => {
+                    context.refreshes.succeeded(RefreshKind::Renew, false);
+                    state.renewed(lease, self.started, context.jitter);
+                    applied.answers += 1;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            context.refreshes.failed(RefreshKind::Renew, error.kind);
+            if error.kind.is_permanent() {
                 info!(provider = self.name, %request, kind = error.kind.as_str(), %error, "lease cannot be renewed, replacing it");
                 state.replace_now(now);
+                continue;
             }
-            Err(error) => {
-                let wait = state.failed(error.kind, now, context.starting, chance);
-                self.heed(error.kind, now, wait);
-                let provider = self.name.clone();
-                applied.failures.push(SourceFailure { provider, request: Some(request), error, retry_in: Some(wait) });
-            }
+            let wait = state.failed(error.kind, now, context.starting, chance);
+            self.heed(error.kind, now, wait);
+            let provider = self.name.clone();
+            applied.failures.push(SourceFailure { provider, request: Some(request), error, retry_in: Some(wait) });
         }
     }
 

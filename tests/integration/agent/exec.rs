@@ -135,6 +135,18 @@ fn p5_p9_what_makes_no_variables_is_refused_without_a_value() {
             .replace("\"tls.crt\"", "one of its files");
         assert_eq!(volume.termination(), told, "kubectl describe pod shows it");
     }
+    for (files, expected) in [(8, 0), (9, 125)] {
+        let volume = Volume::new();
+        let names: Vec<_> = (0..files).map(|number| format!("dir/A{number}")).collect();
+        volume.write("g1", &names.iter().map(|name| (name.as_str(), &large[..120_000])).collect::<Vec<_>>());
+        let (code, _, errors) = output(volume.exec(&["--env", "{}/dir", "--", "echo", "started"]));
+        assert_eq!(
+            (code, errors.contains("all variables together take")),
+            (expected, expected > 0),
+            "{files}: {errors:.200}"
+        );
+        assert!(!errors.contains("canary"), "{files}");
+    }
     let (code, out, errors) = output(volume.exec(&["--optional-env={}/none.env", "--", "echo", "started"]));
     assert_eq!((code, out.as_str()), (0, "started\n"), "{errors}");
     let (code, help, _) = output(volume.exec(&["--help"]));

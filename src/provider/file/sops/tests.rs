@@ -248,6 +248,14 @@ fn p5_changed_metadata_are_refused() {
 }
 
 #[test]
+fn p9_a_document_has_so_many_recipients_and_not_one_more() {
+    let with_more =
+        |count| with(&text("all.yaml"), "    age:\n", &format!("    age:\n{}", "        - enc: x\n".repeat(count)));
+    assert!(open("all.yaml", &with_more(255)).is_ok());
+    assert_refused("too many recipients", "all.yaml", &with_more(256), "more than 256 age recipients: take some out");
+}
+
+#[test]
 fn p5_documents_that_sops_does_not_write_are_refused() {
     let yaml = text("all.yaml");
     let (values, metadata) = yaml.split_once("\nsops:\n").unwrap();

@@ -98,7 +98,11 @@ mod tests {
     fn changes_are_told_from_pings_and_errors_however_they_are_cut() {
         let data = r#"{"projectType":"secret-manager","data":{"eventType":"update-secrets","payload":[{"environment":"prod","secretPath":"/a","secretKey":"K"}]}}"#;
         let mutation = r#"{"data":{"payload":{"environment":"prod","secretPath":"/b"}}}"#;
-        let long = format!("data: {}\n\n", "x".repeat(20_000));
+        let long = format!("data: {}{mutation}\n\n", " ".repeat(LONGEST_LINE));
+        let several = |count| {
+            let places = vec![r#"{"environment":"prod","secretPath":"/a"}"#; count];
+            format!("data: [{}]\n\n", places.join(","))
+        };
         for (text, expected) in [
             (format!("id: 1\nevent: secret:update\ndata: {data}\n\n"), vec![change(&[("prod", "/a")])]),
             (format!("event: secret:import-mutation\r\ndata: {mutation}\r\n\r\n"), vec![change(&[("prod", "/b")])]),
@@ -110,6 +114,8 @@ mod tests {
             ("data: no JSON\n\n".to_owned(), vec![change(&[])]),
             ("data: {\"secretKeys\":[\"K\"]}\n\n".to_owned(), vec![change(&[])]),
             (long, vec![change(&[])]),
+            (several(MOST_PLACES), vec![change(&[("prod", "/a"); MOST_PLACES])]),
+            (several(MOST_PLACES + 1), vec![change(&[])]),
             (format!("data: {data}\n"), vec![]),
             (
                 format!("data: {data}\n\ndata: {mutation}\n\n"),

@@ -182,6 +182,22 @@ async fn what_refers_to_what_may_not_be_read_withholds_itself_alone() {
     }
 }
 
+#[tokio::test]
+async fn p9_so_many_that_refer_are_asked_for_one_by_one_and_not_one_more() {
+    let pod = Pod::of(Year::Y2026).await;
+    let closed = ("prod".to_owned(), "/closed".to_owned(), Rights::Describe);
+    pod.fake.server().identity(IDENTITY).rights.push(closed);
+    pod.put("/closed", "PASSWORD", "canary-closed");
+    for number in 0..64 {
+        pod.put("/a", &format!("URL_{number}"), "canary://${prod.closed.PASSWORD}@db");
+    }
+    let mut infisical = pod.infisical();
+    assert!(!withheld(&pod.fresh(&mut infisical, "/a").await, "URL_63").contains("canary"));
+    pod.put("/a", "URL_64", "canary://${prod.closed.PASSWORD}@db");
+    let error = pod.refused(&mut infisical, "/a").await;
+    assert_error(&error, ErrorKind::Denied, &["more than 64 secrets refer to others", "?secret=<KEY>"]);
+}
+
 fn withheld(answer: &Answer, key: &str) -> String {
     match answer.tree.key(key).unwrap() {
         SecretTree::Withheld(why) => why.as_ref().to_owned(),

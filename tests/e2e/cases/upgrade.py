@@ -14,7 +14,7 @@ PORTS = {True: 8443, False: 10250}
 
 def port(product):
     """Where the webhook's newest pods listen: what tells one chart from the other."""
-    (container,) = product.deployment()["spec"]["template"]["spec"]["containers"]
+    container, *_ = product.deployment()["spec"]["template"]["spec"]["containers"]
     return next(each["containerPort"] for each in container["ports"] if each["name"] == "https")
 
 

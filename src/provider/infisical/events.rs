@@ -1,9 +1,11 @@
 //! The subscription to changes (server-sent events), where the operator wants it and the server's plan has it.
 //!
 //! It only ever says "look again": polling goes on beside it, for what events do not tell (secrets that another one
-//! refers to) and for those that are lost. A task of its own holds the connection, so a task that waits for it may
-//! stop doing so at any moment.
+//! refers to) and for those that are lost. Who waits for it may stop doing so at any moment: it goes on where it was when
+//! somebody waits again, and asks nothing of the store meanwhile.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +15,6 @@ use hyper::Method;
 use hyper::header::{ACCEPT, HeaderValue};
 use serde::Serialize;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use self::frames::{Frame, Frames};
@@ -31,12 +32,12 @@ pub(super) struct Events {
     client: Arc<Client>,
     provider: String,
     interest: Option<Interest>,
-    task: Option<JoinHandle<()>>,
+    subscription: Option<Pin<Box<dyn Future<Output = Infallible> + Send>>>,
     token: watch::Sender<Option<SecretValue>>,
     news: Arc<News>,
 }
 
-/// What the task and the provider say to each other.
+/// What the subscription and the provider say to each other.
 #[derive(Debug, Default)]
 struct News {
     changed: Notify,
@@ -119,7 +120,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 impl Events {
     pub(super) fn new(client: Arc<Client>, provider: String) -> Self {
         let token = watch::Sender::new(None);
-        Self { client, provider, interest: None, task: None, token, news: Arc::default() }
+        Self { client, provider, interest: None, subscription: None, token, news: Arc::default() }
     }
 
     /// Subscribes with this token from now on.
@@ -141,36 +142,28 @@ impl Events {
         if interest.project == project && !interest.folders.contains(&folder) {
             interest.folders.push(folder);
             // Another subscription is made in place of the present one.
-            self.stop();
+            self.subscription = None;
         }
     }
 
     /// Completes when something may have changed. Cancel safe.
     pub(super) async fn changed(&mut self, wanted: bool) {
         let Some(interest) = self.interest.as_ref().filter(|_| wanted) else { return std::future::pending().await };
-        if self.task.is_none() {
+        let Self { client, provider, token, news, .. } = self;
+        let subscription = self.subscription.get_or_insert_with(|| {
             let subscriber = Subscriber {
-                client: Arc::clone(&self.client),
-                provider: self.provider.clone(),
+                client: Arc::clone(client),
+                provider: provider.clone(),
                 interest: interest.clone(),
-                token: self.token.subscribe(),
-                news: Arc::clone(&self.news),
+                token: token.subscribe(),
+                news: Arc::clone(news),
             };
-            self.task = Some(tokio::spawn(calling(StoreCall::Watch, subscriber.run())));
+            Box::pin(calling(StoreCall::Watch, subscriber.run()))
+        });
+        tokio::select! {
+            () = news.changed.notified() => {}
+            never = subscription => match never {},
         }
-        self.news.changed.notified().await;
-    }
-
-    fn stop(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 
@@ -225,7 +218,7 @@ fn below(path: &str) -> String {
     format!("{}/**", path.trim_end_matches('/'))
 }
 
-/// The task: subscribes, listens, and does so again.
+/// Subscribes, listens, and does so again.
 struct Subscriber {
     client: Arc<Client>,
     provider: String,
@@ -237,7 +230,7 @@ struct Subscriber {
 // === impl Subscriber ===
 
 impl Subscriber {
-    async fn run(mut self) {
+    async fn run(mut self) -> Infallible {
         let mut failures = 0_u32;
         let mut was_brief = false;
         loop {
@@ -291,7 +284,7 @@ impl Subscriber {
         };
         tokio::select! {
             () = sleep(wait) => {}
-            // Without a provider there is no sender either, and the task is about to be ended.
+            // Without a provider there is no sender either, and nobody polls this.
             Ok(()) = self.token.changed(), if end == End::Token => {}
         }
     }

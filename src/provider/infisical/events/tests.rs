@@ -5,6 +5,7 @@ use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame as BodyFrame;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::{advance, timeout};
 
 use super::*;

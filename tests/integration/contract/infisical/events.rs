@@ -144,3 +144,17 @@ async fn an_error_ends_a_subscription_and_polling_goes_on() {
     pod.put("/a", "K", "canary-2");
     pod.fresh(&mut infisical, "/a").await;
 }
+
+/// An agent that is denied waits for no store: neither may what was begun before.
+#[tokio::test]
+async fn while_nobody_waits_nothing_is_asked() {
+    let (pod, mut infisical) = listening(Year::Y2026).await;
+    assert!(is_told(&mut infisical).await);
+    pod.seen();
+    pod.fake.server().cut_streams();
+    // As long as it would take to subscribe again, and more.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(pod.seen(), [""; 0]);
+    pod.put("/a", "K", "canary-2");
+    assert!(is_told(&mut infisical).await, "and then it goes on");
+}

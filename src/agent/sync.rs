@@ -355,7 +355,7 @@ impl SyncLoop {
     }
 
     async fn leave(mut self) {
-        if self.revokes && self.mode == AgentMode::Sidecar {
+        if self.revokes && self.mode == AgentMode::Sidecar && !self.is_denied() {
             // The next process must not go on with what is revoked now.
             self.hand_over.discard();
             if tokio::time::timeout(REVOKE_TIMEOUT, self.source.revoke_all()).await.is_err() {

@@ -107,3 +107,25 @@ async fn an_init_container_that_finds_files_is_done_without_asking() {
     assert_eq!(pod.store.state().take_calls(), [""; 0]);
     assert!(pod.file("f0").contains("x1"));
 }
+
+/// It would have to log in for it; and the next process could take no others for the files that stay.
+#[tokio::test(start_paused = true)]
+async fn p3_a_denied_agent_revokes_nothing_when_it_ends() {
+    let mut pod = Pod::new(&["a:creds"]);
+    pod.revoke_on_exit = true;
+    pod.store.state().logins = Some((600, true));
+    pod.store.put_leased("creds", 600, 36_000, true);
+    let agent = pod.start(AgentMode::Sidecar);
+    pod.until_file("f0", "lease-1").await;
+    pod.annotate(&[DENY]);
+    a_while().await;
+    pod.store.state().take_calls();
+    agent.stop().await.unwrap();
+    assert_eq!(pod.store.state().take_calls(), [""; 0]);
+    pod.annotate(&[]);
+    let agent = pod.start(AgentMode::Sidecar);
+    a_while().await;
+    assert_eq!(pod.calls("login"), [""; 0], "it goes on with what it had");
+    agent.stop().await.unwrap();
+    assert!(!pod.calls("revoke lease-1").is_empty(), "and is let go of");
+}

@@ -323,6 +323,26 @@ fn globs_that_the_code_takes_are_taken() {
 
 #[test]
 #[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
+fn amounts_that_kubernetes_and_the_code_take_are_taken() {
+    const RESOURCES: [&str; 4] =
+        ["resources.cpu-request", "resources.cpu-limit", "resources.memory-request", "resources.memory-limit"];
+    let amounts = ["1", "0.5", ".5", "5.", "+1", "500u", "1e3", "1E2", "1E", "128Mi", "0.5Gi", "none"];
+    for amount in amounts.map(Value::from).into_iter().chain([json!(1), json!(0.5)]) {
+        let defaults: Value = RESOURCES.map(|name| (name.to_owned(), amount.clone())).into_iter().collect();
+        let providers = json!({"f": {"type": "file", "path": "/srv"}});
+        let config = json!({"image": "i", "providers": providers, "defaults": defaults});
+        Config::from_yaml(&config.to_string()).unwrap();
+        made(&json!({"config": {"providers": providers, "defaults": defaults}}), &KUBERNETES).unwrap();
+        if amount != "none" {
+            let resources = json!({"requests": {"cpu": amount}, "limits": {"memory": amount}});
+            made(&json!({"resources": resources, "csi": {"enabled": true, "resources": resources}}), &KUBERNETES)
+                .unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
 fn common_labels_and_annotations_are_on_everything() {
     let common = json!({"example.com/team": "platform"});
     let values = json!({

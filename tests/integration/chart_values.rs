@@ -156,6 +156,12 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
             &["minAvailable: 2 of 2 replicas", "less than replicaCount"],
         ),
         (json!({"podDisruptionBudget": {"minAvailable": "100%"}}), &["minAvailable: 100% of 2 replicas"]),
+        (json!({"podDisruptionBudget": {"minAvailable": "51%"}}), &["minAvailable: 51% of 2 replicas"]),
+        (
+            json!({"replicaCount": 3, "podDisruptionBudget": {"minAvailable": "67%"}}),
+            &["minAvailable: 67% of 3 replicas"],
+        ),
+        (json!({"podDisruptionBudget": {"maxUnavailable": "00%"}}), &["maxUnavailable: 00% would keep"]),
         (json!({"podDisruptionBudget": {"maxUnavailable": 0}}), &["maxUnavailable: 0 would keep", "enabled: false"]),
         (allow(json!({"namespaces": ["team-?"]})), &["/allow/0/namespaces/0'", "'team-?' does not match"]),
         (allow(json!({"namespaces": ["{{namespace}}"]})), &["/allow/0/namespaces/0'"]),
@@ -338,6 +344,21 @@ fn amounts_that_kubernetes_and_the_code_take_are_taken() {
             made(&json!({"resources": resources, "csi": {"enabled": true, "resources": resources}}), &KUBERNETES)
                 .unwrap();
         }
+    }
+}
+
+#[test]
+#[ignore = "wants helm: HUSHPOD_HELM, as .ci/run chart sets it"]
+fn budgets_that_let_a_node_be_drained_are_taken() {
+    for (replicas, budget) in [
+        (2, json!({"minAvailable": "50%"})),
+        (3, json!({"minAvailable": "66%"})),
+        (16, json!({"minAvailable": 15})),
+        (2, json!({"minAvailable": 0})),
+        (2, json!({"maxUnavailable": "1%"})),
+        (1, json!({"minAvailable": 1})),
+    ] {
+        made(&json!({"replicaCount": replicas, "podDisruptionBudget": budget}), &KUBERNETES).unwrap();
     }
 }
 

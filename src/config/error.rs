@@ -120,7 +120,7 @@ impl std::error::Error for ConfigFaults {}
 
 impl Faults {
     pub(super) fn push(&mut self, error: ConfigError) {
-        if self.0.len() < MOST {
+        if !self.are_many() {
             self.0.push(error);
         }
     }
@@ -170,6 +170,11 @@ impl Faults {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether no more are taken.
+    pub(super) fn are_many(&self) -> bool {
+        self.0.len() >= MOST
     }
 
     pub(super) fn into_errors(self) -> Vec<ConfigError> {

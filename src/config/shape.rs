@@ -39,7 +39,8 @@ pub(super) fn read_filled<T: DeserializeOwned>(
     let mut left = fields.clone();
     let mut filled = Vec::new();
     let mut is_told = false;
-    loop {
+    // Of more nothing is told.
+    while !faults.are_many() {
         let Misfit { error, culprit } = match try_read(&left) {
             Ok(read) => {
                 let places = filled.iter().map(|path: &Vec<String>| place(path.iter().map(String::as_str)));
@@ -68,6 +69,7 @@ pub(super) fn read_filled<T: DeserializeOwned>(
         }
         is_told = true;
     }
+    None
 }
 
 fn remove(fields: &mut Map<String, Value>, path: &[String]) {
@@ -130,26 +132,25 @@ fn try_read<T: DeserializeOwned>(fields: &Map<String, Value>) -> Result<T, Misfi
     Err(Misfit { error, culprit })
 }
 
-/// The first field, as deep as it goes, that what is read with it fails by: fields are read in their order.
+/// The first field, as deep as it goes, that what is read with it fails by: fields are read in their order, so what fails
+/// by some of them fails by more.
 fn culprit(fields: &Map<String, Value>, fails_so: &dyn Fn(&Map<String, Value>) -> bool) -> Vec<String> {
     const TYPE: &str = "type";
-    let mut read = Map::new();
-    read.extend(fields.get(TYPE).map(|kind| (TYPE.to_owned(), kind.clone())));
-    for (name, value) in fields {
-        read.insert(name.clone(), value.clone());
-        if !fails_so(&read) {
-            continue;
-        }
-        let deeper = value.as_object().map(|inner| {
-            culprit(inner, &|inner| {
-                let mut read = read.clone();
-                read.insert(name.clone(), Value::Object(inner.clone()));
-                fails_so(&read)
-            })
-        });
-        return [vec![name.clone()], deeper.unwrap_or_default()].concat();
-    }
-    Vec::new()
+    let with_all_to = |last: usize| {
+        let (kind, read) = (fields.get_key_value(TYPE).into_iter(), fields.iter().take(last + 1));
+        kind.chain(read).map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>()
+    };
+    let all: Vec<_> = fields.iter().enumerate().collect();
+    let first = all.partition_point(|(index, _)| !fails_so(&with_all_to(*index)));
+    let Some((_, (name, value))) = all.get(first) else { return Vec::new() };
+    let deeper = value.as_object().map(|inner| {
+        culprit(inner, &|inner| {
+            let mut read = with_all_to(first);
+            read.insert((*name).clone(), Value::Object(inner.clone()));
+            fails_so(&read)
+        })
+    });
+    [vec![(*name).clone()], deeper.unwrap_or_default()].concat()
 }
 
 /// The field, as deep as it goes, in which another is missing; nothing if it is missing beside them.
@@ -248,7 +249,41 @@ pub(super) fn without_scalars(sentence: &str, value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
     use crate::config::Config;
+
+    thread_local! {
+        static READ: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A number that counts how often one is read.
+    struct Counted;
+
+    impl<'de> Deserialize<'de> for Counted {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            READ.set(READ.get() + 1);
+            u8::deserialize(deserializer).map(|_| Self)
+        }
+    }
+
+    /// A mistake that a program made for each namespace must not keep a webhook busy for minutes.
+    #[test]
+    #[expect(clippy::zero_sized_map_values, reason = "all that matters is that they are read")]
+    fn p9_many_faults_are_told_up_to_a_bound_and_soon() {
+        let field = |number: u16| (format!("n{number:03}"), if number < 300 { json!(1) } else { json!("x") });
+        let fields = (0..600).map(field).collect();
+        let mut faults = Faults::default();
+        assert!(read_all::<BTreeMap<String, Counted>>(&fields, &mut faults).is_none());
+        let told = faults.into_errors();
+        assert_eq!((told.len(), told[0].place(), told[99].place()), (100, ".n300", ".n399"));
+        assert!(READ.get() < 1_000_000, "{} numbers were read", READ.get());
+    }
 
     /// What is wrong with a store's own settings is told field by field, and each of what goes together once.
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct TrustReport {
     metrics: TrustMetrics,
     events: EventQueue,
     pod: ObjectReference,
+    /// Whose certificate it is, where the pod has several processes.
+    container: Option<String>,
     /// `None` until it was trusted the first time.
     is_trusted: Option<bool>,
 }
@@ -37,13 +39,13 @@ impl TrustReport {
         registry: &Registry,
     ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (events, send) = EventQueue::told_to(client, CONTROLLER, &names.pod);
-        let pod = pod_reference(names.namespace.clone(), names.pod.clone(), uid);
-        (Self::new(TrustMetrics::new(registry), events, pod), send)
+        (Self::new(TrustMetrics::new(registry), events, names, uid), send)
     }
 
-    /// `pod` is the replica's own.
-    pub(super) fn new(metrics: TrustMetrics, events: EventQueue, pod: ObjectReference) -> Self {
-        Self { metrics, events, pod, is_trusted: None }
+    /// The same, of which `events` hears.
+    pub(super) fn new(metrics: TrustMetrics, events: EventQueue, names: &Names, uid: Option<String>) -> Self {
+        let pod = pod_reference(names.namespace.clone(), names.pod.clone(), uid);
+        Self { metrics, events, pod, container: names.container.clone(), is_trusted: None }
     }
 
     /// Whether every webhook of `configuration` has the certificate of what is served. Only what was trusted once can lose
@@ -83,6 +85,32 @@ impl TrustReport {
     }
 
     fn tell(&self, type_: EventType, reason: &str, action: &str, note: &str) {
-        self.events.tell(self.pod.clone(), event(type_, reason, action, note));
+        let of_container = self.container.as_ref().map(|name| format!(" (container {name})")).unwrap_or_default();
+        self.events.tell(self.pod.clone(), event(type_, reason, action, &format!("{note}{of_container}")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_says_which_container_of_the_pod_it_is_about() {
+        let names = |container: Option<&str>| Names {
+            pod: "pod-a".to_owned(),
+            container: container.map(str::to_owned),
+            service: "hushpod".to_owned(),
+            namespace: "secrets".to_owned(),
+        };
+        for (container, end) in [(None, "written again"), (Some("twin"), "written again (container twin)")] {
+            let (events, mut told) = EventQueue::heard();
+            let metrics = TrustMetrics::new(&Registry::default());
+            let mut report = TrustReport::new(metrics, events, &names(container), None);
+            report.show(true, "hushpod");
+            report.show(false, "hushpod");
+            let (pod, event) = told.try_recv().unwrap();
+            assert_eq!(pod.name.as_deref(), Some("pod-a"));
+            assert!(event.note.as_deref().unwrap().ends_with(end), "{:?}", event.note);
+        }
     }
 }

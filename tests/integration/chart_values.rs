@@ -197,7 +197,7 @@ fn refused() -> Vec<(Value, &'static [&'static str])> {
         (json!({"extraArgs": ["listen"]}), &["at '/extraArgs/0'"]),
         (json!({"etcdSecrets": null}), &["etcdSecrets: nothing is there", "use --reset-then-reuse-values"]),
         (json!({"replicaCount": 0}), &["at '/replicaCount'"]),
-        (json!({"replicaCount": 17}), &["at '/replicaCount'", "want 16"]),
+        (json!({"replicaCount": 16}), &["at '/replicaCount'", "want 15"]),
         (
             json!({"csi": {"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}}}),
             &["at '/csi/updateStrategy/rollingUpdate'", "'maxSurge' not allowed"],

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::rotation::SETTLE;
 use super::*;
-use crate::cluster::events::{EventQueue, pod_reference};
+use crate::cluster::events::EventQueue;
 use crate::metrics::Registry;
 use crate::metrics::tests::samples;
 use crate::webhook::certificate::LIFE;
@@ -203,11 +203,11 @@ impl Replica {
             namespace: "secrets".to_owned(),
         };
         let (served, readiness) = (Served::default(), Readiness::default());
-        let own = SelfManaged::new(names, configuration.to_owned(), served.clone(), readiness.clone(), clock);
         let registry = Registry::default();
         let (events, told) = EventQueue::heard();
-        let itself = pod_reference("secrets".to_owned(), pod.to_owned(), None);
-        let own = own.reporting_to(TrustReport::new(TrustMetrics::new(&registry), events, itself));
+        let report = TrustReport::new(TrustMetrics::new(&registry), events, &names, None);
+        let own = SelfManaged::new(names, configuration.to_owned(), served.clone(), readiness.clone(), clock);
+        let own = own.reporting_to(report);
         assert_eq!(readiness.pending(), [WAITS_FOR], "before anything has run");
         Self { served, readiness, registry, told, born, task: tokio::spawn(own.run(client)) }
     }

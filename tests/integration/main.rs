@@ -34,6 +34,7 @@ mod pages;
 mod plans;
 mod proto;
 mod readme;
+mod sizing;
 mod sources;
 mod storm;
 mod style;

@@ -30,6 +30,7 @@ mod literals;
 mod local;
 mod log;
 mod man;
+mod migration;
 mod pages;
 mod plans;
 mod proto;

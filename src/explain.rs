@@ -18,7 +18,7 @@ struct Page {
 }
 
 /// In the order in which they are listed.
-static PAGES: [Page; 23] = [
+static PAGES: [Page; 24] = [
     Page { name: "hushpod", text: include_str!("../README.md"), aliases: &["readme"] },
     Page { name: "annotations", text: include_str!("annotations.md"), aliases: &[] },
     Page { name: "variables", text: include_str!("exec.md"), aliases: &["exec"] },
@@ -38,6 +38,7 @@ static PAGES: [Page; 23] = [
     Page { name: "threat-model", text: include_str!("threat-model.md"), aliases: &["security", "threats"] },
     Page { name: "runbook", text: include_str!("../deploy/runbook.md"), aliases: &["alerts"] },
     Page { name: "gitops", text: include_str!("../deploy/gitops.md"), aliases: &["argocd", "flux"] },
+    Page { name: "migrate", text: include_str!("../deploy/migrate.md"), aliases: &["migration", "vault-k8s"] },
     Page { name: "environments", text: include_str!("../deploy/environments/README.md"), aliases: &["kustomize"] },
     Page { name: "pipelines", text: include_str!("../deploy/ci/README.md"), aliases: &["github", "gitlab"] },
     Page { name: "changes", text: include_str!("../deploy/CHANGELOG.md"), aliases: &["changelog"] },
@@ -279,6 +280,8 @@ mod tests {
             ("live controls", &["Live controls", "kubectl annotate"]),
             ("live-controls", &["Live controls", "kubectl annotate"]),
             ("generation", &["generation", "one complete"]),
+            ("migrate", &["Order of the steps", "hushpod.dev/mount-path: /vault/secrets", "From External Secrets"]),
+            ("agent-inject-perms-NAME", &["agent-inject-perms-NAME", "file-mode", "more: hushpod explain migrate"]),
             ("who can read the files", &["Who can read the files", "0440"]),
             ("is asked with parameters", &["writableMounts"]),
         ] {

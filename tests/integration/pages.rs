@@ -15,7 +15,7 @@ use crate::readme::page;
 const README_LINES: usize = 220;
 
 /// Stores of the examples, by the names that they use.
-const CONFIG: &str = r#"
+pub(crate) const CONFIG: &str = r#"
 image: registry/hushpod-agent:0.1.0
 csi: {}
 defaultProvider: vault

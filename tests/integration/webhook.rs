@@ -166,6 +166,11 @@ pub(crate) fn admitted(config: &str, pod: &Value) -> (Option<String>, bool) {
     (response["status"]["message"].as_str().map(str::to_owned), !patch.is_empty())
 }
 
+/// The pod as the webhook makes it.
+pub(crate) fn patched(config: &str, pod: &Value) -> Value {
+    decide_with(config, &review("CREATE", "", pod)).pod
+}
+
 fn names(pod: &Value, list: &str) -> Vec<String> {
     let items = pod["spec"][list].as_array().cloned().unwrap_or_default();
     items.iter().map(|item| item["name"].as_str().unwrap().to_owned()).collect()

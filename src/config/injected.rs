@@ -2,7 +2,7 @@
 
 /// Globs of those that are known, for operators who name none. A mesh's proxy that waits for the files would wait for
 /// ever, since the agent waits for the proxy; and what others inject has no business with a tenant's secrets.
-pub const KNOWN: [&str; 35] = [
+pub const KNOWN: [&str; 37] = [
     // Application performance monitoring, and agents of its vendors.
     "appd-agent-*",
     "datadog-*",
@@ -21,6 +21,8 @@ pub const KNOWN: [&str; 35] = [
     "azwi-*",
     "copy-vault-env",
     "csql-*",
+    "infisical-agent",
+    "infisical-agent-init",
     "vault-agent",
     "vault-agent-init",
     // Volumes and models.

@@ -295,7 +295,6 @@ fn p6_two_injectors_serve_one_pod_and_neither_gets_the_others_files() {
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "web", "annotations": {
             "hushpod.dev/file.db-password": "vault:secret/data/shop/db#password",
-            "hushpod.dev/containers": "app",
         }},
         "spec": {
             "serviceAccountName": "web",

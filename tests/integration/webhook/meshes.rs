@@ -18,7 +18,7 @@ struct Shape {
 
 const NONE: Shape = Shape { name: "", first: &[], last: &[], containers: &[], is_in_front: false };
 
-const SHAPES: [Shape; 17] = [
+const SHAPES: [Shape; 18] = [
     Shape { name: "Istio", last: &["istio-init"], containers: &["istio-proxy@1337"], ..NONE },
     Shape { name: "Istio, CNI", last: &["istio-validation@1337"], containers: &["istio-proxy@1337"], ..NONE },
     Shape { name: "Istio, native, CNI", first: &["istio-validation@1337", "istio-proxy@1337!"], ..NONE },
@@ -50,6 +50,7 @@ const SHAPES: [Shape; 17] = [
         containers: &["otc-container"],
         ..NONE
     },
+    Shape { name: "Infisical's agent", first: &["infisical-agent-init"], containers: &["infisical-agent"], ..NONE },
     Shape { name: "Vault's agent", first: &["vault-agent-init"], containers: &["vault-agent"], ..NONE },
 ];
 

@@ -164,16 +164,18 @@ async fn who_ends_us_ends_the_stores_program() {
     let person = Person::new("azure", azure.settings());
     person.program("az", "sleep 600 & echo $! >\"$HOME/child.new\"; mv \"$HOME/child.new\" \"$HOME/child\"; wait");
     let read = || fs::read_to_string(person.home("child"));
-    // Who runs this under nohup ignores that one, and so do we.
+    // Who runs this under nohup, or behind a shell's other jobs, ignores some, and so do we.
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
-    let ignores_hup = u64::from_str_radix(ignored, 16).unwrap() & 1 == 1;
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    let heard = |signal: Signal| if ignored >> (signal.as_raw() - 1) & 1 == 1 { Signal::TERM } else { signal };
     for (signal, arguments) in [
         (Signal::INT, &["get", "db"][..]),
         (Signal::TERM, &["run", "--env", "A=db", "--", "true"]),
-        (if ignores_hup { Signal::TERM } else { Signal::HUP }, &["login", "status"]),
+        (Signal::HUP, &["login", "status"]),
         (Signal::INT, &["run", "--watch", "--mask", "always", "--env", "A=db", "--", "true"]),
     ] {
+        let signal = heard(signal);
         let _ = fs::remove_file(person.home("child"));
         let mut command = person.machine.command(arguments);
         command.env("PATH", &person.bin).env("HUSHPOD_TRUST", "1").stdout(Stdio::piped()).stderr(Stdio::piped());

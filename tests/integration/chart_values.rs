@@ -353,7 +353,7 @@ fn budgets_that_let_a_node_be_drained_are_taken() {
     for (replicas, budget) in [
         (2, json!({"minAvailable": "50%"})),
         (3, json!({"minAvailable": "66%"})),
-        (16, json!({"minAvailable": 15})),
+        (15, json!({"minAvailable": 14})),
         (2, json!({"minAvailable": 0})),
         (2, json!({"maxUnavailable": "1%"})),
         (1, json!({"minAvailable": 1})),

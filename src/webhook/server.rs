@@ -201,7 +201,10 @@ pub async fn run(
         Some(clients) => tls::server_config_for(&certificate, Arc::new(clients.clone()))?,
         None => tls::server_config(&certificate)?,
     };
-    let front = Front::open(*listen, settings.names.container.is_some())?;
+    let front = match settings.names.container {
+        None => Front::Own(Box::new(Server::bind(*listen)?)),
+        Some(_) => Front::Shared(*listen),
+    };
     let admin = Server::bind(*admin)?.with_limits(Limits::ADMIN);
     info!(address = %front, admin = %admin.address(), "webhook listens");
 
@@ -303,10 +306,6 @@ async fn follow(directory: &Path, mut watch: Watch, served: Served, waiting: Gua
 // === impl Front ===
 
 impl Front {
-    fn open(address: SocketAddr, is_shared: bool) -> Result<Self, ServeError> {
-        if is_shared { Ok(Self::Shared(address)) } else { Ok(Self::Own(Box::new(Server::bind(address)?))) }
-    }
-
     /// `None` if it is told to leave before it could serve.
     async fn server(self, readiness: &Readiness, leave: &CancellationToken) -> Result<Option<Server>, ServeError> {
         match self {
